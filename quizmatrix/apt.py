@@ -1,0 +1,205 @@
+"""Debian packages through apt itself, in a private root: signatures are checked, the host's apt is
+neither read nor changed, and root is not needed. One root per suite and architecture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix import paths, process, tomlfile
+from quizmatrix.errors import HostError, NotFetchedError, host_error
+
+ARCHIVE_FILE = Path(__file__).with_name("debian.toml")
+
+# Seconds for which an index is not asked for again.
+INDEX_FRESH = 600.0
+
+
+class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """One suite of the archive (quizmatrix/debian.toml describes the keys)."""
+
+    mirrors: list[str]
+    arches: list[str]
+    series: list[str] = []
+    newest: bool = False
+    check_valid_until: bool = True
+
+
+class Archive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The suites by name, and the keyring their signatures are checked with."""
+
+    keyring: str | None = None
+    suite: dict[str, Suite] = {}
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True):
+    """One package of one suite. size: bytes of the .deb. depends: the raw field."""
+
+    name: str
+    version: str
+    sha256: str
+    size: int
+    depends: str
+
+
+def load_archive() -> Archive:
+    """What ships, with what the user's `debian.toml` replaces; DataError where either is wrong."""
+    archive = tomlfile.load(ARCHIVE_FILE, Archive)
+    own = paths.config_dir() / "debian.toml"
+    if not own.is_file():
+        return archive
+    user = tomlfile.load(own, Archive)
+    return Archive(keyring=user.keyring or archive.keyring, suite=archive.suite | user.suite)
+
+
+class AptRoot:
+    """A private apt for one suite and one Debian architecture."""
+
+    def __init__(self, archive: Archive, suite: str, arch: str) -> None:
+        """Nothing is written before the first update."""
+        self.suite = suite
+        self._facts = archive.suite[suite]
+        self._keyring = archive.keyring or ""
+        self._arch = arch
+        self._root = paths.cache_dir() / "apt" / f"{suite}-{arch}"
+
+    async def update(self) -> None:
+        """Fetch and check the suite's index, from the first mirror that gives it.
+
+        Raises NotFetchedError with apt's own words where none does.
+        """
+        stamp = self._root / "updated"
+        with contextlib.suppress(OSError):
+            if 0 <= time.time() - stamp.stat().st_mtime < INDEX_FRESH:
+                return
+        if not Path(self._keyring).is_file():
+            raise HostError(
+                f"the Debian archive's keyring is not at {self._keyring}",
+                next_step="On Debian: sudo apt-get install debian-archive-keyring; elsewhere set "
+                f"`keyring` in {paths.config_dir() / 'debian.toml'}.",
+            )
+        said = ""
+        for mirror in self._facts.mirrors:
+            self._configure(mirror)
+            done = await self._apt("apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
+            if done.status == 0:
+                paths.write_atomic(stamp, b"")
+                return
+            said = said or _complaint(done)
+        raise NotFetchedError(
+            f"the index of Debian's {self.suite} ({self._arch}) could not be fetched",
+            cause=said,
+            next_step="Check the network, or name another mirror for "
+            f"[suite.{self.suite}] in {paths.config_dir() / 'debian.toml'}.",
+        )
+
+    async def names(self, prefix: str) -> list[str]:
+        """The names of the suite's packages that begin with `prefix`."""
+        done = await self._apt("apt-cache", "pkgnames", prefix)
+        return sorted(done.output.decode().split())
+
+    async def show(self, *names: str) -> list[Package]:
+        """The packages of these names that the suite has, the newest version of each."""
+        done = await self._apt("apt-cache", "show", "--no-all-versions", *names)
+        packages = []
+        for stanza in done.output.decode().split("\n\n"):
+            fields = dict(re.findall(r"^([A-Z][\w-]*): (.*)$", stanza, re.MULTILINE))
+            if "SHA256" in fields:
+                packages.append(
+                    Package(
+                        name=fields["Package"],
+                        version=fields["Version"],
+                        sha256=fields["SHA256"],
+                        size=int(fields["Size"]),
+                        depends=fields.get("Depends", ""),
+                    )
+                )
+        return packages
+
+    async def download(self, packages: list[Package], into: Path) -> list[Path]:
+        """Fetch packages into a folder; apt checks each against the signed index.
+
+        Raises NotFetchedError where one does not come, is cut short or is not what was signed.
+        """
+        wanted = [f"{package.name}={package.version}" for package in packages]
+        done = await self._apt("apt-get", "-q", "download", *wanted, cwd=into)
+        found = sorted(into.glob("*.deb"))
+        if done.status != 0 or len(found) != len(packages):
+            raise NotFetchedError(
+                f"could not fetch {', '.join(wanted)} from Debian's {self.suite}",
+                cause=_complaint(done),
+                next_step="Check the network and the disk's free space, then run it again.",
+            )
+        return found
+
+    async def _apt(self, *argv: str, cwd: Path | None = None) -> process.Completed:
+        process.require_program(argv[0], "apt")
+        return await process.run(argv, cwd=cwd, env={"APT_CONFIG": str(self._root / "apt.conf")})
+
+    def _configure(self, mirror: str) -> None:
+        """Write the root. apt reads only APT_CONFIG before `Dir`, so nothing of the host's is used."""
+        root = self._root
+        try:
+            for folder in ("state/lists/partial", "cache/archives/partial", "etc/parts"):
+                (root / folder).mkdir(parents=True, exist_ok=True)
+            (root / "state/status").touch()
+            paths.write_atomic(
+                root / "etc/sources.list",
+                f"deb [signed-by={self._keyring}] {mirror} {self.suite} main\n".encode(),
+            )
+            settings = {
+                "Dir": f"{root}/",
+                "Dir::State": "state",
+                "Dir::State::status": f"{root}/state/status",
+                "Dir::Cache": "cache",
+                "Dir::Etc": "etc",
+                "Dir::Etc::sourcelist": "sources.list",
+                "Dir::Etc::sourceparts": "parts",
+                "Dir::Etc::preferencesparts": "parts",
+                "Dir::Etc::parts": "parts",
+                "Dir::Etc::main": "none",
+                "APT::Architecture": self._arch,
+                "APT::Architectures": self._arch,
+                # apt would drop to the user `_apt`, who cannot write below a home directory.
+                "APT::Sandbox::User": "root",
+                "Acquire::Languages": "none",
+                "Acquire::Retries": "2",
+                "Acquire::http::Timeout": "30",
+                "Acquire::Check-Valid-Until": str(self._facts.check_valid_until).lower(),
+            }
+            text = "".join(f'{key} "{value}";\n' for key, value in settings.items())
+            paths.write_atomic(root / "apt.conf", text.encode())
+        except OSError as error:
+            raise host_error("write the package cache", error) from error
+
+
+def _complaint(done: process.Completed) -> str:
+    """apt's first error, without its long list of hashes."""
+    lines = (done.errors + b"\n" + done.output).decode(errors="replace").splitlines()
+    wanted = [line for line in lines if re.match(r"\s*(E|Err)[:\d]", line)] or [done.last_words]
+    first = wanted[0].strip()
+    if first in lines and lines.index(first) + 1 < len(lines):
+        follow = lines[lines.index(first) + 1]
+        if follow.startswith(" "):
+            first += " -" + follow.rstrip().removeprefix(" ")
+    return first
+
+
+async def unpack(archives: list[Path], into: Path) -> None:
+    """Unpack .deb files into a folder, running none of their scripts."""
+    process.require_program("dpkg-deb", "dpkg")
+    for archive in archives:
+        done = await process.run(["dpkg-deb", "--extract", str(archive), str(into)])
+        if done.status != 0:
+            raise HostError(
+                f"could not unpack {archive.name}",
+                cause=done.last_words,
+                next_step="Free some space (`quizmatrix clean` empties the cache), then try again."
+                if "No space" in done.last_words
+                else "",
+            )

@@ -1,0 +1,132 @@
+"""Architectures as data: one `arch/NAME.toml` each, and nothing about one anywhere else."""
+
+from __future__ import annotations
+
+import platform
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix import paths, tomlfile
+from quizmatrix.errors import UsageError
+
+
+class Accelerator(StrEnum):
+    """What QEMU runs the guest with (QEMU's option -accel)."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+class PerAccelerator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A value for each accelerator."""
+
+    kvm: str
+    tcg: str
+
+    def of(self, accelerator: Accelerator) -> str:
+        """The value for `accelerator`."""
+        return self.kvm if accelerator is Accelerator.KVM else self.tcg
+
+
+class TimeoutFactor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """By what a time limit meant for hardware is multiplied."""
+
+    kvm: float = 1.0
+    tcg: float
+
+    def of(self, accelerator: Accelerator) -> float:
+        """The factor for `accelerator`."""
+        return self.kvm if accelerator is Accelerator.KVM else self.tcg
+
+
+class Qemu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How QEMU is asked for a machine of this architecture.
+
+    binary: the program. package: Debian's package of it. machine, cpu: values of -machine and -cpu.
+    transport: the last word of a virtio device's name (`virtio-9p-ccw`): device, pci or ccw.
+    console: the options that tie the kernel's console to the chardev `console`.
+    """
+
+    binary: str
+    package: str
+    machine: PerAccelerator
+    cpu: PerAccelerator
+    transport: str
+    console: list[str]
+
+
+class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the kernel needs here.
+
+    image: `vmlinux` (uncompressed, unpacked from the x86 boot image) or `bzImage` (as packaged).
+    modules: what a guest loads to reach its layers and its channel, where the kernel has it as
+    a module. command-line: the kernel's own parameters (Documentation/admin-guide/
+    kernel-parameters.txt), the way the guest restarts among them: a guest ends by a restart,
+    which -no-reboot turns into QEMU's end.
+    """
+
+    image: str
+    modules: list[str]
+    command_line: list[str] = msgspec.field(name="command-line")
+
+
+class Debian(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Debian's name of the architecture, and the flavour in its kernel packages' names."""
+
+    arch: str
+    flavour: str
+
+
+class ArchFile(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"
+):
+    """The keys of `arch/NAME.toml`.
+
+    host_machines: what `uname -m` prints where it runs natively. cross_prefix: of the cross
+    compiler. byte_order: little or big. debian: absent where Debian's archive does not carry it.
+    """
+
+    summary: str
+    byte_order: str
+    host_machines: list[str]
+    cross_prefix: str
+    qemu: Qemu
+    kernel: Kernel
+    debian: Debian | None = None
+    timeout_factor: TimeoutFactor
+
+
+class Arch(msgspec.Struct, frozen=True, kw_only=True):
+    """One architecture: its name and the facts of its file."""
+
+    name: str
+    facts: ArchFile
+
+    @property
+    def is_native(self) -> bool:
+        """Whether this host could run its guests without emulation."""
+        return platform.machine() in self.facts.host_machines
+
+
+def arch_names() -> list[str]:
+    """The architectures there are: the files in `arch/`, sorted."""
+    return sorted(path.stem for path in paths.data_dir("arch").glob("*.toml"))
+
+
+@cache
+def load_arch(name: str) -> Arch:
+    """Read `arch/NAME.toml`; UsageError where there is none, DataError where it is wrong."""
+    names = arch_names()
+    if name not in names:
+        raise UsageError(
+            f"unknown architecture `{name}`", next_step=f"Known: {', '.join(names)}."
+        )
+    return load_arch_file(paths.data_dir("arch") / f"{name}.toml")
+
+
+def load_arch_file(path: Path) -> Arch:
+    """Read one architecture's file, wherever it lies; DataError where it is wrong."""
+    return Arch(name=path.stem, facts=tomlfile.load(path, ArchFile))

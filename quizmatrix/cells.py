@@ -1,0 +1,184 @@
+"""From a matrix to its cells: kernel version x architecture (x variant)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from quizmatrix import units
+from quizmatrix.arch import arch_names, load_arch
+from quizmatrix.errors import DataError, UsageError
+from quizmatrix.matrix import Expect, Limits, Matrix
+from quizmatrix.outcome import Outcome
+
+V = TypeVar("V", str, int)
+
+DEFAULTS = Limits(timeout="20m", boot_timeout="30s", memory="1G", cpus=1)
+MAX_CPUS = 255
+MIN_MEMORY_MIB = 128
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """One kernel on one architecture.
+
+    kernel: as the matrix names it. timeout, boot_timeout: seconds on hardware. memory: MiB.
+    expected: the outcome that is no news, `why` it is not `passed`.
+    """
+
+    kernel: str
+    arch: str
+    variant: str | None = None
+    timeout: float
+    boot_timeout: float
+    memory: int
+    cpus: int
+    expected: Outcome = Outcome.PASSED
+    why: str = ""
+
+    @property
+    def id(self) -> str:
+        """`KERNEL-ARCH[+VARIANT]`."""
+        return cell_id(self.kernel, self.arch, self.variant)
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder in a run directory: the id, with what a path cannot hold replaced."""
+        return re.sub(r"[^\w.+@-]", "_", self.id)
+
+
+def cell_id(kernel: str, arch: str, variant: str | None) -> str:
+    """The id of a cell, as --only takes it and as the grid prints it."""
+    return f"{kernel}-{arch}" + (f"+{variant}" if variant else "")
+
+
+def parse_cell_id(text: str) -> tuple[str, str, str | None] | None:
+    """Kernel, architecture and variant of an id, or None where `text` is not one (a glob is not)."""
+    if re.search(r"[*?\[]", text):
+        return None
+    kernel, dash, rest = text.rpartition("-")
+    arch, _, variant = rest.partition("+")
+    return (kernel, arch, variant or None) if kernel and dash and arch in arch_names() else None
+
+
+def expand(matrix: Matrix, where: str, overrides: Limits | None = None) -> list[Cell]:
+    """The cells of a matrix, kernels outermost, `include` last.
+
+    `where` names the matrix in errors. `overrides` (the command line's) win over all. Raises
+    DataError for an unknown architecture, a limit that is none, or a cell that is there twice.
+    """
+    wanted: list[tuple[str, str, str | None, list[Limits]]] = [
+        (kernel, arch, None, [])
+        for kernel in matrix.kernels
+        for arch in matrix.arches
+        if not any(
+            fnmatchcase(kernel, out.kernel) and fnmatchcase(arch, out.arch)
+            for out in matrix.exclude
+        )
+    ]
+    for extra in matrix.include:
+        own: list[Limits] = [extra]
+        if extra.variant is not None:
+            own.append(matrix.variant[extra.variant])
+        wanted.append((extra.kernel, extra.arch, extra.variant, own))
+    cells: dict[str, Cell] = {}
+    for kernel, arch, variant, own in wanted:
+        sources = [overrides or Limits(), *own, matrix.arch.get(arch, Limits()), matrix, DEFAULTS]
+        cell = _make_cell(kernel, arch, variant, sources, matrix.expect, where)
+        if cell.id in cells:
+            raise DataError(
+                where, cause=f"the cell {cell.id} is there twice", next_step="Remove one of them."
+            )
+        cells[cell.id] = cell
+    return list(cells.values())
+
+
+def _make_cell(
+    kernel: str,
+    arch: str,
+    variant: str | None,
+    sources: list[Limits],
+    expectations: list[Expect],
+    where: str,
+) -> Cell:
+    try:
+        load_arch(arch)
+    except UsageError as error:
+        raise DataError(where, cause=error.fact, next_step=error.next_step) from error
+    if not kernel or re.search(r"[\s\x00-\x1f]", kernel):
+        raise DataError(
+            where, cause=f"{kernel!r} is no kernel", next_step='Write it like "6.1" or "newest".'
+        )
+
+    def first(key: Callable[[Limits], V | None]) -> V:
+        return next(value for value in map(key, sources) if value is not None)
+
+    try:
+        limits = Cell(
+            kernel=kernel,
+            arch=arch,
+            variant=variant,
+            timeout=units.parse_duration(first(lambda limits: limits.timeout)),
+            boot_timeout=units.parse_duration(first(lambda limits: limits.boot_timeout)),
+            memory=units.parse_size(first(lambda limits: limits.memory)),
+            cpus=first(lambda limits: limits.cpus),
+        )
+    except ValueError as error:
+        raise DataError(where, cause=str(error)) from error
+    if not 1 <= limits.cpus <= MAX_CPUS:
+        raise DataError(where, cause=f"cpus has to be 1 to {MAX_CPUS}, not {limits.cpus}")
+    if limits.memory < MIN_MEMORY_MIB:
+        raise DataError(
+            where, cause=f"a guest needs at least {MIN_MEMORY_MIB}M, not {limits.memory}M"
+        )
+    for known in expectations:
+        if (
+            fnmatchcase(kernel, known.kernel)
+            and fnmatchcase(arch, known.arch)
+            and (known.variant is None or fnmatchcase(variant or "", known.variant))
+        ):
+            return msgspec.structs.replace(limits, expected=known.outcome, why=known.why)
+    return limits
+
+
+def select(
+    cells: Iterable[Cell],
+    *,
+    only: list[str],
+    skip: list[str],
+    kernels: list[str],
+    arches: list[str],
+) -> list[Cell]:
+    """The cells that match any of `only` (ids or globs; none: all), `kernels` and `arches`, and no `skip`."""
+
+    def matches(text: str, globs: list[str]) -> bool:
+        return any(text == glob or fnmatchcase(text, glob) for glob in globs)
+
+    return [
+        cell
+        for cell in cells
+        if (not only or matches(cell.id, only))
+        and (not kernels or matches(cell.kernel, kernels))
+        and (not arches or matches(cell.arch, arches))
+        and not matches(cell.id, skip)
+    ]
+
+
+def cells_on_the_spot(only: list[str], overrides: Limits) -> list[Cell]:
+    """The cells that `only` names in full, made without any matrix."""
+    made = []
+    for text in only:
+        parts = parse_cell_id(text)
+        if parts is not None and parts[2] is None:
+            one = Matrix(kernels=[parts[0]], arches=[parts[1]])
+            made += expand(one, f"--only {text}", overrides)
+    return made
+
+
+def where_from(path: Path | None) -> str:
+    """How errors name the place cells come from."""
+    return str(path) if path is not None else "the command line"

@@ -1,0 +1,173 @@
+"""The host's ends of a guest's ports: the control messages and the two output streams."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import anyio
+import msgspec
+
+CHUNK = 1 << 18
+
+# Bytes of one stream that are kept in its file. A command that writes without end must not fill
+# the disk; what is passed on to the user's own stdout has no limit.
+OUTPUT_LIMIT = 1 << 30
+
+# A control line longer than this is not one of ours.
+_LONGEST_MESSAGE = 65536
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """What a guest says: booted, started, exited (with the command's end), or failed (in init)."""
+
+    event: str
+    message: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    user: float | None = None
+    system: float | None = None
+    max_rss_kb: int | None = None
+
+
+class RubbishError(Exception):
+    """The guest wrote something to the control port that is no message."""
+
+
+class Port:
+    """The host's end of one socket pair; QEMU gets the other as a file descriptor."""
+
+    def __init__(self) -> None:
+        """Both ends exist before QEMU does: there is nothing to wait for, and no name to find."""
+        self.host, self.guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.host.setblocking(False)
+
+    async def receive(self) -> bytes:
+        """The next bytes; none once QEMU is gone."""
+        while True:
+            try:
+                return self.host.recv(CHUNK)
+            except BlockingIOError:
+                await anyio.wait_readable(self.host)
+            except ConnectionResetError:
+                return b""
+
+    async def send(self, data: bytes) -> None:
+        """Write all of `data`; what QEMU's end no longer takes is dropped."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self.host.send(view) :]
+            except BlockingIOError:
+                await anyio.wait_writable(self.host)
+            except (BrokenPipeError, ConnectionResetError):
+                return
+
+    def close_guest(self) -> None:
+        """Let QEMU have the only copy of its end, so that its death shows here."""
+        self.guest.close()
+
+    def __enter__(self) -> Port:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.guest.close()
+        self.host.close()
+
+
+class Control:
+    """Messages of the control port, one JSON object a line."""
+
+    def __init__(self, port: Port) -> None:
+        """Reads and writes `port`."""
+        self._port = port
+        self._rest = b""
+
+    async def receive(self) -> Message | None:
+        """The next message; None once QEMU is gone. Raises RubbishError for anything else."""
+        while b"\n" not in self._rest:
+            if len(self._rest) > _LONGEST_MESSAGE:
+                raise RubbishError(repr(self._rest[:80]))
+            data = await self._port.receive()
+            if not data:
+                return None
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        try:
+            return msgspec.json.decode(line, type=Message)
+        except msgspec.MsgspecError as error:
+            raise RubbishError(repr(line[:80])) from error
+
+    async def start(self) -> None:
+        """Tell a booted guest to join its layers and run its command."""
+        await self._port.send(b'{"op":"start"}\n')
+
+
+class Output:
+    """One stream of the command: kept in a file, passed on, and ended by a marker.
+
+    A guest cannot close a port so that the host sees it. So the guest ends the stream with a
+    marker that was made for this cell alone, and the stream is whole when that has come.
+    """
+
+    def __init__(
+        self,
+        port: Port,
+        path: Path,
+        marker: bytes,
+        pass_on: Callable[[bytes], Awaitable[None]] | None,
+    ) -> None:
+        """`pass_on` is given every byte of the stream as it comes."""
+        self._port = port
+        self._path = path
+        self._marker = marker
+        self._pass_on = pass_on
+        self._held = b""
+        self.ended = anyio.Event()
+        self.received = 0
+        self.kept = 0
+
+    async def pump(self) -> None:
+        """Read the stream to its end, or until QEMU is gone. OSError where it cannot be kept."""
+        with self._path.open("wb") as file:
+            while data := await self._port.receive():
+                ready = self._without_marker(data)
+                if ready:
+                    await self._take(file, ready)
+                if self.ended.is_set():
+                    return
+            await self._take(file, self._held)
+
+    async def _take(self, file: BinaryIO, data: bytes) -> None:
+        self.received += len(data)
+        wanted = data[: OUTPUT_LIMIT - self.kept]
+        self.kept += len(wanted)
+        file.write(wanted)
+        file.flush()
+        if self._pass_on is not None and data:
+            await self._pass_on(data)
+
+    def _without_marker(self, data: bytes) -> bytes:
+        """What can be passed on now: all but a tail that may be the marker's beginning."""
+        data = self._held + data
+        if data.endswith(self._marker):
+            self._held = b""
+            self.ended.set()
+            return data[: -len(self._marker)]
+        longest = min(len(data), len(self._marker) - 1)
+        hold = next((n for n in range(longest, 0, -1) if self._marker.startswith(data[-n:])), 0)
+        self._held = data[len(data) - hold :] if hold else b""
+        return data[: len(data) - hold]
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether bytes were dropped from the file."""
+        return self.received > self.kept

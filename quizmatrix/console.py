@@ -1,0 +1,93 @@
+"""What a kernel's console says of its health."""
+
+from __future__ import annotations
+
+import re
+
+# Before a line's text: `[    1.234567]`, `[T123]` and the like.
+_PREFIX = re.compile(r"^(?:\s*\[[^\]]*\]\s?)+")
+
+# What ends a kernel. The group is what went wrong.
+_PANIC = (
+    re.compile(r"Kernel panic - not syncing: (.*)"),
+    re.compile(r"((?:Internal error: )?Oops\b.*)"),
+    re.compile(r"(BUG: (?:unable to handle|kernel NULL).*)"),
+    re.compile(r"(Unable to handle kernel .*)"),
+    re.compile(r"(kernel BUG at .*)"),
+    re.compile(r"(PANIC at .*)"),
+    re.compile(r"(VERIFY\w*\(.*\) failed.*)"),
+)
+
+# What a kernel complains of and goes on after. Anchored: the words also occur in ordinary lines.
+_SPLAT = re.compile(
+    r"(?:WARNING: .*"
+    r"|BUG: .*"
+    r"|UBSAN: .*"
+    r"|INFO: task .* blocked for more than .*"
+    r"|INFO: (?:possible|lockdep|rcu|inconsistent) .*"
+    r"|(?:rcu: )?INFO: rcu\w* .*(?:stall|detected).*"
+    r"|watchdog: BUG: soft lockup.*)"
+)
+_RESTART = re.compile(r"reboot: (?:Restarting system|machine restart|Power down|System halted)")
+_OUT_OF_MEMORY = re.compile(r"(?:Memory cgroup out|Out) of memory: Killed process \d+ (\(.*?\))")
+
+# A line longer than this is judged by its beginning.
+_LONGEST_LINE = 4096
+_SPLATS_KEPT = 20
+
+
+class ConsoleWatch:
+    """Reads a console as it comes and remembers what matters.
+
+    panic: why the kernel stopped, or None. splats: its complaints, the first ones. restarted: the
+    guest's own doing. last_line: for a person to look at.
+    """
+
+    def __init__(self) -> None:
+        """A console that has said nothing yet."""
+        self.panic: str | None = None
+        self.splats: list[str] = []
+        self.restarted = False
+        self.out_of_memory: str | None = None
+        self.last_line = ""
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the console."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._judge(line)
+        if len(self._rest) > _LONGEST_LINE:
+            self._judge(self._rest[:_LONGEST_LINE])
+            self._rest = b""
+
+    def finish(self) -> None:
+        """The console has ended: judge a last line that had no end."""
+        if self._rest:
+            self._judge(self._rest)
+            self._rest = b""
+
+    def _judge(self, raw: bytes) -> None:
+        line = raw[:_LONGEST_LINE].decode(errors="replace").strip("\r\n ")
+        if not line:
+            return
+        self.last_line = line
+        text = _PREFIX.sub("", line)
+        for pattern in _PANIC:
+            match = pattern.match(text)
+            if match:
+                self._panicked(match.group(1))
+                return
+        if _SPLAT.match(text) and len(self.splats) < _SPLATS_KEPT:
+            self.splats.append(text)
+        elif _RESTART.match(text):
+            self.restarted = True
+        else:
+            match = _OUT_OF_MEMORY.match(text)
+            if match:
+                self.out_of_memory = match.group(1)
+
+    def _panicked(self, reason: str) -> None:
+        """The first reason stands, except that oops=panic only repeats "Fatal exception"."""
+        if self.panic is None:
+            self.panic = reason

@@ -1,0 +1,46 @@
+"""Archives for an initramfs: the "newc" format of the kernel's own
+Documentation/driver-api/early-userspace/buffer-format.rst, written without needing root.
+
+The archives written here have no trailer, so that several can be joined with `join`.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable
+
+_MAGIC = b"070701"
+_TRAILER = "TRAILER!!!"
+
+
+def _entry(name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0)) -> bytes:
+    raw = name.encode() + b"\0"
+    # inode 0 with one link: the kernel looks for hard links only where there are two.
+    numbers = (0, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(raw), 0)
+    head = _MAGIC + b"".join(b"%08X" % number for number in numbers) + raw
+    return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
+
+
+def directory(name: str, mode: int = 0o755) -> bytes:
+    """A folder; its parents have to come before it."""
+    return _entry(name, stat.S_IFDIR | mode)
+
+
+def file(name: str, data: bytes, mode: int = 0o644) -> bytes:
+    """A regular file."""
+    return _entry(name, stat.S_IFREG | mode, data)
+
+
+def symlink(name: str, target: str) -> bytes:
+    """A symbolic link."""
+    return _entry(name, stat.S_IFLNK | 0o777, target.encode())
+
+
+def char_device(name: str, major: int, minor: int, mode: int = 0o600) -> bytes:
+    """A character device node."""
+    return _entry(name, stat.S_IFCHR | mode, device=(major, minor))
+
+
+def join(parts: Iterable[bytes]) -> bytes:
+    """One archive of the parts, in order, ended as the kernel expects."""
+    return b"".join(parts) + _entry(_TRAILER, 0)

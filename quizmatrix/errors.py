@@ -1,0 +1,79 @@
+"""The error tree.
+
+    QuizmatrixError            everything a user can meet; exit status 125 ("no verdict")
+    +-- UsageError             the command line asks for something that does not exist
+    +-- DataError              a TOML file says something it may not (matrix, arch, mirror list)
+    +-- UnpreparedError        a kernel, an image or a layer could not be had
+    |   +-- NotFetchedError    the archive, or the network, did not give it
+    |   +-- DamagedError       it is there and is not what it should be
+    +-- HostError              this host lacks something: a program, a writable folder, space
+
+Each says the fact, the cause and the next step. Only `quizmatrix.cli` turns them into exit statuses.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+
+class QuizmatrixError(Exception):
+    """An error with a fact, a cause and a next step, for a person to read.
+
+    fact: what did not happen. cause: why, where known. next_step: what to type or change.
+    """
+
+    def __init__(self, fact: str, *, cause: str = "", next_step: str = "") -> None:
+        super().__init__(fact)
+        self.fact = fact
+        self.cause = cause
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.fact, self.cause) if part)
+
+    def render(self) -> str:
+        """The error as the lines printed on stderr, without a trailing newline."""
+        lines = [str(self)]
+        if self.next_step:
+            lines.append(f"  {self.next_step}")
+        return "\n".join(lines)
+
+
+class UsageError(QuizmatrixError):
+    """The command line asks for something that does not exist."""
+
+
+class DataError(QuizmatrixError):
+    """A TOML file says something it may not."""
+
+
+class UnpreparedError(QuizmatrixError):
+    """A kernel, an image or a layer could not be had."""
+
+
+class NotFetchedError(UnpreparedError):
+    """The archive, or the network, did not give a file."""
+
+
+class DamagedError(UnpreparedError):
+    """A file is there and is not what it should be."""
+
+
+class HostError(QuizmatrixError):
+    """This host lacks something: a program, a writable folder, space."""
+
+
+def host_error(action: str, error: OSError) -> HostError:
+    """Turn an OSError met while doing `action` ("write the cache") into an error for a person."""
+    where = f" {os.fspath(error.filename)}" if isinstance(error.filename, str) else ""
+    next_step = {
+        errno.ENOSPC: "Free some space (`quizmatrix clean` empties the cache), then run it again.",
+        errno.EDQUOT: "The disk quota is used up; free some space, then run it again.",
+        errno.EROFS: "That file system is read-only; name writable folders with "
+        "QUIZMATRIX_CACHE_DIR and QUIZMATRIX_STATE_DIR.",
+        errno.EACCES: "Make it accessible, or name other folders with "
+        "QUIZMATRIX_CACHE_DIR and QUIZMATRIX_STATE_DIR.",
+    }.get(error.errno or 0, "")
+    cause = (error.strerror or str(error)) + (f":{where}" if where else "")
+    return HostError(f"cannot {action}", cause=cause, next_step=next_step)

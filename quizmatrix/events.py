@@ -1,0 +1,39 @@
+"""What happens in a run, as data: printed while it runs, and kept in events.jsonl."""
+
+from __future__ import annotations
+
+import msgspec
+
+from quizmatrix.spec import CellResult
+from quizmatrix.verdict import Stage
+
+
+class CellReached(msgspec.Struct, frozen=True, kw_only=True, tag="stage", tag_field="event"):
+    """A cell reached a stage."""
+
+    cell: str
+    stage: Stage
+    attempt: int = 1
+
+
+class CellNote(msgspec.Struct, frozen=True, kw_only=True, tag="note", tag_field="event"):
+    """Something on the way of a cell that a person may want to read; an empty cell: of the run."""
+
+    cell: str
+    text: str
+
+
+class CellConsole(msgspec.Struct, frozen=True, kw_only=True, tag="console", tag_field="event"):
+    """The last line of a cell's console; shown, not kept (console.log has it)."""
+
+    cell: str
+    line: str
+
+
+class CellFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished", tag_field="event"):
+    """The verdict on a cell."""
+
+    result: CellResult
+
+
+Event = CellReached | CellNote | CellConsole | CellFinished

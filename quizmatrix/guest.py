@@ -1,0 +1,128 @@
+"""The host's half of the guest: the run layer, and what a guest leaves behind in /shared."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from pathlib import Path
+
+from quizmatrix import spec as specs
+from quizmatrix.spec import CellSpec, Share
+
+_OPERATORS = frozenset({"&&", "||", "|"})
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# Guest folders that a work tree of the same path would hide.
+_TAKEN = frozenset(
+    "bin boot dev etc lib lib32 lib64 libx32 layers proc root run sbin shared sys usr var".split()
+)
+
+
+def guest_argv(command: list[str]) -> list[str]:
+    """What the guest executes for the words of COMMAND.
+
+    One single word is a script for its sh; among several, `&&`, `||` and `|` are the shell's
+    operators; every other word arrives as it was given.
+    """
+    if len(command) == 1:
+        return ["sh", "-c", command[0]]
+    if _OPERATORS.isdisjoint(command):
+        # A shell, so that its builtins work; it becomes the command, so that signals are exact.
+        return ["sh", "-c", '"$@"', "sh", *command]
+    words = (word if word in _OPERATORS else shlex.quote(word) for word in command)
+    return ["sh", "-c", " ".join(words)]
+
+
+def command_script(spec: CellSpec) -> str:
+    """The script that becomes the command; $1 is where its exit status and usage are written."""
+    environment = {
+        "PATH": _PATH,
+        "HOME": "/root",
+        "USER": "root",
+        "LOGNAME": "root",
+        "SHELL": "/bin/sh",
+        "LANG": "C.UTF-8",
+        "QUIZMATRIX_CELL": spec.cell,
+        "QUIZMATRIX_KERNEL": spec.kernel,
+        "QUIZMATRIX_ARCH": spec.arch.name,
+    }
+    settings = " ".join(shlex.quote(f"{name}={value}") for name, value in environment.items())
+    busybox = "/run/quizmatrix/busybox"
+    return (
+        f"cd {shlex.quote(spec.work_tree or '/root')} || exit 125\n"
+        f"exec {busybox} env -i {settings} \\\n"
+        f"  {busybox} setsid {busybox} time -f 'status %x\nusage %U %S %M' -o \"$1\" \\\n"
+        f"  {shlex.join(guest_argv(spec.command))}\n"
+    )
+
+
+def work_tree_of(folder: Path) -> str | None:
+    """`folder` if it can be shown to the guest at its own path: not where the guest has its own."""
+    parts = folder.absolute().parts
+    if len(parts) < 2 or (parts[1] in _TAKEN and len(parts) < 3):
+        return None
+    own = parts[1] in _TAKEN - {"root", "var"}
+    return None if own else str(folder.absolute())
+
+
+def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
+    """Write the cell's run layer and return every share of its guest.
+
+    marker: what ends the command's output streams. Raises OSError where the disk does not take it.
+    """
+    folder = Path(spec.folder)
+    layer, artifacts = specs.run_layer_of(folder), specs.artifacts_of(folder)
+    own = layer / ".quizmatrix"
+    own.mkdir(parents=True)
+    artifacts.mkdir()
+    files = {
+        "cell": spec.cell,
+        "command": command_script(spec),
+        "end-marker": marker,
+        "layers": "\n".join(share.tag for share in spec.layers),
+    }
+    shares = [*spec.layers, Share(tag="run", path=str(layer))]
+    shares.append(Share(tag="shared", path=str(artifacts), writable=True))
+    if spec.work_tree is not None:
+        files["work-tree"] = spec.work_tree
+        shares.append(Share(tag="work", path=spec.work_tree))
+    for name, text in files.items():
+        (own / name).write_text(text + "\n")
+    return shares
+
+
+def make_artifacts_safe(artifacts: Path) -> list[str]:
+    """Take the teeth out of what a guest left in /shared; returns what was changed.
+
+    The guest may be hostile: a symbolic link to the host's files, which a reader on the host
+    would follow, becomes a text file that names its target; devices, FIFOs and sockets go;
+    set-user-ID bits are cleared. Links that stay inside are kept. The guest is gone by now.
+    """
+    changed = []
+    for top, folders, names in os.walk(artifacts, followlinks=False):
+        for name in [*folders, *names]:
+            path = Path(top, name)
+            mode = path.lstat().st_mode
+            shown = str(path.relative_to(artifacts))
+            if stat.S_ISLNK(mode):
+                target = os.readlink(path)
+                if _leads_out(artifacts, path):
+                    path.unlink()
+                    path.with_name(name + ".symlink").write_text(target + "\n")
+                    changed.append(f"{shown} was a symbolic link to {target}")
+            elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                path.unlink()
+                changed.append(f"{shown} was no file; removed")
+            elif mode & (stat.S_ISUID | stat.S_ISGID):
+                path.chmod(stat.S_IMODE(mode) & 0o777)
+                changed.append(f"{shown} was set-user-ID")
+    return changed
+
+
+def _leads_out(artifacts: Path, link: Path) -> bool:
+    """Whether following `link` would leave `artifacts`; a loop counts as leading out."""
+    try:
+        return not link.resolve().is_relative_to(artifacts.resolve())
+    except (OSError, RuntimeError):
+        return True

@@ -1,0 +1,189 @@
+"""Base images: the immutable root file system of one architecture.
+
+The small image is busybox and tini of the architecture's own Debian packages. It travels inside
+the initramfs, so a guest has its root as soon as it has a kernel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix import apt, cpio, paths
+from quizmatrix.arch import Arch
+from quizmatrix.errors import (
+    DamagedError,
+    NotFetchedError,
+    UnpreparedError,
+    host_error,
+)
+
+_RECIPE = "1"
+
+# The suites whose packages will do, in order of preference.
+_SUITES = ("bookworm", "trixie", "sid")
+_PROGRAMS = {"busybox-static": ("busybox", "bin/busybox", "usr/bin/busybox")}
+_PROGRAMS["tini"] = ("tini", "usr/bin/tini-static")
+
+_FOLDERS = {
+    "usr": 0o755,
+    "usr/bin": 0o755,
+    "usr/sbin": 0o755,
+    "usr/lib": 0o755,
+    "usr/share": 0o755,
+    "etc": 0o755,
+    "dev": 0o755,
+    "proc": 0o555,
+    "sys": 0o555,
+    "run": 0o755,
+    "shared": 0o755,
+    "root": 0o700,
+    "home": 0o755,
+    "mnt": 0o755,
+    "opt": 0o755,
+    "srv": 0o755,
+    "tmp": 0o1777,
+    "var": 0o755,
+    "var/tmp": 0o1777,
+    "var/log": 0o755,
+    "var/lib": 0o755,
+    "var/cache": 0o755,
+}
+_LINKS = {
+    "bin": "usr/bin",
+    "sbin": "usr/sbin",
+    "lib": "usr/lib",
+    "var/run": "/run",
+    "etc/mtab": "/proc/self/mounts",
+}
+_FILES = {
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    "etc/group": "root:x:0:\ndisk:x:6:\nnogroup:x:65534:\n",
+    "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    "etc/profile": "export PS1='\\u@\\h:\\w\\$ '\n",
+    "etc/os-release": 'ID=quizmatrix\nPRETTY_NAME="quizmatrix small image"\n',
+}
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored base image: the key of its content, and its part of an initramfs."""
+
+    key: str
+    archive: Path
+
+
+def _root() -> Path:
+    return paths.cache_dir() / "images"
+
+
+async def obtain_small(
+    arch: Arch, *, offline: bool, refresh: bool, tell: Callable[[str], None]
+) -> Image:
+    """The small image of an architecture, fetched where the cache lacks it.
+
+    Raises UnpreparedError where the packages cannot be had.
+    """
+    folder = _root() / f"small-{arch.name}-{_recipe_key(arch)}"
+    if not refresh:
+        image = _load(folder)
+        if image is not None:
+            return image
+    if offline:
+        raise UnpreparedError(
+            f"the small base image for {arch.name} is not in the cache",
+            cause="--offline forbids fetching it",
+            next_step=f"Once, with a network: quizmatrix prepare -a {arch.name}",
+        )
+    async with paths.locked(
+        paths.cache_dir() / "locks" / f"{folder.name}.lock",
+        lambda: tell("waiting for another quizmatrix that fetches the base image"),
+    ):
+        image = None if refresh else _load(folder)
+        if image is None:
+            try:
+                image = await _make(folder, arch, tell)
+            except OSError as error:
+                raise host_error("store the base image", error) from error
+    return image
+
+
+def _recipe_key(arch: Arch) -> str:
+    made = [_RECIPE, arch.name, repr(_FOLDERS), repr(_LINKS), repr(_FILES)]
+    return hashlib.sha256("\n".join(made).encode()).hexdigest()[:12]
+
+
+def _load(folder: Path) -> Image | None:
+    """The stored image; None where there is none, or it is not what was stored."""
+    try:
+        key = (folder / "key").read_text()
+        data = (folder / "base.cpio").read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(data).hexdigest() != key:
+        return None
+    return Image(key=key, archive=folder / "base.cpio")
+
+
+async def _make(folder: Path, arch: Arch, tell: Callable[[str], None]) -> Image:
+    programs = await _fetch_programs(arch, tell)
+    parts = [cpio.directory("guest"), cpio.directory("layers"), cpio.directory("layers/base")]
+    parts += [cpio.file(f"guest/{name}", data, 0o755) for name, data in programs.items()]
+    base = "layers/base/"
+    parts += [cpio.directory(base + name, mode) for name, mode in _FOLDERS.items()]
+    parts += [cpio.symlink(base + name, target) for name, target in _LINKS.items()]
+    parts += [cpio.file(base + name, text.encode()) for name, text in _FILES.items()]
+    archive = b"".join(parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The archive first: a crash in between leaves a key that does not fit, which is fetched again.
+    paths.write_atomic(folder / "base.cpio", archive)
+    paths.write_atomic(folder / "key", hashlib.sha256(archive).hexdigest().encode())
+    image = _load(folder)
+    if image is None:
+        raise DamagedError(f"the base image in {folder} is not what was just written")
+    return image
+
+
+async def _fetch_programs(arch: Arch, tell: Callable[[str], None]) -> dict[str, bytes]:
+    """The static programs of the image, from the first suite that gives them all."""
+    debian = arch.facts.debian
+    if debian is None:
+        raise UnpreparedError(f"Debian's archive does not carry {arch.name}")
+    archive = apt.load_archive()
+    failure: NotFetchedError | None = None
+    for suite in _SUITES:
+        if suite not in archive.suite or debian.arch not in archive.suite[suite].arches:
+            continue
+        root = apt.AptRoot(archive, suite, debian.arch)
+        tell(f"asking Debian's {suite} for {' and '.join(_PROGRAMS)}")
+        try:
+            await root.update()
+            packages = await root.show(*_PROGRAMS)
+            if len(packages) != len(_PROGRAMS):
+                continue
+            return await _unpack_programs(root, packages)
+        except NotFetchedError as error:
+            failure = failure or error
+    raise failure or UnpreparedError(
+        f"Debian's archive has no {' and '.join(_PROGRAMS)} for {debian.arch}"
+    )
+
+
+async def _unpack_programs(root: apt.AptRoot, packages: list[apt.Package]) -> dict[str, bytes]:
+    _root().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=_root(), prefix=".packages.") as name:
+        folder = Path(name)
+        archives = await root.download(packages, folder)
+        await apt.unpack(archives, folder / "unpacked")
+        programs = {}
+        for program, *places in _PROGRAMS.values():
+            found = [folder / "unpacked" / place for place in places]
+            path = next((path for path in found if path.is_file()), None)
+            if path is None:
+                raise DamagedError(f"Debian's package of {program} has another layout than known")
+            programs[program] = path.read_bytes()
+        return programs

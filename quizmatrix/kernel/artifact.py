@@ -1,0 +1,192 @@
+"""Kernels in the cache: found by what was asked for, stored by content, checked before use."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix import paths
+from quizmatrix.errors import DamagedError, UnpreparedError, host_error
+
+SCHEMA = 1
+
+# The files of a kernel's folder.
+IMAGE = "image"
+BOOT_MODULES = "boot-modules.cpio"
+LAYER = "layer"
+CONFIG = "config"
+SYSTEM_MAP = "System.map"
+_RECORD = "kernel.json"
+
+
+class Seal(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file was when it was stored: bytes, mtime in nanoseconds, and its SHA-256."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+class KernelRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a stored kernel (its kernel.json).
+
+    key: the content it was made from. version: upstream's. release: what `uname -r` prints.
+    packages: where it came from, for a person.
+    """
+
+    schema: int = SCHEMA
+    key: str
+    arch: str
+    version: str
+    release: str
+    packages: list[str]
+    files: dict[str, Seal] = {}
+
+
+class Kernel(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored kernel: its folder and its record."""
+
+    folder: Path
+    record: KernelRecord
+
+    @property
+    def image(self) -> Path:
+        """What QEMU's -kernel gets."""
+        return self.folder / IMAGE
+
+    @property
+    def boot_modules(self) -> Path:
+        """The part of an initramfs that holds the modules a guest boots with."""
+        return self.folder / BOOT_MODULES
+
+    @property
+    def layer(self) -> Path:
+        """The kernel layer: usr/lib/modules/RELEASE."""
+        return self.folder / LAYER
+
+    def check(self, *, thoroughly: bool = False) -> None:
+        """Raise DamagedError where a file is not what was stored.
+
+        Size and time of change are compared, and the content where the time differs, or always
+        if `thoroughly`.
+        """
+        for name, seal in self.record.files.items():
+            path = self.folder / name
+            try:
+                now = path.stat()
+                same = now.st_size == seal.size
+                if same and (thoroughly or now.st_mtime_ns != seal.mtime_ns):
+                    same = _sha256(path) == seal.sha256
+            except OSError:
+                same = False
+            if not same:
+                raise DamagedError(f"the cached kernel {self.record.release} is damaged: {path}")
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """Which stored kernel a specification stands for on one architecture, until asked anew."""
+
+    key: str
+    spec: str
+    arch: str
+
+
+def _root() -> Path:
+    return paths.cache_dir() / "kernels"
+
+
+def _reference_path(spec: str, arch: str) -> Path:
+    """The name keeps the specification readable; the hash keeps two that look alike apart."""
+    readable = "".join(c if c.isalnum() or c in "._+-" else "_" for c in spec)[:80]
+    mark = hashlib.sha256(spec.encode()).hexdigest()[:8]
+    return _root() / "refs" / f"{readable}-{arch}-{mark}.json"
+
+
+def folder_of(key: str) -> Path:
+    """Where the kernel of this key is, or would be."""
+    return _root() / key
+
+
+def find(spec: str, arch: str) -> Kernel | None:
+    """The kernel that `spec` was last resolved to, if it is stored.
+
+    Raises DamagedError where it is there and is not what was stored.
+    """
+    try:
+        reference = msgspec.json.decode(_reference_path(spec, arch).read_bytes(), type=Reference)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return load(reference.key)
+
+
+def load(key: str) -> Kernel | None:
+    """The kernel of this key, if it is stored; DamagedError where it is damaged."""
+    folder = folder_of(key)
+    if not folder.is_dir():
+        return None
+    try:
+        record = msgspec.json.decode((folder / _RECORD).read_bytes(), type=KernelRecord)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise DamagedError(f"the cached kernel in {folder} is damaged", cause=str(error)) from error
+    kernel = Kernel(folder=folder, record=record)
+    kernel.check()
+    return kernel
+
+
+def seal(folder: Path, record: KernelRecord) -> None:
+    """Write the record of a kernel whose files lie in `folder`, with their sizes and hashes."""
+    files = {}
+    for name in (IMAGE, BOOT_MODULES, CONFIG):
+        path = folder / name
+        now = path.stat()
+        files[name] = Seal(size=now.st_size, mtime_ns=now.st_mtime_ns, sha256=_sha256(path))
+    complete = msgspec.structs.replace(record, files=files)
+    (folder / _RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(complete)))
+
+
+def refer(spec: str, arch: str, key: str) -> None:
+    """Remember that `spec` on `arch` means the kernel of this key; HostError where it cannot."""
+    path = _reference_path(spec, arch)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        paths.write_atomic(path, msgspec.json.encode(Reference(key=key, spec=spec, arch=arch)))
+    except OSError as error:
+        raise host_error("write the kernel cache", error) from error
+
+
+def remove(key: str) -> None:
+    """Forget a stored kernel, damaged or not."""
+    folder = folder_of(key)
+    doomed = folder.with_name(f".{key}.removed")
+    try:
+        shutil.rmtree(doomed, ignore_errors=True)
+        folder.rename(doomed)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UnpreparedError(
+            f"the damaged kernel in {folder} could not be removed", cause=str(error)
+        ) from error
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def stored() -> Iterator[tuple[Reference, Kernel | None]]:
+    """Every specification that was resolved, with its kernel (None where it is damaged or gone)."""
+    for path in sorted((_root() / "refs").glob("*.json")):
+        try:
+            reference = msgspec.json.decode(path.read_bytes(), type=Reference)
+        except (OSError, msgspec.MsgspecError):
+            continue
+        try:
+            yield reference, load(reference.key)
+        except DamagedError:
+            yield reference, None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,220 @@
+"""The kernel source `debian`: the archive's own kernel packages."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix import apt, paths
+from quizmatrix.arch import Arch, Debian
+from quizmatrix.errors import (
+    DamagedError,
+    NotFetchedError,
+    QuizmatrixError,
+    UnpreparedError,
+    host_error,
+)
+from quizmatrix.kernel import artifact, bootimage, modules
+from quizmatrix.version import KernelVersion, leading_version
+
+NEWEST = "newest"
+
+# Part of every key: changes when what is made from the same packages changes.
+_RECIPE = "1"
+
+Tell = Callable[[str], None]
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """The packages that make up one kernel, in one suite. release: what `uname -r` will print."""
+
+    root: apt.AptRoot
+    release: str
+    version: str
+    packages: list[apt.Package]
+
+
+def check_version(wanted: str) -> str:
+    """The part of a specification behind `debian:`, if it can be one; ValueError otherwise."""
+    if wanted != NEWEST:
+        KernelVersion(wanted)
+    return wanted
+
+
+async def fetch(wanted: str, arch: Arch, tell: Tell) -> str:
+    """Have the kernel `wanted` (a series, an exact version, `newest`) in the cache; returns its key.
+
+    tell: is given what is going on, a line at a time. Raises UnpreparedError where the archive has
+    no such kernel or does not give it.
+    """
+    debian = arch.facts.debian
+    if debian is None:
+        raise UnpreparedError(f"Debian's archive does not carry {arch.name}")
+    found = await _resolve(wanted, debian, tell)
+    key = _key(arch, found)
+    async with paths.locked(
+        paths.cache_dir() / "locks" / f"kernel-{key}.lock",
+        lambda: tell("waiting for another quizmatrix that fetches it"),
+    ):
+        try:
+            if artifact.load(key) is not None:
+                return key
+        except DamagedError:
+            artifact.remove(key)
+        try:
+            await _make(key, found, arch, tell)
+        except OSError as error:
+            raise host_error(f"store the kernel {found.release}", error) from error
+    return key
+
+
+async def _resolve(wanted: str, debian: Debian, tell: Tell) -> Found:
+    """Ask the suites, in the order of debian.toml, and take the newest that fits of the first."""
+    archive = apt.load_archive()
+    suites = _suites_for(wanted, archive, debian.arch)
+    if not suites:
+        raise UnpreparedError(
+            f"Debian's archive has no {wanted} kernel for {debian.arch}",
+            cause="no suite with that series carries this architecture",
+            next_step=f"`series` and `arches` of the suites stand in {apt.ARCHIVE_FILE}; "
+            "a matrix leaves a cell out with `exclude`.",
+        )
+    failures: list[QuizmatrixError] = []
+    for suite in suites:
+        root = apt.AptRoot(archive, suite, debian.arch)
+        tell(f"asking Debian's {suite}")
+        try:
+            await root.update()
+        except NotFetchedError as error:
+            failures.append(error)
+            continue
+        found = await _newest_in(root, wanted, debian.flavour)
+        if found is not None:
+            return found
+    if failures:
+        raise failures[0]
+    raise UnpreparedError(
+        f"Debian's archive has no {wanted} kernel for {debian.arch}",
+        cause=f"asked: {', '.join(suites)}",
+        next_step="A series (6.1), an exact version that a suite still has, or `newest`.",
+    )
+
+
+def _suites_for(wanted: str, archive: apt.Archive, arch: str) -> list[str]:
+    """The suites that may have it: those known for the series first, then those for anything."""
+    carrying = {name: suite for name, suite in archive.suite.items() if arch in suite.arches}
+    if wanted == NEWEST:
+        return [name for name, suite in carrying.items() if suite.newest]
+    series = KernelVersion(wanted).series
+    known = [name for name, suite in carrying.items() if series in suite.series]
+    anywhere = [name for name, suite in carrying.items() if not suite.series]
+    listed = any(series in suite.series for suite in archive.suite.values())
+    return known or ([] if listed else anywhere)
+
+
+async def _newest_in(root: apt.AptRoot, wanted: str, flavour: str) -> Found | None:
+    """The newest kernel of this flavour in a suite that is what is wanted, with its packages.
+
+    `-cloud-`, `-rt-` and `-unsigned` are other flavours: behind the version and, in older names,
+    the number of the ABI, nothing may stand but the flavour.
+    """
+    pattern = re.compile(rf"linux-image-(\d+\.\d+[\w.+~]*(?:-\d[\w.~]*)?-{re.escape(flavour)})")
+    names = [name for name in await root.names("linux-image-") if pattern.fullmatch(name)]
+    if not names:
+        return None
+    candidates = [
+        (version, package)
+        for package in await root.show(*names)
+        if (version := leading_version(package.version)) is not None
+        and _fits(version, wanted)
+    ]
+    if not candidates:
+        return None
+    version, image = max(candidates, key=lambda found: (found[0], _natural(found[1].version)))
+    # Newer packages are split; what belongs together is tied by an exact version.
+    exact = re.findall(r"(linux-[\w.+~-]+) \(= [^)]*\)", image.depends)
+    parts = await root.show(*exact) if exact else []
+    match = pattern.fullmatch(image.name)
+    release = match.group(1) if match else ""
+    return Found(root=root, release=release, version=version.text, packages=[image, *parts])
+
+
+def _fits(version: KernelVersion, wanted: str) -> bool:
+    if wanted == NEWEST:
+        return True
+    asked = KernelVersion(wanted)
+    return version.series == asked.series and (asked.is_series or version == asked)
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Numbers compared as numbers: enough to order packages of one upstream version."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+
+
+def _key(arch: Arch, found: Found) -> str:
+    """Names the content: the packages, and what is made of them."""
+    made = [_RECIPE, arch.name, arch.facts.kernel.image, *arch.facts.kernel.modules]
+    made += sorted(package.sha256 for package in found.packages)
+    digest = hashlib.sha256("\n".join(made).encode()).hexdigest()[:16]
+    return f"{found.release}-{digest}"
+
+
+async def _make(key: str, found: Found, arch: Arch, tell: Tell) -> None:
+    size = sum(package.size for package in found.packages)
+    with paths.new_dir(artifact.folder_of(key)) as folder:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".packages.") as name:
+            packages, unpacked = Path(name) / "packages", Path(name) / "unpacked"
+            packages.mkdir()
+            unpacked.mkdir()
+            tell(f"fetching {found.packages[0].name} ({size // 1_000_000} MB)")
+            archives = await found.root.download(found.packages, packages)
+            tell(f"unpacking {found.packages[0].name}")
+            await apt.unpack(archives, unpacked)
+            _arrange(unpacked, folder, found.release, arch)
+        await modules.index_modules(folder / artifact.LAYER, found.release)
+        modules_dir = folder / artifact.LAYER / "usr/lib/modules" / found.release
+        archive = modules.boot_archive(modules_dir, arch.facts.kernel.modules)
+        (folder / artifact.BOOT_MODULES).write_bytes(archive)
+        record = artifact.KernelRecord(
+            key=key,
+            arch=arch.name,
+            version=found.version,
+            release=found.release,
+            packages=[f"{package.name} {package.version}" for package in found.packages],
+        )
+        artifact.seal(folder, record)
+
+
+def _arrange(unpacked: Path, folder: Path, release: str, arch: Arch) -> None:
+    """Put the packages' files where a kernel's folder has them. Where they lie differs by suite:
+    /lib/modules or /usr/lib/modules, the image in /boot or beside the modules.
+    """
+
+    def first(*names: str) -> Path:
+        for name in names:
+            if (unpacked / name).exists():
+                return unpacked / name
+        raise DamagedError(
+            f"Debian's packages of {release} have another layout than is known",
+            cause=f"none of {', '.join(names)} is there",
+        )
+
+    beside = f"usr/lib/modules/{release}"
+    image = first(f"boot/vmlinuz-{release}", f"{beside}/vmlinuz")
+    config = first(f"boot/config-{release}", f"{beside}/config")
+    symbols = first(f"boot/System.map-{release}", f"{beside}/System.map")
+    if arch.facts.kernel.image == "vmlinux":
+        (folder / artifact.IMAGE).write_bytes(bootimage.vmlinux(image.read_bytes()))
+    else:
+        shutil.copyfile(image, folder / artifact.IMAGE)
+    shutil.copyfile(config, folder / artifact.CONFIG)
+    shutil.copyfile(symbols, folder / artifact.SYSTEM_MAP)
+    target = folder / artifact.LAYER / "usr/lib/modules"
+    target.mkdir(parents=True)
+    shutil.move(first(f"lib/modules/{release}", beside), target / release)

@@ -1,0 +1,96 @@
+"""Kernel sources behind one interface: from what a matrix calls a kernel to a stored kernel."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from quizmatrix.arch import Arch
+from quizmatrix.errors import DamagedError, UnpreparedError, UsageError
+from quizmatrix.kernel import artifact, debian
+from quizmatrix.kernel.artifact import Kernel
+
+Tell = Callable[[str], None]
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A place kernels come from.
+
+    check: raises ValueError where the text behind `NAME:` can be none of its kernels.
+    fetch: has that kernel in the cache for an architecture, and returns its key.
+    """
+
+    check: Callable[[str], str]
+    fetch: Callable[[str, Arch, Tell], Awaitable[str]]
+
+
+SOURCES: dict[str, Source] = {
+    "debian": Source(check=debian.check_version, fetch=debian.fetch),
+}
+DEFAULT_SOURCE = "debian"
+
+
+class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a matrix calls a kernel: the name of a source, and what is wanted of it."""
+
+    source: str
+    wanted: str
+
+    @property
+    def text(self) -> str:
+        """The same, with the source named."""
+        return f"{self.source}:{self.wanted}"
+
+
+def parse_spec(text: str) -> KernelSpec:
+    """Read `6.1`, `6.1.176`, `newest` or `SOURCE:WANTED`; UsageError says what could be written."""
+    source, colon, wanted = text.partition(":")
+    if not colon:
+        source, wanted = DEFAULT_SOURCE, text
+    if source not in SOURCES:
+        near = difflib.get_close_matches(source, SOURCES, 1, 0.5)
+        raise UsageError(
+            f"unknown kernel source `{source}` in `{text}`",
+            next_step=f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(SOURCES)}.",
+        )
+    try:
+        return KernelSpec(source=source, wanted=SOURCES[source].check(wanted))
+    except ValueError as error:
+        raise UsageError(
+            f"unknown kernel `{text}`",
+            next_step="A kernel is a series (6.1), an exact version (6.1.176) or `newest`.",
+        ) from error
+
+
+async def obtain(
+    text: str, arch: Arch, *, offline: bool, refresh: bool, tell: Tell
+) -> Kernel:
+    """The kernel `text` for an architecture, fetched where the cache lacks it.
+
+    offline: nothing is fetched. refresh: ask the source anew what `text` stands for. A kernel
+    that is damaged in the cache is fetched again. Raises UnpreparedError where it is not had.
+    """
+    spec = parse_spec(text)
+    damage: DamagedError | None = None
+    if not refresh:
+        try:
+            kernel = artifact.find(spec.text, arch.name)
+            if kernel is not None:
+                return kernel
+        except DamagedError as error:
+            damage = error
+            tell(f"{error}; fetching it again")
+    if offline:
+        raise damage or UnpreparedError(
+            f"the kernel {text} for {arch.name} is not in the cache",
+            cause="--offline forbids fetching it",
+            next_step=f"Once, with a network: quizmatrix prepare --only {text}-{arch.name}",
+        )
+    key = await SOURCES[spec.source].fetch(spec.wanted, arch, tell)
+    artifact.refer(spec.text, arch.name, key)
+    kernel = artifact.load(key)
+    if kernel is None:
+        raise DamagedError(f"the kernel {text} for {arch.name} vanished from the cache")
+    return kernel

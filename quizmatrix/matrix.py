@@ -1,0 +1,126 @@
+"""The matrix file: which kernels and architectures, with what limits, and what is expected of them."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from quizmatrix import paths, tomlfile
+from quizmatrix.errors import DataError, UsageError
+from quizmatrix.outcome import Outcome
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """What one cell may use; a key that is absent is decided by a less specific place.
+
+    timeout: of the command, boot_timeout: from QEMU's start to the guest's first word, both as
+    durations on hardware. memory: of the guest, a size. cpus: of the guest.
+    """
+
+    timeout: str | None = None
+    boot_timeout: str | None = None
+    memory: str | None = None
+    cpus: int | None = None
+
+
+class Exclude(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Cells a matrix leaves out: all that match every key given (globs)."""
+
+    kernel: str = "*"
+    arch: str = "*"
+
+
+class Include(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """One more cell, added after the exclusions, with limits of its own."""
+
+    kernel: str
+    arch: str
+    variant: str | None = None
+
+
+class Expect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An outcome other than `passed` that is known and no news, and why; keys are globs.
+
+    Without `variant` it speaks of cells with and without one.
+    """
+
+    kernel: str = "*"
+    arch: str = "*"
+    variant: str | None = None
+    outcome: Outcome
+    why: str
+
+
+class Variant(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """A named addition to a kernel's configuration: `CONFIG_X=y` lines, and limits of its own."""
+
+    config: list[str] = []
+
+
+class Matrix(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """The keys of a matrix file (README, "The matrix file")."""
+
+    kernels: list[str] = []
+    arches: list[str] = []
+    profiles: list[str] = []
+    exclude: list[Exclude] = []
+    include: list[Include] = []
+    expect: list[Expect] = []
+    arch: dict[str, Limits] = {}
+    variant: dict[str, Variant] = {}
+    profile: dict[str, dict[str, Any]] = {}
+
+
+def shipped_matrices() -> dict[str, Path]:
+    """The matrices that ship, by name."""
+    return {path.stem: path for path in sorted(paths.data_dir("matrices").glob("*.toml"))}
+
+
+def find_matrix(name: str) -> Path:
+    """The file that MATRIX on a command line means: a path, or the name of one that ships.
+
+    A word with a `/` or ending in `.toml` is a path. Raises UsageError where there is none.
+    """
+    if "/" in name or name.endswith(".toml"):
+        path = Path(name)
+        if path.is_file():
+            return path
+        raise UsageError(
+            f"no matrix file {name}",
+            cause="it is a folder" if path.is_dir() else "there is no such file",
+            next_step=f"Matrices that ship, by name: {', '.join(shipped_matrices())}.",
+        )
+    shipped = shipped_matrices()
+    if name in shipped:
+        return shipped[name]
+    near = difflib.get_close_matches(name, shipped, 1, 0.5)
+    raise UsageError(
+        f"no matrix named `{name}`",
+        next_step=(f"Did you mean `{near[0]}`? " if near else "")
+        + f"Those that ship: {', '.join(shipped)}. A file of your own: its path, ending in .toml. "
+        "A command comes after `--`.",
+    )
+
+
+def load_matrix(path: Path) -> Matrix:
+    """Read a matrix file; DataError says the line of what is wrong."""
+    matrix = tomlfile.load(path, Matrix)
+    named = matrix.arches + [include.arch for include in matrix.include]
+    for name in matrix.arch:
+        if name not in named:
+            raise DataError(
+                str(path),
+                cause=f"[arch.{name}] sets limits for an architecture the matrix does not have",
+                next_step=f"It has: {', '.join(dict.fromkeys(named)) or 'none'}.",
+            )
+    for include in matrix.include:
+        if include.variant is not None and include.variant not in matrix.variant:
+            raise DataError(
+                str(path),
+                cause=f"include names the variant `{include.variant}`, which is not defined",
+                next_step=f'Define it: [variant.{include.variant}] config = ["CONFIG_...=y"].',
+            )
+    return matrix

@@ -1,0 +1,41 @@
+"""The verdict on one cell, and the exit status of a run."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What happened in one cell (the README's table of outcomes)."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    TIMED_OUT = "timed-out"
+    PANICKED = "panicked"
+    SPLAT = "splat"
+    BOOT_FAILED = "boot-failed"
+    LOST = "lost"
+    UNPREPARED = "unprepared"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+    @property
+    def is_verdict(self) -> bool:
+        """Whether the command was tested: what a retry could not make truer."""
+        return self in VERDICTS
+
+    @property
+    def was_cut_short(self) -> bool:
+        """Whether the cell was stopped, or never started, by the user or by --fail-fast."""
+        return self in (Outcome.CANCELLED, Outcome.SKIPPED)
+
+
+VERDICTS = frozenset(
+    {Outcome.PASSED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.PANICKED, Outcome.SPLAT}
+)
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_TIMED_OUT = 124
+EXIT_NO_VERDICT = 125
+EXIT_INTERRUPTED = 130

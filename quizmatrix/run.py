@@ -1,0 +1,226 @@
+"""One cell: from its specification to its result, in one function without shared state."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from quizmatrix import guest, qemu, reproduce, vm
+from quizmatrix import spec as specs
+from quizmatrix.channel import Control, Message, Output, Port, RubbishError
+from quizmatrix.console import ConsoleWatch
+from quizmatrix.errors import host_error
+from quizmatrix.spec import CellResult, CellSpec, Share, Timings
+from quizmatrix.verdict import Evidence, Stage, judge
+
+# Seconds for the rest of the output to arrive once the command has ended, as long as some comes.
+_DRAIN_LIMIT = 10.0
+
+# Seconds between two looks at the console.
+_CONSOLE_PAUSE = 0.02
+
+
+class Observer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who looks on while a cell runs; every part may be absent.
+
+    stage: the next stage is reached. console: the console's last line changed. stdout, stderr:
+    the command's output as it comes.
+    """
+
+    stage: Callable[[Stage], None] = lambda _stage: None
+    console: Callable[[str], None] = lambda _line: None
+    stdout: Callable[[bytes], Awaitable[None]] | None = None
+    stderr: Callable[[bytes], Awaitable[None]] | None = None
+
+
+NOBODY = Observer()
+
+
+async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
+    """Boot `spec`, run its command, and judge.
+
+    Writes console.log, stdout, stderr, qemu.log, reproduce.sh and artifacts/ into `spec.folder`.
+    Whatever happens to the guest is an outcome; what this host cannot do raises QuizmatrixError.
+    """
+    started = time.monotonic()
+    marker = secrets.token_hex(16)
+    try:
+        shares = guest.write_run_layer(spec, marker)
+        reproduce.write_script(spec, shares)
+    except OSError as error:
+        raise host_error(f"write to {spec.folder}", error) from error
+    with ExitStack() as stack:
+        ports = {name: stack.enter_context(Port()) for name in qemu.CHARDEVS}
+        session = _Session(spec, ports, marker.encode(), observer)
+        await session.conduct(shares)
+    outcome, detail = judge(session.evidence, session.watch)
+    ended = session.evidence.ended
+    return CellResult(
+        cell=spec.cell,
+        kernel=spec.kernel,
+        release=spec.release,
+        arch=spec.arch.name,
+        variant=spec.variant,
+        accelerator=spec.accelerator,
+        outcome=outcome,
+        exit_code=ended.exit_code if ended else None,
+        signal=ended.signal if ended else None,
+        detail=detail,
+        timings=session.timings(time.monotonic() - started),
+    )
+
+
+class _Session:
+    """One boot of one guest."""
+
+    def __init__(
+        self, spec: CellSpec, ports: dict[str, Port], marker: bytes, observer: Observer
+    ) -> None:
+        self.evidence = Evidence(notes=[])
+        self.watch = ConsoleWatch()
+        self._spec = spec
+        self._folder = Path(spec.folder)
+        self._ports = ports
+        self._observer = observer
+        self._control = Control(ports["control"])
+        self._outputs = [
+            Output(ports[name], self._folder / name, marker, pass_on)
+            for name, pass_on in (("stdout", observer.stdout), ("stderr", observer.stderr))
+        ]
+        self._dying = anyio.Event()
+        self._talk = anyio.CancelScope()
+        self._reached: dict[Stage, float] = {}
+
+    async def conduct(self, shares: list[Share]) -> None:
+        """Boot, talk, gather, and end the VM; `evidence` and `watch` then tell what happened."""
+        self._reach(Stage.BOOTING)
+        async with anyio.create_task_group() as group:
+            async with vm.running(
+                self._spec, shares, self._ports, self._folder / "qemu.log"
+            ) as machine:
+                group.start_soon(self._guard, self._read_console)
+                for output in self._outputs:
+                    group.start_soon(self._guard, output.pump)
+                with self._talk:
+                    async with anyio.create_task_group() as talk:
+                        talk.start_soon(self._give_up_on_a_dead_guest)
+                        await self._converse()
+                        if self.evidence.ended is None and self.evidence.expired is None:
+                            self.evidence.qemu_status = await machine.status_soon()
+                            self.evidence.qemu_words = machine.last_words
+                        talk.cancel_scope.cancel()
+        self.watch.finish()
+        try:
+            self._gather()
+        except OSError as error:
+            self.evidence.host_trouble = str(host_error(f"keep what {self._spec.cell} left", error))
+
+    def timings(self, total: float) -> Timings:
+        """Seconds between the stages that were reached."""
+
+        def between(first: Stage, second: Stage) -> float | None:
+            if first in self._reached and second in self._reached:
+                return round(self._reached[second] - self._reached[first], 3)
+            return None
+
+        return Timings(
+            boot=between(Stage.BOOTING, Stage.JOINING),
+            profiles=between(Stage.JOINING, Stage.RUNNING),
+            command=between(Stage.RUNNING, Stage.ENDING),
+            total=round(total, 3),
+        )
+
+    async def _converse(self) -> None:
+        """Talk to the guest until the command has ended, a limit ran out, or there is no guest."""
+        try:
+            with anyio.move_on_after(self._spec.boot_timeout) as limit:
+                if not await self._expect("booted"):
+                    return
+                await self._control.start()
+                self._reach(Stage.JOINING)
+                if not await self._expect("started"):
+                    return
+            if limit.cancelled_caught:
+                self.evidence.expired = self._spec.boot_timeout
+                return
+            self._reach(Stage.RUNNING)
+            with anyio.move_on_after(self._spec.timeout) as limit:
+                self.evidence.ended = await self._expect("exited")
+            if limit.cancelled_caught:
+                self.evidence.expired = self._spec.timeout
+        except RubbishError as rubbish:
+            self.evidence.rubbish = str(rubbish)
+        if self.evidence.ended is not None:
+            self._reach(Stage.ENDING)
+            await self._drain()
+
+    async def _expect(self, event: str) -> Message | None:
+        """The guest's next message, which has to be `event`; None where there is no more guest."""
+        message = await self._control.receive()
+        if message is None:
+            return None
+        if message.event == "failed":
+            self.evidence.init_failed = message.message
+            return None
+        if message.event != event or (event == "exited" and message.exit_code is None):
+            raise RubbishError(f"{message.event!r} instead of {event!r}")
+        return message
+
+    async def _drain(self) -> None:
+        """Wait for the streams' ends, as long as something comes."""
+        for output in self._outputs:
+            while not output.ended.is_set():
+                before = output.received
+                with anyio.move_on_after(_DRAIN_LIMIT):
+                    await output.ended.wait()
+                if output.received == before and not output.ended.is_set():
+                    self.evidence.notes.append("the end of the output did not arrive")
+                    break
+
+    async def _read_console(self) -> None:
+        with (self._folder / "console.log").open("wb") as file:
+            shown = ""
+            while data := await self._ports["console"].receive():
+                file.write(data)
+                file.flush()
+                self.watch.feed(data)
+                if self.watch.last_line != shown:
+                    shown = self.watch.last_line
+                    self._observer.console(shown)
+                if self.watch.panic is not None or self.watch.restarted:
+                    self._dying.set()
+                # A serial port delivers byte by byte: taking each would cost the guest its CPU.
+                await anyio.sleep(_CONSOLE_PAUSE)
+
+    async def _give_up_on_a_dead_guest(self) -> None:
+        """A kernel that said its last words restarts, and QEMU ends; some only halt."""
+        await self._dying.wait()
+        await anyio.sleep(vm.END_GRACE)
+        self._talk.cancel()
+
+    async def _guard(self, reader: Callable[[], Awaitable[None]]) -> None:
+        """A file that cannot be written ends this cell, and no other."""
+        try:
+            await reader()
+        except OSError as error:
+            self.evidence.host_trouble = str(host_error(f"keep what {self._spec.cell} says", error))
+            self._talk.cancel()
+
+    def _reach(self, stage: Stage) -> None:
+        self._reached[stage] = time.monotonic()
+        self.evidence.stage = stage
+        self._observer.stage(stage)
+
+    def _gather(self) -> None:
+        self.evidence.notes += guest.make_artifacts_safe(specs.artifacts_of(self._folder))
+        for name, output in zip(("stdout", "stderr"), self._outputs, strict=True):
+            if output.was_cut:
+                self.evidence.notes.append(
+                    f"{name} was {output.received} bytes long; the first {output.kept} are kept"
+                )

@@ -1,0 +1,260 @@
+"""Many cells at once: admission by what the host has, retries, and one cell's fault kept its own."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from quizmatrix import prepare, run
+from quizmatrix.arch import Accelerator
+from quizmatrix.cells import Cell
+from quizmatrix.errors import QuizmatrixError, UsageError
+from quizmatrix.events import CellConsole, CellFinished, CellNote, CellReached, Event
+from quizmatrix.outcome import Outcome
+from quizmatrix.prepare import Preparer
+from quizmatrix.run import Observer
+from quizmatrix.spec import CellResult, CellSpec
+from quizmatrix.store import RunStore
+from quizmatrix.verdict import Stage
+
+# MiB that QEMU itself takes beside the guest's memory.
+_QEMU_MEMORY = 160
+# The part of the host's available memory that guests may fill.
+_MEMORY_SHARE = 0.8
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be run, and how.
+
+    jobs: VMs at a time at most. retries: further attempts at a cell that could not be tested.
+    fail_fast: stop at the first cell that is not as expected. layers: host folders, the lowest
+    first. work_tree: shown to the guest at its own path. accelerator, machine: override what
+    would be chosen. pass_through: the command's output goes to these as it comes.
+    """
+
+    cells: list[Cell]
+    command: list[str]
+    jobs: int | None = None
+    retries: int = 0
+    fail_fast: bool = False
+    layers: list[Path] = []
+    work_tree: str | None = None
+    accelerator: Accelerator | None = None
+    machine: str | None = None
+    stdout: Callable[[bytes], Awaitable[None]] | None = None
+    stderr: Callable[[bytes], Awaitable[None]] | None = None
+
+
+class Admission:
+    """CPUs, memory and places that the host can give at a time, handed out in order of asking.
+
+    A cell that needs more than there is gets in when nothing else is running.
+    """
+
+    def __init__(self, *, cpus: int, memory: int, places: int) -> None:
+        """cpus: of the host. memory: MiB for guests. places: VMs at a time."""
+        self._cpus = cpus
+        self._memory = memory
+        self._places = places
+        self._running = 0
+        self._order = anyio.Lock()
+        self._freed = anyio.Event()
+
+    async def enter(self, cell: Cell) -> None:
+        """Wait until there is room for `cell`, and take it."""
+        async with self._order:
+            while self._running and not self._fits(cell):
+                self._freed = anyio.Event()
+                await self._freed.wait()
+            self._take(cell, 1)
+
+    def leave(self, cell: Cell) -> None:
+        """Give the room of `cell` back."""
+        self._take(cell, -1)
+        self._freed.set()
+
+    def _fits(self, cell: Cell) -> bool:
+        return (
+            self._places >= 1
+            and self._cpus >= cell.cpus
+            and self._memory >= cell.memory + _QEMU_MEMORY
+        )
+
+    def _take(self, cell: Cell, sign: int) -> None:
+        self._running += sign
+        self._places -= sign
+        self._cpus -= sign * cell.cpus
+        self._memory -= sign * (cell.memory + _QEMU_MEMORY)
+
+
+def host_admission(jobs: int | None) -> Admission:
+    """What this host can give: its usable CPUs and most of its available memory."""
+    cpus = len(os.sched_getaffinity(0))
+    return Admission(
+        cpus=cpus if jobs is None else 1 << 30,
+        memory=int(_available_memory() * _MEMORY_SHARE),
+        places=jobs if jobs is not None else 1 << 30,
+    )
+
+
+def _available_memory() -> int:
+    """MiB, MemAvailable of /proc/meminfo (kernel document filesystems/proc.rst)."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) // 1024
+    return 1024
+
+
+class Scheduler:
+    """Runs a plan's cells into a run directory."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: RunStore,
+        preparer: Preparer,
+        sink: Callable[[Event], None],
+        admission: Admission | None = None,
+    ) -> None:
+        """`sink` sees every event."""
+        self._plan = plan
+        self._store = store
+        self._preparer = preparer
+        self._sink = sink
+        self._admission = admission or host_admission(plan.jobs)
+        self._scope = anyio.CancelScope()
+        self._results: dict[str, CellResult] = {}
+        self._told: set[str] = set()
+
+    def stop(self) -> None:
+        """Stop every cell that has not ended; `run` then returns."""
+        self._scope.cancel()
+
+    async def run(self) -> list[CellResult]:
+        """Run every cell; the results in the order of the plan's cells."""
+        with self._scope:
+            async with anyio.create_task_group() as group:
+                for cell in self._plan.cells:
+                    group.start_soon(self._run_cell, cell)
+        for cell in self._plan.cells:
+            if cell.id not in self._results:
+                self._finish(cell, _no_run(cell, Outcome.CANCELLED, "stopped before it had ended"))
+        return [self._results[cell.id] for cell in self._plan.cells]
+
+    async def _run_cell(self, cell: Cell) -> None:
+        try:
+            result = await self._attempts(cell)
+        except QuizmatrixError as error:
+            # What is missing on the host or in the archive leaves the cell untested.
+            result = _no_run(cell, Outcome.UNPREPARED, _in_full(error))
+        except Exception as error:
+            # A fault of ours in one cell must not take the others with it, nor be hidden.
+            result = _no_run(cell, Outcome.LOST, f"internal error: {error!r}")
+            self._emit(CellNote(cell=cell.id, text=traceback.format_exc()))
+        self._finish(cell, result)
+        if self._plan.fail_fast and not result.is_as_expected:
+            self.stop()
+
+    async def _attempts(self, cell: Cell) -> CellResult:
+        began = anyio.current_time()
+        self._reach(cell, Stage.PREPARING, 1)
+        prepared = await self._preparer.prepare(
+            cell, lambda text: self._emit(CellNote(cell=cell.id, text=text))
+        )
+        ready = anyio.current_time()
+        attempt = 1
+        while True:
+            self._reach(cell, Stage.WAITING, attempt)
+            await self._admission.enter(cell)
+            try:
+                spec = await self._specify(cell, prepared, attempt)
+                result = await run.run_cell(spec, self._observer(cell, attempt))
+            finally:
+                self._admission.leave(cell)
+            if result.outcome.is_verdict or attempt > self._plan.retries:
+                break
+            text = f"{result.outcome} ({result.detail}): attempt {attempt + 1} follows"
+            self._emit(CellNote(cell=cell.id, text=text))
+            attempt += 1
+        timings = msgspec.structs.replace(
+            result.timings,
+            prepare=round(ready - began, 3),
+            total=round((result.timings.total or 0) + ready - began, 3),
+        )
+        return msgspec.structs.replace(
+            result, attempts=attempt, timings=timings, expected=cell.expected
+        )
+
+    async def _specify(self, cell: Cell, prepared: prepare.Prepared, attempt: int) -> CellSpec:
+        spec = prepare.make_spec(
+            cell,
+            prepared,
+            command=self._plan.command,
+            layers=self._plan.layers,
+            work_tree=self._plan.work_tree,
+            machine=self._plan.machine,
+            folder=self._store.cell_folder(cell.folder, attempt),
+        )
+        answer = await self._preparer.accelerator(spec, self._plan.accelerator)
+        if cell.arch not in self._told:
+            self._told.add(cell.arch)
+            text = f"{cell.arch}: {answer.accelerator}, {answer.why}"
+            self._emit(CellNote(cell="", text=text))
+        return prepare.with_accelerator(spec, answer.accelerator)
+
+    def _observer(self, cell: Cell, attempt: int) -> Observer:
+        return Observer(
+            stage=lambda stage: self._reach(cell, stage, attempt),
+            console=lambda line: self._emit(CellConsole(cell=cell.id, line=line)),
+            stdout=self._plan.stdout,
+            stderr=self._plan.stderr,
+        )
+
+    def _reach(self, cell: Cell, stage: Stage, attempt: int) -> None:
+        self._emit(CellReached(cell=cell.id, stage=stage, attempt=attempt))
+
+    def _finish(self, cell: Cell, result: CellResult) -> None:
+        self._results[cell.id] = result
+        self._store.write_cell(cell.folder, result)
+        self._emit(CellFinished(result=result))
+
+    def _emit(self, event: Event) -> None:
+        self._store.write_event(event)
+        self._sink(event)
+
+
+def _no_run(cell: Cell, outcome: Outcome, detail: str) -> CellResult:
+    """The result of a cell that got no verdict from a VM."""
+    return CellResult(
+        cell=cell.id,
+        kernel=cell.kernel,
+        release=None,
+        arch=cell.arch,
+        variant=cell.variant,
+        accelerator=None,
+        outcome=outcome,
+        expected=cell.expected,
+        detail=detail,
+    )
+
+
+def _in_full(error: QuizmatrixError) -> str:
+    return f"{error}. {error.next_step}" if error.next_step else str(error)
+
+
+def check_layers(layers: list[Path]) -> list[Path]:
+    """The folders made absolute; UsageError names one that is no folder."""
+    for layer in layers:
+        if not layer.is_dir():
+            raise UsageError(
+                f"the layer {layer} is not a folder",
+                next_step="A layer is a host folder laid out like the guest's root.",
+            )
+    return [layer.absolute() for layer in layers]
+
+

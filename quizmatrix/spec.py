@@ -1,0 +1,133 @@
+"""What one cell is run from, and what comes out: both are JSON, and neither knows a scheduler."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from quizmatrix.arch import Accelerator, Arch
+from quizmatrix.errors import DamagedError
+from quizmatrix.outcome import Outcome
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """A host folder the guest sees: the tag it mounts, the folder, and whether it may write there."""
+
+    tag: str
+    path: str
+    writable: bool = False
+
+
+class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is needed to run one command in one cell.
+
+    image, initramfs: paths. layers: between the base and the run layer, the lowest first.
+    work_tree: the folder the command is run in, shown at the same place, or None. command: the
+    words. timeout, boot_timeout: seconds, already scaled for the accelerator. memory: MiB.
+    folder: where results go; it exists and is empty.
+    """
+
+    cell: str
+    kernel: str
+    kernel_key: str
+    release: str
+    arch: Arch
+    variant: str | None
+    accelerator: Accelerator
+    machine: str | None
+    image: str
+    initramfs: str
+    layers: list[Share]
+    work_tree: str | None
+    command: list[str]
+    timeout: float
+    boot_timeout: float
+    memory: int
+    cpus: int
+    folder: str
+
+
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds spent; None where it was not reached.
+
+    boot: from QEMU's start until the guest was told to start. profiles: from there to the
+    command's start, joining the layers included. command: until it ended. total: all of it, and
+    preparing.
+    """
+
+    prepare: float | None = None
+    boot: float | None = None
+    profiles: float | None = None
+    command: float | None = None
+    total: float | None = None
+
+
+class CellResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict on one cell (the keys of results.json's `cells`).
+
+    exit_code: 128+n for signal n; None where the command never ended by itself.
+    """
+
+    cell: str
+    kernel: str
+    release: str | None
+    arch: str
+    variant: str | None
+    profiles: list[str] = []
+    accelerator: Accelerator | None
+    outcome: Outcome
+    expected: Outcome = Outcome.PASSED
+    exit_code: int | None = None
+    signal: int | None = None
+    attempts: int = 1
+    detail: str = ""
+    timings: Timings = Timings()
+
+    @property
+    def is_as_expected(self) -> bool:
+        """Whether the outcome is the one its matrix expects."""
+        return self.outcome == self.expected
+
+
+class RunResults(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "schema"}):
+    """results.json. started, finished: ISO 8601 in UTC; finished and exit_code are None while it runs."""
+
+    schema_: int = 1
+    run: str
+    command: list[str]
+    started: str
+    finished: str | None = None
+    exit_code: int | None = None
+    totals: dict[str, int] = {}
+    cells: list[CellResult] = []
+
+
+def decode_results(data: bytes, name: str) -> RunResults:
+    """Read a results.json; DamagedError where it is none."""
+    try:
+        return msgspec.json.decode(data, type=RunResults)
+    except msgspec.MsgspecError as error:
+        raise DamagedError(f"{name} cannot be read", cause=str(error)) from error
+
+
+def to_json(value: Any) -> bytes:
+    """Indented JSON with a newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(value)) + b"\n"
+
+
+def run_layer_of(folder: Path) -> Path:
+    """The run layer's place in a cell's folder."""
+    return folder / "layer"
+
+
+def artifacts_of(folder: Path) -> Path:
+    """The guest's /shared in a cell's folder."""
+    return folder / "artifacts"
+
+
+def short_hash(text: str) -> str:
+    """Eight hexadecimal digits that tell texts apart."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

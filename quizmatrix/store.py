@@ -1,0 +1,176 @@
+"""Run directories: written early, replaced atomically, readable whenever a run was cut short."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix import paths
+from quizmatrix.errors import HostError, UsageError, host_error
+from quizmatrix.events import CellConsole, Event
+from quizmatrix.spec import CellResult, RunResults, decode_results, to_json
+
+RESULTS = "results.json"
+EVENTS = "events.jsonl"
+LATEST = "latest"
+
+
+def runs_dir() -> Path:
+    """Where runs are kept unless --output says otherwise."""
+    return paths.state_dir() / "runs"
+
+
+class RunStore:
+    """The directory of a run that is going on."""
+
+    def __init__(self, folder: Path, run: str, command: list[str]) -> None:
+        """Made by `create`."""
+        self.folder = folder
+        self.results = RunResults(run=run, command=command, started=_now())
+        self._trouble: OSError | None = None
+
+    @property
+    def trouble(self) -> HostError | None:
+        """What kept the results from being written, if anything did."""
+        return host_error("write the results", self._trouble) if self._trouble else None
+
+    def cell_folder(self, name: str, attempt: int) -> Path:
+        """A new, empty folder for an attempt at a cell; earlier attempts stay as NAME.attempt-N."""
+        folder = self.folder / name
+        try:
+            if folder.exists():
+                folder.rename(folder.with_name(f"{name}.attempt-{attempt - 1}"))
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise host_error(f"make the folder {folder}", error) from error
+        return folder
+
+    def write_event(self, event: Event) -> None:
+        """Add a line to events.jsonl."""
+        if isinstance(event, CellConsole):
+            return
+        line = msgspec.json.encode({"time": _now()} | msgspec.to_builtins(event))
+        with self._note_trouble(), (self.folder / EVENTS).open("ab") as file:
+            file.write(line + b"\n")
+
+    def write_cell(self, folder_name: str, result: CellResult) -> None:
+        """Keep one cell's verdict: in its own folder and in results.json."""
+        cells = [cell for cell in self.results.cells if cell.cell != result.cell]
+        self._replace(cells=[*cells, result])
+        with self._note_trouble():
+            folder = self.folder / folder_name
+            folder.mkdir(exist_ok=True)
+            paths.write_atomic(folder / "result.json", to_json(result))
+
+    def finish(self, cells: list[CellResult], exit_code: int) -> None:
+        """Write the whole: the cells in the matrix's order, and how the run ended."""
+        self._replace(cells=cells, finished=_now(), exit_code=exit_code)
+
+    def _replace(self, **changed: object) -> None:
+        self.results = msgspec.structs.replace(self.results, **changed)
+        totals: dict[str, int] = {}
+        for cell in self.results.cells:
+            totals[cell.outcome] = totals.get(cell.outcome, 0) + 1
+        self.results = msgspec.structs.replace(self.results, totals=totals)
+        with self._note_trouble():
+            paths.write_atomic(self.folder / RESULTS, to_json(self.results))
+
+    @contextlib.contextmanager
+    def _note_trouble(self):  # type: ignore[no-untyped-def]
+        """A disk that fills up costs the record, not the run: it is said at the end."""
+        try:
+            yield
+        except OSError as error:
+            self._trouble = self._trouble or error
+
+
+def create(output: Path | None, command: list[str]) -> RunStore:
+    """A new run directory: `output`, or one of its own under the user's state directory.
+
+    Raises UsageError where `output` holds something, HostError where it cannot be written.
+    """
+    run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    folder = (output or runs_dir() / run).absolute()
+    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(
+            f"{output} exists and is not empty",
+            next_step="Name a new folder for --output: results are never written over others.",
+        )
+    store = RunStore(folder, run, command)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths.write_atomic(folder / RESULTS, to_json(store.results))
+        if output is None:
+            _point_latest_to(folder)
+    except OSError as error:
+        raise host_error("make the run directory", error) from error
+    return store
+
+
+def _point_latest_to(folder: Path) -> None:
+    new = folder.parent / f".{LATEST}.{folder.name}"
+    new.symlink_to(folder.name)
+    os.replace(new, folder.parent / LATEST)
+
+
+def list_runs() -> list[tuple[Path, RunResults | None]]:
+    """Every kept run, the newest first, with its results (None where they cannot be read)."""
+    found: list[tuple[Path, RunResults | None]] = []
+    with contextlib.suppress(FileNotFoundError):
+        for folder in sorted(runs_dir().iterdir(), reverse=True):
+            if folder.is_symlink() or not folder.is_dir() or folder.name.startswith("."):
+                continue
+            try:
+                found.append((folder, load(folder)))
+            except (OSError, UsageError, HostError, msgspec.MsgspecError):
+                found.append((folder, None))
+    return found
+
+
+def find_run(name: str) -> Path:
+    """The directory of a run: its id, the unique beginning of one, `latest`, or a path.
+
+    Raises UsageError where there is none, or more than one.
+    """
+    if "/" in name or (Path(name) / RESULTS).is_file():
+        return Path(name)
+    if name == LATEST:
+        matches = [runs_dir() / LATEST] if (runs_dir() / LATEST).exists() else []
+    else:
+        matches = [folder for folder, _ in list_runs() if folder.name.startswith(name)]
+    if len(matches) == 1:
+        return matches[0].resolve()
+    raise UsageError(
+        f"no run `{name}`" if not matches else f"`{name}` begins the names of several runs",
+        next_step="quizmatrix runs list",
+    )
+
+
+def load(folder: Path) -> RunResults:
+    """The results in a run directory; UsageError where there are none, DamagedError where unreadable."""
+    path = folder / RESULTS
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"{folder} is no run directory", cause=error.strerror or str(error)
+        ) from error
+    return decode_results(data, str(path))
+
+
+def remove(folder: Path) -> None:
+    """Delete a run directory; HostError where that fails."""
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise host_error(f"remove {folder}", error) from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

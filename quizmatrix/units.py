@@ -1,0 +1,47 @@
+"""Durations and sizes as people write them."""
+
+from __future__ import annotations
+
+import re
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_MIB = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0 * 1024}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in `90s`, `20m`, `1h30m`, `500ms` or `90`; ValueError where it is none, or not positive."""
+    text = text.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        seconds = float(text)
+    else:
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+        if not parts or "".join(n + u for n, u in parts) != text:
+            raise ValueError(f"not a duration: {text!r} (write it as 90s, 20m or 1h30m)")
+        seconds = sum(float(n) * _SECONDS[u] for n, u in parts)
+    if not 0 < seconds < 1e8:
+        raise ValueError(f"a duration has to be more than 0 and less than three years: {text!r}")
+    return seconds
+
+
+def parse_size(text: str) -> int:
+    """Whole MiB in `512M`, `1G`, `1.5G` (also with iB or B behind it); ValueError where it is none."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"not a size: {text!r} (write it as 512M or 1G)")
+    mib = float(match.group(1)) * _MIB[match.group(2).upper()]
+    if mib < 1 or mib != int(mib):
+        raise ValueError(f"a size has to be a whole number of MiB: {text!r}")
+    return int(mib)
+
+
+def format_seconds(seconds: float) -> str:
+    """`0.94s`, `12.3s`, `4m05s`, `1h02m`: short enough for a grid's square."""
+    if seconds < 10:
+        return f"{seconds:.2f}s"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m"

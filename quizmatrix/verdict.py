@@ -1,0 +1,114 @@
+"""From what was seen of one cell to its outcome: a pure function."""
+
+from __future__ import annotations
+
+import signal
+from enum import StrEnum
+
+import msgspec
+
+from quizmatrix.channel import Message
+from quizmatrix.console import ConsoleWatch
+from quizmatrix.outcome import Outcome
+from quizmatrix.units import format_seconds
+
+
+class Stage(StrEnum):
+    """How far a cell has come."""
+
+    PREPARING = "preparing"
+    WAITING = "waiting"
+    BOOTING = "booting"
+    JOINING = "joining"
+    RUNNING = "running"
+    ENDING = "ending"
+
+
+class Evidence(msgspec.Struct, kw_only=True):
+    """What was seen.
+
+    stage: the last one reached. ended: the guest's word on the command's end. init_failed: its
+    word that it could not get there. expired: seconds of the limit that ran out. rubbish: what
+    was no message. host_trouble: what failed on this side. qemu_status: exit status of a QEMU
+    that ended by itself. qemu_words: what it said. incomplete: the streams' end did not come.
+    """
+
+    stage: Stage = Stage.BOOTING
+    ended: Message | None = None
+    init_failed: str = ""
+    expired: float | None = None
+    rubbish: str = ""
+    host_trouble: str = ""
+    qemu_status: int | None = None
+    qemu_words: str = ""
+    notes: list[str] = []
+
+
+def judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
+    """The outcome, and one sentence on it (empty for a plain pass)."""
+    outcome, detail = _judge(seen, console)
+    return outcome, "; ".join([part for part in (detail, *seen.notes) if part])
+
+
+def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
+    if seen.host_trouble:
+        return Outcome.LOST, seen.host_trouble
+    if console.panic is not None:
+        died = "Attempted to kill init" in console.panic
+        return Outcome.PANICKED, ("init died: " if died else "") + console.panic
+    if seen.ended is not None:
+        return _judge_end(seen.ended, console)
+    if seen.rubbish:
+        return Outcome.LOST, f"the guest wrote rubbish to the control port: {seen.rubbish}"
+    if seen.init_failed:
+        return Outcome.BOOT_FAILED, seen.init_failed
+    reached = seen.stage is Stage.RUNNING
+    if seen.expired is not None:
+        limit = format_seconds(seen.expired)
+        if reached:
+            return Outcome.TIMED_OUT, f"the command was still running after {limit}"
+        where = "no sign of life" if seen.stage is Stage.BOOTING else "the layers were not joined"
+        return Outcome.BOOT_FAILED, f"{where} after {limit}"
+    return _judge_silence(seen, console, reached)
+
+
+def _judge_end(end: Message, console: ConsoleWatch) -> tuple[Outcome, str]:
+    if end.exit_code != 0:
+        details = []
+        if end.signal is not None:
+            details.append(f"killed by {_signal_name(end.signal)}")
+        if console.out_of_memory:
+            details.append(f"the guest ran out of memory and killed {console.out_of_memory}")
+        return Outcome.FAILED, "; ".join(details)
+    if console.splats:
+        more = f" (and {len(console.splats) - 1} more)" if len(console.splats) > 1 else ""
+        return Outcome.SPLAT, console.splats[0] + more
+    return Outcome.PASSED, ""
+
+
+def _judge_silence(
+    seen: Evidence, console: ConsoleWatch, reached: bool
+) -> tuple[Outcome, str]:
+    """QEMU, or the guest in it, is gone and said nothing on the control port."""
+    if seen.qemu_status:
+        how = (
+            f"was killed by {_signal_name(-seen.qemu_status)}"
+            if seen.qemu_status < 0
+            else f"ended with status {seen.qemu_status}"
+        )
+        words = seen.qemu_words.splitlines()[-1:]
+        return Outcome.LOST, f"QEMU {how}" + (f": {words[0]}" if words else "")
+    if not reached:
+        return Outcome.BOOT_FAILED, "the guest restarted before it reached the command"
+    if console.restarted:
+        return Outcome.FAILED, "the machine was restarted or powered off before the command ended"
+    if seen.qemu_status is None:
+        return Outcome.LOST, "the guest closed its control port, and QEMU did not end"
+    return Outcome.PANICKED, "the machine reset itself without a word (a triple fault?)"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
