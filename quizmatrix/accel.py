@@ -124,5 +124,3 @@ def _host(arch: Arch) -> str:
         status = Path(binary).stat()
         made = f"{binary} {status.st_size} {status.st_mtime_ns}"
     return " | ".join((platform.node(), platform.release(), cpu, made))
-
-

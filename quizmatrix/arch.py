@@ -121,9 +121,7 @@ def load_arch(name: str) -> Arch:
     """Read `arch/NAME.toml`; UsageError where there is none, DataError where it is wrong."""
     names = arch_names()
     if name not in names:
-        raise UsageError(
-            f"unknown architecture `{name}`", next_step=f"Known: {', '.join(names)}."
-        )
+        raise UsageError(f"unknown architecture `{name}`", next_step=f"Known: {', '.join(names)}.")
     return load_arch_file(paths.data_dir("arch") / f"{name}.toml")
 
 

@@ -15,7 +15,25 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Guest folders that a work tree of the same path would hide.
 _TAKEN = frozenset(
-    "bin boot dev etc lib lib32 lib64 libx32 layers proc root run sbin shared sys usr var".split()
+    [
+        "bin",
+        "boot",
+        "dev",
+        "etc",
+        "lib",
+        "lib32",
+        "lib64",
+        "libx32",
+        "layers",
+        "proc",
+        "root",
+        "run",
+        "sbin",
+        "shared",
+        "sys",
+        "usr",
+        "var",
+    ]
 )
 
 

@@ -114,9 +114,7 @@ def make_spec(
 ) -> CellSpec:
     """The specification of `cell`, for the slowest case: the accelerator is decided after it."""
     shares = [Share(tag="kernel", path=str(prepared.kernel.layer))]
-    shares += [
-        Share(tag=f"user{number}", path=str(layer)) for number, layer in enumerate(layers)
-    ]
+    shares += [Share(tag=f"user{number}", path=str(layer)) for number, layer in enumerate(layers)]
     return CellSpec(
         cell=cell.id,
         kernel=cell.kernel,

@@ -100,21 +100,21 @@ class _Session:
     async def conduct(self, shares: list[Share]) -> None:
         """Boot, talk, gather, and end the VM; `evidence` and `watch` then tell what happened."""
         self._reach(Stage.BOOTING)
-        async with anyio.create_task_group() as group:
-            async with vm.running(
-                self._spec, shares, self._ports, self._folder / "qemu.log"
-            ) as machine:
-                group.start_soon(self._guard, self._read_console)
-                for output in self._outputs:
-                    group.start_soon(self._guard, output.pump)
-                with self._talk:
-                    async with anyio.create_task_group() as talk:
-                        talk.start_soon(self._give_up_on_a_dead_guest)
-                        await self._converse()
-                        if self.evidence.ended is None and self.evidence.expired is None:
-                            self.evidence.qemu_status = await machine.status_soon()
-                            self.evidence.qemu_words = machine.last_words
-                        talk.cancel_scope.cancel()
+        async with (
+            anyio.create_task_group() as group,
+            vm.running(self._spec, shares, self._ports, self._folder / "qemu.log") as machine,
+        ):
+            group.start_soon(self._guard, self._read_console)
+            for output in self._outputs:
+                group.start_soon(self._guard, output.pump)
+            with self._talk:
+                async with anyio.create_task_group() as talk:
+                    talk.start_soon(self._give_up_on_a_dead_guest)
+                    await self._converse()
+                    if self.evidence.ended is None and self.evidence.expired is None:
+                        self.evidence.qemu_status = await machine.status_soon()
+                        self.evidence.qemu_words = machine.last_words
+                    talk.cancel_scope.cancel()
         self.watch.finish()
         try:
             self._gather()

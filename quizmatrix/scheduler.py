@@ -256,5 +256,3 @@ def check_layers(layers: list[Path]) -> list[Path]:
                 next_step="A layer is a host folder laid out like the guest's root.",
             )
     return [layer.absolute() for layer in layers]
-
-

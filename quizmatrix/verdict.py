@@ -86,9 +86,7 @@ def _judge_end(end: Message, console: ConsoleWatch) -> tuple[Outcome, str]:
     return Outcome.PASSED, ""
 
 
-def _judge_silence(
-    seen: Evidence, console: ConsoleWatch, reached: bool
-) -> tuple[Outcome, str]:
+def _judge_silence(seen: Evidence, console: ConsoleWatch, reached: bool) -> tuple[Outcome, str]:
     """QEMU, or the guest in it, is gone and said nothing on the control port."""
     if seen.qemu_status:
         how = (

@@ -12,7 +12,7 @@ from quizmatrix.errors import DamagedError
 
 
 def _zstd(payload: bytes) -> bytes:
-    import zstandard  # noqa: PLC0415 - paid only when a kernel is unpacked
+    import zstandard
 
     return zstandard.ZstdDecompressor().decompressobj().decompress(payload)
 

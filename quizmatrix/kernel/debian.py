@@ -131,8 +131,7 @@ async def _newest_in(root: apt.AptRoot, wanted: str, flavour: str) -> Found | No
     candidates = [
         (version, package)
         for package in await root.show(*names)
-        if (version := leading_version(package.version)) is not None
-        and _fits(version, wanted)
+        if (version := leading_version(package.version)) is not None and _fits(version, wanted)
     ]
     if not candidates:
         return None

@@ -27,9 +27,7 @@ async def index_modules(layer: Path, release: str) -> None:
     finally:
         link.unlink()
     if done.status != 0:
-        raise DamagedError(
-            f"the modules of {release} could not be indexed", cause=done.last_words
-        )
+        raise DamagedError(f"the modules of {release} could not be indexed", cause=done.last_words)
 
 
 def module_name(path: str) -> str:
@@ -70,7 +68,7 @@ def decompress(name: str, data: bytes) -> bytes:
         if name.endswith(".gz"):
             return zlib.decompress(data, wbits=31)
         if name.endswith(".zst"):
-            import zstandard  # noqa: PLC0415 - paid only where a module is compressed so
+            import zstandard
 
             return zstandard.ZstdDecompressor().decompressobj().decompress(data)
     except (lzma.LZMAError, zlib.error) as error:

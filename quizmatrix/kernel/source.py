@@ -64,9 +64,7 @@ def parse_spec(text: str) -> KernelSpec:
         ) from error
 
 
-async def obtain(
-    text: str, arch: Arch, *, offline: bool, refresh: bool, tell: Tell
-) -> Kernel:
+async def obtain(text: str, arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Kernel:
     """The kernel `text` for an architecture, fetched where the cache lacks it.
 
     offline: nothing is fetched. refresh: ask the source anew what `text` stands for. A kernel
