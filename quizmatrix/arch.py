@@ -80,9 +80,7 @@ class Debian(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     flavour: str
 
 
-class ArchFile(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"
-):
+class ArchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
     """The keys of `arch/NAME.toml`.
 
     host_machines: what `uname -m` prints where it runs natively. cross_prefix: of the cross

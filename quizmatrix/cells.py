@@ -75,10 +75,7 @@ def expand(matrix: Matrix, where: str, overrides: Limits | None = None) -> list[
         (kernel, arch, None, [])
         for kernel in matrix.kernels
         for arch in matrix.arches
-        if not any(
-            fnmatchcase(kernel, out.kernel) and fnmatchcase(arch, out.arch)
-            for out in matrix.exclude
-        )
+        if not any(fnmatchcase(kernel, out.kernel) and fnmatchcase(arch, out.arch) for out in matrix.exclude)
     ]
     for extra in matrix.include:
         own: list[Limits] = [extra]
@@ -110,9 +107,7 @@ def _make_cell(
     except UsageError as error:
         raise DataError(where, cause=error.fact, next_step=error.next_step) from error
     if not kernel or re.search(r"[\s\x00-\x1f]", kernel):
-        raise DataError(
-            where, cause=f"{kernel!r} is no kernel", next_step='Write it like "6.1" or "newest".'
-        )
+        raise DataError(where, cause=f"{kernel!r} is no kernel", next_step='Write it like "6.1" or "newest".')
 
     def first(key: Callable[[Limits], V | None]) -> V:
         return next(value for value in map(key, sources) if value is not None)
@@ -132,9 +127,7 @@ def _make_cell(
     if not 1 <= limits.cpus <= MAX_CPUS:
         raise DataError(where, cause=f"cpus has to be 1 to {MAX_CPUS}, not {limits.cpus}")
     if limits.memory < MIN_MEMORY_MIB:
-        raise DataError(
-            where, cause=f"a guest needs at least {MIN_MEMORY_MIB}M, not {limits.memory}M"
-        )
+        raise DataError(where, cause=f"a guest needs at least {MIN_MEMORY_MIB}M, not {limits.memory}M")
     for known in expectations:
         if (
             fnmatchcase(kernel, known.kernel)

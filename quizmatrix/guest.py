@@ -124,7 +124,7 @@ def make_artifacts_safe(artifacts: Path) -> list[str]:
             mode = path.lstat().st_mode
             shown = str(path.relative_to(artifacts))
             if stat.S_ISLNK(mode):
-                target = os.readlink(path)
+                target = str(path.readlink())
                 if _leads_out(artifacts, path):
                     path.unlink()
                     path.with_name(name + ".symlink").write_text(target + "\n")

@@ -26,8 +26,11 @@ _RECIPE = "1"
 
 # The suites whose packages will do, in order of preference.
 _SUITES = ("bookworm", "trixie", "sid")
-_PROGRAMS = {"busybox-static": ("busybox", "bin/busybox", "usr/bin/busybox")}
-_PROGRAMS["tini"] = ("tini", "usr/bin/tini-static")
+# Package -> the program's name in the guest, and where the package has it (that moved with merged /usr).
+_PROGRAMS: dict[str, tuple[str, ...]] = {
+    "busybox-static": ("busybox", "bin/busybox", "usr/bin/busybox"),
+    "tini": ("tini", "usr/bin/tini-static"),
+}
 
 _FOLDERS = {
     "usr": 0o755,
@@ -81,9 +84,7 @@ def _root() -> Path:
     return paths.cache_dir() / "images"
 
 
-async def obtain_small(
-    arch: Arch, *, offline: bool, refresh: bool, tell: Callable[[str], None]
-) -> Image:
+async def obtain_small(arch: Arch, *, offline: bool, refresh: bool, tell: Callable[[str], None]) -> Image:
     """The small image of an architecture, fetched where the cache lacks it.
 
     Raises UnpreparedError where the packages cannot be had.
@@ -168,9 +169,7 @@ async def _fetch_programs(arch: Arch, tell: Callable[[str], None]) -> dict[str, 
             return await _unpack_programs(root, packages)
         except NotFetchedError as error:
             failure = failure or error
-    raise failure or UnpreparedError(
-        f"Debian's archive has no {' and '.join(_PROGRAMS)} for {debian.arch}"
-    )
+    raise failure or UnpreparedError(f"Debian's archive has no {' and '.join(_PROGRAMS)} for {debian.arch}")
 
 
 async def _unpack_programs(root: apt.AptRoot, packages: list[apt.Package]) -> dict[str, bytes]:

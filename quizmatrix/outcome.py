@@ -30,9 +30,7 @@ class Outcome(StrEnum):
         return self in (Outcome.CANCELLED, Outcome.SKIPPED)
 
 
-VERDICTS = frozenset(
-    {Outcome.PASSED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.PANICKED, Outcome.SPLAT}
-)
+VERDICTS = frozenset({Outcome.PASSED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.PANICKED, Outcome.SPLAT})
 
 EXIT_OK = 0
 EXIT_FAILED = 1

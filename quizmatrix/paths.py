@@ -66,14 +66,15 @@ def make_dir(path: Path, action: str) -> Path:
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data` in one step: a reader sees the old file or the new one, whole."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    made = Path(name)
     try:
-        with open(handle, "wb") as file:
+        with os.fdopen(handle, "wb") as file:
             file.write(data)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        made.chmod(0o644)
+        made.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(name)
+            made.unlink()
         raise
 
 

@@ -57,9 +57,7 @@ def require_program(name: str, package: str) -> str:
     """The path of a program; HostError names Debian's package of it where it is missing."""
     path = find_program(name)
     if path is None:
-        raise HostError(
-            f"`{name}` is not installed", next_step=f"On Debian: sudo apt-get install {package}"
-        )
+        raise HostError(f"`{name}` is not installed", next_step=f"On Debian: sudo apt-get install {package}")
     return path
 
 

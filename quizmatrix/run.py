@@ -79,9 +79,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
 class _Session:
     """One boot of one guest."""
 
-    def __init__(
-        self, spec: CellSpec, ports: dict[str, Port], marker: bytes, observer: Observer
-    ) -> None:
+    def __init__(self, spec: CellSpec, ports: dict[str, Port], marker: bytes, observer: Observer) -> None:
         self.evidence = Evidence(notes=[])
         self.watch = ConsoleWatch()
         self._spec = spec

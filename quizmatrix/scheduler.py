@@ -79,11 +79,7 @@ class Admission:
         self._freed.set()
 
     def _fits(self, cell: Cell) -> bool:
-        return (
-            self._places >= 1
-            and self._cpus >= cell.cpus
-            and self._memory >= cell.memory + _QEMU_MEMORY
-        )
+        return self._places >= 1 and self._cpus >= cell.cpus and self._memory >= cell.memory + _QEMU_MEMORY
 
     def _take(self, cell: Cell, sign: int) -> None:
         self._running += sign
@@ -186,9 +182,7 @@ class Scheduler:
             prepare=round(ready - began, 3),
             total=round((result.timings.total or 0) + ready - began, 3),
         )
-        return msgspec.structs.replace(
-            result, attempts=attempt, timings=timings, expected=cell.expected
-        )
+        return msgspec.structs.replace(result, attempts=attempt, timings=timings, expected=cell.expected)
 
     async def _specify(self, cell: Cell, prepared: prepare.Prepared, attempt: int) -> CellSpec:
         spec = prepare.make_spec(

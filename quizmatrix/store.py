@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import shutil
 from datetime import UTC, datetime
@@ -116,7 +115,7 @@ def create(output: Path | None, command: list[str]) -> RunStore:
 def _point_latest_to(folder: Path) -> None:
     new = folder.parent / f".{LATEST}.{folder.name}"
     new.symlink_to(folder.name)
-    os.replace(new, folder.parent / LATEST)
+    new.replace(folder.parent / LATEST)
 
 
 def list_runs() -> list[tuple[Path, RunResults | None]]:
@@ -158,9 +157,7 @@ def load(folder: Path) -> RunResults:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UsageError(
-            f"{folder} is no run directory", cause=error.strerror or str(error)
-        ) from error
+        raise UsageError(f"{folder} is no run directory", cause=error.strerror or str(error)) from error
     return decode_results(data, str(path))
 
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+from anyio.abc import Process
 
 from quizmatrix import process, qemu
 from quizmatrix.channel import Port
@@ -21,7 +22,7 @@ END_GRACE = 5.0
 class VM:
     """A running QEMU."""
 
-    def __init__(self, child: process.Process, log: Path) -> None:
+    def __init__(self, child: Process, log: Path) -> None:
         """Made by `running`."""
         self._child = child
         self._log = log

@@ -50,6 +50,4 @@ def vmlinux(image: bytes) -> bytes:
                 raise DamagedError("the kernel image is damaged", cause=str(error)) from error
             if elf.startswith(b"\x7fELF"):
                 return elf
-    raise DamagedError(
-        "the kernel image could not be unpacked", cause=f"its payload begins {payload[:6]!r}"
-    )
+    raise DamagedError("the kernel image could not be unpacked", cause=f"its payload begins {payload[:6]!r}")

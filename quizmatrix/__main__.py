@@ -1,6 +1,0 @@
-"""`python -m quizmatrix`."""
-
-from quizmatrix.cli import main
-
-if __name__ == "__main__":
-    main()
