@@ -67,7 +67,6 @@ async def try_kvm(spec: CellSpec) -> Answer:
         trial = msgspec.structs.replace(
             spec,
             accelerator=Accelerator.KVM,
-            machine=None,
             command=["true"],
             work_tree=None,
             boot_timeout=TRIAL_LIMIT,

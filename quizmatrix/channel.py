@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,6 +15,9 @@ import anyio
 import msgspec
 
 CHUNK = 1 << 18
+
+# Bytes of a console that can wait for us; a serial port drops what finds no room.
+_CONSOLE_ROOM = 1 << 18
 
 # Bytes of one stream that are kept in its file. A command that writes without end must not fill
 # the disk; what is passed on to the user's own stdout has no limit.
@@ -81,6 +87,49 @@ class Port:
     ) -> None:
         self.guest.close()
         self.host.close()
+
+
+class ConsolePipe:
+    """The guest's console: a pipe, of which QEMU gets the writing end.
+
+    Not a socket: a console is written byte by byte, and a socket's buffer is full after a few
+    hundred one-byte writes, while a pipe packs them.
+    """
+
+    def __init__(self) -> None:
+        """Made before QEMU is, like every Port."""
+        self._reader, self.guest = os.pipe()
+        os.set_blocking(self._reader, False)
+        # More than the default may be refused to a user who has many pipes.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(self.guest, fcntl.F_SETPIPE_SZ, _CONSOLE_ROOM)
+        self._guest_is_open = True
+
+    async def receive(self) -> bytes:
+        """The next bytes; none once QEMU is gone."""
+        while True:
+            try:
+                return os.read(self._reader, CHUNK)
+            except BlockingIOError:
+                await anyio.wait_readable(self._reader)
+
+    def close_guest(self) -> None:
+        """Let QEMU have the only copy of its end, so that its death shows here."""
+        if self._guest_is_open:
+            self._guest_is_open = False
+            os.close(self.guest)
+
+    def __enter__(self) -> ConsolePipe:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close_guest()
+        os.close(self._reader)
 
 
 class Control:

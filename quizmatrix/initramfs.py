@@ -5,35 +5,48 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import msgspec
+
 from quizmatrix import cpio, paths
+from quizmatrix.arch import Arch
 from quizmatrix.errors import host_error
 from quizmatrix.image import Image
-from quizmatrix.kernel.artifact import BOOT_MODULES, Kernel
+from quizmatrix.kernel import modules
+from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.seal import Seal, seal_of
 
 _SCRIPTS = ("init2", "agent")
 _FOLDERS = ("dev", "proc", "sys", "root")
 
 
-def assemble(kernel: Kernel, image: Image) -> Path:
+def assemble(kernel: Kernel, image: Image, arch: Arch) -> Path:
     """The initramfs for this kernel and base image; HostError where it cannot be written.
 
-    The name is that of the content, so a changed guest script is in the next run.
+    The name is that of all that goes in, so a changed guest script is in the next run.
     """
     guest = _guest_archive()
-    made = [kernel.record.files[BOOT_MODULES].sha256, image.key, hashlib.sha256(guest).hexdigest()]
+    wanted = arch.facts.kernel.modules
+    made = [kernel.record.key, image.key, hashlib.sha256(guest).hexdigest(), *wanted]
     key = hashlib.sha256("\n".join(made).encode()).hexdigest()[:24]
     path = paths.cache_dir() / "initramfs" / f"{key}.cpio"
-    size = kernel.boot_modules.stat().st_size + image.archive.stat().st_size + len(guest)
+    seal = path.with_suffix(".json")
+    if _is_whole(path, seal):
+        return path
     try:
-        # Nothing is joined that is there already; one cut short by a full disk is not whole.
-        if path.is_file() and path.stat().st_size == size + len(cpio.join([])):
-            return path
         path.parent.mkdir(parents=True, exist_ok=True)
-        parts = [image.archive.read_bytes(), kernel.boot_modules.read_bytes(), guest]
-        paths.write_atomic(path, cpio.join(parts))
+        boot_modules = modules.boot_archive(kernel.modules, wanted)
+        paths.write_atomic(path, cpio.join([image.archive.read_bytes(), boot_modules, guest]))
+        paths.write_atomic(seal, msgspec.json.encode(seal_of(path)))
     except OSError as error:
         raise host_error("write the initramfs", error) from error
     return path
+
+
+def _is_whole(path: Path, seal: Path) -> bool:
+    try:
+        return msgspec.json.decode(seal.read_bytes(), type=Seal).fits(path)
+    except (OSError, msgspec.MsgspecError):
+        return False
 
 
 def _guest_archive() -> bytes:

@@ -64,7 +64,7 @@ class Preparer:
             )
         base = await self._image(arch, tell)
         kernel = await self._kernel(cell, arch, tell)
-        return Prepared(kernel=kernel, initramfs=initramfs.assemble(kernel, base))
+        return Prepared(kernel=kernel, initramfs=initramfs.assemble(kernel, base, arch))
 
     async def accelerator(self, spec: CellSpec, asked: Accelerator | None) -> Answer:
         """The accelerator for the cell `spec`: the one asked for, or what a trial boot shows."""
@@ -109,7 +109,6 @@ def make_spec(
     command: list[str],
     layers: list[Path],
     work_tree: str | None,
-    machine: str | None,
     folder: Path,
 ) -> CellSpec:
     """The specification of `cell`, for the slowest case: the accelerator is decided after it."""
@@ -123,7 +122,6 @@ def make_spec(
         arch=load_arch(cell.arch),
         variant=cell.variant,
         accelerator=Accelerator.TCG,
-        machine=machine,
         image=str(prepared.kernel.image),
         initramfs=str(prepared.initramfs),
         layers=shares,

@@ -10,6 +10,9 @@ from quizmatrix.spec import CellSpec, Share
 PORTS = ("control", "stdout", "stderr")
 CHARDEVS = ("console", *PORTS)
 
+# The name under which QEMU opens a file descriptor it was given with -add-fd in set 1.
+PASSED_FILE = "/dev/fdset/1"
+
 # An oops stops the guest: what runs after one proves nothing (kernel-parameters.txt).
 _COMMAND_LINE = ("oops=panic",)
 
@@ -23,12 +26,16 @@ def option_value(text: str) -> str:
 
 
 def command_line(
-    spec: CellSpec, shares: list[Share], chardevs: Mapping[str, str], *, stopped: bool = False
+    spec: CellSpec,
+    shares: list[Share],
+    chardevs: Mapping[str, str],
+    *,
+    passed_fd: int | None = None,
 ) -> list[str]:
     """The argv that boots `spec`.
 
     shares: every folder the guest sees. chardevs: for each of CHARDEVS its kind and options
-    (`socket,fd=5`). stopped: start with the CPUs halted (-S).
+    (`socket,fd=5`). passed_fd: the file descriptor that QEMU inherits as PASSED_FILE.
     """
     qemu = spec.arch.facts.qemu
     kernel = spec.arch.facts.kernel
@@ -37,7 +44,7 @@ def command_line(
     argv = [
         qemu.binary,
         *("-name", option_value(spec.cell)),
-        *("-machine", spec.machine or qemu.machine.of(accelerator)),
+        *("-machine", qemu.machine.of(accelerator)),
         *("-accel", accelerator.value),
         *("-cpu", qemu.cpu.of(accelerator)),
         *("-smp", str(spec.cpus)),
@@ -49,6 +56,8 @@ def command_line(
         *("-initrd", spec.initramfs),
         *("-append", " ".join([*kernel.command_line, *_COMMAND_LINE])),
     ]
+    if passed_fd is not None:
+        argv += ["-add-fd", f"fd={passed_fd},set=1"]
     for name in CHARDEVS:
         kind, _, options = chardevs[name].partition(",")
         argv += ["-chardev", f"{kind},id={name}" + (f",{options}" if options else "")]
@@ -63,6 +72,4 @@ def command_line(
         fsdev += ",multidevs=remap" + ("" if share.writable else ",readonly=on")
         argv += ["-fsdev", fsdev]
         argv += ["-device", f"virtio-9p-{transport},fsdev={share.tag},mount_tag={share.tag}"]
-    if stopped:
-        argv.append("-S")
     return argv

@@ -13,7 +13,7 @@ import msgspec
 
 from quizmatrix import guest, qemu, reproduce, vm
 from quizmatrix import spec as specs
-from quizmatrix.channel import Control, Message, Output, Port, RubbishError
+from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
 from quizmatrix.console import ConsoleWatch
 from quizmatrix.errors import host_error
 from quizmatrix.spec import CellResult, CellSpec, Share, Timings
@@ -56,8 +56,9 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
     except OSError as error:
         raise host_error(f"write to {spec.folder}", error) from error
     with ExitStack() as stack:
-        ports = {name: stack.enter_context(Port()) for name in qemu.CHARDEVS}
-        session = _Session(spec, ports, marker.encode(), observer)
+        console = stack.enter_context(ConsolePipe())
+        ports = {name: stack.enter_context(Port()) for name in qemu.PORTS}
+        session = _Session(spec, console, ports, marker.encode(), observer)
         await session.conduct(shares)
     outcome, detail = judge(session.evidence, session.watch)
     ended = session.evidence.ended
@@ -79,11 +80,19 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
 class _Session:
     """One boot of one guest."""
 
-    def __init__(self, spec: CellSpec, ports: dict[str, Port], marker: bytes, observer: Observer) -> None:
+    def __init__(
+        self,
+        spec: CellSpec,
+        console: ConsolePipe,
+        ports: dict[str, Port],
+        marker: bytes,
+        observer: Observer,
+    ) -> None:
         self.evidence = Evidence(notes=[])
         self.watch = ConsoleWatch()
         self._spec = spec
         self._folder = Path(spec.folder)
+        self._console = console
         self._ports = ports
         self._observer = observer
         self._control = Control(ports["control"])
@@ -100,7 +109,7 @@ class _Session:
         self._reach(Stage.BOOTING)
         async with (
             anyio.create_task_group() as group,
-            vm.running(self._spec, shares, self._ports, self._folder / "qemu.log") as machine,
+            vm.running(self._spec, shares, self._console, self._ports, self._folder / "qemu.log") as machine,
         ):
             group.start_soon(self._guard, self._read_console)
             for output in self._outputs:
@@ -184,7 +193,7 @@ class _Session:
     async def _read_console(self) -> None:
         with (self._folder / "console.log").open("wb") as file:
             shown = ""
-            while data := await self._ports["console"].receive():
+            while data := await self._console.receive():
                 file.write(data)
                 file.flush()
                 self.watch.feed(data)
@@ -193,7 +202,7 @@ class _Session:
                     self._observer.console(shown)
                 if self.watch.panic is not None or self.watch.restarted:
                     self._dying.set()
-                # A serial port delivers byte by byte: taking each would cost the guest its CPU.
+                # A console delivers byte by byte: taking each would cost the guest its CPU.
                 await anyio.sleep(_CONSOLE_PAUSE)
 
     async def _give_up_on_a_dead_guest(self) -> None:

@@ -33,8 +33,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: VMs at a time at most. retries: further attempts at a cell that could not be tested.
     fail_fast: stop at the first cell that is not as expected. layers: host folders, the lowest
-    first. work_tree: shown to the guest at its own path. accelerator, machine: override what
-    would be chosen. pass_through: the command's output goes to these as it comes.
+    first. work_tree: shown to the guest at its own path. accelerator: instead of
+    what a trial boot would choose. stdout, stderr: the command's output goes to these as it comes.
     """
 
     cells: list[Cell]
@@ -45,7 +45,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     layers: list[Path] = []
     work_tree: str | None = None
     accelerator: Accelerator | None = None
-    machine: str | None = None
     stdout: Callable[[bytes], Awaitable[None]] | None = None
     stderr: Callable[[bytes], Awaitable[None]] | None = None
 
@@ -191,7 +190,6 @@ class Scheduler:
             command=self._plan.command,
             layers=self._plan.layers,
             work_tree=self._plan.work_tree,
-            machine=self._plan.machine,
             folder=self._store.cell_folder(cell.folder, attempt),
         )
         answer = await self._preparer.accelerator(spec, self._plan.accelerator)

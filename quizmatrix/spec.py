@@ -37,7 +37,6 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     arch: Arch
     variant: str | None
     accelerator: Accelerator
-    machine: str | None
     image: str
     initramfs: str
     layers: list[Share]

@@ -11,7 +11,7 @@ import anyio
 from anyio.abc import Process
 
 from quizmatrix import process, qemu
-from quizmatrix.channel import Port
+from quizmatrix.channel import ConsolePipe, Port
 from quizmatrix.errors import HostError
 from quizmatrix.spec import CellSpec, Share
 
@@ -58,23 +58,28 @@ def require_qemu(spec: CellSpec) -> None:
 
 @asynccontextmanager
 async def running(
-    spec: CellSpec, shares: list[Share], ports: Mapping[str, Port], log: Path
+    spec: CellSpec, shares: list[Share], console: ConsolePipe, ports: Mapping[str, Port], log: Path
 ) -> AsyncIterator[VM]:
-    """Start QEMU for `spec` with `ports` as its chardevs, and kill it at the block's end.
+    """Start QEMU for `spec` with `console` and `ports` as its chardevs; kill it at the block's end.
 
     log: where QEMU's own words go. Raises HostError where QEMU cannot be started.
     """
     require_qemu(spec)
     chardevs = {name: f"socket,fd={port.guest.fileno()}" for name, port in ports.items()}
-    argv = qemu.command_line(spec, shares, chardevs)
+    # append: QEMU would truncate, which a pipe does not take.
+    chardevs["console"] = f"file,path={qemu.PASSED_FILE},append=on"
+    argv = qemu.command_line(spec, shares, chardevs, passed_fd=console.guest)
     try:
         output = log.open("wb")
     except OSError as error:
         raise HostError(f"cannot write {log}", cause=error.strerror or str(error)) from error
     with output:
         child = await process.start(
-            argv, pass_fds=[port.guest.fileno() for port in ports.values()], output=output
+            argv,
+            pass_fds=[console.guest, *(port.guest.fileno() for port in ports.values())],
+            output=output,
         )
+    console.close_guest()
     for port in ports.values():
         port.close_guest()
     vm = VM(child, log)

@@ -11,24 +11,16 @@ import msgspec
 
 from quizmatrix import paths
 from quizmatrix.errors import DamagedError, UnpreparedError, host_error
+from quizmatrix.seal import Seal, seal_of
 
 SCHEMA = 1
 
 # The files of a kernel's folder.
 IMAGE = "image"
-BOOT_MODULES = "boot-modules.cpio"
 LAYER = "layer"
 CONFIG = "config"
 SYSTEM_MAP = "System.map"
 _RECORD = "kernel.json"
-
-
-class Seal(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file was when it was stored: bytes, mtime in nanoseconds, and its SHA-256."""
-
-    size: int
-    mtime_ns: int
-    sha256: str
 
 
 class KernelRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,32 +51,22 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
         return self.folder / IMAGE
 
     @property
-    def boot_modules(self) -> Path:
-        """The part of an initramfs that holds the modules a guest boots with."""
-        return self.folder / BOOT_MODULES
-
-    @property
     def layer(self) -> Path:
         """The kernel layer: usr/lib/modules/RELEASE."""
         return self.folder / LAYER
 
-    def check(self, *, thoroughly: bool = False) -> None:
-        """Raise DamagedError where a file is not what was stored.
+    @property
+    def modules(self) -> Path:
+        """Where the kernel's modules and their index are."""
+        return self.layer / "usr/lib/modules" / self.record.release
 
-        Size and time of change are compared, and the content where the time differs, or always
-        if `thoroughly`.
-        """
+    def check(self, *, thoroughly: bool = False) -> None:
+        """Raise DamagedError where a file is not what was stored (see Seal.fits)."""
         for name, seal in self.record.files.items():
-            path = self.folder / name
-            try:
-                now = path.stat()
-                same = now.st_size == seal.size
-                if same and (thoroughly or now.st_mtime_ns != seal.mtime_ns):
-                    same = _sha256(path) == seal.sha256
-            except OSError:
-                same = False
-            if not same:
-                raise DamagedError(f"the cached kernel {self.record.release} is damaged: {path}")
+            if not seal.fits(self.folder / name, thoroughly=thoroughly):
+                raise DamagedError(
+                    f"the cached kernel {self.record.release} is damaged: {self.folder / name}"
+                )
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,11 +121,8 @@ def load(key: str) -> Kernel | None:
 
 def seal(folder: Path, record: KernelRecord) -> None:
     """Write the record of a kernel whose files lie in `folder`, with their sizes and hashes."""
-    files = {}
-    for name in (IMAGE, BOOT_MODULES, CONFIG):
-        path = folder / name
-        now = path.stat()
-        files[name] = Seal(size=now.st_size, mtime_ns=now.st_mtime_ns, sha256=_sha256(path))
+    index = f"{LAYER}/usr/lib/modules/{record.release}/modules.dep"
+    files = {name: seal_of(folder / name) for name in (IMAGE, CONFIG, index)}
     complete = msgspec.structs.replace(record, files=files)
     (folder / _RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(complete)))
 
@@ -185,8 +164,3 @@ def stored() -> Iterator[tuple[Reference, Kernel | None]]:
             yield reference, load(reference.key)
         except DamagedError:
             yield reference, None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

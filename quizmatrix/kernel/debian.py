@@ -26,7 +26,7 @@ from quizmatrix.version import KernelVersion, leading_version
 NEWEST = "newest"
 
 # Part of every key: changes when what is made from the same packages changes.
-_RECIPE = "1"
+_RECIPE = "2"
 
 Tell = Callable[[str], None]
 
@@ -158,7 +158,7 @@ def _natural(text: str) -> list[tuple[int, str]]:
 
 def _key(arch: Arch, found: Found) -> str:
     """Names the content: the packages, and what is made of them."""
-    made = [_RECIPE, arch.name, arch.facts.kernel.image, *arch.facts.kernel.modules]
+    made = [_RECIPE, arch.name, arch.facts.kernel.image]
     made += sorted(package.sha256 for package in found.packages)
     digest = hashlib.sha256("\n".join(made).encode()).hexdigest()[:16]
     return f"{found.release}-{digest}"
@@ -177,9 +177,6 @@ async def _make(key: str, found: Found, arch: Arch, tell: Tell) -> None:
             await apt.unpack(archives, unpacked)
             _arrange(unpacked, folder, found.release, arch)
         await modules.index_modules(folder / artifact.LAYER, found.release)
-        modules_dir = folder / artifact.LAYER / "usr/lib/modules" / found.release
-        archive = modules.boot_archive(modules_dir, arch.facts.kernel.modules)
-        (folder / artifact.BOOT_MODULES).write_bytes(archive)
         record = artifact.KernelRecord(
             key=key,
             arch=arch.name,

@@ -1,0 +1,42 @@
+"""Seals: what tells a stored file that is whole from one that was damaged on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+
+class Seal(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file was when it was stored: bytes, mtime in nanoseconds, and its SHA-256."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+    def fits(self, path: Path, *, thoroughly: bool = False) -> bool:
+        """Whether `path` still is what was stored.
+
+        Size and time of change are compared, and the content where the time differs, or always
+        if `thoroughly`.
+        """
+        try:
+            now = path.stat()
+            if now.st_size != self.size:
+                return False
+            return (now.st_mtime_ns == self.mtime_ns and not thoroughly) or sha256_of(path) == self.sha256
+        except OSError:
+            return False
+
+
+def seal_of(path: Path) -> Seal:
+    """The seal of a file as it is now."""
+    now = path.stat()
+    return Seal(size=now.st_size, mtime_ns=now.st_mtime_ns, sha256=sha256_of(path))
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
