@@ -47,13 +47,18 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def folder(self) -> str:
-        """The name of its folder in a run directory: the id, with what a path cannot hold replaced."""
-        return re.sub(r"[^\w.+@-]", "_", self.id)
+        """The name of its folder in a run directory."""
+        return folder_name(self.id)
 
 
 def cell_id(kernel: str, arch: str, variant: str | None) -> str:
     """The id of a cell, as --only takes it and as the grid prints it."""
     return f"{kernel}-{arch}" + (f"+{variant}" if variant else "")
+
+
+def folder_name(cell: str) -> str:
+    """The folder of the cell of this id in a run directory: what a path cannot hold is replaced."""
+    return re.sub(r"[^\w.+@-]", "_", cell)
 
 
 def parse_cell_id(text: str) -> tuple[str, str, str | None] | None:

@@ -1,4 +1,4 @@
-"""The verdict on one cell, and the exit status of a run."""
+"""The verdict on one cell, and the exit statuses of a run."""
 
 from __future__ import annotations
 

@@ -31,10 +31,15 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """How artifacts are had. offline: from the cache alone. refresh: the sources are asked anew."""
+    """How artifacts are had.
+
+    offline: from the cache alone. refresh: the sources are asked anew. thorough: what is in the
+    cache is read in full to see that it is what was stored.
+    """
 
     offline: bool = False
     refresh: bool = False
+    thorough: bool = False
 
 
 class Preparer:
@@ -94,6 +99,7 @@ class Preparer:
                         arch,
                         offline=self._policy.offline,
                         refresh=self._policy.refresh,
+                        thorough=self._policy.thorough,
                         tell=tell,
                     )
         return self._kernels[wanted]

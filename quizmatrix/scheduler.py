@@ -27,6 +27,8 @@ _QEMU_MEMORY = 160
 # The part of the host's available memory that guests may fill.
 _MEMORY_SHARE = 0.8
 
+PassOn = Callable[[bytes], Awaitable[None]]
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be run, and how.
@@ -34,7 +36,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     jobs: VMs at a time at most. retries: further attempts at a cell that could not be tested.
     fail_fast: stop at the first cell that is not as expected. layers: host folders, the lowest
     first. work_tree: shown to the guest at its own path. accelerator: instead of
-    what a trial boot would choose. stdout, stderr: the command's output goes to these as it comes.
+    what a trial boot would choose.
     """
 
     cells: list[Cell]
@@ -45,8 +47,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     layers: list[Path] = []
     work_tree: str | None = None
     accelerator: Accelerator | None = None
-    stdout: Callable[[bytes], Awaitable[None]] | None = None
-    stderr: Callable[[bytes], Awaitable[None]] | None = None
 
 
 class Admission:
@@ -92,12 +92,12 @@ def host_admission(jobs: int | None) -> Admission:
     cpus = len(os.sched_getaffinity(0))
     return Admission(
         cpus=cpus if jobs is None else 1 << 30,
-        memory=int(_available_memory() * _MEMORY_SHARE),
+        memory=int(available_memory() * _MEMORY_SHARE),
         places=jobs if jobs is not None else 1 << 30,
     )
 
 
-def _available_memory() -> int:
+def available_memory() -> int:
     """MiB, MemAvailable of /proc/meminfo (kernel document filesystems/proc.rst)."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
@@ -125,6 +125,12 @@ class Scheduler:
         self._scope = anyio.CancelScope()
         self._results: dict[str, CellResult] = {}
         self._told: set[str] = set()
+        self._stdout: PassOn | None = None
+        self._stderr: PassOn | None = None
+
+    def pass_on(self, *, stdout: PassOn, stderr: PassOn) -> None:
+        """Give the command's output to these as it comes."""
+        self._stdout, self._stderr = stdout, stderr
 
     def stop(self) -> None:
         """Stop every cell that has not ended; `run` then returns."""
@@ -203,8 +209,8 @@ class Scheduler:
         return Observer(
             stage=lambda stage: self._reach(cell, stage, attempt),
             console=lambda line: self._emit(CellConsole(cell=cell.id, line=line)),
-            stdout=self._plan.stdout,
-            stderr=self._plan.stderr,
+            stdout=self._stdout,
+            stderr=self._stderr,
         )
 
     def _reach(self, cell: Cell, stage: Stage, attempt: int) -> None:

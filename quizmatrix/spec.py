@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from quizmatrix.arch import Accelerator, Arch
+from quizmatrix.cells import folder_name
 from quizmatrix.errors import DamagedError
 from quizmatrix.outcome import Outcome
 
@@ -89,6 +90,11 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     def is_as_expected(self) -> bool:
         """Whether the outcome is the one its matrix expects."""
         return self.outcome == self.expected
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder in the run directory."""
+        return folder_name(self.cell)
 
 
 class RunResults(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "schema"}):

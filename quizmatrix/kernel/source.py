@@ -64,11 +64,14 @@ def parse_spec(text: str) -> KernelSpec:
         ) from error
 
 
-async def obtain(text: str, arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Kernel:
+async def obtain(
+    text: str, arch: Arch, *, offline: bool, refresh: bool, tell: Tell, thorough: bool = False
+) -> Kernel:
     """The kernel `text` for an architecture, fetched where the cache lacks it.
 
-    offline: nothing is fetched. refresh: ask the source anew what `text` stands for. A kernel
-    that is damaged in the cache is fetched again. Raises UnpreparedError where it is not had.
+    offline: nothing is fetched. refresh: ask the source anew what `text` stands for. thorough:
+    read a kernel in the cache in full to see that it is what was stored. One that is damaged is
+    fetched again. Raises UnpreparedError where the kernel cannot be had.
     """
     spec = parse_spec(text)
     damage: DamagedError | None = None
@@ -76,6 +79,8 @@ async def obtain(text: str, arch: Arch, *, offline: bool, refresh: bool, tell: T
         try:
             kernel = artifact.find(spec.text, arch.name)
             if kernel is not None:
+                if thorough:
+                    kernel.check(thoroughly=True)
                 return kernel
         except DamagedError as error:
             damage = error

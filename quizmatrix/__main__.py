@@ -1,0 +1,6 @@
+"""`python -m quizmatrix`."""
+
+from quizmatrix.cli import main
+
+if __name__ == "__main__":
+    main()

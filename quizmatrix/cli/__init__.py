@@ -1,0 +1,58 @@
+"""The command line: the only place that turns errors into exit statuses."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+
+from quizmatrix.errors import QuizmatrixError
+from quizmatrix.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT
+
+# As a shell reports a program that wrote to a pipe nobody reads (128 + SIGPIPE).
+EXIT_BROKEN_PIPE = 141
+
+
+def main() -> None:
+    """Run the program and exit."""
+    status = run_command(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Nobody reads any more; Python would complain of it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = status or EXIT_BROKEN_PIPE
+    sys.exit(status)
+
+
+def run_command(argv: list[str]) -> int:
+    """Run one command line; its exit status."""
+    from quizmatrix.cli.parser import parse
+
+    try:
+        args = parse(argv)
+        module, _, function = args.handler.partition(":")
+        status: int = getattr(importlib.import_module(f"quizmatrix.cli.{module}"), function)(args)
+    except QuizmatrixError as error:
+        return _complain(error)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return EXIT_BROKEN_PIPE
+    except SystemExit as leave:  # argparse's own way out of --help and --version
+        return int(leave.code or 0)
+    except Exception:
+        # A fault of ours is no verdict on anybody's kernel: not the 1 that Python would exit with.
+        import traceback
+
+        traceback.print_exc()
+        print("quizmatrix: internal error: please report the lines above", file=sys.stderr)
+        return EXIT_NO_VERDICT
+    return status
+
+
+def _complain(error: QuizmatrixError) -> int:
+    with contextlib.suppress(OSError):
+        print(f"quizmatrix: {error.render()}", file=sys.stderr, flush=True)
+    return EXIT_NO_VERDICT

@@ -1,0 +1,98 @@
+"""`quizmatrix cells` and `quizmatrix prepare`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from quizmatrix.cells import Cell
+from quizmatrix.cli import selection
+from quizmatrix.errors import DamagedError, QuizmatrixError
+from quizmatrix.kernel import artifact, source
+from quizmatrix.matrix import Limits
+from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK, Outcome
+from quizmatrix.spec import to_json
+from quizmatrix.units import format_seconds
+
+
+def cells(args: argparse.Namespace) -> int:
+    """Print the cells of a matrix."""
+    chosen = selection.selected_cells(args, selection.limits_of(args))
+    print_cells(chosen, as_json=args.json)
+    return EXIT_OK
+
+
+def print_cells(chosen: list[Cell], *, as_json: bool) -> None:
+    """The cells as a table, or as JSON."""
+    if as_json:
+        sys.stdout.write(
+            to_json(
+                [{"cell": cell.id, "cached": cached_release(cell), **_plain(cell)} for cell in chosen]
+            ).decode()
+        )
+        return
+    from tabulate import tabulate
+
+    rows = [
+        [
+            cell.id,
+            cached_release(cell) or "to be fetched",
+            f"{cell.memory}M",
+            cell.cpus,
+            format_seconds(cell.timeout),
+            "" if cell.expected is Outcome.PASSED else f"{cell.expected}: {cell.why}",
+        ]
+        for cell in chosen
+    ]
+    headers = ["cell", "kernel", "memory", "cpus", "timeout", "expected"]
+    if not any(row[-1] for row in rows):
+        headers.pop()
+        rows = [row[:-1] for row in rows]
+    print(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
+
+
+def _plain(cell: Cell) -> dict[str, object]:
+    return {name: getattr(cell, name) for name in cell.__struct_fields__}
+
+
+def cached_release(cell: Cell) -> str | None:
+    """What `uname -r` prints in the cell, where its kernel is in the cache."""
+    try:
+        kernel = artifact.find(source.parse_spec(cell.kernel).text, cell.arch)
+    except DamagedError:
+        return None
+    return kernel.record.release if kernel else None
+
+
+def prepare(args: argparse.Namespace) -> int:
+    """Fetch and check what the cells need."""
+    import anyio
+
+    from quizmatrix.prepare import Policy, Preparer
+
+    chosen = selection.selected_cells(args, Limits())
+    preparer = Preparer(Policy(offline=args.offline, refresh=args.refresh, thorough=True))
+    failed: list[str] = []
+
+    async def prepare_one(cell: Cell) -> None:
+        def tell(text: str) -> None:
+            if not args.quiet:
+                print(f"{cell.id}: {text}", flush=True)
+
+        try:
+            prepared = await preparer.prepare(cell, tell)
+        except QuizmatrixError as error:
+            failed.append(cell.id)
+            print(f"{cell.id}: {error.render()}", file=sys.stderr, flush=True)
+        else:
+            tell(f"ready: {prepared.kernel.record.release}")
+
+    async def prepare_all() -> None:
+        async with anyio.create_task_group() as group:
+            for cell in chosen:
+                group.start_soon(prepare_one, cell)
+
+    anyio.run(prepare_all)
+    if failed:
+        print(f"quizmatrix: {len(failed)} of {len(chosen)} cells are not prepared", file=sys.stderr)
+    return EXIT_NO_VERDICT if failed else EXIT_OK

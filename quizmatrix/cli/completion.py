@@ -1,0 +1,31 @@
+"""`quizmatrix completion`."""
+
+from __future__ import annotations
+
+import argparse
+
+from quizmatrix.outcome import EXIT_OK
+
+
+def completion(args: argparse.Namespace) -> int:
+    """Print the completion script for a shell."""
+    import shtab
+
+    from quizmatrix.cli.parser import build_parser
+
+    parser = build_parser()
+    for action in _all_actions(parser):
+        if action.dest in ("matrix", "json", "layer", "output"):
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+    print(shtab.complete(parser, args.shell))
+    return EXIT_OK
+
+
+def _all_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    found: list[argparse.Action] = []
+    for action in parser._actions:
+        found.append(action)
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                found += _all_actions(child)
+    return found

@@ -1,0 +1,172 @@
+"""`quizmatrix doctor`: what this host has and lacks, and the command that mends it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from quizmatrix import accel, apt, paths, prepare, process
+from quizmatrix.arch import Arch, arch_names, load_arch
+from quizmatrix.cells import cells_on_the_spot
+from quizmatrix.cli.clean import disk_usage
+from quizmatrix.errors import QuizmatrixError
+from quizmatrix.matrix import Limits, load_matrix, shipped_matrices
+from quizmatrix.outcome import EXIT_FAILED, EXIT_OK
+from quizmatrix.scheduler import available_memory
+from quizmatrix.spec import to_json
+
+# Programs that are run, with Debian's packages of them.
+TOOLS = {
+    "apt-get": "apt",
+    "apt-cache": "apt",
+    "dpkg-deb": "dpkg",
+    "depmod": "kmod",
+    "setpriv": "util-linux",
+}
+
+_WANTED_SPACE = 4 << 30
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the doctor's. state: ok, note (works without), or lack."""
+
+    what: str
+    state: str
+    says: str
+    package: str = ""
+    mend: str = ""
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Look at the host; 1 where something needed is missing."""
+    if args.retry_kvm:
+        accel.forget()
+    findings = [*_tools(), *_machines(), *_places(), _room()]
+    if args.json:
+        sys.stdout.write(to_json(findings).decode())
+    else:
+        _print(findings)
+    return EXIT_FAILED if any(finding.state == "lack" for finding in findings) else EXIT_OK
+
+
+def _print(findings: list[Finding]) -> None:
+    marks = {"ok": "ok  ", "note": "note", "lack": "LACK"}
+    width = max(len(finding.what) for finding in findings)
+    for finding in findings:
+        print(f"{marks[finding.state]}  {finding.what:{width}}  {finding.says}")
+    mends = [finding.mend for finding in findings if finding.mend]
+    packages = sorted({finding.package for finding in findings if finding.package})
+    if packages:
+        sudo = "" if os.geteuid() == 0 else "sudo "
+        mends.insert(0, f"{sudo}apt-get install {' '.join(packages)}")
+        if process.find_program("apt-get") is None:
+            mends[0] = "install what Debian has in the packages " + ", ".join(packages)
+    if mends:
+        print("\nTo mend it:")
+        for mend in mends:
+            print(f"  {mend}")
+
+
+def _tools() -> list[Finding]:
+    found = []
+    for tool, package in TOOLS.items():
+        path = process.find_program(tool)
+        if path is None:
+            found.append(Finding(what=tool, state="lack", says="not installed", package=package))
+        else:
+            found.append(Finding(what=tool, state="ok", says=path))
+    try:
+        keyring = apt.load_archive().keyring or ""
+    except QuizmatrixError as error:
+        return [*found, Finding(what="debian.toml", state="lack", says=str(error))]
+    if Path(keyring).is_file():
+        found.append(Finding(what="keyring", state="ok", says=keyring))
+    else:
+        says = f"the Debian archive's keyring is not at {keyring}"
+        found.append(Finding(what="keyring", state="lack", says=says, package="debian-archive-keyring"))
+    return found
+
+
+def _machines() -> list[Finding]:
+    """QEMU and accelerator for each architecture. One that is missing costs only its own cells."""
+    found = []
+    for name in arch_names():
+        arch = load_arch(name)
+        qemu = arch.facts.qemu
+        path = process.find_program(qemu.binary)
+        if path is None:
+            found.append(
+                Finding(
+                    what=name,
+                    state="lack",
+                    says=f"{qemu.binary} is not installed: its cells will be unprepared",
+                    package=qemu.package,
+                )
+            )
+            continue
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+        version = re.search(r"version (\S+)", said)
+        state, how = _accelerator(arch)
+        says = f"QEMU {version.group(1) if version else 'of unknown version'}, {how}"
+        found.append(Finding(what=name, state=state, says=says))
+    return found
+
+
+def _accelerator(arch: Arch) -> tuple[str, str]:
+    """What runs its guests here: found out by a trial boot where there is a kernel to boot."""
+    answer = accel.without_trial(arch)
+    if answer is None:
+        try:
+            answer = anyio.run(_try_kvm, arch)
+        except QuizmatrixError:
+            return "note", "kvm or tcg: decided by a trial boot in the first run"
+    state = "note" if arch.is_native and answer.accelerator == "tcg" else "ok"
+    return state, f"{answer.accelerator}: {answer.why}"
+
+
+async def _try_kvm(arch: Arch) -> accel.Answer:
+    """A trial boot of a kernel of the default matrix that is in the cache already."""
+    kernels = load_matrix(shipped_matrices()["default"]).kernels
+    preparer = prepare.Preparer(prepare.Policy(offline=True))
+    failure: QuizmatrixError | None = None
+    for kernel in kernels:
+        (cell,) = cells_on_the_spot([f"{kernel}-{arch.name}"], Limits())
+        try:
+            prepared = await preparer.prepare(cell, lambda _text: None)
+        except QuizmatrixError as error:
+            failure = error
+            continue
+        spec = prepare.make_spec(
+            cell, prepared, command=["true"], layers=[], work_tree=None, folder=Path("/nonexistent")
+        )
+        return await accel.try_kvm(spec)
+    raise failure or QuizmatrixError("there is no kernel to try")
+
+
+def _places() -> list[Finding]:
+    found = []
+    for what, path in (("cache", paths.cache_dir()), ("runs", paths.state_dir())):
+        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        free = shutil.disk_usage(there).free
+        if not os.access(there, os.W_OK):
+            variable = "QUIZMATRIX_CACHE_DIR" if what == "cache" else "QUIZMATRIX_STATE_DIR"
+            mend = f"make {there} writable, or name another folder with {variable}"
+            found.append(Finding(what=what, state="lack", says=f"{path} is not writable", mend=mend))
+            continue
+        used = disk_usage(path) // 1_000_000 if path.exists() else 0
+        says = f"{path}: {used} MB used, {free / (1 << 30):.1f} GiB free"
+        found.append(Finding(what=what, state="note" if free < _WANTED_SPACE else "ok", says=says))
+    return found
+
+
+def _room() -> Finding:
+    cpus, memory = len(os.sched_getaffinity(0)), available_memory()
+    return Finding(what="host", state="ok", says=f"{cpus} CPUs, {memory} MiB of memory available")

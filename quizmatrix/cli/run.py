@@ -1,0 +1,211 @@
+"""`quizmatrix run`."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from quizmatrix import guest, paths, progress, report, scheduler, store
+from quizmatrix.arch import Accelerator
+from quizmatrix.cells import Cell
+from quizmatrix.cli import EXIT_BROKEN_PIPE, selection
+from quizmatrix.cli.cells import print_cells
+from quizmatrix.errors import UsageError, host_error
+from quizmatrix.events import CellNote
+from quizmatrix.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
+from quizmatrix.prepare import Policy, Preparer
+from quizmatrix.process import printable
+from quizmatrix.progress import Progress
+from quizmatrix.scheduler import Plan, Scheduler
+from quizmatrix.spec import CellResult, to_json
+from quizmatrix.store import RunStore
+from quizmatrix.text import clean_line, wants_colour
+from quizmatrix.units import format_seconds
+
+# Signals that ask the run to end: a Ctrl-C, a service manager, a terminal that was closed.
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run COMMAND over the selected cells; the exit status of the run."""
+    overrides = selection.limits_of(args)
+    cells = selection.selected_cells(args, overrides)
+    if not args.command:
+        raise UsageError(
+            "there is no command to run",
+            next_step="It comes after `--`: quizmatrix run --only 6.1-x86_64 -- uname -a",
+        )
+    plan = _plan(args, cells)
+    if args.dry_run:
+        print_cells(cells, as_json=args.json == "-")
+        if args.json != "-":
+            print(f"\nin each: {printable(args.command)}")
+        return EXIT_OK
+    run_store = store.create(Path(args.output) if args.output else None, args.command)
+    return _Runner(args, plan, run_store).run()
+
+
+def _plan(args: argparse.Namespace, cells: list[Cell]) -> Plan:
+    """What the command line asks of the scheduler, checked."""
+    layers = scheduler.check_layers([Path(layer) for layer in args.layer])
+    standing = paths.standing_layer()
+    if standing.is_dir():
+        layers.insert(0, standing)
+    return Plan(
+        cells=cells,
+        command=args.command,
+        jobs=selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None,
+        retries=selection.checked("--retries", args.retries, selection.whole_number(0)),
+        fail_fast=args.fail_fast,
+        layers=layers,
+        work_tree=None if args.no_work_tree else guest.work_tree_of(_current_folder()),
+        accelerator=None if args.accel == "auto" else Accelerator(args.accel),
+    )
+
+
+def _current_folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise host_error("find the current folder", error) from error
+
+
+def _pass_on_to(descriptor: int, on_gone: Callable[[], None]) -> Callable[[bytes], Awaitable[None]]:
+    """Writes to one of our own streams; `on_gone` is called where nobody reads it any more."""
+    is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+
+    def write_all(data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+    async def write(data: bytes) -> None:
+        try:
+            if is_file:
+                write_all(data)
+            else:
+                # In a thread: while nobody reads, the rest of the run, Ctrl-C included, goes on.
+                await anyio.to_thread.run_sync(write_all, data, abandon_on_cancel=True)
+        except OSError as error:
+            # EIO: the terminal is gone.
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            on_gone()
+
+    return write
+
+
+class _Runner:
+    """One run, from its plan to its exit status."""
+
+    def __init__(self, args: argparse.Namespace, plan: Plan, run_store: RunStore) -> None:
+        self._args = args
+        self._plan = plan
+        self._store = run_store
+        self._interrupted = False
+        self._reader_is_gone = False
+        self._began = time.monotonic()
+
+    def run(self) -> int:
+        """Run, report, and write everything."""
+        shown = progress.choose(
+            [cell.id for cell in self._plan.cells], quiet=self._args.quiet, verbose=self._args.verbose
+        )
+        results = anyio.run(self._conduct, shown)
+        status = report.exit_status(results, interrupted=self._interrupted)
+        if self._reader_is_gone and status == EXIT_NO_VERDICT:
+            status = EXIT_BROKEN_PIPE
+        self._store.finish(results, status)
+        self._report(results, status)
+        if self._args.json:
+            self._write_json()
+        if self._store.trouble is not None:
+            print(f"quizmatrix: {self._store.trouble.render()}", file=sys.stderr)
+        return status
+
+    async def _conduct(self, shown: Progress) -> list[CellResult]:
+        conductor = Scheduler(
+            self._plan,
+            self._store,
+            Preparer(Policy(offline=self._args.offline, refresh=self._args.refresh)),
+            shown.see,
+        )
+        if len(self._plan.cells) == 1 and self._args.json != "-":
+
+            def on_gone() -> None:
+                self._reader_is_gone = True
+                conductor.stop()
+
+            conductor.pass_on(
+                stdout=_pass_on_to(sys.stdout.fileno(), on_gone),
+                stderr=_pass_on_to(sys.stderr.fileno(), on_gone),
+            )
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch_signals, conductor)
+            group.start_soon(shown.keep)
+            if self._plan.work_tree is None and not self._args.no_work_tree:
+                text = f"the guest has its own {Path.cwd()}: the current folder is not shown to it"
+                shown.see(CellNote(cell="", text=text))
+            results = await conductor.run()
+            group.cancel_scope.cancel()
+        return results
+
+    async def _watch_signals(self, conductor: Scheduler) -> None:
+        """The first signal stops the VMs, the second leaves at once (they die with us)."""
+        # Somebody who started us with nohup wants no end at a hang-up.
+        wanted = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+        with anyio.open_signal_receiver(*wanted) as signals:
+            async for _ in signals:
+                if self._interrupted:
+                    os._exit(EXIT_INTERRUPTED)
+                self._interrupted = True
+                conductor.stop()
+
+    def _report(self, results: list[CellResult], status: int) -> None:
+        """The grid; or of a single cell, what its own output does not say."""
+        if len(results) == 1 and self._args.json != "-":
+            self._report_one(results[0])
+        elif not self._args.quiet or status != EXIT_OK:
+            out = sys.stderr if self._args.json == "-" else sys.stdout
+            seconds = time.monotonic() - self._began
+            text = report.whole(results, self._store.folder, seconds, colour=wants_colour(out))
+            progress.Screen(out).print(text.rstrip())
+
+    def _report_one(self, result: CellResult) -> None:
+        screen = progress.Screen(sys.stderr)
+        plain = result.outcome in (Outcome.PASSED, Outcome.FAILED) and not result.detail
+        if not plain:
+            words = report.verdict_words(result)
+            detail = f": {clean_line(result.detail)}" if result.detail else ""
+            screen.print(f"quizmatrix: {result.cell}: {words}{detail}")
+            if result.outcome in report.BY_CONSOLE:
+                for line in report.evidence_lines(result, self._store.folder):
+                    screen.print(f"    {line}")
+        if result.release is not None and (self._args.verbose or not (plain or self._args.quiet)):
+            screen.print(f"  logs: {self._store.folder / result.folder}/")
+        if self._args.verbose:
+            times = result.timings
+            named = [("prepare", times.prepare), ("boot", times.boot), ("profiles", times.profiles)]
+            named += [("command", times.command), ("total", times.total)]
+            shown = [f"{name} {format_seconds(value)}" for name, value in named if value is not None]
+            screen.print(f"  {result.release or result.kernel}: {', '.join(shown)}")
+
+    def _write_json(self) -> None:
+        data = to_json(self._store.results)
+        if self._args.json == "-":
+            sys.stdout.buffer.write(data)
+            return
+        try:
+            paths.write_atomic(Path(self._args.json).absolute(), data)
+        except OSError as error:
+            raise host_error(f"write {self._args.json}", error) from error

@@ -1,0 +1,141 @@
+"""The results of a run: its exit status, and as text the grid, the failing cells, what they share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quizmatrix.outcome import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NO_VERDICT,
+    EXIT_OK,
+    EXIT_TIMED_OUT,
+    Outcome,
+)
+from quizmatrix.pattern import common_sentence
+from quizmatrix.spec import CellResult
+from quizmatrix.text import clean_line, paint, tail
+from quizmatrix.units import format_seconds
+from quizmatrix.version import leading_version
+
+_TAIL_LINES = 10
+
+# Outcomes that the console explains, not the command's output.
+BY_CONSOLE = frozenset({Outcome.PANICKED, Outcome.SPLAT, Outcome.BOOT_FAILED})
+
+
+def exit_status(results: list[CellResult], *, interrupted: bool = False) -> int:
+    """The exit status of a run (README, "Exit statuses")."""
+    if interrupted:
+        return EXIT_INTERRUPTED
+    unexpected = [result for result in results if not result.is_as_expected]
+    if not unexpected:
+        return EXIT_OK
+    if len(results) == 1:
+        return _exit_status_of_one(results[0])
+    return EXIT_FAILED if any(result.outcome.is_verdict for result in unexpected) else EXIT_NO_VERDICT
+
+
+def _exit_status_of_one(result: CellResult) -> int:
+    if not result.outcome.is_verdict:
+        return EXIT_NO_VERDICT
+    if result.outcome is Outcome.TIMED_OUT:
+        return EXIT_TIMED_OUT
+    # A pass that was not expected, a machine that was switched off: no status of the command's.
+    return (result.exit_code or EXIT_FAILED) if result.outcome is Outcome.FAILED else EXIT_FAILED
+
+
+def verdict_words(result: CellResult) -> str:
+    """`passed`, `failed (3)`, `panicked`: the outcome, with the exit code where that says more."""
+    code = f" ({result.exit_code})" if result.outcome is Outcome.FAILED and result.exit_code else ""
+    known = ", expected" if result.is_as_expected and result.outcome is not Outcome.PASSED else ""
+    news = f", not {result.expected}" if _is_unexpected_pass(result) else ""
+    return f"{result.outcome}{code}{known}{news}"
+
+
+def _is_unexpected_pass(result: CellResult) -> bool:
+    return result.outcome is Outcome.PASSED and not result.is_as_expected
+
+
+def grid(results: list[CellResult], *, colour: bool = False) -> str:
+    """Kernels down, architectures across; outcome, exit code and the command's time in each square."""
+    from tabulate import tabulate
+
+    arches = list(dict.fromkeys(result.arch for result in results))
+    rows: dict[str, dict[str, str]] = {}
+    for result in results:
+        label = result.kernel + (f"+{result.variant}" if result.variant else "")
+        rows.setdefault(label, {})[result.arch] = _square(result, colour)
+    table = [[label, *(row.get(arch, "-") for arch in arches)] for label, row in rows.items()]
+    return tabulate(table, headers=["kernel", *arches], tablefmt="simple", disable_numparse=True)
+
+
+def _square(result: CellResult, colour: bool) -> str:
+    time = result.timings.command
+    words = paint(verdict_words(result), result.outcome, colour)
+    return words + (f"  {format_seconds(time)}" if time is not None else "")
+
+
+def summary(results: list[CellResult], seconds: float | None) -> str:
+    """`6 cells in 12.3s: 4 passed, 2 failed`."""
+    totals: dict[Outcome, int] = {}
+    for result in results:
+        totals[result.outcome] = totals.get(result.outcome, 0) + 1
+    counted = ", ".join(f"{totals[outcome]} {outcome}" for outcome in Outcome if outcome in totals)
+    cells = f"{len(results)} cell{'s' if len(results) != 1 else ''}"
+    return f"{cells}{f' in {format_seconds(seconds)}' if seconds is not None else ''}: {counted}"
+
+
+def explanations(results: list[CellResult], run: Path, *, colour: bool = False) -> str:
+    """A paragraph for the cells that are not as expected; those that failed alike share one."""
+    alike: dict[tuple[str, str, tuple[str, ...]], list[CellResult]] = {}
+    for result in results:
+        if not result.is_as_expected:
+            evidence = tuple(evidence_lines(result, run))
+            alike.setdefault((verdict_words(result), result.detail, evidence), []).append(result)
+    paragraphs = []
+    for (words, detail, evidence), group in alike.items():
+        head = f"{', '.join(result.cell for result in group)}: "
+        head += paint(words, group[0].outcome, colour) + (f": {clean_line(detail)}" if detail else "")
+        lines = [head, *(f"    {line}" for line in evidence)]
+        if group[0].release is not None:
+            lines.append(f"  logs: {_places(group, run)}")
+        paragraphs.append("\n".join(lines))
+    return "\n\n".join(paragraphs)
+
+
+def evidence_lines(result: CellResult, run: Path) -> list[str]:
+    """The end of what the cell printed: the console where that explains it, else the output."""
+    folder = run / result.folder
+    if result.outcome in BY_CONSOLE:
+        return tail(folder / "console.log", _TAIL_LINES)
+    stdout, stderr = (tail(folder / name, _TAIL_LINES) for name in ("stdout", "stderr"))
+    if stdout and stderr:
+        return ["stdout:", *stdout, "stderr:", *stderr]
+    return stdout or stderr
+
+
+def _places(group: list[CellResult], run: Path) -> str:
+    """The folders of the cells, as a shell expands them."""
+    folders = [result.folder for result in group]
+    return f"{run}/" + (folders[0] if len(folders) == 1 else "{" + ",".join(folders) + "}") + "/"
+
+
+def releases(results: list[CellResult]) -> str:
+    """What a kernel was that is not named by its version: `newest: 7.2.13+deb14-amd64, ...`."""
+    found: dict[str, dict[str, None]] = {}
+    for result in results:
+        if result.release and leading_version(result.kernel.rpartition(":")[2]) is None:
+            found.setdefault(result.kernel, {})[result.release] = None
+    return "\n".join(f"{kernel}: {', '.join(names)}" for kernel, names in found.items())
+
+
+def whole(results: list[CellResult], run: Path, seconds: float | None, *, colour: bool = False) -> str:
+    """The grid, the failing cells, what they have in common, and the totals."""
+    parts = [
+        "\n".join(part for part in (grid(results, colour=colour), releases(results)) if part),
+        explanations(results, run, colour=colour),
+        common_sentence(results),
+        f"{summary(results, seconds)}\nresults: {run}",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"

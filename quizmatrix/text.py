@@ -1,0 +1,65 @@
+"""Text for a person's terminal: colours where they are wanted, and nothing a guest could inject."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TextIO
+
+from quizmatrix.outcome import Outcome
+
+# What a terminal would act on: CSI, OSC and other escape sequences, as ECMA-48 forms them.
+_ESCAPES = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_].*?(?:\x1b\\|\x07|$)|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]"
+)
+# Control characters, and those that turn the direction of writing.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+_LONGEST_LINE = 200
+_TAIL_BYTES = 1 << 16
+
+_COLOURS = {
+    Outcome.PASSED: "32",
+    Outcome.FAILED: "31",
+    Outcome.TIMED_OUT: "33",
+    Outcome.PANICKED: "1;31",
+    Outcome.SPLAT: "35",
+    Outcome.BOOT_FAILED: "1;31",
+    Outcome.LOST: "1;31",
+    Outcome.UNPREPARED: "33",
+}
+
+
+def clean_line(text: str) -> str:
+    """One line without escape sequences and control characters, cut where it is very long."""
+    text = _CONTROLS.sub("", _ESCAPES.sub("", text)).expandtabs(4).rstrip()
+    return text if len(text) <= _LONGEST_LINE else text[:_LONGEST_LINE] + " ..."
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """The last lines of a file that a guest wrote, cleaned; none where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            data = file.read(_TAIL_BYTES)
+    except OSError:
+        return []
+    text = data.decode(errors="replace")
+    found = [clean_line(line) for line in re.split(r"\r*\n", text)]
+    while found and not found[-1]:
+        found.pop()
+    return found[-lines:]
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal that takes colours and a user who wants them (no-color.org)."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def paint(text: str, outcome: Outcome, colour: bool) -> str:
+    """`text` in the colour of `outcome`."""
+    code = _COLOURS.get(outcome) if colour else None
+    return f"\x1b[{code}m{text}\x1b[0m" if code else text
