@@ -28,10 +28,14 @@ TRIAL_LIMIT = 20.0
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found out for one architecture: the accelerator, and why in one line."""
+    """What was found out for one architecture: the accelerator, and why in one line.
+
+    detail: what the trial boot died of. host: what the answer holds for.
+    """
 
     accelerator: Accelerator
     why: str
+    detail: str = ""
     host: str = ""
 
 
@@ -84,7 +88,8 @@ async def try_kvm(spec: CellSpec) -> Answer:
     else:
         answer = Answer(
             accelerator=Accelerator.TCG,
-            why=f"{KVM_DEVICE} opens, but KVM ran no guest ({result.detail})",
+            why=f"{KVM_DEVICE} opens, but KVM ran no guest ({result.detail.partition(': ')[0]})",
+            detail=result.detail,
             host=_host(spec.arch),
         )
     try:
@@ -107,7 +112,8 @@ def _remembered(arch: Arch) -> Path:
 
 
 def _host(arch: Arch) -> str:
-    """What the answer holds for: this machine, its kernel, its processor, and this very QEMU.
+    """What the answer holds for: this machine, its kernel, its processor, this very QEMU, and what
+    it is asked for.
 
     QEMU is known by its file, since asking it for its version would cost every run.
     """
@@ -122,4 +128,6 @@ def _host(arch: Arch) -> str:
     if binary is not None:
         status = Path(binary).stat()
         made = f"{binary} {status.st_size} {status.st_mtime_ns}"
-    return " | ".join((platform.node(), platform.release(), cpu, made))
+    facts = arch.facts.qemu
+    asked = f"{facts.machine.kvm} {facts.cpu.kvm}"
+    return " | ".join((platform.node(), platform.release(), cpu, made, asked))

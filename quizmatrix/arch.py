@@ -6,6 +6,7 @@ import platform
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -65,12 +66,14 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     modules: what a guest loads to reach its layers and its channel, where the kernel has it as
     a module. command-line: the kernel's own parameters (Documentation/admin-guide/
     kernel-parameters.txt), the way the guest restarts among them: a guest ends by a restart,
-    which -no-reboot turns into QEMU's end.
+    which -no-reboot turns into QEMU's end. silent-reset: what a reset means that the console
+    did not announce: `fault` or `restart`.
     """
 
     image: str
     modules: list[str]
     command_line: list[str] = msgspec.field(name="command-line")
+    silent_reset: Literal["fault", "restart"] = msgspec.field(name="silent-reset")
 
 
 class Debian(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -29,6 +29,7 @@ _SPLAT = re.compile(
     r"|watchdog: BUG: soft lockup.*)"
 )
 _RESTART = re.compile(r"reboot: (?:Restarting system|machine restart|Power down|System halted)")
+_ENDED = "quizmatrix: the command has ended"  # guest/agent
 _OUT_OF_MEMORY = re.compile(r"(?:Memory cgroup out|Out) of memory: Killed process \d+ (\(.*?\))")
 
 # A line longer than this is judged by its beginning.
@@ -40,7 +41,8 @@ class ConsoleWatch:
     """Reads a console as it comes and remembers what matters.
 
     panic: why the kernel stopped, or None. splats: its complaints, the first ones. restarted: the
-    guest's own doing. last_line: for a person to look at.
+    guest's own doing. ended: all that it said while the command ran has been seen. last_line: for
+    a person to look at.
     """
 
     def __init__(self) -> None:
@@ -48,6 +50,7 @@ class ConsoleWatch:
         self.panic: str | None = None
         self.splats: list[str] = []
         self.restarted = False
+        self.ended = False
         self.out_of_memory: str | None = None
         self.last_line = ""
         self._rest = b""
@@ -82,6 +85,8 @@ class ConsoleWatch:
             self.splats.append(text)
         elif _RESTART.match(text):
             self.restarted = True
+        elif text == _ENDED:
+            self.ended = True
         else:
             match = _OUT_OF_MEMORY.match(text)
             if match:

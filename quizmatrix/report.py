@@ -62,12 +62,25 @@ def grid(results: list[CellResult], *, colour: bool = False) -> str:
     from tabulate import tabulate
 
     arches = list(dict.fromkeys(result.arch for result in results))
-    rows: dict[str, dict[str, str]] = {}
+    rows: dict[tuple[str, str | None], dict[str, CellResult]] = {}
     for result in results:
-        label = result.kernel + (f"+{result.variant}" if result.variant else "")
-        rows.setdefault(label, {})[result.arch] = _square(result, colour)
-    table = [[label, *(row.get(arch, "-") for arch in arches)] for label, row in rows.items()]
+        rows.setdefault((result.kernel, result.variant), {})[result.arch] = result
+    table = [
+        [_label(row), *(_square(row[arch], colour) if arch in row else "-" for arch in arches)]
+        for row in rows.values()
+    ]
     return tabulate(table, headers=["kernel", *arches], tablefmt="simple", disable_numparse=True)
+
+
+def _label(row: dict[str, CellResult]) -> str:
+    """The kernel and variant of a row, with the version where the name does not tell it."""
+    one = next(iter(row.values()))
+    label = one.kernel + (f"+{one.variant}" if one.variant else "")
+    if leading_version(one.kernel.rpartition(":")[2]) is None:
+        found = (leading_version(result.release) for result in row.values() if result.release)
+        versions = dict.fromkeys(version.text for version in found if version is not None)
+        label += f" ({', '.join(versions)})" if versions else ""
+    return label
 
 
 def _square(result: CellResult, colour: bool) -> str:
@@ -121,19 +134,10 @@ def _places(group: list[CellResult], run: Path) -> str:
     return f"{run}/" + (folders[0] if len(folders) == 1 else "{" + ",".join(folders) + "}") + "/"
 
 
-def releases(results: list[CellResult]) -> str:
-    """What a kernel was that is not named by its version: `newest: 7.2.13+deb14-amd64, ...`."""
-    found: dict[str, dict[str, None]] = {}
-    for result in results:
-        if result.release and leading_version(result.kernel.rpartition(":")[2]) is None:
-            found.setdefault(result.kernel, {})[result.release] = None
-    return "\n".join(f"{kernel}: {', '.join(names)}" for kernel, names in found.items())
-
-
 def whole(results: list[CellResult], run: Path, seconds: float | None, *, colour: bool = False) -> str:
     """The grid, the failing cells, what they have in common, and the totals."""
     parts = [
-        "\n".join(part for part in (grid(results, colour=colour), releases(results)) if part),
+        grid(results, colour=colour),
         explanations(results, run, colour=colour),
         common_sentence(results),
         f"{summary(results, seconds)}\nresults: {run}",

@@ -22,6 +22,9 @@ from quizmatrix.verdict import Evidence, Stage, judge
 # Seconds for the rest of the output to arrive once the command has ended, as long as some comes.
 _DRAIN_LIMIT = 10.0
 
+# Seconds for the console to bring what the kernel said while the command ran.
+_CONSOLE_LIMIT = 3.0
+
 # Seconds between two looks at the console.
 _CONSOLE_PAUSE = 0.02
 
@@ -88,7 +91,9 @@ class _Session:
         marker: bytes,
         observer: Observer,
     ) -> None:
-        self.evidence = Evidence(notes=[])
+        self.evidence = Evidence(
+            silent_reset_is_fault=spec.arch.facts.kernel.silent_reset == "fault", notes=[]
+        )
         self.watch = ConsoleWatch()
         self._spec = spec
         self._folder = Path(spec.folder)
@@ -101,6 +106,7 @@ class _Session:
             for name, pass_on in (("stdout", observer.stdout), ("stderr", observer.stderr))
         ]
         self._dying = anyio.Event()
+        self._console_ended = anyio.Event()
         self._talk = anyio.CancelScope()
         self._reached: dict[Stage, float] = {}
 
@@ -166,6 +172,8 @@ class _Session:
         if self.evidence.ended is not None:
             self._reach(Stage.ENDING)
             await self._drain()
+            with anyio.move_on_after(_CONSOLE_LIMIT):
+                await self._console_ended.wait()
 
     async def _expect(self, event: str) -> Message | None:
         """The guest's next message, which has to be `event`; None where there is no more guest."""
@@ -202,6 +210,8 @@ class _Session:
                     self._observer.console(shown)
                 if self.watch.panic is not None or self.watch.restarted:
                     self._dying.set()
+                if self.watch.ended:
+                    self._console_ended.set()
                 # A console delivers byte by byte: taking each would cost the guest its CPU.
                 await anyio.sleep(_CONSOLE_PAUSE)
 

@@ -30,7 +30,8 @@ class Evidence(msgspec.Struct, kw_only=True):
     stage: the last one reached. ended: the guest's word on the command's end. init_failed: its
     word that it could not get there. expired: seconds of the limit that ran out. rubbish: what
     was no message. host_trouble: what failed on this side. qemu_status: exit status of a QEMU
-    that ended by itself. qemu_words: what it said. incomplete: the streams' end did not come.
+    that ended by itself. qemu_words: what it said. silent_reset_is_fault: what a reset means that
+    the console did not announce. notes: what else a person has to know.
     """
 
     stage: Stage = Stage.BOOTING
@@ -41,6 +42,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     host_trouble: str = ""
     qemu_status: int | None = None
     qemu_words: str = ""
+    silent_reset_is_fault: bool = True
     notes: list[str] = []
 
 
@@ -98,7 +100,7 @@ def _judge_silence(seen: Evidence, console: ConsoleWatch, reached: bool) -> tupl
         return Outcome.LOST, f"QEMU {how}" + (f": {words[0]}" if words else "")
     if not reached:
         return Outcome.BOOT_FAILED, "the guest restarted before it reached the command"
-    if console.restarted:
+    if console.restarted or (seen.qemu_status is not None and not seen.silent_reset_is_fault):
         return Outcome.FAILED, "the machine was restarted or powered off before the command ended"
     if seen.qemu_status is None:
         return Outcome.LOST, "the guest closed its control port, and QEMU did not end"

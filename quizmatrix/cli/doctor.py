@@ -129,7 +129,8 @@ def _accelerator(arch: Arch) -> tuple[str, str]:
         except QuizmatrixError:
             return "note", "kvm or tcg: decided by a trial boot in the first run"
     state = "note" if arch.is_native and answer.accelerator == "tcg" else "ok"
-    return state, f"{answer.accelerator}: {answer.why}"
+    said = answer.detail.partition(": ")[2]
+    return state, f"{answer.accelerator}: {answer.why}" + (f": {said}" if said else "")
 
 
 async def _try_kvm(arch: Arch) -> accel.Answer:
