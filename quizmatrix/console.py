@@ -40,7 +40,8 @@ _SPLATS_KEPT = 20
 class ConsoleWatch:
     """Reads a console as it comes and remembers what matters.
 
-    panic: why the kernel stopped, or None. splats: its complaints, the first ones. restarted: the
+    panic: why the kernel stopped, or None. splats: its complaints, the first ones. panic_line,
+    splat_line: the numbers of the lines where they begin, from 0, or None. restarted: the
     guest's own doing. ended: all that it said while the command ran has been seen. last_line: for
     a person to look at.
     """
@@ -49,11 +50,14 @@ class ConsoleWatch:
         """A console that has said nothing yet."""
         self.panic: str | None = None
         self.splats: list[str] = []
+        self.panic_line: int | None = None
+        self.splat_line: int | None = None
         self.restarted = False
         self.ended = False
         self.out_of_memory: str | None = None
         self.last_line = ""
         self._rest = b""
+        self._line = -1
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the console."""
@@ -71,6 +75,7 @@ class ConsoleWatch:
             self._rest = b""
 
     def _judge(self, raw: bytes) -> None:
+        self._line += 1
         line = raw[:_LONGEST_LINE].decode(errors="replace").strip("\r\n ")
         if not line:
             return
@@ -81,8 +86,11 @@ class ConsoleWatch:
             if match:
                 self._panicked(match.group(1))
                 return
-        if _SPLAT.match(text) and len(self.splats) < _SPLATS_KEPT:
-            self.splats.append(text)
+        if _SPLAT.match(text):
+            if self.splat_line is None:
+                self.splat_line = self._line
+            if len(self.splats) < _SPLATS_KEPT:
+                self.splats.append(text)
         elif _RESTART.match(text):
             self.restarted = True
         elif text == _ENDED:
@@ -93,6 +101,15 @@ class ConsoleWatch:
                 self.out_of_memory = match.group(1)
 
     def _panicked(self, reason: str) -> None:
-        """The first reason stands, except that oops=panic only repeats "Fatal exception"."""
+        """The first reason stands: the panic that an oops leads to says only "Fatal exception"."""
         if self.panic is None:
             self.panic = reason
+            self.panic_line = self._line
+
+
+def first_trouble(console: bytes) -> int | None:
+    """The number of the line, from 0, where a console's first panic or else splat begins."""
+    watch = ConsoleWatch()
+    watch.feed(console)
+    watch.finish()
+    return watch.panic_line if watch.panic_line is not None else watch.splat_line

@@ -110,6 +110,11 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     return shares
 
 
+def retire_run_layer(folder: Path) -> None:
+    """Take the end marker out of a used run layer: by hand (reproduce.sh) it would only be noise."""
+    (specs.run_layer_of(folder) / ".quizmatrix/end-marker").unlink(missing_ok=True)
+
+
 def make_artifacts_safe(artifacts: Path) -> list[str]:
     """Take the teeth out of what a guest left in /shared; returns what was changed.
 

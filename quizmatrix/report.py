@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from quizmatrix.console import first_trouble
 from quizmatrix.outcome import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -14,11 +15,13 @@ from quizmatrix.outcome import (
 )
 from quizmatrix.pattern import common_sentence
 from quizmatrix.spec import CellResult
-from quizmatrix.text import clean_line, paint, tail
+from quizmatrix.text import clean_line, clean_lines, paint, tail
 from quizmatrix.units import format_seconds
 from quizmatrix.version import leading_version
 
 _TAIL_LINES = 10
+# Bytes of a console that are searched for the line where the trouble begins.
+_CONSOLE_BYTES = 8 << 20
 
 # Outcomes that the console explains, not the command's output.
 BY_CONSOLE = frozenset({Outcome.PANICKED, Outcome.SPLAT, Outcome.BOOT_FAILED})
@@ -118,14 +121,27 @@ def explanations(results: list[CellResult], run: Path, *, colour: bool = False) 
 
 
 def evidence_lines(result: CellResult, run: Path) -> list[str]:
-    """The end of what the cell printed: the console where that explains it, else the output."""
+    """What explains the outcome: where the console's trouble begins, or the end of the output."""
     folder = run / result.folder
     if result.outcome in BY_CONSOLE:
-        return tail(folder / "console.log", _TAIL_LINES)
+        return _console_lines(folder / "console.log")
     stdout, stderr = (tail(folder / name, _TAIL_LINES) for name in ("stdout", "stderr"))
     if stdout and stderr:
         return ["stdout:", *stdout, "stderr:", *stderr]
     return stdout or stderr
+
+
+def _console_lines(path: Path) -> list[str]:
+    """The console from its first panic or splat on, or else its end."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_CONSOLE_BYTES)
+    except OSError:
+        return []
+    start = first_trouble(data)
+    if start is None:
+        return tail(path, _TAIL_LINES)
+    return clean_lines(data)[start : start + _TAIL_LINES]
 
 
 def _places(group: list[CellResult], run: Path) -> str:

@@ -8,47 +8,72 @@ from pathlib import Path
 from quizmatrix import paths, process, qemu
 from quizmatrix.spec import CellSpec, Share
 
+# Stands in the command line where the script puts a path of its own.
+_CONTROL = "@control@"
+
 _TEMPLATE = """\
 #!/bin/sh
-# What happened in the cell {cell}. To repeat it with all its checks:
+# The cell {cell}. To repeat it with all its checks:
 #
 #   cd {cwd} && {again}
 #
-# Below, the same guest by hand: its console and the command's stdout and stderr come to this
-# terminal, and the guest's own messages are in $dir/control.out. QEMU ends by itself a few
-# seconds after the command, or with Ctrl-C.
+# Below, the same guest by hand: its console and the command's stderr come to this terminal's
+# stderr, the command's stdout to its stdout, and the guest's last message to stderr. QEMU ends
+# two seconds after that, or with Ctrl-C.
 set -eu
 dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
+feeder=
+trap 'rm -rf "$dir"; kill $feeder 2>/dev/null || :' EXIT
 mkfifo "$dir/control.in" "$dir/control.out"
-{{ echo '{{"op":"start"}}'; cat >/dev/null <"$dir/done"; }} >"$dir/control.in" 2>/dev/null &
-{{ grep -m1 '"event":"\\(exited\\|failed\\)"' <"$dir/control.out" >&2; sleep 2; kill "$(cat "$dir/pid")"; }} &
+# The guest waits to be told to start; the port has to stay open behind that.
+{{ echo '{{"op":"start"}}'; exec sleep 1000000; }} >"$dir/control.in" &
+feeder=$!
+{{ grep -m1 -E '"event":"(exited|failed)"' <"$dir/control.out" >&2; sleep 2; kill "$(cat "$dir/pid")"; }} &
 
-{argv}
+# Pipes, since QEMU opens its outputs anew by name: a file would be written from its beginning.
+{{
+{argv} \\
+  -pidfile "$dir/pid" 2>&1 >&3 3>&- | cat >&2
+}} 3>&1 | cat
 """
 
 
 def write_script(spec: CellSpec, shares: list[Share]) -> None:
     """Write reproduce.sh into the cell's folder; OSError where the disk does not take it."""
     chardevs = {
-        "console": "file,path=/dev/stderr",
-        "control": "pipe,path=@CONTROL@",
-        "stdout": "file,path=/dev/stdout",
-        "stderr": "file,path=/dev/stderr",
+        "console": "file,path=/dev/stderr,append=on",
+        "control": "pipe,path=" + _CONTROL,
+        "stdout": "file,path=/dev/stdout,append=on",
+        "stderr": "file,path=/dev/stderr,append=on",
     }
     argv = qemu.command_line(spec, shares, chardevs)
-    words = " ".join(shlex.quote(word) for word in argv)
-    # One option a line, and the one path that is made anew each time.
-    shown = words.replace(" -", " \\\n  -").replace(
-        "pipe,id=control,path=@CONTROL@", '"pipe,id=control,path=$dir/control"'
-    )
-    again = ["quizmatrix", "run", "--only", spec.cell, "--", *spec.command]
     text = _TEMPLATE.format(
         cell=spec.cell,
         cwd=shlex.quote(spec.work_tree or "/"),
-        again=process.printable(again).replace("\n", "\n#   "),
-        argv=shown + ' \\\n  -pidfile "$dir/pid" || true',
+        again=process.printable(_again(spec)).replace("\n", "\n#   "),
+        argv=_an_option_a_line(argv).replace(
+            f"pipe,id=control,path={_CONTROL}", '"pipe,id=control,path=$dir/control"'
+        ),
     )
     path = Path(spec.folder) / "reproduce.sh"
     paths.write_atomic(path, text.encode())
     path.chmod(0o755)
+
+
+def _again(spec: CellSpec) -> list[str]:
+    """The command line that runs the cell with the same limits and layers."""
+    timeout = spec.timeout / spec.arch.facts.timeout_factor.of(spec.accelerator)
+    again = ["quizmatrix", "run", "--only", spec.cell, "--memory", f"{spec.memory}M"]
+    again += ["--cpus", str(spec.cpus), "--timeout", f"{timeout:g}s"]
+    for layer in spec.layers:
+        if layer.tag.startswith("user"):
+            again += ["--layer", layer.path]
+    return [*again, *([] if spec.work_tree else ["--no-work-tree"]), "--", *spec.command]
+
+
+def _an_option_a_line(argv: list[str]) -> str:
+    """The command line for a shell, its options one below the other."""
+    text = shlex.quote(argv[0])
+    for word in argv[1:]:
+        text += (" \\\n  " if word.startswith("-") else " ") + shlex.quote(word)
+    return text

@@ -235,6 +235,7 @@ class _Session:
         self._observer.stage(stage)
 
     def _gather(self) -> None:
+        guest.retire_run_layer(self._folder)
         self.evidence.notes += guest.make_artifacts_safe(specs.artifacts_of(self._folder))
         for name, output in zip(("stdout", "stderr"), self._outputs, strict=True):
             if output.was_cut:

@@ -45,11 +45,15 @@ def tail(path: Path, lines: int) -> list[str]:
             data = file.read(_TAIL_BYTES)
     except OSError:
         return []
-    text = data.decode(errors="replace")
-    found = [clean_line(line) for line in re.split(r"\r*\n", text)]
+    return clean_lines(data)[-lines:]
+
+
+def clean_lines(data: bytes) -> list[str]:
+    """The lines of what a guest wrote, cleaned, without empty ones at the end."""
+    found = [clean_line(line) for line in data.decode(errors="replace").split("\n")]
     while found and not found[-1]:
         found.pop()
-    return found[-lines:]
+    return found
 
 
 def wants_colour(stream: TextIO) -> bool:

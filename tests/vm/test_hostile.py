@@ -1,0 +1,70 @@
+"""Guests that misbehave harm nobody but themselves."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.vm.conftest import Quizmatrix, Sweep
+
+
+def test_a_fork_bomb_ends(sweep: Callable[..., Sweep]) -> None:
+    bomb = "bomb() { bomb | bomb & }; bomb; sleep 1000"
+    done = sweep(bomb, options=("--memory", "256M", "--timeout", "2s"))
+    for cell in done.cells.values():
+        assert cell["outcome"] in ("timed-out", "failed", "panicked"), cell
+    assert done.status == 1
+
+
+def test_rubbish_on_the_control_port(sweep: Callable[..., Sweep]) -> None:
+    """Unbinding the driver takes the port from the reporter; then it can be opened by anybody."""
+    steal = """
+        driver=/sys/bus/virtio/drivers/virtio_console
+        for device in $driver/virtio*; do device=${device##*/}; done
+        echo $device >$driver/unbind; echo $device >$driver/bind; sleep 1
+        for name in /sys/class/virtio-ports/*/name; do
+            read -r is <$name; port=${name%/name}
+            [ $is = quizmatrix.control ] && echo 'no { json' >/dev/${port##*/}
+        done; sleep 1000"""
+    done = sweep(steal, options=("--timeout", "5s"))
+    for cell in done.cells.values():
+        assert cell["outcome"] == "lost", cell
+        assert "rubbish" in cell["detail"]
+        assert "no { json" in cell["detail"]
+    assert done.status == 125
+
+
+def test_what_is_left_in_shared(sweep: Callable[..., Sweep]) -> None:
+    script = """cd /shared
+        ln -s /etc/passwd secret; ln -s ../../../.. up; mkdir -p a; ln -s ../ok a/inside; echo ok >ok
+        mkfifo pipe; chmod 4755 ok; mknod disk b 8 0 2>/dev/null; exit 0"""
+    done = sweep(script)
+    for cell in done.cells.values():
+        left = done.folder / cell["cell"] / "artifacts"
+        names = sorted(str(path.relative_to(left)) for path in left.rglob("*"))
+        assert names == ["a", "a/inside", "ok", "secret.symlink", "up.symlink"], cell
+        assert (left / "secret.symlink").read_text() == "/etc/passwd\n"
+        assert (left / "a/inside").read_text() == "ok\n"
+        assert not (left / "ok").stat().st_mode & 0o6000
+        assert "secret was a symbolic link to /etc/passwd" in cell["detail"]
+
+
+def test_escape_sequences_stay_out_of_the_report(sweep: Callable[..., Sweep]) -> None:
+    done = sweep(r"printf '\033[2J\033]0;title\007red \033[31malert\033[0m \r\b\n'; exit 1")
+    assert "    red alert\n" in done.report
+    assert "\x1b" not in done.report
+    for cell in done.cells.values():
+        assert b"\x1b[2J" in (done.folder / cell["cell"] / "stdout").read_bytes()
+
+
+def test_no_write_gets_through(sweep: Callable[..., Sweep], quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    """Neither the work tree nor the kernel's modules can be changed, whatever root does."""
+    script = """echo x >file; rm -rf /lib/modules/*
+        mkdir /m; for tag in work kernel run; do
+            mount -t 9p -o trans=virtio,version=9p2000.L $tag /m 2>/dev/null || continue
+            echo bad >/m/file 2>/dev/null; umount /m
+        done; ls"""
+    (tmp_path / "here/file").write_text("good\n")
+    done = sweep(script)
+    assert done.status == 0, done.report
+    assert (tmp_path / "here/file").read_text() == "good\n"
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["file"]
+    assert quizmatrix("prepare", "-k", "6.1", "-a", "x86_64,s390x", "--offline").returncode == 0

@@ -1,0 +1,146 @@
+"""What becomes of the VMs when the runner, or a QEMU, is stopped or killed."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vm.conftest import Quizmatrix
+
+
+@pytest.fixture
+def runner(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A run of two cells that sleep, once both commands are running."""
+    command = [sys.executable, "-m", "quizmatrix", "run", "-k", "6.1", "-a", "x86_64,s390x", "--offline"]
+    command += ["-j", "2", "--output", "run", "--", "sleep 1000"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        started = 0
+        while started < 2:
+            line = process.stderr.readline()
+            assert line, "the run ended before both commands were running"
+            started += line.rstrip().endswith(b": running")
+        yield process
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+
+
+def children(pid: int) -> list[int]:
+    """The QEMUs of a runner."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and not only waiting to be reaped."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_gone(pids: list[int]) -> bool:
+    """Whether all end within some seconds."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        if not any(is_alive(pid) for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def results(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "run/results.json").read_bytes())
+    return found
+
+
+def test_kill_9_leaves_no_vm(runner: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    machines = children(runner.pid)
+    assert len(machines) == 2
+    runner.kill()
+    assert wait_until_gone(machines)
+    assert results(tmp_path)["finished"] is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_and_reports(
+    number: signal.Signals, runner: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    machines = children(runner.pid)
+    runner.send_signal(number)
+    output, _ = runner.communicate(timeout=20)
+    assert runner.returncode == 130
+    assert not any(is_alive(pid) for pid in machines)
+    assert b"2 cancelled" in output
+    assert results(tmp_path)["totals"] == {"cancelled": 2}
+    assert results(tmp_path)["exit_code"] == 130
+
+
+def test_a_killed_qemu_is_lost_and_the_other_cell_goes_on(
+    runner: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    machines = children(runner.pid)
+    names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in machines}
+    (victim,) = [pid for pid, argv in names.items() if b"6.1-s390x" in argv]
+    os.kill(victim, signal.SIGKILL)
+    assert runner.stderr is not None
+    assert b"6.1-s390x: lost" in runner.stderr.readline()
+    assert [pid for pid in machines if is_alive(pid)] == [pid for pid in machines if pid != victim]
+    runner.send_signal(signal.SIGINT)
+    runner.communicate(timeout=20)
+    assert results(tmp_path)["totals"] == {"lost": 1, "cancelled": 1}
+
+
+def test_a_guest_that_freezes_times_out(environment: dict[str, str], tmp_path: Path) -> None:
+    """A stopped QEMU looks like a guest that hangs with its interrupts off."""
+    command = [sys.executable, "-m", "quizmatrix", "run", "--only", "6.1-x86_64", "--offline", "-v"]
+    command += ["--timeout", "1s", "--output", "run", "--", "sleep 1000"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        while not process.stderr.readline().rstrip().endswith(b": running"):
+            pass
+        (machine,) = children(process.pid)
+        os.kill(machine, signal.SIGSTOP)
+        assert process.wait(60) == 124
+    assert not is_alive(machine)
+
+
+def test_the_first_failure_stops_the_others(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    script = "[ $QUIZMATRIX_ARCH = s390x ] && exit 9; sleep 1000"
+    done = quizmatrix(
+        *("run", "-k", "6.1", "-a", "x86_64,s390x", "--offline", "-x", "--output", "run", "--", script)
+    )
+    assert done.returncode == 1
+    cells = {cell["cell"]: cell["outcome"] for cell in results(tmp_path / "here")["cells"]}
+    assert cells == {"6.1-x86_64": "cancelled", "6.1-s390x": "failed"}
+
+
+def test_a_missing_qemu_costs_only_its_own_cells(environment: dict[str, str], tmp_path: Path) -> None:
+    # Mounts of its own, in which QEMU's file is no program.
+    qemu = shutil.which("qemu-system-s390x")
+    hide = f'mount --bind /dev/null {qemu} && exec "$@"'
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", hide, "sh"]
+    command += [sys.executable, "-m", "quizmatrix", "run", "-k", "6.1", "-a", "x86_64,s390x"]
+    command += ["--offline", "--output", "run", "--", "true"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    cells = {cell["cell"]: cell for cell in results(tmp_path)["cells"]}
+    assert cells["6.1-x86_64"]["outcome"] == "passed", done.stderr
+    assert cells["6.1-s390x"]["outcome"] == "unprepared"
+    assert "apt-get install" in cells["6.1-s390x"]["detail"]
+    assert done.returncode == 125
