@@ -1,16 +1,18 @@
-# Two commands do everything on a bare Debian: `make demo` and `make check`.
+# Two commands do everything on a bare Debian 12 or 13: `make demo` and `make check`.
 
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: check setup lint test
+.PHONY: demo check lint test bench setup
 
-setup: $(VENV)/.ready
+# Boots three kernels on two architectures and runs a command in each.
+demo: $(VENV)/.ready
+	$(VENV)/bin/quizmatrix run quick -- uname -srm
+	@echo
+	@echo "That was: $(VENV)/bin/quizmatrix run quick -- uname -srm"
 
-$(VENV)/.ready: pyproject.toml
-	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --editable '.[dev]'
-	touch $@
+# The gate: linters and all tests, the ones that boot VMs included.
+check: lint test
 
 lint: setup
 	$(VENV)/bin/ruff check .
@@ -18,6 +20,22 @@ lint: setup
 	$(VENV)/bin/mypy
 
 test: setup
-	$(VENV)/bin/pytest tests
+	$(VENV)/bin/pytest
 
-check: lint test
+# Speed against bare QEMU and virtme-ng, measured here and now.
+bench: setup
+	$(PY) tests/bench.py
+
+setup: $(VENV)/.ready-to-develop
+
+$(VENV)/.ready: pyproject.toml .ci/install-packages
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "quizmatrix needs Python 3.11 or newer, and this is $$(python3 --version)" >&2; exit 1; }
+	.ci/install-packages
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.ready-to-develop: $(VENV)/.ready
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

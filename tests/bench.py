@@ -1,0 +1,221 @@
+"""Speed, measured here and now against the rivals: `make bench`.
+
+Every comparison is interleaved, so that a machine that is busy for a while is busy for both.
+Prints the median of each figure and whether the target is met; exits with 1 where one is not.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+from tabulate import tabulate
+
+from quizmatrix import cells, guest, prepare, qemu
+from quizmatrix.accel import without_trial
+from quizmatrix.arch import Accelerator
+from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.matrix import Limits
+from quizmatrix.spec import CellSpec
+
+ROUNDS = 7
+QUIZMATRIX = [sys.executable, "-m", "quizmatrix"]
+VIRTME = Path(__file__).parents[1] / ".bench-venv"
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Seconds of wall time."""
+    began = time.monotonic()
+    action()
+    return time.monotonic() - began
+
+
+def cpu_of(argv: list[str]) -> tuple[float, float]:
+    """Wall time, and CPU time of the process and all that it started and awaited, in seconds."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall = timed(
+        lambda: subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def run_in(cell: str) -> None:
+    """`true` in one cell, Python's start and all."""
+    subprocess.run([*QUIZMATRIX, "run", "--only", cell, "--offline", "--", "true"], check=True)
+
+
+def specify(cell_id: str, folder: Path) -> tuple[CellSpec, Kernel]:
+    """What quizmatrix would boot for `true` in this cell."""
+    (cell,) = cells.cells_on_the_spot([cell_id], Limits())
+    prepared = anyio.run(prepare.Preparer(prepare.Policy()).prepare, cell, lambda text: print(f"  {text}"))
+    spec = prepare.make_spec(cell, prepared, command=["true"], layers=[], work_tree=None, folder=folder)
+    answer = without_trial(spec.arch)
+    accelerator = answer.accelerator if answer is not None else Accelerator.TCG
+    return prepare.with_accelerator(spec, accelerator), prepared.kernel
+
+
+def bare_qemu(spec: CellSpec, folder: Path) -> None:
+    """The same command line, from its start until the guest says that `true` has ended."""
+    control = folder / "control"
+    os.mkfifo(f"{control}.in")
+    os.mkfifo(f"{control}.out")
+    shares = guest.write_run_layer(spec, "")
+    null = "file,path=/dev/null"
+    chardevs = {"console": null, "stdout": null, "stderr": null, "control": f"pipe,path={control}"}
+    argv = qemu.command_line(spec, shares, chardevs)
+    # Opened for both directions: nobody has to wait for anybody.
+    to_guest = os.open(f"{control}.in", os.O_RDWR)
+    from_guest = os.open(f"{control}.out", os.O_RDWR)
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
+        os.write(to_guest, b'{"op":"start"}\n')
+        said = b""
+        while b'"exited"' not in said:
+            said += os.read(from_guest, 4096)
+        process.kill()
+    os.close(to_guest)
+    os.close(from_guest)
+
+
+def against_bare_qemu(cell: str) -> list[str]:
+    """One row: what quizmatrix takes over QEMU alone."""
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory() as name:
+        for number in range(ROUNDS):
+            folder = Path(name) / str(number)
+            folder.mkdir()
+            spec, _ = specify(cell, folder)
+            theirs.append(timed(lambda spec=spec, folder=folder: bare_qemu(spec, folder)))  # type: ignore[misc]
+            ours.append(timed(lambda: run_in(cell)))
+    own, bare = statistics.median(ours), statistics.median(theirs)
+    return row(
+        f"`true` in {cell} ({spec.accelerator})",
+        f"{own:.2f} s",
+        f"bare QEMU {bare:.2f} s",
+        f"{own - bare:+.2f} s",
+        "at most +0.5 s",
+        own - bare <= 0.5,
+    )
+
+
+def against_virtme() -> list[str]:
+    """One row: virtme-ng with the same kernel image, modules and accelerator."""
+    if not (VIRTME / "bin/vng").exists():
+        subprocess.run([sys.executable, "-m", "venv", VIRTME], check=True)
+        subprocess.run([VIRTME / "bin/pip", "install", "-qq", "virtme-ng"], check=True)
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        spec, kernel = specify("6.1-x86_64", folder)
+        # Where it looks for an image and, beside it, for modules.
+        image = folder / "boot" / f"vmlinuz-{kernel.record.release}"
+        image.parent.mkdir()
+        image.symlink_to(kernel.image)
+        (folder / "lib").symlink_to(kernel.layer / "usr/lib")
+        busybox = folder / "busybox"
+        busybox.write_bytes(member(Path(spec.initramfs).read_bytes(), "guest/busybox"))
+        busybox.chmod(0o755)
+        argv = [str(VIRTME / "bin/vng"), "--busybox", str(busybox), "--run", str(image)]
+        if spec.accelerator is Accelerator.TCG:
+            argv.append("--disable-kvm")
+        environment = os.environ | {"PATH": f"{VIRTME / 'bin'}:{os.environ['PATH']}"}
+
+        def run_theirs() -> None:
+            done = subprocess.run(
+                [*argv, "--", "true"],
+                check=False,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+            )
+            # 255: on a host without udevd it finds no port to return the exit code over, and has
+            # run the command all the same.
+            if done.returncode not in (0, 255):
+                raise SystemExit(f"virtme-ng failed:\n{done.stderr.decode()}")
+
+        for _ in range(ROUNDS):
+            theirs.append(timed(run_theirs))
+            ours.append(timed(lambda: run_in("6.1-x86_64")))
+    own, other = statistics.median(ours), statistics.median(theirs)
+    return row(
+        f"`true` in 6.1-x86_64 ({spec.accelerator})",
+        f"{own:.2f} s",
+        f"virtme-ng {other:.2f} s",
+        f"{other / own:.2f} times as fast",
+        "at least 2.5 times",
+        other / own >= 2.5,
+    )
+
+
+def member(archive: bytes, wanted: str) -> bytes:
+    """A file out of a newc archive."""
+    at = 0
+    while at < len(archive):
+        size, name_size = (int(archive[at + start : at + start + 8], 16) for start in (54, 94))
+        name = archive[at + 110 : at + 110 + name_size - 1].decode()
+        data = at + (110 + name_size + 3) // 4 * 4
+        if name == wanted:
+            return archive[data : data + size]
+        at = data + (size + 3) // 4 * 4
+    raise KeyError(wanted)
+
+
+def makespan() -> list[str]:
+    """One row: how well the quick matrix fills the host."""
+    cores = len(os.sched_getaffinity(0))
+    ratios, walls, sums = [], [], []
+    for _ in range(3):
+        wall, cpu = cpu_of([*QUIZMATRIX, "run", "quick", "--offline", "--", "true"])
+        walls.append(wall)
+        sums.append(cpu / cores)
+        ratios.append(wall / (cpu / cores))
+    ratio = statistics.median(ratios)
+    return row(
+        "makespan of `quick`",
+        f"{statistics.median(walls):.2f} s",
+        f"CPU time / {cores} cores {statistics.median(sums):.2f} s",
+        f"{ratio:.2f} times",
+        "at most 1.15 times",
+        ratio <= 1.15,
+    )
+
+
+def help_cpu() -> list[str]:
+    """One row: what `--help` costs."""
+    cpu = statistics.median(cpu_of([*QUIZMATRIX, "--help"])[1] for _ in range(ROUNDS))
+    return row("`quizmatrix --help`, CPU", f"{cpu:.2f} s", "-", "-", "at most 0.2 s", cpu <= 0.2)
+
+
+def row(what: str, own: str, rival: str, ratio: str, target: str, met: bool) -> list[str]:
+    """One line of the table."""
+    print(f"{what}: {own}, {rival}: {ratio}", flush=True)
+    return [what, own, rival, ratio, target, "met" if met else "MISSED"]
+
+
+def main() -> int:
+    """Measure everything."""
+    with tempfile.TemporaryDirectory() as runs:
+        os.environ["QUIZMATRIX_STATE_DIR"] = runs
+        return measure()
+
+
+def measure() -> int:
+    """All rows, and the table of them."""
+    subprocess.run([*QUIZMATRIX, "prepare", "quick", "--quiet"], check=True)
+    rows = [against_bare_qemu(cell) for cell in ("6.1-x86_64", "6.1-s390x")]
+    rows += [against_virtme(), makespan(), help_cpu()]
+    print()
+    print(tabulate(rows, headers=["what", "quizmatrix", "rival", "difference", "target", ""]))
+    return int(any(line[-1] == "MISSED" for line in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
