@@ -8,8 +8,7 @@ PY := $(VENV)/bin/python
 # Boots three kernels on two architectures and runs a command in each.
 demo: $(VENV)/.ready
 	$(VENV)/bin/quizmatrix run quick -- uname -srm
-	@echo
-	@echo "That was: $(VENV)/bin/quizmatrix run quick -- uname -srm"
+	$(VENV)/bin/quizmatrix runs logs
 
 # The gate: linters and all tests, the ones that boot VMs included.
 check: lint test

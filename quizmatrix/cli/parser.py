@@ -225,7 +225,7 @@ def _add_runs(commands: Commands[_Parser]) -> None:
             "run", nargs="?", default="latest", metavar="RUN", help="an id, its beginning, or `latest`"
         )
     show.add_argument("--json", action="store_true", help="as JSON")
-    logs.add_argument("cell", nargs="?", metavar="CELL", help="needed where the run has several")
+    logs.add_argument("cell", nargs="?", metavar="CELL", help="one cell (default: all)")
     stream = logs.add_mutually_exclusive_group()
     stream.add_argument("--stderr", dest="stream", action="store_const", const="stderr")
     stream.add_argument("--console", dest="stream", action="store_const", const="console.log")

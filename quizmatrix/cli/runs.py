@@ -64,23 +64,32 @@ def show(args: argparse.Namespace) -> int:
 
 
 def logs(args: argparse.Namespace) -> int:
-    """Print what a cell wrote, byte for byte."""
+    """Print what a cell wrote, byte for byte; or what each wrote, with headings as tail(1) has them."""
     folder = store.find_run(args.run)
     cells = {result.cell: result for result in store.load(folder).cells}
-    if args.cell is None and len(cells) == 1:
-        args.cell = next(iter(cells))
-    if args.cell not in cells:
+    if args.cell is not None and args.cell not in cells:
         raise UsageError(
-            f"the run has no cell {args.cell}" if args.cell else "which cell?",
-            next_step=f"quizmatrix runs logs {args.run} CELL, with one of: {', '.join(cells) or 'none'}",
+            f"the run has no cell {args.cell}", next_step=f"It has: {', '.join(cells) or 'none'}."
         )
-    path = folder / cells[args.cell].folder / args.stream
+    if args.cell is not None or len(cells) == 1:
+        result = cells[args.cell or next(iter(cells))]
+        if not _copy_out(folder / result.folder / args.stream):
+            raise UsageError(f"{result.cell} left no {args.stream}", cause=result.detail)
+        return EXIT_OK
+    for number, result in enumerate(cells.values()):
+        print(("\n" if number else "") + f"==> {result.cell} <==", flush=True)
+        if not _copy_out(folder / result.folder / args.stream):
+            print(f"({result.outcome}: {clean_line(result.detail)})", flush=True)
+    return EXIT_OK
+
+
+def _copy_out(path: Path) -> bool:
+    """Copy a file to stdout; False where there is none."""
     try:
         source = path.open("rb")
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"{args.cell} left no {args.stream}", cause="it did not get that far: " + cells[args.cell].detail
-        ) from error
+    except FileNotFoundError:
+        return False
     with source:
         shutil.copyfileobj(source, sys.stdout.buffer)
-    return EXIT_OK
+    sys.stdout.buffer.flush()
+    return True
