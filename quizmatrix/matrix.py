@@ -9,9 +9,13 @@ from typing import Any
 
 import msgspec
 
-from quizmatrix import paths, tomlfile
+from quizmatrix import paths, tomlfile, units
 from quizmatrix.errors import DataError, UsageError
 from quizmatrix.outcome import Outcome
+
+MAX_CPUS = 255
+# MiB; with less no distribution kernel comes up with its initramfs.
+MIN_MEMORY = 128
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -25,6 +29,28 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     boot_timeout: str | None = None
     memory: str | None = None
     cpus: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, "`KEY`: ...", where a limit is none."""
+        for key, text, read in (
+            ("timeout", self.timeout, units.parse_duration),
+            ("boot-timeout", self.boot_timeout, units.parse_duration),
+            ("memory", self.memory, _parse_memory),
+        ):
+            if text is not None:
+                try:
+                    read(text)
+                except ValueError as error:
+                    raise ValueError(f"`{key}`: {error}") from error
+        if self.cpus is not None and not 1 <= self.cpus <= MAX_CPUS:
+            raise ValueError(f"`cpus`: has to be 1 to {MAX_CPUS}, not {self.cpus}")
+
+
+def _parse_memory(text: str) -> int:
+    memory = units.parse_size(text)
+    if memory < MIN_MEMORY:
+        raise ValueError(f"a guest needs at least {MIN_MEMORY}M, not {text}")
+    return memory
 
 
 class Exclude(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

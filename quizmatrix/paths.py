@@ -54,15 +54,6 @@ def standing_layer() -> Path:
     return platformdirs.user_data_path("quizmatrix").absolute() / "layer"
 
 
-def make_dir(path: Path, action: str) -> Path:
-    """Make `path` and its parents; HostError "cannot ACTION" where that fails."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise host_error(action, error) from error
-    return path
-
-
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data` in one step: a reader sees the old file or the new one, whole."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -105,10 +96,14 @@ async def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Asyn
 
     `on_wait` is called once where another process holds it. The kernel frees the lock of a
     process that dies. flock offers nothing to await without blocking a thread that no
-    cancellation could end, hence the pause between tries.
+    cancellation could end, hence the pause between tries. HostError where the lock cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise host_error("write the cache", error) from error
+    with file:
         told = False
         while True:
             try:

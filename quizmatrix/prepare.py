@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar, cast
 
 import anyio
 import msgspec
@@ -12,7 +13,7 @@ from quizmatrix import accel, image, initramfs, process
 from quizmatrix.accel import Answer
 from quizmatrix.arch import Accelerator, Arch, load_arch
 from quizmatrix.cells import Cell
-from quizmatrix.errors import UnpreparedError
+from quizmatrix.errors import QuizmatrixError, UnpreparedError
 from quizmatrix.kernel import source
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.spec import CellSpec, Share
@@ -21,6 +22,7 @@ from quizmatrix.spec import CellSpec, Share
 _FETCHES = 2
 
 Tell = Callable[[str], None]
+T = TypeVar("T")
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,9 +51,7 @@ class Preparer:
         """Nothing is fetched before the first cell asks."""
         self._policy = policy
         self._locks: dict[str, anyio.Lock] = {}
-        self._kernels: dict[tuple[str, str], Kernel] = {}
-        self._images: dict[str, image.Image] = {}
-        self._answers: dict[str, Answer] = {}
+        self._made: dict[str, object] = {}
         self._fetches = anyio.CapacityLimiter(_FETCHES)
 
     async def prepare(self, cell: Cell, tell: Tell) -> Prepared:
@@ -75,34 +75,46 @@ class Preparer:
         """The accelerator for the cell `spec`: the one asked for, or what a trial boot shows."""
         if asked is not None:
             return Answer(accelerator=asked, why="asked for with --accel")
-        async with self._lock(f"accelerator {spec.arch.name}"):
-            if spec.arch.name not in self._answers:
-                answer = accel.without_trial(spec.arch) or await accel.try_kvm(spec)
-                self._answers[spec.arch.name] = answer
-        return self._answers[spec.arch.name]
+
+        async def find_out() -> Answer:
+            return accel.without_trial(spec.arch) or await accel.try_kvm(spec)
+
+        return await self._once(f"accelerator {spec.arch.name}", find_out)
 
     async def _image(self, arch: Arch, tell: Tell) -> image.Image:
-        async with self._lock(f"image {arch.name}"):
-            if arch.name not in self._images:
-                self._images[arch.name] = await image.obtain_small(
-                    arch, offline=self._policy.offline, refresh=self._policy.refresh, tell=tell
-                )
-        return self._images[arch.name]
+        return await self._once(
+            f"image {arch.name}",
+            lambda: image.obtain_small(
+                arch, offline=self._policy.offline, refresh=self._policy.refresh, tell=tell
+            ),
+        )
 
     async def _kernel(self, cell: Cell, arch: Arch, tell: Tell) -> Kernel:
-        wanted = (cell.kernel, cell.arch)
-        async with self._lock(f"kernel {wanted}"):
-            if wanted not in self._kernels:
-                async with self._fetches:
-                    self._kernels[wanted] = await source.obtain(
-                        cell.kernel,
-                        arch,
-                        offline=self._policy.offline,
-                        refresh=self._policy.refresh,
-                        thorough=self._policy.thorough,
-                        tell=tell,
-                    )
-        return self._kernels[wanted]
+        async def obtain() -> Kernel:
+            async with self._fetches:
+                return await source.obtain(
+                    cell.kernel,
+                    arch,
+                    offline=self._policy.offline,
+                    refresh=self._policy.refresh,
+                    thorough=self._policy.thorough,
+                    tell=tell,
+                )
+
+        return await self._once(f"kernel {cell.kernel} {cell.arch}", obtain)
+
+    async def _once(self, name: str, make: Callable[[], Awaitable[T]]) -> T:
+        """What `make` gives, or raises: tried once in a run, however many cells want it."""
+        async with self._lock(name):
+            if name not in self._made:
+                try:
+                    self._made[name] = await make()
+                except QuizmatrixError as error:
+                    self._made[name] = error
+        made = self._made[name]
+        if isinstance(made, QuizmatrixError):
+            raise made
+        return cast(T, made)
 
     def _lock(self, name: str) -> anyio.Lock:
         return self._locks.setdefault(name, anyio.Lock())

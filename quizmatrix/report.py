@@ -15,7 +15,7 @@ from quizmatrix.outcome import (
 )
 from quizmatrix.pattern import common_sentence
 from quizmatrix.spec import CellResult
-from quizmatrix.text import clean_line, clean_lines, paint, tail
+from quizmatrix.text import clean_detail, clean_lines, paint, tail
 from quizmatrix.units import format_seconds
 from quizmatrix.version import leading_version
 
@@ -112,7 +112,7 @@ def explanations(results: list[CellResult], run: Path, *, colour: bool = False) 
     paragraphs = []
     for (words, detail, evidence), group in alike.items():
         head = f"{', '.join(result.cell for result in group)}: "
-        head += paint(words, group[0].outcome, colour) + (f": {clean_line(detail)}" if detail else "")
+        head += paint(words, group[0].outcome, colour) + (f": {clean_detail(detail)}" if detail else "")
         lines = [head, *(f"    {line}" for line in evidence)]
         if group[0].release is not None:
             lines.append(f"  logs: {_places(group, run)}")

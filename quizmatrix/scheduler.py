@@ -13,7 +13,7 @@ import msgspec
 from quizmatrix import prepare, run
 from quizmatrix.arch import Accelerator
 from quizmatrix.cells import Cell
-from quizmatrix.errors import QuizmatrixError, UsageError
+from quizmatrix.errors import QuizmatrixError, UsageError, host_error
 from quizmatrix.events import CellConsole, CellFinished, CellNote, CellReached, Event
 from quizmatrix.outcome import Outcome
 from quizmatrix.prepare import Preparer
@@ -153,6 +153,8 @@ class Scheduler:
         except QuizmatrixError as error:
             # What is missing on the host or in the archive leaves the cell untested.
             result = _no_run(cell, Outcome.UNPREPARED, _in_full(error))
+        except OSError as error:
+            result = _no_run(cell, Outcome.LOST, _in_full(host_error(f"run {cell.id}", error)))
         except Exception as error:
             # A fault of ours in one cell must not take the others with it, nor be hidden.
             result = _no_run(cell, Outcome.LOST, f"internal error: {error!r}")

@@ -108,6 +108,8 @@ def create(output: Path | None, command: list[str]) -> RunStore:
         if output is None:
             _point_latest_to(folder)
     except OSError as error:
+        if output is None:
+            shutil.rmtree(folder, ignore_errors=True)
         raise host_error("make the run directory", error) from error
     return store
 

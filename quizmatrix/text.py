@@ -31,10 +31,15 @@ _COLOURS = {
 }
 
 
-def clean_line(text: str) -> str:
+def clean_line(text: str, longest: int = _LONGEST_LINE) -> str:
     """One line without escape sequences and control characters, cut where it is very long."""
     text = _CONTROLS.sub("", _ESCAPES.sub("", text)).expandtabs(4).rstrip()
-    return text if len(text) <= _LONGEST_LINE else text[:_LONGEST_LINE] + " ..."
+    return text if len(text) <= longest else text[:longest] + " ..."
+
+
+def clean_detail(text: str) -> str:
+    """The same for what is said of an outcome, which may hold an error in full."""
+    return clean_line(text, 1000)
 
 
 def tail(path: Path, lines: int) -> list[str]:

@@ -43,6 +43,11 @@ def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: s
     message, _, where = said.partition(" - at `")
     steps = re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", where)
     keys = [key for key, _ in steps if key]
+    # What a struct's own check says begins with the key, in backquotes.
+    named = re.match(r"`([\w-]+)`: (.*)", message)
+    if named:
+        keys.append(named.group(1))
+        message = named.group(2)
     unknown = re.search(r"unknown field `(.*)`", message)
     next_step = ""
     if unknown:

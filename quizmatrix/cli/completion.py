@@ -13,7 +13,7 @@ def completion(args: argparse.Namespace) -> int:
 
     from quizmatrix.cli.parser import build_parser
 
-    parser = build_parser()
+    parser, _ = build_parser()
     for action in _all_actions(parser):
         if action.dest in ("matrix", "json", "layer", "output"):
             action.complete = shtab.FILE  # type: ignore[attr-defined]

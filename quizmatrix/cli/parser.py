@@ -62,7 +62,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if "--" in argv:
         cut = argv.index("--")
         head, command = argv[:cut], argv[cut + 1 :]
-    parser = build_parser()
+    parser, commands = build_parser()
+    if head and not head[0].startswith("-") and head[0] not in commands:
+        near = difflib.get_close_matches(head[0], commands, 1, 0.5)
+        raise UsageError(
+            f"unknown command `{head[0]}`",
+            next_step=f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(commands)}.",
+        )
     args, unknown = parser.parse_known_args(head)
     if unknown:
         raise _explain_unknown(unknown[0], args)
@@ -87,8 +93,8 @@ def _explain_unknown(word: str, args: argparse.Namespace) -> UsageError:
     )
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
+    """The whole command line, and the names of its commands."""
     parser = _Parser(prog="quizmatrix", description=_DESCRIPTION, epilog=_EXAMPLES + "\n" + _EXIT_STATUSES)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -99,7 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_runs(commands)
     _add_clean(commands)
     _add_completion(commands)
-    return parser
+    return parser, list(commands.choices)
 
 
 Commands = argparse._SubParsersAction  # the class has no public name

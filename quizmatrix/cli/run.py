@@ -29,7 +29,7 @@ from quizmatrix.progress import Progress
 from quizmatrix.scheduler import Plan, Scheduler
 from quizmatrix.spec import CellResult, to_json
 from quizmatrix.store import RunStore
-from quizmatrix.text import clean_line, wants_colour
+from quizmatrix.text import clean_detail, wants_colour
 from quizmatrix.units import format_seconds
 
 # Signals that ask the run to end: a Ctrl-C, a service manager, a terminal that was closed.
@@ -38,13 +38,13 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def run(args: argparse.Namespace) -> int:
     """Run COMMAND over the selected cells; the exit status of the run."""
-    overrides = selection.limits_of(args)
-    cells = selection.selected_cells(args, overrides)
     if not args.command:
+        example = args.matrix if args.matrix and not args.matrix.endswith(".toml") else "uname -a"
         raise UsageError(
             "there is no command to run",
-            next_step="It comes after `--`: quizmatrix run --only 6.1-x86_64 -- uname -a",
+            next_step=f"It comes after `--`: quizmatrix run --only 6.1-x86_64 -- {example}",
         )
+    cells = selection.selected_cells(args, selection.limits_of(args))
     plan = _plan(args, cells)
     if args.dry_run:
         print_cells(cells, as_json=args.json == "-")
@@ -186,7 +186,7 @@ class _Runner:
         plain = result.outcome in (Outcome.PASSED, Outcome.FAILED) and not result.detail
         if not plain:
             words = report.verdict_words(result)
-            detail = f": {clean_line(result.detail)}" if result.detail else ""
+            detail = f": {clean_detail(result.detail)}" if result.detail else ""
             screen.print(f"quizmatrix: {result.cell}: {words}{detail}")
             if result.outcome in report.BY_CONSOLE:
                 for line in report.evidence_lines(result, self._store.folder):

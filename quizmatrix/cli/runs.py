@@ -13,7 +13,7 @@ from quizmatrix.errors import UsageError
 from quizmatrix.outcome import EXIT_OK
 from quizmatrix.process import printable
 from quizmatrix.spec import RunResults, to_json
-from quizmatrix.text import clean_line, wants_colour
+from quizmatrix.text import clean_detail, clean_line, wants_colour
 
 
 def list_runs(args: argparse.Namespace) -> int:
@@ -79,7 +79,7 @@ def logs(args: argparse.Namespace) -> int:
     for number, result in enumerate(cells.values()):
         print(("\n" if number else "") + f"==> {result.cell} <==", flush=True)
         if not _copy_out(folder / result.folder / args.stream):
-            print(f"({result.outcome}: {clean_line(result.detail)})", flush=True)
+            print(f"({result.outcome}: {clean_detail(result.detail)})", flush=True)
     return EXIT_OK
 
 

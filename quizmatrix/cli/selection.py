@@ -11,7 +11,6 @@ from typing import TypeVar
 import msgspec
 
 from quizmatrix import cells as cell_module
-from quizmatrix import units
 from quizmatrix.arch import load_arch
 from quizmatrix.cells import Cell
 from quizmatrix.errors import UsageError
@@ -49,17 +48,11 @@ def whole_number(least: int) -> Callable[[str], int]:
 
 def limits_of(args: argparse.Namespace) -> Limits:
     """The limits that the command line sets."""
-    for option, text in (("--timeout", args.timeout), ("--boot-timeout", args.boot_timeout)):
-        if text is not None:
-            checked(option, text, units.parse_duration)
-    if args.memory is not None:
-        checked("--memory", args.memory, units.parse_size)
-    return Limits(
-        timeout=args.timeout,
-        boot_timeout=args.boot_timeout,
-        memory=args.memory,
-        cpus=checked("--cpus", args.cpus, whole_number(1)) if args.cpus is not None else None,
-    )
+    cpus = checked("--cpus", args.cpus, whole_number(1)) if args.cpus is not None else None
+    try:
+        return Limits(timeout=args.timeout, boot_timeout=args.boot_timeout, memory=args.memory, cpus=cpus)
+    except ValueError as error:
+        raise UsageError("that limit cannot be set", cause=str(error)) from error
 
 
 def selected_cells(args: argparse.Namespace, overrides: Limits) -> list[Cell]:
@@ -76,6 +69,7 @@ def selected_cells(args: argparse.Namespace, overrides: Limits) -> list[Cell]:
     check_profiles(words(args.profiles), "--profiles")
     path = find_matrix(args.matrix or DEFAULT_MATRIX)
     matrix = load_matrix(path)
+    in_file = {*matrix.kernels, *(extra.kernel for extra in matrix.include)}
     if args.matrix is None and (kernels or arches):
         matrix = _named_on_the_spot(matrix, kernels, arches)
         kernels, arches = [], []
@@ -94,7 +88,11 @@ def selected_cells(args: argparse.Namespace, overrides: Limits) -> list[Cell]:
             next_step="Loosen --only, --skip, -k or -a.",
         )
     for cell in chosen:
-        source.parse_spec(cell.kernel)
+        try:
+            source.parse_spec(cell.kernel)
+        except UsageError as error:
+            place = str(path) if cell.kernel in in_file else "the command line"
+            raise UsageError(f"{place}: {error.fact}", next_step=error.next_step) from error
     return chosen
 
 

@@ -84,13 +84,14 @@ async def obtain(
                 return kernel
         except DamagedError as error:
             damage = error
-            tell(f"{error}; fetching it again")
     if offline:
-        raise damage or UnpreparedError(
-            f"the kernel {text} for {arch.name} is not in the cache",
+        raise UnpreparedError(
+            str(damage) if damage else f"the kernel {text} for {arch.name} is not in the cache",
             cause="--offline forbids fetching it",
             next_step=f"Once, with a network: quizmatrix prepare --only {text}-{arch.name}",
         )
+    if damage is not None:
+        tell(f"{damage}; fetching it again")
     key = await SOURCES[spec.source].fetch(spec.wanted, arch, tell)
     artifact.refer(spec.text, arch.name, key)
     kernel = artifact.load(key)
