@@ -153,12 +153,20 @@ class _Runner:
         async with anyio.create_task_group() as group:
             group.start_soon(self._watch_signals, conductor)
             group.start_soon(shown.keep)
-            if self._plan.work_tree is None and not self._args.no_work_tree:
-                text = f"the guest has its own {Path.cwd()}: the current folder is not shown to it"
-                shown.see(CellNote(cell="", text=text))
+            self._warn_of_what_the_guest_lacks(shown)
             results = await conductor.run()
             group.cancel_scope.cancel()
         return results
+
+    def _warn_of_what_the_guest_lacks(self, shown: Progress) -> None:
+        """Say it before a "not found" puzzles somebody: the command names a file that is not there."""
+        here = Path.cwd()
+        if self._plan.work_tree is None and any(
+            not word.startswith("/") and (here / word).exists() for word in self._plan.command if word
+        ):
+            reason = "as asked for" if self._args.no_work_tree else "the guest has its own"
+            text = f"the current folder {here} is not shown to the guest: {reason}"
+            shown.see(CellNote(cell=self._plan.cells[0].id, text=text))
 
     async def _watch_signals(self, conductor: Scheduler) -> None:
         """The first signal stops the VMs, the second leaves at once (they die with us)."""

@@ -144,3 +144,22 @@ def test_a_missing_qemu_costs_only_its_own_cells(environment: dict[str, str], tm
     assert cells["6.1-s390x"]["outcome"] == "unprepared"
     assert "apt-get install" in cells["6.1-s390x"]["detail"]
     assert done.returncode == 125
+
+
+def test_what_could_not_be_tested_is_tried_again(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    argv = ["run", "--only", "6.1-x86_64", "--offline", "--boot-timeout", "20ms", "--retries", "1"]
+    assert quizmatrix(*argv, "--output", "run", "--", "true").returncode == 125
+    (cell,) = results(tmp_path / "here")["cells"]
+    assert (cell["outcome"], cell["attempts"]) == ("boot-failed", 2)
+    assert (tmp_path / "here/run/6.1-x86_64.attempt-1/console.log").exists()
+    assert (tmp_path / "here/run/6.1-x86_64/console.log").exists()
+
+
+def test_two_runs_at_once_never_meet(
+    runner: subprocess.Popen[bytes], quizmatrix: Quizmatrix, tmp_path: Path
+) -> None:
+    (tmp_path / "here/mine").write_text("second\n")
+    done = quizmatrix("run", "--only", "6.1-x86_64", "--offline", "--", "cat mine; echo x >/shared/y")
+    assert done.stdout == b"second\n"
+    assert len(children(runner.pid)) == 2
+    assert not list((tmp_path / "run").glob("*/artifacts/*"))
