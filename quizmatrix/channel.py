@@ -8,7 +8,6 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import anyio
@@ -76,15 +75,8 @@ class Port:
         """Let QEMU have the only copy of its end, so that its death shows here."""
         self.guest.close()
 
-    def __enter__(self) -> Port:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close what is still open of both ends."""
         self.guest.close()
         self.host.close()
 
@@ -119,15 +111,8 @@ class ConsolePipe:
             self._guest_is_open = False
             os.close(self.guest)
 
-    def __enter__(self) -> ConsolePipe:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close what is still open of both ends."""
         self.close_guest()
         os.close(self._reader)
 

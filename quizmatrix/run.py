@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import anyio
@@ -59,8 +59,8 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
     except OSError as error:
         raise host_error(f"write to {spec.folder}", error) from error
     with ExitStack() as stack:
-        console = stack.enter_context(ConsolePipe())
-        ports = {name: stack.enter_context(Port()) for name in qemu.PORTS}
+        console = stack.enter_context(closing(ConsolePipe()))
+        ports = {name: stack.enter_context(closing(Port())) for name in qemu.PORTS}
         session = _Session(spec, console, ports, marker.encode(), observer)
         await session.conduct(shares)
     outcome, detail = judge(session.evidence, session.watch)

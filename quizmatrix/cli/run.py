@@ -175,6 +175,8 @@ class _Runner:
         with anyio.open_signal_receiver(*wanted) as signals:
             async for _ in signals:
                 if self._interrupted:
+                    if sys.stderr.isatty():
+                        os.write(sys.stderr.fileno(), b"\x1b[?25h")  # the live table hid the cursor
                     os._exit(EXIT_INTERRUPTED)
                 self._interrupted = True
                 conductor.stop()
