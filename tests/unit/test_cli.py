@@ -1,0 +1,112 @@
+"""The command line, as far as nothing boots."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quizmatrix.cli import run_command
+from quizmatrix.cli.parser import parse
+from quizmatrix.cli.selection import limits_of, selected_cells
+
+
+def chosen(*argv: str) -> list[str]:
+    args = parse(["run", *argv, "--", "true"])
+    return [cell.id for cell in selected_cells(args, limits_of(args))]
+
+
+def test_all_behind_the_first_dashes_is_the_command() -> None:
+    args = parse(["run", "quick", "-x", "--", "sh", "-c", "--", "--help"])
+    assert args.command == ["sh", "-c", "--", "--help"]
+    assert args.matrix == "quick"
+    assert args.fail_fast
+
+
+def test_one_cell_on_the_spot() -> None:
+    assert chosen("--only", "4.19-s390x") == ["4.19-s390x"]
+    assert chosen("--only", "6.1-x86_64,4.19-s390x") == ["6.1-x86_64", "4.19-s390x"]
+
+
+def test_kernels_and_arches_on_the_spot() -> None:
+    assert chosen("-k", "6.1,4.19", "-a", "s390x") == ["6.1-s390x", "4.19-s390x"]
+    assert chosen("-k", "5.10") == ["5.10-x86_64"]
+    assert set(chosen("-a", "s390x")) == {"6.1-s390x", "6.12-s390x", "newest-s390x"}
+
+
+def test_they_choose_from_a_matrix_that_is_named() -> None:
+    assert chosen("quick", "-k", "6.1") == ["6.1-x86_64", "6.1-s390x"]
+    assert chosen("quick", "--only", "*-s390x", "--skip", "newest-*") == ["6.1-s390x", "6.12-s390x"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["rnu"], ["unknown command `rnu`", "`run`"]),
+        (["run", "--tmeout", "3", "--", "true"], ["unknown option --tmeout", "`--timeout`"]),
+        (["run", "quick", "true"], ["unexpected argument `true`", "after `--`"]),
+        (["run"], ["no command to run", "after `--`"]),
+        (["run", "./repro.sh"], ["no command to run", "-- ./repro.sh"]),
+        (["cells", "--", "x"], ["only `quizmatrix run`"]),
+        (["run", "endain", "--", "true"], ["no matrix named `endain`", "`endian`"]),
+        (["run", "quick", "--only", "6.1-s390", "--", "true"], ["fits no cell", "`6.1-s390x`"]),
+        (["run", "--skip", "*", "--", "true"], ["no cell is left"]),
+        (["run", "--only", "foo-s390x", "--", "true"], ["unknown kernel `foo`", "newest"]),
+        (["run", "--only", "debain:6.1-s390x", "--", "true"], ["unknown kernel source `debain`", "`debian`"]),
+        (["run", "-a", "vax", "--", "true"], ["unknown architecture `vax`", "s390x"]),
+        (["run", "-p", "zfs", "--", "true"], ["unknown profile `zfs`"]),
+        (["run", "-j", "0", "--", "true"], ["-j 0", "1 or more"]),
+        (["run", "--retries", "-1", "--", "true"], ["--retries"]),
+        (["run", "--cpus", "x", "--", "true"], ["--cpus x"]),
+        (["run", "--memory", "1", "--", "true"], ["`memory`", "512M"]),
+        (["run", "--timeout", "soon", "--", "true"], ["`timeout`", "not a duration"]),
+        (["run", "--layer", "/no/such", "--", "true"], ["the layer /no/such is not a folder"]),
+        (["run", "--output", "/etc", "--", "true"], ["/etc exists and is not empty"]),
+        (["runs", "show", "nope"], ["no run `nope`", "runs list"]),
+    ],
+)
+def test_a_mistake_is_explained(
+    argv: list[str],
+    words: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("QUIZMATRIX_STATE_DIR", str(tmp_path))
+    assert run_command(argv) == 125
+    said = capsys.readouterr().err
+    assert said.startswith("quizmatrix: ")
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said
+
+
+def test_dry_run_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["run", "endian", "--dry-run", "--", "echo", "a b"]) == 0
+    said = capsys.readouterr().out
+    assert "6.1-s390x" in said
+    assert "in each: echo 'a b'" in said
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["completion", shell]) == 0
+    assert "boot-timeout" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_slow() -> None:
+    script = (
+        "import sys; from quizmatrix.cli import run_command; run_command(['run', '--help']);"
+        "print(sorted({'rich', 'asyncssh', 'tabulate', 'anyio', 'msgspec', 'asyncio'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_one_cell_imports_neither_rich_nor_asyncssh() -> None:
+    script = (
+        "import sys, quizmatrix.cli.run;"
+        "print(sorted({'rich', 'asyncssh', 'tabulate', 'shtab'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,142 @@
+"""Matrix files: what they say, and what is said of those that are wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from quizmatrix import cells, tomlfile
+from quizmatrix.arch import arch_names, load_arch
+from quizmatrix.cells import Cell, expand, select
+from quizmatrix.errors import DataError, QuizmatrixError, UsageError
+from quizmatrix.matrix import Limits, Matrix, find_matrix, load_matrix, shipped_matrices
+from quizmatrix.outcome import Outcome
+
+
+def read(text: str, folder: Path) -> list[Cell]:
+    path = folder / "m.toml"
+    path.write_text(text)
+    return expand(load_matrix(path), str(path))
+
+
+BASE = 'kernels = ["5.10", "6.1"]\narches = ["x86_64", "s390x"]\n'
+
+
+def test_kernels_times_arches(tmp_path: Path) -> None:
+    found = [cell.id for cell in read(BASE, tmp_path)]
+    assert found == ["5.10-x86_64", "5.10-s390x", "6.1-x86_64", "6.1-s390x"]
+
+
+def test_includes_come_after_excludes(tmp_path: Path) -> None:
+    more = 'exclude = [{ kernel = "5.*" }]\ninclude = [{ kernel = "5.10", arch = "s390x", memory = "4G" }]\n'
+    found = read(BASE + more, tmp_path)
+    assert [cell.id for cell in found] == ["6.1-x86_64", "6.1-s390x", "5.10-s390x"]
+    assert [cell.memory for cell in found] == [1024, 1024, 4096]
+
+
+def test_the_most_specific_limit_counts(tmp_path: Path) -> None:
+    text = BASE + 'timeout = "5m"\ncpus = 2\ninclude = [{ kernel = "6.12", arch = "s390x", cpus = 4 }]\n'
+    text += '[arch.s390x]\ntimeout = "1h"\n'
+    found = {cell.id: cell for cell in read(text, tmp_path)}
+    assert found["6.1-x86_64"].timeout == 300
+    assert found["6.1-s390x"].timeout == 3600
+    assert (found["6.12-s390x"].cpus, found["6.1-s390x"].cpus) == (4, 2)
+    assert found["6.1-x86_64"].boot_timeout == 30
+    overridden = expand(load_matrix(tmp_path / "m.toml"), "m", Limits(timeout="7s"))
+    assert {cell.timeout for cell in overridden} == {7}
+
+
+def test_expectations(tmp_path: Path) -> None:
+    found = read(BASE + 'expect = [{ arch = "s390x", outcome = "failed", why = "#1" }]\n', tmp_path)
+    assert {cell.id: cell.expected for cell in found}["6.1-s390x"] is Outcome.FAILED
+    assert {cell.id: cell.expected for cell in found}["6.1-x86_64"] is Outcome.PASSED
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "cause", "next_step"),
+    [
+        (BASE + 'timout = "5m"\n', "line 3", "unknown key `timout`", "Did you mean `timeout`?"),
+        (BASE + "[arch.s390x]\nmemroy = '1G'\n", "line 4", "unknown key `memroy`", "`memory`"),
+        ('kernels = "6.1"\narches = []\n', "line 1", "`kernels`: expected `array`, got `str`", ""),
+        (BASE + 'cpus = "two"\n', "line 3", "`cpus`: expected `int", ""),
+        (BASE + "cpus = 0\n", "line 3", "`cpus`: has to be 1 to 255", ""),
+        (BASE + 'memory = "16M"\n', "line 3", "`memory`: a guest needs at least", ""),
+        (BASE + '[arch.s390x]\ntimeout = "soon"\n', "line 4", "not a duration", ""),
+        (BASE + 'profiles = ["zsf"]\n', "m.toml", "unknown profile `zsf`", ""),
+        ('kernels = ["6.1"]\narches = ["vax"]\n', "m.toml", "unknown architecture `vax`", "Known: "),
+        ('kernels = ["6.1", "6.1"]\narches = ["s390x"]\n', "m.toml", "6.1-s390x is there twice", "Remove"),
+        ('kernels = ["6.1"\n', "is not TOML", "", ""),
+        (BASE + "[arch.vax]\ncpus = 1\n", "m.toml", "[arch.vax] sets limits", "It has: x86_64, s390x."),
+        (BASE + 'expect = [{ arch = "s390x", outcome = "sad", why = "" }]\n', "line 3", "outcome", ""),
+        (
+            BASE + 'include = [{ kernel = "6.1", arch = "s390x", variant = "v" }]\n',
+            "m.toml",
+            "not defined",
+            "v",
+        ),
+        ('kernels = ["6 1"]\narches = ["s390x"]\n', "m.toml", "'6 1' is no kernel", "6.1"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, place: str, cause: str, next_step: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read(text, tmp_path)
+    assert str(tmp_path / "m.toml") in caught.value.fact
+    assert place in caught.value.fact
+    assert cause in caught.value.cause
+    assert next_step in caught.value.next_step
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_bytes(b'kernels = ["\xff"]')
+    with pytest.raises(DataError, match="not UTF-8"):
+        load_matrix(tmp_path / "m.toml")
+
+
+def test_selection_by_globs() -> None:
+    found = expand(Matrix(kernels=["5.10", "6.1"], arches=["x86_64", "s390x"]), "m")
+
+    def chosen(**options: list[str]) -> list[str]:
+        given: dict[str, list[str]] = {"only": [], "skip": [], "kernels": [], "arches": []} | options
+        return [cell.id for cell in select(found, **given)]
+
+    assert chosen(only=["*-s390x"]) == ["5.10-s390x", "6.1-s390x"]
+    assert chosen(only=["5.*"], skip=["*-s390x"]) == ["5.10-x86_64"]
+    assert chosen(kernels=["6.1"], arches=["s390x"]) == ["6.1-s390x"]
+    assert chosen(only=["6.1-s390x", "5.10-x86_64"]) == ["5.10-x86_64", "6.1-s390x"]
+
+
+def test_ids_name_folders() -> None:
+    assert cells.parse_cell_id("6.12-s390x+kasan") == ("6.12", "s390x", "kasan")
+    assert cells.parse_cell_id("path:../linux-x86_64") == ("path:../linux", "x86_64", None)
+    assert cells.parse_cell_id("6.1-*") is None
+    assert cells.parse_cell_id("6.1") is None
+    assert cells.folder_name("path:../linux-x86_64") == "path_.._linux-x86_64"
+
+
+@pytest.mark.parametrize("name", shipped_matrices())
+def test_matrices_that_ship(name: str) -> None:
+    path = find_matrix(name)
+    assert expand(load_matrix(path), str(path))
+
+
+@pytest.mark.parametrize("name", ["endain", "no/such.toml", "x.toml", "/"])
+def test_no_such_matrix(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        find_matrix(name)
+    assert "endian" in caught.value.next_step
+
+
+@pytest.mark.parametrize("name", arch_names())
+def test_architectures_that_ship(name: str) -> None:
+    facts = load_arch(name).facts
+    assert facts.byte_order in ("little", "big")
+    assert facts.timeout_factor.tcg > facts.timeout_factor.kvm
+    assert facts.kernel.modules
+
+
+def test_an_architecture_with_an_unknown_key(tmp_path: Path) -> None:
+    from quizmatrix.arch import ArchFile, arch_names
+    from quizmatrix.paths import data_dir
+
+    text = (data_dir("arch") / f"{arch_names()[0]}.toml").read_text()
+    with pytest.raises(QuizmatrixError, match="unknown key `flavor`"):
+        tomlfile.parse(text.replace("flavour", "flavor"), ArchFile, "x.toml")
