@@ -14,7 +14,7 @@ _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_].*?(?:\x1b\\|\x07|$)|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]"
 )
 # Control characters, and those that turn the direction of writing.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 _LONGEST_LINE = 200
 _TAIL_BYTES = 1 << 16
@@ -33,7 +33,7 @@ _COLOURS = {
 
 def clean_line(text: str, longest: int = _LONGEST_LINE) -> str:
     """One line without escape sequences and control characters, cut where it is very long."""
-    text = _CONTROLS.sub("", _ESCAPES.sub("", text)).expandtabs(4).rstrip()
+    text = _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\n", " "))).expandtabs(4).rstrip()
     return text if len(text) <= longest else text[:longest] + " ..."
 
 

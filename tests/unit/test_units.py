@@ -57,7 +57,8 @@ def test_versions_are_ordered_as_kernels_are() -> None:
         "6.12.1",
     ]
     versions = [KernelVersion(text) for text in texts]
-    assert sorted(versions[::-1]) == versions
+    versions.reverse()
+    assert [version.text for version in sorted(versions)] == texts
 
 
 @given(*[st.tuples(st.integers(0, 20), st.integers(0, 30), st.integers(0, 300))] * 2)
