@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix import paths
-from quizmatrix.errors import HostError, UsageError, host_error
+from quizmatrix.errors import HostError, QuizmatrixError, UsageError, host_error
 from quizmatrix.events import CellConsole, Event
 from quizmatrix.spec import CellResult, RunResults, decode_results, to_json
 
@@ -129,7 +129,7 @@ def list_runs() -> list[tuple[Path, RunResults | None]]:
                 continue
             try:
                 found.append((folder, load(folder)))
-            except (OSError, UsageError, HostError, msgspec.MsgspecError):
+            except QuizmatrixError:
                 found.append((folder, None))
     return found
 

@@ -7,25 +7,47 @@ import lzma
 import struct
 import zlib
 from collections.abc import Callable
+from typing import Protocol
 
 from quizmatrix.errors import DamagedError
 
 
-def _zstd(payload: bytes) -> bytes:
+class _Decompressor(Protocol):
+    """What the decompressor objects of all formats have in common."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the end of the stream was reached."""
+
+    def decompress(self, data: bytes, /) -> bytes:
+        """Unpack; what lies behind the stream's end is left alone."""
+
+
+class _AsItIs:
+    """A payload that is not packed."""
+
+    eof = True
+
+    def decompress(self, data: bytes, /) -> bytes:
+        """The data."""
+        return data
+
+
+def _zstd() -> _Decompressor:
     import zstandard
 
-    return zstandard.ZstdDecompressor().decompressobj().decompress(payload)
+    return zstandard.ZstdDecompressor().decompressobj()
 
 
-# What the payload begins with. The decompressor objects stop at the end of the stream: the build
-# appends the uncompressed length to some formats.
-_FORMATS: dict[bytes, Callable[[bytes], bytes]] = {
-    b"\x1f\x8b": lambda data: zlib.decompressobj(wbits=31).decompress(data),
-    b"\xfd7zXZ\0": lambda data: lzma.LZMADecompressor().decompress(data),
-    b"\x5d\0\0": lambda data: lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(data),
-    b"BZh": lambda data: bz2.BZ2Decompressor().decompress(data),
+# What the payload begins with. Decompressor objects, since they stop at the end of the stream: the
+# build appends the uncompressed length to some formats.
+_FORMATS: dict[bytes, Callable[[], _Decompressor]] = {
+    b"\x1f\x8b": lambda: zlib.decompressobj(wbits=31),
+    b"\xfd7zXZ\0": lzma.LZMADecompressor,
+    b"\x5d\0\0": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE),
+    b"BZh": bz2.BZ2Decompressor,
     b"\x28\xb5\x2f\xfd": _zstd,
-    b"\x7fELF": lambda data: data,
+    b"\x7fELF": _AsItIs,
 }
 
 
@@ -42,12 +64,15 @@ def vmlinux(image: bytes) -> bytes:
     offset, length = struct.unpack_from("<II", image, 0x248)
     start = (setup_sectors + 1) * 512 + offset
     payload = image[start : start + length]
-    for magic, unpack in _FORMATS.items():
+    for magic, make in _FORMATS.items():
         if payload.startswith(magic):
+            decompressor = make()
             try:
-                elf = unpack(payload)
-            except Exception as error:
+                elf = decompressor.decompress(payload)
+            except Exception as error:  # each format has its own
                 raise DamagedError("the kernel image is damaged", cause=str(error)) from error
+            if not decompressor.eof:
+                raise DamagedError("the kernel image is damaged", cause="it is cut short")
             if elf.startswith(b"\x7fELF"):
                 return elf
     raise DamagedError("the kernel image could not be unpacked", cause=f"its payload begins {payload[:6]!r}")

@@ -60,6 +60,15 @@ def loading_order(modules_dep: str, wanted: list[str]) -> list[str]:
     return list(order)
 
 
+def _unpack_zstd(data: bytes) -> bytes:
+    import zstandard
+
+    try:
+        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from error
+
+
 def decompress(name: str, data: bytes) -> bytes:
     """The bytes of a module file, whatever it is compressed with (busybox's insmod knows none)."""
     try:
@@ -68,10 +77,8 @@ def decompress(name: str, data: bytes) -> bytes:
         if name.endswith(".gz"):
             return zlib.decompress(data, wbits=31)
         if name.endswith(".zst"):
-            import zstandard
-
-            return zstandard.ZstdDecompressor().decompressobj().decompress(data)
-    except (lzma.LZMAError, zlib.error) as error:
+            return _unpack_zstd(data)
+    except (lzma.LZMAError, zlib.error, ValueError) as error:
         raise DamagedError(f"the module {name} is damaged", cause=str(error)) from error
     return data
 

@@ -1,0 +1,354 @@
+"""The host's half of the guest: command line, console, channel, verdict."""
+
+import os
+import shlex
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quizmatrix import guest, qemu
+from quizmatrix.arch import Accelerator, arch_names, load_arch
+from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
+from quizmatrix.console import ConsoleWatch, first_trouble
+from quizmatrix.outcome import Outcome
+from quizmatrix.reproduce import write_script
+from quizmatrix.spec import CellSpec, Share
+from quizmatrix.verdict import Evidence, Stage, judge
+
+
+def spec(folder: Path = Path("/f"), arch: str = "s390x", **more: Any) -> CellSpec:
+    fields: dict[str, Any] = {
+        "cell": f"6.1-{arch}",
+        "kernel": "6.1",
+        "kernel_key": "key",
+        "release": "6.1.9",
+        "arch": load_arch(arch),
+        "variant": None,
+        "accelerator": Accelerator.TCG,
+        "image": "/cache/image",
+        "initramfs": "/cache/i.cpio",
+        "layers": [Share(tag="kernel", path="/cache/layer")],
+        "work_tree": "/home/me/a, b",
+        "command": ["true"],
+        "timeout": 60.0,
+        "boot_timeout": 30.0,
+        "memory": 512,
+        "cpus": 2,
+        "folder": str(folder),
+    }
+    return CellSpec(**(fields | more))
+
+
+CHARDEVS = {name: f"socket,fd={number}" for number, name in enumerate(qemu.CHARDEVS, 7)}
+
+
+@pytest.mark.parametrize("arch", arch_names())
+def test_the_command_line(arch: str, tmp_path: Path) -> None:
+    one = spec(tmp_path, arch)
+    shares = guest.write_run_layer(one, "marker")
+    argv = qemu.command_line(one, shares, CHARDEVS, passed_fd=7)
+    assert argv == qemu.command_line(one, shares, CHARDEVS, passed_fd=7)
+    text = " ".join(argv)
+    assert argv[0] == f"qemu-system-{arch}"
+    assert "-no-reboot" in argv
+    assert "spawn=deny" in argv[argv.index("-sandbox") + 1]
+    assert argv[argv.index("-m") + 1] == "512M"
+    assert "-netdev" not in argv
+    assert "-nic" not in argv
+    assert "fd=7,set=1" in argv
+    assert "path=/home/me/a,, b," in text
+    writable = [word for word in argv if word.startswith("local,") and not word.endswith("readonly=on")]
+    assert [word.split(",")[1] for word in writable] == ["id=shared"]
+
+
+def test_the_specification_is_json() -> None:
+    one = spec()
+    assert msgspec.json.decode(msgspec.json.encode(one), type=CellSpec) == one
+
+
+@pytest.mark.parametrize(
+    ("folder", "shown"),
+    [
+        ("/home/me/x", True),
+        ("/root/x", True),
+        ("/root", False),
+        ("/var/lib/x", True),
+        ("/", False),
+        ("/usr/src/linux", False),
+        ("/etc", False),
+        ("/work", True),
+        ("/tmp/x", True),
+        ("/shared/x", False),
+    ],
+)
+def test_the_work_tree_hides_nothing_of_the_guest(folder: str, shown: bool) -> None:
+    assert guest.work_tree_of(Path(folder)) == (folder if shown else None)
+
+
+def test_what_is_in_shared_is_made_safe(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "out").symlink_to("/etc/passwd")
+    (tmp_path / "sub/up").symlink_to("../../x")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "inside").symlink_to("sub")
+    (tmp_path / "setuid").touch()
+    (tmp_path / "setuid").chmod(0o4755)
+    os.mkfifo(tmp_path / "fifo")
+    changed = guest.make_artifacts_safe(tmp_path)
+    assert len(changed) == 5
+    assert not (tmp_path / "fifo").exists()
+    assert (tmp_path / "out.symlink").read_text() == "/etc/passwd\n"
+    assert (tmp_path / "inside").is_symlink()
+    assert (tmp_path / "setuid").stat().st_mode & 0o7777 == 0o755
+    assert guest.make_artifacts_safe(tmp_path) == []
+
+
+def test_reproduce_can_be_pasted(tmp_path: Path) -> None:
+    nasty = spec(tmp_path, command=["sh", "-c", "echo 'a b' $HOME -x\nexit 3"], work_tree=None)
+    shares = [Share(tag="kernel", path="/a -b/it's")]
+    write_script(nasty, shares)
+    text = (tmp_path / "reproduce.sh").read_text()
+    words = shlex.split(text[text.index("qemu-system-s390x") : text.index("2>&1 >&3")], comments=True)
+    assert "local,id=kernel,path=/a -b/it's,security_model=none,multidevs=remap,readonly=on" in words
+    again = text[text.index("quizmatrix run") : text.index("#\n# Below")].replace("\n#   ", "\n")
+    assert shlex.split(again)[-4:] == ["--", *nasty.command]
+    assert "--timeout 7.5s" in again
+
+
+PANICS = {
+    "[    2.1] Kernel panic - not syncing: sysrq triggered crash": "sysrq triggered crash",
+    "[    2.1][   T1] Kernel panic - not syncing: Attempted to kill init! exitcode=0x0f": "Attempted to",
+    "[    2.1] BUG: unable to handle page fault for address: ffff": "BUG: unable",
+    "[    2.1] BUG: kernel NULL pointer dereference, address: 0": "BUG: kernel NULL",
+    "[    2.1] Oops: 0002 [#1] PREEMPT SMP": "Oops: 0002",
+    "Unable to handle kernel pointer dereference in virtual kernel address space": "Unable to handle",
+    "[    2.1] kernel BUG at fs/inode.c:10!": "kernel BUG at fs/inode.c:10!",
+    "[    9.1] VERIFY3(0 == err) failed (0 == 5)": "VERIFY3(0 == err) failed",
+    "[    9.1] PANIC at spa.c:123:spa_sync()": "PANIC at spa.c",
+}
+SPLATS = [
+    "WARNING: CPU: 0 PID: 1 at kernel/x.c:1 f+0x1/0x2",
+    "WARNING: possible circular locking dependency detected",
+    "WARNING: suspicious RCU usage",
+    "BUG: sleeping function called from invalid context at mm/x.c:1",
+    "BUG: KASAN: use-after-free in f+0x1/0x2",
+    "UBSAN: array-index-out-of-bounds in x.c:1:2",
+    "INFO: task sh:1 blocked for more than 120 seconds.",
+    "rcu: INFO: rcu_preempt self-detected stall on CPU",
+    "rcu: INFO: rcu_sched detected stalls on CPUs/tasks:",
+    "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [sh:1]",
+    "INFO: lockdep is turned off.",
+]
+ORDINARY = [
+    "evm: security.SMACK64 (disabled)",
+    "x86/mm: Checked W+X mappings: passed, no W+X pages found.",
+    "this is no WARNING: at all",
+    "systemd: no BUG: here",
+    "INFO: everything is fine",
+    "printk: Oopsla conference",
+    "rcu: Hierarchical RCU implementation.",
+]
+
+
+def watch(*chunks: bytes) -> ConsoleWatch:
+    console = ConsoleWatch()
+    for chunk in chunks:
+        console.feed(chunk)
+    console.finish()
+    return console
+
+
+@pytest.mark.parametrize("line", PANICS)
+def test_panics(line: str) -> None:
+    console = watch(b"[    1.0] before\r\n", line.encode() + b"\r\n", b"[    3.0] behind\r\n")
+    assert console.panic is not None
+    assert console.panic.startswith(PANICS[line])
+    assert (console.panic_line, console.last_line) == (1, "[    3.0] behind")
+
+
+@pytest.mark.parametrize("prefix", ["", "[    2.123456] ", "[    2.123456][  T123] "])
+@pytest.mark.parametrize("line", SPLATS)
+def test_splats(line: str, prefix: str) -> None:
+    console = watch(f"{prefix}{line}\r\n".encode())
+    assert console.splats == [line]
+    assert console.panic is None
+
+
+@pytest.mark.parametrize("line", ORDINARY)
+def test_ordinary_lines(line: str) -> None:
+    console = watch(f"[    2.123456] {line}\n".encode())
+    assert (console.splats, console.panic) == ([], None)
+
+
+def test_an_oops_is_the_reason_not_the_panic_behind_it() -> None:
+    lines = b"BUG: kernel NULL pointer dereference\nOops: 0002\nKernel panic - not syncing: Fatal exception\n"
+    assert watch(lines).panic == "BUG: kernel NULL pointer dereference"
+    assert first_trouble(b"fine\n\n" + lines) == 2
+    assert first_trouble(b"fine\n") is None
+
+
+def test_the_rest_that_a_console_tells() -> None:
+    assert watch(b"[  1.0] reboot: Restarting system\r\n").restarted
+    assert watch(b"[  1.0] reboot: Power down\r\n").restarted
+    assert watch(b"[  1.0] quizmatrix: the command has ended\r\n").ended
+    killed = watch(b"[  1.0] Out of memory: Killed process 99 (tail) total-vm:1kB\r\n")
+    assert killed.out_of_memory == "(tail)"
+
+
+@given(st.data())
+def test_lines_may_come_in_pieces(data: st.DataObject) -> None:
+    text = "\r\n".join([*PANICS, *SPLATS, *ORDINARY]).encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=20)))
+    pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    whole, parts = watch(text), watch(*pieces)
+    assert (parts.panic, parts.splats, parts.panic_line) == (whole.panic, whole.splats, whole.panic_line)
+
+
+def test_a_line_without_end_takes_no_memory() -> None:
+    console = ConsoleWatch()
+    for _ in range(1000):
+        console.feed(b"x" * 4096)
+    assert len(console.last_line) <= 4096
+
+
+MARKER = b"0123456789abcdef"
+
+
+def through_output(pieces: list[bytes], path: Path) -> tuple[bytes, bytes, bool]:
+    """What is kept, what is passed on, and whether the end came."""
+    passed = bytearray()
+
+    async def pass_on(data: bytes) -> None:
+        passed.extend(data)
+
+    async def play() -> bool:
+        port = Port()
+        output = Output(port, path, MARKER, pass_on)
+        async with anyio.create_task_group() as group:
+            group.start_soon(output.pump)
+            for piece in pieces:
+                port.guest.sendall(piece)
+                await anyio.lowlevel.checkpoint()
+            port.close_guest()
+        port.close()
+        return output.ended.is_set()
+
+    ended = anyio.run(play)
+    return path.read_bytes(), bytes(passed), ended
+
+
+@given(
+    st.lists(st.binary(max_size=8) | st.sampled_from([MARKER[:5], MARKER[:-1]]), max_size=6),
+    st.integers(0, 16),
+)
+def test_output_is_exact_however_it_comes(pieces: list[bytes], cut: int) -> None:
+    import tempfile
+
+    data = b"".join(pieces)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "out"
+        assert through_output([*pieces, MARKER[:cut], MARKER[cut:]], path) == (data, data, True)
+        assert through_output(pieces, path) == (data, data, data.endswith(MARKER))
+
+
+def converse(said: list[bytes], talk: Callable[[Control], Awaitable[Any]]) -> Any:
+    async def play() -> Any:
+        port = Port()
+        for piece in said:
+            port.guest.sendall(piece)
+        port.close_guest()
+        try:
+            return await talk(Control(port))
+        finally:
+            port.close()
+
+    return anyio.run(play)
+
+
+def test_messages_in_pieces() -> None:
+    async def two(control: Control) -> list[Message | None]:
+        return [await control.receive() for _ in range(3)]
+
+    said = [b'{"event":"boo', b'ted"}\n{"event":"exited","exit_', b'code":3,"signal":null,"extra":1}\n']
+    booted, exited, nothing = converse(said, two)
+    assert (booted.event, exited.exit_code, nothing) == ("booted", 3, None)
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"rubbish\n",
+        b"\0\xff\n",
+        b"[]\n",
+        b'{"event":1}\n',
+        b"{}\n",
+        b"x" * 100_000,
+        b'{"event":"a","exit_code":"b"}\n',
+    ],
+)
+def test_rubbish_is_recognized(rubbish: bytes) -> None:
+    with pytest.raises(RubbishError):
+        converse([rubbish], lambda control: control.receive())
+
+
+def test_a_console_holds_much_that_nobody_has_read() -> None:
+    async def play() -> int:
+        console = ConsolePipe()
+        for _ in range(30_000):
+            os.write(console.guest, b"x")
+        console.close_guest()
+        received = 0
+        while data := await console.receive():
+            received += len(data)
+        console.close()
+        return received
+
+    assert anyio.run(play) == 30_000
+
+
+END = Message(event="exited", exit_code=0)
+FAILED = Message(event="exited", exit_code=137, signal=9)
+
+
+@pytest.mark.parametrize(
+    ("seen", "console", "outcome", "detail"),
+    [
+        (Evidence(ended=END), b"", "passed", ""),
+        (Evidence(ended=FAILED), b"", "failed", "killed by SIGKILL"),
+        (Evidence(ended=FAILED), b"Out of memory: Killed process 1 (x)\n", "failed", "killed (x)"),
+        (Evidence(ended=END), b"WARNING: at x\n", "splat", "WARNING: at x"),
+        (Evidence(ended=FAILED), b"WARNING: at x\n", "failed", "SIGKILL"),
+        (Evidence(ended=END), b"Kernel panic - not syncing: y\n", "panicked", "y"),
+        (Evidence(ended=END, notes=["cut"]), b"", "passed", "cut"),
+        (Evidence(ended=END, host_trouble="disk full"), b"", "lost", "disk full"),
+        (Evidence(stage=Stage.RUNNING, expired=3.0), b"", "timed-out", "still running after 3.00s"),
+        (Evidence(stage=Stage.BOOTING, expired=3.0), b"", "boot-failed", "no sign of life"),
+        (Evidence(stage=Stage.JOINING, expired=3.0), b"", "boot-failed", "layers"),
+        (Evidence(stage=Stage.RUNNING, expired=3.0), b"Kernel panic - not syncing: y\n", "panicked", "y"),
+        (Evidence(init_failed="init1: no"), b"", "boot-failed", "init1: no"),
+        (Evidence(rubbish="'x'", stage=Stage.RUNNING), b"", "lost", "rubbish"),
+        (Evidence(stage=Stage.RUNNING, qemu_status=-9), b"", "lost", "killed by SIGKILL"),
+        (Evidence(qemu_status=1, qemu_words="a\nno such file"), b"", "lost", "status 1: no such file"),
+        (Evidence(stage=Stage.BOOTING, qemu_status=0), b"", "boot-failed", "restarted before"),
+        (Evidence(stage=Stage.RUNNING, qemu_status=0), b"reboot: Restarting system\n", "failed", "restarted"),
+        (Evidence(stage=Stage.RUNNING, qemu_status=0), b"", "panicked", "triple fault"),
+        (
+            Evidence(stage=Stage.RUNNING, qemu_status=0, silent_reset_is_fault=False),
+            b"",
+            "failed",
+            "restarted",
+        ),
+        (Evidence(stage=Stage.RUNNING), b"", "lost", "closed its control port"),
+    ],
+)
+def test_verdicts(seen: Evidence, console: bytes, outcome: str, detail: str) -> None:
+    judged, words = judge(seen, watch(console))
+    assert judged is Outcome(outcome)
+    assert detail in words

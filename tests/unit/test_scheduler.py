@@ -1,0 +1,210 @@
+"""Scheduling and the record of a run, without a VM."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quizmatrix import store
+from quizmatrix.cells import Cell, expand
+from quizmatrix.errors import DamagedError, HostError, NotFetchedError, UsageError
+from quizmatrix.events import CellFinished, CellNote, Event
+from quizmatrix.matrix import Limits, Matrix
+from quizmatrix.outcome import Outcome
+from quizmatrix.prepare import Policy, Prepared, Preparer
+from quizmatrix.scheduler import Admission, Plan, Scheduler, check_layers
+from quizmatrix.spec import CellResult
+
+
+def cell(number: int, cpus: int = 1, memory: str = "1G") -> Cell:
+    limits = Limits(cpus=cpus, memory=memory)
+    return expand(Matrix(kernels=[f"6.{number}"], arches=["s390x"]), "test", limits)[0]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.integers(128, 4000)), min_size=1, max_size=8),
+    st.integers(1, 4),
+)
+def test_admission_never_gives_more_than_there_is(wants: list[tuple[int, int]], places: int) -> None:
+    cells = [cell(number, cpus, f"{memory}M") for number, (cpus, memory) in enumerate(wants)]
+    running: list[Cell] = []
+    order: list[str] = []
+    trouble: list[str] = []
+
+    async def use(admission: Admission, one: Cell) -> None:
+        await admission.enter(one)
+        running.append(one)
+        order.append(one.id)
+        fits = sum(other.cpus for other in running) <= 4 and len(running) <= places
+        fits &= sum(other.memory for other in running) <= 4096
+        if len(running) > 1 and not fits:
+            trouble.append(f"{running}")
+        await anyio.lowlevel.checkpoint()
+        running.remove(one)
+        admission.leave(one)
+
+    async def play() -> None:
+        admission = Admission(cpus=4, memory=4096, places=places)
+        async with anyio.create_task_group() as group:
+            for one in cells:
+                group.start_soon(use, admission, one)
+
+    anyio.run(play)
+    assert trouble == []
+    assert order == [one.id for one in cells]
+
+
+class Failing(Preparer):
+    """Prepares nothing: every cell fails in its own way."""
+
+    def __init__(self, errors: dict[str, Exception]) -> None:
+        super().__init__(Policy(offline=True))
+        self._errors = errors
+
+    async def prepare(self, cell: Cell, tell: Callable[[str], None]) -> Prepared:
+        tell("trying")
+        if cell.id not in self._errors:
+            await anyio.sleep_forever()
+        raise self._errors[cell.id]
+
+
+def sweep(
+    errors: dict[str, Exception], folder: Path, **more: bool
+) -> tuple[dict[str, CellResult], list[Event]]:
+    seen: list[Event] = []
+    cells = [cell(number) for number in (1, 2, 3, 4)]
+    run_store = store.create(folder, ["true"])
+    plan = Plan(cells=cells, command=["true"], **more)  # type: ignore[arg-type]
+
+    async def play() -> list[CellResult]:
+        admission = Admission(cpus=1, memory=1, places=1)
+        return await Scheduler(plan, run_store, Failing(errors), seen.append, admission).run()
+
+    results = anyio.run(play)
+    run_store.finish(results, 125)
+    return {result.cell: result for result in results}, seen
+
+
+def test_every_fault_stays_in_its_cell(tmp_path: Path) -> None:
+    errors: dict[str, Exception] = {
+        "6.1-s390x": NotFetchedError("no kernel", cause="no network", next_step="Plug it in."),
+        "6.2-s390x": HostError("no QEMU"),
+        "6.3-s390x": RuntimeError("a bug of ours"),
+        "6.4-s390x": OSError(28, "No space left on device", "/x"),
+    }
+    results, seen = sweep(errors, tmp_path / "run")
+    assert [result.outcome for result in results.values()] == ["unprepared", "unprepared", "lost", "lost"]
+    assert results["6.1-s390x"].detail == "no kernel: no network. Plug it in."
+    assert "a bug of ours" in results["6.3-s390x"].detail
+    assert "No space left on device" in results["6.4-s390x"].detail
+    assert any(isinstance(event, CellNote) and "Traceback" in event.text for event in seen)
+    lines = (tmp_path / "run/events.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines].count("finished") == 4
+    assert len([event for event in seen if isinstance(event, CellFinished)]) == 4
+
+
+def test_the_first_failure_cancels_the_rest(tmp_path: Path) -> None:
+    results, _ = sweep({"6.2-s390x": HostError("no QEMU")}, tmp_path / "run", fail_fast=True)
+    assert [result.outcome for result in results.values()] == [
+        "cancelled",
+        "unprepared",
+        "cancelled",
+        "cancelled",
+    ]
+
+
+def test_a_failed_making_is_not_tried_again(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    async def play() -> None:
+        preparer = Preparer(Policy())
+
+        async def make() -> int:
+            calls.append(1)
+            raise NotFetchedError("no")
+
+        for _ in range(3):
+            with pytest.raises(NotFetchedError):
+                await preparer._once("x", make)
+
+    anyio.run(play)
+    assert calls == [1]
+
+
+def test_a_layer_has_to_be_a_folder(tmp_path: Path) -> None:
+    assert check_layers([tmp_path]) == [tmp_path]
+    with pytest.raises(UsageError, match="not a folder"):
+        check_layers([tmp_path / "no"])
+
+
+def result(name: str, outcome: str = "passed") -> CellResult:
+    return CellResult(
+        cell=name, kernel="6.1", release="6.1.9", arch="s390x", variant=None, accelerator=None,
+        outcome=Outcome(outcome),
+    )  # fmt: skip
+
+
+def test_a_run_reads_at_any_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUIZMATRIX_STATE_DIR", str(tmp_path))
+    run_store = store.create(None, ["a b", "c"])
+    assert store.load(run_store.folder).finished is None
+    run_store.write_cell("6.1-s390x", result("6.1-s390x"))
+    run_store.write_cell("6.2-s390x", result("6.2-s390x", "lost"))
+    half = store.load(run_store.folder)
+    assert (half.command, half.totals, half.exit_code) == (["a b", "c"], {"passed": 1, "lost": 1}, None)
+    run_store.finish([result("6.2-s390x", "lost"), result("6.1-s390x")], 125)
+    done = store.load(store.find_run("latest"))
+    assert [one.cell for one in done.cells] == ["6.2-s390x", "6.1-s390x"]
+    assert done.exit_code == 125
+    assert done.finished is not None
+    assert store.find_run(done.run[:-2]) == run_store.folder
+
+
+def test_runs_are_listed_the_damaged_ones_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUIZMATRIX_STATE_DIR", str(tmp_path))
+    assert store.list_runs() == []
+    good, bad = store.create(None, ["x"]), store.create(None, ["y"])
+    (bad.folder / store.RESULTS).write_text("{")
+    listed = dict(store.list_runs())
+    assert listed[good.folder] is not None
+    assert listed[bad.folder] is None
+    with pytest.raises(DamagedError, match="cannot be read"):
+        store.load(bad.folder)
+    with pytest.raises(UsageError, match="several"):
+        store.find_run("2")
+    with pytest.raises(UsageError, match="no run"):
+        store.find_run("nope")
+
+
+def test_an_attempt_keeps_the_logs_before_it(tmp_path: Path) -> None:
+    run_store = store.create(tmp_path / "run", ["x"])
+    (run_store.cell_folder("c", 1) / "stdout").write_text("one")
+    (run_store.cell_folder("c", 2) / "stdout").write_text("two")
+    assert list(run_store.cell_folder("c", 3).iterdir()) == []
+    assert (tmp_path / "run/c.attempt-1/stdout").read_text() == "one"
+    assert (tmp_path / "run/c.attempt-2/stdout").read_text() == "two"
+
+
+def test_results_are_never_written_over_others(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    store.create(tmp_path / "run", ["x"])
+    with pytest.raises(UsageError, match="not empty"):
+        store.create(tmp_path / "run", ["x"])
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file"):
+        store.create(tmp_path / "file", ["x"])
+
+
+def test_a_record_that_cannot_be_written_is_told_at_the_end(tmp_path: Path) -> None:
+    run_store = store.create(tmp_path / "run", ["x"])
+    (tmp_path / "run/results.json").unlink()
+    (tmp_path / "run").rmdir()
+    run_store.write_cell("c", result("c"))
+    run_store.finish([result("c")], 0)
+    assert run_store.trouble is not None
+    assert "cannot write the results" in str(run_store.trouble)
