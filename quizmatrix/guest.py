@@ -76,8 +76,13 @@ def command_script(spec: CellSpec) -> str:
 
 
 def work_tree_of(folder: Path) -> str | None:
-    """`folder` if it can be shown to the guest at its own path: not where the guest has its own."""
+    """`folder` if it can be shown to the guest at its own path: not where the guest has its own.
+
+    Nor where its name has a line break: init1 reads it as a line.
+    """
     parts = folder.absolute().parts
+    if "\n" in str(folder):
+        return None
     if len(parts) < 2 or (parts[1] in _TAKEN and len(parts) < 3):
         return None
     own = parts[1] in _TAKEN - {"root", "var"}
@@ -106,7 +111,8 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
         files["work-tree"] = spec.work_tree
         shares.append(Share(tag="work", path=spec.work_tree))
     for name, text in files.items():
-        (own / name).write_text(text + "\n")
+        # A word of a command need not be UTF-8; Python keeps such bytes as surrogates (PEP 383).
+        (own / name).write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
     return shares
 
 

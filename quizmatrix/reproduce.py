@@ -56,7 +56,7 @@ def write_script(spec: CellSpec, shares: list[Share]) -> None:
         ),
     )
     path = Path(spec.folder) / "reproduce.sh"
-    paths.write_atomic(path, text.encode())
+    paths.write_atomic(path, text.encode(errors="surrogateescape"))
     path.chmod(0o755)
 
 

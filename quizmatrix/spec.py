@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,25 @@ def decode_results(data: bytes, name: str) -> RunResults:
 
 def to_json(value: Any) -> bytes:
     """Indented JSON with a newline at the end."""
-    return msgspec.json.format(msgspec.json.encode(value)) + b"\n"
+    return msgspec.json.format(encode(value)) + b"\n"
+
+
+def encode(value: Any) -> bytes:
+    """JSON on one line. Words and paths need not be UTF-8, which JSON is: what is not is replaced."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_as_text(msgspec.to_builtins(value)))
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, str):
+        return os.fsencode(value).decode(errors="replace")
+    if isinstance(value, list):
+        return [_as_text(item) for item in value]
+    if isinstance(value, dict):
+        return {_as_text(key): _as_text(item) for key, item in value.items()}
+    return value
 
 
 def run_layer_of(folder: Path) -> Path:

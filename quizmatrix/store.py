@@ -13,7 +13,7 @@ import msgspec
 from quizmatrix import paths
 from quizmatrix.errors import HostError, QuizmatrixError, UsageError, host_error
 from quizmatrix.events import CellConsole, Event
-from quizmatrix.spec import CellResult, RunResults, decode_results, to_json
+from quizmatrix.spec import CellResult, RunResults, decode_results, encode, to_json
 
 RESULTS = "results.json"
 EVENTS = "events.jsonl"
@@ -54,7 +54,7 @@ class RunStore:
         """Add a line to events.jsonl."""
         if isinstance(event, CellConsole):
             return
-        line = msgspec.json.encode({"time": _now()} | msgspec.to_builtins(event))
+        line = encode({"time": _now()} | msgspec.to_builtins(event))
         with self._note_trouble(), (self.folder / EVENTS).open("ab") as file:
             file.write(line + b"\n")
 

@@ -29,7 +29,7 @@ from quizmatrix.progress import Progress
 from quizmatrix.scheduler import Plan, Scheduler
 from quizmatrix.spec import CellResult, to_json
 from quizmatrix.store import RunStore
-from quizmatrix.text import clean_detail, wants_colour
+from quizmatrix.text import clean_detail, clean_line, wants_colour
 from quizmatrix.units import format_seconds
 
 # Signals that ask the run to end: a Ctrl-C, a service manager, a terminal that was closed.
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print_cells(cells, as_json=args.json == "-")
         if args.json != "-":
-            print(f"\nin each: {printable(args.command)}")
+            print(f"\nin each: {clean_line(printable(args.command))}")
         return EXIT_OK
     run_store = store.create(Path(args.output) if args.output else None, args.command)
     return _Runner(args, plan, run_store).run()
@@ -164,8 +164,8 @@ class _Runner:
         if self._plan.work_tree is None and any(
             not word.startswith("/") and (here / word).exists() for word in self._plan.command if word
         ):
-            reason = "as asked for" if self._args.no_work_tree else "the guest has its own"
-            text = f"the current folder {here} is not shown to the guest: {reason}"
+            reason = "as asked for" if self._args.no_work_tree else "it cannot be, under that name"
+            text = f"the current folder {here} is not shown to the guest, {reason}"
             shown.see(CellNote(cell=self._plan.cells[0].id, text=text))
 
     async def _watch_signals(self, conductor: Scheduler) -> None:

@@ -86,6 +86,7 @@ def test_the_specification_is_json() -> None:
         ("/work", True),
         ("/tmp/x", True),
         ("/shared/x", False),
+        ("/home/line\nbreak", False),
     ],
 )
 def test_the_work_tree_hides_nothing_of_the_guest(folder: str, shown: bool) -> None:

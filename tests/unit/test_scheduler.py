@@ -165,6 +165,13 @@ def test_a_run_reads_at_any_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert store.find_run(done.run[:-2]) == run_store.folder
 
 
+def test_what_is_no_text_is_recorded_all_the_same(tmp_path: Path) -> None:
+    run_store = store.create(tmp_path / "run", ["a\udcff"])
+    run_store.write_event(CellNote(cell="c", text="\udcfe"))
+    assert store.load(tmp_path / "run").command == ["a\ufffd"]
+    assert "\ufffd" in (tmp_path / "run/events.jsonl").read_text()
+
+
 def test_runs_are_listed_the_damaged_ones_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUIZMATRIX_STATE_DIR", str(tmp_path))
     assert store.list_runs() == []

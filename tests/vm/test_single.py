@@ -1,6 +1,7 @@
 """One cell behaves like running the command here."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,8 @@ def test_words_reach_the_guest_as_they_were_given(quizmatrix: Quizmatrix) -> Non
     words = ["a b", "$HOME", "*", 'say "it"', "it's", "new\nline", "", "\\n", "ü", "-x", "&", "`id`"]
     done = quizmatrix(*only("6.1-x86_64", "printf", "[%s]", *words))
     assert done.stdout.decode() == "".join(f"[{word}]" for word in words)
+    done = quizmatrix(*only("6.1-x86_64", "printf", "%s", os.fsdecode(b"\xff\xfe")))
+    assert done.stdout == b"\xff\xfe"
     done = quizmatrix(*only("6.1-x86_64", "false", "||", "echo", "a;b", "|", "tr", "a", "c"))
     assert done.stdout == b"c;b\n"
 
