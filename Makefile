@@ -36,5 +36,6 @@ $(VENV)/.ready: pyproject.toml .ci/install-packages
 	@touch $@
 
 $(VENV)/.ready-to-develop: $(VENV)/.ready
+	.ci/install-packages develop
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@

@@ -33,9 +33,6 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     exit_code: int | None = None
     signal: int | None = None
-    user: float | None = None
-    system: float | None = None
-    max_rss_kb: int | None = None
 
 
 class RubbishError(Exception):

@@ -53,7 +53,7 @@ def guest_argv(command: list[str]) -> list[str]:
 
 
 def command_script(spec: CellSpec) -> str:
-    """The script that becomes the command; $1 is where its exit status and usage are written."""
+    """The script that becomes the command; $1 is where its exit status is written."""
     environment = {
         "PATH": _PATH,
         "HOME": "/root",
@@ -70,7 +70,7 @@ def command_script(spec: CellSpec) -> str:
     return (
         f"cd {shlex.quote(spec.work_tree or '/root')} || exit 125\n"
         f"exec {busybox} env -i {settings} \\\n"
-        f"  {busybox} setsid {busybox} time -f 'status %x\nusage %U %S %M' -o \"$1\" \\\n"
+        f"  {busybox} setsid {busybox} time -f 'status %x' -o \"$1\" \\\n"
         f"  {shlex.join(guest_argv(spec.command))}\n"
     )
 

@@ -24,11 +24,6 @@ class Outcome(StrEnum):
         """Whether the command was tested: what a retry could not make truer."""
         return self in VERDICTS
 
-    @property
-    def was_cut_short(self) -> bool:
-        """Whether the cell was stopped, or never started, by the user or by --fail-fast."""
-        return self in (Outcome.CANCELLED, Outcome.SKIPPED)
-
 
 VERDICTS = frozenset({Outcome.PASSED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.PANICKED, Outcome.SPLAT})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -150,8 +149,3 @@ def run_layer_of(folder: Path) -> Path:
 def artifacts_of(folder: Path) -> Path:
     """The guest's /shared in a cell's folder."""
     return folder / "artifacts"
-
-
-def short_hash(text: str) -> str:
-    """Eight hexadecimal digits that tell texts apart."""
-    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -151,16 +150,3 @@ def remove(key: str) -> None:
             f"the damaged kernel in {folder} could not be removed", cause=str(error)
         ) from error
     shutil.rmtree(doomed, ignore_errors=True)
-
-
-def stored() -> Iterator[tuple[Reference, Kernel | None]]:
-    """Every specification that was resolved, with its kernel (None where it is damaged or gone)."""
-    for path in sorted((_root() / "refs").glob("*.json")):
-        try:
-            reference = msgspec.json.decode(path.read_bytes(), type=Reference)
-        except (OSError, msgspec.MsgspecError):
-            continue
-        try:
-            yield reference, load(reference.key)
-        except DamagedError:
-            yield reference, None

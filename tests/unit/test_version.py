@@ -1,0 +1,64 @@
+"""Kernel versions: what test_units.py does not say of them already."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quizmatrix.version import KernelVersion, leading_version
+
+numbers = st.integers(0, 400)
+texts = st.builds(
+    lambda major, minor, patch, candidate: f"{major}.{minor}{patch}{candidate}",
+    numbers,
+    numbers,
+    st.one_of(st.just(""), numbers.map(".{}".format)),
+    st.one_of(st.just(""), st.integers(0, 9).map("-rc{}".format)),
+)
+
+
+@given(texts, texts)
+def test_of_two_versions_one_comes_first_or_they_are_equal(one: str, other: str) -> None:
+    first, second = KernelVersion(one), KernelVersion(other)
+    assert [first < second, first == second, first > second].count(True) == 1
+    assert first != second or hash(first) == hash(second)
+
+
+@given(texts, texts, texts)
+def test_the_order_has_no_cycle(one: str, two: str, three: str) -> None:
+    low, middle, high = sorted(map(KernelVersion, (one, two, three)))
+    assert low <= middle <= high
+    assert low <= high
+
+
+@given(numbers, numbers, st.integers(1, 400), st.integers(0, 99))
+def test_candidates_then_the_release_then_its_patches(major: int, minor: int, patch: int, rc: int) -> None:
+    series = f"{major}.{minor}"
+    texts = [
+        f"{series}-rc{rc}",
+        f"{series}-rc{rc + 1}",
+        series,
+        f"{series}.{patch}",
+        f"{major}.{minor + 1}-rc0",
+    ]
+    versions = [KernelVersion(text) for text in texts]
+    assert all(earlier < later for earlier, later in pairwise(versions))
+
+
+def test_a_series_is_its_first_release() -> None:
+    assert KernelVersion("6.12") == KernelVersion("6.12.0")
+    assert KernelVersion("6.12").is_series
+    assert not KernelVersion("6.12.0").is_series
+    assert not KernelVersion("6.12-rc1").is_series
+
+
+@given(texts)
+def test_a_version_leads_itself_and_its_packages(text: str) -> None:
+    for name in (text, f"{text}-amd64", f"{text}+deb13-amd64"):
+        found = leading_version(name)
+        assert found is not None
+        assert found.text == text
+
+
+def test_a_version_is_no_other_kind_of_thing() -> None:
+    assert KernelVersion("6.1") != "6.1"
