@@ -58,9 +58,19 @@ def folder_name(cell: str) -> str:
     return re.sub(r"[^\w.+@-]", "_", cell)
 
 
+def is_glob(text: str) -> bool:
+    """Whether `text` is a pattern, and no name."""
+    return re.search(r"[*?\[]", text) is not None
+
+
+def matching(names: Iterable[str], glob: str) -> list[str]:
+    """Those of `names` that are `glob` or match it."""
+    return [name for name in names if name == glob or fnmatchcase(name, glob)]
+
+
 def parse_cell_id(text: str) -> tuple[str, str, str | None] | None:
     """Kernel, architecture and variant of an id, or None where `text` is not one (a glob is not)."""
-    if re.search(r"[*?\[]", text):
+    if is_glob(text):
         return None
     kernel, dash, rest = text.rpartition("-")
     arch, _, variant = rest.partition("+")
@@ -144,7 +154,7 @@ def select(
     """The cells that match any of `only` (ids or globs; none: all), `kernels` and `arches`, and no `skip`."""
 
     def matches(text: str, globs: list[str]) -> bool:
-        return any(text == glob or fnmatchcase(text, glob) for glob in globs)
+        return any(matching([text], glob) for glob in globs)
 
     return [
         cell

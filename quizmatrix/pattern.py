@@ -25,12 +25,13 @@ def common_sentence(results: list[CellResult]) -> str:
     """`Fails only on s390x.`, `Fails only from 6.12 on.`, or nothing.
 
     Only cells that ran count. The sentence is true of all of them: every cell it speaks of
-    failed, and no other did; where some of an architecture's cells did not fail, it says how
-    many did.
+    failed, expected or not, and no other did; where some of an architecture's cells did not fail,
+    it says how many did. Nothing is said where every failure was expected.
     """
     ran = [result for result in results if result.outcome.is_verdict or result.outcome in _VERBS]
-    failed = frozenset(result.cell for result in ran if not result.is_as_expected)
-    if not failed or len(failed) == len(ran):
+    failures = [result for result in ran if result.outcome is not Outcome.PASSED]
+    failed = frozenset(result.cell for result in failures)
+    if len(failed) == len(ran) or all(result.is_as_expected for result in failures):
         return ""
     outcomes = {result.outcome for result in ran if result.cell in failed}
     verb = _VERBS.get(outcomes.pop(), "Fails") if len(outcomes) == 1 else "Fails"

@@ -34,8 +34,9 @@ def exit_status(results: list[CellResult], *, interrupted: bool = False) -> int:
     unexpected = [result for result in results if not result.is_as_expected]
     if not unexpected:
         return EXIT_OK
-    if len(results) == 1:
-        return _exit_status_of_one(results[0])
+    ran = [result for result in results if result.outcome not in (Outcome.UNPREPARED, Outcome.SKIPPED)]
+    if len(ran) == 1 and ran[0] in unexpected:
+        return _exit_status_of_one(ran[0])
     return EXIT_FAILED if any(result.outcome.is_verdict for result in unexpected) else EXIT_NO_VERDICT
 
 

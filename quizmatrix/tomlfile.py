@@ -30,7 +30,7 @@ def parse(text: str, kind: type[T], name: str) -> T:
     """The same for a text; `name` is what errors call it."""
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise DataError(f"{name} is not TOML", cause=str(error)) from error
     try:
         return msgspec.convert(raw, kind)
@@ -41,22 +41,27 @@ def parse(text: str, kind: type[T], name: str) -> T:
 def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: str) -> DataError:
     """msgspec says "... - at `$.a[0].b`"; a person wants the line, and the word that was meant."""
     message, _, where = said.partition(" - at `")
-    steps = re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", where)
-    keys = [key for key, _ in steps if key]
-    # What a struct's own check says begins with the key, in backquotes.
-    named = re.match(r"`([\w-]+)`: (.*)", message)
-    if named:
-        keys.append(named.group(1))
-        message = named.group(2)
+    steps: list[str | int] = [
+        key or (int(index) if index.isdigit() else "...")
+        for key, index in re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", where)
+    ]
+    steps, struct = _follow(steps, raw, msgspec.inspect.type_info(kind))
+    keys = [step for step in steps if isinstance(step, str)]
     unknown = re.search(r"unknown field `(.*)`", message)
+    # What a struct's own check says begins with the key, in backquotes.
+    own = re.match(r"`([\w-]+)`: (.*)", message)
     next_step = ""
     if unknown:
         key = unknown.group(1)
-        near = difflib.get_close_matches(key, _known_keys(kind), 1, 0.5)
+        near = difflib.get_close_matches(key, _keys_of(struct), 1, 0.5)
         message = f"unknown key `{key}`"
-        next_step = f"Did you mean `{near[0]}`?" if near else ""
-        keys.append(key)
-    line = _line_of(text, keys)
+        next_step = f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(_keys_of(struct))}."
+        steps.append(key)
+    elif own:
+        steps.append(own.group(1))
+        keys.append(own.group(1))
+        message = own.group(2)
+    line = _line_of(text, raw, steps)
     place = f"{name}, line {line}" if line else name
     cause = message[:1].lower() + message[1:]
     if keys and not unknown:
@@ -64,34 +69,70 @@ def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: s
     return DataError(place, cause=cause, next_step=next_step)
 
 
-def _known_keys(kind: type[Any]) -> list[str]:
-    """Every key of `kind` and of the structs inside it: near misses are looked for among them all."""
-    found: list[str] = []
+def _follow(steps: list[str | int], raw: Any, info: Any) -> tuple[list[str | int], Any]:
+    """The way with its `...` (any key of a table) replaced by the key at fault, and the type there."""
+    found: list[str | int] = []
+    for step in steps:
+        if step == "...":
+            inner = info.value_type
+            step = next((key for key, value in raw.items() if not _fits(value, inner)), "...")  # noqa: PLW2901
+        elif isinstance(step, int):
+            inner = info.item_type
+        else:
+            inner = next((field.type for field in info.fields if field.encode_name == step), info)
+        found.append(step)
+        try:
+            raw = raw[step]
+        except (KeyError, IndexError, TypeError):
+            break
+        info = inner
+    return found, info
 
-    def visit(info: Any) -> None:
-        if isinstance(info, msgspec.inspect.StructType):
-            for field in info.fields:
-                found.append(field.encode_name)
-                visit(field.type)
-        for inner in ("item_type", "value_type"):
-            if hasattr(info, inner):
-                visit(getattr(info, inner))
-        for option in getattr(info, "types", ()):
-            visit(option)
 
-    visit(msgspec.inspect.type_info(kind))
+def _fits(value: Any, info: Any) -> bool:
+    if not isinstance(info, msgspec.inspect.StructType):
+        return True
+    try:
+        msgspec.convert(value, info.cls)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _keys_of(info: Any) -> list[str]:
+    """The keys of the struct that `info` is, or may be."""
+    if isinstance(info, msgspec.inspect.UnionType):
+        return [key for option in info.types for key in _keys_of(option)]
+    return [field.encode_name for field in getattr(info, "fields", ())]
+
+
+def _line_of(text: str, raw: Any, steps: list[str | int]) -> int | None:
+    """The line of the last key in `steps`: each key is looked for from the line of the one before it.
+
+    An item of a list has no key: of those that have the key that follows, it is the one with as
+    many before it.
+    """
+    lines = [_without_strings(line) for line in text.splitlines()]
+    at, found, skip = 0, None, 0
+    for place, step in enumerate(steps):
+        if isinstance(step, int):
+            key = steps[place + 1] if place + 1 < len(steps) else None
+            skip = sum(1 for item in raw[:step] if isinstance(item, dict) and key in item)
+        else:
+            word = re.compile(rf"(?<![\w-]){re.escape(step)}(?=[\"']?\s*[=\].])")
+            places = [n for n in range(at, len(lines)) for _ in word.findall(lines[n])]
+            if len(places) > skip:
+                at = places[skip]
+                found = at + 1
+            skip = 0
+        try:
+            raw = raw[step]
+        except (KeyError, IndexError, TypeError):
+            break
     return found
 
 
-def _line_of(text: str, keys: list[str]) -> int | None:
-    """The line that most likely holds the last of `keys`, at or below where the ones before it stand."""
-    lines = text.splitlines()
-    start = 0
-    found = None
-    for key in keys:
-        word = re.compile(rf"(?<![\w-]){re.escape(key)}(?![\w-])")
-        for number in range(start, len(lines)):
-            if word.search(lines[number].split("#")[0]):
-                start, found = number, number + 1
-                break
-    return found
+def _without_strings(line: str) -> str:
+    """A line of TOML without its comment and without what stands in quotes behind an `=` or in a list."""
+    line = re.sub(r"""(?<=[=\[,{])\s*("[^"]*"|'[^']*')(?!\s*[=.])""", "", line)
+    return line.partition("#")[0]

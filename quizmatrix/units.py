@@ -11,10 +11,10 @@ _MIB = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0 * 1024}
 def parse_duration(text: str) -> float:
     """Seconds in `90s`, `20m`, `1h30m`, `500ms` or `90`; ValueError where it is none, or not positive."""
     text = text.strip()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
+    if re.fullmatch(r"\d{1,12}(\.\d{1,12})?", text):
         seconds = float(text)
     else:
-        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+        parts = re.findall(r"(\d{1,12}(?:\.\d{1,12})?)(ms|s|m|h|d)", text)
         if not parts or "".join(n + u for n, u in parts) != text:
             raise ValueError(f"not a duration: {text!r} (write it as 90s, 20m or 1h30m)")
         seconds = sum(float(n) * _SECONDS[u] for n, u in parts)
@@ -25,7 +25,7 @@ def parse_duration(text: str) -> float:
 
 def parse_size(text: str) -> int:
     """Whole MiB in `512M`, `1G`, `1.5G` (also with iB or B behind it); ValueError where it is none."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])(?:i?B)?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)([KMGT])(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None:
         raise ValueError(f"not a size: {text!r} (write it as 512M or 1G)")
     mib = float(match.group(1)) * _MIB[match.group(2).upper()]
@@ -36,9 +36,9 @@ def parse_size(text: str) -> int:
 
 def format_seconds(seconds: float) -> str:
     """`0.94s`, `12.3s`, `4m05s`, `1h02m`: short enough for a grid's square."""
-    if seconds < 10:
+    if seconds < 9.995:
         return f"{seconds:.2f}s"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

@@ -46,6 +46,9 @@ class KernelVersion:
 
 
 def leading_version(text: str) -> KernelVersion | None:
-    """The version that `text` begins with (`6.1.176-1` -> 6.1.176), or None where it begins otherwise."""
-    match = _VERSION.match(text)
+    """The version that `text` begins with (`6.1.176-1` -> 6.1.176), or None where it begins otherwise.
+
+    Debian writes a release candidate with `~`, so that it sorts before the release.
+    """
+    match = _VERSION.match(text.replace("~rc", "-rc"))
     return KernelVersion(match.group()) if match else None

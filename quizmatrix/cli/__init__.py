@@ -53,6 +53,10 @@ def run_command(argv: list[str]) -> int:
 
 
 def _complain(error: QuizmatrixError) -> int:
+    from quizmatrix.text import clean_detail
+
+    # A file's name, or a key in a matrix, may hold anything.
+    lines = [clean_detail(line) for line in f"quizmatrix: {error.render()}".splitlines()]
     with contextlib.suppress(OSError):
-        print(f"quizmatrix: {error.render()}", file=sys.stderr, flush=True)
+        print("\n".join(lines), file=sys.stderr, flush=True)
     return EXIT_NO_VERDICT

@@ -63,13 +63,18 @@ def parse(argv: list[str]) -> argparse.Namespace:
         cut = argv.index("--")
         head, command = argv[:cut], argv[cut + 1 :]
     parser, commands = build_parser()
-    if head and not head[0].startswith("-") and head[0] not in commands:
-        near = difflib.get_close_matches(head[0], commands, 1, 0.5)
+    known = [*commands, "--help", "-h", "--version"]
+    if head and head[0] not in known:
+        what = "option" if head[0].startswith("-") else "command"
+        near = difflib.get_close_matches(head[0], known, 1, 0.5)
         raise UsageError(
-            f"unknown command `{head[0]}`",
-            next_step=f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(commands)}.",
+            f"unknown {what} `{head[0]}`",
+            next_step=f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(known)}.",
         )
     args, unknown = parser.parse_known_args(head)
+    if unknown and args.handler == "runs:logs" and args.cell is None and not unknown[0].startswith("-"):
+        # argparse fills both optional words from what stands before the first option.
+        args.cell = unknown.pop(0)
     if unknown:
         raise _explain_unknown(unknown[0], args)
     if command is not None and args.handler != "run:run":

@@ -20,7 +20,7 @@ from quizmatrix.arch import Accelerator
 from quizmatrix.cells import Cell
 from quizmatrix.cli import EXIT_BROKEN_PIPE, selection
 from quizmatrix.cli.cells import print_cells
-from quizmatrix.errors import UsageError, host_error
+from quizmatrix.errors import HostError, UsageError, host_error
 from quizmatrix.events import CellNote
 from quizmatrix.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
 from quizmatrix.prepare import Policy, Preparer
@@ -46,6 +46,10 @@ def run(args: argparse.Namespace) -> int:
         )
     cells = selection.selected_cells(args, selection.limits_of(args))
     plan = _plan(args, cells)
+    if args.json not in (None, "-") and not os.access(Path(args.json).absolute().parent, os.W_OK):
+        raise UsageError(
+            f"--json {args.json} cannot be written", next_step="Name a file in a folder of yours."
+        )
     if args.dry_run:
         print_cells(cells, as_json=args.json == "-")
         if args.json != "-":
@@ -127,10 +131,9 @@ class _Runner:
             status = EXIT_BROKEN_PIPE
         self._store.finish(results, status)
         self._report(results, status)
-        if self._args.json:
-            self._write_json()
-        if self._store.trouble is not None:
-            print(f"quizmatrix: {self._store.trouble.render()}", file=sys.stderr)
+        troubles = [self._store.trouble, self._write_json()]
+        for trouble in filter(None, troubles):
+            progress.Screen(sys.stderr).print(f"quizmatrix: {trouble.render()}")
         return status
 
     async def _conduct(self, shown: Progress) -> list[CellResult]:
@@ -160,7 +163,10 @@ class _Runner:
 
     def _warn_of_what_the_guest_lacks(self, shown: Progress) -> None:
         """Say it before a "not found" puzzles somebody: the command names a file that is not there."""
-        here = Path.cwd()
+        try:
+            here = Path.cwd()
+        except OSError:  # a folder that was removed has no files to miss
+            return
         if self._plan.work_tree is None and any(
             not word.startswith("/") and (here / word).exists() for word in self._plan.command if word
         ):
@@ -210,12 +216,16 @@ class _Runner:
             shown = [f"{name} {format_seconds(value)}" for name, value in named if value is not None]
             screen.print(f"  {result.release or result.kernel}: {', '.join(shown)}")
 
-    def _write_json(self) -> None:
+    def _write_json(self) -> HostError | None:
+        """Write results.json where --json says; what kept it from that is no verdict on the cells."""
+        if not self._args.json:
+            return None
         data = to_json(self._store.results)
-        if self._args.json == "-":
-            sys.stdout.buffer.write(data)
-            return
         try:
-            paths.write_atomic(Path(self._args.json).absolute(), data)
+            if self._args.json == "-":
+                sys.stdout.buffer.write(data)
+            else:
+                paths.write_atomic(Path(self._args.json).absolute(), data)
         except OSError as error:
-            raise host_error(f"write {self._args.json}", error) from error
+            return host_error(f"write {self._args.json}", error)
+        return None

@@ -12,7 +12,7 @@ import msgspec
 
 from quizmatrix import cells as cell_module
 from quizmatrix.arch import load_arch
-from quizmatrix.cells import Cell
+from quizmatrix.cells import Cell, is_glob, matching
 from quizmatrix.errors import UsageError
 from quizmatrix.kernel import source
 from quizmatrix.matrix import Limits, Matrix, check_profiles, find_matrix, load_matrix
@@ -22,9 +22,15 @@ V = TypeVar("V")
 DEFAULT_MATRIX = "default"
 
 
-def words(given: list[str]) -> list[str]:
-    """The words of an option that may come more than once and hold several, with commas between."""
-    return [word.strip() for text in given for word in text.split(",") if word.strip()]
+def words(option: str, given: list[str]) -> list[str]:
+    """The words of an option that may come more than once and hold several, with commas between.
+
+    UsageError where it holds none, as with a variable that is not set: that would mean all.
+    """
+    found = list(dict.fromkeys(word.strip() for text in given for word in text.split(",") if word.strip()))
+    if given and not found:
+        raise UsageError(f"{option} names nothing", next_step="Is a variable in the command line empty?")
+    return found
 
 
 def checked(option: str, text: str, read: Callable[[str], V]) -> V:
@@ -62,24 +68,26 @@ def selected_cells(args: argparse.Namespace, overrides: Limits) -> list[Cell]:
     and an id that --only spells out is made on the spot. Raises UsageError where nothing is left,
     a pattern fits no cell, or a kernel is none; DataError where the matrix is wrong.
     """
-    only, skip = words(args.only), words(args.skip)
-    kernels, arches = words(args.kernels), words(args.arches)
-    for name in arches:
-        load_arch(name)
-    check_profiles(words(args.profiles), "--profiles")
+    only, skip = words("--only", args.only), words("--skip", args.skip)
+    kernels, arches = words("--kernels", args.kernels), words("--arches", args.arches)
+    check_profiles(words("--profiles", args.profiles), "--profiles")
     path = find_matrix(args.matrix or DEFAULT_MATRIX)
     matrix = load_matrix(path)
     in_file = {*matrix.kernels, *(extra.kernel for extra in matrix.include)}
     if args.matrix is None and (kernels or arches):
         matrix = _named_on_the_spot(matrix, kernels, arches)
-        kernels, arches = [], []
     listed = cell_module.expand(matrix, str(path), overrides)
     if args.matrix is None:
-        ids = {cell.id for cell in listed}
-        listed += cell_module.cells_on_the_spot([text for text in only if text not in ids], overrides)
-    for option, patterns in (("--only", only), ("--skip", skip)):
-        for pattern in patterns:
-            _check_pattern(option, pattern, listed, path)
+        there = {cell.id for cell in listed}
+        listed += cell_module.cells_on_the_spot([text for text in only if text not in there], overrides)
+    ids = [cell.id for cell in listed]
+    for option, patterns, among in (
+        ("--only", only, ids),
+        ("--skip", skip, ids),
+        ("--kernels", kernels, [cell.kernel for cell in listed]),
+        ("--arches", arches, [cell.arch for cell in listed]),
+    ):
+        _check_patterns(option, patterns, list(dict.fromkeys(among)), path)
     chosen = cell_module.select(listed, only=only, skip=skip, kernels=kernels, arches=arches)
     if not chosen:
         raise UsageError(
@@ -97,25 +105,32 @@ def selected_cells(args: argparse.Namespace, overrides: Limits) -> list[Cell]:
 
 
 def _named_on_the_spot(default: Matrix, kernels: list[str], arches: list[str]) -> Matrix:
-    """The default matrix with other kernels or architectures.
+    """The default matrix with other kernels or architectures; globs choose from its own.
 
     What it excludes holds unless both are named.
     """
+
+    def named(given: list[str], own: list[str]) -> list[str]:
+        chosen = [matching(own, word) if is_glob(word) else [word] for word in given]
+        return list(dict.fromkeys(name for names in chosen for name in names)) or own
+
+    for name in arches:
+        if not is_glob(name):
+            load_arch(name)
     return msgspec.structs.replace(
         default,
-        kernels=list(dict.fromkeys(kernels)) or default.kernels,
-        arches=list(dict.fromkeys(arches)) or default.arches,
+        kernels=named(kernels, default.kernels),
+        arches=named(arches, default.arches),
         exclude=[] if kernels and arches else default.exclude,
         include=[],
     )
 
 
-def _check_pattern(option: str, pattern: str, listed: list[Cell], path: Path) -> None:
-    if cell_module.select(listed, only=[pattern], skip=[], kernels=[], arches=[]):
-        return
-    ids = [cell.id for cell in listed]
-    near = difflib.get_close_matches(pattern, ids, 1, 0.6)
-    raise UsageError(
-        f"{option} {pattern} fits no cell of {path}",
-        next_step=(f"Did you mean `{near[0]}`? " if near else "") + f"Its cells: {', '.join(ids)}.",
-    )
+def _check_patterns(option: str, patterns: list[str], among: list[str], path: Path) -> None:
+    for pattern in patterns:
+        if not matching(among, pattern):
+            near = difflib.get_close_matches(pattern, among, 1, 0.6)
+            raise UsageError(
+                f"{option} {pattern} fits no cell of {path}",
+                next_step=(f"Did you mean `{near[0]}`? " if near else "") + f"There are: {', '.join(among)}.",
+            )

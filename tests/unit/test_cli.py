@@ -9,6 +9,7 @@ import pytest
 from quizmatrix.cli import run_command
 from quizmatrix.cli.parser import parse
 from quizmatrix.cli.selection import limits_of, selected_cells
+from quizmatrix.errors import UsageError
 
 
 def chosen(*argv: str) -> list[str]:
@@ -39,12 +40,32 @@ def test_they_choose_from_a_matrix_that_is_named() -> None:
     assert chosen("quick", "--only", "*-s390x", "--skip", "newest-*") == ["6.1-s390x", "6.12-s390x"]
 
 
+def test_globs_choose_from_the_default_matrix() -> None:
+    assert chosen("-k", "6.1*", "-a", "s390x") == ["6.1-s390x", "6.12-s390x"]
+
+
+def test_a_cell_is_made_once_and_other_options_still_choose() -> None:
+    assert chosen("--only", "4.19-s390x,4.19-s390x") == ["4.19-s390x"]
+    with pytest.raises(UsageError, match="no cell is left"):
+        chosen("-k", "4.19", "--only", "6.1-x86_64")
+
+
+def test_options_may_stand_between_a_run_and_its_cell() -> None:
+    args = parse(["runs", "logs", "latest", "--console", "6.1-s390x"])
+    assert (args.run, args.cell, args.stream) == ("latest", "6.1-s390x", "console.log")
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
         (["rnu"], ["unknown command `rnu`", "`run`"]),
         (["run", "--tmeout", "3", "--", "true"], ["unknown option --tmeout", "`--timeout`"]),
         (["run", "quick", "true"], ["unexpected argument `true`", "after `--`"]),
+        (["--verson"], ["unknown option `--verson`", "`--version`"]),
+        (["run", "--only", "", "--", "true"], ["--only names nothing"]),
+        (["run", "quick", "-k", "6.1,4.19", "--", "true"], ["--kernels 4.19 fits no cell"]),
+        (["run", "--json", "/no/dir/x", "--", "true"], ["--json /no/dir/x cannot be written"]),
+        (["run", "--memory", "9" * 400 + "G", "--", "true"], ["`memory`"]),
         (["run"], ["no command to run", "after `--`"]),
         (["run", "./repro.sh"], ["no command to run", "-- ./repro.sh"]),
         (["cells", "--", "x"], ["only `quizmatrix run`"]),
