@@ -165,6 +165,8 @@ class Output:
         self.ended = anyio.Event()
         self.received = 0
         self.kept = 0
+        # Whether we wait for whom it is passed on to: a pager, say.
+        self.is_passing_on = False
 
     async def pump(self) -> None:
         """Read the stream to its end, or until QEMU is gone. OSError where it cannot be kept."""
@@ -184,7 +186,9 @@ class Output:
         file.write(wanted)
         file.flush()
         if self._pass_on is not None and data:
+            self.is_passing_on = True
             await self._pass_on(data)
+            self.is_passing_on = False
 
     def _without_marker(self, data: bytes) -> bytes:
         """What can be passed on now: all but a tail that may be the marker's beginning."""

@@ -16,6 +16,7 @@ EXIT_BROKEN_PIPE = 141
 
 def main() -> None:
     """Run the program and exit."""
+    _open_closed_streams()
     status = run_command(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -24,6 +25,19 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = status or EXIT_BROKEN_PIPE
     sys.exit(status)
+
+
+def _open_closed_streams() -> None:
+    """Put /dev/null where we were started with a closed stdin, stdout or stderr.
+
+    The number would else go to the next file opened, and what is printed into that.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
+            setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w", encoding="utf-8"))
 
 
 def run_command(argv: list[str]) -> int:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,22 @@ def test_a_reader_that_leaves_ends_the_run(environment: dict[str, str], tmp_path
         assert process.stdout.read(2) == b"y\n"
         process.stdout.close()
         assert process.wait(60) == 141
+
+
+def test_a_slow_reader_loses_nothing(environment: dict[str, str], tmp_path: Path) -> None:
+    """The command ends while nobody reads: what it wrote waits, as in a pager."""
+    command = [sys.executable, "-m", "quizmatrix", *only("6.1-x86_64", "yes | head -c 3000000")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(2) == b"y\n"
+        time.sleep(15)  # longer than the end of the output is waited for
+        assert len(process.stdout.read()) == 3_000_000 - 2
+        assert process.wait(60) == 0
+
+
+def test_closed_streams(environment: dict[str, str], tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "quizmatrix", *only("6.1-x86_64", "echo x; exit 4")]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *argv], cwd=tmp_path, check=False, env=environment
+    )
+    assert done.returncode == 4
