@@ -126,7 +126,8 @@ def make_artifacts_safe(artifacts: Path) -> list[str]:
 
     The guest may be hostile: a symbolic link to the host's files, which a reader on the host
     would follow, becomes a text file that names its target; devices, FIFOs and sockets go;
-    set-user-ID bits are cleared. Links that stay inside are kept. The guest is gone by now.
+    set-user-ID bits are cleared; folders that could not be read or removed are opened to their
+    owner. Links that stay inside are kept. The guest is gone by now.
     """
     changed = []
     for top, folders, names in os.walk(artifacts, followlinks=False):
@@ -138,7 +139,9 @@ def make_artifacts_safe(artifacts: Path) -> list[str]:
                 target = str(path.readlink())
                 if _leads_out(artifacts, path):
                     path.unlink()
-                    path.with_name(name + ".symlink").write_text(target + "\n")
+                    # x: whatever else the guest left under this name is not written through.
+                    with path.open("x", encoding="utf-8", errors="surrogateescape") as file:
+                        file.write(f"symbolic link to {target}\n")
                     changed.append(f"{shown} was a symbolic link to {target}")
             elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 path.unlink()
@@ -146,6 +149,8 @@ def make_artifacts_safe(artifacts: Path) -> list[str]:
             elif mode & (stat.S_ISUID | stat.S_ISGID):
                 path.chmod(stat.S_IMODE(mode) & 0o777)
                 changed.append(f"{shown} was set-user-ID")
+            if stat.S_ISDIR(mode) and mode & stat.S_IRWXU != stat.S_IRWXU:
+                path.chmod(stat.S_IMODE(mode) & 0o777 | stat.S_IRWXU)
     return changed
 
 

@@ -25,6 +25,9 @@ _DRAIN_LIMIT = 10.0
 # Seconds for the console to bring what the kernel said while the command ran.
 _CONSOLE_LIMIT = 3.0
 
+# Changes in /shared that are named one by one.
+_NOTES_SHOWN = 5
+
 # Seconds between two looks at the console.
 _CONSOLE_PAUSE = 0.02
 
@@ -243,7 +246,10 @@ class _Session:
 
     def _gather(self) -> None:
         guest.retire_run_layer(self._folder)
-        self.evidence.notes += guest.make_artifacts_safe(specs.artifacts_of(self._folder))
+        changed = guest.make_artifacts_safe(specs.artifacts_of(self._folder))
+        self.evidence.notes += changed[:_NOTES_SHOWN]
+        if len(changed) > _NOTES_SHOWN:
+            self.evidence.notes.append(f"and {len(changed) - _NOTES_SHOWN} more in /shared")
         for name, output in zip(("stdout", "stderr"), self._outputs, strict=True):
             if output.was_cut:
                 self.evidence.notes.append(

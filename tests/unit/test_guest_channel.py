@@ -105,10 +105,31 @@ def test_what_is_in_shared_is_made_safe(tmp_path: Path) -> None:
     changed = guest.make_artifacts_safe(tmp_path)
     assert len(changed) == 5
     assert not (tmp_path / "fifo").exists()
-    assert (tmp_path / "out.symlink").read_text() == "/etc/passwd\n"
+    assert (tmp_path / "out").read_text() == "symbolic link to /etc/passwd\n"
     assert (tmp_path / "inside").is_symlink()
     assert (tmp_path / "setuid").stat().st_mode & 0o7777 == 0o755
     assert guest.make_artifacts_safe(tmp_path) == []
+
+
+def test_no_link_is_written_through(tmp_path: Path) -> None:
+    """Whatever name the text takes that stands for a link, the guest may have put a link there."""
+    precious = tmp_path / "precious"
+    precious.write_text("precious\n")
+    left = tmp_path / "artifacts"
+    left.mkdir()
+    for name in ("a", "a.symlink", "a~", "b", "b.symlink"):
+        (left / name).symlink_to(precious)
+    guest.make_artifacts_safe(left)
+    assert precious.read_text() == "precious\n"
+    assert not any(path.is_symlink() for path in left.iterdir())
+
+
+def test_a_locked_folder_is_opened_and_searched(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "locked/out").symlink_to("/etc/passwd")
+    (tmp_path / "locked").chmod(0)
+    assert len(guest.make_artifacts_safe(tmp_path)) == 1
+    assert (tmp_path / "locked").stat().st_mode & 0o700 == 0o700
 
 
 def test_reproduce_can_be_pasted(tmp_path: Path) -> None:
