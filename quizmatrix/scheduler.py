@@ -11,7 +11,7 @@ import anyio
 import msgspec
 
 from quizmatrix import prepare, run
-from quizmatrix.arch import Accelerator
+from quizmatrix.arch import Accelerator, load_arch
 from quizmatrix.cells import Cell
 from quizmatrix.errors import QuizmatrixError, UsageError, host_error
 from quizmatrix.events import CellConsole, CellFinished, CellNote, CellReached, Event
@@ -21,6 +21,7 @@ from quizmatrix.run import Observer
 from quizmatrix.spec import CellResult, CellSpec
 from quizmatrix.store import RunStore
 from quizmatrix.verdict import Stage
+from quizmatrix.version import KernelVersion, leading_version
 
 # MiB that QEMU itself takes beside the guest's memory.
 _QEMU_MEMORY = 160
@@ -105,6 +106,20 @@ def available_memory() -> int:
     return 1024
 
 
+def longest_first(cells: list[Cell]) -> list[Cell]:
+    """The order to start cells in, so that no long one is left to run alone at the end.
+
+    By the time limit, then the kernel (newer ones boot longer), then the architecture's factor.
+    """
+
+    def expected(cell: Cell) -> tuple[float, bool, KernelVersion, float]:
+        version = leading_version(cell.kernel.rpartition(":")[2])
+        factor = load_arch(cell.arch).facts.timeout_factor.tcg
+        return cell.timeout, version is None, version or KernelVersion("0.0"), factor
+
+    return sorted(cells, key=expected, reverse=True)
+
+
 class Scheduler:
     """Runs a plan's cells into a run directory."""
 
@@ -140,7 +155,7 @@ class Scheduler:
         """Run every cell; the results in the order of the plan's cells."""
         with self._scope:
             async with anyio.create_task_group() as group:
-                for cell in self._plan.cells:
+                for cell in longest_first(self._plan.cells):
                     group.start_soon(self._run_cell, cell)
         for cell in self._plan.cells:
             if cell.id not in self._results:

@@ -17,7 +17,7 @@ from quizmatrix.events import CellFinished, CellNote, Event
 from quizmatrix.matrix import Limits, Matrix
 from quizmatrix.outcome import Outcome
 from quizmatrix.prepare import Policy, Prepared, Preparer
-from quizmatrix.scheduler import Admission, Plan, Scheduler, check_layers
+from quizmatrix.scheduler import Admission, Plan, Scheduler, check_layers, longest_first
 from quizmatrix.spec import CellResult
 
 
@@ -57,6 +57,18 @@ def test_admission_never_gives_more_than_there_is(wants: list[tuple[int, int]], 
     anyio.run(play)
     assert trouble == []
     assert order == [one.id for one in cells]
+
+
+def test_long_cells_start_first() -> None:
+    matrix = Matrix(kernels=["6.1", "6.12", "newest"], arches=["x86_64", "s390x"])
+    assert [one.id for one in longest_first(expand(matrix, "test"))] == [
+        "newest-s390x",
+        "newest-x86_64",
+        "6.12-s390x",
+        "6.12-x86_64",
+        "6.1-s390x",
+        "6.1-x86_64",
+    ]
 
 
 class Failing(Preparer):
