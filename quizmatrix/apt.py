@@ -58,15 +58,16 @@ def load_archive() -> Archive:
 
 
 class AptRoot:
-    """A private apt for one suite and one Debian architecture."""
+    """A private apt for one suite and one Debian architecture, or for the suite's sources."""
 
-    def __init__(self, archive: Archive, suite: str, arch: str) -> None:
+    def __init__(self, archive: Archive, suite: str, arch: str, *, sources: bool = False) -> None:
         """Nothing is written before the first update."""
+        self._type = "deb-src" if sources else "deb"
         self.suite = suite
         self._facts = archive.suite[suite]
         self._keyring = archive.keyring or ""
         self._arch = arch
-        self._root = paths.cache_dir() / "apt" / f"{suite}-{arch}"
+        self._root = paths.cache_dir() / "apt" / f"{suite}-{'sources' if sources else arch}"
 
     async def update(self) -> None:
         """Fetch and check the suite's index, from the first mirror that gives it.
@@ -137,6 +138,19 @@ class AptRoot:
             )
         return found
 
+    async def download_sources(self, names: list[str], into: Path) -> None:
+        """Fetch the files of source packages into a folder, unpacking none.
+
+        Raises NotFetchedError where one does not come, is cut short or is not what was signed.
+        """
+        done = await self._apt("apt-get", "-q", "source", "--download-only", *names, cwd=into)
+        if done.status != 0:
+            raise NotFetchedError(
+                f"could not fetch the sources of {', '.join(names)} from Debian's {self.suite}",
+                cause=_complaint(done),
+                next_step="Check the network and the disk's free space, then run it again.",
+            )
+
     async def _apt(self, *argv: str, cwd: Path | None = None) -> process.Completed:
         process.require_program(argv[0], "apt")
         return await process.run(argv, cwd=cwd, env={"APT_CONFIG": str(self._root / "apt.conf")})
@@ -150,7 +164,7 @@ class AptRoot:
             (root / "state/status").touch()
             paths.write_atomic(
                 root / "etc/sources.list",
-                f"deb [signed-by={self._keyring}] {mirror} {self.suite} main\n".encode(),
+                f"{self._type} [signed-by={self._keyring}] {mirror} {self.suite} main\n".encode(),
             )
             settings = {
                 "Dir": f"{root}/",

@@ -76,6 +76,20 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     silent_reset: Literal["fault", "restart"] = msgspec.field(name="silent-reset")
 
 
+class Build(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """How a kernel is built for the architecture.
+
+    make_arch: the kernel's own name of it (ARCH=). target: what is made beside the modules. image:
+    the file that is then booted, below the build folder. compiler_package: Debian's package of the
+    cross compiler.
+    """
+
+    make_arch: str
+    target: str
+    image: str
+    compiler_package: str
+
+
 class Debian(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Debian's name of the architecture, and the flavour in its kernel packages' names."""
 
@@ -96,6 +110,7 @@ class ArchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cross_prefix: str
     qemu: Qemu
     kernel: Kernel
+    build: Build
     debian: Debian | None = None
     timeout_factor: TimeoutFactor
 

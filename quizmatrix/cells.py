@@ -24,7 +24,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One kernel on one architecture.
 
     kernel: as the matrix names it. timeout, boot_timeout: seconds on hardware. memory: MiB.
-    expected: the outcome that is no news, `why` it is not `passed`.
+    config: lines that its variant adds to the kernel's configuration. expected: the outcome that
+    is no news, `why` it is not `passed`.
     """
 
     kernel: str
@@ -34,6 +35,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     boot_timeout: float
     memory: int
     cpus: int
+    config: tuple[str, ...] = ()
     expected: Outcome = Outcome.PASSED
     why: str = ""
 
@@ -91,13 +93,15 @@ def expand(matrix: Matrix, where: str, overrides: Limits | None = None) -> list[
     ]
     for extra in matrix.include:
         own: list[Limits] = [extra]
-        if extra.variant is not None:
+        if extra.variant in matrix.variant:
             own.append(matrix.variant[extra.variant])
         wanted.append((extra.kernel, extra.arch, extra.variant, own))
     cells: dict[str, Cell] = {}
     for kernel, arch, variant, own in wanted:
         sources = [overrides or Limits(), *own, matrix.arch.get(arch, Limits()), matrix, DEFAULTS]
         cell = _make_cell(kernel, arch, variant, sources, matrix.expect, where)
+        if variant in matrix.variant:
+            cell = msgspec.structs.replace(cell, config=tuple(matrix.variant[variant].config))
         if cell.id in cells:
             raise DataError(
                 where, cause=f"the cell {cell.id} is there twice", next_step="Remove one of them."

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import apt, cpio, paths
+from quizmatrix import apt, cpio, paths, userland
 from quizmatrix.arch import Arch
 from quizmatrix.errors import (
     DamagedError,
@@ -150,10 +150,10 @@ async def _make(folder: Path, arch: Arch, tell: Callable[[str], None]) -> Image:
 
 
 async def _fetch_programs(arch: Arch, tell: Callable[[str], None]) -> dict[str, bytes]:
-    """The static programs of the image, from the first suite that gives them all."""
+    """The static programs of the image, from the first suite that gives them all, or else built."""
     debian = arch.facts.debian
     if debian is None:
-        raise UnpreparedError(f"Debian's archive does not carry {arch.name}")
+        return await userland.build_programs(arch, tell)
     archive = apt.load_archive()
     failure: NotFetchedError | None = None
     for suite in _SUITES:

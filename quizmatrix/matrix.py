@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from quizmatrix import paths, tomlfile, units
+from quizmatrix import kconfig, paths, tomlfile, units
 from quizmatrix.errors import DataError, UsageError
 from quizmatrix.outcome import Outcome
 
@@ -157,7 +157,7 @@ def load_matrix(path: Path) -> Matrix:
                 next_step=f"It has: {', '.join(dict.fromkeys(named)) or 'none'}.",
             )
     for include in matrix.include:
-        if include.variant is not None and include.variant not in matrix.variant:
+        if include.variant is not None and include.variant not in (*matrix.variant, *kconfig.variants()):
             raise DataError(
                 str(path),
                 cause=f"include names the variant `{include.variant}`, which is not defined",

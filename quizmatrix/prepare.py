@@ -13,9 +13,10 @@ from quizmatrix import accel, image, initramfs, process
 from quizmatrix.accel import Answer
 from quizmatrix.arch import Accelerator, Arch, load_arch
 from quizmatrix.cells import Cell
-from quizmatrix.errors import QuizmatrixError, UnpreparedError
+from quizmatrix.errors import QuizmatrixError
 from quizmatrix.kernel import source
 from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.kernel.build import Options
 from quizmatrix.spec import CellSpec, Share
 
 # Kernels fetched and unpacked at a time: more only share the network and the disk.
@@ -62,11 +63,6 @@ class Preparer:
         arch = load_arch(cell.arch)
         qemu = arch.facts.qemu
         process.require_program(qemu.binary, qemu.package)
-        if cell.variant is not None:
-            raise UnpreparedError(
-                f"the variant `{cell.variant}` needs a kernel built for it",
-                cause="the source `debian` has its kernels ready-made",
-            )
         base = await self._image(arch, tell)
         kernel = await self._kernel(cell, arch, tell)
         return Prepared(kernel=kernel, initramfs=initramfs.assemble(kernel, base, arch))
@@ -90,18 +86,21 @@ class Preparer:
         )
 
     async def _kernel(self, cell: Cell, arch: Arch, tell: Tell) -> Kernel:
+        options = Options(variant=cell.variant, config=cell.config)
+
         async def obtain() -> Kernel:
             async with self._fetches:
                 return await source.obtain(
                     cell.kernel,
                     arch,
+                    options,
                     offline=self._policy.offline,
                     refresh=self._policy.refresh,
                     thorough=self._policy.thorough,
                     tell=tell,
                 )
 
-        return await self._once(f"kernel {cell.kernel} {cell.arch}", obtain)
+        return await self._once(f"kernel {cell.kernel} {cell.arch} {options}", obtain)
 
     async def _once(self, name: str, make: Callable[[], Awaitable[T]]) -> T:
         """What `make` gives, or raises: tried once in a run, however many cells want it."""

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -91,14 +91,19 @@ async def start(
 
 
 async def run(
-    argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    on_output: Callable[[bytes], None] | None = None,
 ) -> Completed:
     """Run a helper program to its end with a small environment; its output comes back.
 
-    env: added to PATH, HOME, LC_ALL and proxy settings. Cancellation stops the program and its
-    children: TERM, five seconds, KILL.
+    env: added to PATH, HOME, LC_ALL and proxy settings. on_output: is given stdout and stderr as
+    they come, and they do not come back. Cancellation stops the program and its children: TERM,
+    five seconds, KILL.
     """
-    keep = ("PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy")
+    keep = ("PATH", "HOME", "TMPDIR", "CCACHE_DIR", "http_proxy", "https_proxy", "no_proxy")
     small = {name: os.environ[name] for name in keep if name in os.environ}
     small["PATH"] = f"{small.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     small["LC_ALL"] = "C.UTF-8"
@@ -119,7 +124,10 @@ async def run(
     async def drain(stream: anyio.abc.ByteReceiveStream | None, into: bytearray) -> None:
         if stream is not None:
             async for chunk in stream:
-                into += chunk
+                if on_output is None:
+                    into += chunk
+                else:
+                    on_output(chunk)
 
     try:
         async with anyio.create_task_group() as group:

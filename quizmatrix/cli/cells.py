@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
+from quizmatrix.arch import load_arch
 from quizmatrix.cells import Cell
 from quizmatrix.cli import selection
 from quizmatrix.errors import DamagedError, QuizmatrixError
-from quizmatrix.kernel import artifact, source
+from quizmatrix.kernel import source
 from quizmatrix.matrix import Limits
 from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK, Outcome
 from quizmatrix.spec import to_json
@@ -58,7 +59,7 @@ def _plain(cell: Cell) -> dict[str, object]:
 def cached_release(cell: Cell) -> str | None:
     """What `uname -r` prints in the cell, where its kernel is in the cache."""
     try:
-        kernel = artifact.find(source.parse_spec(cell.kernel).text, cell.arch)
+        kernel = source.find(cell.kernel, load_arch(cell.arch))
     except DamagedError:
         return None
     return kernel.record.release if kernel else None

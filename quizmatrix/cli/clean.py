@@ -10,7 +10,7 @@ from quizmatrix import paths, store
 from quizmatrix.outcome import EXIT_OK
 
 # All that quizmatrix puts into its cache: nothing else is touched, whatever folder that is.
-CACHE_FOLDERS = ("accelerator", "apt", "images", "initramfs", "kernels", "locks")
+CACHE_FOLDERS = ("accelerator", "apt", "builds", "images", "initramfs", "kernels", "locks", "sources")
 
 
 def clean(args: argparse.Namespace) -> int:

@@ -106,6 +106,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     _add_run(commands)
     _add_cells(commands)
     _add_prepare(commands)
+    _add_kernel(commands)
     _add_doctor(commands)
     _add_runs(commands)
     _add_clean(commands)
@@ -210,6 +211,34 @@ def _add_prepare(commands: Commands[_Parser]) -> None:
     _add_sources(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="print only what could not be had")
     _done(parser)
+
+
+def _add_kernel(commands: Commands[_Parser]) -> None:
+    parser = _add(commands, "kernel", "kernels:list_kernels", help="build, list and remove kernels")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    make = _add(
+        actions,
+        "build",
+        "kernels:build",
+        help="build kernels from source",
+        description="SPEC is a series (6.12: the newest that Debian has the source of), an exact "
+        "version, `newest`, or SOURCE:VERSION.",
+    )
+    make.add_argument("spec", nargs="+", metavar="SPEC")
+    make.add_argument("-a", "--arches", action="append", default=[], help="x86_64,s390x (default: all)")
+    make.add_argument("--variant", metavar="V", help="a fragment of kernel-configs/variant: debug, kasan")
+    make.add_argument("--config", metavar="FILE", help="a fragment of your own")
+    make.add_argument("-e", "--enable", action="append", default=[], metavar="KEY", help="CONFIG_KEY=y")
+    make.add_argument("-d", "--disable", action="append", default=[], metavar="KEY", help="CONFIG_KEY=n")
+    make.add_argument("-m", "--module", action="append", default=[], metavar="KEY", help="CONFIG_KEY=m")
+    make.add_argument("--refresh", action="store_true", help="ask the sources again for what is newest")
+    _add(actions, "list", "kernels:list_kernels", help="the kernels in the cache")
+    show = _add(actions, "show", "kernels:show", help="what a kernel is, and who asked for its configuration")
+    remove = _add(actions, "remove", "kernels:remove", help="remove kernels from the cache")
+    show.add_argument("key", metavar="KEY", help="as `kernel list` has it, or the beginning")
+    remove.add_argument("key", nargs="+", metavar="KEY", help="as `kernel list` has it, or the beginning")
+    for action in actions.choices.values():
+        _done(action)
 
 
 def _add_doctor(commands: Commands[_Parser]) -> None:

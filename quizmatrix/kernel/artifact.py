@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from quizmatrix import paths
 from quizmatrix.errors import DamagedError, UnpreparedError, host_error
+from quizmatrix.kconfig import Wish
 from quizmatrix.seal import Seal, seal_of
 
 SCHEMA = 1
@@ -26,7 +29,8 @@ class KernelRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a stored kernel (its kernel.json).
 
     key: the content it was made from. version: upstream's. release: what `uname -r` prints.
-    packages: where it came from, for a person.
+    packages: where it came from, for a person. wishes: what was asked of its configuration, where it
+    was built.
     """
 
     schema: int = SCHEMA
@@ -35,6 +39,7 @@ class KernelRecord(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     release: str
     packages: list[str]
+    wishes: list[Wish] = []
     files: dict[str, Seal] = {}
 
 
@@ -69,11 +74,15 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """Which stored kernel a specification stands for on one architecture, until asked anew."""
+    """Which stored kernel a specification stands for on one architecture, until asked anew.
+
+    recipe: what it was made by; with another, the specification stands for another kernel.
+    """
 
     key: str
     spec: str
     arch: str
+    recipe: str = ""
 
 
 def _root() -> Path:
@@ -92,8 +101,8 @@ def folder_of(key: str) -> Path:
     return _root() / key
 
 
-def find(spec: str, arch: str) -> Kernel | None:
-    """The kernel that `spec` was last resolved to, if it is stored.
+def find(spec: str, arch: str, recipe: str) -> Kernel | None:
+    """The kernel that `spec` was last resolved to, if it is stored and was made by this recipe.
 
     Raises DamagedError where it is there and is not what was stored.
     """
@@ -101,7 +110,7 @@ def find(spec: str, arch: str) -> Kernel | None:
         reference = msgspec.json.decode(_reference_path(spec, arch).read_bytes(), type=Reference)
     except (OSError, msgspec.MsgspecError):
         return None
-    return load(reference.key)
+    return load(reference.key) if reference.recipe == recipe else None
 
 
 def load(key: str) -> Kernel | None:
@@ -126,12 +135,12 @@ def seal(folder: Path, record: KernelRecord) -> None:
     (folder / _RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(complete)))
 
 
-def refer(spec: str, arch: str, key: str) -> None:
+def refer(spec: str, arch: str, recipe: str, key: str) -> None:
     """Remember that `spec` on `arch` means the kernel of this key; HostError where it cannot."""
     path = _reference_path(spec, arch)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        paths.write_atomic(path, msgspec.json.encode(Reference(key=key, spec=spec, arch=arch)))
+        paths.write_atomic(path, msgspec.json.encode(Reference(key=key, spec=spec, arch=arch, recipe=recipe)))
     except OSError as error:
         raise host_error("write the kernel cache", error) from error
 
@@ -150,3 +159,15 @@ def remove(key: str) -> None:
             f"the damaged kernel in {folder} could not be removed", cause=str(error)
         ) from error
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def references() -> Iterator[Reference]:
+    """Every specification that was resolved."""
+    for path in sorted((_root() / "refs").glob("*.json")):
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            yield msgspec.json.decode(path.read_bytes(), type=Reference)
+
+
+def stored_keys() -> list[str]:
+    """The keys of all stored kernels, sorted."""
+    return sorted(path.parent.name for path in _root().glob(f"[!.]*/{_RECORD}"))

@@ -21,6 +21,7 @@ from quizmatrix.errors import (
     host_error,
 )
 from quizmatrix.kernel import artifact, bootimage, modules
+from quizmatrix.kernel.build import Options
 from quizmatrix.version import KernelVersion, leading_version
 
 NEWEST = "newest"
@@ -47,15 +48,29 @@ def check_version(wanted: str) -> str:
     return wanted
 
 
-async def fetch(wanted: str, arch: Arch, tell: Tell) -> str:
+def recipe(arch: Arch, options: Options) -> str:
+    """Names all that a stored kernel depends on beside the packages."""
+    return f"{_RECIPE} {arch.facts.kernel.image} {options!r}"
+
+
+async def fetch(wanted: str, arch: Arch, options: Options, tell: Tell) -> str:
     """Have the kernel `wanted` (a series, an exact version, `newest`) in the cache; returns its key.
 
     tell: is given what is going on, a line at a time. Raises UnpreparedError where the archive has
-    no such kernel or does not give it.
+    no such kernel or does not give it, or where it would have to be built otherwise.
     """
+    if not options.is_default:
+        raise UnpreparedError(
+            f"the kernel {wanted} with {options.variant or 'another configuration'} has to be built",
+            cause="the source `debian` has its kernels ready-made",
+            next_step=f"Name one that is built: debian-source:{wanted}",
+        )
     debian = arch.facts.debian
     if debian is None:
-        raise UnpreparedError(f"Debian's archive does not carry {arch.name}")
+        raise UnpreparedError(
+            f"Debian's archive does not carry {arch.name}",
+            next_step=f"Name a kernel that is built: debian-source:{wanted}",
+        )
     found = await _resolve(wanted, debian, tell)
     key = _key(arch, found)
     async with paths.locked(
@@ -77,7 +92,7 @@ async def fetch(wanted: str, arch: Arch, tell: Tell) -> str:
 async def _resolve(wanted: str, debian: Debian, tell: Tell) -> Found:
     """Ask the suites, in the order of debian.toml, and take the newest that fits of the first."""
     archive = apt.load_archive()
-    suites = _suites_for(wanted, archive, debian.arch)
+    suites = suites_for(wanted, archive, debian.arch)
     if not suites:
         raise UnpreparedError(
             f"Debian's archive has no {wanted} kernel for {debian.arch}",
@@ -106,8 +121,11 @@ async def _resolve(wanted: str, debian: Debian, tell: Tell) -> Found:
     )
 
 
-def _suites_for(wanted: str, archive: apt.Archive, arch: str) -> list[str]:
-    """The suites that may have it: those known for the series first, then those for anything."""
+def suites_for(wanted: str, archive: apt.Archive, arch: str) -> list[str]:
+    """The suites that may have the kernel `wanted` for Debian's `arch`.
+
+    Those known for the series, or else those for anything.
+    """
     carrying = {name: suite for name, suite in archive.suite.items() if arch in suite.arches}
     if wanted == NEWEST:
         return [name for name, suite in carrying.items() if suite.newest]

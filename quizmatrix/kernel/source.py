@@ -9,8 +9,9 @@ import msgspec
 
 from quizmatrix.arch import Arch
 from quizmatrix.errors import DamagedError, UnpreparedError, UsageError
-from quizmatrix.kernel import artifact, debian
+from quizmatrix.kernel import artifact, build, debian, debiansource
 from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.kernel.build import DEFAULT, Options
 
 Tell = Callable[[str], None]
 
@@ -18,16 +19,19 @@ Tell = Callable[[str], None]
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """A place kernels come from.
 
-    check: raises ValueError where the text behind `NAME:` can be none of its kernels.
-    fetch: has that kernel in the cache for an architecture, and returns its key.
+    check: raises ValueError where the text behind `NAME:` can be none of its kernels. recipe: names
+    what a kernel of it is made by. fetch: has that kernel in the cache for an architecture, and
+    returns its key.
     """
 
     check: Callable[[str], str]
-    fetch: Callable[[str, Arch, Tell], Awaitable[str]]
+    recipe: Callable[[Arch, Options], str]
+    fetch: Callable[[str, Arch, Options, Tell], Awaitable[str]]
 
 
 SOURCES: dict[str, Source] = {
-    "debian": Source(check=debian.check_version, fetch=debian.fetch),
+    "debian": Source(check=debian.check_version, recipe=debian.recipe, fetch=debian.fetch),
+    "debian-source": Source(check=debian.check_version, recipe=build.recipe, fetch=debiansource.fetch),
 }
 DEFAULT_SOURCE = "debian"
 
@@ -64,10 +68,29 @@ def parse_spec(text: str) -> KernelSpec:
         ) from error
 
 
+def find(text: str, arch: Arch, options: Options = DEFAULT) -> Kernel | None:
+    """The kernel `text` for an architecture where the cache has it; DamagedError where it is damaged."""
+    spec = parse_spec(text)
+    recipe = SOURCES[spec.source].recipe(arch, options)
+    return artifact.find(_reference(spec, options), arch.name, recipe)
+
+
+def _reference(spec: KernelSpec, options: Options) -> str:
+    """What a kernel is remembered by: the same specification with other options is another kernel."""
+    return spec.text if options.is_default else f"{spec.text} {options!r}"
+
+
 async def obtain(
-    text: str, arch: Arch, *, offline: bool, refresh: bool, tell: Tell, thorough: bool = False
+    text: str,
+    arch: Arch,
+    options: Options = DEFAULT,
+    *,
+    offline: bool,
+    refresh: bool,
+    tell: Tell,
+    thorough: bool = False,
 ) -> Kernel:
-    """The kernel `text` for an architecture, fetched where the cache lacks it.
+    """The kernel `text` for an architecture, fetched or built where the cache lacks it.
 
     offline: nothing is fetched. refresh: ask the source anew what `text` stands for. thorough:
     read a kernel in the cache in full to see that it is what was stored. One that is damaged is
@@ -77,7 +100,7 @@ async def obtain(
     damage: DamagedError | None = None
     if not refresh:
         try:
-            kernel = artifact.find(spec.text, arch.name)
+            kernel = find(text, arch, options)
             if kernel is not None:
                 if thorough:
                     kernel.check(thoroughly=True)
@@ -92,8 +115,9 @@ async def obtain(
         )
     if damage is not None:
         tell(f"{damage}; fetching it again")
-    key = await SOURCES[spec.source].fetch(spec.wanted, arch, tell)
-    artifact.refer(spec.text, arch.name, key)
+    source = SOURCES[spec.source]
+    key = await source.fetch(spec.wanted, arch, options, tell)
+    artifact.refer(_reference(spec, options), arch.name, source.recipe(arch, options), key)
     kernel = artifact.load(key)
     if kernel is None:
         raise DamagedError(f"the kernel {text} for {arch.name} vanished from the cache")

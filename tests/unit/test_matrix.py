@@ -149,9 +149,9 @@ def test_architectures_that_ship(name: str) -> None:
 
 
 def test_an_architecture_with_an_unknown_key(tmp_path: Path) -> None:
-    from quizmatrix.arch import ArchFile, arch_names
+    from quizmatrix.arch import ArchFile
     from quizmatrix.paths import data_dir
 
-    text = (data_dir("arch") / f"{arch_names()[0]}.toml").read_text()
+    text = (data_dir("arch") / "s390x.toml").read_text()
     with pytest.raises(QuizmatrixError, match="unknown key `flavor`"):
         tomlfile.parse(text.replace("flavour", "flavor"), ArchFile, "x.toml")

@@ -1,0 +1,125 @@
+"""`quizmatrix kernel`: kernels built from source, and what is in the cache."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from quizmatrix import kconfig
+from quizmatrix.arch import arch_names, load_arch
+from quizmatrix.cli import selection
+from quizmatrix.cli.clean import disk_usage
+from quizmatrix.errors import DamagedError, DataError, QuizmatrixError, UsageError
+from quizmatrix.kernel import artifact, source
+from quizmatrix.kernel.build import Options
+from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK
+from quizmatrix.version import KernelVersion
+
+
+def build(args: argparse.Namespace) -> int:
+    """Build kernels, one after the other; one that fails does not keep the others from it."""
+    import anyio
+
+    options = Options(variant=args.variant, config=tuple(_config_lines(args)))
+    arches = [load_arch(name) for name in selection.words("--arches", args.arches) or arch_names()]
+    specs = [text if ":" in text else f"debian-source:{text}" for text in args.spec]
+    for text in specs:
+        source.parse_spec(text)
+    failed = 0
+
+    async def build_all() -> None:
+        nonlocal failed
+        for text in specs:
+            for arch in arches:
+                name = f"{text}-{arch.name}"
+                try:
+                    kernel = await source.obtain(
+                        text,
+                        arch,
+                        options,
+                        offline=False,
+                        refresh=args.refresh,
+                        tell=lambda said, name=name: print(f"{name}: {said}", flush=True),  # type: ignore[misc]
+                    )
+                except QuizmatrixError as error:
+                    failed += 1
+                    print(f"{name}: {error.render()}", file=sys.stderr, flush=True)
+                else:
+                    print(f"{name}: ready: {kernel.record.key}", flush=True)
+
+    anyio.run(build_all)
+    return EXIT_NO_VERDICT if failed else EXIT_OK
+
+
+def _config_lines(args: argparse.Namespace) -> list[str]:
+    """What the command line asks of the configuration, checked."""
+    lines: list[str] = []
+    if args.variant is not None and not kconfig.variant_file(args.variant).is_file():
+        raise UsageError(
+            f"unknown variant `{args.variant}`", next_step=f"Known: {', '.join(kconfig.variants())}."
+        )
+    if args.config is not None:
+        try:
+            text = Path(args.config).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"cannot read {args.config}", cause=str(error)) from error
+        kconfig.parse_fragment(text, args.config, KernelVersion("6.1"))
+        lines += [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    for value, given in (("y", args.enable), ("n", args.disable), ("m", args.module)):
+        lines += [
+            f"CONFIG_{name.removeprefix('CONFIG_')}={value}" for name in selection.words("-e, -d, -m", given)
+        ]
+    return lines
+
+
+def list_kernels(_: argparse.Namespace) -> int:
+    """Print the kernels in the cache."""
+    from tabulate import tabulate
+
+    names: dict[str, list[str]] = {}
+    for reference in artifact.references():
+        names.setdefault(reference.key, []).append(reference.spec)
+    rows = []
+    for key in artifact.stored_keys():
+        size = disk_usage(artifact.folder_of(key)) // 1_000_000
+        rows.append([key, ", ".join(names.get(key, [])), f"{size} MB"])
+    if rows:
+        print(tabulate(rows, headers=["kernel", "asked for as", "on disk"], disable_numparse=True))
+    else:
+        print("There are no kernels in the cache yet.")
+    return EXIT_OK
+
+
+def show(args: argparse.Namespace) -> int:
+    """Print what a kernel is, and where each symbol that was asked for came from."""
+    key = _find(args.key)
+    try:
+        kernel = artifact.load(key)
+    except DamagedError as error:
+        raise DamagedError(str(error), next_step=f"quizmatrix kernel remove {key}") from error
+    if kernel is None:
+        raise UsageError(f"no kernel {key}", next_step="quizmatrix kernel list")
+    record = kernel.record
+    print(f"release  {record.release}\nfrom     {', '.join(record.packages)}\nfolder   {kernel.folder}")
+    for asked in record.wishes:
+        print(f"  {asked.line:44} {asked.origin}")
+    return EXIT_OK
+
+
+def remove(args: argparse.Namespace) -> int:
+    """Remove kernels from the cache."""
+    for key in [_find(text) for text in args.key]:
+        artifact.remove(key)
+        print(f"removed {key}")
+    return EXIT_OK
+
+
+def _find(text: str) -> str:
+    found = [key for key in artifact.stored_keys() if key.startswith(text)]
+    if text in found:
+        return text
+    if len(found) != 1:
+        problem = "begins the names of several kernels" if found else "is no kernel in the cache"
+        raise UsageError(f"`{text}` {problem}", next_step="quizmatrix kernel list")
+    return found[0]

@@ -1,0 +1,173 @@
+"""Kernel configurations out of fragments: what is asked for, by whom, and whether it was obtained.
+
+A fragment is a file of `CONFIG_X=value` lines (value: y, m, n, a number or a string). Behind a line
+may stand, in a comment, what limits it: `# optional`, `# from 5.15`, `# before 6.9`, or several with
+commas between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix import paths
+from quizmatrix.errors import DataError
+from quizmatrix.version import KernelVersion
+
+_LINE = re.compile(r"CONFIG_(\w+)=(\"[^\"]*\"|[^\s#]+)\s*(?:#\s*(.*))?")
+_LIMIT = re.compile(r"(from|before) (\d+\.\d+)")
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """One symbol that is asked for. origin: the file and line that ask. optional: no error if not had."""
+
+    symbol: str
+    value: str
+    origin: str
+    optional: bool = False
+
+    @property
+    def line(self) -> str:
+        """As a kernel's configuration has it."""
+        return f"CONFIG_{self.symbol}={self.value}"
+
+
+class Unmet(msgspec.Struct, frozen=True, kw_only=True):
+    """A wish that the kernel's own configuration did not grant. lacking: dependencies that are not set."""
+
+    wish: Wish
+    got: str
+    lacking: list[str]
+
+    def __str__(self) -> str:
+        why = f"; it needs {', '.join(self.lacking)}" if self.lacking else ""
+        return f"{self.wish.line} ({self.wish.origin}) is {self.got}{why}"
+
+
+def parse_fragment(text: str, name: str, version: KernelVersion) -> list[Wish]:
+    """The wishes of a fragment that hold for `version`; DataError names a line that is none."""
+    wishes = []
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        origin = f"{name}:{number}"
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise DataError(
+                f"{name}, line {number}",
+                cause=f"`{line}` is no line of a kernel configuration",
+                next_step="Write CONFIG_X=y, m, n, a number or a quoted string.",
+            )
+        symbol, value, limits = match.groups()
+        words = [word.strip() for word in (limits or "").split(",") if word.strip()]
+        if all(_holds(word, version, origin) for word in words):
+            optional = "optional" in words
+            wishes.append(Wish(symbol=symbol, value=value, origin=origin, optional=optional))
+    return wishes
+
+
+def _holds(word: str, version: KernelVersion, origin: str) -> bool:
+    if word == "optional":
+        return True
+    match = _LIMIT.fullmatch(word)
+    if match is None:
+        raise DataError(
+            origin,
+            cause=f"`# {word}` limits nothing",
+            next_step="Known: `optional`, `from 5.15`, `before 6.9`.",
+        )
+    bound = KernelVersion(match.group(2))
+    return version >= bound if match.group(1) == "from" else version < bound
+
+
+def variant_file(name: str) -> Path:
+    """Where the fragment of a variant is, or would be."""
+    return paths.data_dir("kernel-configs") / "variant" / f"{name}.config"
+
+
+def variants() -> list[str]:
+    """The variants that ship."""
+    return sorted(path.stem for path in paths.data_dir("kernel-configs").glob("variant/*.config"))
+
+
+def fragment_files(arch: str, version: KernelVersion, variant: str | None) -> list[Path]:
+    """The fragments for a kernel, the most specific last; those that do not exist are left out."""
+    root = paths.data_dir("kernel-configs")
+    names = ["common", f"arch/{arch}", f"minor/{version.series}", f"arch-minor/{arch}-{version.series}"]
+    found = [root / f"{name}.config" for name in names if (root / f"{name}.config").is_file()]
+    if variant is not None and variant_file(variant).is_file():
+        found.append(variant_file(variant))
+    return found
+
+
+def wishes_for(arch: str, version: KernelVersion, variant: str | None, extra: list[str]) -> list[Wish]:
+    """All that is asked of a kernel, one wish a symbol: of two, the later and more specific one.
+
+    extra: `CONFIG_X=y` lines of the matrix or the command line.
+    """
+    root = paths.data_dir("kernel-configs")
+    wishes: dict[str, Wish] = {}
+    texts = [
+        (path.read_text(encoding="utf-8"), str(path.relative_to(root)))
+        for path in fragment_files(arch, version, variant)
+    ]
+    for text, name in [*texts, ("\n".join(extra), "asked for")]:
+        for wish in parse_fragment(text, name, version):
+            wishes.pop(wish.symbol, None)
+            wishes[wish.symbol] = wish
+    return list(wishes.values())
+
+
+def fragments_hash() -> str:
+    """Names the content of all fragments together."""
+    digest = hashlib.sha256()
+    for path in sorted(paths.data_dir("kernel-configs").rglob("*.config")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def read_config(text: str) -> dict[str, str]:
+    """The symbols of a .config that are set, with their values."""
+    return dict(re.findall(r"^CONFIG_(\w+)=(.*)$", text, re.MULTILINE))
+
+
+def unmet(wishes: list[Wish], config: dict[str, str], tree: Path) -> list[Unmet]:
+    """The wishes that `config` does not grant, the optional ones left out.
+
+    tree: the kernel's source, where what a symbol depends on is looked up.
+    """
+    found = []
+    for wish in wishes:
+        got = config.get(wish.symbol, "n")
+        if got != wish.value and not wish.optional:
+            lacking = _lacking(wish.symbol, config, tree) if got == "n" else []
+            found.append(Unmet(wish=wish, got="not set" if got == "n" else got, lacking=lacking))
+    return found
+
+
+def _lacking(symbol: str, config: dict[str, str], tree: Path) -> list[str]:
+    """The symbols in `depends on` of a symbol that are not set, as far as its own lines tell.
+
+    The grammar is that of the kernel document kbuild/kconfig-language.rst; expressions are not
+    evaluated, since a person wants the names.
+    """
+    defined = re.compile(rf"^(?:menu)?config {re.escape(symbol)}\s*$((?:\n(?:[ \t].*)?)*)", re.MULTILINE)
+    names: dict[str, None] = {}
+    known = False
+    for path in tree.rglob("Kconfig*"):
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        for body in defined.findall(text):
+            known = True
+            for expression in re.findall(r"^\s+depends on (.*)$", body, re.MULTILINE):
+                for negated, name in re.findall(r"(!?)\b([A-Z][A-Z0-9_]+)\b", expression):
+                    is_set = name in config
+                    if is_set == bool(negated):
+                        names[f"{negated}{name}"] = None
+    return list(names) if known else ["a kernel that knows this symbol"]

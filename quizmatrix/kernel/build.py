@@ -1,0 +1,231 @@
+"""Kernels built from a source tree: configured from fragments, checked, built beside the source."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from quizmatrix import kconfig, paths, process
+from quizmatrix.arch import Arch
+from quizmatrix.errors import DamagedError, HostError, UnpreparedError, host_error
+from quizmatrix.kernel import artifact, modules
+from quizmatrix.version import KernelVersion
+
+Tell = Callable[[str], None]
+
+# Part of every key: changes when what is made of the same source changes.
+_RECIPE = "1"
+
+# Seconds between two words on how far a build is.
+_PROGRESS = 15.0
+
+# What a kernel's build runs, with Debian's packages of them.
+_TOOLS = {"make": "make", "gcc": "gcc", "flex": "flex", "bison": "bison", "bc": "bc", "depmod": "kmod"}
+
+_FIRST_ERROR = re.compile(r"^.*(?:\berror:|\bfatal error\b|undefined reference|\*\*\* ).*$", re.MULTILINE)
+
+
+class Tree(msgspec.Struct, frozen=True, kw_only=True):
+    """A kernel's source. key: names its content. origin: where it came from, for a person."""
+
+    path: Path
+    version: KernelVersion
+    key: str
+    origin: str
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What is built otherwise than by default: a variant, and lines of configuration."""
+
+    variant: str | None = None
+    config: tuple[str, ...] = ()
+
+    @property
+    def is_default(self) -> bool:
+        """Whether nothing is."""
+        return self.variant is None and not self.config
+
+
+DEFAULT = Options()
+
+
+def recipe(arch: Arch, options: Options) -> str:
+    """Names all that a build depends on beside its source."""
+    parts = [_RECIPE, repr(arch.facts.build), repr(options), kconfig.fragments_hash()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def builds_dir() -> Path:
+    """Where kernels are built; a build tree stays, for external modules and the next build."""
+    return paths.cache_dir() / "builds"
+
+
+async def build(tree: Tree, arch: Arch, options: Options, tell: Tell) -> str:
+    """Have a kernel of `tree` in the cache; returns its key.
+
+    Raises HostError where a tool is missing, UnpreparedError where a wish of the configuration
+    cannot be granted or the compiler fails.
+    """
+    compiler = _find_tools(arch)
+    wishes = kconfig.wishes_for(arch.name, tree.version, options.variant, list(options.config))
+    key = await _key(tree, arch, wishes, compiler)
+    # One build at a time, over all runs of this user: each uses all cores.
+    async with paths.locked(
+        paths.cache_dir() / "locks" / "build.lock", lambda: tell("waiting for another build to end")
+    ):
+        try:
+            if artifact.load(key) is not None:
+                return key
+        except DamagedError:
+            artifact.remove(key)
+        work = _Work(tree, arch, key, compiler, tell)
+        try:
+            await work.configure(wishes)
+            await work.compile()
+            await work.collect(wishes)
+        except OSError as error:
+            raise host_error(f"build {tree.origin}", error) from error
+    return key
+
+
+def _find_tools(arch: Arch) -> str:
+    """The compiler's name; HostError names the package of what is missing."""
+    for tool, package in _TOOLS.items():
+        process.require_program(tool, package)
+    if arch.is_native:
+        return "gcc"
+    compiler = f"{arch.facts.cross_prefix}gcc"
+    process.require_program(compiler, arch.facts.build.compiler_package)
+    return compiler
+
+
+async def _key(tree: Tree, arch: Arch, wishes: list[kconfig.Wish], compiler: str) -> str:
+    said = (await process.run([compiler, "--version"])).output.splitlines()[:1]
+    parts = [_RECIPE, tree.key, arch.name, repr(arch.facts.build), repr(said)]
+    parts += sorted(wish.line for wish in wishes)
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return f"{tree.version.text}-{arch.name}-{digest}"
+
+
+class _Work:
+    """One build, in a folder of its own that an interrupted build leaves for the next."""
+
+    def __init__(self, tree: Tree, arch: Arch, key: str, compiler: str, tell: Tell) -> None:
+        self._tree = tree
+        self._arch = arch
+        self._key = key
+        self._tell = tell
+        self._folder = builds_dir() / key
+        self._log = builds_dir() / f"{key}.log"
+        ccache = "ccache " if process.find_program("ccache") else ""
+        self._make = [
+            *("make", "-C", str(tree.path), f"O={self._folder}", f"ARCH={arch.facts.build.make_arch}"),
+            *(f"CROSS_COMPILE={compiler.removesuffix('gcc')}", f"CC={ccache}{compiler}"),
+            # Nothing of this host or this minute in the kernel: the same source gives the same image.
+            *("KBUILD_BUILD_USER=quizmatrix", "KBUILD_BUILD_HOST=quizmatrix"),
+            "KBUILD_BUILD_TIMESTAMP=1970-01-01",
+        ]
+
+    async def configure(self, wishes: list[kconfig.Wish]) -> None:
+        """Write the configuration and check that every wish was granted."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        fragment = self._folder / "quizmatrix.config"
+        fragment.write_text("".join(f"{wish.line}\n" for wish in wishes), encoding="utf-8")
+        merge = self._tree.path / "scripts/kconfig/merge_config.sh"
+        self._tell(f"configuring {self._tree.origin} for {self._arch.name}")
+        await self._run(*self._make, "tinyconfig")
+        config = self._folder / ".config"
+        await self._run("sh", str(merge), "-m", "-O", str(self._folder), str(config), str(fragment))
+        await self._run(*self._make, "olddefconfig")
+        got = kconfig.read_config(config.read_text(encoding="utf-8"))
+        problems = kconfig.unmet(wishes, got, self._tree.path)
+        if problems:
+            raise UnpreparedError(
+                f"{self._tree.origin} for {self._arch.name} cannot be configured as asked",
+                cause="; ".join(str(problem) for problem in problems),
+                next_step="Mend the fragment, or mark the line `# optional` or `# from VERSION`.",
+            )
+
+    async def compile(self) -> None:
+        """Build the image and the modules, with as many jobs as there are CPUs."""
+        jobs = len(os.sched_getaffinity(0))
+        self._tell(f"building {self._tree.origin} for {self._arch.name}: {self._log}")
+        await self._run(*self._make, f"-j{jobs}", self._arch.facts.build.target, "modules")
+
+    async def collect(self, wishes: list[kconfig.Wish]) -> None:
+        """Put what was built into the cache of kernels."""
+        release = (self._folder / "include/config/kernel.release").read_text().strip()
+        with paths.new_dir(artifact.folder_of(self._key)) as made:
+            layer = made / artifact.LAYER
+            target = layer / "usr"
+            target.mkdir(parents=True)
+            await self._run(
+                *self._make, f"INSTALL_MOD_PATH={target}", "INSTALL_MOD_STRIP=1", "modules_install"
+            )
+            for link in ("build", "source"):
+                (target / "lib/modules" / release / link).unlink(missing_ok=True)
+            await modules.index_modules(layer, release)
+            await self._copy_image(made / artifact.IMAGE)
+            shutil.copyfile(self._folder / ".config", made / artifact.CONFIG)
+            shutil.copyfile(self._folder / "System.map", made / artifact.SYSTEM_MAP)
+            record = artifact.KernelRecord(
+                key=self._key,
+                arch=self._arch.name,
+                version=self._tree.version.text,
+                release=release,
+                packages=[self._tree.origin],
+                wishes=wishes,
+            )
+            artifact.seal(made, record)
+
+    async def _copy_image(self, target: Path) -> None:
+        """Symbols are for debuggers, and would only be read at every boot."""
+        image = self._folder / self._arch.facts.build.image
+        with image.open("rb") as file:
+            is_elf = file.read(4) == b"\x7fELF"
+        if is_elf:
+            prefix = "" if self._arch.is_native else self._arch.facts.cross_prefix
+            await self._run(f"{prefix}objcopy", "--strip-all", str(image), str(target))
+        else:
+            shutil.copyfile(image, target)
+
+    async def _run(self, *argv: str) -> None:
+        """Run a step; its output goes to the log, its first error into the exception."""
+        start = self._log.stat().st_size if self._log.exists() else 0
+        with self._log.open("ab") as log:
+            log.write(f"$ {process.printable(argv)}\n".encode())
+            log.flush()
+            objects = 0
+            spoke = anyio.current_time()
+
+            def on_output(data: bytes) -> None:
+                nonlocal objects, spoke
+                log.write(data)
+                log.flush()
+                objects += data.count(b"  CC ")
+                if anyio.current_time() - spoke > _PROGRESS:
+                    spoke = anyio.current_time()
+                    self._tell(f"building {self._tree.origin} for {self._arch.name}: {objects} objects")
+
+            done = await process.run(argv, on_output=on_output)
+        if done.status != 0:
+            with self._log.open("rb") as file:
+                file.seek(start)
+                said = file.read().decode(errors="replace")
+            error = _FIRST_ERROR.search(said)
+            advice = ""
+            if "mrproper" in said:
+                advice = "The source was built in place: run `make mrproper` in it, or name another tree."
+            kind = HostError if "No space left" in said else UnpreparedError
+            raise kind(
+                f"{self._tree.origin} could not be built for {self._arch.name}",
+                cause=error.group().strip() if error else said.strip()[-300:],
+                next_step=advice or f"The whole log: {self._log}",
+            )

@@ -1,0 +1,111 @@
+"""The small image's programs, cross-built where Debian has no packages of an architecture.
+
+busybox and tini of Debian's source packages, with Debian's patches and its configuration of the
+static busybox, linked statically against the cross compiler's C library.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from quizmatrix import apt, paths, process
+from quizmatrix.arch import Arch
+from quizmatrix.errors import DamagedError, UnpreparedError
+
+Tell = Callable[[str], None]
+
+# The suite whose sources are built; they are for any architecture, and the index is this one's.
+_SUITE = "bookworm"
+_INDEX_ARCH = "amd64"
+
+_TINI_CONFIG = '#define TINI_VERSION "{version}"\n#define TINI_GIT ""\n'
+
+
+async def build_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
+    """busybox and tini for an architecture, by name.
+
+    Raises HostError where a tool is missing, UnpreparedError where the compiler fails, NotFetchedError
+    where the sources cannot be had.
+    """
+    compiler = f"{arch.facts.cross_prefix}gcc"
+    for tool, package in (
+        (compiler, arch.facts.build.compiler_package),
+        ("make", "make"),
+        ("gcc", "gcc"),
+        ("patch", "patch"),
+        ("bzip2", "bzip2"),
+    ):
+        process.require_program(tool, package)
+    root = apt.AptRoot(apt.load_archive(), _SUITE, _INDEX_ARCH, sources=True)
+    tell(f"asking Debian's {_SUITE} for the sources of busybox and tini")
+    await root.update()
+    top = paths.cache_dir() / "images"
+    top.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=top, prefix=".build.") as name:
+        folder = Path(name)
+        await root.download_sources(["busybox", "tini"], folder)
+        tell(f"building busybox and tini for {arch.name}")
+        return {
+            "busybox": await _busybox(await _unpack(folder, "busybox"), arch),
+            "tini": await _tini(await _unpack(folder, "tini"), compiler),
+        }
+
+
+async def _unpack(folder: Path, package: str) -> Path:
+    """The source with Debian's patches."""
+    tree = folder / package
+    for pattern in ("orig.tar.*", "debian.tar.*"):
+        (archive,) = folder.glob(f"{package}_*.{pattern}")
+        with tarfile.open(archive) as tar:
+            if pattern.startswith("orig"):
+                tops = {member.name.split("/")[0] for member in tar.getmembers()}
+                tar.extractall(folder / f"{package}.orig", filter="data")
+                (folder / f"{package}.orig" / tops.pop()).rename(tree)
+            else:
+                tar.extractall(tree, filter="data")
+    series = tree / "debian/patches/series"
+    if series.exists():
+        for line in series.read_text().splitlines():
+            if line.strip() and not line.startswith("#"):
+                patch = tree / "debian/patches" / line.split()[0]
+                await _step(["patch", "-s", "-p1", "-i", str(patch)], tree)
+    return tree
+
+
+async def _busybox(tree: Path, arch: Arch) -> bytes:
+    config = tree / "debian/config/pkg/static"
+    if not config.is_file():
+        raise DamagedError("Debian's source of busybox has another layout than is known")
+    (tree / ".config").write_bytes(config.read_bytes())
+    make = ["make", f"ARCH={arch.facts.build.make_arch}", f"CROSS_COMPILE={arch.facts.cross_prefix}"]
+    await _step(["sh", "-c", 'yes "" | "$@"', "sh", *make, "oldconfig"], tree)
+    await _step([*make, f"-j{len(os.sched_getaffinity(0))}", "busybox"], tree)
+    return (tree / "busybox").read_bytes()
+
+
+async def _tini(tree: Path, compiler: str) -> bytes:
+    """Its build system only makes two headers: the version's, and the licence's for a full build."""
+    headers = tree / "headers"
+    headers.mkdir()
+    version = (tree / "debian/changelog").read_text().partition("(")[2].partition("-")[0]
+    (headers / "tiniConfig.h").write_text(_TINI_CONFIG.format(version=version))
+    (headers / "tiniLicense.h").touch()
+    await _step(
+        [compiler, "-O2", "-s", "-static", "-DTINI_MINIMAL=1", f"-I{headers}", "-o", "tini", "src/tini.c"],
+        tree,
+    )
+    return (tree / "tini").read_bytes()
+
+
+async def _step(argv: list[str], cwd: Path) -> None:
+    done = await process.run(argv, cwd=cwd)
+    if done.status != 0:
+        raise UnpreparedError(
+            f"{cwd.name} could not be built",
+            cause=f"`{process.printable(argv)}`: {done.last_words}",
+            next_step="The cross compiler needs its static C library: libc6-dev-ARCH-cross.",
+        )

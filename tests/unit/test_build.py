@@ -1,0 +1,153 @@
+"""Kernels from source: fragments, their check, and a build of a toy tree."""
+
+import shutil
+from pathlib import Path
+
+import anyio
+import pytest
+
+from quizmatrix import kconfig
+from quizmatrix.arch import arch_names, load_arch
+from quizmatrix.errors import DataError, UnpreparedError
+from quizmatrix.kernel import artifact
+from quizmatrix.kernel.build import Options, Tree, build, builds_dir, recipe
+from quizmatrix.version import KernelVersion
+
+V6_1 = KernelVersion("6.1.9")
+
+
+def lines(text: str, version: str = "6.1") -> list[str]:
+    return [wish.line for wish in kconfig.parse_fragment(text, "f.config", KernelVersion(version))]
+
+
+def test_fragments_are_limited_by_version() -> None:
+    text = "# why\nCONFIG_A=y\n\nCONFIG_B=m  # from 5.15\nCONFIG_C=10 # before 6.0, optional\n"
+    assert lines(text, "5.10") == ["CONFIG_A=y", "CONFIG_C=10"]
+    assert lines(text, "6.0") == ["CONFIG_A=y", "CONFIG_B=m"]
+    assert lines('CONFIG_S="a # b"\n') == ['CONFIG_S="a # b"']
+
+
+@pytest.mark.parametrize(
+    "line", ["A=y", "CONFIG_A", "CONFIG_A=y # since 5.0", "# CONFIG_A is not set x\nfoo"]
+)
+def test_a_line_that_is_none_is_named(line: str) -> None:
+    with pytest.raises(DataError, match=r"f\.config"):
+        lines(line)
+
+
+def test_the_more_specific_wish_counts() -> None:
+    first = {wish.symbol: wish for wish in kconfig.wishes_for("x86_64", V6_1, None, [])}
+    assert (first["VT"].value, first["VT"].origin.partition(":")[0]) == ("n", "common.config")
+    later = {wish.symbol: wish for wish in kconfig.wishes_for("x86_64", V6_1, None, ["CONFIG_VT=y"])}
+    assert (later["VT"].value, later["VT"].origin) == ("y", "asked for:1")
+
+
+@pytest.mark.parametrize("arch", arch_names())
+@pytest.mark.parametrize("variant", [None, *kconfig.variants()])
+def test_fragments_that_ship(arch: str, variant: str | None) -> None:
+    for version in ("4.18", "5.10", "6.1", "6.12", "7.2"):
+        assert kconfig.wishes_for(arch, KernelVersion(version), variant, [])
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / "a source with spaces"
+    shutil.copytree(Path(__file__).parents[1] / "toy-kernel", path)
+    return Tree(path=path, version=V6_1, key="toy", origin="toy 6.1.9")
+
+
+X86_64 = load_arch("x86_64")
+
+
+def make(tree: Tree, *config: str, variant: str | None = None) -> str:
+    options = Options(variant=variant, config=config)
+    return anyio.run(build, tree, X86_64, options, lambda _said: None)
+
+
+def test_a_build_leaves_a_kernel(tree: Tree) -> None:
+    kernel = artifact.load(make(tree))
+    assert kernel is not None
+    kernel.check(thoroughly=True)
+    assert kernel.record.release == "6.1.9-toy"
+    assert kernel.image.read_bytes().startswith(b"\x7fELF")
+    assert b".symtab" not in kernel.image.read_bytes()
+    assert (kernel.modules / "modules.dep").exists()
+    assert not (kernel.modules / "build").is_symlink()
+    assert "VIRTIO_CONSOLE" in {wish.symbol for wish in kernel.record.wishes}
+    assert not (tree.path / ".config").exists()
+
+
+def test_what_is_built_is_not_built_again(tree: Tree) -> None:
+    key = make(tree)
+    assert make(tree) == key
+    assert (builds_dir() / key / "count").read_text() == "built\n"
+
+
+def test_other_options_are_another_kernel(tree: Tree) -> None:
+    keys = {make(tree), make(tree, "CONFIG_X=y"), make(tree, variant="debug"), make(tree, "CONFIG_X=n")}
+    assert len(keys) == 4
+    assert recipe(X86_64, Options()) != recipe(X86_64, Options(config=("CONFIG_X=y",)))
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("CONFIG_TYPO_VIRTIO=y", ["CONFIG_TYPO_VIRTIO=y (asked for:1) is not set", "knows this symbol"]),
+        ("CONFIG_NEEDS_ABSENT=y", ["CONFIG_NEEDS_ABSENT=y", "it needs ABSENT"]),
+    ],
+)
+def test_what_is_not_granted_is_named(config: str, words: list[str], tree: Tree) -> None:
+    with pytest.raises(UnpreparedError, match="cannot be configured as asked") as caught:
+        make(tree, config)
+    for word in words:
+        assert word in caught.value.cause
+    assert "64BIT" not in caught.value.cause
+    assert artifact.stored_keys() == []
+    assert make(tree, f"{config}  # optional")
+
+
+def test_the_compilers_first_error_is_shown(tree: Tree) -> None:
+    with pytest.raises(UnpreparedError, match="could not be built for x86_64") as caught:
+        make(tree, "CONFIG_BREAKS_COMPILE=y")
+    assert "error: #error this kernel cannot be compiled" in caught.value.cause
+    log = Path(caught.value.next_step.partition(": ")[2])
+    assert "  CC      toy.o" in log.read_text()
+    assert artifact.stored_keys() == []
+
+
+def test_a_tree_that_was_built_in_place(tree: Tree) -> None:
+    (tree.path / ".config").touch()
+    with pytest.raises(UnpreparedError) as caught:
+        make(tree)
+    assert "make mrproper" in caught.value.next_step
+
+
+def test_a_build_that_is_stopped_leaves_no_kernel(tree: Tree) -> None:
+    async def stop() -> None:
+        async with anyio.create_task_group() as group:
+            options = Options(config=("CONFIG_TAKES_FOREVER=y",))
+            group.start_soon(build, tree, X86_64, options, lambda _said: None)
+            while not list(builds_dir().glob("*/started")):  # noqa: ASYNC110 - there is no event in make
+                await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+
+    anyio.run(stop)
+    assert artifact.stored_keys() == []
+    assert make(tree)
+
+
+def test_two_builds_of_one_kernel_at_once(tree: Tree) -> None:
+    keys: list[str] = []
+
+    async def one() -> None:
+        keys.append(await build(tree, X86_64, Options(), lambda _said: None))
+
+    async def both() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(one)
+            group.start_soon(one)
+
+    anyio.run(both)
+    assert len(set(keys)) == 1
+    assert (builds_dir() / keys[0] / "count").read_text() == "built\n"
