@@ -100,7 +100,9 @@ def selected_cells(args: argparse.Namespace, overrides: Limits) -> list[Cell]:
             source.parse_spec(cell.kernel)
         except UsageError as error:
             place = str(path) if cell.kernel in in_file else "the command line"
-            raise UsageError(f"{place}: {error.fact}", next_step=error.next_step) from error
+            raise UsageError(
+                f"{place}: {error.fact}", cause=error.cause, next_step=error.next_step
+            ) from error
     return chosen
 
 

@@ -33,12 +33,17 @@ _FIRST_ERROR = re.compile(r"^.*(?:\berror:|\bfatal error\b|undefined reference|\
 
 
 class Tree(msgspec.Struct, frozen=True, kw_only=True):
-    """A kernel's source. key: names its content. origin: where it came from, for a person."""
+    """A kernel's source.
+
+    key: names its content. origin: where it came from, for a person. work: the name of the folder
+    it is built in, for a tree that changes; default: one for each kernel.
+    """
 
     path: Path
     version: KernelVersion
     key: str
     origin: str
+    work: str | None = None
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +61,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULT = Options()
 
 
-def recipe(arch: Arch, options: Options) -> str:
+def recipe(_wanted: str, arch: Arch, options: Options) -> str:
     """Names all that a build depends on beside its source."""
     parts = [_RECIPE, repr(arch.facts.build), repr(options), kconfig.fragments_hash()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -122,8 +127,8 @@ class _Work:
         self._arch = arch
         self._key = key
         self._tell = tell
-        self._folder = builds_dir() / key
-        self._log = builds_dir() / f"{key}.log"
+        self._folder = builds_dir() / (tree.work or key)
+        self._log = self._folder.with_name(f"{self._folder.name}.log")
         ccache = "ccache " if process.find_program("ccache") else ""
         self._make = [
             *("make", "-C", str(tree.path), f"O={self._folder}", f"ARCH={arch.facts.build.make_arch}"),

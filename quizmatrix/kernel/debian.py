@@ -48,7 +48,7 @@ def check_version(wanted: str) -> str:
     return wanted
 
 
-def recipe(arch: Arch, options: Options) -> str:
+def recipe(_wanted: str, arch: Arch, options: Options) -> str:
     """Names all that a stored kernel depends on beside the packages."""
     return f"{_RECIPE} {arch.facts.kernel.image} {options!r}"
 

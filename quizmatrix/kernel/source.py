@@ -9,7 +9,7 @@ import msgspec
 
 from quizmatrix.arch import Arch
 from quizmatrix.errors import DamagedError, UnpreparedError, UsageError
-from quizmatrix.kernel import artifact, build, debian, debiansource
+from quizmatrix.kernel import artifact, build, debian, debiansource, worktree
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import DEFAULT, Options
 
@@ -21,17 +21,19 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
     check: raises ValueError where the text behind `NAME:` can be none of its kernels. recipe: names
     what a kernel of it is made by. fetch: has that kernel in the cache for an architecture, and
-    returns its key.
+    returns its key. is_local: whether that takes no network.
     """
 
     check: Callable[[str], str]
-    recipe: Callable[[Arch, Options], str]
+    recipe: Callable[[str, Arch, Options], str]
     fetch: Callable[[str, Arch, Options, Tell], Awaitable[str]]
+    is_local: bool = False
 
 
 SOURCES: dict[str, Source] = {
     "debian": Source(check=debian.check_version, recipe=debian.recipe, fetch=debian.fetch),
     "debian-source": Source(check=debian.check_version, recipe=build.recipe, fetch=debiansource.fetch),
+    "path": Source(check=worktree.check, recipe=worktree.recipe, fetch=worktree.fetch, is_local=True),
 }
 DEFAULT_SOURCE = "debian"
 
@@ -64,14 +66,16 @@ def parse_spec(text: str) -> KernelSpec:
     except ValueError as error:
         raise UsageError(
             f"unknown kernel `{text}`",
-            next_step="A kernel is a series (6.1), an exact version (6.1.176) or `newest`.",
+            cause=str(error),
+            next_step="A kernel is a series (6.1), an exact version (6.1.176), `newest`, or SOURCE:KERNEL "
+            f"with one of the sources {', '.join(SOURCES)}.",
         ) from error
 
 
 def find(text: str, arch: Arch, options: Options = DEFAULT) -> Kernel | None:
     """The kernel `text` for an architecture where the cache has it; DamagedError where it is damaged."""
     spec = parse_spec(text)
-    recipe = SOURCES[spec.source].recipe(arch, options)
+    recipe = SOURCES[spec.source].recipe(spec.wanted, arch, options)
     return artifact.find(_reference(spec, options), arch.name, recipe)
 
 
@@ -107,7 +111,7 @@ async def obtain(
                 return kernel
         except DamagedError as error:
             damage = error
-    if offline:
+    if offline and not SOURCES[spec.source].is_local:
         raise UnpreparedError(
             str(damage) if damage else f"the kernel {text} for {arch.name} is not in the cache",
             cause="--offline forbids fetching it",
@@ -117,7 +121,7 @@ async def obtain(
         tell(f"{damage}; fetching it again")
     source = SOURCES[spec.source]
     key = await source.fetch(spec.wanted, arch, options, tell)
-    artifact.refer(_reference(spec, options), arch.name, source.recipe(arch, options), key)
+    artifact.refer(_reference(spec, options), arch.name, source.recipe(spec.wanted, arch, options), key)
     kernel = artifact.load(key)
     if kernel is None:
         raise DamagedError(f"the kernel {text} for {arch.name} vanished from the cache")

@@ -8,8 +8,8 @@ import pytest
 
 from quizmatrix import kconfig
 from quizmatrix.arch import arch_names, load_arch
-from quizmatrix.errors import DataError, UnpreparedError
-from quizmatrix.kernel import artifact
+from quizmatrix.errors import DataError, UnpreparedError, UsageError
+from quizmatrix.kernel import artifact, source, worktree
 from quizmatrix.kernel.build import Options, Tree, build, builds_dir, recipe
 from quizmatrix.version import KernelVersion
 
@@ -87,7 +87,7 @@ def test_what_is_built_is_not_built_again(tree: Tree) -> None:
 def test_other_options_are_another_kernel(tree: Tree) -> None:
     keys = {make(tree), make(tree, "CONFIG_X=y"), make(tree, variant="debug"), make(tree, "CONFIG_X=n")}
     assert len(keys) == 4
-    assert recipe(X86_64, Options()) != recipe(X86_64, Options(config=("CONFIG_X=y",)))
+    assert recipe("", X86_64, Options()) != recipe("", X86_64, Options(config=("CONFIG_X=y",)))
 
 
 @pytest.mark.parametrize(
@@ -151,3 +151,46 @@ def test_two_builds_of_one_kernel_at_once(tree: Tree) -> None:
     anyio.run(both)
     assert len(set(keys)) == 1
     assert (builds_dir() / keys[0] / "count").read_text() == "built\n"
+
+
+def obtain(text: str) -> artifact.Kernel:
+    async def play() -> artifact.Kernel:
+        return await source.obtain(text, X86_64, offline=True, refresh=False, tell=lambda _said: None)
+
+    return anyio.run(play)
+
+
+def test_a_work_tree_is_built_again_when_it_changed(tree: Tree) -> None:
+    text = f"path:{tree.path}"
+    before = {path: path.stat().st_mtime_ns for path in tree.path.rglob("*")}
+    first = obtain(text)
+    assert obtain(text).record.key == first.record.key
+    (place,) = builds_dir().glob("*/count")
+    assert place.read_text() == "built\n"
+    with (tree.path / "toy.c").open("a") as file:
+        file.write("/* changed */\n")
+    second = obtain(text)
+    assert second.record.key != first.record.key
+    assert [*builds_dir().glob("*/count")] == [place]
+    assert place.read_text() == "built\nbuilt\n"
+    after = {path: path.stat().st_mtime_ns for path in tree.path.rglob("*") if path.name != "toy.c"}
+    assert after.items() <= before.items()
+
+
+@pytest.mark.parametrize(
+    ("fields", "version"),
+    [
+        ("VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 5\nEXTRAVERSION =\n", "6.12.5"),
+        ("VERSION = 6\nPATCHLEVEL = 13\nSUBLEVEL = 0\nEXTRAVERSION = -rc2\n", "6.13-rc2"),
+        ("VERSION = 6\nPATCHLEVEL = 13\nSUBLEVEL = 0\nEXTRAVERSION = -local\n", "6.13.0"),
+    ],
+)
+def test_the_version_of_a_tree(fields: str, version: str, tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text("# SPDX\n" + fields)
+    assert worktree.read_version(tmp_path).text == version
+
+
+def test_a_folder_that_is_no_kernel(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        source.parse_spec(f"path:{tmp_path}")
+    assert "is no kernel source" in caught.value.cause
