@@ -3,7 +3,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo check lint test bench setup
+.PHONY: demo check lint test bench soak setup
 
 # Boots three kernels on two architectures and runs a command in each.
 demo: $(VENV)/.ready
@@ -24,6 +24,10 @@ test: setup
 # Speed against bare QEMU and virtme-ng, measured here and now.
 bench: setup
 	$(PY) tests/bench.py
+
+# A hundred boots of each architecture, more at a time than a small host has CPUs.
+soak: setup
+	$(PY) tests/soak.py 100 4 6.1-x86_64 6.1-s390x
 
 setup: $(VENV)/.ready-to-develop
 
