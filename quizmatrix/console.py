@@ -20,7 +20,10 @@ _PANIC = (
 
 # What a kernel complains of and goes on after. Anchored: the words also occur in ordinary lines.
 _SPLAT = re.compile(
-    r"(?:WARNING: .*"
+    # WARN() of kernels old and new, and the titles of lockdep's reports: drivers write "WARNING:" too.
+    r"(?:WARNING: (?:CPU: \d|\S+\.[chS]:\d+ at |at \S+\.[chS]:\d).*"
+    r"|WARNING: (?:possible |inconsistent lock|bad unlock|bad contention|held lock|lock held|suspicious RCU"
+    r"|Nested lock|\w+-safe -> |.* still has locks held).*"
     r"|BUG: .*"
     r"|UBSAN: .*"
     r"|INFO: task .* blocked for more than .*"

@@ -22,7 +22,7 @@ from quizmatrix.errors import (
     host_error,
 )
 
-_RECIPE = "1"
+_RECIPE = "2"
 
 # The suites whose packages will do, in order of preference.
 _SUITES = ("bookworm", "trixie", "sid")

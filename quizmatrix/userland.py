@@ -88,16 +88,17 @@ async def _busybox(tree: Path, arch: Arch) -> bytes:
 
 
 async def _tini(tree: Path, compiler: str) -> bytes:
-    """Its build system only makes two headers: the version's, and the licence's for a full build."""
+    """All that its build system does is to make two headers: the version's and the licence's."""
     headers = tree / "headers"
     headers.mkdir()
     version = (tree / "debian/changelog").read_text().partition("(")[2].partition("-")[0]
     (headers / "tiniConfig.h").write_text(_TINI_CONFIG.format(version=version))
-    (headers / "tiniLicense.h").touch()
-    await _step(
-        [compiler, "-O2", "-s", "-static", "-DTINI_MINIMAL=1", f"-I{headers}", "-o", "tini", "src/tini.c"],
-        tree,
+    licence = (tree / "LICENSE").read_bytes()
+    numbers = ",".join(map(str, licence))
+    (headers / "tiniLicense.h").write_text(
+        f"unsigned char LICENSE[] = {{{numbers}}};\nunsigned int LICENSE_len = {len(licence)};\n"
     )
+    await _step([compiler, "-O2", "-s", "-static", f"-I{headers}", "-o", "tini", "src/tini.c"], tree)
     return (tree / "tini").read_bytes()
 
 
