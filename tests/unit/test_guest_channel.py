@@ -350,7 +350,7 @@ FAILED = Message(event="exited", exit_code=137, signal=9)
         (Evidence(ended=END), b"", "passed", ""),
         (Evidence(ended=FAILED), b"", "failed", "killed by SIGKILL"),
         (Evidence(ended=FAILED), b"Out of memory: Killed process 1 (x)\n", "failed", "killed (x)"),
-        (Evidence(ended=END), b"WARNING: at x\n", "splat", "WARNING: at x"),
+        (Evidence(ended=END), b"WARNING: at x.c:1\n", "splat", "WARNING: at x.c:1"),
         (Evidence(ended=FAILED), b"WARNING: at x\n", "failed", "SIGKILL"),
         (Evidence(ended=END), b"Kernel panic - not syncing: y\n", "panicked", "y"),
         (Evidence(ended=END, notes=["cut"]), b"", "passed", "cut"),

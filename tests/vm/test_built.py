@@ -1,0 +1,46 @@
+"""A kernel built here: big-endian ppc64, for which no archive has one, from its sources on."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.vm.conftest import Quizmatrix
+
+CELL = "debian-source:6.1-ppc64"
+
+# Seconds; two cores need about seven minutes for the kernel.
+LIMIT = 3000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
+    """The kernel and its base image, built where this user's cache lacks them."""
+    subprocess.run([sys.executable, "-m", "quizmatrix", "prepare", "--only", CELL], check=True)
+
+
+@pytest.mark.timeout(LIMIT)
+def test_a_built_kernel_runs_commands(quizmatrix: Quizmatrix) -> None:
+    script = 'uname -m; printf "\\1\\2" | od -An -tx2; hostname; ls /lib/modules; exit 3'
+    done = quizmatrix("run", "--only", CELL, "--", script)
+    assert done.returncode == 3, done.stderr
+    machine, order, name, release = done.stdout.decode().split()
+    assert (machine, order, name) == ("ppc64", "0102", CELL)
+    assert release.startswith("6.1.")
+
+
+@pytest.mark.timeout(LIMIT)
+def test_what_is_built_is_ready_at_once(quizmatrix: Quizmatrix) -> None:
+    done = quizmatrix("kernel", "build", "6.1", "-a", "ppc64")
+    assert done.returncode == 0
+    (line,) = done.stdout.decode().splitlines()
+    assert line.startswith(f"{CELL}: ready: 6.1.")
+    key = line.rpartition(" ")[2]
+    assert "common.config:" in quizmatrix("kernel", "show", key).stdout.decode()
+
+
+@pytest.mark.timeout(LIMIT)
+def test_a_panic_is_a_panic_here_too(quizmatrix: Quizmatrix) -> None:
+    done = quizmatrix("run", "--only", CELL, "--", "echo c >/proc/sysrq-trigger; sleep 100")
+    assert done.returncode == 1
+    assert b"panicked: sysrq triggered crash" in done.stderr
