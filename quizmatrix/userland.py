@@ -7,7 +7,6 @@ static busybox, linked statically against the cross compiler's C library.
 from __future__ import annotations
 
 import os
-import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -58,15 +57,10 @@ async def build_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
 async def _unpack(folder: Path, package: str) -> Path:
     """The source with Debian's patches."""
     tree = folder / package
-    for pattern in ("orig.tar.*", "debian.tar.*"):
+    tree.mkdir()
+    for pattern, strip in (("orig.tar.*", 1), ("debian.tar.*", 0)):
         (archive,) = folder.glob(f"{package}_*.{pattern}")
-        with tarfile.open(archive) as tar:
-            if pattern.startswith("orig"):
-                tops = {member.name.split("/")[0] for member in tar.getmembers()}
-                tar.extractall(folder / f"{package}.orig", filter="data")
-                (folder / f"{package}.orig" / tops.pop()).rename(tree)
-            else:
-                tar.extractall(tree, filter="data")
+        await _step(["tar", "--extract", f"--strip-components={strip}", f"--file={archive}"], tree)
     series = tree / "debian/patches/series"
     if series.exists():
         for line in series.read_text().splitlines():
