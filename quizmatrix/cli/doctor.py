@@ -18,6 +18,7 @@ from quizmatrix.arch import Arch, arch_names, load_arch
 from quizmatrix.cells import cells_on_the_spot
 from quizmatrix.cli.clean import disk_usage
 from quizmatrix.errors import QuizmatrixError
+from quizmatrix.kernel import build
 from quizmatrix.matrix import Limits, load_matrix, shipped_matrices
 from quizmatrix.outcome import EXIT_FAILED, EXIT_OK
 from quizmatrix.scheduler import available_memory
@@ -49,7 +50,7 @@ def doctor(args: argparse.Namespace) -> int:
     """Look at the host; 1 where something needed is missing."""
     if args.retry_kvm:
         accel.forget()
-    findings = [*_tools(), *_machines(), *_places(), _room()]
+    findings = [*_tools(), *_machines(), _building(), *_places(), _room()]
     if args.json:
         sys.stdout.write(to_json(findings).decode())
     else:
@@ -106,7 +107,8 @@ def _machines() -> list[Finding]:
             found.append(
                 Finding(
                     what=name,
-                    state="lack",
+                    # Nobody meets an architecture without ready-made kernels who did not ask for it.
+                    state="lack" if arch.facts.debian else "note",
                     says=f"{qemu.binary} is not installed: its cells will be unprepared",
                     package=qemu.package,
                 )
@@ -118,6 +120,24 @@ def _machines() -> list[Finding]:
         says = f"QEMU {version.group(1) if version else 'of unknown version'}, {how}"
         found.append(Finding(what=name, state=state, says=says))
     return found
+
+
+def _building() -> Finding:
+    """Which architectures kernels can be built for; nobody has to, so that nothing is a lack."""
+    packages: dict[str, None] = {}
+    ready = []
+    for name in arch_names():
+        tools = build.tools_for(load_arch(name))
+        missing = [package for tool, package in tools.items() if process.find_program(tool) is None]
+        packages |= dict.fromkeys(missing)
+        if not missing:
+            ready.append(name)
+    if process.find_program("ccache") is None:
+        packages["ccache"] = None
+    says = f"kernels can be built for {', '.join(ready) or 'no architecture'}"
+    if not packages:
+        return Finding(what="building", state="ok", says=says)
+    return Finding(what="building", state="note", says=f"{says}; more with: {' '.join(packages)}")
 
 
 def _accelerator(arch: Arch) -> tuple[str, str]:

@@ -100,15 +100,22 @@ async def build(tree: Tree, arch: Arch, options: Options, tell: Tell) -> str:
     return key
 
 
+def tools_for(arch: Arch) -> dict[str, str]:
+    """The programs that build a kernel for an architecture, with Debian's packages of them."""
+    if arch.is_native:
+        return _TOOLS
+    return _TOOLS | {_compiler(arch): arch.facts.build.compiler_package}
+
+
+def _compiler(arch: Arch) -> str:
+    return "gcc" if arch.is_native else f"{arch.facts.cross_prefix}gcc"
+
+
 def _find_tools(arch: Arch) -> str:
     """The compiler's name; HostError names the package of what is missing."""
-    for tool, package in _TOOLS.items():
+    for tool, package in tools_for(arch).items():
         process.require_program(tool, package)
-    if arch.is_native:
-        return "gcc"
-    compiler = f"{arch.facts.cross_prefix}gcc"
-    process.require_program(compiler, arch.facts.build.compiler_package)
-    return compiler
+    return _compiler(arch)
 
 
 async def _key(tree: Tree, arch: Arch, wishes: list[kconfig.Wish], compiler: str) -> str:
