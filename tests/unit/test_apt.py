@@ -16,7 +16,7 @@ import pytest
 from quizmatrix.apt import AptRoot, Archive, Package, Suite, unpack
 from quizmatrix.errors import HostError, NotFetchedError
 
-pytestmark = pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg signs the test's archive")
+pytestmark = pytest.mark.skipif(shutil.which("gpg-agent") is None, reason="gpg signs the archive")
 
 
 class Mirror:
