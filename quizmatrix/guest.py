@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import stat
 from pathlib import Path
@@ -130,9 +129,11 @@ def make_artifacts_safe(artifacts: Path) -> list[str]:
     owner. Links that stay inside are kept. The guest is gone by now.
     """
     changed = []
-    for top, folders, names in os.walk(artifacts, followlinks=False):
-        for name in [*folders, *names]:
-            path = Path(top, name)
+    artifacts.chmod(0o755)
+    folders = [artifacts]
+    # Not os.walk, which recurses: the guest decides how deep this is.
+    while folders:
+        for path in list(folders.pop().iterdir()):
             mode = path.lstat().st_mode
             shown = str(path.relative_to(artifacts))
             if stat.S_ISLNK(mode):
@@ -149,8 +150,10 @@ def make_artifacts_safe(artifacts: Path) -> list[str]:
             elif mode & (stat.S_ISUID | stat.S_ISGID):
                 path.chmod(stat.S_IMODE(mode) & 0o777)
                 changed.append(f"{shown} was set-user-ID")
-            if stat.S_ISDIR(mode) and mode & stat.S_IRWXU != stat.S_IRWXU:
-                path.chmod(stat.S_IMODE(mode) & 0o777 | stat.S_IRWXU)
+            if stat.S_ISDIR(mode):
+                if mode & stat.S_IRWXU != stat.S_IRWXU:
+                    path.chmod(stat.S_IMODE(mode) & 0o777 | stat.S_IRWXU)
+                folders.append(path)
     return changed
 
 

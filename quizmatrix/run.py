@@ -21,6 +21,11 @@ from quizmatrix.verdict import Evidence, Stage, judge
 
 # Seconds for the rest of the output to arrive once the command has ended, as long as some comes.
 _DRAIN_LIMIT = 10.0
+# And however much comes: what the command left behind may go on writing.
+_DRAIN_AT_MOST = 30.0
+
+# Bytes of a console that are kept.
+_CONSOLE_LIMIT_BYTES = 64 << 20
 
 # Seconds for the console to bring what the kernel said while the command ran.
 _CONSOLE_LIMIT = 3.0
@@ -116,6 +121,13 @@ class _Session:
     async def conduct(self, shares: list[Share]) -> None:
         """Boot, talk, gather, and end the VM; `evidence` and `watch` then tell what happened."""
         self._reach(Stage.BOOTING)
+        try:
+            await self._boot_and_talk(shares)
+        finally:
+            # The guest is gone, also where we were cancelled; what it left may still bite.
+            self._gather()
+
+    async def _boot_and_talk(self, shares: list[Share]) -> None:
         async with (
             anyio.create_task_group() as group,
             vm.running(self._spec, shares, self._console, self._ports, self._folder / "qemu.log") as machine,
@@ -131,11 +143,6 @@ class _Session:
                         self.evidence.qemu_status = await machine.status_soon()
                         self.evidence.qemu_words = machine.last_words
                     talk.cancel_scope.cancel()
-        self.watch.finish()
-        try:
-            self._gather()
-        except OSError as error:
-            self.evidence.host_trouble = str(host_error(f"keep what {self._spec.cell} left", error))
 
     @property
     def _has_gone_silent(self) -> bool:
@@ -198,12 +205,14 @@ class _Session:
 
     async def _drain(self) -> None:
         """Wait for the streams' ends, as long as something comes."""
+        latest = anyio.current_time() + _DRAIN_AT_MOST
         for output in self._outputs:
             while not output.ended.is_set():
                 before = output.received
                 with anyio.move_on_after(_DRAIN_LIMIT):
                     await output.ended.wait()
-                came = output.received > before or output.is_passing_on
+                came = output.received > before and anyio.current_time() < latest
+                came = came or output.is_passing_on
                 if not came and not output.ended.is_set():
                     self.evidence.notes.append("the end of the output did not arrive")
                     break
@@ -212,8 +221,9 @@ class _Session:
         with (self._folder / "console.log").open("wb") as file:
             shown = ""
             while data := await self._console.receive():
-                file.write(data)
-                file.flush()
+                if file.tell() < _CONSOLE_LIMIT_BYTES:
+                    file.write(data)
+                    file.flush()
                 self.watch.feed(data)
                 if self.watch.last_line != shown:
                     shown = self.watch.last_line
@@ -245,8 +255,12 @@ class _Session:
         self._observer.stage(stage)
 
     def _gather(self) -> None:
-        guest.retire_run_layer(self._folder)
-        changed = guest.make_artifacts_safe(specs.artifacts_of(self._folder))
+        self.watch.finish()
+        try:
+            guest.retire_run_layer(self._folder)
+            changed = guest.make_artifacts_safe(specs.artifacts_of(self._folder))
+        except OSError as error:
+            changed = [str(host_error("look through what it left in /shared", error))]
         self.evidence.notes += changed[:_NOTES_SHOWN]
         if len(changed) > _NOTES_SHOWN:
             self.evidence.notes.append(f"and {len(changed) - _NOTES_SHOWN} more in /shared")

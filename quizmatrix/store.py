@@ -46,6 +46,8 @@ class RunStore:
             if folder.exists():
                 folder.rename(folder.with_name(f"{name}.attempt-{attempt - 1}"))
             folder.mkdir(parents=True)
+            # A guest may leave set-user-ID programs of root's: nobody else gets at them.
+            folder.chmod(0o700)
         except OSError as error:
             raise host_error(f"make the folder {folder}", error) from error
         return folder
@@ -161,14 +163,6 @@ def load(folder: Path) -> RunResults:
     except OSError as error:
         raise UsageError(f"{folder} is no run directory", cause=error.strerror or str(error)) from error
     return decode_results(data, str(path))
-
-
-def remove(folder: Path) -> None:
-    """Delete a run directory; HostError where that fails."""
-    try:
-        shutil.rmtree(folder)
-    except OSError as error:
-        raise host_error(f"remove {folder}", error) from error
 
 
 def _now() -> str:

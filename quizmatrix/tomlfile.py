@@ -30,7 +30,7 @@ def parse(text: str, kind: type[T], name: str) -> T:
     """The same for a text; `name` is what errors call it."""
     try:
         raw = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOML's own errors are ValueErrors
         raise DataError(f"{name} is not TOML", cause=str(error)) from error
     try:
         return msgspec.convert(raw, kind)

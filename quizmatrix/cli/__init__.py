@@ -6,8 +6,9 @@ import contextlib
 import importlib
 import os
 import sys
+import threading
 
-from quizmatrix.errors import QuizmatrixError
+from quizmatrix.errors import QuizmatrixError, host_error
 from quizmatrix.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT
 
 # As a shell reports a program that wrote to a pipe nobody reads (128 + SIGPIPE).
@@ -24,6 +25,9 @@ def main() -> None:
         # Nobody reads any more; Python would complain of it once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = status or EXIT_BROKEN_PIPE
+    if threading.active_count() > 1:
+        # A thread is left that writes to somebody who does not read; it would be waited for.
+        os._exit(status)
     sys.exit(status)
 
 
@@ -54,6 +58,9 @@ def run_command(argv: list[str]) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         return EXIT_BROKEN_PIPE
+    except OSError as error:
+        # A path nobody thought of: too long, not to be looked at.
+        return _complain(host_error("go on", error))
     except SystemExit as leave:  # argparse's own way out of --help and --version
         return int(leave.code or 0)
     except Exception:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from pathlib import Path
 
-from quizmatrix import paths, store
+import anyio
+
+from quizmatrix import paths, process, store
+from quizmatrix.errors import HostError
 from quizmatrix.outcome import EXIT_OK
 
 # All that quizmatrix puts into its cache: nothing else is touched, whatever folder that is.
@@ -25,19 +29,28 @@ def clean(args: argparse.Namespace) -> int:
             freed += size
             print(f"{'would remove' if args.dry_run else 'removing'} {folder} ({size // 1_000_000} MB)")
             if not args.dry_run:
-                store.remove(folder)
+                _remove(folder)
     if not freed:
         print(f"There is nothing in {paths.cache_dir()}.")
     return EXIT_OK
 
 
+def _remove(folder: Path) -> None:
+    """With rm(1), which no depth of folders stops."""
+    done = anyio.run(process.run, ["rm", "-rf", "--", str(folder)])
+    if done.status != 0:
+        raise HostError(f"cannot remove {folder}", cause=done.last_words)
+
+
 def disk_usage(folder: Path) -> int:
     """Bytes on disk below `folder`."""
     total = 0
-    for top, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += (Path(top) / name).lstat().st_blocks * 512
-            except OSError:
-                continue
+    folders = [str(folder)]
+    # Not os.walk, which recurses: a guest decides how deep its run's folder is.
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                total += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
     return total

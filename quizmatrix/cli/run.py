@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import select
 import signal
 import stat
 import sys
@@ -91,7 +92,10 @@ def _pass_on_to(descriptor: int, on_gone: Callable[[], None]) -> Callable[[bytes
     def write_all(data: bytes) -> None:
         view = memoryview(data)
         while view:
-            view = view[os.write(descriptor, view) :]
+            try:
+                view = view[os.write(descriptor, view) :]
+            except BlockingIOError:  # whoever gave us this stream has made it so
+                select.select([], [descriptor], [])
 
     async def write(data: bytes) -> None:
         try:
@@ -168,7 +172,9 @@ class _Runner:
         except OSError:  # a folder that was removed has no files to miss
             return
         if self._plan.work_tree is None and any(
-            not word.startswith("/") and (here / word).exists() for word in self._plan.command if word
+            not word.startswith("/") and os.path.exists(here / word)  # noqa: PTH110 - any word at all
+            for word in self._plan.command
+            if word
         ):
             reason = "as asked for" if self._args.no_work_tree else "it cannot be, under that name"
             text = f"the current folder {here} is not shown to the guest, {reason}"
@@ -225,7 +231,11 @@ class _Runner:
             if self._args.json == "-":
                 sys.stdout.buffer.write(data)
             else:
-                paths.write_atomic(Path(self._args.json).absolute(), data)
+                path = Path(self._args.json).resolve()
+                if path.exists() and not path.is_file():
+                    path.write_bytes(data)  # a pipe or a device is written to, not replaced
+                else:
+                    paths.write_atomic(path, data)
         except OSError as error:
             return host_error(f"write {self._args.json}", error)
         return None

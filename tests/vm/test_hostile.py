@@ -68,3 +68,16 @@ def test_no_write_gets_through(sweep: Callable[..., Sweep], quizmatrix: Quizmatr
     assert (tmp_path / "here/file").read_text() == "good\n"
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["file"]
     assert quizmatrix("prepare", "-k", "6.1", "-a", "x86_64,s390x", "--offline").returncode == 0
+
+
+def test_what_forks_without_end_ends_with_the_command(sweep: Callable[..., Sweep]) -> None:
+    done = sweep("f() { echo spam; f & }; f & sleep 1; echo done")
+    assert [cell["outcome"] for cell in done.cells.values()] == ["passed", "passed"], done.report
+
+
+def test_a_deep_tree_in_shared_is_no_fault_of_the_command(
+    sweep: Callable[..., Sweep], quizmatrix: Quizmatrix
+) -> None:
+    done = sweep("cd /shared; i=0; while [ $i -lt 1100 ]; do mkdir a && cd a; i=$((i+1)); done")
+    assert done.status == 0, done.report
+    assert quizmatrix("clean", "--runs", "--dry-run").returncode == 0

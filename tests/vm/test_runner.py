@@ -18,11 +18,12 @@ from tests.vm.conftest import Quizmatrix
 
 @pytest.fixture
 def runner(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A run of two cells that sleep, once both commands are running."""
+    """A run of two cells that leave something in /shared and sleep, once both are running."""
     # A job in the background of a script ignores SIGINT, and so would we.
     command = ["env", "--default-signal=INT,HUP,TERM", sys.executable, "-m", "quizmatrix", "run"]
     command += ["-k", "6.1", "-a", "x86_64,s390x", "--offline"]
-    command += ["-j", "2", "--output", "run", "--", "sleep 1000"]
+    command += ["-j", "2", "--output", "run", "--"]
+    command += ["ln -s /etc/passwd /shared/secret; touch /shared/made; sleep 1000"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -32,6 +33,8 @@ def runner(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.P
             line = process.stderr.readline()
             assert line, "the run ended before both commands were running"
             started += line.rstrip().endswith(b": running")
+        while len(list(tmp_path.glob("run/*/artifacts/made"))) < 2:
+            time.sleep(0.05)
         yield process
         with contextlib.suppress(ProcessLookupError):
             process.kill()
@@ -83,6 +86,8 @@ def test_a_signal_stops_and_reports(
     assert runner.returncode == 130
     assert not any(is_alive(pid) for pid in machines)
     assert b"2 cancelled" in output
+    assert len(list(tmp_path.glob("run/*/artifacts/secret"))) == 2
+    assert not [path for path in tmp_path.glob("run/*/artifacts/secret") if path.is_symlink()]
     assert results(tmp_path)["totals"] == {"cancelled": 2}
     assert results(tmp_path)["exit_code"] == 130
 
@@ -165,4 +170,4 @@ def test_two_runs_at_once_never_meet(
     done = quizmatrix("run", "--only", "6.1-x86_64", "--offline", "--", "cat mine; echo x >/shared/y")
     assert done.stdout == b"second\n"
     assert len(children(runner.pid)) == 2
-    assert not list((tmp_path / "run").glob("*/artifacts/*"))
+    assert not list((tmp_path / "run").glob("*/artifacts/y"))
