@@ -101,17 +101,21 @@ async def obtain(
     fetched again. Raises UnpreparedError where the kernel cannot be had.
     """
     spec = parse_spec(text)
+    source = SOURCES[spec.source]
+    reference = _reference(spec, options)
+    # Once, before anything is made: what changes in a work tree while it is built is for the next time.
+    recipe = source.recipe(spec.wanted, arch, options)
     damage: DamagedError | None = None
     if not refresh:
         try:
-            kernel = find(text, arch, options)
+            kernel = artifact.find(reference, arch.name, recipe)
             if kernel is not None:
                 if thorough:
                     kernel.check(thoroughly=True)
                 return kernel
         except DamagedError as error:
             damage = error
-    if offline and not SOURCES[spec.source].is_local:
+    if offline and not source.is_local:
         raise UnpreparedError(
             str(damage) if damage else f"the kernel {text} for {arch.name} is not in the cache",
             cause="--offline forbids fetching it",
@@ -119,9 +123,8 @@ async def obtain(
         )
     if damage is not None:
         tell(f"{damage}; fetching it again")
-    source = SOURCES[spec.source]
     key = await source.fetch(spec.wanted, arch, options, tell)
-    artifact.refer(_reference(spec, options), arch.name, source.recipe(spec.wanted, arch, options), key)
+    artifact.refer(reference, arch.name, recipe, key)
     kernel = artifact.load(key)
     if kernel is None:
         raise DamagedError(f"the kernel {text} for {arch.name} vanished from the cache")

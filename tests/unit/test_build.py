@@ -1,6 +1,7 @@
 """Kernels from source: fragments, their check, and a build of a toy tree."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -153,9 +154,9 @@ def test_two_builds_of_one_kernel_at_once(tree: Tree) -> None:
     assert (builds_dir() / keys[0] / "count").read_text() == "built\n"
 
 
-def obtain(text: str) -> artifact.Kernel:
+def obtain(text: str, tell: Callable[[str], None] = lambda _said: None) -> artifact.Kernel:
     async def play() -> artifact.Kernel:
-        return await source.obtain(text, X86_64, offline=True, refresh=False, tell=lambda _said: None)
+        return await source.obtain(text, X86_64, offline=True, refresh=False, tell=tell)
 
     return anyio.run(play)
 
@@ -175,6 +176,17 @@ def test_a_work_tree_is_built_again_when_it_changed(tree: Tree) -> None:
     assert place.read_text() == "built\nbuilt\n"
     after = {path: path.stat().st_mtime_ns for path in tree.path.rglob("*") if path.name != "toy.c"}
     assert after.items() <= before.items()
+
+
+def test_what_changes_during_a_build_is_built_the_next_time(tree: Tree) -> None:
+    def change(said: str) -> None:
+        if said.startswith("building"):
+            with (tree.path / "toy.c").open("a") as file:
+                file.write("/* changed */\n")
+
+    first = obtain(f"path:{tree.path}", change)
+    second = obtain(f"path:{tree.path}")
+    assert second.record.key != first.record.key
 
 
 @pytest.mark.parametrize(
