@@ -122,11 +122,13 @@ def wishes_for(arch: str, version: KernelVersion, variant: str | None, extra: li
     return list(wishes.values())
 
 
-def fragments_hash() -> str:
-    """Names the content of all fragments together."""
+def fragments_hash(arch: str) -> str:
+    """Names the content of all fragments that may be for an architecture, whatever the version."""
+    root = paths.data_dir("kernel-configs")
     digest = hashlib.sha256()
-    for path in sorted(paths.data_dir("kernel-configs").rglob("*.config")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for glob in ("common.config", f"arch/{arch}.config", "minor/*", f"arch-minor/{arch}-*", "variant/*"):
+        for path in sorted(root.glob(glob)):
+            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
 

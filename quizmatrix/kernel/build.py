@@ -63,7 +63,7 @@ DEFAULT = Options()
 
 def recipe(_wanted: str, arch: Arch, options: Options) -> str:
     """Names all that a build depends on beside its source."""
-    parts = [_RECIPE, repr(arch.facts.build), repr(options), kconfig.fragments_hash()]
+    parts = [_RECIPE, repr(arch.facts.build), repr(options), kconfig.fragments_hash(arch.name)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -120,7 +120,8 @@ def _find_tools(arch: Arch) -> str:
 
 async def _key(tree: Tree, arch: Arch, wishes: list[kconfig.Wish], compiler: str) -> str:
     said = (await process.run([compiler, "--version"])).output.splitlines()[:1]
-    parts = [_RECIPE, tree.key, arch.name, repr(arch.facts.build), repr(said)]
+    facts = arch.facts.build
+    parts = [_RECIPE, tree.key, arch.name, facts.make_arch, facts.target, facts.image, repr(said)]
     parts += sorted(wish.line for wish in wishes)
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return f"{tree.version.text}-{arch.name}-{digest}"
