@@ -7,12 +7,17 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from quizmatrix import paths, process, tomlfile
 from quizmatrix.errors import HostError, NotFetchedError, host_error
+from quizmatrix.process import Tell
+
+T = TypeVar("T")
 
 ARCHIVE_FILE = Path(__file__).with_name("debian.toml")
 
@@ -190,6 +195,31 @@ class AptRoot:
             paths.write_atomic(root / "apt.conf", text.encode())
         except OSError as error:
             raise host_error("write the package cache", error) from error
+
+
+async def ask_suites(
+    suites: list[str], arch: str, tell: Tell, ask: Callable[[AptRoot], Awaitable[T | None]]
+) -> T | None:
+    """What `ask` finds in the first of `suites` that has it; None where none does.
+
+    Raises NotFetchedError where none has it and one could not be asked.
+    """
+    archive = load_archive()
+    failure: NotFetchedError | None = None
+    for suite in suites:
+        root = AptRoot(archive, suite, arch)
+        tell(f"asking Debian's {suite}")
+        try:
+            await root.update()
+            found = await ask(root)
+        except NotFetchedError as error:
+            failure = failure or error
+            continue
+        if found is not None:
+            return found
+    if failure is not None:
+        raise failure
+    return None
 
 
 def _complaint(done: process.Completed) -> str:

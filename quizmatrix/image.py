@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -17,10 +16,10 @@ from quizmatrix import apt, cpio, paths, userland
 from quizmatrix.arch import Arch
 from quizmatrix.errors import (
     DamagedError,
-    NotFetchedError,
     UnpreparedError,
     host_error,
 )
+from quizmatrix.process import Tell
 
 _RECIPE = "2"
 
@@ -84,7 +83,7 @@ def _root() -> Path:
     return paths.cache_dir() / "images"
 
 
-async def obtain_small(arch: Arch, *, offline: bool, refresh: bool, tell: Callable[[str], None]) -> Image:
+async def obtain_small(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Image:
     """The small image of an architecture, fetched where the cache lacks it.
 
     Raises UnpreparedError where the packages cannot be had.
@@ -130,7 +129,7 @@ def _load(folder: Path) -> Image | None:
     return Image(key=key, archive=folder / "base.cpio")
 
 
-async def _make(folder: Path, arch: Arch, tell: Callable[[str], None]) -> Image:
+async def _make(folder: Path, arch: Arch, tell: Tell) -> Image:
     programs = await _fetch_programs(arch, tell)
     parts = [cpio.directory("guest"), cpio.directory("layers"), cpio.directory("layers/base")]
     parts += [cpio.file(f"guest/{name}", data, 0o755) for name, data in programs.items()]
@@ -149,30 +148,24 @@ async def _make(folder: Path, arch: Arch, tell: Callable[[str], None]) -> Image:
     return image
 
 
-async def _fetch_programs(arch: Arch, tell: Callable[[str], None]) -> dict[str, bytes]:
+async def _fetch_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
     """The static programs of the image, from the first suite that gives them all, or else built."""
     debian = arch.facts.debian
     if debian is None:
         return await userland.build_programs(arch, tell)
     archive = apt.load_archive()
-    failure: NotFetchedError | None = None
-    for suite in _SUITES:
-        if suite not in archive.suite or debian.arch not in archive.suite[suite].arches:
-            continue
-        root = apt.AptRoot(archive, suite, debian.arch)
-        tell(f"asking Debian's {suite} for {' and '.join(_PROGRAMS)}")
-        try:
-            await root.update()
-            packages = await root.show(*_PROGRAMS)
-            if len(packages) != len(_PROGRAMS):
-                continue
-            return await _unpack_programs(root, packages)
-        except NotFetchedError as error:
-            failure = failure or error
-    raise failure or UnpreparedError(f"Debian's archive has no {' and '.join(_PROGRAMS)} for {debian.arch}")
+    suites = [name for name in _SUITES if name in archive.suite and debian.arch in archive.suite[name].arches]
+    programs = await apt.ask_suites(suites, debian.arch, tell, _programs_in)
+    if programs is None:
+        raise UnpreparedError(f"Debian's archive has no {' and '.join(_PROGRAMS)} for {debian.arch}")
+    return programs
 
 
-async def _unpack_programs(root: apt.AptRoot, packages: list[apt.Package]) -> dict[str, bytes]:
+async def _programs_in(root: apt.AptRoot) -> dict[str, bytes] | None:
+    """The programs out of a suite's packages; None where it lacks one."""
+    packages = await root.show(*_PROGRAMS)
+    if len(packages) != len(_PROGRAMS):
+        return None
     _root().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_root(), prefix=".packages.") as name:
         folder = Path(name)

@@ -18,6 +18,9 @@ from quizmatrix.errors import DataError
 from quizmatrix.version import KernelVersion
 
 _LINE = re.compile(r"CONFIG_(\w+)=(\"[^\"]*\"|[^\s#]+)\s*(?:#\s*(.*))?")
+# A symbol's entry in a Kconfig file, and what it depends on there.
+_DEFINITION = re.compile(r"^(?:menu)?config (\w+)[ \t]*$((?:\n(?:[ \t].*)?)*)", re.MULTILINE)
+_DEPENDS = re.compile(r"^\s+depends on (.*)$", re.MULTILINE)
 _LIMIT = re.compile(r"(from|before) (\d+\.\d+)")
 
 
@@ -142,34 +145,50 @@ def unmet(wishes: list[Wish], config: dict[str, str], tree: Path) -> list[Unmet]
 
     tree: the kernel's source, where what a symbol depends on is looked up.
     """
+    missed = {
+        wish.symbol: wish
+        for wish in wishes
+        if config.get(wish.symbol, "n") != wish.value and not wish.optional
+    }
+    # Reading every Kconfig file takes a moment, and is for the unhappy alone.
+    dependencies = _dependencies(tree, set(missed) - set(config)) if missed else {}
     found = []
-    for wish in wishes:
-        got = config.get(wish.symbol, "n")
-        if got != wish.value and not wish.optional:
-            lacking = _lacking(wish.symbol, config, tree) if got == "n" else []
-            found.append(Unmet(wish=wish, got="not set" if got == "n" else got, lacking=lacking))
+    for symbol, wish in missed.items():
+        if symbol in config:
+            found.append(Unmet(wish=wish, got=config[symbol], lacking=[]))
+        elif symbol in dependencies:
+            lacking = _lacking(dependencies[symbol], config)
+            found.append(Unmet(wish=wish, got="not set", lacking=lacking))
+        else:
+            found.append(Unmet(wish=wish, got="not set", lacking=["a kernel that knows this symbol"]))
     return found
 
 
-def _lacking(symbol: str, config: dict[str, str], tree: Path) -> list[str]:
-    """The symbols in `depends on` of a symbol that are not set, as far as its own lines tell.
+def _dependencies(tree: Path, symbols: set[str]) -> dict[str, list[str]]:
+    """The `depends on` expressions of those of `symbols` that a source tree's Kconfig files define.
 
-    The grammar is that of the kernel document kbuild/kconfig-language.rst; expressions are not
-    evaluated, since a person wants the names.
+    The grammar is that of the kernel document kbuild/kconfig-language.rst.
     """
-    defined = re.compile(rf"^(?:menu)?config {re.escape(symbol)}\s*$((?:\n(?:[ \t].*)?)*)", re.MULTILINE)
-    names: dict[str, None] = {}
-    known = False
+    found: dict[str, list[str]] = {}
     for path in tree.rglob("Kconfig*"):
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue
-        for body in defined.findall(text):
-            known = True
-            for expression in re.findall(r"^\s+depends on (.*)$", body, re.MULTILINE):
-                for negated, name in re.findall(r"(!?)\b([A-Z][A-Z0-9_]+)\b", expression):
-                    is_set = name in config
-                    if is_set == bool(negated):
-                        names[f"{negated}{name}"] = None
-    return list(names) if known else ["a kernel that knows this symbol"]
+        for symbol, body in _DEFINITION.findall(text):
+            if symbol in symbols:
+                found.setdefault(symbol, []).extend(_DEPENDS.findall(body))
+    return found
+
+
+def _lacking(expressions: list[str], config: dict[str, str]) -> list[str]:
+    """The symbols in the expressions that are not set, or set where they must not be.
+
+    Expressions are not evaluated, since a person wants the names.
+    """
+    names: dict[str, None] = {}
+    for expression in expressions:
+        for negated, name in re.findall(r"(!?)\b([A-Z][A-Z0-9_]+)\b", expression):
+            if (name in config) == bool(negated):
+                names[f"{negated}{name}"] = None
+    return list(names)

@@ -17,12 +17,12 @@ from quizmatrix.errors import QuizmatrixError
 from quizmatrix.kernel import source
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import Options
+from quizmatrix.process import Tell
 from quizmatrix.spec import CellSpec, Share
 
 # Kernels fetched and unpacked at a time: more only share the network and the disk.
 _FETCHES = 2
 
-Tell = Callable[[str], None]
 T = TypeVar("T")
 
 

@@ -18,6 +18,9 @@ from anyio.abc import Process
 
 from quizmatrix.errors import HostError
 
+# Hears what a long step is doing, a line at a time.
+Tell = Callable[[str], None]
+
 # Seconds between asking a helper program to stop and killing it.
 TERM_GRACE = 5.0
 
@@ -45,6 +48,11 @@ class Completed(msgspec.Struct, frozen=True, kw_only=True):
 def printable(argv: Sequence[str]) -> str:
     """The command line as a shell takes it."""
     return shlex.join(argv)
+
+
+def usable_cpus() -> int:
+    """The CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0))
 
 
 def find_program(name: str) -> str | None:

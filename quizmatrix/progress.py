@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import msgspec
 from quizmatrix.events import CellConsole, CellFinished, CellNote, CellReached, Event
 from quizmatrix.report import verdict_words
 from quizmatrix.spec import CellResult
-from quizmatrix.text import clean_line, paint, wants_colour
+from quizmatrix.text import clean_line, is_screen, paint, wants_colour
 from quizmatrix.units import format_seconds
 from quizmatrix.verdict import Stage
 
@@ -38,6 +37,10 @@ class Progress(Protocol):
 
     async def keep(self) -> None:
         """Keep what is shown alive until cancelled."""
+
+
+def _cell_of(event: Event) -> str:
+    return event.result.cell if isinstance(event, CellFinished) else event.cell
 
 
 class CellState(msgspec.Struct, kw_only=True):
@@ -136,7 +139,7 @@ class Lines:
         if isinstance(event, CellNote) and not event.cell:
             self._say(clean_line(event.text))
             return
-        cell = event.result.cell if isinstance(event, CellFinished) else event.cell
+        cell = _cell_of(event)
         state = self._states[cell]
         state.take(event)
         if isinstance(event, CellFinished):
@@ -197,8 +200,7 @@ class Table:
             text = clean_line(event.text)
             self._screen.do(lambda: self._live.console.print(text, markup=False))
             return
-        cell = event.result.cell if isinstance(event, CellFinished) else event.cell
-        self._states[cell].take(event)
+        self._states[_cell_of(event)].take(event)
 
     async def keep(self) -> None:
         """Draw until cancelled, then take the table away: the report comes in its place."""
@@ -257,5 +259,5 @@ def choose(cells: list[str], *, quiet: bool, verbose: bool) -> Progress:
         return Lines(screen, cells, verbose=True)
     if len(cells) == 1:
         return Silent(screen)
-    can_draw = screen.stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    can_draw = is_screen(screen.stream)
     return Table(screen, cells) if can_draw else Lines(screen, cells)

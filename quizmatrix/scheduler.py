@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import prepare, run
+from quizmatrix import prepare, process, run
 from quizmatrix.arch import Accelerator, load_arch
 from quizmatrix.cells import Cell
 from quizmatrix.errors import QuizmatrixError, UsageError, host_error
@@ -90,7 +89,7 @@ class Admission:
 
 def host_admission(jobs: int | None) -> Admission:
     """What this host can give: its usable CPUs and most of its available memory."""
-    cpus = len(os.sched_getaffinity(0))
+    cpus = process.usable_cpus()
     return Admission(
         cpus=cpus if jobs is None else 1 << 30,
         memory=int(available_memory() * _MEMORY_SHARE),

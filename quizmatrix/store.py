@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -83,7 +84,7 @@ class RunStore:
             paths.write_atomic(self.folder / RESULTS, to_json(self.results))
 
     @contextlib.contextmanager
-    def _note_trouble(self):  # type: ignore[no-untyped-def]
+    def _note_trouble(self) -> Iterator[None]:
         """A disk that fills up costs the record, not the run: it is said at the end."""
         try:
             yield

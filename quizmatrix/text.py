@@ -63,11 +63,14 @@ def clean_lines(data: bytes) -> list[str]:
     return found
 
 
+def is_screen(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal that can be drawn on."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
 def wants_colour(stream: TextIO) -> bool:
     """Whether `stream` is a terminal that takes colours and a user who wants them (no-color.org)."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return not os.environ.get("NO_COLOR") and is_screen(stream)
 
 
 def paint(text: str, outcome: Outcome, colour: bool) -> str:

@@ -6,16 +6,13 @@ static busybox, linked statically against the cross compiler's C library.
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from quizmatrix import apt, paths, process
 from quizmatrix.arch import Arch
 from quizmatrix.errors import DamagedError, UnpreparedError
-
-Tell = Callable[[str], None]
+from quizmatrix.process import Tell
 
 # The suite whose sources are built; they are for any architecture, and the index is this one's.
 _SUITE = "bookworm"
@@ -77,7 +74,7 @@ async def _busybox(tree: Path, arch: Arch) -> bytes:
     (tree / ".config").write_bytes(config.read_bytes())
     make = ["make", f"ARCH={arch.facts.build.make_arch}", f"CROSS_COMPILE={arch.facts.cross_prefix}"]
     await _step(["sh", "-c", 'yes "" | "$@"', "sh", *make, "oldconfig"], tree)
-    await _step([*make, f"-j{len(os.sched_getaffinity(0))}", "busybox"], tree)
+    await _step([*make, f"-j{process.usable_cpus()}", "busybox"], tree)
     return (tree / "busybox").read_bytes()
 
 

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anyio
+import msgspec
 from tabulate import tabulate
 
-from quizmatrix import cells, guest, prepare, qemu
-from quizmatrix.accel import without_trial
+from quizmatrix import cells, guest, prepare, process, qemu
 from quizmatrix.arch import Accelerator
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.matrix import Limits
@@ -56,15 +56,27 @@ def run_in(cell: str) -> None:
 def specify(cell_id: str, folder: Path) -> tuple[CellSpec, Kernel]:
     """What quizmatrix would boot for `true` in this cell."""
     (cell,) = cells.cells_on_the_spot([cell_id], Limits())
-    prepared = anyio.run(prepare.Preparer(prepare.Policy()).prepare, cell, lambda text: print(f"  {text}"))
+    preparer = prepare.Preparer(prepare.Policy())
+    prepared = anyio.run(preparer.prepare, cell, lambda text: print(f"  {text}"))
     spec = prepare.make_spec(cell, prepared, command=["true"], layers=[], work_tree=None, folder=folder)
-    answer = without_trial(spec.arch)
-    accelerator = answer.accelerator if answer is not None else Accelerator.TCG
-    return prepare.with_accelerator(spec, accelerator), prepared.kernel
+    answer = anyio.run(preparer.accelerator, spec, None)
+    return prepare.with_accelerator(spec, answer.accelerator), prepared.kernel
 
 
-def bare_qemu(spec: CellSpec, folder: Path) -> None:
+def interleaved(ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[float, float]:
+    """The median seconds of both, taken in turns: a host that is busy for a while is busy for both."""
+    pairs = [(timed(theirs), timed(ours)) for _ in range(ROUNDS)]
+    return statistics.median(own for _, own in pairs), statistics.median(other for other, _ in pairs)
+
+
+def bare_qemu(spec: CellSpec) -> None:
     """The same command line, from its start until the guest says that `true` has ended."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _bare_qemu(msgspec.structs.replace(spec, folder=name), folder)
+
+
+def _bare_qemu(spec: CellSpec, folder: Path) -> None:
     control = folder / "control"
     os.mkfifo(f"{control}.in")
     os.mkfifo(f"{control}.out")
@@ -87,15 +99,9 @@ def bare_qemu(spec: CellSpec, folder: Path) -> None:
 
 def against_bare_qemu(cell: str) -> list[str]:
     """One row: what quizmatrix takes over QEMU alone."""
-    ours, theirs = [], []
     with tempfile.TemporaryDirectory() as name:
-        for number in range(ROUNDS):
-            folder = Path(name) / str(number)
-            folder.mkdir()
-            spec, _ = specify(cell, folder)
-            theirs.append(timed(lambda spec=spec, folder=folder: bare_qemu(spec, folder)))  # type: ignore[misc]
-            ours.append(timed(lambda: run_in(cell)))
-    own, bare = statistics.median(ours), statistics.median(theirs)
+        spec, _ = specify(cell, Path(name))
+    own, bare = interleaved(lambda: run_in(cell), lambda: bare_qemu(spec))
     return row(
         f"`true` in {cell} ({spec.accelerator})",
         f"{own:.2f} s",
@@ -111,7 +117,6 @@ def against_virtme() -> list[str]:
     if not (VIRTME / "bin/vng").exists():
         subprocess.run([sys.executable, "-m", "venv", VIRTME], check=True)
         subprocess.run([VIRTME / "bin/pip", "install", "-qq", "virtme-ng"], check=True)
-    ours, theirs = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         spec, kernel = specify("6.1-x86_64", folder)
@@ -141,10 +146,7 @@ def against_virtme() -> list[str]:
             if done.returncode not in (0, 255):
                 raise SystemExit(f"virtme-ng failed:\n{done.stderr.decode()}")
 
-        for _ in range(ROUNDS):
-            theirs.append(timed(run_theirs))
-            ours.append(timed(lambda: run_in("6.1-x86_64")))
-    own, other = statistics.median(ours), statistics.median(theirs)
+        own, other = interleaved(lambda: run_in("6.1-x86_64"), run_theirs)
     return row(
         f"`true` in 6.1-x86_64 ({spec.accelerator})",
         f"{own:.2f} s",
@@ -170,7 +172,7 @@ def member(archive: bytes, wanted: str) -> bytes:
 
 def makespan() -> list[str]:
     """One row: how well the quick matrix fills the host."""
-    cores = len(os.sched_getaffinity(0))
+    cores = process.usable_cpus()
     ratios, walls, sums = [], [], []
     for _ in range(3):
         wall, cpu = cpu_of([*QUIZMATRIX, "run", "quick", "--offline", "--", "true"])

@@ -189,5 +189,5 @@ def _places() -> list[Finding]:
 
 
 def _room() -> Finding:
-    cpus, memory = len(os.sched_getaffinity(0)), available_memory()
+    cpus, memory = process.usable_cpus(), available_memory()
     return Finding(what="host", state="ok", says=f"{cpus} CPUs, {memory} MiB of memory available")

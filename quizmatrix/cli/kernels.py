@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from quizmatrix import kconfig
-from quizmatrix.arch import arch_names, load_arch
+from quizmatrix.arch import Arch, arch_names, load_arch
 from quizmatrix.cli import selection
 from quizmatrix.cli.clean import disk_usage
 from quizmatrix.errors import DamagedError, DataError, QuizmatrixError, UsageError
@@ -28,25 +28,25 @@ def build(args: argparse.Namespace) -> int:
         source.parse_spec(text)
     failed = 0
 
-    async def build_all() -> None:
+    async def build_one(text: str, arch: Arch) -> None:
         nonlocal failed
+        name = f"{text}-{arch.name}"
+
+        def tell(said: str) -> None:
+            print(f"{name}: {said}", flush=True)
+
+        try:
+            kernel = await source.obtain(text, arch, options, offline=False, refresh=args.refresh, tell=tell)
+        except QuizmatrixError as error:
+            failed += 1
+            print(f"{name}: {error.render()}", file=sys.stderr, flush=True)
+        else:
+            tell(f"ready: {kernel.record.key}")
+
+    async def build_all() -> None:
         for text in specs:
             for arch in arches:
-                name = f"{text}-{arch.name}"
-                try:
-                    kernel = await source.obtain(
-                        text,
-                        arch,
-                        options,
-                        offline=False,
-                        refresh=args.refresh,
-                        tell=lambda said, name=name: print(f"{name}: {said}", flush=True),  # type: ignore[misc]
-                    )
-                except QuizmatrixError as error:
-                    failed += 1
-                    print(f"{name}: {error.render()}", file=sys.stderr, flush=True)
-                else:
-                    print(f"{name}: ready: {kernel.record.key}", flush=True)
+                await build_one(text, arch)
 
     anyio.run(build_all)
     return EXIT_NO_VERDICT if failed else EXIT_OK

@@ -91,7 +91,8 @@ def _explain_unknown(word: str, args: argparse.Namespace) -> UsageError:
             if args.handler == "run:run"
             else f"quizmatrix {args.name} --help",
         )
-    near = difflib.get_close_matches(word.partition("=")[0], args.options, 1, 0.6)
+    known = [option for action in args.parser._actions for option in action.option_strings]
+    near = difflib.get_close_matches(word.partition("=")[0], known, 1, 0.6)
     return UsageError(
         f"unknown option {word}",
         next_step=f"Did you mean `{near[0]}`?" if near else f"quizmatrix {args.name} --help",
@@ -121,11 +122,6 @@ def _add(commands: Commands[_Parser], name: str, handler: str, **options: Any) -
     parser: _Parser = commands.add_parser(name, **options)
     parser.set_defaults(handler=handler, name=parser.prog.removeprefix("quizmatrix "), parser=parser)
     return parser
-
-
-def _done(parser: _Parser) -> None:
-    """What near misses of an option are looked for in."""
-    parser.set_defaults(options=[word for action in parser._actions for word in action.option_strings])
 
 
 def _add_selection(parser: _Parser) -> None:
@@ -192,7 +188,6 @@ def _add_run(commands: Commands[_Parser]) -> None:
     loudness = group.add_mutually_exclusive_group()
     loudness.add_argument("-q", "--quiet", action="store_true", help="print only what is not as expected")
     loudness.add_argument("-v", "--verbose", action="store_true", help="print every step and the console")
-    _done(parser)
 
 
 def _add_cells(commands: Commands[_Parser]) -> None:
@@ -200,7 +195,6 @@ def _add_cells(commands: Commands[_Parser]) -> None:
     _add_selection(parser)
     _add_limits(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
-    _done(parser)
 
 
 def _add_prepare(commands: Commands[_Parser]) -> None:
@@ -210,7 +204,6 @@ def _add_prepare(commands: Commands[_Parser]) -> None:
     _add_selection(parser)
     _add_sources(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="print only what could not be had")
-    _done(parser)
 
 
 def _add_kernel(commands: Commands[_Parser]) -> None:
@@ -237,8 +230,6 @@ def _add_kernel(commands: Commands[_Parser]) -> None:
     remove = _add(actions, "remove", "kernels:remove", help="remove kernels from the cache")
     show.add_argument("key", metavar="KEY", help="as `kernel list` has it, or the beginning")
     remove.add_argument("key", nargs="+", metavar="KEY", help="as `kernel list` has it, or the beginning")
-    for action in actions.choices.values():
-        _done(action)
 
 
 def _add_doctor(commands: Commands[_Parser]) -> None:
@@ -250,7 +241,6 @@ def _add_doctor(commands: Commands[_Parser]) -> None:
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--retry-kvm", action="store_true", help="try anew whether KVM runs a guest")
-    _done(parser)
 
 
 def _add_runs(commands: Commands[_Parser]) -> None:
@@ -271,15 +261,12 @@ def _add_runs(commands: Commands[_Parser]) -> None:
     stream.add_argument("--console", dest="stream", action="store_const", const="console.log")
     stream.add_argument("--qemu", dest="stream", action="store_const", const="qemu.log")
     logs.set_defaults(stream="stdout")
-    for action in (listing, show, logs):
-        _done(action)
 
 
 def _add_clean(commands: Commands[_Parser]) -> None:
     parser = _add(commands, "clean", "clean:clean", help="empty the cache")
     parser.add_argument("--runs", action="store_true", help="remove the kept runs too")
     parser.add_argument("--dry-run", action="store_true", help="say what would be removed")
-    _done(parser)
 
 
 def _add_completion(commands: Commands[_Parser]) -> None:
@@ -292,4 +279,3 @@ def _add_completion(commands: Commands[_Parser]) -> None:
         "> ~/.local/share/bash-completion/completions/quizmatrix",
     )
     parser.add_argument("shell", choices=["bash", "zsh", "tcsh"])
-    _done(parser)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -16,9 +14,8 @@ from quizmatrix import kconfig, paths, process
 from quizmatrix.arch import Arch
 from quizmatrix.errors import DamagedError, HostError, UnpreparedError, host_error
 from quizmatrix.kernel import artifact, modules
+from quizmatrix.process import Tell
 from quizmatrix.version import KernelVersion
-
-Tell = Callable[[str], None]
 
 # Part of every key: changes when what is made of the same source changes.
 _RECIPE = "1"
@@ -168,7 +165,7 @@ class _Work:
 
     async def compile(self) -> None:
         """Build the image and the modules, with as many jobs as there are CPUs."""
-        jobs = len(os.sched_getaffinity(0))
+        jobs = process.usable_cpus()
         self._tell(f"building {self._tree.origin} for {self._arch.name}: {self._log}")
         await self._run(*self._make, f"-j{jobs}", self._arch.facts.build.target, "modules")
 

@@ -6,7 +6,6 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -15,21 +14,18 @@ from quizmatrix import apt, paths
 from quizmatrix.arch import Arch, Debian
 from quizmatrix.errors import (
     DamagedError,
-    NotFetchedError,
-    QuizmatrixError,
     UnpreparedError,
     host_error,
 )
 from quizmatrix.kernel import artifact, bootimage, modules
 from quizmatrix.kernel.build import Options
+from quizmatrix.process import Tell
 from quizmatrix.version import KernelVersion, leading_version
 
 NEWEST = "newest"
 
 # Part of every key: changes when what is made from the same packages changes.
 _RECIPE = "2"
-
-Tell = Callable[[str], None]
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,8 +87,7 @@ async def fetch(wanted: str, arch: Arch, options: Options, tell: Tell) -> str:
 
 async def _resolve(wanted: str, debian: Debian, tell: Tell) -> Found:
     """Ask the suites, in the order of debian.toml, and take the newest that fits of the first."""
-    archive = apt.load_archive()
-    suites = suites_for(wanted, archive, debian.arch)
+    suites = suites_for(wanted, apt.load_archive(), debian.arch)
     if not suites:
         raise UnpreparedError(
             f"Debian's archive has no {wanted} kernel for {debian.arch}",
@@ -100,20 +95,11 @@ async def _resolve(wanted: str, debian: Debian, tell: Tell) -> Found:
             next_step=f"`series` and `arches` of the suites stand in {apt.ARCHIVE_FILE}; "
             "a matrix leaves a cell out with `exclude`.",
         )
-    failures: list[QuizmatrixError] = []
-    for suite in suites:
-        root = apt.AptRoot(archive, suite, debian.arch)
-        tell(f"asking Debian's {suite}")
-        try:
-            await root.update()
-        except NotFetchedError as error:
-            failures.append(error)
-            continue
-        found = await _newest_in(root, wanted, debian.flavour)
-        if found is not None:
-            return found
-    if failures:
-        raise failures[0]
+    found = await apt.ask_suites(
+        suites, debian.arch, tell, lambda root: _newest_in(root, wanted, debian.flavour)
+    )
+    if found is not None:
+        return found
     raise UnpreparedError(
         f"Debian's archive has no {wanted} kernel for {debian.arch}",
         cause=f"asked: {', '.join(suites)}",
@@ -149,7 +135,7 @@ async def _newest_in(root: apt.AptRoot, wanted: str, flavour: str) -> Found | No
     candidates = [
         (version, package)
         for package in await root.show(*names)
-        if (version := leading_version(package.version)) is not None and _fits(version, wanted)
+        if (version := leading_version(package.version)) is not None and fits(version, wanted)
     ]
     if not candidates:
         return None
@@ -162,7 +148,8 @@ async def _newest_in(root: apt.AptRoot, wanted: str, flavour: str) -> Found | No
     return Found(root=root, release=release, version=version.text, packages=[image, *parts])
 
 
-def _fits(version: KernelVersion, wanted: str) -> bool:
+def fits(version: KernelVersion, wanted: str) -> bool:
+    """Whether a version is what is wanted: `newest`, a series, or an exact version."""
     if wanted == NEWEST:
         return True
     asked = KernelVersion(wanted)

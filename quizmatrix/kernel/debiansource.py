@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from quizmatrix import apt, paths, process
 from quizmatrix.arch import Arch
-from quizmatrix.errors import NotFetchedError, QuizmatrixError, UnpreparedError, host_error
+from quizmatrix.errors import UnpreparedError, host_error
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Options, Tree
-from quizmatrix.kernel.debian import NEWEST, suites_for
+from quizmatrix.kernel.debian import NEWEST, fits, suites_for
+from quizmatrix.process import Tell
 from quizmatrix.version import KernelVersion, leading_version
-
-Tell = Callable[[str], None]
 
 # The packages are for any architecture; the index that is asked is this one's.
 _INDEX_ARCH = "amd64"
@@ -75,22 +73,10 @@ async def _unpack(root: apt.AptRoot, package: apt.Package, folder: Path, tell: T
 
 async def _resolve(wanted: str, tell: Tell) -> tuple[apt.AptRoot, apt.Package]:
     """The package, from the first suite that has it."""
-    archive = apt.load_archive()
-    failures: list[QuizmatrixError] = []
-    suites = suites_for(wanted, archive, _INDEX_ARCH)
-    for suite in suites:
-        root = apt.AptRoot(archive, suite, _INDEX_ARCH)
-        tell(f"asking Debian's {suite}")
-        try:
-            await root.update()
-        except NotFetchedError as error:
-            failures.append(error)
-            continue
-        package = await _newest_in(root, wanted)
-        if package is not None:
-            return root, package
-    if failures:
-        raise failures[0]
+    suites = suites_for(wanted, apt.load_archive(), _INDEX_ARCH)
+    found = await apt.ask_suites(suites, _INDEX_ARCH, tell, lambda root: _newest_in(root, wanted))
+    if found is not None:
+        return found
     raise UnpreparedError(
         f"Debian's archive has no source of the kernel {wanted}",
         cause=f"asked: {', '.join(suites)}",
@@ -98,14 +84,13 @@ async def _resolve(wanted: str, tell: Tell) -> tuple[apt.AptRoot, apt.Package]:
     )
 
 
-async def _newest_in(root: apt.AptRoot, wanted: str) -> apt.Package | None:
+async def _newest_in(root: apt.AptRoot, wanted: str) -> tuple[apt.AptRoot, apt.Package] | None:
     names = await root.names("linux-source-")
     if wanted != NEWEST:
         names = [name for name in names if name == f"linux-source-{KernelVersion(wanted).series}"]
     found = [
         (version, package)
         for package in (await root.show(*names) if names else [])
-        if (version := leading_version(package.version)) is not None
-        and (wanted == NEWEST or KernelVersion(wanted).is_series or version == KernelVersion(wanted))
+        if (version := leading_version(package.version)) is not None and fits(version, wanted)
     ]
-    return max(found, key=lambda pair: pair[0])[1] if found else None
+    return (root, max(found, key=lambda pair: pair[0])[1]) if found else None

@@ -12,8 +12,7 @@ from quizmatrix.errors import DamagedError, UnpreparedError, UsageError
 from quizmatrix.kernel import artifact, build, debian, debiansource, worktree
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import DEFAULT, Options
-
-Tell = Callable[[str], None]
+from quizmatrix.process import Tell
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):

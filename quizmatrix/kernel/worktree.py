@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from quizmatrix.arch import Arch
 from quizmatrix.errors import UnpreparedError
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Options, Tree
+from quizmatrix.process import Tell
 from quizmatrix.version import KernelVersion
-
-Tell = Callable[[str], None]
 
 # What is no part of the source, and may change without changing the kernel.
 _APART = frozenset({".git", ".svn", ".hg"})

@@ -86,12 +86,12 @@ class Failing(Preparer):
 
 
 def sweep(
-    errors: dict[str, Exception], folder: Path, **more: bool
+    errors: dict[str, Exception], folder: Path, fail_fast: bool = False
 ) -> tuple[dict[str, CellResult], list[Event]]:
     seen: list[Event] = []
     cells = [cell(number) for number in (1, 2, 3, 4)]
     run_store = store.create(folder, ["true"])
-    plan = Plan(cells=cells, command=["true"], **more)  # type: ignore[arg-type]
+    plan = Plan(cells=cells, command=["true"], fail_fast=fail_fast)
 
     async def play() -> list[CellResult]:
         admission = Admission(cpus=1, memory=1, places=1)
