@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import msgspec
 
-from quizmatrix import units
+from quizmatrix import kconfig, units
 from quizmatrix.arch import arch_names, load_arch
 from quizmatrix.errors import DataError, UsageError
-from quizmatrix.matrix import Expect, Limits, Matrix
+from quizmatrix.matrix import Include, Limits, Matrix
 from quizmatrix.outcome import Outcome
 
 V = TypeVar("V", str, int)
@@ -23,12 +23,14 @@ DEFAULTS = Limits(timeout="20m", boot_timeout="30s", memory="1G", cpus=1)
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One kernel on one architecture.
 
-    kernel: as the matrix names it. timeout, boot_timeout: seconds on hardware. memory: MiB.
-    config: lines that its variant adds to the kernel's configuration. expected: the outcome that
-    is no news, `why` it is not `passed`.
+    kernel: as the matrix names it. source: where it comes from if it names none. timeout,
+    boot_timeout: seconds on hardware. memory: MiB. config: lines that its variant adds to the
+    kernel's configuration; clang: whether it wants that compiler. expected: the outcome that is no
+    news, `why` it is not `passed`.
     """
 
     kernel: str
+    source: str
     arch: str
     variant: str | None = None
     timeout: float
@@ -36,6 +38,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
     cpus: int
     config: tuple[str, ...] = ()
+    clang: bool = False
     expected: Outcome = Outcome.PASSED
     why: str = ""
 
@@ -43,6 +46,11 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     def id(self) -> str:
         """`KERNEL-ARCH[+VARIANT]`."""
         return cell_id(self.kernel, self.arch, self.variant)
+
+    @property
+    def kernel_spec(self) -> str:
+        """`SOURCE:KERNEL`."""
+        return self.kernel if ":" in self.kernel else f"{self.source}:{self.kernel}"
 
     @property
     def folder(self) -> str:
@@ -99,9 +107,10 @@ def expand(matrix: Matrix, where: str, overrides: Limits | None = None) -> list[
     cells: dict[str, Cell] = {}
     for kernel, arch, variant, own in wanted:
         sources = [overrides or Limits(), *own, matrix.arch.get(arch, Limits()), matrix, DEFAULTS]
-        cell = _make_cell(kernel, arch, variant, sources, matrix.expect, where)
+        cell = _make_cell(kernel, arch, variant, sources, matrix, where)
         if variant in matrix.variant:
-            cell = msgspec.structs.replace(cell, config=tuple(matrix.variant[variant].config))
+            own_way = matrix.variant[variant]
+            cell = msgspec.structs.replace(cell, config=tuple(own_way.config), clang=own_way.clang)
         if cell.id in cells:
             raise DataError(
                 where, cause=f"the cell {cell.id} is there twice", next_step="Remove one of them."
@@ -115,11 +124,11 @@ def _make_cell(
     arch: str,
     variant: str | None,
     sources: list[Limits],
-    expectations: list[Expect],
+    matrix: Matrix,
     where: str,
 ) -> Cell:
     try:
-        load_arch(arch)
+        facts = load_arch(arch).facts
     except UsageError as error:
         raise DataError(where, cause=error.fact, next_step=error.next_step) from error
     if not kernel or re.search(r"[\s\x00-\x1f]", kernel):
@@ -128,8 +137,11 @@ def _make_cell(
     def first(key: Callable[[Limits], V | None]) -> V:
         return next(value for value in map(key, sources) if value is not None)
 
+    # Ready-made where Debian has it so.
+    ready_made = facts.debian is not None and variant is None
     cell = Cell(
         kernel=kernel,
+        source=matrix.source or ("debian" if ready_made else "debian-source"),
         arch=arch,
         variant=variant,
         timeout=units.parse_duration(first(lambda limits: limits.timeout)),
@@ -137,7 +149,7 @@ def _make_cell(
         memory=units.parse_size(first(lambda limits: limits.memory)),
         cpus=first(lambda limits: limits.cpus),
     )
-    for known in expectations:
+    for known in matrix.expect:
         if (
             fnmatchcase(kernel, known.kernel)
             and fnmatchcase(arch, known.arch)
@@ -170,12 +182,13 @@ def select(
     ]
 
 
-def cells_on_the_spot(only: list[str], overrides: Limits) -> list[Cell]:
-    """The cells that `only` names in full, made without any matrix."""
+def cells_on_the_spot(only: list[str], overrides: Limits, source: str | None = None) -> list[Cell]:
+    """The cells that `only` names in full, made without any matrix; their variants are those that ship."""
     made = []
     for text in only:
         parts = parse_cell_id(text)
-        if parts is not None and parts[2] is None:
-            one = Matrix(kernels=[parts[0]], arches=[parts[1]])
+        if parts is not None and (parts[2] is None or parts[2] in kconfig.variants()):
+            kernel, arch, variant = parts
+            one = Matrix(source=source, include=[Include(kernel=kernel, arch=arch, variant=variant)])
             made += expand(one, f"--only {text}", overrides)
     return made

@@ -82,14 +82,16 @@ class Expect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Variant(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """A named addition to a kernel's configuration: `CONFIG_X=y` lines, and limits of its own."""
+    """A named way to build a kernel: `CONFIG_X=y` lines, the compiler, and limits of its own."""
 
     config: list[str] = []
+    clang: bool = False
 
 
 class Matrix(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
     """The keys of a matrix file (README, "The matrix file")."""
 
+    source: str | None = None
     kernels: list[str] = []
     arches: list[str] = []
     profiles: list[str] = []

@@ -10,6 +10,7 @@ from quizmatrix.cells import Cell
 from quizmatrix.cli import selection
 from quizmatrix.errors import DamagedError, QuizmatrixError
 from quizmatrix.kernel import source
+from quizmatrix.kernel.build import options_of
 from quizmatrix.matrix import Limits
 from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK, Outcome
 from quizmatrix.spec import to_json
@@ -37,7 +38,7 @@ def print_cells(chosen: list[Cell], *, as_json: bool) -> None:
     rows = [
         [
             cell.id,
-            cached_release(cell) or "to be fetched",
+            cached_release(cell) or _to_be_had(cell),
             f"{cell.memory}M",
             cell.cpus,
             format_seconds(cell.timeout),
@@ -52,6 +53,10 @@ def print_cells(chosen: list[Cell], *, as_json: bool) -> None:
     print(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
 
 
+def _to_be_had(cell: Cell) -> str:
+    return "to be fetched" if cell.kernel_spec.startswith("debian:") else "to be built"
+
+
 def _plain(cell: Cell) -> dict[str, object]:
     return {name: getattr(cell, name) for name in cell.__struct_fields__}
 
@@ -59,7 +64,7 @@ def _plain(cell: Cell) -> dict[str, object]:
 def cached_release(cell: Cell) -> str | None:
     """What `uname -r` prints in the cell, where its kernel is in the cache."""
     try:
-        kernel = source.find(cell.kernel, load_arch(cell.arch))
+        kernel = source.find(cell.kernel_spec, load_arch(cell.arch), options_of(cell))
     except DamagedError:
         return None
     return kernel.record.release if kernel else None

@@ -138,6 +138,9 @@ def _add_selection(parser: _Parser) -> None:
     group.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these out")
     group.add_argument("-k", "--kernels", action="append", default=[], help="6.1,newest")
     group.add_argument("-a", "--arches", action="append", default=[], help="x86_64,s390x")
+    group.add_argument(
+        "--source", metavar="S", help="where kernels that name none come from: debian, debian-source, ..."
+    )
     group.add_argument("-p", "--profiles", action="append", default=[], help="guest add-ons")
 
 

@@ -73,13 +73,17 @@ def selected_cells(args: argparse.Namespace, overrides: Limits) -> list[Cell]:
     check_profiles(words("--profiles", args.profiles), "--profiles")
     path = find_matrix(args.matrix or DEFAULT_MATRIX)
     matrix = load_matrix(path)
+    if args.source is not None:
+        matrix = msgspec.structs.replace(matrix, source=args.source)
     in_file = {*matrix.kernels, *(extra.kernel for extra in matrix.include)}
     if args.matrix is None and (kernels or arches):
         matrix = _named_on_the_spot(matrix, kernels, arches)
     listed = cell_module.expand(matrix, str(path), overrides)
     if args.matrix is None:
         there = {cell.id for cell in listed}
-        listed += cell_module.cells_on_the_spot([text for text in only if text not in there], overrides)
+        listed += cell_module.cells_on_the_spot(
+            [text for text in only if text not in there], overrides, matrix.source
+        )
     ids = [cell.id for cell in listed]
     for option, patterns, among in (
         ("--only", only, ids),
@@ -97,7 +101,7 @@ def selected_cells(args: argparse.Namespace, overrides: Limits) -> list[Cell]:
         )
     for cell in chosen:
         try:
-            source.parse_spec(cell.kernel)
+            source.parse_spec(cell.kernel_spec)
         except UsageError as error:
             place = str(path) if cell.kernel in in_file else "the command line"
             raise UsageError(

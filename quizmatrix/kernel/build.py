@@ -12,6 +12,7 @@ import msgspec
 
 from quizmatrix import kconfig, paths, process
 from quizmatrix.arch import Arch
+from quizmatrix.cells import Cell
 from quizmatrix.errors import DamagedError, HostError, UnpreparedError, host_error
 from quizmatrix.kernel import artifact, modules
 from quizmatrix.process import Tell
@@ -44,23 +45,24 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What is built otherwise than by default: a variant, and lines of configuration."""
+    """What is built otherwise than by default: a variant, lines of configuration, the compiler."""
 
     variant: str | None = None
     config: tuple[str, ...] = ()
-
-    @property
-    def is_default(self) -> bool:
-        """Whether nothing is."""
-        return self.variant is None and not self.config
+    clang: bool = False
 
 
 DEFAULT = Options()
 
 
-def recipe(_wanted: str, arch: Arch, options: Options) -> str:
+def options_of(cell: Cell) -> Options:
+    """How the kernel of a cell is built."""
+    return Options(variant=cell.variant, config=cell.config, clang=cell.clang)
+
+
+def recipe(_wanted: str, arch: Arch) -> str:
     """Names all that a build depends on beside its source."""
-    parts = [_RECIPE, repr(arch.facts.build), repr(options), kconfig.fragments_hash(arch.name)]
+    parts = [_RECIPE, repr(arch.facts.build), kconfig.fragments_hash(arch.name)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

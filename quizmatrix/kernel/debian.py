@@ -18,7 +18,7 @@ from quizmatrix.errors import (
     host_error,
 )
 from quizmatrix.kernel import artifact, bootimage, modules
-from quizmatrix.kernel.build import Options
+from quizmatrix.kernel.build import DEFAULT, Options
 from quizmatrix.process import Tell
 from quizmatrix.version import KernelVersion, leading_version
 
@@ -44,9 +44,9 @@ def check_version(wanted: str) -> str:
     return wanted
 
 
-def recipe(_wanted: str, arch: Arch, options: Options) -> str:
+def recipe(_wanted: str, arch: Arch) -> str:
     """Names all that a stored kernel depends on beside the packages."""
-    return f"{_RECIPE} {arch.facts.kernel.image} {options!r}"
+    return f"{_RECIPE} {arch.facts.kernel.image}"
 
 
 async def fetch(wanted: str, arch: Arch, options: Options, tell: Tell) -> str:
@@ -55,7 +55,7 @@ async def fetch(wanted: str, arch: Arch, options: Options, tell: Tell) -> str:
     tell: is given what is going on, a line at a time. Raises UnpreparedError where the archive has
     no such kernel or does not give it, or where it would have to be built otherwise.
     """
-    if not options.is_default:
+    if options != DEFAULT:
         raise UnpreparedError(
             f"the kernel {wanted} with {options.variant or 'another configuration'} has to be built",
             cause="the source `debian` has its kernels ready-made",

@@ -24,7 +24,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     check: Callable[[str], str]
-    recipe: Callable[[str, Arch, Options], str]
+    recipe: Callable[[str, Arch], str]
     fetch: Callable[[str, Arch, Options, Tell], Awaitable[str]]
     is_local: bool = False
 
@@ -64,7 +64,7 @@ def parse_spec(text: str) -> KernelSpec:
         return KernelSpec(source=source, wanted=SOURCES[source].check(wanted))
     except ValueError as error:
         raise UsageError(
-            f"unknown kernel `{text}`",
+            f"unknown kernel `{wanted}`",
             cause=str(error),
             next_step="A kernel is a series (6.1), an exact version (6.1.176), `newest`, or SOURCE:KERNEL "
             f"with one of the sources {', '.join(SOURCES)}.",
@@ -74,13 +74,13 @@ def parse_spec(text: str) -> KernelSpec:
 def find(text: str, arch: Arch, options: Options = DEFAULT) -> Kernel | None:
     """The kernel `text` for an architecture where the cache has it; DamagedError where it is damaged."""
     spec = parse_spec(text)
-    recipe = SOURCES[spec.source].recipe(spec.wanted, arch, options)
+    recipe = SOURCES[spec.source].recipe(spec.wanted, arch)
     return artifact.find(_reference(spec, options), arch.name, recipe)
 
 
 def _reference(spec: KernelSpec, options: Options) -> str:
     """What a kernel is remembered by: the same specification with other options is another kernel."""
-    return spec.text if options.is_default else f"{spec.text} {options!r}"
+    return spec.text if options == DEFAULT else f"{spec.text} {options!r}"
 
 
 async def obtain(
@@ -103,7 +103,7 @@ async def obtain(
     source = SOURCES[spec.source]
     reference = _reference(spec, options)
     # Once, before anything is made: what changes in a work tree while it is built is for the next time.
-    recipe = source.recipe(spec.wanted, arch, options)
+    recipe = source.recipe(spec.wanted, arch)
     damage: DamagedError | None = None
     if not refresh:
         try:

@@ -41,9 +41,9 @@ def read_version(tree: Path) -> KernelVersion:
         raise ValueError(f"{tree} is no kernel source: its Makefile has no VERSION and PATCHLEVEL") from error
 
 
-def recipe(wanted: str, arch: Arch, options: Options) -> str:
+def recipe(wanted: str, arch: Arch) -> str:
     """Names all that a build depends on, the state of the tree among it."""
-    return f"{build.recipe(wanted, arch, options)} {_state_of(Path(wanted))}"
+    return f"{build.recipe(wanted, arch)} {_state_of(Path(wanted))}"
 
 
 async def fetch(wanted: str, arch: Arch, options: Options, tell: Tell) -> str:
