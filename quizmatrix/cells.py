@@ -14,6 +14,7 @@ from quizmatrix.arch import arch_names, load_arch
 from quizmatrix.errors import DataError, UsageError
 from quizmatrix.matrix import Include, Limits, Matrix
 from quizmatrix.outcome import Outcome
+from quizmatrix.version import is_unreleased
 
 V = TypeVar("V", str, int)
 
@@ -87,6 +88,13 @@ def parse_cell_id(text: str) -> tuple[str, str, str | None] | None:
     return (kernel, arch, variant or None) if kernel and dash and arch in arch_names() else None
 
 
+def default_source(kernel: str, *, ready_made: bool) -> str:
+    """Where a kernel comes from that names no source: from Debian, or where unreleased ones are."""
+    if is_unreleased(kernel):
+        return "kernel.org"
+    return "debian" if ready_made else "debian-source"
+
+
 def expand(matrix: Matrix, where: str, overrides: Limits | None = None) -> list[Cell]:
     """The cells of a matrix, kernels outermost, `include` last.
 
@@ -137,11 +145,9 @@ def _make_cell(
     def first(key: Callable[[Limits], V | None]) -> V:
         return next(value for value in map(key, sources) if value is not None)
 
-    # Ready-made where Debian has it so.
-    ready_made = facts.debian is not None and variant is None
     cell = Cell(
         kernel=kernel,
-        source=matrix.source or ("debian" if ready_made else "debian-source"),
+        source=matrix.source or default_source(kernel, ready_made=facts.debian is not None and not variant),
         arch=arch,
         variant=variant,
         timeout=units.parse_duration(first(lambda limits: limits.timeout)),

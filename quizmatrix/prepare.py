@@ -16,7 +16,7 @@ from quizmatrix.cells import Cell
 from quizmatrix.errors import QuizmatrixError
 from quizmatrix.kernel import source
 from quizmatrix.kernel.artifact import Kernel
-from quizmatrix.kernel.build import options_of
+from quizmatrix.kernel.build import Order, options_of
 from quizmatrix.process import Tell
 from quizmatrix.spec import CellSpec, Share
 
@@ -86,21 +86,19 @@ class Preparer:
         )
 
     async def _kernel(self, cell: Cell, arch: Arch, tell: Tell) -> Kernel:
-        options = options_of(cell)
+        order = Order(arch=arch, options=options_of(cell), tell=tell)
 
         async def obtain() -> Kernel:
             async with self._fetches:
                 return await source.obtain(
                     cell.kernel_spec,
-                    arch,
-                    options,
+                    order,
                     offline=self._policy.offline,
                     refresh=self._policy.refresh,
                     thorough=self._policy.thorough,
-                    tell=tell,
                 )
 
-        return await self._once(f"kernel {cell.kernel_spec} {cell.arch} {options}", obtain)
+        return await self._once(f"kernel {cell.kernel_spec} {cell.arch} {order.options}", obtain)
 
     async def _once(self, name: str, make: Callable[[], Awaitable[T]]) -> T:
         """What `make` gives, or raises: tried once in a run, however many cells want it."""

@@ -98,6 +98,15 @@ async def start(
         raise HostError(f"cannot start {argv[0]}", cause=error.strerror or str(error)) from error
 
 
+def ask(argv: Sequence[str]) -> Completed:
+    """Run a program that answers at once, and wait for it; status 127 where it is not installed."""
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except OSError as error:
+        return Completed(argv=tuple(argv), status=127, output=b"", errors=str(error).encode())
+    return Completed(argv=tuple(argv), status=done.returncode, output=done.stdout, errors=done.stderr)
+
+
 async def run(
     argv: Sequence[str],
     *,

@@ -1,36 +1,75 @@
-"""Kernel versions, as kernel practice orders them."""
+"""Kernel versions, as kernel practice writes and orders them."""
 
 from __future__ import annotations
 
 import re
 from functools import total_ordering
 
-_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:-rc(\d+))?")
+_NUMBERS = r"(\d+)\.(\d+)(?:\.(\d+))?(?:-rc(\d+))?"
+_VERSION = re.compile(rf"v?{_NUMBERS}(?:-next-(\d{{8}}))?([-+][\w.+~-]*)?", re.ASCII)
+_LEADING = re.compile(_NUMBERS, re.ASCII)
+_NEXT = re.compile(r"next-(\d{8})", re.ASCII)
+
+# What is on its way to the next candidate.
+MASTER = "master"
+
+# Greater than any number in a version.
+_LAST = 1 << 62
+
+Natural = tuple[tuple[int, str], ...]
 
 
 @total_ordering
 class KernelVersion:
-    """An upstream kernel version: `6.12` (a series), `6.12.95`, `6.13-rc2`.
+    """An upstream kernel version, and what distributions and builders append to it.
 
-    A release candidate comes before the release it leads to, and a series sorts as its first release.
+    `6.12` (a series), `6.12.95`, `6.13-rc2`, `v6.12` (a tag), `6.13-rc2-next-20261120` and
+    `next-20261120` (linux-next), `6.1.5-mine+` (a local version, which is what follows the numbers).
+
+    A release candidate comes before the release it leads to, linux-next after the candidate or
+    release it is based on, a local version after the version it was made from; a series counts as
+    its first release, and a linux-next that does not say on what it is based as newer than every
+    number. Two local versions are compared with their numbers as numbers.
     """
 
     def __init__(self, text: str) -> None:
         """Parse `text`; raises ValueError where it is not a kernel version."""
+        self.text = text.removeprefix("v")
+        bare = _NEXT.fullmatch(text)
+        if bare is not None:
+            self.series, self.is_series, self.local = text, False, ""
+            self._order: tuple[int, int, int, int, int, Natural] = (_LAST, 0, 0, 0, int(bare.group(1)), ())
+            return
         match = _VERSION.fullmatch(text)
         if match is None:
             raise ValueError(f"not a kernel version: {text!r}")
-        major, minor, patch, candidate = match.groups()
-        self.text = text
+        major, minor, patch, candidate, date, local = match.groups()
+        self.local = local or ""
         self.series = f"{int(major)}.{int(minor)}"
-        self.is_series = patch is None and candidate is None
-        no_candidate = 1 << 30
+        self.is_series = self.text == f"{major}.{minor}"
         self._order = (
             int(major),
             int(minor),
             int(patch or 0),
-            int(candidate) if candidate else no_candidate,
+            int(candidate) if candidate else _LAST,
+            int(date or 0),
+            natural(self.local),
         )
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether it leads to a release."""
+        return self._order[3] != _LAST
+
+    @property
+    def is_next(self) -> bool:
+        """Whether it is linux-next's of a day, with nothing said of what that is based on."""
+        return self._order[0] == _LAST
+
+    @property
+    def is_upstream(self) -> bool:
+        """Whether it is a series, a release or a candidate, with nothing appended."""
+        return self._order[4:] == (0, ())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, KernelVersion) and self._order == other._order
@@ -45,10 +84,26 @@ class KernelVersion:
         return f"KernelVersion({self.text!r})"
 
 
+def is_unreleased(text: str) -> bool:
+    """Whether `text` names a kernel that is no release: `master`, linux-next, a candidate."""
+    try:
+        version = KernelVersion(text)
+    except ValueError:
+        return text == MASTER
+    return version.is_next or version.is_candidate
+
+
+def natural(text: str) -> Natural:
+    """A key that orders texts with their numbers as numbers."""
+    return tuple(
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", text) if part
+    )
+
+
 def leading_version(text: str) -> KernelVersion | None:
-    """The version that `text` begins with (`6.1.176-1` -> 6.1.176), or None where it begins otherwise.
+    """The upstream version that `text` begins with (`6.1.176-1` -> 6.1.176); None where it does not.
 
     Debian writes a release candidate with `~`, so that it sorts before the release.
     """
-    match = _VERSION.match(text.replace("~rc", "-rc"))
+    match = _LEADING.match(text.replace("~rc", "-rc"))
     return KernelVersion(match.group()) if match else None

@@ -6,7 +6,6 @@ import argparse
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -114,7 +113,7 @@ def _machines() -> list[Finding]:
                 )
             )
             continue
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+        said = process.ask([path, "--version"]).output.decode(errors="replace")
         version = re.search(r"version (\S+)", said)
         state, how = _accelerator(arch)
         says = f"QEMU {version.group(1) if version else 'of unknown version'}, {how}"

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from quizmatrix import kconfig
 from quizmatrix.arch import Arch, arch_names, load_arch
+from quizmatrix.cells import default_source
 from quizmatrix.cli import selection
 from quizmatrix.cli.clean import disk_usage
 from quizmatrix.errors import DamagedError, DataError, QuizmatrixError, UsageError
 from quizmatrix.kernel import artifact, source
-from quizmatrix.kernel.build import Options
+from quizmatrix.kernel.build import Options, Order
 from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK
 from quizmatrix.version import KernelVersion
 
@@ -21,9 +22,13 @@ def build(args: argparse.Namespace) -> int:
     """Build kernels, one after the other; one that fails does not keep the others from it."""
     import anyio
 
-    options = Options(variant=args.variant, config=tuple(_config_lines(args)))
+    options = Options(variant=args.variant, config=tuple(_config_lines(args)), clang=args.clang)
+    jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs is not None else None
     arches = [load_arch(name) for name in selection.words("--arches", args.arches) or arch_names()]
-    specs = [text if ":" in text else f"debian-source:{text}" for text in args.spec]
+    specs = [
+        text if ":" in text else f"{args.source or default_source(text, ready_made=False)}:{text}"
+        for text in args.spec
+    ]
     for text in specs:
         source.parse_spec(text)
     failed = 0
@@ -36,7 +41,8 @@ def build(args: argparse.Namespace) -> int:
             print(f"{name}: {said}", flush=True)
 
         try:
-            kernel = await source.obtain(text, arch, options, offline=False, refresh=args.refresh, tell=tell)
+            order = Order(arch=arch, options=options, tell=tell, jobs=jobs)
+            kernel = await source.obtain(text, order, refresh=args.refresh)
         except QuizmatrixError as error:
             failed += 1
             print(f"{name}: {error.render()}", file=sys.stderr, flush=True)

@@ -217,13 +217,22 @@ def _add_kernel(commands: Commands[_Parser]) -> None:
         "build",
         "kernels:build",
         help="build kernels from source",
-        description="SPEC is a series (6.12: the newest that Debian has the source of), an exact "
-        "version, `newest`, or SOURCE:VERSION.",
+        description="SPEC is a series (6.12: its newest release), an exact version, `newest`, a candidate "
+        "(6.13-rc2), next-DATE, master, or names its source: debian-source:6.12, kernel.org:6.12.57, "
+        "git:REPOSITORY#REF, path:DIR, tarball:FILE.",
     )
     make.add_argument("spec", nargs="+", metavar="SPEC")
     make.add_argument("-a", "--arches", action="append", default=[], help="x86_64,s390x (default: all)")
+    make.add_argument(
+        "--source",
+        metavar="S",
+        help="where versions that name none come from (default: debian-source; kernel.org for candidates, "
+        "next-DATE and master)",
+    )
     make.add_argument("--variant", metavar="V", help="a fragment of kernel-configs/variant: debug, kasan")
     make.add_argument("--config", metavar="FILE", help="a fragment of your own")
+    make.add_argument("--clang", action="store_true", help="compile with clang")
+    make.add_argument("-j", "--jobs", metavar="N", help="processes at a time (default: one for each CPU)")
     make.add_argument("-e", "--enable", action="append", default=[], metavar="KEY", help="CONFIG_KEY=y")
     make.add_argument("-d", "--disable", action="append", default=[], metavar="KEY", help="CONFIG_KEY=n")
     make.add_argument("-m", "--module", action="append", default=[], metavar="KEY", help="CONFIG_KEY=m")

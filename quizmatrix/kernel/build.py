@@ -15,8 +15,8 @@ from quizmatrix.arch import Arch
 from quizmatrix.cells import Cell
 from quizmatrix.errors import DamagedError, HostError, UnpreparedError, host_error
 from quizmatrix.kernel import artifact, modules
+from quizmatrix.kernel.tree import Tree
 from quizmatrix.process import Tell
-from quizmatrix.version import KernelVersion
 
 # Part of every key: changes when what is made of the same source changes.
 _RECIPE = "1"
@@ -28,20 +28,6 @@ _PROGRESS = 15.0
 _TOOLS = {"make": "make", "gcc": "gcc", "flex": "flex", "bison": "bison", "bc": "bc", "depmod": "kmod"}
 
 _FIRST_ERROR = re.compile(r"^.*(?:\berror:|\bfatal error\b|undefined reference|\*\*\* ).*$", re.MULTILINE)
-
-
-class Tree(msgspec.Struct, frozen=True, kw_only=True):
-    """A kernel's source.
-
-    key: names its content. origin: where it came from, for a person. work: the name of the folder
-    it is built in, for a tree that changes; default: one for each kernel.
-    """
-
-    path: Path
-    version: KernelVersion
-    key: str
-    origin: str
-    work: str | None = None
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +46,18 @@ def options_of(cell: Cell) -> Options:
     return Options(variant=cell.variant, config=cell.config, clang=cell.clang)
 
 
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """For whom a kernel is had: its architecture and options, and who hears how far it is.
+
+    jobs: processes that compile at a time; None: as many as this process has CPUs.
+    """
+
+    arch: Arch
+    options: Options = DEFAULT
+    tell: Tell
+    jobs: int | None = None
+
+
 def recipe(_wanted: str, arch: Arch) -> str:
     """Names all that a build depends on beside its source."""
     parts = [_RECIPE, repr(arch.facts.build), kconfig.fragments_hash(arch.name)]
@@ -71,13 +69,23 @@ def builds_dir() -> Path:
     return paths.cache_dir() / "builds"
 
 
-async def build(tree: Tree, arch: Arch, options: Options, tell: Tell) -> str:
+def lasting_work(place: Path, order: Order) -> str:
+    """The name of a build folder for every state of the tree at `place`: what did not change from one
+    to the next is not compiled again.
+    """
+    mark = hashlib.sha256(f"{place} {order.arch.name} {order.options!r}".encode()).hexdigest()[:16]
+    # make(1) takes no spaces.
+    return re.sub(r"[^\w.+-]", "_", f"{place.name}-{order.arch.name}-{mark}")
+
+
+async def build(tree: Tree, order: Order) -> str:
     """Have a kernel of `tree` in the cache; returns its key.
 
     Raises HostError where a tool is missing, UnpreparedError where a wish of the configuration
     cannot be granted or the compiler fails.
     """
-    compiler = _find_tools(arch)
+    arch, options, tell = order.arch, order.options, order.tell
+    compiler = _find_tools(arch, options)
     wishes = kconfig.wishes_for(arch.name, tree.version, options.variant, list(options.config))
     key = await _key(tree, arch, wishes, compiler)
     # One build at a time, over all runs of this user: each uses all cores.
@@ -89,8 +97,9 @@ async def build(tree: Tree, arch: Arch, options: Options, tell: Tell) -> str:
                 return key
         except DamagedError:
             artifact.remove(key)
-        work = _Work(tree, arch, key, compiler, tell)
+        work = _Work(tree, order, key, compiler)
         try:
+            await tree.check_out()
             await work.configure(wishes)
             await work.compile()
             await work.collect(wishes)
@@ -99,22 +108,24 @@ async def build(tree: Tree, arch: Arch, options: Options, tell: Tell) -> str:
     return key
 
 
-def tools_for(arch: Arch) -> dict[str, str]:
+def tools_for(arch: Arch, options: Options = DEFAULT) -> dict[str, str]:
     """The programs that build a kernel for an architecture, with Debian's packages of them."""
-    if arch.is_native:
-        return _TOOLS
-    return _TOOLS | {_compiler(arch): arch.facts.build.compiler_package}
+    tools = dict(_TOOLS)
+    if not arch.is_native:
+        # clang(1) does not come with the other programs of a tool chain.
+        tools[f"{arch.facts.cross_prefix}gcc"] = arch.facts.build.compiler_package
+    if options.clang:
+        tools["clang"] = "clang"
+    return tools
 
 
-def _compiler(arch: Arch) -> str:
-    return "gcc" if arch.is_native else f"{arch.facts.cross_prefix}gcc"
-
-
-def _find_tools(arch: Arch) -> str:
+def _find_tools(arch: Arch, options: Options) -> str:
     """The compiler's name; HostError names the package of what is missing."""
-    for tool, package in tools_for(arch).items():
+    for tool, package in tools_for(arch, options).items():
         process.require_program(tool, package)
-    return _compiler(arch)
+    if options.clang:
+        return "clang"
+    return "gcc" if arch.is_native else f"{arch.facts.cross_prefix}gcc"
 
 
 async def _key(tree: Tree, arch: Arch, wishes: list[kconfig.Wish], compiler: str) -> str:
@@ -129,17 +140,18 @@ async def _key(tree: Tree, arch: Arch, wishes: list[kconfig.Wish], compiler: str
 class _Work:
     """One build, in a folder of its own that an interrupted build leaves for the next."""
 
-    def __init__(self, tree: Tree, arch: Arch, key: str, compiler: str, tell: Tell) -> None:
+    def __init__(self, tree: Tree, order: Order, key: str, compiler: str) -> None:
         self._tree = tree
-        self._arch = arch
+        self._arch = arch = order.arch
         self._key = key
-        self._tell = tell
+        self._tell = order.tell
+        self._jobs = order.jobs or process.usable_cpus()
         self._folder = builds_dir() / (tree.work or key)
         self._log = self._folder.with_name(f"{self._folder.name}.log")
         ccache = "ccache " if process.find_program("ccache") else ""
         self._make = [
             *("make", "-C", str(tree.path), f"O={self._folder}", f"ARCH={arch.facts.build.make_arch}"),
-            *(f"CROSS_COMPILE={compiler.removesuffix('gcc')}", f"CC={ccache}{compiler}"),
+            *(f"CROSS_COMPILE={'' if arch.is_native else arch.facts.cross_prefix}", f"CC={ccache}{compiler}"),
             # Nothing of this host or this minute in the kernel: the same source gives the same image.
             *("KBUILD_BUILD_USER=quizmatrix", "KBUILD_BUILD_HOST=quizmatrix"),
             "KBUILD_BUILD_TIMESTAMP=1970-01-01",
@@ -166,10 +178,9 @@ class _Work:
             )
 
     async def compile(self) -> None:
-        """Build the image and the modules, with as many jobs as there are CPUs."""
-        jobs = process.usable_cpus()
+        """Build the image and the modules."""
         self._tell(f"building {self._tree.origin} for {self._arch.name}: {self._log}")
-        await self._run(*self._make, f"-j{jobs}", self._arch.facts.build.target, "modules")
+        await self._run(*self._make, f"-j{self._jobs}", self._arch.facts.build.target, "modules")
 
     async def collect(self, wishes: list[kconfig.Wish]) -> None:
         """Put what was built into the cache of kernels."""

@@ -18,9 +18,9 @@ from quizmatrix.errors import (
     host_error,
 )
 from quizmatrix.kernel import artifact, bootimage, modules
-from quizmatrix.kernel.build import DEFAULT, Options
+from quizmatrix.kernel.build import DEFAULT, Order
 from quizmatrix.process import Tell
-from quizmatrix.version import KernelVersion, leading_version
+from quizmatrix.version import KernelVersion, leading_version, natural
 
 NEWEST = "newest"
 
@@ -39,9 +39,12 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 def check_version(wanted: str) -> str:
     """The part of a specification behind `debian:`, if it can be one; ValueError otherwise."""
-    if wanted != NEWEST:
-        KernelVersion(wanted)
-    return wanted
+    if wanted == NEWEST:
+        return wanted
+    version = KernelVersion(wanted)
+    if not version.is_upstream:
+        raise ValueError(f"no version that Debian's archive can have: {wanted!r}")
+    return version.text
 
 
 def recipe(_wanted: str, arch: Arch) -> str:
@@ -49,15 +52,16 @@ def recipe(_wanted: str, arch: Arch) -> str:
     return f"{_RECIPE} {arch.facts.kernel.image}"
 
 
-async def fetch(wanted: str, arch: Arch, options: Options, tell: Tell) -> str:
+async def fetch(wanted: str, order: Order) -> str:
     """Have the kernel `wanted` (a series, an exact version, `newest`) in the cache; returns its key.
 
-    tell: is given what is going on, a line at a time. Raises UnpreparedError where the archive has
+    Raises UnpreparedError where the archive has
     no such kernel or does not give it, or where it would have to be built otherwise.
     """
-    if options != DEFAULT:
+    arch, tell = order.arch, order.tell
+    if order.options != DEFAULT:
         raise UnpreparedError(
-            f"the kernel {wanted} with {options.variant or 'another configuration'} has to be built",
+            f"the kernel {wanted} with {order.options.variant or 'another configuration'} has to be built",
             cause="the source `debian` has its kernels ready-made",
             next_step=f"Name one that is built: debian-source:{wanted}",
         )
@@ -139,7 +143,7 @@ async def _newest_in(root: apt.AptRoot, wanted: str, flavour: str) -> Found | No
     ]
     if not candidates:
         return None
-    version, image = max(candidates, key=lambda found: (found[0], _natural(found[1].version)))
+    version, image = max(candidates, key=lambda found: (found[0], natural(found[1].version)))
     # Newer packages are split; what belongs together is tied by an exact version.
     exact = re.findall(r"(linux-[\w.+~-]+) \(= [^)]*\)", image.depends)
     parts = await root.show(*exact) if exact else []
@@ -154,11 +158,6 @@ def fits(version: KernelVersion, wanted: str) -> bool:
         return True
     asked = KernelVersion(wanted)
     return version.series == asked.series and (asked.is_series or version == asked)
-
-
-def _natural(text: str) -> list[tuple[int, str]]:
-    """Numbers compared as numbers: enough to order packages of one upstream version."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
 def _key(arch: Arch, found: Found) -> str:

@@ -9,10 +9,9 @@ import msgspec
 
 from quizmatrix.arch import Arch
 from quizmatrix.errors import DamagedError, UnpreparedError, UsageError
-from quizmatrix.kernel import artifact, build, debian, debiansource, worktree
+from quizmatrix.kernel import artifact, build, debian, debiansource, git, kernelorg, tarball, worktree
 from quizmatrix.kernel.artifact import Kernel
-from quizmatrix.kernel.build import DEFAULT, Options
-from quizmatrix.process import Tell
+from quizmatrix.kernel.build import DEFAULT, Options, Order
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,14 +24,21 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
     check: Callable[[str], str]
     recipe: Callable[[str, Arch], str]
-    fetch: Callable[[str, Arch, Options, Tell], Awaitable[str]]
-    is_local: bool = False
+    fetch: Callable[[str, Order], Awaitable[str]]
+    is_local: Callable[[str], bool] = lambda _wanted: False
 
 
 SOURCES: dict[str, Source] = {
     "debian": Source(check=debian.check_version, recipe=debian.recipe, fetch=debian.fetch),
     "debian-source": Source(check=debian.check_version, recipe=build.recipe, fetch=debiansource.fetch),
-    "path": Source(check=worktree.check, recipe=worktree.recipe, fetch=worktree.fetch, is_local=True),
+    "kernel.org": Source(check=kernelorg.check, recipe=build.recipe, fetch=kernelorg.fetch),
+    "git": Source(check=git.check, recipe=git.recipe, fetch=git.fetch, is_local=git.is_local),
+    "tarball": Source(
+        check=tarball.check, recipe=tarball.recipe, fetch=tarball.fetch, is_local=lambda _wanted: True
+    ),
+    "path": Source(
+        check=worktree.check, recipe=worktree.recipe, fetch=worktree.fetch, is_local=lambda _wanted: True
+    ),
 }
 DEFAULT_SOURCE = "debian"
 
@@ -66,8 +72,8 @@ def parse_spec(text: str) -> KernelSpec:
         raise UsageError(
             f"unknown kernel `{wanted}`",
             cause=str(error),
-            next_step="A kernel is a series (6.1), an exact version (6.1.176), `newest`, or SOURCE:KERNEL "
-            f"with one of the sources {', '.join(SOURCES)}.",
+            next_step="A kernel is a series (6.1), an exact version (6.1.176), a candidate (6.13-rc2), "
+            f"next-DATE, master, `newest`, or SOURCE:KERNEL with one of the sources {', '.join(SOURCES)}.",
         ) from error
 
 
@@ -84,24 +90,18 @@ def _reference(spec: KernelSpec, options: Options) -> str:
 
 
 async def obtain(
-    text: str,
-    arch: Arch,
-    options: Options = DEFAULT,
-    *,
-    offline: bool,
-    refresh: bool,
-    tell: Tell,
-    thorough: bool = False,
+    text: str, order: Order, *, offline: bool = False, refresh: bool = False, thorough: bool = False
 ) -> Kernel:
-    """The kernel `text` for an architecture, fetched or built where the cache lacks it.
+    """The kernel `text` as ordered, fetched or built where the cache lacks it.
 
     offline: nothing is fetched. refresh: ask the source anew what `text` stands for. thorough:
     read a kernel in the cache in full to see that it is what was stored. One that is damaged is
     fetched again. Raises UnpreparedError where the kernel cannot be had.
     """
+    arch, tell = order.arch, order.tell
     spec = parse_spec(text)
     source = SOURCES[spec.source]
-    reference = _reference(spec, options)
+    reference = _reference(spec, order.options)
     # Once, before anything is made: what changes in a work tree while it is built is for the next time.
     recipe = source.recipe(spec.wanted, arch)
     damage: DamagedError | None = None
@@ -114,7 +114,7 @@ async def obtain(
                 return kernel
         except DamagedError as error:
             damage = error
-    if offline and not source.is_local:
+    if offline and not source.is_local(spec.wanted):
         raise UnpreparedError(
             str(damage) if damage else f"the kernel {text} for {arch.name} is not in the cache",
             cause="--offline forbids fetching it",
@@ -122,7 +122,7 @@ async def obtain(
         )
     if damage is not None:
         tell(f"{damage}; fetching it again")
-    key = await source.fetch(spec.wanted, arch, options, tell)
+    key = await source.fetch(spec.wanted, order)
     artifact.refer(reference, arch.name, recipe, key)
     kernel = artifact.load(key)
     if kernel is None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from pathlib import Path
 
 from quizmatrix.arch import Arch
 from quizmatrix.errors import UnpreparedError
 from quizmatrix.kernel import build
-from quizmatrix.kernel.build import Options, Tree
-from quizmatrix.process import Tell
-from quizmatrix.version import KernelVersion
+from quizmatrix.kernel.build import Order
+from quizmatrix.kernel.tree import Tree, read_version
 
 # What is no part of the source, and may change without changing the kernel.
 _APART = frozenset({".git", ".svn", ".hg"})
@@ -24,46 +22,26 @@ def check(wanted: str) -> str:
     return wanted
 
 
-def read_version(tree: Path) -> KernelVersion:
-    """The version that a source tree's Makefile gives it; ValueError where it is no kernel's source."""
-    try:
-        text = (tree / "Makefile").read_text(encoding="utf-8", errors="replace")[:4096]
-    except OSError as error:
-        raise ValueError(f"{tree} is no kernel source: {error.strerror}: Makefile") from error
-    fields = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *= *(\S*)", text, re.MULTILINE))
-    candidate = re.match(r"-rc\d+", fields.get("EXTRAVERSION", ""))
-    patch = "" if candidate else f".{fields.get('SUBLEVEL') or 0}"
-    try:
-        return KernelVersion(
-            f"{fields['VERSION']}.{fields['PATCHLEVEL']}{patch}{candidate.group() if candidate else ''}"
-        )
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{tree} is no kernel source: its Makefile has no VERSION and PATCHLEVEL") from error
-
-
 def recipe(wanted: str, arch: Arch) -> str:
     """Names all that a build depends on, the state of the tree among it."""
     return f"{build.recipe(wanted, arch)} {_state_of(Path(wanted))}"
 
 
-async def fetch(wanted: str, arch: Arch, options: Options, tell: Tell) -> str:
+async def fetch(wanted: str, order: Order) -> str:
     """Have a kernel of the tree in the cache; returns its key. Raises UnpreparedError where it fails."""
     path = Path(wanted).resolve()
     try:
         version = read_version(path)
     except ValueError as error:
         raise UnpreparedError(str(error)) from error
-    # The same folder for every state of this tree: what did not change is not compiled again.
-    place = hashlib.sha256(f"{path} {arch.name} {options!r}".encode()).hexdigest()[:16]
     tree = Tree(
         path=path,
         version=version,
         key=_state_of(path),
         origin=str(path),
-        # make(1) takes no spaces.
-        work=re.sub(r"[^\w.+-]", "_", f"{path.name}-{arch.name}-{place}"),
+        work=build.lasting_work(path, order),
     )
-    return await build.build(tree, arch, options, tell)
+    return await build.build(tree, order)
 
 
 def _state_of(tree: Path) -> str:

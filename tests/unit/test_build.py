@@ -1,6 +1,5 @@
 """Kernels from source: fragments, their check, and a build of a toy tree."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +9,9 @@ import pytest
 from quizmatrix import kconfig
 from quizmatrix.arch import arch_names, load_arch
 from quizmatrix.errors import DataError, UnpreparedError, UsageError
-from quizmatrix.kernel import artifact, source, worktree
-from quizmatrix.kernel.build import Options, Tree, build, builds_dir
+from quizmatrix.kernel import artifact, source
+from quizmatrix.kernel.build import DEFAULT, Options, Order, build, builds_dir
+from quizmatrix.kernel.tree import Tree, read_version
 from quizmatrix.version import KernelVersion
 
 V6_1 = KernelVersion("6.1.9")
@@ -51,19 +51,20 @@ def test_fragments_that_ship(arch: str, variant: str | None) -> None:
 
 
 @pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
-    monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path / "cache"))
-    path = tmp_path / "a source with spaces"
-    shutil.copytree(Path(__file__).parents[1] / "toy-kernel", path)
-    return Tree(path=path, version=V6_1, key="toy", origin="toy 6.1.9")
+def tree(toy: Path) -> Tree:
+    return Tree(path=toy, version=V6_1, key="toy", origin="toy 6.1.9")
 
 
 X86_64 = load_arch("x86_64")
 
 
+def quietly(options: Options = DEFAULT) -> Order:
+    return Order(arch=X86_64, options=options, tell=lambda _said: None)
+
+
 def make(tree: Tree, *config: str, variant: str | None = None) -> str:
     options = Options(variant=variant, config=config)
-    return anyio.run(build, tree, X86_64, options, lambda _said: None)
+    return anyio.run(build, tree, quietly(options))
 
 
 def test_a_build_leaves_a_kernel(tree: Tree) -> None:
@@ -127,7 +128,7 @@ def test_a_build_that_is_stopped_leaves_no_kernel(tree: Tree) -> None:
     async def stop() -> None:
         async with anyio.create_task_group() as group:
             options = Options(config=("CONFIG_TAKES_FOREVER=y",))
-            group.start_soon(build, tree, X86_64, options, lambda _said: None)
+            group.start_soon(build, tree, quietly(options))
             while not list(builds_dir().glob("*/started")):  # noqa: ASYNC110 - there is no event in make
                 await anyio.sleep(0.01)
             group.cancel_scope.cancel()
@@ -141,7 +142,7 @@ def test_two_builds_of_one_kernel_at_once(tree: Tree) -> None:
     keys: list[str] = []
 
     async def one() -> None:
-        keys.append(await build(tree, X86_64, Options(), lambda _said: None))
+        keys.append(await build(tree, quietly()))
 
     async def both() -> None:
         async with anyio.create_task_group() as group:
@@ -155,7 +156,7 @@ def test_two_builds_of_one_kernel_at_once(tree: Tree) -> None:
 
 def obtain(text: str, tell: Callable[[str], None] = lambda _said: None) -> artifact.Kernel:
     async def play() -> artifact.Kernel:
-        return await source.obtain(text, X86_64, offline=True, refresh=False, tell=tell)
+        return await source.obtain(text, Order(arch=X86_64, tell=tell), offline=True)
 
     return anyio.run(play)
 
@@ -200,7 +201,7 @@ def test_what_changes_during_a_build_is_built_the_next_time(tree: Tree) -> None:
 )
 def test_the_version_of_a_tree(fields: str, version: str, tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text("# SPDX\n" + fields)
-    assert worktree.read_version(tmp_path).text == version
+    assert read_version(tmp_path).text == version
 
 
 def test_a_folder_that_is_no_kernel(tmp_path: Path) -> None:

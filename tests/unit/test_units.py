@@ -68,7 +68,7 @@ def test_versions_compare_number_by_number(one: tuple[int, ...], other: tuple[in
     assert (first == second) == (one == other)
 
 
-@pytest.mark.parametrize("text", ["", "6", "six", "6.x", "6.1.", "v6.1", "6.1-foo"])
+@pytest.mark.parametrize("text", ["", "6", "six", "6.x", "6.1.", "v", "vv6.1", "6.1 -foo", "next-2026"])
 def test_what_is_no_version(text: str) -> None:
     with pytest.raises(ValueError, match="version"):
         KernelVersion(text)

@@ -8,12 +8,22 @@ from hypothesis import strategies as st
 from quizmatrix.version import KernelVersion, leading_version
 
 numbers = st.integers(0, 400)
-texts = st.builds(
+dates = st.integers(20080101, 20991231).map("next-{}".format)
+upstream = st.builds(
     lambda major, minor, patch, candidate: f"{major}.{minor}{patch}{candidate}",
     numbers,
     numbers,
     st.one_of(st.just(""), numbers.map(".{}".format)),
     st.one_of(st.just(""), st.integers(0, 9).map("-rc{}".format)),
+)
+texts = st.one_of(
+    dates,
+    st.builds(
+        lambda version, date, local: version + date + local,
+        upstream,
+        st.one_of(st.just(""), dates.map("-{}".format)),
+        st.one_of(st.just(""), st.from_regex(r"\A[-+][\w.+~-]{0,9}\Z").filter(str.isascii)),
+    ),
 )
 
 
@@ -53,6 +63,34 @@ def test_a_series_is_its_first_release() -> None:
 
 
 @given(texts)
+def test_a_version_is_written_as_it_was_read(text: str) -> None:
+    version = KernelVersion(text)
+    assert version.text == text
+    assert KernelVersion(version.text) == version
+
+
+@given(upstream, st.integers(1, 400))
+def test_a_version_then_its_local_ones_then_the_next_patch(text: str, number: int) -> None:
+    assert KernelVersion(text) < KernelVersion(f"{text}-mine{number}")
+    assert KernelVersion(f"{text}-mine{number}") < KernelVersion(f"{text}-mine{number + 1}")
+    assert KernelVersion("6.1.5-mine99") < KernelVersion("6.1.6")
+
+
+@given(upstream, dates, dates)
+def test_linux_next_is_newer_than_its_base(text: str, one: str, other: str) -> None:
+    assert KernelVersion(text) < KernelVersion(f"{text}-{one}")
+    assert (KernelVersion(one) < KernelVersion(other)) == (one < other)
+    assert KernelVersion(text) < KernelVersion(one)
+
+
+def test_a_tag_is_a_version() -> None:
+    assert KernelVersion("v6.12") == KernelVersion("6.12")
+    assert KernelVersion("v6.12").is_series
+    assert KernelVersion("6.13-rc2").is_candidate
+    assert not KernelVersion("6.12.1").is_candidate
+
+
+@given(upstream)
 def test_a_version_leads_itself_and_its_packages(text: str) -> None:
     for name in (text, f"{text}-amd64", f"{text}+deb13-amd64"):
         found = leading_version(name)

@@ -1,0 +1,132 @@
+"""The kernel source `git`: a commit of a repository, on this host or elsewhere, which is only read.
+
+A repository has one work tree in the cache, brought to the commit that is wanted before a build: as
+in a bisection, only what differs is compiled again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from quizmatrix import paths, process
+from quizmatrix.arch import Arch
+from quizmatrix.errors import NotFetchedError, UnpreparedError, host_error
+from quizmatrix.kernel import build
+from quizmatrix.kernel.build import Order
+from quizmatrix.kernel.tree import Tree, sources_dir, version_of_makefile
+
+# What stands before a repository on another host: `https://`, `git@host:`.
+_ELSEWHERE = re.compile(r"\w+://|[\w.@-]+:")
+
+
+def check(wanted: str) -> str:
+    """`PATH-OR-URL#REF` as it was written; ValueError where it names a path that is no folder."""
+    place, _ = _split(wanted)
+    if is_local(wanted) and not Path(place).is_dir():
+        raise ValueError(f"there is no folder {place}")
+    return wanted
+
+
+def is_local(wanted: str) -> bool:
+    """Whether the repository is on this host."""
+    return _ELSEWHERE.match(wanted) is None
+
+
+def _split(wanted: str) -> tuple[str, str]:
+    place, _, ref = wanted.partition("#")
+    return place, ref or "HEAD"
+
+
+def recipe(wanted: str, arch: Arch) -> str:
+    """Names all that a build depends on: for a repository on this host, where its REF points now too."""
+    here = build.recipe(wanted, arch)
+    return f"{here} {_commit_here(*_split(wanted))}" if is_local(wanted) else here
+
+
+def _commit_here(place: str, ref: str) -> str:
+    """The commit that `ref` names; empty where it names none."""
+    argv = ["git", "-C", place, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}"]
+    return process.ask(argv).output.decode().strip()
+
+
+async def fetch(wanted: str, order: Order) -> str:
+    """Have a kernel of the commit in the cache; returns its key.
+
+    Raises NotFetchedError where the repository does not give it, UnpreparedError where it is no
+    kernel's source or cannot be built.
+    """
+    process.require_program("git", "git")
+    place, ref = _split(wanted)
+    here = is_local(wanted)
+    work = sources_dir() / f"git-{hashlib.sha256(_lasting(place, here).encode()).hexdigest()[:16]}"
+    lock = paths.cache_dir() / "locks" / f"{work.name}.lock"
+    async with paths.locked(lock, lambda: order.tell("waiting for another that reads the repository")):
+        try:
+            await _git(work, "init", "--quiet", str(work))
+            commit = await (_borrow(work, place, ref) if here else _fetch_from(work, place, ref, order))
+        except OSError as error:
+            raise host_error(f"read {place}", error) from error
+        makefile = await process.run(["git", "-C", str(work), "show", f"{commit}:Makefile"])
+        try:
+            version = version_of_makefile(makefile.output.decode(errors="replace")[:4096], wanted)
+        except ValueError as error:
+            raise UnpreparedError(str(error)) from error
+        tree = await _git(work, "rev-parse", f"{commit}^{{tree}}")
+
+    async def check_out() -> None:
+        await _git(work, "checkout", "--quiet", "--force", "--detach", commit)
+        await _git(work, "clean", "-qfdx")
+
+    return await build.build(
+        Tree(
+            path=work,
+            version=version,
+            key=tree,
+            origin=f"{place} {commit[:12]}",
+            work=build.lasting_work(work, order),
+            check_out=check_out,
+        ),
+        order,
+    )
+
+
+def _lasting(place: str, here: bool) -> str:
+    return str(Path(place).resolve()) if here else place
+
+
+async def _borrow(work: Path, place: str, ref: str) -> str:
+    """Let the work tree use the objects of a repository on this host (gitrepository-layout(5))."""
+    commit = _commit_here(place, ref)
+    if not commit:
+        raise NotFetchedError(
+            f"{place} has no commit `{ref}`",
+            cause=process.ask(["git", "-C", place, "rev-parse", "--git-dir"]).last_words,
+            next_step="A branch, a tag or a commit's hash goes behind the #.",
+        )
+    objects = await _git(Path(place), "rev-parse", "--path-format=absolute", "--git-path", "objects")
+    (work / ".git/objects/info").mkdir(parents=True, exist_ok=True)
+    (work / ".git/objects/info/alternates").write_text(f"{objects}\n")
+    return commit
+
+
+async def _fetch_from(work: Path, url: str, ref: str, order: Order) -> str:
+    """Fetch one commit from elsewhere, without what came before it."""
+    order.tell(f"fetching {ref} from {url}")
+    await _git(work, "fetch", "--quiet", "--depth=1", "--no-tags", "--end-of-options", url, ref)
+    return await _git(work, "rev-parse", "FETCH_HEAD")
+
+
+async def _git(place: Path, *words: str) -> str:
+    """What git says of a repository; NotFetchedError where it fails."""
+    place.mkdir(parents=True, exist_ok=True)
+    # Nobody is there to answer a question for a password.
+    done = await process.run(["git", "-C", str(place), *words], env={"GIT_TERMINAL_PROMPT": "0"})
+    if done.status != 0:
+        raise NotFetchedError(
+            f"git {words[0]} failed",
+            cause=done.last_words,
+            next_step="Is the address right, and can you reach it with git?",
+        )
+    return done.output.decode().strip()

@@ -1,0 +1,180 @@
+"""The kernel source `kernel.org`: releases by their signed checksums, and unsigned snapshots of the rest."""
+
+from __future__ import annotations
+
+import base64
+import re
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix import download, paths, process, tomlfile
+from quizmatrix.errors import NotFetchedError, UnpreparedError, host_error
+from quizmatrix.kernel import build, tarball
+from quizmatrix.kernel.build import Order
+from quizmatrix.kernel.debian import NEWEST, fits
+from quizmatrix.kernel.tree import Tree, sources_dir, unpacked
+from quizmatrix.process import Tell
+from quizmatrix.version import MASTER, KernelVersion
+
+_SITE_FILE = Path(__file__).with_name("kernel.org.toml")
+_KEY_FILE = Path(__file__).with_name("kernel.org.asc")
+
+# The newest major version known here; `newest` looks whether there is one above it.
+_KNOWN_MAJOR = 7
+
+_RELEASE = re.compile(r"^([0-9a-f]{64})  linux-(\d+\.[\d.]*\d)\.tar\.xz$", re.MULTILINE)
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Addresses (quizmatrix/kernel/kernel.org.toml describes the keys); None: what ships."""
+
+    base: str | None = None
+    keyring: str | None = None
+    candidate: str | None = None
+    next: str | None = None
+    master: str | None = None
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """A released kernel and the checksum of its tarball."""
+
+    version: KernelVersion
+    sha256: str
+
+
+def check(wanted: str) -> str:
+    """The part behind `kernel.org:`, if it can be one; ValueError otherwise."""
+    if wanted in (NEWEST, MASTER):
+        return wanted
+    version = KernelVersion(wanted)
+    if not version.is_upstream and not version.is_next:
+        raise ValueError(f"no version that kernel.org can have: {wanted!r}")
+    return version.text
+
+
+def load_site() -> Site:
+    """What ships, with what the user's file replaces; DataError where either is wrong."""
+    site = tomlfile.load(_SITE_FILE, Site)
+    own = paths.config_dir() / "kernel.org.toml"
+    if not own.is_file():
+        return site
+    user = tomlfile.load(own, Site)
+    given = {name: value for name in Site.__struct_fields__ if (value := getattr(user, name)) is not None}
+    return msgspec.structs.replace(site, **given)
+
+
+async def fetch(wanted: str, order: Order) -> str:
+    """Have the kernel `wanted` built in the cache; returns its key.
+
+    wanted: a series (its newest release), an exact version, a candidate, `next-DATE`, `master` or
+    `newest`. Raises UnpreparedError where kernel.org has no such kernel, or does not give it, or what
+    it gives is not what was signed.
+    """
+    site = load_site()
+    unsigned = _unsigned_address(wanted, site)
+    tree = await (_snapshot(unsigned, order) if unsigned else _release(wanted, site, order.tell))
+    return await build.build(tree, order)
+
+
+def _unsigned_address(wanted: str, site: Site) -> str | None:
+    """Where a kernel is that is not released; None for one that is."""
+    if wanted == MASTER:
+        return site.master
+    if wanted == NEWEST:
+        return None
+    version = KernelVersion(wanted)
+    if version.is_next:
+        return (site.next or "").format(version=wanted)
+    return (site.candidate or "").format(version=wanted) if version.is_candidate else None
+
+
+async def _snapshot(url: str, order: Order) -> Tree:
+    order.tell(f"fetching {url}, which kernel.org does not sign")
+    folder = sources_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".snapshot.") as scratch:
+            archive = await download.fetch_file(url, Path(scratch), order.tell)
+            return await tarball.unpack(archive, order, origin=url)
+    except OSError as error:
+        raise host_error(f"store {url}", error) from error
+
+
+async def _release(wanted: str, site: Site, tell: Tell) -> Tree:
+    release = await _resolve(wanted, site, tell)
+    name = f"linux-{release.version.text}"
+    url = f"{_folder_of(release.version, site)}/{name}.tar.xz"
+
+    async def fetch_archive(_scratch: Path) -> Path:
+        tell(f"fetching {url}")
+        # Outside of the folder that vanishes, so that the next try goes on where this one broke off.
+        return await download.fetch_file(url, sources_dir(), tell, sha256=release.sha256)
+
+    path = await unpacked(f"kernel.org-{name}-{release.sha256[:12]}", fetch_archive, tell)
+    (sources_dir() / f"{name}.tar.xz").unlink(missing_ok=True)
+    return Tree(path=path, version=release.version, key=release.sha256, origin=f"kernel.org {name}")
+
+
+def _folder_of(version: KernelVersion, site: Site) -> str:
+    return f"{site.base}/v{version.series.partition('.')[0]}.x"
+
+
+async def _resolve(wanted: str, site: Site, tell: Tell) -> Release:
+    """The newest release that is what is wanted."""
+    tell("asking kernel.org")
+    if wanted == NEWEST:
+        major = _KNOWN_MAJOR
+        releases = await _releases_in(f"{site.base}/v{major}.x", site)
+        while above := await _releases_in(f"{site.base}/v{major + 1}.x", site):
+            major, releases = major + 1, above
+    else:
+        releases = await _releases_in(_folder_of(KernelVersion(wanted), site), site)
+    fitting = [release for release in releases if fits(release.version, wanted)]
+    if not fitting:
+        raise UnpreparedError(
+            f"kernel.org has no release {wanted}",
+            next_step="A series (6.12), a release (6.12.57), 6.13-rc2, next-20261120, master or newest.",
+        )
+    return max(fitting, key=lambda release: release.version)
+
+
+async def _releases_in(folder: str, site: Site) -> list[Release]:
+    """All releases of a major version, as kernel.org signed them; none where it has no such version."""
+    url = f"{folder}/sha256sums.asc"
+    signed = await download.fetch_text(url)
+    text = "" if signed is None else await _verified(signed, url, site)
+    return [
+        Release(version=KernelVersion(version), sha256=sha256) for sha256, version in _RELEASE.findall(text)
+    ]
+
+
+async def _verified(signed: str, url: str, site: Site) -> str:
+    """What the signature of a clear-signed text covers, and nothing around it."""
+    process.require_program("gpgv", "gpgv")
+    try:
+        key = _binary_key(Path(site.keyring) if site.keyring else _KEY_FILE)
+    except (OSError, ValueError) as error:
+        raise UnpreparedError(f"cannot read the key in {site.keyring}", cause=str(error)) from error
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "key.gpg").write_bytes(key)
+        (folder / "signed.asc").write_text(signed, encoding="utf-8")
+        argv = ["gpgv", f"--keyring={folder}/key.gpg", f"--output={folder}/text", str(folder / "signed.asc")]
+        done = await process.run(argv)
+        if done.status != 0:
+            raise NotFetchedError(
+                f"the signature of {url} is not good",
+                cause=done.last_words,
+                next_step="A mirror that signs with a key of its own needs `keyring` in "
+                f"{paths.config_dir() / 'kernel.org.toml'}.",
+            )
+        return (folder / "text").read_text(encoding="utf-8")
+
+
+def _binary_key(path: Path) -> bytes:
+    """An armoured key as gpgv takes it (RFC 9580, 6.2: headers, an empty line, base64, a checksum)."""
+    _, _, body = path.read_text(encoding="ascii").partition("\n\n")
+    lines = body.split("-----")[0].splitlines()
+    return base64.b64decode("".join(line for line in lines if not line.startswith("=")))

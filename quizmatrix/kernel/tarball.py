@@ -1,0 +1,48 @@
+"""The kernel source `tarball`: an archive of a kernel's source on this host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quizmatrix.arch import Arch
+from quizmatrix.errors import UnpreparedError, host_error
+from quizmatrix.kernel import build
+from quizmatrix.kernel.build import Order
+from quizmatrix.kernel.tree import Tree, read_version, unpacked
+from quizmatrix.seal import sha256_of
+
+
+def check(wanted: str) -> str:
+    """The file as it was written; ValueError where there is none."""
+    if not Path(wanted).is_file():
+        raise ValueError(f"there is no file {wanted}")
+    return wanted
+
+
+def recipe(wanted: str, arch: Arch) -> str:
+    """Names all that a build depends on, the state of the file among it."""
+    now = Path(wanted).resolve().stat()
+    return f"{build.recipe(wanted, arch)} {now.st_size} {now.st_mtime_ns}"
+
+
+async def fetch(wanted: str, order: Order) -> str:
+    """Have a kernel of the archive in the cache; returns its key. Raises UnpreparedError where it fails."""
+    return await build.build(await unpack(Path(wanted).resolve(), order), order)
+
+
+async def unpack(archive: Path, order: Order, *, origin: str | None = None) -> Tree:
+    """The source tree in an archive, unpacked once; `origin` for a person, by default the file."""
+    try:
+        digest = sha256_of(archive)
+    except OSError as error:
+        raise host_error(f"read {archive}", error) from error
+
+    async def at_hand(_scratch: Path) -> Path:
+        return archive
+
+    path = await unpacked(f"tarball-{digest[:16]}", at_hand, order.tell)
+    try:
+        version = read_version(path)
+    except ValueError as error:
+        raise UnpreparedError(f"{archive} holds no kernel source", cause=str(error)) from error
+    return Tree(path=path, version=version, key=digest, origin=origin or str(archive))

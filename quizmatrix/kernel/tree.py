@@ -1,0 +1,106 @@
+"""Source trees of kernels: what version they are, and unpacked ones that all builds share."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix import paths, process
+from quizmatrix.errors import UnpreparedError, host_error
+from quizmatrix.process import Tell
+from quizmatrix.version import KernelVersion
+
+# What tar(1) starts for a compressed archive, and Debian's package of it.
+_DECOMPRESSORS = {".xz": ("xz", "xz-utils"), ".zst": ("zstd", "zstd"), ".bz2": ("bzip2", "bzip2")}
+
+
+async def _as_it_is() -> None:
+    """The source of most trees is there already."""
+
+
+class Tree(msgspec.Struct, frozen=True, kw_only=True):
+    """A kernel's source.
+
+    key: names its content. origin: where it came from, for a person. work: the name of the folder
+    it is built in, for a tree that changes; default: one for each kernel. check_out: brings `path`
+    to this content; awaited when nothing else builds.
+    """
+
+    path: Path
+    version: KernelVersion
+    key: str
+    origin: str
+    work: str | None = None
+    check_out: Callable[[], Awaitable[None]] = _as_it_is
+
+
+def read_version(tree: Path) -> KernelVersion:
+    """The version that a source tree's Makefile gives it; ValueError where it is no kernel's source."""
+    try:
+        text = (tree / "Makefile").read_text(encoding="utf-8", errors="replace")[:4096]
+    except OSError as error:
+        raise ValueError(f"{tree} is no kernel source: {error.strerror}: Makefile") from error
+    return version_of_makefile(text, str(tree))
+
+
+def version_of_makefile(text: str, where: str) -> KernelVersion:
+    """The version in a kernel's top Makefile; ValueError where there is none."""
+    fields = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *= *(\S*)", text, re.MULTILINE))
+    candidate = re.match(r"-rc\d+", fields.get("EXTRAVERSION", ""))
+    patch = "" if candidate else f".{fields.get('SUBLEVEL') or 0}"
+    try:
+        return KernelVersion(
+            f"{fields['VERSION']}.{fields['PATCHLEVEL']}{patch}{candidate.group() if candidate else ''}"
+        )
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{where} is no kernel source: its Makefile has no VERSION and PATCHLEVEL"
+        ) from error
+
+
+def sources_dir() -> Path:
+    """Where unpacked sources and work trees of repositories are."""
+    return paths.cache_dir() / "sources"
+
+
+async def unpacked(name: str, fetch: Callable[[Path], Awaitable[Path]], tell: Tell) -> Path:
+    """The source `name`, unpacked once for all architectures and configurations.
+
+    fetch: called where it is not there yet, with a folder that will vanish; returns the archive.
+    Raises UnpreparedError where that cannot be unpacked, HostError where the disk does not take it.
+    """
+    folder = sources_dir() / name
+    lock = paths.cache_dir() / "locks" / f"{name}.lock"
+    async with paths.locked(lock, lambda: tell("waiting for its source")):
+        if folder.is_dir():
+            return folder
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".archive.") as scratch:
+                archive = await fetch(Path(scratch))
+                tell(f"unpacking {archive.name}")
+                with paths.new_dir(folder) as made:
+                    await _extract(archive, made)
+        except OSError as error:
+            raise host_error(f"unpack {name}", error) from error
+    return folder
+
+
+async def _extract(archive: Path, into: Path) -> None:
+    """tar(1), which knows every compression and takes no path out of its folder."""
+    if archive.suffix in _DECOMPRESSORS:
+        process.require_program(*_DECOMPRESSORS[archive.suffix])
+    done = await process.run(
+        ["tar", "--extract", "--strip-components=1", f"--file={archive}", f"--directory={into}"]
+    )
+    if done.status != 0:
+        space = "Free some space (`quizmatrix clean` empties the cache), then run it again."
+        raise UnpreparedError(
+            f"{archive.name} could not be unpacked",
+            cause=done.last_words,
+            next_step=space if "No space" in done.last_words else "Is the file whole, and a tar archive?",
+        )
