@@ -44,7 +44,7 @@ def command_line(
     argv = [
         qemu.binary,
         *("-name", option_value(spec.cell)),
-        *("-machine", qemu.machine.of(accelerator)),
+        *("-machine", spec.machine or qemu.machine.of(accelerator)),
         *("-accel", accelerator.value),
         *("-cpu", qemu.cpu.of(accelerator)),
         *("-smp", str(spec.cpus)),

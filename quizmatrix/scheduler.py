@@ -36,7 +36,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     jobs: VMs at a time at most. retries: further attempts at a cell that could not be tested.
     fail_fast: stop at the first cell that is not as expected. layers: host folders, the lowest
     first. work_tree: shown to the guest at its own path. accelerator: instead of
-    what a trial boot would choose.
+    what a trial boot would choose. machine: see CellSpec.
     """
 
     cells: list[Cell]
@@ -47,6 +47,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     layers: list[Path] = []
     work_tree: str | None = None
     accelerator: Accelerator | None = None
+    machine: str | None = None
 
 
 class Admission:
@@ -219,6 +220,8 @@ class Scheduler:
             self._told.add(cell.arch)
             text = f"{cell.arch}: {answer.accelerator}, {answer.why}"
             self._emit(CellNote(cell="", text=text))
+        # After the trial boot, whose answer is kept, and is the architecture's own machine's.
+        spec = msgspec.structs.replace(spec, machine=self._plan.machine)
         return prepare.with_accelerator(spec, answer.accelerator)
 
     def _observer(self, cell: Cell, attempt: int) -> Observer:

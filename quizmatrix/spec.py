@@ -28,7 +28,8 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     image, initramfs: paths. layers: between the base and the run layer, the lowest first.
     work_tree: the folder the command is run in, shown at the same place, or None. command: the
     words. timeout, boot_timeout: seconds, already scaled for the accelerator. memory: MiB.
-    folder: where results go; it exists and is empty.
+    machine: a value of QEMU's option -machine, instead of the architecture's. folder: where results
+    go; it exists and is empty.
     """
 
     cell: str
@@ -47,6 +48,7 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     boot_timeout: float
     memory: int
     cpus: int
+    machine: str | None = None
     folder: str
 
 

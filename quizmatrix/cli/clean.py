@@ -29,14 +29,14 @@ def clean(args: argparse.Namespace) -> int:
             freed += size
             print(f"{'would remove' if args.dry_run else 'removing'} {folder} ({size // 1_000_000} MB)")
             if not args.dry_run:
-                _remove(folder)
+                remove_tree(folder)
     if not freed:
         print(f"There is nothing in {paths.cache_dir()}.")
     return EXIT_OK
 
 
-def _remove(folder: Path) -> None:
-    """With rm(1), which no depth of folders stops."""
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with rm(1), which no depth of folders stops; HostError where it cannot."""
     done = anyio.run(process.run, ["rm", "-rf", "--", str(folder)])
     if done.status != 0:
         raise HostError(f"cannot remove {folder}", cause=done.last_words)

@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from quizmatrix import kconfig
+from quizmatrix import kconfig, process
 from quizmatrix.arch import Arch, arch_names, load_arch
 from quizmatrix.cells import default_source
 from quizmatrix.cli import selection
-from quizmatrix.cli.clean import disk_usage
+from quizmatrix.cli.clean import disk_usage, remove_tree
 from quizmatrix.errors import DamagedError, DataError, QuizmatrixError, UsageError
 from quizmatrix.kernel import artifact, source
 from quizmatrix.kernel.build import Options, Order
@@ -108,6 +108,10 @@ def show(args: argparse.Namespace) -> int:
         raise UsageError(f"no kernel {key}", next_step="quizmatrix kernel list")
     record = kernel.record
     print(f"release  {record.release}\nfrom     {', '.join(record.packages)}\nfolder   {kernel.folder}")
+    tree = kernel.build_tree
+    if tree is not None:
+        print(f"symbols  {tree / 'vmlinux'}")
+        print(f"modules  make -C {process.printable([str(tree), *record.make])} M=$PWD modules")
     for asked in record.wishes:
         print(f"  {asked.line:44} {asked.origin}")
     return EXIT_OK
@@ -116,9 +120,20 @@ def show(args: argparse.Namespace) -> int:
 def remove(args: argparse.Namespace) -> int:
     """Remove kernels from the cache."""
     for key in [_find(text) for text in args.key]:
+        tree = _build_tree(key)
         artifact.remove(key)
+        if tree is not None:
+            remove_tree(tree)
         print(f"removed {key}")
     return EXIT_OK
+
+
+def _build_tree(key: str) -> Path | None:
+    try:
+        kernel = artifact.load(key)
+    except DamagedError:
+        return None
+    return kernel.build_tree if kernel else None
 
 
 def _find(text: str) -> str:

@@ -75,7 +75,20 @@ def _plan(args: argparse.Namespace, cells: list[Cell]) -> Plan:
         layers=layers,
         work_tree=None if args.no_work_tree else guest.work_tree_of(_current_folder()),
         accelerator=None if args.accel == "auto" else Accelerator(args.accel),
+        machine=_machine(args, cells),
     )
+
+
+def _machine(args: argparse.Namespace, cells: list[Cell]) -> str | None:
+    machine: str | None = args.machine
+    arches = {cell.arch for cell in cells}
+    if machine is not None and len(arches) > 1:
+        raise UsageError(
+            f"--machine {machine} for {', '.join(sorted(arches))}",
+            cause="no machine is of more than one architecture",
+            next_step="Choose one with -a or --only.",
+        )
+    return machine
 
 
 def _current_folder() -> Path:

@@ -24,13 +24,16 @@ CONFIG = "config"
 SYSTEM_MAP = "System.map"
 _RECORD = "kernel.json"
 
+# In a build folder: the key of the kernel that was built there last.
+BUILD_STAMP = "quizmatrix.key"
+
 
 class KernelRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a stored kernel (its kernel.json).
 
     key: the content it was made from. version: upstream's. release: what `uname -r` prints.
-    packages: where it came from, for a person. wishes: what was asked of its configuration, where it
-    was built.
+    packages: where it came from, for a person. Where it was built here, wishes: what was asked of its
+    configuration; build: the folder it was built in; make: the arguments that make(1) was given.
     """
 
     schema: int = SCHEMA
@@ -40,6 +43,8 @@ class KernelRecord(msgspec.Struct, frozen=True, kw_only=True):
     release: str
     packages: list[str]
     wishes: list[Wish] = []
+    build: str | None = None
+    make: list[str] = []
     files: dict[str, Seal] = {}
 
 
@@ -63,6 +68,18 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     def modules(self) -> Path:
         """Where the kernel's modules and their index are."""
         return self.layer / "usr/lib/modules" / self.record.release
+
+    @property
+    def build_tree(self) -> Path | None:
+        """What external modules are built against; None where it is gone or holds another kernel by now."""
+        if self.record.build is None:
+            return None
+        folder = Path(self.record.build)
+        try:
+            is_ours = (folder / BUILD_STAMP).read_text() == self.record.key
+        except OSError:
+            return None
+        return folder if is_ours else None
 
     def check(self, *, thoroughly: bool = False) -> None:
         """Raise DamagedError where a file is not what was stored (see Seal.fits)."""

@@ -19,7 +19,7 @@ from quizmatrix.kernel.tree import Tree
 from quizmatrix.process import Tell
 
 # Part of every key: changes when what is made of the same source changes.
-_RECIPE = "1"
+_RECIPE = "2"
 
 # Seconds between two words on how far a build is.
 _PROGRESS = 15.0
@@ -149,9 +149,10 @@ class _Work:
         self._folder = builds_dir() / (tree.work or key)
         self._log = self._folder.with_name(f"{self._folder.name}.log")
         ccache = "ccache " if process.find_program("ccache") else ""
+        prefix = "" if arch.is_native else arch.facts.cross_prefix
+        self._tools = [f"ARCH={arch.facts.build.make_arch}", f"CROSS_COMPILE={prefix}", f"CC={compiler}"]
         self._make = [
-            *("make", "-C", str(tree.path), f"O={self._folder}", f"ARCH={arch.facts.build.make_arch}"),
-            *(f"CROSS_COMPILE={'' if arch.is_native else arch.facts.cross_prefix}", f"CC={ccache}{compiler}"),
+            *("make", "-C", str(tree.path), f"O={self._folder}", *self._tools[:-1], f"CC={ccache}{compiler}"),
             # Nothing of this host or this minute in the kernel: the same source gives the same image.
             *("KBUILD_BUILD_USER=quizmatrix", "KBUILD_BUILD_HOST=quizmatrix"),
             "KBUILD_BUILD_TIMESTAMP=1970-01-01",
@@ -160,6 +161,7 @@ class _Work:
     async def configure(self, wishes: list[kconfig.Wish]) -> None:
         """Write the configuration and check that every wish was granted."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / artifact.BUILD_STAMP).unlink(missing_ok=True)
         fragment = self._folder / "quizmatrix.config"
         fragment.write_text("".join(f"{wish.line}\n" for wish in wishes), encoding="utf-8")
         merge = self._tree.path / "scripts/kconfig/merge_config.sh"
@@ -205,8 +207,11 @@ class _Work:
                 release=release,
                 packages=[self._tree.origin],
                 wishes=wishes,
+                build=str(self._folder),
+                make=self._tools,
             )
             artifact.seal(made, record)
+        (self._folder / artifact.BUILD_STAMP).write_text(self._key)
 
     async def _copy_image(self, target: Path) -> None:
         """Symbols are for debuggers, and would only be read at every boot."""

@@ -50,7 +50,7 @@ async def _resolve(wanted: str, tell: Tell) -> tuple[apt.AptRoot, apt.Package]:
     raise UnpreparedError(
         f"Debian's archive has no source of the kernel {wanted}",
         cause=f"asked: {', '.join(suites)}",
-        next_step=f"A series (6.1), or the exact version that a suite has, or `newest`; or kernel.org:{wanted}.",
+        next_step=f"A series (6.1), an exact version that a suite has, `newest`; or kernel.org:{wanted}.",
     )
 
 

@@ -78,6 +78,9 @@ def test_a_build_leaves_a_kernel(tree: Tree) -> None:
     assert not (kernel.modules / "build").is_symlink()
     assert "VIRTIO_CONSOLE" in {wish.symbol for wish in kernel.record.wishes}
     assert not (tree.path / ".config").exists()
+    place = kernel.build_tree
+    assert place is not None
+    assert (place / "vmlinux").is_file()
 
 
 def test_what_is_built_is_not_built_again(tree: Tree) -> None:
@@ -173,6 +176,8 @@ def test_a_work_tree_is_built_again_when_it_changed(tree: Tree) -> None:
     second = obtain(text)
     assert second.record.key != first.record.key
     assert [*builds_dir().glob("*/count")] == [place]
+    assert first.build_tree is None
+    assert second.build_tree == place.parent
     assert place.read_text() == "built\nbuilt\n"
     after = {path: path.stat().st_mtime_ns for path in tree.path.rglob("*") if path.name != "toy.c"}
     assert after.items() <= before.items()

@@ -1,13 +1,26 @@
 """A kernel built here: big-endian ppc64, for which no archive has one, from its sources on."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.vm.conftest import Quizmatrix
 
 CELL = "debian-source:6.1-ppc64"
+
+MODULE = """
+#include <linux/module.h>
+static int __init hello(void)
+{
+	pr_info("hello from a module\\n");
+	return 0;
+}
+module_init(hello);
+MODULE_LICENSE("GPL");
+"""
 
 # Seconds; two cores need about seven minutes for the kernel.
 LIMIT = 3000
@@ -31,12 +44,29 @@ def test_a_built_kernel_runs_commands(quizmatrix: Quizmatrix) -> None:
 
 @pytest.mark.timeout(LIMIT)
 def test_what_is_built_is_ready_at_once(quizmatrix: Quizmatrix) -> None:
+    assert "common.config:" in shown(quizmatrix)
+
+
+def shown(quizmatrix: Quizmatrix) -> str:
+    """What `kernel show` says of the kernel, which `kernel build` has nothing more to do for."""
     done = quizmatrix("kernel", "build", "6.1", "-a", "ppc64")
     assert done.returncode == 0
     (line,) = done.stdout.decode().splitlines()
     assert line.startswith(f"{CELL}: ready: 6.1.")
-    key = line.rpartition(" ")[2]
-    assert "common.config:" in quizmatrix("kernel", "show", key).stdout.decode()
+    return quizmatrix("kernel", "show", line.rpartition(" ")[2]).stdout.decode()
+
+
+@pytest.mark.timeout(LIMIT)
+def test_a_module_built_against_it_is_loaded(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    (here / "Kbuild").write_text("obj-m := hello.o\n")
+    (here / "hello.c").write_text(MODULE)
+    (command,) = re.findall("^modules +(.*)", shown(quizmatrix), re.MULTILINE)
+    made = subprocess.run(["sh", "-c", command], cwd=here, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    done = quizmatrix("run", "--only", CELL, "--", "insmod ./hello.ko && dmesg | tail -n 1")
+    assert done.returncode == 0, done.stderr
+    assert b"hello from a module" in done.stdout
 
 
 @pytest.mark.timeout(LIMIT)
