@@ -141,6 +141,17 @@ def load_arch(name: str) -> Arch:
     return load_arch_file(paths.data_dir("arch") / f"{name}.toml")
 
 
+def host_arch() -> Arch:
+    """The architecture of this host; UsageError where it is none of them."""
+    for name in arch_names():
+        if load_arch(name).is_native:
+            return load_arch(name)
+    raise UsageError(
+        f"this host is a {platform.machine()}, for which there is no file in arch/",
+        next_step=f"Name architectures with -a: {', '.join(arch_names())}.",
+    )
+
+
 def load_arch_file(path: Path) -> Arch:
     """Read one architecture's file, wherever it lies; DataError where it is wrong."""
     return Arch(name=path.stem, facts=tomlfile.load(path, ArchFile))

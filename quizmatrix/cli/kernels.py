@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from quizmatrix import kconfig, process
-from quizmatrix.arch import Arch, arch_names, load_arch
+from quizmatrix.arch import Arch, host_arch, load_arch
 from quizmatrix.cells import default_source
 from quizmatrix.cli import selection
 from quizmatrix.cli.clean import disk_usage, remove_tree
@@ -24,7 +24,7 @@ def build(args: argparse.Namespace) -> int:
 
     options = Options(variant=args.variant, config=tuple(_config_lines(args)), clang=args.clang)
     jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs is not None else None
-    arches = [load_arch(name) for name in selection.words("--arches", args.arches) or arch_names()]
+    arches = [load_arch(name) for name in selection.words("--arches", args.arches) or [host_arch().name]]
     specs = [
         text if ":" in text else f"{args.source or default_source(text, ready_made=False)}:{text}"
         for text in args.spec

@@ -56,7 +56,7 @@ def test_the_command_line(arch: str, tmp_path: Path) -> None:
     argv = qemu.command_line(one, shares, CHARDEVS, passed_fd=7)
     assert argv == qemu.command_line(one, shares, CHARDEVS, passed_fd=7)
     text = " ".join(argv)
-    assert argv[0] == f"qemu-system-{arch}"
+    assert argv[0].startswith("qemu-system-")
     assert "-no-reboot" in argv
     assert "spawn=deny" in argv[argv.index("-sandbox") + 1]
     assert argv[argv.index("-m") + 1] == "512M"
