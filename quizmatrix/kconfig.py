@@ -7,8 +7,10 @@ commas between.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -51,8 +53,11 @@ class Unmet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_fragment(text: str, name: str, version: KernelVersion) -> list[Wish]:
-    """The wishes of a fragment that hold for `version`; DataError names a line that is none."""
-    wishes = []
+    """The wishes of a fragment that hold for `version`.
+
+    DataError names a line that is none, and two that ask for different values of a symbol.
+    """
+    wishes: dict[str, Wish] = {}
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.strip()
         if not line or line.startswith("#"):
@@ -68,9 +73,16 @@ def parse_fragment(text: str, name: str, version: KernelVersion) -> list[Wish]:
         symbol, value, limits = match.groups()
         words = [word.strip() for word in (limits or "").split(",") if word.strip()]
         if all(_holds(word, version, origin) for word in words):
+            before = wishes.get(symbol)
+            if before is not None and before.value != value:
+                raise DataError(
+                    f"{name}, line {number}",
+                    cause=f"CONFIG_{symbol} is asked to be {value}, and {before.value} by {before.origin}",
+                    next_step="Remove one of the lines, or limit them: `# from 5.15`, `# before 5.15`.",
+                )
             optional = "optional" in words
-            wishes.append(Wish(symbol=symbol, value=value, origin=origin, optional=optional))
-    return wishes
+            wishes[symbol] = Wish(symbol=symbol, value=value, origin=origin, optional=optional)
+    return list(wishes.values())
 
 
 def _holds(word: str, version: KernelVersion, origin: str) -> bool:
@@ -151,21 +163,22 @@ def unmet(wishes: list[Wish], config: dict[str, str], tree: Path) -> list[Unmet]
         if config.get(wish.symbol, "n") != wish.value and not wish.optional
     }
     # Reading every Kconfig file takes a moment, and is for the unhappy alone.
-    dependencies = _dependencies(tree, set(missed) - set(config)) if missed else {}
+    dependencies = _dependencies(tree) if missed else {}
     found = []
     for symbol, wish in missed.items():
-        if symbol in config:
-            found.append(Unmet(wish=wish, got=config[symbol], lacking=[]))
-        elif symbol in dependencies:
-            lacking = _lacking(dependencies[symbol], config)
-            found.append(Unmet(wish=wish, got="not set", lacking=lacking))
-        else:
-            found.append(Unmet(wish=wish, got="not set", lacking=["a kernel that knows this symbol"]))
+        lacking: list[str] = []
+        if symbol not in config:
+            lacking = (
+                _lacking(dependencies[symbol], config)
+                if symbol in dependencies
+                else [_unknown(symbol, dependencies)]
+            )
+        found.append(Unmet(wish=wish, got=config.get(symbol, "not set"), lacking=lacking))
     return found
 
 
-def _dependencies(tree: Path, symbols: set[str]) -> dict[str, list[str]]:
-    """The `depends on` expressions of those of `symbols` that a source tree's Kconfig files define.
+def _dependencies(tree: Path) -> dict[str, list[str]]:
+    """Every symbol that a source tree's Kconfig files define, with its `depends on` expressions.
 
     The grammar is that of the kernel document kbuild/kconfig-language.rst.
     """
@@ -176,9 +189,13 @@ def _dependencies(tree: Path, symbols: set[str]) -> dict[str, list[str]]:
         except OSError:
             continue
         for symbol, body in _DEFINITION.findall(text):
-            if symbol in symbols:
-                found.setdefault(symbol, []).extend(_DEPENDS.findall(body))
+            found.setdefault(symbol, []).extend(_DEPENDS.findall(body))
     return found
+
+
+def _unknown(symbol: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(symbol, known, 1, 0.8)
+    return "a kernel that knows this symbol" + (f" (was {near[0]} meant?)" if near else "")
 
 
 def _lacking(expressions: list[str], config: dict[str, str]) -> list[str]:

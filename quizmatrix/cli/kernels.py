@@ -60,23 +60,27 @@ def build(args: argparse.Namespace) -> int:
 
 def _config_lines(args: argparse.Namespace) -> list[str]:
     """What the command line asks of the configuration, checked."""
-    lines: list[str] = []
     if args.variant is not None and not kconfig.variant_file(args.variant).is_file():
         raise UsageError(
             f"unknown variant `{args.variant}`", next_step=f"Known: {', '.join(kconfig.variants())}."
         )
+    keys = [
+        f"CONFIG_{name.removeprefix('CONFIG_')}={value}"
+        for value, given in (("y", args.enable), ("n", args.disable), ("m", args.module))
+        for name in selection.words("-e, -d, -m", given)
+    ]
+    kconfig.parse_fragment("\n".join(keys), "the command line", KernelVersion("6.1"))
+    lines: list[str] = []
     if args.config is not None:
         try:
             text = Path(args.config).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"cannot read {args.config}", cause=str(error)) from error
         kconfig.parse_fragment(text, args.config, KernelVersion("6.1"))
-        lines += [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    for value, given in (("y", args.enable), ("n", args.disable), ("m", args.module)):
-        lines += [
-            f"CONFIG_{name.removeprefix('CONFIG_')}={value}" for name in selection.words("-e, -d, -m", given)
-        ]
-    return lines
+        lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    # What is typed wins over what is in the file.
+    typed = {line.partition("=")[0] for line in keys}
+    return [line for line in lines if line.partition("=")[0].strip() not in typed] + keys
 
 
 def list_kernels(_: argparse.Namespace) -> int:

@@ -225,9 +225,7 @@ def _add_kernel(commands: Commands[_Parser]) -> None:
         "git:REPOSITORY#REF, path:DIR, tarball:FILE.",
     )
     make.add_argument("spec", nargs="+", metavar="SPEC")
-    make.add_argument(
-        "-a", "--arches", action="append", default=[], help="default: this host's"
-    )
+    make.add_argument("-a", "--arches", action="append", default=[], help="default: this host's")
     make.add_argument(
         "--source",
         metavar="S",

@@ -36,6 +36,13 @@ def test_a_line_that_is_none_is_named(line: str) -> None:
         lines(line)
 
 
+def test_lines_that_contradict_each_other_are_named() -> None:
+    with pytest.raises(DataError, match=r"f\.config, line 2") as caught:
+        lines("CONFIG_A=y\nCONFIG_A=n\n")
+    assert "is asked to be n, and y by f.config:1" in caught.value.cause
+    assert lines("CONFIG_A=y # before 6.0\nCONFIG_A=n # from 6.0\n") == ["CONFIG_A=n"]
+
+
 def test_the_more_specific_wish_counts() -> None:
     first = {wish.symbol: wish for wish in kconfig.wishes_for("x86_64", V6_1, None, [])}
     assert (first["VT"].value, first["VT"].origin.partition(":")[0]) == ("n", "common.config")
@@ -98,6 +105,7 @@ def test_other_options_are_another_kernel(tree: Tree) -> None:
     ("config", "words"),
     [
         ("CONFIG_TYPO_VIRTIO=y", ["CONFIG_TYPO_VIRTIO=y (asked for:1) is not set", "knows this symbol"]),
+        ("CONFIG_TYPO_NEEDS_ABSENT=y", ["knows this symbol (was NEEDS_ABSENT meant?)"]),
         ("CONFIG_NEEDS_ABSENT=y", ["CONFIG_NEEDS_ABSENT=y", "it needs ABSENT"]),
     ],
 )
