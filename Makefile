@@ -3,7 +3,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo check lint test bench soak setup
+.PHONY: demo check check-all lint test bench bench-build soak setup
 
 # Boots three kernels on two architectures and runs a command in each.
 demo: $(VENV)/.ready
@@ -25,9 +25,17 @@ test: setup
 bench: setup
 	$(PY) tests/bench.py
 
+# How long a kernel takes to build, against what its peers build: about an hour.
+bench-build: setup
+	$(PY) tests/bench_build.py
+
+# The gate, and real builds of five kernels for three architectures and of one for the others: hours.
+check-all: check
+	$(VENV)/bin/pytest tests/builds
+
 # A hundred boots of each architecture, more at a time than a small host has CPUs.
 soak: setup
-	$(PY) tests/soak.py 100 4 6.1-x86_64 6.1-s390x
+	$(PY) tests/soak.py 100 4 6.1-x86_64 6.1-s390x $(foreach arch,x86_64 s390x ppc64,debian-source:6.1-$(arch))
 
 setup: $(VENV)/.ready-to-develop
 

@@ -22,10 +22,11 @@ async def fetch(wanted: str, order: Order) -> str:
 
     Raises UnpreparedError where the archive has no such source, or it cannot be built.
     """
-    return await build.build(await _tree(wanted, order.tell), order)
+    return await build.build(await source_tree(wanted, order.tell), order)
 
 
-async def _tree(wanted: str, tell: Tell) -> Tree:
+async def source_tree(wanted: str, tell: Tell) -> Tree:
+    """The unpacked source of the kernel `wanted`; UnpreparedError where the archive has none."""
     root, package = await _resolve(wanted, tell)
     version = leading_version(package.version)
     if version is None:
