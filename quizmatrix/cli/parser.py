@@ -178,9 +178,7 @@ def _add_run(commands: Commands[_Parser]) -> None:
     group.add_argument("--retries", metavar="N", default="0", help="more tries for cells that did not boot")
     group.add_argument("-x", "--fail-fast", action="store_true", help="stop at the first failure")
     group.add_argument("--accel", choices=["auto", "kvm", "tcg"], default="auto", help="default: auto")
-    group.add_argument(
-        "--machine", metavar="M", help="QEMU's -machine, instead of the architecture's: q35, microvm"
-    )
+    group.add_argument("--machine", metavar="M", help="QEMU's -machine, instead of the architecture's")
     group.add_argument(
         "--layer", action="append", default=[], metavar="DIR", help="a folder laid over the guest's root"
     )

@@ -84,6 +84,16 @@ def test_options_may_stand_between_a_run_and_its_cell() -> None:
         (["run", "--layer", "/no/such", "--", "true"], ["the layer /no/such is not a folder"]),
         (["run", "--output", "/etc", "--", "true"], ["/etc exists and is not empty"]),
         (["runs", "show", "nope"], ["no run `nope`", "runs list"]),
+        (["run", "--machine", "pc", "quick", "--", "true"], ["--machine pc for s390x, x86_64"]),
+        (["run", "quick", "--source", "debain", "--", "true"], ["kernel source `debain`", "`debian`"]),
+        (["kernel", "build", "6.x"], ["unknown kernel `6.x`", "not a kernel version"]),
+        (["kernel", "build", "6.1", "-j", "0"], ["-j 0", "1 or more"]),
+        (["kernel", "build", "6.1", "--variant", "kassan"], ["unknown variant `kassan`", "kasan"]),
+        (["kernel", "build", "6.1", "-e", "A", "-d", "A"], ["CONFIG_A is asked to be n"]),
+        (["kernel", "build", "tarball:/no/such"], ["there is no file /no/such"]),
+        (["kernel", "build", "path:/etc"], ["/etc is no kernel source"]),
+        (["kernel", "build", "git:/no/such#v6.1"], ["there is no folder /no/such"]),
+        (["kernel", "show", "nope"], ["`nope` is no kernel in the cache", "kernel list"]),
     ],
 )
 def test_a_mistake_is_explained(

@@ -45,6 +45,38 @@ def test_the_most_specific_limit_counts(tmp_path: Path) -> None:
     assert {cell.timeout for cell in overridden} == {7}
 
 
+def test_where_a_kernel_comes_from_that_names_no_source(tmp_path: Path) -> None:
+    text = 'kernels = ["6.1", "6.13-rc2", "path:/x"]\narches = ["x86_64", "ppc64"]\n'
+    text += 'include = [{ kernel = "6.1", arch = "x86_64", variant = "kasan" }]\n'
+    assert [cell.kernel_spec for cell in read(text, tmp_path)] == [
+        "debian:6.1",
+        "debian-source:6.1",
+        "kernel.org:6.13-rc2",
+        "kernel.org:6.13-rc2",
+        "path:/x",
+        "path:/x",
+        "debian-source:6.1",
+    ]
+    named = {cell.kernel_spec for cell in read('source = "kernel.org"\n' + text, tmp_path)}
+    assert named == {"kernel.org:6.1", "kernel.org:6.13-rc2", "path:/x"}
+
+
+def test_a_variant_is_a_way_to_build(tmp_path: Path) -> None:
+    text = 'include = [{ kernel = "6.1", arch = "x86_64", variant = "v" }]\n'
+    text += '[variant.v]\nconfig = ["CONFIG_X=y"]\nclang = true\nmemory = "4G"\n'
+    (cell,) = read(text, tmp_path)
+    assert (cell.id, cell.config, cell.clang, cell.memory) == ("6.1-x86_64+v", ("CONFIG_X=y",), True, 4096)
+
+
+def test_cells_on_the_spot() -> None:
+    made = cells.cells_on_the_spot(
+        ["6.1-ppc64", "6.1-x86_64+kasan", "6.1-x86_64+nope", "6.*-x86_64"], Limits()
+    )
+    assert [cell.id for cell in made] == ["6.1-ppc64", "6.1-x86_64+kasan"]
+    (cell,) = cells.cells_on_the_spot(["6.1-x86_64"], Limits(), "debian-source")
+    assert cell.kernel_spec == "debian-source:6.1"
+
+
 def test_expectations(tmp_path: Path) -> None:
     found = read(BASE + 'expect = [{ arch = "s390x", outcome = "failed", why = "#1" }]\n', tmp_path)
     assert {cell.id: cell.expected for cell in found}["6.1-s390x"] is Outcome.FAILED
