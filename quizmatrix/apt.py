@@ -28,6 +28,8 @@ INDEX_FRESH = 600.0
 class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
     """One suite of the archive (quizmatrix/debian.toml describes the keys)."""
 
+    name: str | None = None
+    keyring: str | None = None
     mirrors: list[str]
     arches: list[str]
     series: list[str] = []
@@ -62,6 +64,11 @@ def load_archive() -> Archive:
     return Archive(keyring=user.keyring or archive.keyring, suite=archive.suite | user.suite)
 
 
+def carries(arch: str) -> bool:
+    """Whether a suite has kernels for Debian's `arch`."""
+    return any(arch in suite.arches for suite in load_archive().suite.values())
+
+
 class AptRoot:
     """A private apt for one suite and one Debian architecture, or for the suite's sources."""
 
@@ -70,7 +77,7 @@ class AptRoot:
         self._type = "deb-src" if sources else "deb"
         self.suite = suite
         self._facts = archive.suite[suite]
-        self._keyring = archive.keyring or ""
+        self._keyring = self._facts.keyring or archive.keyring or ""
         self._arch = arch
         self._root = paths.cache_dir() / "apt" / f"{suite}-{'sources' if sources else arch}"
 
@@ -80,8 +87,10 @@ class AptRoot:
         Raises NotFetchedError with apt's own words where none does.
         """
         stamp = self._root / "updated"
+        asked = f"{self._facts} {self._keyring}"
         with contextlib.suppress(OSError):
-            if 0 <= time.time() - stamp.stat().st_mtime < INDEX_FRESH:
+            is_fresh = 0 <= time.time() - stamp.stat().st_mtime < INDEX_FRESH
+            if is_fresh and stamp.read_text() == asked:
                 return
         if not Path(self._keyring).is_file():
             raise HostError(
@@ -94,7 +103,7 @@ class AptRoot:
             self._configure(mirror)
             done = await self._apt("apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
             if done.status == 0:
-                paths.write_atomic(stamp, b"")
+                paths.write_atomic(stamp, asked.encode())
                 return
             said = said or _complaint(done)
         raise NotFetchedError(
@@ -167,10 +176,9 @@ class AptRoot:
             for folder in ("state/lists/partial", "cache/archives/partial", "etc/parts"):
                 (root / folder).mkdir(parents=True, exist_ok=True)
             (root / "state/status").touch()
-            paths.write_atomic(
-                root / "etc/sources.list",
-                f"{self._type} [signed-by={self._keyring}] {mirror} {self.suite} main\n".encode(),
-            )
+            name = self._facts.name or self.suite
+            source = f"{self._type} [signed-by={self._keyring}] {mirror} {name} main\n"
+            paths.write_atomic(root / "etc/sources.list", source.encode())
             settings = {
                 "Dir": f"{root}/",
                 "Dir::State": "state",

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from quizmatrix import kconfig, units
+from quizmatrix import apt, kconfig, units
 from quizmatrix.arch import arch_names, load_arch
 from quizmatrix.errors import DataError, UsageError
 from quizmatrix.matrix import Include, Limits, Matrix
@@ -145,9 +145,10 @@ def _make_cell(
     def first(key: Callable[[Limits], V | None]) -> V:
         return next(value for value in map(key, sources) if value is not None)
 
+    ready_made = variant is None and facts.debian is not None and apt.carries(facts.debian.arch)
     cell = Cell(
         kernel=kernel,
-        source=matrix.source or default_source(kernel, ready_made=facts.debian is not None and not variant),
+        source=matrix.source or default_source(kernel, ready_made=ready_made),
         arch=arch,
         variant=variant,
         timeout=units.parse_duration(first(lambda limits: limits.timeout)),

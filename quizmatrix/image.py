@@ -151,18 +151,16 @@ async def _make(folder: Path, arch: Arch, tell: Tell) -> Image:
 async def _fetch_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
     """The static programs of the image, from the first suite that gives them all, or else built."""
     debian = arch.facts.debian
-    if debian is None:
+    if debian is None or not apt.carries(debian.arch):
         return await userland.build_programs(arch, tell)
-    archive = apt.load_archive()
-    suites = [name for name in _SUITES if name in archive.suite and debian.arch in archive.suite[name].arches]
+    carrying = [name for name, suite in apt.load_archive().suite.items() if debian.arch in suite.arches]
+    suites = [name for name in _SUITES if name in carrying] or carrying
     programs = await apt.ask_suites(suites, debian.arch, tell, _programs_in)
-    if programs is None:
-        raise UnpreparedError(f"Debian's archive has no {' and '.join(_PROGRAMS)} for {debian.arch}")
-    return programs
+    return programs or await userland.build_programs(arch, tell)
 
 
 async def _programs_in(root: apt.AptRoot) -> dict[str, bytes] | None:
-    """The programs out of a suite's packages; None where it lacks one."""
+    """The programs out of a suite's packages; None where it lacks one, or has none that is static."""
     packages = await root.show(*_PROGRAMS)
     if len(packages) != len(_PROGRAMS):
         return None
@@ -176,6 +174,6 @@ async def _programs_in(root: apt.AptRoot) -> dict[str, bytes] | None:
             found = [folder / "unpacked" / place for place in places]
             path = next((path for path in found if path.is_file()), None)
             if path is None:
-                raise DamagedError(f"Debian's package of {program} has another layout than known")
+                return None
             programs[program] = path.read_bytes()
         return programs

@@ -52,12 +52,15 @@ _FORMATS: dict[bytes, Callable[[], _Decompressor]] = {
 
 
 def vmlinux(image: bytes) -> bytes:
-    """The uncompressed ELF kernel in a bzImage, which QEMU enters through its PVH note.
+    """The uncompressed ELF kernel in a bzImage, which QEMU enters through its PVH note; or `image`, if
+    that is one already.
 
     The setup header gives the place of the payload since boot protocol 2.08 (kernel document
     arch/x86/boot.rst: setup_sects, payload_offset, payload_length). Raises DamagedError where
-    `image` is no bzImage, or its payload is not an ELF file.
+    `image` is neither, or its payload is not an ELF file.
     """
+    if image.startswith(b"\x7fELF"):
+        return image
     if len(image) < 0x250 or image[0x202:0x206] != b"HdrS":
         raise DamagedError("the kernel image is not an x86 boot image", cause="no HdrS header")
     setup_sectors = image[0x1F1] or 4

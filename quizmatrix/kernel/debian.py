@@ -66,7 +66,7 @@ async def fetch(wanted: str, order: Order) -> str:
             next_step=f"Name one that is built: debian-source:{wanted}",
         )
     debian = arch.facts.debian
-    if debian is None:
+    if debian is None or not apt.carries(debian.arch):
         raise UnpreparedError(
             f"Debian's archive does not carry {arch.name}",
             next_step=f"Name a kernel that is built: debian-source:{wanted}",
@@ -206,7 +206,9 @@ def _arrange(unpacked: Path, folder: Path, release: str, arch: Arch) -> None:
         )
 
     beside = f"usr/lib/modules/{release}"
-    image = first(f"boot/vmlinuz-{release}", f"{beside}/vmlinuz")
+    image = first(
+        f"boot/vmlinuz-{release}", f"{beside}/vmlinuz", f"boot/vmlinux-{release}", f"{beside}/vmlinux"
+    )
     config = first(f"boot/config-{release}", f"{beside}/config")
     symbols = first(f"boot/System.map-{release}", f"{beside}/System.map")
     if arch.facts.kernel.image == "vmlinux":

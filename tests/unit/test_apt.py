@@ -159,6 +159,16 @@ def test_an_index_that_somebody_else_signed(mirror: tuple[Mirror, Archive], tmp_
     assert caught.value.cause
 
 
+def test_a_suite_with_a_name_and_a_keyring_of_its_own(mirror: tuple[Mirror, Archive], tmp_path: Path) -> None:
+    given = mirror[1].suite["test"]
+    ports = Suite(name="test", keyring=mirror[1].keyring, mirrors=given.mirrors, arches=["s390x"])
+    archive = Archive(keyring=str(tmp_path / "none.gpg"), suite={"test": ports})
+    assert fetch(archive, tmp_path / "in")
+    renamed = Suite(name="other", keyring=mirror[1].keyring, mirrors=given.mirrors, arches=["s390x"])
+    with pytest.raises(NotFetchedError, match="other"):
+        fetch(Archive(suite={"test": renamed}), tmp_path / "in2")
+
+
 def test_a_keyring_that_is_not_there(mirror: tuple[Mirror, Archive], tmp_path: Path) -> None:
     lacking = Archive(keyring=str(tmp_path / "none.gpg"), suite=mirror[1].suite)
     with pytest.raises(HostError, match="keyring is not at"):
