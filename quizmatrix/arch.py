@@ -62,12 +62,12 @@ class Qemu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the kernel needs here.
 
-    image: `vmlinux` (uncompressed, unpacked from the x86 boot image) or `bzImage` (as packaged).
-    modules: what a guest loads to reach its layers and its channel, where the kernel has it as
-    a module. command-line: the kernel's own parameters (Documentation/admin-guide/
-    kernel-parameters.txt), the way the guest restarts among them: a guest ends by a restart,
-    which -no-reboot turns into QEMU's end. silent-reset: what a reset means that the console
-    did not announce: `fault` or `restart`.
+    image: of Debian's packages: `vmlinux` (unpacked, where an x86 boot image is packaged), or any
+    other name (as packaged). modules: what a guest loads to reach its layers and its channel, where
+    the kernel has it as a module. command-line: the kernel's own parameters (Documentation/
+    admin-guide/kernel-parameters.txt), the way the guest restarts among them: a guest ends by a
+    restart, which -no-reboot turns into QEMU's end. silent-reset: what a reset means that the
+    console did not announce: `fault` or `restart`.
     """
 
     image: str
