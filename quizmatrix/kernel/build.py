@@ -85,7 +85,7 @@ async def build(tree: Tree, order: Order) -> str:
     cannot be granted or the compiler fails.
     """
     arch, options, tell = order.arch, order.options, order.tell
-    compiler = _find_tools(arch, options)
+    compiler = find_compiler(order)
     wishes = kconfig.wishes_for(arch.name, tree.version, options.variant, list(options.config))
     key = await _key(tree, arch, wishes, compiler)
     # One build at a time, over all runs of this user: each uses all cores.
@@ -119,13 +119,13 @@ def tools_for(arch: Arch, options: Options = DEFAULT) -> dict[str, str]:
     return tools
 
 
-def _find_tools(arch: Arch, options: Options) -> str:
-    """The compiler's name; HostError names the package of what is missing."""
-    for tool, package in tools_for(arch, options).items():
+def find_compiler(order: Order) -> str:
+    """The compiler's name; HostError names the package of it, or of another tool, where it is missing."""
+    for tool, package in tools_for(order.arch, order.options).items():
         process.require_program(tool, package)
-    if options.clang:
+    if order.options.clang:
         return "clang"
-    return "gcc" if arch.is_native else f"{arch.facts.cross_prefix}gcc"
+    return "gcc" if order.arch.is_native else f"{order.arch.facts.cross_prefix}gcc"
 
 
 async def _key(tree: Tree, arch: Arch, wishes: list[kconfig.Wish], compiler: str) -> str:

@@ -19,17 +19,18 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
     check: raises ValueError where the text behind `NAME:` can be none of its kernels. recipe: names
     what a kernel of it is made by. fetch: has that kernel in the cache for an architecture, and
-    returns its key. is_local: whether that takes no network.
+    returns its key. is_local: whether that takes no network. is_built: whether it is built here.
     """
 
     check: Callable[[str], str]
     recipe: Callable[[str, Arch], str]
     fetch: Callable[[str, Order], Awaitable[str]]
     is_local: Callable[[str], bool] = lambda _wanted: False
+    is_built: bool = True
 
 
 SOURCES: dict[str, Source] = {
-    "debian": Source(check=debian.check_version, recipe=debian.recipe, fetch=debian.fetch),
+    "debian": Source(check=debian.check_version, recipe=debian.recipe, fetch=debian.fetch, is_built=False),
     "debian-source": Source(check=debian.check_version, recipe=build.recipe, fetch=debiansource.fetch),
     "kernel.org": Source(check=kernelorg.check, recipe=build.recipe, fetch=kernelorg.fetch),
     "git": Source(check=git.check, recipe=git.recipe, fetch=git.fetch, is_local=git.is_local),
@@ -122,6 +123,9 @@ async def obtain(
         )
     if damage is not None:
         tell(f"{damage}; fetching it again")
+    if source.is_built:
+        # Before a source of 140 MB is fetched in vain.
+        build.find_compiler(order)
     key = await source.fetch(spec.wanted, order)
     artifact.refer(reference, arch.name, recipe, key)
     kernel = artifact.load(key)
