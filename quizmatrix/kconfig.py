@@ -95,8 +95,9 @@ def _holds(word: str, version: KernelVersion, origin: str) -> bool:
             cause=f"`# {word}` limits nothing",
             next_step="Known: `optional`, `from 5.15`, `before 6.9`.",
         )
-    bound = KernelVersion(match.group(2))
-    return version >= bound if match.group(1) == "from" else version < bound
+    # A candidate has what its release will have.
+    here, bound = KernelVersion(version.series), KernelVersion(match.group(2))
+    return here >= bound if match.group(1) == "from" else here < bound
 
 
 def variant_file(name: str) -> Path:

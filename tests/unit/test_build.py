@@ -25,6 +25,7 @@ def test_fragments_are_limited_by_version() -> None:
     text = "# why\nCONFIG_A=y\n\nCONFIG_B=m  # from 5.15\nCONFIG_C=10 # before 6.0, optional\n"
     assert lines(text, "5.10") == ["CONFIG_A=y", "CONFIG_C=10"]
     assert lines(text, "6.0") == ["CONFIG_A=y", "CONFIG_B=m"]
+    assert lines(text, "6.0-rc1") == lines(text, "6.0.9") == lines(text, "next-20261120")
     assert lines('CONFIG_S="a # b"\n') == ['CONFIG_S="a # b"']
 
 
