@@ -163,7 +163,7 @@ def refer(spec: str, arch: str, recipe: str, key: str) -> None:
 
 
 def remove(key: str) -> None:
-    """Forget a stored kernel, damaged or not."""
+    """Forget a stored kernel, damaged or not, if there is one."""
     folder = folder_of(key)
     doomed = folder.with_name(f".{key}.removed")
     try:

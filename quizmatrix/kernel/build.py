@@ -88,15 +88,15 @@ async def build(tree: Tree, order: Order) -> str:
     compiler = find_compiler(order)
     wishes = kconfig.wishes_for(arch.name, tree.version, options.variant, list(options.config))
     key = await _key(tree, arch, wishes, compiler)
+    if _is_stored(key):
+        return key
     # One build at a time, over all runs of this user: each uses all cores.
     async with paths.locked(
         paths.cache_dir() / "locks" / "build.lock", lambda: tell("waiting for another build to end")
     ):
-        try:
-            if artifact.load(key) is not None:
-                return key
-        except DamagedError:
-            artifact.remove(key)
+        if _is_stored(key):
+            return key
+        artifact.remove(key)
         work = _Work(tree, order, key, compiler)
         try:
             await tree.check_out()
@@ -106,6 +106,13 @@ async def build(tree: Tree, order: Order) -> str:
         except OSError as error:
             raise host_error(f"build {tree.origin}", error) from error
     return key
+
+
+def _is_stored(key: str) -> bool:
+    try:
+        return artifact.load(key) is not None
+    except DamagedError:
+        return False
 
 
 def tools_for(arch: Arch, options: Options = DEFAULT) -> dict[str, str]:
