@@ -7,6 +7,7 @@ in a bisection, only what differs is compiled again.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from quizmatrix.errors import NotFetchedError, UnpreparedError, host_error
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.tree import Tree, sources_dir, version_of_makefile
+
+# What a user's own way to a repository over ssh needs of the environment.
+_SSH = ("SSH_AUTH_SOCK", "GIT_SSH", "GIT_SSH_COMMAND")
 
 # What stands before a repository on another host: `https://`, `git@host:`.
 _ELSEWHERE = re.compile(r"\w+://|[\w.@-]+:")
@@ -121,8 +125,10 @@ async def _fetch_from(work: Path, url: str, ref: str, order: Order) -> str:
 async def _git(place: Path, *words: str) -> str:
     """What git says of a repository; NotFetchedError where it fails."""
     place.mkdir(parents=True, exist_ok=True)
+    env = {name: os.environ[name] for name in _SSH if name in os.environ}
     # Nobody is there to answer a question for a password.
-    done = await process.run(["git", "-C", str(place), *words], env={"GIT_TERMINAL_PROMPT": "0"})
+    env["GIT_TERMINAL_PROMPT"] = "0"
+    done = await process.run(["git", "-C", str(place), *words], env=env)
     if done.status != 0:
         raise NotFetchedError(
             f"git {words[0]} failed",

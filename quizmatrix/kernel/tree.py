@@ -95,7 +95,11 @@ async def _extract(archive: Path, into: Path) -> None:
     if archive.suffix in _DECOMPRESSORS:
         process.require_program(*_DECOMPRESSORS[archive.suffix])
     done = await process.run(
-        ["tar", "--extract", "--strip-components=1", f"--file={archive}", f"--directory={into}"]
+        # --force-local: a colon in the name does not make it another host's.
+        [
+            *("tar", "--extract", "--force-local", "--strip-components=1"),
+            *(f"--file={archive}", f"--directory={into}"),
+        ]
     )
     if done.status != 0:
         space = "Free some space (`quizmatrix clean` empties the cache), then run it again."

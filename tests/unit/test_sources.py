@@ -33,7 +33,7 @@ def obtain(text: str, said: list[str] | None = None, **policy: bool) -> artifact
 def pack(tree: Path, archive: Path, version: str = "6.1.9") -> bytes:
     """The tree as `linux-VERSION.tar.*`, and the archive's content."""
     top = tree.rename(tree.with_name(f"linux-{version}"))
-    subprocess.run(["tar", "-caf", archive, "-C", top.parent, top.name], check=True)
+    subprocess.run(["tar", "--force-local", "-caf", archive, "-C", top.parent, top.name], check=True)
     top.rename(tree)
     return archive.read_bytes()
 
@@ -216,12 +216,13 @@ def test_a_candidate_comes_unsigned_and_says_so(site: Site, toy: Path, tmp_path:
 
 
 def test_a_tarball(toy: Path, tmp_path: Path) -> None:
-    pack(toy, tmp_path / "my.tar.xz")
-    text = f"tarball:{tmp_path / 'my.tar.xz'}"
+    archive = tmp_path / "my:own.tar.xz"
+    pack(toy, archive)
+    text = f"tarball:{archive}"
     kernel = obtain(text, offline=True)
     assert kernel.record.version == "6.1.9"
     (toy / "toy.c").write_text((toy / "toy.c").read_text() + "\n")
-    pack(toy, tmp_path / "my.tar.xz")
+    pack(toy, archive)
     assert obtain(text, offline=True).record.key != kernel.record.key
 
 
