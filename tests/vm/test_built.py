@@ -9,7 +9,8 @@ import pytest
 
 from tests.vm.conftest import Quizmatrix
 
-CELL = "debian-source:6.1-ppc64"
+# 6.12: 6.1 crashed 5 boots of 160 on a busy host, under emulation, and 6.12 none of 60.
+CELL = "debian-source:6.12-ppc64"
 
 MODULE = """
 #include <linux/module.h>
@@ -39,7 +40,7 @@ def test_a_built_kernel_runs_commands(quizmatrix: Quizmatrix) -> None:
     assert done.returncode == 3, done.stderr
     machine, order, name, release = done.stdout.decode().split()
     assert (machine, order, name) == ("ppc64", "0102", CELL)
-    assert release.startswith("6.1.")
+    assert release.startswith("6.12.")
 
 
 @pytest.mark.timeout(LIMIT)
@@ -49,10 +50,10 @@ def test_what_is_built_is_ready_at_once(quizmatrix: Quizmatrix) -> None:
 
 def shown(quizmatrix: Quizmatrix) -> str:
     """What `kernel show` says of the kernel, which `kernel build` has nothing more to do for."""
-    done = quizmatrix("kernel", "build", "6.1", "-a", "ppc64")
+    done = quizmatrix("kernel", "build", "6.12", "-a", "ppc64")
     assert done.returncode == 0
     (line,) = done.stdout.decode().splitlines()
-    assert line.startswith(f"{CELL}: ready: 6.1.")
+    assert line.startswith(f"{CELL}: ready: 6.12.")
     return quizmatrix("kernel", "show", line.rpartition(" ")[2]).stdout.decode()
 
 
