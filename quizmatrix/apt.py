@@ -206,13 +206,19 @@ class AptRoot:
 
 
 async def ask_suites(
-    suites: list[str], arch: str, tell: Tell, ask: Callable[[AptRoot], Awaitable[T | None]]
-) -> T | None:
-    """What `ask` finds in the first of `suites` that has it; None where none does.
+    suites: list[str],
+    arch: str,
+    tell: Tell,
+    ask: Callable[[AptRoot], Awaitable[T | None]],
+    *,
+    is_first_enough: bool,
+) -> list[T]:
+    """What `ask` finds in those of `suites` that have it, in their order; or in the first of them alone.
 
     Raises NotFetchedError where none has it and one could not be asked.
     """
     archive = load_archive()
+    every: list[T] = []
     failure: NotFetchedError | None = None
     for suite in suites:
         root = AptRoot(archive, suite, arch)
@@ -224,10 +230,12 @@ async def ask_suites(
             failure = failure or error
             continue
         if found is not None:
-            return found
-    if failure is not None:
+            every.append(found)
+            if is_first_enough:
+                break
+    if failure is not None and not every:
         raise failure
-    return None
+    return every
 
 
 def _complaint(done: process.Completed) -> str:

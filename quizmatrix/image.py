@@ -155,8 +155,8 @@ async def _fetch_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
         return await userland.build_programs(arch, tell)
     carrying = [name for name, suite in apt.load_archive().suite.items() if debian.arch in suite.arches]
     suites = [name for name in _SUITES if name in carrying] or carrying
-    programs = await apt.ask_suites(suites, debian.arch, tell, _programs_in)
-    return programs or await userland.build_programs(arch, tell)
+    found = await apt.ask_suites(suites, debian.arch, tell, _programs_in, is_first_enough=True)
+    return found[0] if found else await userland.build_programs(arch, tell)
 
 
 async def _programs_in(root: apt.AptRoot) -> dict[str, bytes] | None:

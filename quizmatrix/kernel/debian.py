@@ -90,7 +90,7 @@ async def fetch(wanted: str, order: Order) -> str:
 
 
 async def _resolve(wanted: str, debian: Debian, tell: Tell) -> Found:
-    """Ask the suites, in the order of debian.toml, and take the newest that fits of the first."""
+    """The newest kernel of all suites that is what is wanted."""
     suites = suites_for(wanted, apt.load_archive(), debian.arch)
     if not suites:
         raise UnpreparedError(
@@ -100,10 +100,14 @@ async def _resolve(wanted: str, debian: Debian, tell: Tell) -> Found:
             "a matrix leaves a cell out with `exclude`.",
         )
     found = await apt.ask_suites(
-        suites, debian.arch, tell, lambda root: _newest_in(root, wanted, debian.flavour)
+        suites,
+        debian.arch,
+        tell,
+        lambda root: _newest_in(root, wanted, debian.flavour),
+        is_first_enough=is_exact(wanted),
     )
-    if found is not None:
-        return found
+    if found:
+        return max(found, key=lambda one: (KernelVersion(one.version), natural(one.packages[0].version)))
     raise UnpreparedError(
         f"Debian's archive has no {wanted} kernel for {debian.arch}",
         cause=f"asked: {', '.join(suites)}",
@@ -150,6 +154,11 @@ async def _newest_in(root: apt.AptRoot, wanted: str, flavour: str) -> Found | No
     match = pattern.fullmatch(image.name)
     release = match.group(1) if match else ""
     return Found(root=root, release=release, version=version.text, packages=[image, *parts])
+
+
+def is_exact(wanted: str) -> bool:
+    """Whether `wanted` is one version, and neither a series nor `newest`."""
+    return wanted != NEWEST and not KernelVersion(wanted).is_series
 
 
 def fits(version: KernelVersion, wanted: str) -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeAlias
 
 from quizmatrix import apt
 from quizmatrix.errors import UnpreparedError
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
-from quizmatrix.kernel.debian import NEWEST, fits, suites_for
+from quizmatrix.kernel.debian import NEWEST, fits, is_exact, suites_for
 from quizmatrix.kernel.tree import Tree, unpacked
 from quizmatrix.process import Tell
-from quizmatrix.version import KernelVersion, leading_version
+from quizmatrix.version import KernelVersion, Natural, leading_version, natural
+
+Found: TypeAlias = tuple[KernelVersion, apt.Package, apt.AptRoot]
 
 # The packages are for any architecture; the index that is asked is this one's.
 _INDEX_ARCH = "amd64"
@@ -27,10 +30,7 @@ async def fetch(wanted: str, order: Order) -> str:
 
 async def source_tree(wanted: str, tell: Tell) -> Tree:
     """The unpacked source of the kernel `wanted`; UnpreparedError where the archive has none."""
-    root, package = await _resolve(wanted, tell)
-    version = leading_version(package.version)
-    if version is None:
-        raise UnpreparedError(f"{package.name} has the version {package.version}, which is no kernel's")
+    version, package, root = await _resolve(wanted, tell)
 
     async def fetch_archive(scratch: Path) -> Path:
         tell(f"fetching {package.name} ({package.size // 1_000_000} MB)")
@@ -42,12 +42,18 @@ async def source_tree(wanted: str, tell: Tell) -> Tree:
     return Tree(path=path, version=version, key=package.sha256, origin=f"{package.name} {package.version}")
 
 
-async def _resolve(wanted: str, tell: Tell) -> tuple[apt.AptRoot, apt.Package]:
-    """The package, from the first suite that has it."""
+async def _resolve(wanted: str, tell: Tell) -> Found:
+    """The newest package of all suites that is what is wanted."""
     suites = suites_for(wanted, apt.load_archive(), _INDEX_ARCH)
-    found = await apt.ask_suites(suites, _INDEX_ARCH, tell, lambda root: _newest_in(root, wanted))
-    if found is not None:
-        return found
+    found = await apt.ask_suites(
+        suites,
+        _INDEX_ARCH,
+        tell,
+        lambda root: _newest_in(root, wanted),
+        is_first_enough=is_exact(wanted),
+    )
+    if found:
+        return max(found, key=_age)
     raise UnpreparedError(
         f"Debian's archive has no source of the kernel {wanted}",
         cause=f"asked: {', '.join(suites)}",
@@ -55,13 +61,18 @@ async def _resolve(wanted: str, tell: Tell) -> tuple[apt.AptRoot, apt.Package]:
     )
 
 
-async def _newest_in(root: apt.AptRoot, wanted: str) -> tuple[apt.AptRoot, apt.Package] | None:
+async def _newest_in(root: apt.AptRoot, wanted: str) -> Found | None:
     names = await root.names("linux-source-")
     if wanted != NEWEST:
         names = [name for name in names if name == f"linux-source-{KernelVersion(wanted).series}"]
     found = [
-        (version, package)
+        (version, package, root)
         for package in (await root.show(*names) if names else [])
         if (version := leading_version(package.version)) is not None and fits(version, wanted)
     ]
-    return (root, max(found, key=lambda pair: pair[0])[1]) if found else None
+    return max(found, key=_age, default=None)
+
+
+def _age(found: Found) -> tuple[KernelVersion, Natural]:
+    version, package, _root = found
+    return version, natural(package.version)
