@@ -153,6 +153,15 @@ def read_config(text: str) -> dict[str, str]:
     return dict(re.findall(r"^CONFIG_(\w+)=(.*)$", text, re.MULTILINE))
 
 
+def without_values(config: str) -> str:
+    """A .config without its numbers and strings, so that they get the defaults of what is merged into it.
+
+    powerpc's tinyconfig is one for 32 bits, whose THREAD_SHIFT=13 would give a 64-bit kernel stacks
+    of 8 KiB instead of 16, which overflow.
+    """
+    return re.sub(r"^CONFIG_\w+=(?![ym]$).*\n", "", config, flags=re.MULTILINE)
+
+
 def unmet(wishes: list[Wish], config: dict[str, str], tree: Path) -> list[Unmet]:
     """The wishes that `config` does not grant, the optional ones left out.
 

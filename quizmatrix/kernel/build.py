@@ -19,7 +19,7 @@ from quizmatrix.kernel.tree import Tree
 from quizmatrix.process import Tell
 
 # Part of every key: changes when what is made of the same source changes.
-_RECIPE = "2"
+_RECIPE = "3"
 
 # Seconds between two words on how far a build is.
 _PROGRESS = 15.0
@@ -175,6 +175,7 @@ class _Work:
         self._tell(f"configuring {self._tree.origin} for {self._arch.name}")
         await self._run(*self._make, "tinyconfig")
         config = self._folder / ".config"
+        config.write_text(kconfig.without_values(config.read_text(encoding="utf-8")), encoding="utf-8")
         await self._run("sh", str(merge), "-m", "-O", str(self._folder), str(config), str(fragment))
         await self._run(*self._make, "olddefconfig")
         got = kconfig.read_config(config.read_text(encoding="utf-8"))

@@ -75,6 +75,14 @@ def make(tree: Tree, *config: str, variant: str | None = None) -> str:
     return anyio.run(build, tree, quietly(options))
 
 
+def test_numbers_are_not_those_of_tinyconfig(tree: Tree) -> None:
+    def stack(*config: str) -> str:
+        return kconfig.read_config((artifact.folder_of(make(tree, *config)) / "config").read_text())["STACK"]
+
+    assert stack() == "14"
+    assert stack("CONFIG_STACK=15") == "15"
+
+
 def test_a_build_leaves_a_kernel(tree: Tree) -> None:
     kernel = artifact.load(make(tree))
     assert kernel is not None
