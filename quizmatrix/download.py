@@ -23,8 +23,11 @@ _PAUSE = 1.0
 _PROGRESS = 5.0
 
 
-async def fetch_text(url: str) -> str | None:
-    """A small file; None where the server says that there is none. NotFetchedError where it fails."""
+async def fetch_text(url: str, *, otherwise: str = "") -> str | None:
+    """A small file; None where the server says that there is none.
+
+    otherwise: what else a person may do where it does not come, which raises NotFetchedError.
+    """
     import httpx
 
     try:
@@ -34,16 +37,18 @@ async def fetch_text(url: str) -> str | None:
                 return None
             answer.raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise _not_fetched(url, error) from error
+        raise _not_fetched(url, error, otherwise) from error
     return answer.text
 
 
-async def fetch_file(url: str, into: Path, tell: Tell, *, sha256: str | None = None) -> Path:
+async def fetch_file(
+    url: str, into: Path, tell: Tell, *, sha256: str | None = None, otherwise: str = ""
+) -> Path:
     """Fetch a file into a folder; what an earlier try left there as NAME.part is continued.
 
     sha256: what its content has to have, and the reason to trust a continued one; without it every
-    fetch begins anew. Raises NotFetchedError where it does not come or is another file, HostError
-    where the disk does not take it.
+    fetch begins anew. otherwise: as for fetch_text. Raises NotFetchedError where it does not come or is
+    another file, HostError where the disk does not take it.
     """
     import httpx
 
@@ -58,7 +63,7 @@ async def fetch_file(url: str, into: Path, tell: Tell, *, sha256: str | None = N
         try:
             await _continue(url, part, tell)
         except (httpx.HTTPStatusError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise _not_fetched(url, error) from error
+            raise _not_fetched(url, error, otherwise) from error
         except httpx.HTTPError as error:
             failure = error
             continue
@@ -69,7 +74,7 @@ async def fetch_file(url: str, into: Path, tell: Tell, *, sha256: str | None = N
         # What was continued may have been another file's beginning: once more, from the beginning.
         part.unlink()
         failure = ValueError("its SHA-256 is not the one that was signed")
-    raise _not_fetched(url, failure or ValueError("it did not come"))
+    raise _not_fetched(url, failure or ValueError("it did not come"), otherwise)
 
 
 async def _continue(url: str, part: Path, tell: Tell) -> None:
@@ -104,7 +109,7 @@ def _client() -> httpx.AsyncClient:
     return httpx.AsyncClient(follow_redirects=True, timeout=_TIMEOUT, headers=headers)
 
 
-def _not_fetched(url: str, error: Exception) -> NotFetchedError:
+def _not_fetched(url: str, error: Exception, otherwise: str) -> NotFetchedError:
     import httpx
 
     cause = str(error) or type(error).__name__
@@ -113,5 +118,6 @@ def _not_fetched(url: str, error: Exception) -> NotFetchedError:
     return NotFetchedError(
         f"could not fetch {url}",
         cause=cause,
-        next_step="Check the network and the address, then run it again: what came is kept.",
+        next_step="Check the network and the address, then run it again: what came is kept."
+        + (f" {otherwise}" if otherwise else ""),
     )

@@ -93,7 +93,7 @@ def list_kernels(_: argparse.Namespace) -> int:
     rows = []
     for key in artifact.stored_keys():
         size = disk_usage(artifact.folder_of(key)) // 1_000_000
-        rows.append([key, ", ".join(names.get(key, [])), f"{size} MB"])
+        rows.append([key, ", ".join(names.get(key, [])) or "nothing any more", f"{size} MB"])
     if rows:
         print(tabulate(rows, headers=["kernel", "asked for as", "on disk"], disable_numparse=True))
     else:

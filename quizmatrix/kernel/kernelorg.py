@@ -27,6 +27,14 @@ _KNOWN_MAJOR = 7
 _RELEASE = re.compile(r"^([0-9a-f]{64})  linux-(\d+\.[\d.]*\d)\.tar\.xz$", re.MULTILINE)
 
 
+def _own_file() -> Path:
+    return paths.config_dir() / "kernel.org.toml"
+
+
+def _otherwise() -> str:
+    return f"A mirror is named in {_own_file()}: base = ADDRESS."
+
+
 class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Addresses (quizmatrix/kernel/kernel.org.toml describes the keys); None: what ships."""
 
@@ -57,10 +65,9 @@ def check(wanted: str) -> str:
 def load_site() -> Site:
     """What ships, with what the user's file replaces; DataError where either is wrong."""
     site = tomlfile.load(_SITE_FILE, Site)
-    own = paths.config_dir() / "kernel.org.toml"
-    if not own.is_file():
+    if not _own_file().is_file():
         return site
-    user = tomlfile.load(own, Site)
+    user = tomlfile.load(_own_file(), Site)
     given = {name: value for name in Site.__struct_fields__ if (value := getattr(user, name)) is not None}
     return msgspec.structs.replace(site, **given)
 
@@ -96,7 +103,7 @@ async def _snapshot(url: str, order: Order) -> Tree:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".snapshot.") as scratch:
-            archive = await download.fetch_file(url, Path(scratch), order.tell)
+            archive = await download.fetch_file(url, Path(scratch), order.tell, otherwise=_otherwise())
             return await tarball.unpack(archive, order, origin=url)
     except OSError as error:
         raise host_error(f"store {url}", error) from error
@@ -110,7 +117,9 @@ async def _release(wanted: str, site: Site, tell: Tell) -> Tree:
     async def fetch_archive(_scratch: Path) -> Path:
         tell(f"fetching {url}")
         # Outside of the folder that vanishes, so that the next try goes on where this one broke off.
-        return await download.fetch_file(url, sources_dir(), tell, sha256=release.sha256)
+        return await download.fetch_file(
+            url, sources_dir(), tell, sha256=release.sha256, otherwise=_otherwise()
+        )
 
     path = await unpacked(f"kernel.org-{name}-{release.sha256[:12]}", fetch_archive, tell)
     (sources_dir() / f"{name}.tar.xz").unlink(missing_ok=True)
@@ -143,7 +152,7 @@ async def _resolve(wanted: str, site: Site, tell: Tell) -> Release:
 async def _releases_in(folder: str, site: Site) -> list[Release]:
     """All releases of a major version, as kernel.org signed them; none where it has no such version."""
     url = f"{folder}/sha256sums.asc"
-    signed = await download.fetch_text(url)
+    signed = await download.fetch_text(url, otherwise=_otherwise())
     text = "" if signed is None else await _verified(signed, url, site)
     return [
         Release(version=KernelVersion(version), sha256=sha256) for sha256, version in _RELEASE.findall(text)
@@ -167,8 +176,7 @@ async def _verified(signed: str, url: str, site: Site) -> str:
             raise NotFetchedError(
                 f"the signature of {url} is not good",
                 cause=done.last_words,
-                next_step="A mirror that signs with a key of its own needs `keyring` in "
-                f"{paths.config_dir() / 'kernel.org.toml'}.",
+                next_step=f"A mirror that signs with a key of its own needs `keyring` in {_own_file()}.",
             )
         return (folder / "text").read_text(encoding="utf-8")
 
