@@ -14,10 +14,12 @@ from typing import TypeVar
 import msgspec
 
 from quizmatrix import paths, process, tomlfile
-from quizmatrix.errors import HostError, NotFetchedError, host_error
+from quizmatrix.errors import HostError, NotFetchedError, UnpreparedError, host_error
 from quizmatrix.process import Tell
 
 T = TypeVar("T")
+
+_WITHOUT_RECOMMENDS = ("-o", "APT::Install-Recommends=false")
 
 ARCHIVE_FILE = Path(__file__).with_name("debian.toml")
 
@@ -78,7 +80,7 @@ class AptRoot:
         self.suite = suite
         self._facts = archive.suite[suite]
         self._keyring = self._facts.keyring or archive.keyring or ""
-        self._arch = arch
+        self.arch = arch
         self._root = paths.cache_dir() / "apt" / f"{suite}-{'sources' if sources else arch}"
 
     async def update(self) -> None:
@@ -107,7 +109,7 @@ class AptRoot:
                 return
             said = said or _complaint(done)
         raise NotFetchedError(
-            f"the index of Debian's {self.suite} ({self._arch}) could not be fetched",
+            f"the index of Debian's {self.suite} ({self.arch}) could not be fetched",
             cause=said,
             next_step="Check the network, or name another mirror for "
             f"[suite.{self.suite}] in {paths.config_dir() / 'debian.toml'}.",
@@ -152,6 +154,64 @@ class AptRoot:
             )
         return found
 
+    async def resolve(self, names: list[str]) -> list[Package]:
+        """All packages that an empty system would get to have `names` (names, or apt-patterns(7)).
+
+        Raises UnpreparedError where one cannot be had.
+        """
+        done = await self._apt("apt-get", "-s", "-q", *_WITHOUT_RECOMMENDS, "install", *names)
+        if done.status != 0:
+            raise UnpreparedError(
+                f"Debian's {self.suite} ({self.arch}) cannot install what is asked for",
+                cause=_complaint(done),
+                next_step="Names of packages: https://packages.debian.org",
+            )
+        found = re.findall(r"^Inst (\S+) \((\S+) ", done.output.decode(), re.MULTILINE)
+        shown = {package.name: package for package in await self.show(*(name for name, _version in found))}
+        return [shown[name] for name, _version in found]
+
+    async def fetch(self, packages: list[Package], pool: Path) -> dict[str, Path]:
+        """The files of packages, by name; what `pool` has already is not fetched again.
+
+        Raises NotFetchedError where one does not come.
+        """
+        lock = paths.cache_dir() / "locks" / "packages.lock"
+        async with paths.locked(lock):
+            (pool / "partial").mkdir(parents=True, exist_ok=True)
+            wanted = [f"{package.name}={package.version}" for package in packages]
+            into = ["-o", f"Dir::Cache::archives={pool}"]
+            done = await self._apt(
+                "apt-get", "-q", "-y", *_WITHOUT_RECOMMENDS, "--download-only", *into, "install", *wanted
+            )
+        found = {
+            package.name: path
+            for package in packages
+            for arch in (self.arch, "all")
+            if (path := pool / _file_name(package, arch)).is_file()
+        }
+        if done.status != 0 or len(found) != len(packages):
+            raise NotFetchedError(
+                f"could not fetch the packages from Debian's {self.suite}",
+                cause=_complaint(done),
+                next_step="Check the network and the disk's free space, then run it again.",
+            )
+        return found
+
+    @property
+    def suite_name(self) -> str:
+        """The suite's name on its mirrors."""
+        return self._facts.name or self.suite
+
+    @property
+    def source_line(self) -> str:
+        """The line of a sources.list(5) for the mirror that answered."""
+        return (self._root / "etc/sources.list").read_text().strip()
+
+    @property
+    def valid_until_options(self) -> list[str]:
+        """Lines of apt.conf(5) for an archived suite, whose index is never renewed."""
+        return [] if self._facts.check_valid_until else ['Acquire::Check-Valid-Until "false"']
+
     async def download_sources(self, names: list[str], into: Path) -> None:
         """Fetch the files of source packages into a folder, unpacking none.
 
@@ -176,8 +236,7 @@ class AptRoot:
             for folder in ("state/lists/partial", "cache/archives/partial", "etc/parts"):
                 (root / folder).mkdir(parents=True, exist_ok=True)
             (root / "state/status").touch()
-            name = self._facts.name or self.suite
-            source = f"{self._type} [signed-by={self._keyring}] {mirror} {name} main\n"
+            source = f"{self._type} [signed-by={self._keyring}] {mirror} {self.suite_name} main\n"
             paths.write_atomic(root / "etc/sources.list", source.encode())
             settings = {
                 "Dir": f"{root}/",
@@ -190,8 +249,8 @@ class AptRoot:
                 "Dir::Etc::preferencesparts": "parts",
                 "Dir::Etc::parts": "parts",
                 "Dir::Etc::main": "none",
-                "APT::Architecture": self._arch,
-                "APT::Architectures": self._arch,
+                "APT::Architecture": self.arch,
+                "APT::Architectures": self.arch,
                 # apt would drop to the user `_apt`, who cannot write below a home directory.
                 "APT::Sandbox::User": "root",
                 "Acquire::Languages": "none",
@@ -236,6 +295,11 @@ async def ask_suites(
     if failure is not None and not every:
         raise failure
     return every
+
+
+def _file_name(package: Package, arch: str) -> str:
+    """As apt names the files it fetches: an epoch's colon would be another system's drive."""
+    return f"{package.name}_{package.version.replace(':', '%3a')}_{arch}.deb"
 
 
 def _complaint(done: process.Completed) -> str:

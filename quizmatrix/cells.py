@@ -18,16 +18,19 @@ from quizmatrix.version import is_unreleased
 
 V = TypeVar("V", str, int)
 
-DEFAULTS = Limits(timeout="20m", boot_timeout="30s", memory="1G", cpus=1)
+# The base image of a guest that asks for no other.
+SMALL = "small"
+
+DEFAULTS = Limits(timeout="20m", boot_timeout="30s", memory="1G", cpus=1, image=SMALL)
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One kernel on one architecture.
 
     kernel: as the matrix names it. source: where it comes from if it names none. timeout,
-    boot_timeout: seconds on hardware. memory: MiB. config: lines that its variant adds to the
-    kernel's configuration; clang: whether it wants that compiler. expected: the outcome that is no
-    news, `why` it is not `passed`.
+    boot_timeout: seconds on hardware. memory: MiB. image: the name of its base image. config: lines that
+    its variant adds to the kernel's configuration; clang: whether it wants that compiler. expected: the
+    outcome that is no news, `why` it is not `passed`.
     """
 
     kernel: str
@@ -38,6 +41,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     boot_timeout: float
     memory: int
     cpus: int
+    image: str = SMALL
     config: tuple[str, ...] = ()
     clang: bool = False
     expected: Outcome = Outcome.PASSED
@@ -67,6 +71,12 @@ def cell_id(kernel: str, arch: str, variant: str | None) -> str:
 def folder_name(cell: str) -> str:
     """The folder of the cell of this id in a run directory: what a path cannot hold is replaced."""
     return re.sub(r"[^\w.+@-]", "_", cell)
+
+
+def debian_suite(image: str) -> str | None:
+    """The suite of a Debian base image (`debian:SUITE`; empty: any will do); None for another image."""
+    name, _, suite = image.partition(":")
+    return suite if name == "debian" else None
 
 
 def is_glob(text: str) -> bool:
@@ -155,6 +165,7 @@ def _make_cell(
         boot_timeout=units.parse_duration(first(lambda limits: limits.boot_timeout)),
         memory=units.parse_size(first(lambda limits: limits.memory)),
         cpus=first(lambda limits: limits.cpus),
+        image=first(lambda limits: limits.image),
     )
     for known in matrix.expect:
         if (

@@ -10,12 +10,14 @@ import msgspec
 from quizmatrix import cpio, paths
 from quizmatrix.arch import Arch
 from quizmatrix.errors import host_error
-from quizmatrix.image import Image
+from quizmatrix.image.artifact import Image
 from quizmatrix.kernel import modules
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.seal import Seal, seal_of
 
 _SCRIPTS = ("init2", "agent")
+# What a guest needs to reach a base image on a disk.
+_DISK_MODULES = ("virtio_blk", "squashfs")
 _FOLDERS = ("dev", "proc", "sys", "root")
 
 
@@ -25,7 +27,10 @@ def assemble(kernel: Kernel, image: Image, arch: Arch) -> Path:
     The name is that of all that goes in, so a changed guest script is in the next run.
     """
     guest = _guest_archive()
-    wanted = arch.facts.kernel.modules
+    wanted = list(arch.facts.kernel.modules)
+    if image.disk is not None:
+        wanted += _DISK_MODULES
+        guest += cpio.file("guest/base-disk", b"squashfs\n")
     made = [kernel.record.key, image.key, hashlib.sha256(guest).hexdigest(), *wanted]
     key = hashlib.sha256("\n".join(made).encode()).hexdigest()[:24]
     path = paths.cache_dir() / "initramfs" / f"{key}.cpio"

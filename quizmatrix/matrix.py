@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from quizmatrix.errors import DataError, UsageError
 from quizmatrix.outcome import Outcome
 
 MAX_CPUS = 255
+_IMAGE = re.compile(r"small|debian(:[\w.-]+)?")
 # MiB; with less no distribution kernel comes up with its initramfs.
 MIN_MEMORY = 128
 
@@ -22,13 +24,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What one cell may use; a key that is absent is decided by a less specific place.
 
     timeout: of the command, boot_timeout: from QEMU's start to the guest's first word, both as
-    durations on hardware. memory: of the guest, a size. cpus: of the guest.
+    durations on hardware. memory: of the guest, a size. cpus: of the guest. image: its base image.
     """
 
     timeout: str | None = None
     boot_timeout: str | None = None
     memory: str | None = None
     cpus: int | None = None
+    image: str | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError, "`KEY`: ...", where a limit is none."""
@@ -42,6 +45,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     read(text)
                 except ValueError as error:
                     raise ValueError(f"`{key}`: {error}") from error
+        if self.image is not None and not _IMAGE.fullmatch(self.image):
+            raise ValueError(f"`image`: unknown image `{self.image}`; known: small, debian, debian:SUITE")
         if self.cpus is not None and not 1 <= self.cpus <= MAX_CPUS:
             raise ValueError(f"`cpus`: has to be 1 to {MAX_CPUS}, not {self.cpus}")
 

@@ -9,19 +9,27 @@ from typing import TypeVar, cast
 import anyio
 import msgspec
 
-from quizmatrix import accel, image, initramfs, process
+from quizmatrix import accel, cells, initramfs, process, run
+from quizmatrix import spec as specs
 from quizmatrix.accel import Answer
 from quizmatrix.arch import Accelerator, Arch, load_arch
-from quizmatrix.cells import Cell
-from quizmatrix.errors import QuizmatrixError
+from quizmatrix.cells import SMALL, Cell
+from quizmatrix.errors import QuizmatrixError, UnpreparedError
+from quizmatrix.image import debian, small
+from quizmatrix.image.artifact import Image
+from quizmatrix.image.debian import DebianImage
 from quizmatrix.kernel import source
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import Order, options_of
+from quizmatrix.outcome import Outcome
 from quizmatrix.process import Tell
-from quizmatrix.spec import CellSpec, Share
+from quizmatrix.spec import BASE_DISK, CellSpec, Disk, Share
 
 # Kernels fetched and unpacked at a time: more only share the network and the disk.
 _FETCHES = 2
+
+# MiB of a guest that installs packages into its memory.
+_SETUP_MEMORY = 4096
 
 T = TypeVar("T")
 
@@ -30,6 +38,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """A cell's artifacts."""
 
     kernel: Kernel
+    image: Image
     initramfs: Path
 
 
@@ -63,9 +72,23 @@ class Preparer:
         arch = load_arch(cell.arch)
         qemu = arch.facts.qemu
         process.require_program(qemu.binary, qemu.package)
-        base = await self._image(arch, tell)
+        image = await self._small_image(arch, tell)
         kernel = await self._kernel(cell, arch, tell)
-        return Prepared(kernel=kernel, initramfs=initramfs.assemble(kernel, base, arch))
+        suite = cells.debian_suite(cell.image)
+        if suite is not None:
+            whole = await self._once(
+                f"image {cell.image} {cell.arch}", lambda: self._debian_image(cell, suite, tell)
+            )
+            image = msgspec.structs.replace(image, disk=whole.disk)
+        return Prepared(kernel=kernel, image=image, initramfs=initramfs.assemble(kernel, image, arch))
+
+    async def build_image(
+        self, cell: Cell, include: list[str], tell: Tell, *, suite: str | None = None
+    ) -> DebianImage:
+        """Build a Debian image for the architecture of `cell`, which configures it where that is foreign."""
+        arch = load_arch(cell.arch)
+        guest = self._setup_guest(cell, tell)
+        return await debian.build(arch, debian.choose_suite(arch, suite), include, guest, tell)
 
     async def accelerator(self, spec: CellSpec, asked: Accelerator | None) -> Answer:
         """The accelerator for the cell `spec`: the one asked for, or what a trial boot shows."""
@@ -77,13 +100,47 @@ class Preparer:
 
         return await self._once(f"accelerator {spec.arch.name}", find_out)
 
-    async def _image(self, arch: Arch, tell: Tell) -> image.Image:
+    async def _small_image(self, arch: Arch, tell: Tell) -> Image:
         return await self._once(
             f"image {arch.name}",
-            lambda: image.obtain_small(
-                arch, offline=self._policy.offline, refresh=self._policy.refresh, tell=tell
-            ),
+            lambda: small.obtain(arch, offline=self._policy.offline, refresh=self._policy.refresh, tell=tell),
         )
+
+    async def _debian_image(self, cell: Cell, asked: str, tell: Tell) -> DebianImage:
+        arch = load_arch(cell.arch)
+        suite = debian.choose_suite(arch, asked or None)
+        image = debian.find(arch, suite)
+        if image is not None and not self._policy.refresh:
+            return image
+        if self._policy.offline:
+            raise UnpreparedError(
+                f"the Debian image for {arch.name} is not in the cache",
+                cause="--offline forbids fetching it",
+                next_step=f"Once, with a network: quizmatrix image build --arch {arch.name}",
+            )
+        include = image.include if image else []
+        return await debian.build(arch, suite, include, self._setup_guest(cell, tell), tell)
+
+    def _setup_guest(self, cell: Cell, tell: Tell) -> debian.Guest:
+        """A guest of the cell's architecture and kernel, for what only runs there."""
+
+        async def run_script(layer: Path, script: str) -> Path:
+            folder = layer.with_name("guest")
+            folder.mkdir()
+            own = msgspec.structs.replace(cell, image=SMALL, memory=max(cell.memory, _SETUP_MEMORY))
+            prepared = await self.prepare(own, tell)
+            spec = make_spec(own, prepared, command=[script], layers=[layer], work_tree=None, folder=folder)
+            answer = await self.accelerator(spec, None)
+            result = await run.run_cell(with_accelerator(spec, answer.accelerator))
+            if result.outcome not in (Outcome.PASSED, Outcome.SPLAT):
+                said = (folder / "stderr").read_text(errors="replace").strip()
+                raise UnpreparedError(
+                    f"the Debian image could not be configured in a guest: {result.outcome}",
+                    cause=said[-400:] or result.detail,
+                )
+            return specs.artifacts_of(folder)
+
+        return run_script
 
     async def _kernel(self, cell: Cell, arch: Arch, tell: Tell) -> Kernel:
         order = Order(arch=arch, options=options_of(cell), tell=tell)
@@ -129,8 +186,11 @@ def make_spec(
     """The specification of `cell`, for the slowest case: the accelerator is decided after it."""
     shares = [Share(tag="kernel", path=str(prepared.kernel.layer))]
     shares += [Share(tag=f"user{number}", path=str(layer)) for number, layer in enumerate(layers)]
+    disk = prepared.image.disk
     return CellSpec(
         cell=cell.id,
+        base=cell.image,
+        disks=[Disk(serial=BASE_DISK, path=str(disk), writable=False)] if disk else [],
         kernel=cell.kernel,
         kernel_key=prepared.kernel.record.key,
         release=prepared.kernel.record.release,

@@ -65,6 +65,11 @@ def command_line(
     argv += ["-device", f"virtio-serial-{transport},id=ports,max_ports=8"]
     for name in PORTS:
         argv += ["-device", f"virtserialport,bus=ports.0,chardev={name},name=quizmatrix.{name}"]
+    for disk in spec.disks:
+        read_only = "off" if disk.writable else "on"
+        blockdev = f"driver=raw,node-name={disk.serial},read-only={read_only}"
+        argv += ["-blockdev", f"{blockdev},file.driver=file,file.filename={option_value(disk.path)}"]
+        argv += ["-device", f"virtio-blk-{transport},drive={disk.serial},serial={disk.serial}"]
     for share in shares:
         # security_model=none: files made in /shared belong to the user who runs QEMU.
         # multidevs=remap: a folder may reach over several file systems.

@@ -64,7 +64,7 @@ def _again(spec: CellSpec) -> list[str]:
     """The command line that runs the cell with the same limits and layers."""
     timeout = spec.timeout / spec.arch.facts.timeout_factor.of(spec.accelerator)
     again = ["quizmatrix", "run", "--only", spec.cell, "--memory", f"{spec.memory}M"]
-    again += ["--cpus", str(spec.cpus), "--timeout", f"{timeout:g}s"]
+    again += ["--cpus", str(spec.cpus), "--timeout", f"{timeout:g}s", "--image", spec.base]
     for layer in spec.layers:
         if layer.tag.startswith("user"):
             again += ["--layer", layer.path]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from quizmatrix.arch import Accelerator, Arch
-from quizmatrix.cells import folder_name
+from quizmatrix.cells import SMALL, folder_name
 from quizmatrix.errors import DamagedError
 from quizmatrix.outcome import Outcome
 
@@ -22,10 +22,23 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     writable: bool = False
 
 
+# The serial number of the disk that is the base layer (guest/init1).
+BASE_DISK = "base"
+
+
+class Disk(msgspec.Struct, frozen=True, kw_only=True):
+    """A virtio-blk disk: the serial number a guest knows it by, and the file it is on the host."""
+
+    serial: str
+    path: str
+    writable: bool = True
+
+
 class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that is needed to run one command in one cell.
 
-    image, initramfs: paths. layers: between the base and the run layer, the lowest first.
+    base: the base image's name. image, initramfs: paths of the kernel's. disks: what the guest has
+    beside its root. layers: between the base and the run layer, the lowest first.
     work_tree: the folder the command is run in, shown at the same place, or None. command: the
     words. timeout, boot_timeout: seconds, already scaled for the accelerator. memory: MiB.
     machine: a value of QEMU's option -machine, instead of the architecture's. folder: where results
@@ -39,8 +52,10 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     arch: Arch
     variant: str | None
     accelerator: Accelerator
+    base: str = SMALL
     image: str
     initramfs: str
+    disks: list[Disk] = []
     layers: list[Share]
     work_tree: str | None
     command: list[str]

@@ -76,7 +76,7 @@ def prepare(args: argparse.Namespace) -> int:
 
     from quizmatrix.prepare import Policy, Preparer
 
-    chosen = selection.selected_cells(args, Limits())
+    chosen = selection.selected_cells(args, Limits(image=args.image))
     preparer = Preparer(Policy(offline=args.offline, refresh=args.refresh, thorough=True))
     failed: list[str] = []
 

@@ -108,6 +108,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     _add_cells(commands)
     _add_prepare(commands)
     _add_kernel(commands)
+    _add_image(commands)
     _add_doctor(commands)
     _add_runs(commands)
     _add_clean(commands)
@@ -141,6 +142,7 @@ def _add_selection(parser: _Parser) -> None:
     group.add_argument(
         "--source", metavar="S", help="where kernels that name none come from: debian, debian-source, ..."
     )
+    group.add_argument("--image", metavar="I", help="the base image: small, debian, debian:SUITE")
     group.add_argument("-p", "--profiles", action="append", default=[], help="guest add-ons")
 
 
@@ -243,6 +245,28 @@ def _add_kernel(commands: Commands[_Parser]) -> None:
     remove = _add(actions, "remove", "kernels:remove", help="remove kernels from the cache")
     show.add_argument("key", metavar="KEY", help="as `kernel list` has it, or the beginning")
     remove.add_argument("key", nargs="+", metavar="KEY", help="as `kernel list` has it, or the beginning")
+
+
+def _add_image(commands: Commands[_Parser]) -> None:
+    parser = _add(commands, "image", "images:list_images", help="build, list and remove Debian images")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    make = _add(
+        actions,
+        "build",
+        "images:build",
+        help="build a Debian image, and use it from now on",
+        description="An image of another architecture is configured inside a guest of that architecture, "
+        "where this host cannot run its programs.",
+    )
+    make.add_argument("-a", "--arch", dest="arches", action="append", default=[], help="default: this host's")
+    make.add_argument("--suite", metavar="S", help="Debian's suite: bookworm, trixie, sid")
+    make.add_argument(
+        "--include", action="append", default=[], metavar="PKG", help="packages, and sets like zfs-tests"
+    )
+    make.add_argument("--kernel", metavar="K", help="the kernel of a guest that configures it")
+    _add(actions, "list", "images:list_images", help="the Debian images in the cache")
+    remove = _add(actions, "remove", "images:remove", help="remove images from the cache")
+    remove.add_argument("key", nargs="+", metavar="IMAGE", help="as `image list` has it")
 
 
 def _add_doctor(commands: Commands[_Parser]) -> None:

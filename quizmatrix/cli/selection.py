@@ -56,7 +56,13 @@ def limits_of(args: argparse.Namespace) -> Limits:
     """The limits that the command line sets."""
     cpus = checked("--cpus", args.cpus, whole_number(1)) if args.cpus is not None else None
     try:
-        return Limits(timeout=args.timeout, boot_timeout=args.boot_timeout, memory=args.memory, cpus=cpus)
+        return Limits(
+            timeout=args.timeout,
+            boot_timeout=args.boot_timeout,
+            memory=args.memory,
+            cpus=cpus,
+            image=args.image,
+        )
     except ValueError as error:
         raise UsageError("that limit cannot be set", cause=str(error)) from error
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from quizmatrix import apt, paths, process
+from quizmatrix import apt, process
 from quizmatrix.arch import Arch
 from quizmatrix.errors import DamagedError, UnpreparedError
+from quizmatrix.image.artifact import images_dir
 from quizmatrix.process import Tell
 
 # The suite whose sources are built; they are for any architecture, and the index is this one's.
@@ -39,7 +40,7 @@ async def build_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
     root = apt.AptRoot(apt.load_archive(), _SUITE, _INDEX_ARCH, sources=True)
     tell(f"asking Debian's {_SUITE} for the sources of busybox and tini")
     await root.update()
-    top = paths.cache_dir() / "images"
+    top = images_dir()
     top.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=top, prefix=".build.") as name:
         folder = Path(name)

@@ -1,7 +1,6 @@
-"""Base images: the immutable root file system of one architecture.
+"""The small base image: busybox and tini of the architecture's own Debian packages.
 
-The small image is busybox and tini of the architecture's own Debian packages. It travels inside
-the initramfs, so a guest has its root as soon as it has a kernel.
+It travels inside the initramfs, so a guest has its root as soon as it has a kernel.
 """
 
 from __future__ import annotations
@@ -10,15 +9,15 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-import msgspec
-
-from quizmatrix import apt, cpio, paths, userland
+from quizmatrix import apt, cpio, paths
 from quizmatrix.arch import Arch
 from quizmatrix.errors import (
     DamagedError,
     UnpreparedError,
     host_error,
 )
+from quizmatrix.image import userland
+from quizmatrix.image.artifact import Image, images_dir
 from quizmatrix.process import Tell
 
 _RECIPE = "2"
@@ -72,23 +71,12 @@ _FILES = {
 }
 
 
-class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored base image: the key of its content, and its part of an initramfs."""
-
-    key: str
-    archive: Path
-
-
-def _root() -> Path:
-    return paths.cache_dir() / "images"
-
-
-async def obtain_small(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Image:
+async def obtain(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Image:
     """The small image of an architecture, fetched where the cache lacks it.
 
     Raises UnpreparedError where the packages cannot be had.
     """
-    folder = _root() / f"small-{arch.name}-{_recipe_key(arch)}"
+    folder = images_dir() / f"small-{arch.name}-{_recipe_key(arch)}"
     if not refresh:
         image = _load(folder)
         if image is not None:
@@ -164,8 +152,8 @@ async def _programs_in(root: apt.AptRoot) -> dict[str, bytes] | None:
     packages = await root.show(*_PROGRAMS)
     if len(packages) != len(_PROGRAMS):
         return None
-    _root().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=_root(), prefix=".packages.") as name:
+    images_dir().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=images_dir(), prefix=".packages.") as name:
         folder = Path(name)
         archives = await root.download(packages, folder)
         await apt.unpack(archives, folder / "unpacked")

@@ -1,0 +1,89 @@
+"""`quizmatrix image`: Debian base images, and what is in the cache."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from quizmatrix.arch import Arch, host_arch, load_arch
+from quizmatrix.cells import cells_on_the_spot
+from quizmatrix.cli import selection
+from quizmatrix.errors import DamagedError, QuizmatrixError, UsageError
+from quizmatrix.image import debian
+from quizmatrix.matrix import Limits
+from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK
+
+# The kernel of the guest in which a foreign architecture's packages are configured.
+_SETUP_KERNEL = "6.12"
+
+
+def build(args: argparse.Namespace) -> int:
+    """Build an image for each architecture; one that fails does not keep the others from it."""
+    import anyio
+
+    from quizmatrix.prepare import Policy, Preparer
+
+    include = selection.words("--include", args.include)
+    debian.expand(include)
+    arches = [load_arch(name) for name in selection.words("--arch", args.arches) or [host_arch().name]]
+    suites = {arch.name: debian.choose_suite(arch, args.suite) for arch in arches}
+    preparer = Preparer(Policy())
+    failed = 0
+
+    async def build_one(arch: Arch) -> None:
+        nonlocal failed
+
+        def tell(said: str) -> None:
+            print(f"{arch.name}: {said}", flush=True)
+
+        (cell,) = cells_on_the_spot([f"{args.kernel or _SETUP_KERNEL}-{arch.name}"], Limits())
+        try:
+            image = await preparer.build_image(cell, include, tell, suite=suites[arch.name])
+        except QuizmatrixError as error:
+            failed += 1
+            print(f"{arch.name}: {error.render()}", file=sys.stderr, flush=True)
+        else:
+            tell(f"ready: {image.key} ({image.disk.stat().st_size // 1_000_000} MB)")
+
+    async def build_all() -> None:
+        for arch in arches:
+            await build_one(arch)
+
+    anyio.run(build_all)
+    return EXIT_NO_VERDICT if failed else EXIT_OK
+
+
+def list_images(_: argparse.Namespace) -> int:
+    """Print the Debian images in the cache."""
+    from tabulate import tabulate
+
+    current = debian.current_keys()
+    rows = []
+    for key in debian.stored_keys():
+        try:
+            image = debian.load(key)
+        except DamagedError:
+            rows.append([key, "damaged", "", "", ""])
+            continue
+        if image is not None:
+            size = f"{image.disk.stat().st_size // 1_000_000} MB"
+            use = "yes" if key in current else "no"
+            rows.append([key, use, ", ".join(image.include), str(len(image.installed)), size])
+    if rows:
+        headers = ["image", "in use", "includes", "packages", "on disk"]
+        print(tabulate(rows, headers=headers, disable_numparse=True))
+    else:
+        print("There are no Debian images in the cache yet: quizmatrix image build")
+    return EXIT_OK
+
+
+def remove(args: argparse.Namespace) -> int:
+    """Remove images from the cache."""
+    known = debian.stored_keys()
+    for key in args.key:
+        if key not in known:
+            raise UsageError(f"`{key}` is no image in the cache", next_step="quizmatrix image list")
+    for key in args.key:
+        debian.remove(key)
+        print(f"removed {key}")
+    return EXIT_OK

@@ -1,0 +1,26 @@
+"""Base images in the cache: the immutable root file system of one architecture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix import paths
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """A base image as a guest gets it.
+
+    archive: its part of an initramfs, with the guest's own busybox and tini; key: the content of that.
+    disk: a read-only file system that is the base layer; None where that is in the archive.
+    """
+
+    key: str
+    archive: Path
+    disk: Path | None = None
+
+
+def images_dir() -> Path:
+    """Where base images are kept."""
+    return paths.cache_dir() / "images"

@@ -1,0 +1,324 @@
+"""Debian base images: a whole Unix as one compressed read-only file system, for any architecture Debian has.
+
+Where this host can run the architecture's programs, mmdebstrap(1) installs the packages. Where it
+cannot, the packages are fetched and unpacked here and configured by their own scripts inside a
+guest of that architecture, which takes no privilege and no set-up of the host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix import apt, paths, process, tomlfile
+from quizmatrix.apt import Package
+from quizmatrix.arch import Arch
+from quizmatrix.errors import DamagedError, UnpreparedError, UsageError, host_error
+from quizmatrix.image.artifact import images_dir
+from quizmatrix.process import Tell
+from quizmatrix.seal import Seal, seal_of
+
+# Part of every key: changes when what is made of the same packages changes.
+_RECIPE = "1"
+
+# The suites to take where none is asked for, the first that carries the architecture.
+_SUITES = ("bookworm", "trixie", "sid")
+
+_SETS_FILE = Path(__file__).with_name("packages.toml")
+BASE_SET = "base"
+
+_DISK = "root.squashfs"
+_RECORD = "image.json"
+
+# Runs a shell script in a guest, with a folder laid over its root; its artifacts' folder comes back.
+Guest = Callable[[Path, str], Awaitable[Path]]
+
+
+class DebianImage(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored image (its image.json). include: what was asked for. installed: package -> version."""
+
+    key: str
+    arch: str
+    suite: str
+    include: list[str]
+    installed: dict[str, str]
+    seal: Seal
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return images_dir() / self.key
+
+    @property
+    def disk(self) -> Path:
+        """The file system."""
+        return self.folder / _DISK
+
+
+def package_sets() -> dict[str, list[str]]:
+    """The sets that ship, by name."""
+    return tomlfile.load(_SETS_FILE, dict[str, list[str]])
+
+
+def expand(include: list[str]) -> list[str]:
+    """The packages behind names of sets and of packages, the base set among them; UsageError for no name."""
+    sets = package_sets()
+    names: set[str] = set()
+    for word in [BASE_SET, *include]:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", word):
+            raise UsageError(
+                f"`{word}` is no package", next_step=f"A package of Debian's, or a set: {', '.join(sets)}."
+            )
+        names.update(sets.get(word, [word]))
+    return sorted(names)
+
+
+def choose_suite(arch: Arch, asked: str | None) -> str:
+    """The suite to take the packages from; UnpreparedError where none carries the architecture."""
+    suites = apt.load_archive().suite
+    if asked is not None and asked not in suites:
+        raise UsageError(f"unknown suite `{asked}`", next_step=f"Known: {', '.join(suites)}.")
+    carrying = [name for name, suite in suites.items() if _debian_name(arch) in suite.arches]
+    wanted = [asked] if asked else [*_SUITES, *carrying]
+    found = next((name for name in wanted if name in carrying), None)
+    if found is None:
+        raise UnpreparedError(
+            f"Debian's {asked or 'archive'} does not carry {arch.name}",
+            next_step=f"Suites that do: {', '.join(carrying)}." if carrying else "Use the small image.",
+        )
+    return found
+
+
+def _debian_name(arch: Arch) -> str:
+    return arch.facts.debian.arch if arch.facts.debian else ""
+
+
+def _reference(arch: str, suite: str) -> Path:
+    return images_dir() / "refs" / f"debian-{suite}-{arch}"
+
+
+def find(arch: Arch, suite: str) -> DebianImage | None:
+    """The image that was built last for an architecture and suite; DamagedError where it is not whole."""
+    try:
+        key = _reference(arch.name, suite).read_text()
+    except OSError:
+        return None
+    return load(key)
+
+
+def load(key: str) -> DebianImage | None:
+    """The image of this key, if it is stored; DamagedError where it is not what was stored."""
+    folder = images_dir() / key
+    if not folder.is_dir():
+        return None
+    try:
+        image = msgspec.json.decode((folder / _RECORD).read_bytes(), type=DebianImage)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise DamagedError(f"the base image in {folder} is damaged", cause=str(error)) from error
+    if not image.seal.fits(image.disk):
+        raise DamagedError(
+            f"the base image {image.disk} is damaged", next_step=f"quizmatrix image remove {key}"
+        )
+    return image
+
+
+def stored_keys() -> list[str]:
+    """The keys of all stored images, sorted."""
+    return sorted(path.parent.name for path in images_dir().glob(f"[!.]*/{_RECORD}"))
+
+
+def current_keys() -> set[str]:
+    """The keys of the images that guests get."""
+    return {path.read_text() for path in (images_dir() / "refs").glob("*") if not path.name.startswith(".")}
+
+
+def remove(key: str) -> None:
+    """Forget a stored image."""
+    for path in (images_dir() / "refs").glob("*"):
+        if path.read_text() == key:
+            path.unlink()
+    shutil.rmtree(images_dir() / key, ignore_errors=True)
+
+
+async def build(arch: Arch, suite: str, include: list[str], guest: Guest, tell: Tell) -> DebianImage:
+    """Have the image of these packages in the cache, and make it the one that guests get.
+
+    guest: where the packages of another architecture are configured. Raises HostError where a tool
+    is missing, UnpreparedError where a package is, or one cannot be configured.
+    """
+    squash = process.require_program("mksquashfs", "squashfs-tools")
+    root = apt.AptRoot(apt.load_archive(), suite, _debian_name(arch))
+    tell(f"asking Debian's {suite}")
+    await root.update()
+    essential = await root.resolve(["?essential"])
+    packages = await root.resolve(["?essential", *expand(include)])
+    key = _key(arch, suite, packages)
+    try:
+        async with paths.locked(
+            paths.cache_dir() / "locks" / f"image-{key}.lock",
+            lambda: tell("waiting for another quizmatrix that makes it"),
+        ):
+            if _whole(key) is None:
+                with tempfile.TemporaryDirectory(dir=images_dir(), prefix=".build.") as name:
+                    work = _Work(Path(name), arch, root, packages, tell)
+                    tar = await work.install({package.name for package in essential}, guest)
+                    await work.store(key, tar, suite, include, squash)
+            _reference(arch.name, suite).parent.mkdir(parents=True, exist_ok=True)
+            paths.write_atomic(_reference(arch.name, suite), key.encode())
+    except OSError as error:
+        raise host_error("make the base image", error) from error
+    image = load(key)
+    if image is None:
+        raise DamagedError(f"the base image {key} vanished from the cache")
+    return image
+
+
+def _whole(key: str) -> DebianImage | None:
+    try:
+        return load(key)
+    except DamagedError:
+        shutil.rmtree(images_dir() / key)
+        return None
+
+
+def _key(arch: Arch, suite: str, packages: list[Package]) -> str:
+    made = [_RECIPE, *sorted(f"{package.name}={package.version}" for package in packages)]
+    digest = hashlib.sha256("\n".join(made).encode()).hexdigest()[:12]
+    return f"debian-{suite}-{arch.name}-{digest}"
+
+
+class _Work:
+    """The making of one image, in a folder that vanishes."""
+
+    def __init__(
+        self, folder: Path, arch: Arch, root: apt.AptRoot, packages: list[Package], tell: Tell
+    ) -> None:
+        self._folder = folder
+        self._arch = arch
+        self._root = root
+        self._packages = packages
+        self._tell = tell
+
+    async def install(self, essential: set[str], guest: Guest) -> Path:
+        """Install the packages; the root as a tar archive."""
+        debs = await self._fetch()
+        if await self._is_runnable():
+            return await self._install_here(debs)
+        return await self._install_in(guest, debs, essential)
+
+    async def _is_runnable(self) -> bool:
+        """Whether this host runs the architecture's programs: its own, or by binfmt_misc and qemu-user."""
+        if self._arch.is_native:
+            return True
+        known = process.find_program("arch-test")
+        return known is not None and (await process.run([known, self._root.arch])).status == 0
+
+    async def _fetch(self) -> dict[str, Path]:
+        """The packages' files, by package, as links to the cache of packages."""
+        size = sum(package.size for package in self._packages)
+        self._tell(f"fetching {len(self._packages)} packages ({size // 1_000_000} MB)")
+        return await self._root.fetch(self._packages, paths.cache_dir() / "packages")
+
+    async def _install_here(self, debs: dict[str, Path]) -> Path:
+        pool = self._folder / "pool"
+        pool.mkdir()
+        for deb in debs.values():
+            _link(deb, pool / deb.name)
+        tar = self._folder / "root.tar"
+        self._tell(f"installing {len(debs)} packages with mmdebstrap")
+        done = await process.run(
+            [
+                process.require_program("mmdebstrap", "mmdebstrap"),
+                *("--quiet", "--variant=essential", f"--architectures={self._root.arch}", "--format=tar"),
+                f"--include={','.join(package.name for package in self._packages)}",
+                # mmdebstrap(1): a package cache of one's own is put in before and left alone.
+                *("--skip=download/empty", "--skip=essential/unlink"),
+                '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
+                f"--setup-hook=sync-in {shlex.quote(str(pool))} /var/cache/apt/archives",
+                '--customize-hook=rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/hostname"',
+                *(f"--aptopt={line}" for line in self._root.valid_until_options),
+                *(self._root.suite_name, str(tar), self._root.source_line),
+            ]
+        )
+        if done.status != 0:
+            raise self._not_installed("mmdebstrap could not install them", done.last_words)
+        return tar
+
+    async def _install_in(self, guest: Guest, debs: dict[str, Path], essential: set[str]) -> Path:
+        """Unpack the essential packages here, and have dpkg in a guest do the rest."""
+        layer = self._folder / "layer"
+        setup = layer / "setup"
+        for name in ("tar", "essential", "others"):
+            (setup / name).mkdir(parents=True)
+        self._tell("unpacking the essential packages")
+        for package, deb in debs.items():
+            is_essential = package in essential
+            _link(deb, setup / ("essential" if is_essential else "others") / deb.name)
+            if is_essential:
+                await self._run(
+                    "sh",
+                    "-c",
+                    'dpkg-deb --fsys-tarfile "$1" >"$2"',
+                    "sh",
+                    str(deb),
+                    str(setup / "tar" / f"{package}.tar"),
+                )
+        self._tell(
+            f"configuring {len(debs)} packages in a guest; that takes some minutes where it is emulated"
+        )
+        script = (paths.data_dir("guest") / "install-debian").read_text(encoding="utf-8")
+        return await guest(layer, script) / "root.tar"
+
+    async def store(self, key: str, tar: Path, suite: str, include: list[str], squash: str) -> None:
+        """Put what was installed into the cache of images."""
+        self._tell("compressing it")
+        with paths.new_dir(images_dir() / key) as made:
+            disk = made / _DISK
+            # Read one process, since every cell of the architecture maps the same file.
+            await self._run(
+                "sh",
+                "-c",
+                'exec "$1" - "$2" -tar -quiet -no-progress -comp zstd <"$3"',
+                "sh",
+                squash,
+                str(disk),
+                str(tar),
+            )
+            record = DebianImage(
+                key=key,
+                arch=self._arch.name,
+                suite=suite,
+                include=include,
+                installed={package.name: package.version for package in self._packages},
+                seal=seal_of(disk),
+            )
+            (made / _RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(record)))
+
+    async def _run(self, *argv: str) -> None:
+        done = await process.run(argv)
+        if done.status != 0:
+            raise self._not_installed(f"`{process.printable(argv)}` failed", done.last_words)
+
+    def _not_installed(self, fact: str, said: str) -> UnpreparedError:
+        return UnpreparedError(
+            f"the Debian image for {self._arch.name} could not be made: {fact}",
+            cause=said,
+            next_step="Free some space (`quizmatrix clean` empties the cache), then try again."
+            if "No space" in said
+            else "",
+        )
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
