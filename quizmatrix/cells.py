@@ -9,11 +9,12 @@ from typing import TypeVar
 
 import msgspec
 
-from quizmatrix import apt, kconfig, units
+from quizmatrix import apt, kconfig, profile, units
 from quizmatrix.arch import arch_names, load_arch
 from quizmatrix.errors import DataError, UsageError
 from quizmatrix.matrix import Include, Limits, Matrix
 from quizmatrix.outcome import Outcome
+from quizmatrix.profile import Use
 from quizmatrix.version import is_unreleased
 
 V = TypeVar("V", str, int)
@@ -28,7 +29,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One kernel on one architecture.
 
     kernel: as the matrix names it. source: where it comes from if it names none. timeout,
-    boot_timeout: seconds on hardware. memory: MiB. image: the name of its base image. config: lines that
+    boot_timeout: seconds on hardware. memory: MiB. image: the name of its base image. profiles: all that are
+    set up, in that order. config: lines that
     its variant adds to the kernel's configuration; clang: whether it wants that compiler. expected: the
     outcome that is no news, `why` it is not `passed`.
     """
@@ -42,6 +44,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
     cpus: int
     image: str = SMALL
+    profiles: tuple[Use, ...] = ()
     config: tuple[str, ...] = ()
     clang: bool = False
     expected: Outcome = Outcome.PASSED
@@ -122,6 +125,7 @@ def expand(matrix: Matrix, where: str, overrides: Limits | None = None) -> list[
         if extra.variant in matrix.variant:
             own.append(matrix.variant[extra.variant])
         wanted.append((extra.kernel, extra.arch, extra.variant, own))
+    profiles = profile.resolve(matrix.profiles, matrix.profile, where)
     cells: dict[str, Cell] = {}
     for kernel, arch, variant, own in wanted:
         sources = [overrides or Limits(), *own, matrix.arch.get(arch, Limits()), matrix, DEFAULTS]
@@ -129,6 +133,7 @@ def expand(matrix: Matrix, where: str, overrides: Limits | None = None) -> list[
         if variant in matrix.variant:
             own_way = matrix.variant[variant]
             cell = msgspec.structs.replace(cell, config=tuple(own_way.config), clang=own_way.clang)
+        cell = msgspec.structs.replace(cell, profiles=profiles)
         if cell.id in cells:
             raise DataError(
                 where, cause=f"the cell {cell.id} is there twice", next_step="Remove one of them."
@@ -200,13 +205,22 @@ def select(
     ]
 
 
-def cells_on_the_spot(only: list[str], overrides: Limits, source: str | None = None) -> list[Cell]:
-    """The cells that `only` names in full, made without any matrix; their variants are those that ship."""
+def cells_on_the_spot(only: list[str], overrides: Limits, like: Matrix | None = None) -> list[Cell]:
+    """The cells that `only` names in full; their variants are those that ship.
+
+    like: the matrix whose source and profiles they have.
+    """
+    like = like or Matrix()
     made = []
     for text in only:
         parts = parse_cell_id(text)
         if parts is not None and (parts[2] is None or parts[2] in kconfig.variants()):
             kernel, arch, variant = parts
-            one = Matrix(source=source, include=[Include(kernel=kernel, arch=arch, variant=variant)])
+            one = Matrix(
+                source=like.source,
+                profiles=like.profiles,
+                profile=like.profile,
+                include=[Include(kernel=kernel, arch=arch, variant=variant)],
+            )
             made += expand(one, f"--only {text}", overrides)
     return made

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import stat
 from pathlib import Path
 
 from quizmatrix import spec as specs
-from quizmatrix.spec import CellSpec, Share
+from quizmatrix.spec import ActiveProfile, CellSpec, Share
 
 _OPERATORS = frozenset({"&&", "||", "|"})
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Guest folders that a work tree of the same path would hide.
-_TAKEN = frozenset(
+TAKEN = frozenset(
     [
         "bin",
         "boot",
@@ -63,14 +64,28 @@ def command_script(spec: CellSpec) -> str:
         "QUIZMATRIX_CELL": spec.cell,
         "QUIZMATRIX_KERNEL": spec.kernel,
         "QUIZMATRIX_ARCH": spec.arch.name,
+        "QUIZMATRIX_PROFILES": ",".join(profile.name for profile in spec.profiles),
     }
+    for profile in spec.profiles:
+        environment |= profile.environment
+    environment |= spec.environment
     settings = " ".join(shlex.quote(f"{name}={value}") for name, value in environment.items())
     busybox = "/run/quizmatrix/busybox"
+    argv = guest_argv(spec.command)
+    check = ""
+    if spec.user is not None:
+        # su(1) sets HOME, USER and the groups; the words arrive as they are.
+        argv = [busybox, "su", "-s", "/bin/sh", spec.user, "-c", '"$@"', "sh", *argv]
+        user = shlex.quote(spec.user)
+        check = (
+            f"{busybox} id {user} >/dev/null 2>&1 || {{ echo quizmatrix: the guest has no user {user} >&2; "
+            "exit 125; }\n"
+        )
     return (
-        f"cd {shlex.quote(spec.work_tree or '/root')} || exit 125\n"
+        f"{check}cd {shlex.quote(spec.work_tree or '/root')} || exit 125\n"
         f"exec {busybox} env -i {settings} \\\n"
         f"  {busybox} setsid {busybox} time -f 'status %x' -o \"$1\" \\\n"
-        f"  {shlex.join(guest_argv(spec.command))}\n"
+        f"  {shlex.join(argv)}\n"
     )
 
 
@@ -82,9 +97,9 @@ def work_tree_of(folder: Path) -> str | None:
     parts = folder.absolute().parts
     if "\n" in str(folder):
         return None
-    if len(parts) < 2 or (parts[1] in _TAKEN and len(parts) < 3):
+    if len(parts) < 2 or (parts[1] in TAKEN and len(parts) < 3):
         return None
-    own = parts[1] in _TAKEN - {"root", "var"}
+    own = parts[1] in TAKEN - {"root", "var"}
     return None if own else str(folder.absolute())
 
 
@@ -106,6 +121,14 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     }
     shares = [*spec.layers, Share(tag="run", path=str(layer))]
     shares.append(Share(tag="shared", path=str(artifacts), writable=True))
+    for number, bind in enumerate(spec.binds):
+        shares.append(Share(tag=f"bind{number}", path=bind.path, writable=bind.writable))
+    files["binds"] = "\n".join(
+        f"bind{number} {'rw' if bind.writable else 'ro'} {bind.guest}"
+        for number, bind in enumerate(spec.binds)
+    )
+    for number, profile in enumerate(spec.profiles):
+        _write_profile(profile, layer, own / "profiles" / f"{number:02}-{profile.name}")
     if spec.work_tree is not None:
         files["work-tree"] = spec.work_tree
         shares.append(Share(tag="work", path=spec.work_tree))
@@ -113,6 +136,20 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
         # A word of a command need not be UTF-8; Python keeps such bytes as surrogates (PEP 383).
         (own / name).write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
     return shares
+
+
+def _write_profile(profile: ActiveProfile, layer: Path, own: Path) -> None:
+    own.mkdir(parents=True)
+    if profile.files is not None:
+        shutil.copytree(profile.files, layer, symlinks=True, dirs_exist_ok=True)
+    for name, text in profile.texts.items():
+        path = layer / name.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    settings = [f"export {name}={shlex.quote(value)}" for name, value in profile.environment.items()]
+    (own / "environment").write_text("\n".join(settings) + "\n", encoding="utf-8")
+    if profile.init:
+        (own / "init").write_text(profile.init, encoding="utf-8")
 
 
 def retire_run_layer(folder: Path) -> None:

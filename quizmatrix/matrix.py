@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from quizmatrix import kconfig, paths, tomlfile, units
+from quizmatrix import kconfig, paths, profile, tomlfile, units
 from quizmatrix.errors import DataError, UsageError
 from quizmatrix.outcome import Outcome
 
@@ -139,22 +138,10 @@ def find_matrix(name: str) -> Path:
     )
 
 
-def check_profiles(names: Iterable[str], where: str) -> None:
-    """DataError names the first of `names` that is no profile."""
-    known = sorted(path.parent.name for path in paths.data_dir("guest").glob("profiles/*/profile.toml"))
-    for name in names:
-        if name not in known:
-            raise DataError(
-                where,
-                cause=f"unknown profile `{name}`",
-                next_step=f"Known: {', '.join(known)}." if known else "No profiles ship with this version.",
-            )
-
-
 def load_matrix(path: Path) -> Matrix:
     """Read a matrix file; DataError says the line of what is wrong."""
     matrix = tomlfile.load(path, Matrix)
-    check_profiles([*matrix.profiles, *matrix.profile], str(path))
+    profile.resolve([*matrix.profiles, *matrix.profile], matrix.profile, str(path))
     named = matrix.arches + [include.arch for include in matrix.include]
     for name in matrix.arch:
         if name not in named:

@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 import anyio
 import msgspec
 
-from quizmatrix import accel, cells, initramfs, process, run
+from quizmatrix import accel, cells, initramfs, process, profile, run
 from quizmatrix import spec as specs
 from quizmatrix.accel import Answer
 from quizmatrix.arch import Accelerator, Arch, load_arch
@@ -19,11 +19,11 @@ from quizmatrix.image import debian, small
 from quizmatrix.image.artifact import Image
 from quizmatrix.image.debian import DebianImage
 from quizmatrix.kernel import source
-from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.kernel.artifact import CONFIG, Kernel
 from quizmatrix.kernel.build import Order, options_of
 from quizmatrix.outcome import Outcome
 from quizmatrix.process import Tell
-from quizmatrix.spec import BASE_DISK, CellSpec, Disk, Share
+from quizmatrix.spec import BASE_DISK, ActiveProfile, CellSpec, Disk, Share
 
 # Kernels fetched and unpacked at a time: more only share the network and the disk.
 _FETCHES = 2
@@ -72,6 +72,7 @@ class Preparer:
         arch = load_arch(cell.arch)
         qemu = arch.facts.qemu
         process.require_program(qemu.binary, qemu.package)
+        installed: dict[str, str] | None = None
         image = await self._small_image(arch, tell)
         kernel = await self._kernel(cell, arch, tell)
         suite = cells.debian_suite(cell.image)
@@ -80,6 +81,14 @@ class Preparer:
                 f"image {cell.image} {cell.arch}", lambda: self._debian_image(cell, suite, tell)
             )
             image = msgspec.structs.replace(image, disk=whole.disk)
+            installed = whole.installed
+        for use in cell.profiles:
+            profile.check(
+                use,
+                kernel=kernel.record.release,
+                config=(kernel.folder / CONFIG).read_text(),
+                installed=installed,
+            )
         return Prepared(kernel=kernel, image=image, initramfs=initramfs.assemble(kernel, image, arch))
 
     async def build_image(
@@ -208,6 +217,35 @@ def make_spec(
         cpus=cell.cpus,
         folder=str(folder),
     )
+
+
+async def with_profiles(spec: CellSpec, cell: Cell) -> CellSpec:
+    """`spec` with what the host halves of its profiles give; UnpreparedError where one fails."""
+    active: list[ActiveProfile] = []
+    disks = list(spec.disks)
+    network = debugger = False
+    for use in cell.profiles:
+        facts = profile.facts_of(use.name, cell.id)
+        folder = profile.folders()[use.name]
+        half = await profile.set_up(
+            use, cell=cell.id, arch=cell.arch, folder=specs.host_folder_of(Path(spec.folder)) / use.name
+        )
+        disks += [
+            Disk(serial=disk.serial, path=disk.path, fails=disk.fails, fails_at=disk.fails_at)
+            for disk in half.disks
+        ]
+        network, debugger = network or facts.network, debugger or facts.debugger
+        init, files = folder / "init", folder / "files"
+        active.append(
+            ActiveProfile(
+                name=use.name,
+                environment=use.environment | half.environment,
+                init=init.read_text(encoding="utf-8") if init.is_file() else "",
+                files=str(files) if files.is_dir() else None,
+                texts=half.files,
+            )
+        )
+    return msgspec.structs.replace(spec, profiles=active, disks=disks, network=network, debugger=debugger)
 
 
 def with_accelerator(spec: CellSpec, accelerator: Accelerator) -> CellSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from quizmatrix.spec import CellSpec, Share
+from quizmatrix.spec import CellSpec, Disk, Share
 
 # The guest's virtio-serial ports, and with the console the chardevs QEMU is given.
 PORTS = ("control", "stdout", "stderr")
@@ -20,9 +20,30 @@ _COMMAND_LINE = ("oops=panic",)
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
+# Bytes; what blkdebug counts in.
+_SECTOR = 512
+
+
 def option_value(text: str) -> str:
     """A value inside one of QEMU's comma-separated options: a comma is written twice."""
     return text.replace(",", ",,")
+
+
+def _blockdev(disk: Disk) -> str:
+    """The value of -blockdev for a disk: a raw file, with errors in between where it is to have some."""
+    file = {"driver": "file", "filename": option_value(disk.path)}
+    if disk.fails:
+        # QEMU's document devel/blkdebug.rst. 5: EIO.
+        rule = {"event": "none", "iotype": disk.fails, "errno": "5"}
+        if disk.fails_at:
+            rule["sector"] = str(disk.fails_at // _SECTOR)
+        file = {"driver": "blkdebug", **_below("inject-error.0", rule), **_below("image", file)}
+    options = {"driver": "raw", "node-name": disk.serial, "read-only": "off" if disk.writable else "on"}
+    return ",".join(f"{name}={value}" for name, value in (options | _below("file", file)).items())
+
+
+def _below(name: str, options: dict[str, str]) -> dict[str, str]:
+    return {f"{name}.{key}": value for key, value in options.items()}
 
 
 def command_line(
@@ -66,10 +87,13 @@ def command_line(
     for name in PORTS:
         argv += ["-device", f"virtserialport,bus=ports.0,chardev={name},name=quizmatrix.{name}"]
     for disk in spec.disks:
-        read_only = "off" if disk.writable else "on"
-        blockdev = f"driver=raw,node-name={disk.serial},read-only={read_only}"
-        argv += ["-blockdev", f"{blockdev},file.driver=file,file.filename={option_value(disk.path)}"]
+        argv += ["-blockdev", _blockdev(disk)]
         argv += ["-device", f"virtio-blk-{transport},drive={disk.serial},serial={disk.serial}"]
+    if spec.network:
+        argv += ["-netdev", "user,id=network"]
+        argv += ["-device", f"virtio-net-{transport},netdev=network"]
+    if spec.debugger:
+        argv += ["-gdb", f"unix:path={option_value(spec.folder)}/gdb.sock,server=on,wait=off"]
     for share in shares:
         # security_model=none: files made in /shared belong to the user who runs QEMU.
         # multidevs=remap: a folder may reach over several file systems.

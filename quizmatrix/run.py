@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, closing
@@ -79,6 +80,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         release=spec.release,
         arch=spec.arch.name,
         variant=spec.variant,
+        profiles=[profile.name for profile in spec.profiles],
         accelerator=spec.accelerator,
         outcome=outcome,
         exit_code=ended.exit_code if ended else None,
@@ -117,6 +119,7 @@ class _Session:
         self._console_ended = anyio.Event()
         self._talk = anyio.CancelScope()
         self._reached: dict[Stage, float] = {}
+        self._steps: dict[str, float] = {}
 
     async def conduct(self, shares: list[Share]) -> None:
         """Boot, talk, gather, and end the VM; `evidence` and `watch` then tell what happened."""
@@ -158,7 +161,15 @@ class _Session:
                 return round(self._reached[second] - self._reached[first], 3)
             return None
 
+        starts = [self._reached.get(Stage.JOINING, 0.0), *self._steps.values()]
+        ends = [*self._steps.values(), self._reached.get(Stage.RUNNING, starts[-1])]
+        names = ["layers", *self._steps]
         return Timings(
+            steps={
+                name: round(end - start, 3)
+                for name, start, end in zip(names, starts, ends, strict=True)
+                if self._steps
+            },
             boot=between(Stage.BOOTING, Stage.JOINING),
             profiles=between(Stage.JOINING, Stage.RUNNING),
             command=between(Stage.RUNNING, Stage.ENDING),
@@ -194,6 +205,10 @@ class _Session:
     async def _expect(self, event: str) -> Message | None:
         """The guest's next message, which has to be `event`; None where there is no more guest."""
         message = await self._control.receive()
+        while message is not None and message.event == "step":
+            self._steps[message.message] = time.monotonic()
+            self.evidence.step = message.message
+            message = await self._control.receive()
         if message is None:
             return None
         if message.event == "failed":
@@ -258,6 +273,7 @@ class _Session:
         self.watch.finish()
         try:
             guest.retire_run_layer(self._folder)
+            shutil.rmtree(specs.host_folder_of(self._folder), ignore_errors=True)
             changed = guest.make_artifacts_safe(specs.artifacts_of(self._folder))
         except OSError as error:
             changed = [str(host_error("look through what it left in /shared", error))]

@@ -17,7 +17,7 @@ from quizmatrix.events import CellConsole, CellFinished, CellNote, CellReached, 
 from quizmatrix.outcome import Outcome
 from quizmatrix.prepare import Preparer
 from quizmatrix.run import Observer
-from quizmatrix.spec import CellResult, CellSpec
+from quizmatrix.spec import Bind, CellResult, CellSpec
 from quizmatrix.store import RunStore
 from quizmatrix.verdict import Stage
 from quizmatrix.version import KernelVersion, leading_version
@@ -36,7 +36,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     jobs: VMs at a time at most. retries: further attempts at a cell that could not be tested.
     fail_fast: stop at the first cell that is not as expected. layers: host folders, the lowest
     first. work_tree: shown to the guest at its own path. accelerator: instead of
-    what a trial boot would choose. machine: see CellSpec.
+    what a trial boot would choose. machine, binds, environment, user: see CellSpec.
     """
 
     cells: list[Cell]
@@ -48,6 +48,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     work_tree: str | None = None
     accelerator: Accelerator | None = None
     machine: str | None = None
+    binds: list[Bind] = []
+    environment: dict[str, str] = {}
+    user: str | None = None
 
 
 class Admission:
@@ -221,7 +224,15 @@ class Scheduler:
             text = f"{cell.arch}: {answer.accelerator}, {answer.why}"
             self._emit(CellNote(cell="", text=text))
         # After the trial boot, whose answer is kept, and is the architecture's own machine's.
-        spec = msgspec.structs.replace(spec, machine=self._plan.machine)
+        plan = self._plan
+        spec = msgspec.structs.replace(
+            spec,
+            machine=plan.machine,
+            binds=plan.binds,
+            environment=plan.environment,
+            user=plan.user,
+        )
+        spec = await prepare.with_profiles(spec, cell)
         return prepare.with_accelerator(spec, answer.accelerator)
 
     def _observer(self, cell: Cell, attempt: int) -> Observer:

@@ -27,10 +27,33 @@ BASE_DISK = "base"
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True):
-    """A virtio-blk disk: the serial number a guest knows it by, and the file it is on the host."""
+    """A virtio-blk disk: the serial number a guest knows it by, and the file it is on the host.
+
+    fails: `read` or `write` where such requests end in errors, fails_at: at this byte alone (0: everywhere).
+    """
 
     serial: str
     path: str
+    writable: bool = True
+    fails: str = ""
+    fails_at: int = 0
+
+
+class ActiveProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """A profile that a guest sets up. init: the script, or empty. files: a folder laid over its root."""
+
+    name: str
+    environment: dict[str, str] = {}
+    init: str = ""
+    files: str | None = None
+    texts: dict[str, str] = {}
+
+
+class Bind(msgspec.Struct, frozen=True, kw_only=True):
+    """A host folder that a guest sees at a place of its own. writable: what it writes stays there."""
+
+    path: str
+    guest: str
     writable: bool = True
 
 
@@ -40,9 +63,11 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     base: the base image's name. image, initramfs: paths of the kernel's. disks: what the guest has
     beside its root. layers: between the base and the run layer, the lowest first.
     work_tree: the folder the command is run in, shown at the same place, or None. command: the
-    words. timeout, boot_timeout: seconds, already scaled for the accelerator. memory: MiB.
-    machine: a value of QEMU's option -machine, instead of the architecture's. folder: where results
-    go; it exists and is empty.
+    words. profiles: in the order in which they are set up. network: whether the guest gets one.
+    debugger: whether QEMU listens for one. environment: of the command, beside what every one has.
+    user: of the guest, instead of root. timeout, boot_timeout: seconds, already scaled for the
+    accelerator. memory: MiB. machine: a value of QEMU's option -machine, instead of the architecture's.
+    folder: where results go; it exists and is empty.
     """
 
     cell: str
@@ -57,7 +82,13 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     initramfs: str
     disks: list[Disk] = []
     layers: list[Share]
+    binds: list[Bind] = []
     work_tree: str | None
+    profiles: list[ActiveProfile] = []
+    network: bool = False
+    debugger: bool = False
+    environment: dict[str, str] = {}
+    user: str | None = None
     command: list[str]
     timeout: float
     boot_timeout: float
@@ -71,14 +102,15 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds spent; None where it was not reached.
 
     boot: from QEMU's start until the guest was told to start. profiles: from there to the
-    command's start, joining the layers included. command: until it ended. total: all of it, and
-    preparing.
+    command's start, joining the layers included; steps: the parts of that. command: until it ended.
+    total: all of it, and preparing.
     """
 
     prepare: float | None = None
     boot: float | None = None
     profiles: float | None = None
     command: float | None = None
+    steps: dict[str, float] = {}
     total: float | None = None
 
 
@@ -161,6 +193,11 @@ def _as_text(value: Any) -> Any:
 def run_layer_of(folder: Path) -> Path:
     """The run layer's place in a cell's folder."""
     return folder / "layer"
+
+
+def host_folder_of(folder: Path) -> Path:
+    """Where the host halves of profiles keep files of this run, in a cell's folder; gone after it."""
+    return folder / "host"
 
 
 def artifacts_of(folder: Path) -> Path:

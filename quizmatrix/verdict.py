@@ -27,14 +27,16 @@ class Stage(StrEnum):
 class Evidence(msgspec.Struct, kw_only=True):
     """What was seen.
 
-    stage: the last one reached. ended: the guest's word on the command's end. init_failed: its
-    word that it could not get there. expired: seconds of the limit that ran out. rubbish: what
-    was no message. host_trouble: what failed on this side. qemu_status: exit status of a QEMU
-    that ended by itself. qemu_words: what it said. silent_reset_is_fault: what a reset means that
-    the console did not announce. notes: what else a person has to know.
+    stage: the last one reached. step: what the guest was last doing on its way to the command. ended:
+    its word on the command's end. init_failed: its word that it could not get there. expired: seconds of
+    the limit that ran out. rubbish: what was no message. host_trouble: what failed on this side.
+    qemu_status: exit status of a QEMU that ended by itself. qemu_words: what it said.
+    silent_reset_is_fault: what a reset means that the console did not announce. notes: what else a person
+    has to know.
     """
 
     stage: Stage = Stage.BOOTING
+    step: str = ""
     ended: Message | None = None
     init_failed: str = ""
     expired: float | None = None
@@ -69,6 +71,8 @@ def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
         limit = format_seconds(seen.expired)
         if reached:
             return Outcome.TIMED_OUT, f"the command was still running after {limit}"
+        if seen.step.startswith("profile "):
+            return Outcome.TIMED_OUT, f"the {seen.step} was still being set up after {limit}"
         where = "no sign of life" if seen.stage is Stage.BOOTING else "the layers were not joined"
         return Outcome.BOOT_FAILED, f"{where} after {limit}"
     return _judge_silence(seen, console, reached)

@@ -143,7 +143,9 @@ def _add_selection(parser: _Parser) -> None:
         "--source", metavar="S", help="where kernels that name none come from: debian, debian-source, ..."
     )
     group.add_argument("--image", metavar="I", help="the base image: small, debian, debian:SUITE")
-    group.add_argument("-p", "--profiles", action="append", default=[], help="guest add-ons")
+    group.add_argument(
+        "-p", "--profiles", action="append", default=[], metavar="P", help="zfs,memdev:count=6"
+    )
 
 
 def _add_sources(parser: _Parser) -> None:
@@ -184,6 +186,17 @@ def _add_run(commands: Commands[_Parser]) -> None:
     group.add_argument(
         "--layer", action="append", default=[], metavar="DIR", help="a folder laid over the guest's root"
     )
+    group.add_argument(
+        "--bind",
+        action="append",
+        default=[],
+        metavar="HOST:GUEST[:ro]",
+        help="a folder shown at a place in the guest, and written through to",
+    )
+    group.add_argument(
+        "--env", action="append", default=[], metavar="K=V", help="a variable of the command's environment"
+    )
+    group.add_argument("--user", metavar="NAME", help="run COMMAND as this user of the guest")
     group.add_argument(
         "--no-work-tree", action="store_true", help="do not show the current folder to the guest"
     )

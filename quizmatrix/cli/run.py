@@ -28,7 +28,7 @@ from quizmatrix.prepare import Policy, Preparer
 from quizmatrix.process import printable
 from quizmatrix.progress import Progress
 from quizmatrix.scheduler import Plan, Scheduler
-from quizmatrix.spec import CellResult, to_json
+from quizmatrix.spec import Bind, CellResult, to_json
 from quizmatrix.store import RunStore
 from quizmatrix.text import clean_detail, clean_line, wants_colour
 from quizmatrix.units import format_seconds
@@ -76,7 +76,33 @@ def _plan(args: argparse.Namespace, cells: list[Cell]) -> Plan:
         work_tree=None if args.no_work_tree else guest.work_tree_of(_current_folder()),
         accelerator=None if args.accel == "auto" else Accelerator(args.accel),
         machine=_machine(args, cells),
+        binds=[_bind(text) for text in args.bind],
+        environment=dict(_setting(text) for text in args.env),
+        user=args.user,
     )
+
+
+def _bind(text: str) -> Bind:
+    """Read HOST:GUEST[:ro]."""
+    rest, mode = (text[:-3], "ro") if text.endswith(":ro") else (text.removesuffix(":rw"), "rw")
+    host, colon, place = rest.rpartition(":")
+    if not colon or not host or not place.startswith("/"):
+        raise UsageError(f"--bind {text}", next_step="Write --bind HOST:GUEST[:ro], GUEST beginning with /.")
+    if not Path(host).is_dir():
+        raise UsageError(f"--bind {text}", cause=f"{host} is not a folder")
+    clean = os.path.normpath(place)
+    if (clean.count("/") == 1 and clean.strip("/") in ("", *guest.TAKEN)) or "\n" in clean:
+        raise UsageError(
+            f"--bind {text}", cause=f"{clean} is the guest's own", next_step="Bind it to a folder below."
+        )
+    return Bind(path=str(Path(host).absolute()), guest=clean, writable=mode == "rw")
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise UsageError(f"--env {text}", next_step="Write --env NAME=VALUE.")
+    return name, value
 
 
 def _machine(args: argparse.Namespace, cells: list[Cell]) -> str | None:

@@ -11,11 +11,12 @@ from typing import TypeVar
 import msgspec
 
 from quizmatrix import cells as cell_module
+from quizmatrix import profile
 from quizmatrix.arch import load_arch
 from quizmatrix.cells import Cell, is_glob, matching
 from quizmatrix.errors import UsageError
 from quizmatrix.kernel import source
-from quizmatrix.matrix import Limits, Matrix, check_profiles, find_matrix, load_matrix
+from quizmatrix.matrix import Limits, Matrix, find_matrix, load_matrix
 
 V = TypeVar("V")
 
@@ -76,11 +77,18 @@ def selected_cells(args: argparse.Namespace, overrides: Limits) -> list[Cell]:
     """
     only, skip = words("--only", args.only), words("--skip", args.skip)
     kernels, arches = words("--kernels", args.kernels), words("--arches", args.arches)
-    check_profiles(words("--profiles", args.profiles), "--profiles")
+    added = profile.parse_words(args.profiles)
+    profile.resolve(added, added, "-p")
     path = find_matrix(args.matrix or DEFAULT_MATRIX)
     matrix = load_matrix(path)
     if args.source is not None:
         matrix = msgspec.structs.replace(matrix, source=args.source)
+    matrix = msgspec.structs.replace(
+        matrix,
+        profiles=list(dict.fromkeys([*matrix.profiles, *added])),
+        profile=matrix.profile
+        | {name: {**matrix.profile.get(name, {}), **options} for name, options in added.items()},
+    )
     in_file = {*matrix.kernels, *(extra.kernel for extra in matrix.include)}
     if args.matrix is None and (kernels or arches):
         matrix = _named_on_the_spot(matrix, kernels, arches)
@@ -88,7 +96,7 @@ def selected_cells(args: argparse.Namespace, overrides: Limits) -> list[Cell]:
     if args.matrix is None:
         there = {cell.id for cell in listed}
         listed += cell_module.cells_on_the_spot(
-            [text for text in only if text not in there], overrides, matrix.source
+            [text for text in only if text not in there], overrides, matrix
         )
     ids = [cell.id for cell in listed]
     for option, patterns, among in (

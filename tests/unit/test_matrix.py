@@ -73,7 +73,7 @@ def test_cells_on_the_spot() -> None:
         ["6.1-ppc64", "6.1-x86_64+kasan", "6.1-x86_64+nope", "6.*-x86_64"], Limits()
     )
     assert [cell.id for cell in made] == ["6.1-ppc64", "6.1-x86_64+kasan"]
-    (cell,) = cells.cells_on_the_spot(["6.1-x86_64"], Limits(), "debian-source")
+    (cell,) = cells.cells_on_the_spot(["6.1-x86_64"], Limits(), Matrix(source="debian-source"))
     assert cell.kernel_spec == "debian-source:6.1"
 
 
