@@ -28,7 +28,7 @@ _LONGEST_MESSAGE = 65536
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """What a guest says: booted, step (it begins with one, named in `message`), started, exited (with the
-    command's end), or failed (in init).
+    command's end), closed (a terminal session), or failed (in init).
     """
 
     event: str

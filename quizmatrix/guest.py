@@ -8,9 +8,11 @@ import stat
 from pathlib import Path
 
 from quizmatrix import spec as specs
-from quizmatrix.spec import ActiveProfile, CellSpec, Share
+from quizmatrix.spec import ActiveProfile, CellSpec, Session, Share
 
 _OPERATORS = frozenset({"&&", "||", "|"})
+# By its path: busybox, which starts the command, would take `sh` for its own, whatever the image has.
+_SHELL = "/bin/sh"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Guest folders that a work tree of the same path would hide.
@@ -44,22 +46,17 @@ def guest_argv(command: list[str]) -> list[str]:
     operators; every other word arrives as it was given.
     """
     if len(command) == 1:
-        return ["sh", "-c", command[0]]
+        return [_SHELL, "-c", command[0]]
     if _OPERATORS.isdisjoint(command):
         # A shell, so that its builtins work; it becomes the command, so that signals are exact.
-        return ["sh", "-c", '"$@"', "sh", *command]
+        return [_SHELL, "-c", '"$@"', "sh", *command]
     words = (word if word in _OPERATORS else shlex.quote(word) for word in command)
-    return ["sh", "-c", " ".join(words)]
+    return [_SHELL, "-c", " ".join(words)]
 
 
-def command_script(spec: CellSpec) -> str:
-    """The script that becomes the command; $1 is where its exit status is written."""
+def _own_environment(spec: CellSpec) -> dict[str, str]:
     environment = {
         "PATH": _PATH,
-        "HOME": "/root",
-        "USER": "root",
-        "LOGNAME": "root",
-        "SHELL": "/bin/sh",
         "LANG": "C.UTF-8",
         "QUIZMATRIX_CELL": spec.cell,
         "QUIZMATRIX_KERNEL": spec.kernel,
@@ -68,14 +65,25 @@ def command_script(spec: CellSpec) -> str:
     }
     for profile in spec.profiles:
         environment |= profile.environment
-    environment |= spec.environment
+    return environment | spec.environment
+
+
+def command_script(spec: CellSpec) -> str:
+    """The script that becomes the command; $1 is where its exit status is written."""
+    environment = {
+        "HOME": "/root",
+        "USER": "root",
+        "LOGNAME": "root",
+        "SHELL": "/bin/sh",
+        **_own_environment(spec),
+    }
     settings = " ".join(shlex.quote(f"{name}={value}") for name, value in environment.items())
     busybox = "/run/quizmatrix/busybox"
     argv = guest_argv(spec.command)
     check = ""
     if spec.user is not None:
         # su(1) sets HOME, USER and the groups; the words arrive as they are.
-        argv = [busybox, "su", "-s", "/bin/sh", spec.user, "-c", '"$@"', "sh", *argv]
+        argv = [busybox, "su", "-s", _SHELL, spec.user, "-c", '"$@"', "sh", *argv]
         user = shlex.quote(spec.user)
         check = (
             f"{busybox} id {user} >/dev/null 2>&1 || {{ echo quizmatrix: the guest has no user {user} >&2; "
@@ -86,6 +94,20 @@ def command_script(spec: CellSpec) -> str:
         f"exec {busybox} env -i {settings} \\\n"
         f"  {busybox} setsid {busybox} time -f 'status %x' -o \"$1\" \\\n"
         f"  {shlex.join(argv)}\n"
+    )
+
+
+def session_script(spec: CellSpec, session: Session) -> str:
+    """The script that a terminal session runs."""
+    settings = [f"export {name}={shlex.quote(value)}" for name, value in _own_environment(spec).items()]
+    words = shlex.join(guest_argv(session.command))
+    shell = "[ -x /bin/bash ] && exec /bin/bash\nexec /bin/sh"
+    return "\n".join(
+        [
+            *settings,
+            f"cd {shlex.quote(spec.work_tree or '/root')}",
+            f"exec {words}" if session.command else shell,
+        ]
     )
 
 
@@ -127,6 +149,11 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
         f"bind{number} {'rw' if bind.writable else 'ro'} {bind.guest}"
         for number, bind in enumerate(spec.binds)
     )
+    if spec.session is not None:
+        columns, rows = spec.session.window
+        files["terminal"] = spec.session.kind
+        files["window"] = f"{rows} {columns} {spec.session.term}"
+        files["session"] = session_script(spec, spec.session)
     for number, profile in enumerate(spec.profiles):
         _write_profile(profile, layer, own / "profiles" / f"{number:02}-{profile.name}")
     if spec.work_tree is not None:

@@ -15,7 +15,7 @@ from quizmatrix.kernel import modules
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.seal import Seal, seal_of
 
-_SCRIPTS = ("init2", "agent")
+_SCRIPTS = ("init2", "agent", "terminal")
 # What a guest needs to reach a base image on a disk.
 _DISK_MODULES = ("virtio_blk", "squashfs")
 _FOLDERS = ("dev", "proc", "sys", "root")

@@ -35,11 +35,12 @@ T = TypeVar("T")
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """A cell's artifacts."""
+    """A cell's artifacts. has_sshd: whether a terminal can reach its guest over SSH."""
 
     kernel: Kernel
     image: Image
     initramfs: Path
+    has_sshd: bool = False
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +90,12 @@ class Preparer:
                 config=(kernel.folder / CONFIG).read_text(),
                 installed=installed,
             )
-        return Prepared(kernel=kernel, image=image, initramfs=initramfs.assemble(kernel, image, arch))
+        return Prepared(
+            kernel=kernel,
+            image=image,
+            initramfs=initramfs.assemble(kernel, image, arch),
+            has_sshd="openssh-server" in (installed or ()),
+        )
 
     async def build_image(
         self, cell: Cell, include: list[str], tell: Tell, *, suite: str | None = None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from quizmatrix.spec import CellSpec, Disk, Share
+from quizmatrix.spec import CellSpec, Disk, Share, TerminalKind
 
 # The guest's virtio-serial ports, and with the console the chardevs QEMU is given.
 PORTS = ("control", "stdout", "stderr")
 CHARDEVS = ("console", *PORTS)
+# One more, where a person's terminal is to reach the guest.
+TERMINAL = "terminal"
+_TERMINAL_DEVICES = {TerminalKind.SSH: "virtserialport", TerminalKind.CONSOLE: "virtconsole"}
 
 # The name under which QEMU opens a file descriptor it was given with -add-fd in set 1.
 PASSED_FILE = "/dev/fdset/1"
@@ -55,8 +58,9 @@ def command_line(
 ) -> list[str]:
     """The argv that boots `spec`.
 
-    shares: every folder the guest sees. chardevs: for each of CHARDEVS its kind and options
-    (`socket,fd=5`). passed_fd: the file descriptor that QEMU inherits as PASSED_FILE.
+    shares: every folder the guest sees. chardevs: for each of CHARDEVS, and for TERMINAL where there
+    is one, its kind and options (`socket,fd=5`). passed_fd: the file descriptor that QEMU inherits as
+    PASSED_FILE.
     """
     qemu = spec.arch.facts.qemu
     kernel = spec.arch.facts.kernel
@@ -79,13 +83,16 @@ def command_line(
     ]
     if passed_fd is not None:
         argv += ["-add-fd", f"fd={passed_fd},set=1"]
-    for name in CHARDEVS:
+    for name in chardevs:
         kind, _, options = chardevs[name].partition(",")
         argv += ["-chardev", f"{kind},id={name}" + (f",{options}" if options else "")]
     argv += qemu.console
     argv += ["-device", f"virtio-serial-{transport},id=ports,max_ports=8"]
     for name in PORTS:
         argv += ["-device", f"virtserialport,bus=ports.0,chardev={name},name=quizmatrix.{name}"]
+    if spec.session is not None and TERMINAL in chardevs:
+        device = _TERMINAL_DEVICES[spec.session.kind]
+        argv += ["-device", f"{device},bus=ports.0,chardev={TERMINAL},name=quizmatrix.{TERMINAL}"]
     for disk in spec.disks:
         argv += ["-blockdev", _blockdev(disk)]
         argv += ["-device", f"virtio-blk-{transport},drive={disk.serial},serial={disk.serial}"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Protocol
 
 import anyio
 import msgspec
@@ -31,6 +33,9 @@ _CONSOLE_LIMIT_BYTES = 64 << 20
 # Seconds for the console to bring what the kernel said while the command ran.
 _CONSOLE_LIMIT = 3.0
 
+# Seconds between the guest's word that a terminal session ended and the host's end of it.
+_SESSION_GRACE = 0.5
+
 # Changes in /shared that are named one by one.
 _NOTES_SHOWN = 5
 
@@ -38,17 +43,31 @@ _NOTES_SHOWN = 5
 _CONSOLE_PAUSE = 0.02
 
 
+class TerminalHost(Protocol):
+    """The host's half of a terminal session."""
+
+    def write(self, layer: Path) -> None:
+        """Put what the guest needs into its run layer; OSError where the disk does not take it."""
+
+    async def serve(self, port: socket.socket) -> None:
+        """Conduct the session over the guest's port, to its end."""
+
+    def ended_with(self, status: int) -> None:
+        """Hear from the guest how the session ended."""
+
+
 class Observer(msgspec.Struct, frozen=True, kw_only=True):
     """Who looks on while a cell runs; every part may be absent.
 
     stage: the next stage is reached. console: the console's last line changed. stdout, stderr:
-    the command's output as it comes.
+    the command's output as it comes. terminal: has the session that the specification asks for.
     """
 
     stage: Callable[[Stage], None] = lambda _stage: None
     console: Callable[[str], None] = lambda _line: None
     stdout: Callable[[bytes], Awaitable[None]] | None = None
     stderr: Callable[[bytes], Awaitable[None]] | None = None
+    terminal: TerminalHost | None = None
 
 
 NOBODY = Observer()
@@ -64,12 +83,15 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
     marker = secrets.token_hex(16)
     try:
         shares = guest.write_run_layer(spec, marker)
+        if observer.terminal is not None:
+            observer.terminal.write(specs.run_layer_of(Path(spec.folder)))
         reproduce.write_script(spec, shares)
     except OSError as error:
         raise host_error(f"write to {spec.folder}", error) from error
     with ExitStack() as stack:
         console = stack.enter_context(closing(ConsolePipe()))
-        ports = {name: stack.enter_context(closing(Port())) for name in qemu.PORTS}
+        names = [*qemu.PORTS, *([qemu.TERMINAL] if spec.session else [])]
+        ports = {name: stack.enter_context(closing(Port())) for name in names}
         session = _Session(spec, console, ports, marker.encode(), observer)
         await session.conduct(shares)
     outcome, detail = judge(session.evidence, session.watch)
@@ -197,10 +219,28 @@ class _Session:
         except RubbishError as rubbish:
             self.evidence.rubbish = str(rubbish)
         if self.evidence.ended is not None:
+            if self._observer.terminal is not None:
+                await self._serve_terminal(self._observer.terminal)
             self._reach(Stage.ENDING)
             await self._drain()
             with anyio.move_on_after(_CONSOLE_LIMIT):
                 await self._console_ended.wait()
+
+    async def _serve_terminal(self, terminal: TerminalHost) -> None:
+        """Let a person look around before the guest goes away; ends with the session or the guest."""
+        async with anyio.create_task_group() as group:
+
+            async def listen() -> None:
+                message = await self._control.receive()
+                if message is not None:
+                    # What the session's own channel says of its end may still be on its way.
+                    await anyio.sleep(_SESSION_GRACE)
+                    terminal.ended_with(message.exit_code or 0)
+                group.cancel_scope.cancel()
+
+            group.start_soon(listen)
+            await terminal.serve(self._ports[qemu.TERMINAL].host)
+            group.cancel_scope.cancel()
 
     async def _expect(self, event: str) -> Message | None:
         """The guest's next message, which has to be `event`; None where there is no more guest."""

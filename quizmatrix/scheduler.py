@@ -16,8 +16,8 @@ from quizmatrix.errors import QuizmatrixError, UsageError, host_error
 from quizmatrix.events import CellConsole, CellFinished, CellNote, CellReached, Event
 from quizmatrix.outcome import Outcome
 from quizmatrix.prepare import Preparer
-from quizmatrix.run import Observer
-from quizmatrix.spec import Bind, CellResult, CellSpec
+from quizmatrix.run import Observer, TerminalHost
+from quizmatrix.spec import Bind, CellResult, CellSpec, Session
 from quizmatrix.store import RunStore
 from quizmatrix.verdict import Stage
 from quizmatrix.version import KernelVersion, leading_version
@@ -36,7 +36,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     jobs: VMs at a time at most. retries: further attempts at a cell that could not be tested.
     fail_fast: stop at the first cell that is not as expected. layers: host folders, the lowest
     first. work_tree: shown to the guest at its own path. accelerator: instead of
-    what a trial boot would choose. machine, binds, environment, user: see CellSpec.
+    what a trial boot would choose. machine, binds, environment, user: see CellSpec. session: makes
+    a terminal session for after the command of the only cell, told whether its image has an SSH server.
     """
 
     cells: list[Cell]
@@ -51,6 +52,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     binds: list[Bind] = []
     environment: dict[str, str] = {}
     user: str | None = None
+    session: Callable[[bool], tuple[Session, TerminalHost]] | None = None
 
 
 class Admission:
@@ -194,7 +196,12 @@ class Scheduler:
             await self._admission.enter(cell)
             try:
                 spec = await self._specify(cell, prepared, attempt)
-                result = await run.run_cell(spec, self._observer(cell, attempt))
+                observer = self._observer(cell, attempt)
+                if self._plan.session is not None:
+                    session, host = self._plan.session(prepared.has_sshd)
+                    spec = msgspec.structs.replace(spec, session=session)
+                    observer = msgspec.structs.replace(observer, terminal=host)
+                result = await run.run_cell(spec, observer)
             finally:
                 self._admission.leave(cell)
             if result.outcome.is_verdict or attempt > self._plan.retries:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,25 @@ class Bind(msgspec.Struct, frozen=True, kw_only=True):
     writable: bool = True
 
 
+class TerminalKind(StrEnum):
+    """How a person's terminal reaches a guest."""
+
+    SSH = "ssh"
+    CONSOLE = "console"
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """A terminal session after the command. command: its words; none: an interactive shell.
+
+    window: columns and rows, term: the terminal's type, for a console, which has no other way to know.
+    """
+
+    kind: TerminalKind
+    command: list[str] = []
+    window: tuple[int, int] = (80, 24)
+    term: str = "vt220"
+
+
 class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that is needed to run one command in one cell.
 
@@ -65,9 +85,9 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     work_tree: the folder the command is run in, shown at the same place, or None. command: the
     words. profiles: in the order in which they are set up. network: whether the guest gets one.
     debugger: whether QEMU listens for one. environment: of the command, beside what every one has.
-    user: of the guest, instead of root. timeout, boot_timeout: seconds, already scaled for the
-    accelerator. memory: MiB. machine: a value of QEMU's option -machine, instead of the architecture's.
-    folder: where results go; it exists and is empty.
+    user: of the guest, instead of root. session: see Session. timeout, boot_timeout: seconds, already
+    scaled for the accelerator. memory: MiB. machine: a value of QEMU's option -machine, instead of the
+    architecture's. folder: where results go; it exists and is empty.
     """
 
     cell: str
@@ -89,6 +109,7 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     debugger: bool = False
     environment: dict[str, str] = {}
     user: str | None = None
+    session: Session | None = None
     command: list[str]
     timeout: float
     boot_timeout: float

@@ -77,8 +77,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         args.cell = unknown.pop(0)
     if unknown:
         raise _explain_unknown(unknown[0], args)
-    if command is not None and args.handler != "run:run":
-        raise UsageError("only `quizmatrix run` takes a command after `--`")
+    if command is not None and args.handler not in ("run:run", "shell:shell"):
+        raise UsageError("only `quizmatrix run` and `quizmatrix shell` take a command after `--`")
     args.command = command
     return args
 
@@ -105,6 +105,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_run(commands)
+    _add_shell(commands)
     _add_cells(commands)
     _add_prepare(commands)
     _add_kernel(commands)
@@ -142,6 +143,10 @@ def _add_selection(parser: _Parser) -> None:
     group.add_argument(
         "--source", metavar="S", help="where kernels that name none come from: debian, debian-source, ..."
     )
+    _add_image_and_profiles(group)
+
+
+def _add_image_and_profiles(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--image", metavar="I", help="the base image: small, debian, debian:SUITE")
     group.add_argument(
         "-p", "--profiles", action="append", default=[], metavar="P", help="zfs,memdev:count=6"
@@ -160,6 +165,29 @@ def _add_limits(parser: _Parser) -> None:
     group.add_argument("--boot-timeout", metavar="T", help="until the guest is up (on hardware)")
     group.add_argument("--memory", metavar="M", help="of a guest: 512M, 1G")
     group.add_argument("--cpus", metavar="N", help="of a guest")
+
+
+def _add_guest(parser: _Parser) -> None:
+    group = parser.add_argument_group("the guest")
+    group.add_argument("--accel", choices=["auto", "kvm", "tcg"], default="auto", help="default: auto")
+    group.add_argument("--machine", metavar="M", help="QEMU's -machine, instead of the architecture's")
+    group.add_argument(
+        "--layer", action="append", default=[], metavar="DIR", help="a folder laid over the guest's root"
+    )
+    group.add_argument(
+        "--bind",
+        action="append",
+        default=[],
+        metavar="HOST:GUEST[:ro]",
+        help="a folder shown at a place in the guest, and written through to",
+    )
+    group.add_argument(
+        "--env", action="append", default=[], metavar="K=V", help="a variable of the command's environment"
+    )
+    group.add_argument("--user", metavar="NAME", help="run COMMAND as this user of the guest")
+    group.add_argument(
+        "--no-work-tree", action="store_true", help="do not show the current folder to the guest"
+    )
 
 
 def _add_run(commands: Commands[_Parser]) -> None:
@@ -181,32 +209,36 @@ def _add_run(commands: Commands[_Parser]) -> None:
     group.add_argument("-j", "--jobs", metavar="N", help="VMs at a time (default: what the host can hold)")
     group.add_argument("--retries", metavar="N", default="0", help="more tries for cells that did not boot")
     group.add_argument("-x", "--fail-fast", action="store_true", help="stop at the first failure")
-    group.add_argument("--accel", choices=["auto", "kvm", "tcg"], default="auto", help="default: auto")
-    group.add_argument("--machine", metavar="M", help="QEMU's -machine, instead of the architecture's")
-    group.add_argument(
-        "--layer", action="append", default=[], metavar="DIR", help="a folder laid over the guest's root"
-    )
-    group.add_argument(
-        "--bind",
-        action="append",
-        default=[],
-        metavar="HOST:GUEST[:ro]",
-        help="a folder shown at a place in the guest, and written through to",
-    )
-    group.add_argument(
-        "--env", action="append", default=[], metavar="K=V", help="a variable of the command's environment"
-    )
-    group.add_argument("--user", metavar="NAME", help="run COMMAND as this user of the guest")
-    group.add_argument(
-        "--no-work-tree", action="store_true", help="do not show the current folder to the guest"
-    )
+    group.add_argument("-S", "--shell", action="store_true", help="a terminal in the guest after COMMAND")
     group.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")
+    _add_guest(parser)
     group = parser.add_argument_group("results")
     group.add_argument("--output", metavar="DIR", help="the run directory (new or empty)")
     group.add_argument("--json", metavar="FILE", help="write results.json there too (-: stdout)")
     loudness = group.add_mutually_exclusive_group()
     loudness.add_argument("-q", "--quiet", action="store_true", help="print only what is not as expected")
     loudness.add_argument("-v", "--verbose", action="store_true", help="print every step and the console")
+
+
+def _add_shell(commands: Commands[_Parser]) -> None:
+    parser = _add(
+        commands,
+        "shell",
+        "shell:shell",
+        help="a terminal in one cell",
+        usage="quizmatrix shell CELL [OPTION]... [-- COMMAND [ARG]...]",
+        description="Boot CELL and open a terminal in it, or run COMMAND on that. With --image debian it is "
+        "SSH, over a port of the guest and no network; the exit status is the session's.",
+    )
+    parser.add_argument("only", nargs=1, metavar="CELL", help="a cell like 6.1-s390x")
+    group = parser.add_argument_group("which guest")
+    group.add_argument("--source", metavar="S", help="where a kernel that names none comes from")
+    _add_image_and_profiles(group)
+    _add_limits(parser)
+    _add_sources(parser)
+    _add_guest(parser)
+    # What `run` asks of many cells.
+    parser.set_defaults(matrix=None, skip=[], kernels=[], arches=[], jobs=None, retries="0", fail_fast=False)
 
 
 def _add_cells(commands: Commands[_Parser]) -> None:

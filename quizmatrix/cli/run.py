@@ -30,6 +30,7 @@ from quizmatrix.progress import Progress
 from quizmatrix.scheduler import Plan, Scheduler
 from quizmatrix.spec import Bind, CellResult, to_json
 from quizmatrix.store import RunStore
+from quizmatrix.terminal import Sitting
 from quizmatrix.text import clean_detail, clean_line, wants_colour
 from quizmatrix.units import format_seconds
 
@@ -46,7 +47,13 @@ def run(args: argparse.Namespace) -> int:
             next_step=f"It comes after `--`: quizmatrix run --only 6.1-x86_64 -- {example}",
         )
     cells = selection.selected_cells(args, selection.limits_of(args))
-    plan = _plan(args, cells)
+    if args.shell and len(cells) != 1:
+        raise UsageError(
+            "-S opens a terminal in one cell",
+            cause=f"{len(cells)} are selected",
+            next_step="Name one: --only 6.1-x86_64",
+        )
+    plan = make_plan(args, cells, Sitting([], args.user) if args.shell else None)
     if args.json not in (None, "-") and not os.access(Path(args.json).absolute().parent, os.W_OK):
         raise UsageError(
             f"--json {args.json} cannot be written", next_step="Name a file in a folder of yours."
@@ -60,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     return _Runner(args, plan, run_store).run()
 
 
-def _plan(args: argparse.Namespace, cells: list[Cell]) -> Plan:
+def make_plan(args: argparse.Namespace, cells: list[Cell], sitting: Sitting | None) -> Plan:
     """What the command line asks of the scheduler, checked."""
     layers = scheduler.check_layers([Path(layer) for layer in args.layer])
     standing = paths.standing_layer()
@@ -68,7 +75,7 @@ def _plan(args: argparse.Namespace, cells: list[Cell]) -> Plan:
         layers.insert(0, standing)
     return Plan(
         cells=cells,
-        command=args.command,
+        command=args.command or ["true"],
         jobs=selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None,
         retries=selection.checked("--retries", args.retries, selection.whole_number(0)),
         fail_fast=args.fail_fast,
@@ -79,6 +86,7 @@ def _plan(args: argparse.Namespace, cells: list[Cell]) -> Plan:
         binds=[_bind(text) for text in args.bind],
         environment=dict(_setting(text) for text in args.env),
         user=args.user,
+        session=sitting.take_place if sitting else None,
     )
 
 
@@ -152,6 +160,21 @@ def _pass_on_to(descriptor: int, on_gone: Callable[[], None]) -> Callable[[bytes
     return write
 
 
+async def watch_signals(stop: Callable[[], None]) -> None:
+    """The first signal stops the VMs, the second leaves at once (they die with us)."""
+    # Somebody who started us with nohup wants no end at a hang-up.
+    wanted = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    stopping = False
+    with anyio.open_signal_receiver(*wanted) as signals:
+        async for _ in signals:
+            if stopping:
+                if sys.stderr.isatty():
+                    os.write(sys.stderr.fileno(), b"\x1b[?25h")  # the live table hid the cursor
+                os._exit(EXIT_INTERRUPTED)
+            stopping = True
+            stop()
+
+
 class _Runner:
     """One run, from its plan to its exit status."""
 
@@ -197,12 +220,16 @@ class _Runner:
                 stderr=_pass_on_to(sys.stderr.fileno(), on_gone),
             )
         async with anyio.create_task_group() as group:
-            group.start_soon(self._watch_signals, conductor)
+            group.start_soon(watch_signals, lambda: self._interrupt(conductor))
             group.start_soon(shown.keep)
             self._warn_of_what_the_guest_lacks(shown)
             results = await conductor.run()
             group.cancel_scope.cancel()
         return results
+
+    def _interrupt(self, conductor: Scheduler) -> None:
+        self._interrupted = True
+        conductor.stop()
 
     def _warn_of_what_the_guest_lacks(self, shown: Progress) -> None:
         """Say it before a "not found" puzzles somebody: the command names a file that is not there."""
@@ -218,19 +245,6 @@ class _Runner:
             reason = "as asked for" if self._args.no_work_tree else "it cannot be, under that name"
             text = f"the current folder {here} is not shown to the guest, {reason}"
             shown.see(CellNote(cell=self._plan.cells[0].id, text=text))
-
-    async def _watch_signals(self, conductor: Scheduler) -> None:
-        """The first signal stops the VMs, the second leaves at once (they die with us)."""
-        # Somebody who started us with nohup wants no end at a hang-up.
-        wanted = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
-        with anyio.open_signal_receiver(*wanted) as signals:
-            async for _ in signals:
-                if self._interrupted:
-                    if sys.stderr.isatty():
-                        os.write(sys.stderr.fileno(), b"\x1b[?25h")  # the live table hid the cursor
-                    os._exit(EXIT_INTERRUPTED)
-                self._interrupted = True
-                conductor.stop()
 
     def _report(self, results: list[CellResult], status: int) -> None:
         """The grid; or of a single cell, what its own output does not say."""

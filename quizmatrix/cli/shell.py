@@ -1,0 +1,62 @@
+"""`quizmatrix shell`, and the terminal that `run -S` opens."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import anyio
+
+from quizmatrix import report, store
+from quizmatrix.cli import selection
+from quizmatrix.cli.run import make_plan, watch_signals
+from quizmatrix.errors import UsageError
+from quizmatrix.outcome import EXIT_INTERRUPTED, Outcome
+from quizmatrix.prepare import Policy, Preparer
+from quizmatrix.scheduler import Plan, Scheduler
+from quizmatrix.spec import CellResult
+from quizmatrix.terminal import Sitting
+from quizmatrix.text import clean_detail
+
+
+def shell(args: argparse.Namespace) -> int:
+    """A terminal in one cell; the exit status of what ran in it."""
+    words, args.command = args.command or [], None
+    cells = selection.selected_cells(args, selection.limits_of(args))
+    if len(cells) != 1:
+        raise UsageError(
+            f"a terminal is in one cell, and `{args.only[0]}` means {len(cells)}",
+            next_step="Name one: quizmatrix shell 6.1-x86_64",
+        )
+    sitting = Sitting(words, args.user)
+    plan = make_plan(args, cells, sitting)
+    run_store = store.create(None, words)
+    result, interrupted = anyio.run(_conduct, plan, run_store, args)
+    status = sitting.status
+    if status is None:
+        detail = f": {clean_detail(result.detail)}" if result.detail else ""
+        print(f"quizmatrix: {result.cell}: {report.verdict_words(result)}{detail}", file=sys.stderr)
+        status = EXIT_INTERRUPTED if interrupted else report.exit_status([result], interrupted=False)
+    elif result.outcome is Outcome.PANICKED:
+        print(f"quizmatrix: {result.cell}: panicked: {clean_detail(result.detail)}", file=sys.stderr)
+    run_store.finish([result], status)
+    return status
+
+
+async def _conduct(
+    plan: Plan, run_store: store.RunStore, args: argparse.Namespace
+) -> tuple[CellResult, bool]:
+    preparer = Preparer(Policy(offline=args.offline, refresh=args.refresh))
+    conductor = Scheduler(plan, run_store, preparer, lambda _event: None)
+    interrupted = False
+
+    def stop() -> None:
+        nonlocal interrupted
+        interrupted = True
+        conductor.stop()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch_signals, stop)
+        (result,) = await conductor.run()
+        group.cancel_scope.cancel()
+    return result, interrupted

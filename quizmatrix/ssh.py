@@ -1,0 +1,143 @@
+"""SSH to a guest over one of its ports: no network, and a key pair made for this guest alone.
+
+The only module that imports asyncssh, which takes its time.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import asyncssh
+
+from quizmatrix.errors import UnpreparedError
+from quizmatrix.tty import Terminal
+
+# What the guest's sshd(8) is told; its folder is in the run layer.
+_FOLDER = ".quizmatrix/ssh"
+_CONFIG = f"""\
+HostKey /{_FOLDER}/host_key
+AuthorizedKeysFile /{_FOLDER}/authorized_keys
+StrictModes no
+PermitRootLogin yes
+PasswordAuthentication no
+UsePAM no
+UseDNS no
+PrintMotd no
+PrintLastLog no
+PidFile none
+AcceptEnv *
+Subsystem sftp internal-sftp
+"""
+
+# Seconds for the connection to come up in a guest that is emulated and busy.
+_CONNECT_LIMIT = 120.0
+# And to take leave.
+_CLOSE_LIMIT = 2.0
+
+
+class Keys:
+    """The keys of one guest: its own, which the client insists on, and the client's."""
+
+    def __init__(self) -> None:
+        """Made anew for every guest; neither is ever written to the host but in its run layer."""
+        self.host = asyncssh.generate_private_key("ssh-ed25519")
+        self.client = asyncssh.generate_private_key("ssh-ed25519")
+
+    def write(self, layer: Path) -> None:
+        """Put what the guest needs into its run layer; OSError where the disk does not take it."""
+        folder = layer / _FOLDER
+        folder.mkdir(parents=True)
+        for name, data, mode in (
+            ("config", _CONFIG.encode(), 0o644),
+            ("host_key", self.host.export_private_key(), 0o600),
+            ("authorized_keys", self.client.export_public_key(), 0o644),
+        ):
+            (folder / name).touch(mode)
+            (folder / name).write_bytes(data)
+
+
+@asynccontextmanager
+async def connected(
+    port: socket.socket, keys: Keys, user: str
+) -> AsyncIterator[asyncssh.SSHClientConnection]:
+    """A connection over `port` to the guest of these keys; UnpreparedError where none comes about."""
+    connection = None
+    # asyncssh closes what it is given; the port is its owner's.
+    own = port.dup()
+    own.setblocking(False)
+    try:
+        with anyio.fail_after(_CONNECT_LIMIT):
+            connection = await asyncssh.connect(
+                "guest",  # a name for messages: a socket pair has no addresses
+                sock=own,
+                username=user,
+                client_keys=[keys.client],
+                known_hosts=([keys.host.convert_to_public()], [], []),
+                config=None,
+                agent_path=None,
+                compression_algs=None,
+            )
+    except (TimeoutError, OSError, asyncssh.Error) as error:
+        own.close()
+        raise UnpreparedError(
+            "no connection to the guest's sshd", cause=str(error) or "it was silent"
+        ) from error
+    try:
+        yield connection
+    finally:
+        # sshd ends when it is told; that the socket is closed it would not see, since the port's is not.
+        connection.close()
+        with anyio.move_on_after(_CLOSE_LIMIT, shield=True):
+            await connection.wait_closed()
+
+
+async def session(
+    connection: asyncssh.SSHClientConnection,
+    command: str | None,
+    terminal: Terminal,
+) -> int:
+    """Run `command` (None: a login shell) in the guest with this terminal; its exit status.
+
+    128 + n where signal n ended it; 255 where the connection broke, as ssh(1) has it.
+    """
+    window = terminal.size()
+    async with (
+        await connection.create_process(
+            command,
+            encoding=None,
+            request_pty="force" if window else False,
+            term_type=terminal.kind if window else None,
+            term_size=window or (),
+        ) as process,
+        anyio.create_task_group() as group,
+    ):
+
+        async def send() -> None:
+            async for data in terminal.typed():
+                process.stdin.write(data)
+            process.stdin.write_eof()
+
+        async def resize() -> None:
+            async for columns, rows in terminal.resized():
+                process.change_terminal_size(columns, rows)
+
+        async def show(stream: asyncssh.SSHReader[bytes], descriptor: int) -> None:
+            while data := await stream.read(1 << 16):
+                await terminal.show(descriptor, data)
+
+        group.start_soon(send)
+        group.start_soon(resize)
+        async with anyio.create_task_group() as outputs:
+            outputs.start_soon(show, process.stdout, 1)
+            outputs.start_soon(show, process.stderr, 2)
+        await process.wait_closed()
+        group.cancel_scope.cancel()
+    status = process.returncode
+    if status is None:
+        return 255
+    # asyncssh gives the negative number of a signal.
+    return status if status >= 0 else 128 - status

@@ -1,0 +1,105 @@
+"""The host's halves of a terminal session: over SSH, or on a console where the image has no SSH server."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+import anyio
+
+from quizmatrix.spec import Session, TerminalKind
+from quizmatrix.tty import Terminal
+
+
+class SshHost:
+    """A session over SSH."""
+
+    def __init__(self, terminal: Terminal, user: str) -> None:
+        """`user`: of the guest."""
+        from quizmatrix import ssh
+
+        self._terminal = terminal
+        self._user = user
+        self._keys = ssh.Keys()
+        self.status: int | None = None
+
+    def write(self, layer: Path) -> None:
+        """Put the guest's keys into its run layer."""
+        self._keys.write(layer)
+
+    async def serve(self, port: socket.socket) -> None:
+        """Connect, and conduct the session to its end."""
+        from quizmatrix import ssh
+
+        async with ssh.connected(port, self._keys, self._user) as connection:
+            with self._terminal.raw():
+                self.status = await ssh.session(
+                    connection, "exec /bin/sh /.quizmatrix/session", self._terminal
+                )
+
+    def ended_with(self, status: int) -> None:
+        """sshd's own status says nothing of the session's."""
+
+
+class ConsoleHost:
+    """A session on a console: the guest's own line discipline, and no way to tell it of a new window size."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        """Nothing is sent before the guest has a console."""
+        self._terminal = terminal
+        self.status: int | None = None
+
+    def write(self, _layer: Path) -> None:
+        """A console needs nothing."""
+
+    async def serve(self, port: socket.socket) -> None:
+        """Pass keys and output on until the guest ends it."""
+
+        async def send() -> None:
+            async for data in self._terminal.typed():
+                await anyio.wait_writable(port)
+                port.sendall(data)
+
+        with self._terminal.raw():
+            async with anyio.create_task_group() as group:
+                group.start_soon(send)
+                while True:
+                    await anyio.wait_readable(port)
+                    data = port.recv(1 << 16)
+                    if not data:
+                        break
+                    await self._terminal.show(1, data)
+                group.cancel_scope.cancel()
+
+    def ended_with(self, status: int) -> None:
+        """Take the status from the guest's word."""
+        self.status = status
+
+
+class Sitting:
+    """What a person at this terminal asked for: one session, of the kind that the guest's image has."""
+
+    def __init__(self, command: list[str], user: str | None) -> None:
+        """command: its words; none: an interactive shell. user: of the guest, instead of root."""
+        self._command = command
+        self._user = user
+        self._host: SshHost | ConsoleHost | None = None
+
+    @property
+    def status(self) -> int | None:
+        """How the session ended; None where there was none."""
+        return self._host.status if self._host else None
+
+    def take_place(self, has_sshd: bool) -> tuple[Session, SshHost | ConsoleHost]:
+        """The session, and who conducts it."""
+        terminal = Terminal()
+        kind = TerminalKind.SSH if has_sshd else TerminalKind.CONSOLE
+        if kind is TerminalKind.CONSOLE:
+            print(
+                "quizmatrix: the image has no SSH server: this is a plain console, and keeps its size",
+                file=sys.stderr,
+            )
+        self._host = SshHost(terminal, self._user or "root") if has_sshd else ConsoleHost(terminal)
+        window = terminal.size() or (80, 24)
+        return Session(kind=kind, command=self._command, window=window, term=terminal.kind), self._host

@@ -1,0 +1,80 @@
+"""The terminal that a person sits at: raw while a guest's session has it, and as it was afterwards."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import struct
+import termios
+import tty
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import anyio
+import anyio.to_thread
+
+_CHUNK = 1 << 16
+
+
+class Terminal:
+    """Our own standard streams. Without a terminal on stdin they are passed through as they are."""
+
+    kind = os.environ.get("TERM", "dumb")
+
+    def __init__(self) -> None:
+        """Changes nothing yet."""
+        self.is_tty = os.isatty(0)
+
+    def size(self) -> tuple[int, int] | None:
+        """Columns and rows; None where there is no terminal."""
+        if not self.is_tty:
+            return None
+        packed = fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))
+        rows, columns, _, _ = struct.unpack("HHHH", packed)
+        return columns or 80, rows or 24
+
+    @contextmanager
+    def raw(self) -> Iterator[None]:
+        """Every key goes to the guest, Ctrl-C included, until the block ends."""
+        if not self.is_tty:
+            yield
+            return
+        before = termios.tcgetattr(0)
+        tty.setraw(0)
+        try:
+            yield
+        finally:
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+    async def typed(self) -> AsyncIterator[bytes]:
+        """What is typed, or comes through stdin, as it comes."""
+        while True:
+            try:
+                await anyio.wait_readable(0)
+                data = os.read(0, _CHUNK)
+            except BlockingIOError:
+                continue
+            except OSError:  # a file cannot be waited for; a terminal may be gone
+                data = b"" if self.is_tty else await anyio.to_thread.run_sync(os.read, 0, _CHUNK)
+            if not data:
+                return
+            yield data
+
+    async def resized(self) -> AsyncIterator[tuple[int, int]]:
+        """Columns and rows, each time they change."""
+        with anyio.open_signal_receiver(signal.SIGWINCH) as signals:
+            async for _ in signals:
+                size = self.size()
+                if size is not None:
+                    yield size
+
+    async def show(self, descriptor: int, data: bytes) -> None:
+        """Write to stdout (1) or stderr (2)."""
+
+        def write_all() -> None:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+
+        await anyio.to_thread.run_sync(write_all, abandon_on_cancel=True)
