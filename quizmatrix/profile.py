@@ -108,20 +108,20 @@ def parse_words(texts: Iterable[str]) -> dict[str, dict[str, str]]:
     for text in texts:
         name = ""
         for word in text.split(","):
-            head, colon, rest = word.strip().partition(":")
-            if colon or "=" not in head:
+            head, _colon, option = word.strip().partition(":")
+            if "=" in head:
+                option = word.strip()
+            elif head:
                 name = head
-                if not name:
-                    raise UsageError(f"an empty name of a profile in -p {text}")
                 found.setdefault(name, {})
-                head = rest
-            if head:
-                key, equals, value = head.partition("=")
-                if not equals or not name:
-                    raise UsageError(
-                        f"-p {text}: `{head}` is no option", next_step="Write -p memdev:count=6,size=256M"
-                    )
-                found[name][key] = value
+            if not option:
+                continue
+            key, equals, value = option.partition("=")
+            if not equals or not name:
+                raise UsageError(
+                    f"-p {text}: `{option}` is no option", next_step="Write -p memdev:count=6,size=256M"
+                )
+            found[name][key] = value
     return found
 
 

@@ -17,6 +17,7 @@ from quizmatrix.arch import Arch, arch_names, load_arch
 from quizmatrix.cells import cells_on_the_spot
 from quizmatrix.cli.clean import disk_usage
 from quizmatrix.errors import QuizmatrixError
+from quizmatrix.image import debian
 from quizmatrix.kernel import build
 from quizmatrix.matrix import Limits, load_matrix, shipped_matrices
 from quizmatrix.outcome import EXIT_FAILED, EXIT_OK
@@ -49,7 +50,7 @@ def doctor(args: argparse.Namespace) -> int:
     """Look at the host; 1 where something needed is missing."""
     if args.retry_kvm:
         accel.forget()
-    findings = [*_tools(), *_machines(), _building(), *_places(), _room()]
+    findings = [*_tools(), *_machines(), _building(), _images(), *_places(), _room()]
     if args.json:
         sys.stdout.write(to_json(findings).decode())
     else:
@@ -138,6 +139,13 @@ def _building() -> Finding:
     if not packages:
         return Finding(what="building", state="ok", says=says)
     return Finding(what="building", state="note", says=f"{says}; more with: {' '.join(packages)}")
+
+
+def _images() -> Finding:
+    """Whether Debian images can be made; nobody has to."""
+    missing = [package for tool, package in debian.TOOLS.items() if process.find_program(tool) is None]
+    says = "Debian base images can be made" + (f" with: {' '.join(missing)}" if missing else "")
+    return Finding(what="images", state="note" if missing else "ok", says=says)
 
 
 def _accelerator(arch: Arch) -> tuple[str, str]:

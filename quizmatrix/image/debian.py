@@ -32,6 +32,9 @@ _RECIPE = "1"
 # The suites to take where none is asked for, the first that carries the architecture.
 _SUITES = ("bookworm", "trixie", "sid")
 
+# What makes images, with Debian's packages of it.
+TOOLS = {"mksquashfs": "squashfs-tools", "mmdebstrap": "mmdebstrap"}
+
 _SETS_FILE = Path(__file__).with_name("packages.toml")
 BASE_SET = "base"
 
@@ -154,7 +157,7 @@ async def build(arch: Arch, suite: str, include: list[str], guest: Guest, tell: 
     guest: where the packages of another architecture are configured. Raises HostError where a tool
     is missing, UnpreparedError where a package is, or one cannot be configured.
     """
-    squash = process.require_program("mksquashfs", "squashfs-tools")
+    squash = process.require_program("mksquashfs", TOOLS["mksquashfs"])
     root = apt.AptRoot(apt.load_archive(), suite, _debian_name(arch))
     tell(f"asking Debian's {suite}")
     await root.update()
@@ -236,7 +239,7 @@ class _Work:
         self._tell(f"installing {len(debs)} packages with mmdebstrap")
         done = await process.run(
             [
-                process.require_program("mmdebstrap", "mmdebstrap"),
+                process.require_program("mmdebstrap", TOOLS["mmdebstrap"]),
                 *("--quiet", "--variant=essential", f"--architectures={self._root.arch}", "--format=tar"),
                 f"--include={','.join(package.name for package in self._packages)}",
                 # mmdebstrap(1): a package cache of one's own is put in before and left alone.

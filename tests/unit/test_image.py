@@ -1,0 +1,84 @@
+"""Debian images in the cache: what goes into one, what is in use, and one that is damaged."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from quizmatrix import apt
+from quizmatrix.arch import load_arch
+from quizmatrix.errors import DamagedError, UnpreparedError, UsageError
+from quizmatrix.image import debian
+from quizmatrix.image.artifact import images_dir
+from quizmatrix.seal import seal_of
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("QUIZMATRIX_CONFIG_DIR", str(tmp_path / "config"))
+
+
+def stored(key: str, arch: str = "s390x", suite: str = "bookworm") -> Path:
+    """An image as `build` leaves it; its disk."""
+    folder = images_dir() / key
+    folder.mkdir(parents=True)
+    disk = folder / "root.squashfs"
+    disk.write_bytes(b"hsqs")
+    image = debian.DebianImage(
+        key=key, arch=arch, suite=suite, include=["fio"], installed={"fio": "3"}, seal=seal_of(disk)
+    )
+    (folder / "image.json").write_bytes(msgspec.json.encode(image))
+    reference = images_dir() / "refs" / f"debian-{suite}-{arch}"
+    reference.parent.mkdir(exist_ok=True)
+    reference.write_text(key)
+    return disk
+
+
+def test_sets_of_packages() -> None:
+    sets = debian.package_sets()
+    assert debian.expand([]) == sorted(sets["base"])
+    more = debian.expand(["zfs-tests", "nano", "fio"])
+    assert {"ksh", "nano", "python3"} <= set(more)
+    assert len(more) == len(set(more))
+    for wrong in ("", "-x", "a b", "../x", "?essential", "Fio"):
+        with pytest.raises(UsageError, match="is no package"):
+            debian.expand([wrong])
+
+
+def test_suites() -> None:
+    assert debian.choose_suite(load_arch("s390x"), None) == "bookworm"
+    assert debian.choose_suite(load_arch("s390x"), "sid") == "sid"
+    with pytest.raises(UsageError, match="unknown suite"):
+        debian.choose_suite(load_arch("s390x"), "woody")
+    with pytest.raises(UnpreparedError, match="bullseye does not carry s390x"):
+        debian.choose_suite(load_arch("s390x"), "bullseye")
+    with pytest.raises(UnpreparedError, match="does not carry ppc64"):
+        debian.choose_suite(load_arch("ppc64"), None)
+
+
+def test_the_image_in_use() -> None:
+    arch = load_arch("s390x")
+    assert debian.find(arch, "bookworm") is None
+    stored("debian-bookworm-s390x-1")
+    stored("debian-bookworm-s390x-2")
+    image = debian.find(arch, "bookworm")
+    assert image is not None
+    assert image.key == "debian-bookworm-s390x-2"
+    assert debian.stored_keys() == ["debian-bookworm-s390x-1", "debian-bookworm-s390x-2"]
+    assert debian.current_keys() == {"debian-bookworm-s390x-2"}
+    debian.remove("debian-bookworm-s390x-2")
+    assert debian.find(arch, "bookworm") is None
+    assert debian.stored_keys() == ["debian-bookworm-s390x-1"]
+
+
+def test_a_damaged_image_is_named() -> None:
+    stored("debian-bookworm-s390x-1").write_bytes(b"hs")
+    with pytest.raises(DamagedError) as caught:
+        debian.find(load_arch("s390x"), "bookworm")
+    assert caught.value.next_step == "quizmatrix image remove debian-bookworm-s390x-1"
+
+
+def test_file_names_of_packages() -> None:
+    package = apt.Package(name="libgmp10", version="2:6.2.1+dfsg1-1.1", sha256="", size=1, depends="")
+    assert apt._file_name(package, "s390x") == "libgmp10_2%3a6.2.1+dfsg1-1.1_s390x.deb"

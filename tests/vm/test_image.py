@@ -1,0 +1,175 @@
+"""Debian base images and the terminal, on real guests of both byte orders."""
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.vm.conftest import ARCHES, KERNEL, Quizmatrix, Sweep
+
+# Seconds; a foreign architecture's packages are configured in an emulated guest.
+LIMIT = 1800
+DEBIAN = ("--image", "debian")
+
+pytestmark = pytest.mark.timeout(LIMIT)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def images() -> None:
+    """The Debian images, built where this user's cache lacks them."""
+    for arch in ARCHES:
+        subprocess.run(
+            [sys.executable, "-m", "quizmatrix", "prepare", "--only", f"{KERNEL}-{arch}", *DEBIAN], check=True
+        )
+
+
+def test_a_whole_unix(sweep: Callable[..., Sweep]) -> None:
+    words = ["mkfs.ext4", "-q", "/dev/quizm0", "&&", "python3", "-c"]
+    done = sweep(*words, "import sys; print(sys.byteorder)", options=(*DEBIAN, "-p", "memdev:count=6"))
+    orders = {
+        arch: (done.folder / cell["cell"] / "stdout").read_text().strip()
+        for arch, cell in done.cells.items()
+        if cell["outcome"] == "passed"
+    }
+    assert orders == {"x86_64": "little", "s390x": "big"}
+    assert all("udev" in cell["timings"]["steps"] for cell in done.cells.values())
+
+
+def test_a_device_with_errors(sweep: Callable[..., Sweep]) -> None:
+    script = """set -e
+        dd if=/dev/zero of=/dev/quize0 bs=1M count=16 2>/dev/null
+        ! dd if=/dev/quize0 of=/dev/null bs=1M skip=16 count=1 2>/dev/null
+        dd if=/dev/quize0 of=/dev/null bs=1M skip=17 2>/dev/null
+        start=$(date +%s%N); dd if=/dev/quizb0 of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null
+        [ $((($(date +%s%N) - start) / 1000000)) -ge 300 ]"""
+    options = (*DEBIAN, "-p", "memdev:count=1,size=32M,error,blockdev:count=1,latency=300ms")
+    done = sweep(script, options=options)
+    assert [cell["outcome"] for cell in done.cells.values()] == ["passed", "passed"], done.report
+
+
+def test_a_package_that_is_missing(quizmatrix: Quizmatrix) -> None:
+    done = quizmatrix("run", "--only", "6.1-x86_64", "-p", "memdev,error", "--", "true")
+    assert done.returncode == 125
+    assert b"the profile error needs dmsetup in the base image" in done.stderr
+    assert b"--image debian" in done.stderr
+
+
+class Person:
+    """Sits at a pseudo-terminal."""
+
+    def __init__(self, *argv: str, environment: dict[str, str], folder: Path) -> None:
+        """Starts quizmatrix there, in a window of 100 columns and 30 rows."""
+        self.pid, self._terminal = pty.fork()
+        if self.pid == 0:
+            os.chdir(folder)
+            words = [sys.executable, "-m", "quizmatrix", *argv]
+            os.execvpe(words[0], words, environment | {"TERM": "xterm"})  # noqa: S606 - in a child of pty.fork
+        self.resize(100, 30)
+        self.seen = b""
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Change the window's size, as a window manager does."""
+        fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, text: str) -> None:
+        """Press keys."""
+        os.write(self._terminal, text.encode())
+
+    def _read(self, seconds: float) -> bytes:
+        ready, _, _ = select.select([self._terminal], [], [], seconds)
+        try:
+            return os.read(self._terminal, 1 << 16) if ready else b""
+        except OSError:  # the other end is closed
+            return b""
+
+    def wait_for(self, text: str, seconds: float = 120) -> None:
+        """Look until `text` appears; what was before it is not looked at again."""
+        end = time.monotonic() + seconds
+        while text.encode() not in self.seen:
+            assert time.monotonic() < end, self.seen.decode(errors="replace")
+            self.seen += self._read(0.5)
+        self.seen = self.seen.partition(text.encode())[2]
+
+    def leave(self) -> int:
+        """The exit status, once quizmatrix has ended."""
+        while self._read(30):
+            pass
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.fixture
+def person(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Person]]:
+    """Sits somebody down at a terminal; nobody stays."""
+    people: list[Person] = []
+
+    def sit_down(*argv: str) -> Person:
+        people.append(Person(*argv, environment=environment, folder=tmp_path))
+        return people[-1]
+
+    yield sit_down
+    for one in people:
+        try:
+            os.kill(one.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def test_a_terminal_over_ssh(person: Callable[..., Person], tmp_path: Path) -> None:
+    one = person("shell", "6.1-s390x", *DEBIAN)
+    one.wait_for("# ")
+    one.type("stty size; tty; pwd; echo $QUIZMATRIX_CELL\r")
+    one.wait_for("30 100")
+    one.wait_for("/dev/pts/")
+    one.wait_for(str(tmp_path))
+    one.wait_for("6.1-s390x")
+    one.resize(132, 50)
+    one.type("stty size\r")
+    one.wait_for("50 132")
+    one.type("sleep 1000\r")
+    one.wait_for("sleep 1000")
+    time.sleep(1)
+    one.type("\x03")
+    one.type("echo in''terrupted $?\r")
+    one.wait_for("interrupted 130")
+    one.type("vi /tmp/file\r")
+    one.wait_for("~")
+    one.type("ihello\x1b:wq\r")
+    one.wait_for("written")
+    one.type("cat /tmp/file; uname -m; exit 9\r")
+    one.wait_for("hello")
+    one.wait_for("s390x")
+    assert one.leave() == 9
+
+
+def test_a_terminal_without_an_ssh_server(person: Callable[..., Person]) -> None:
+    one = person("shell", "6.1-x86_64")
+    one.wait_for("plain console")
+    one.wait_for("# ")
+    one.type("stty size\r")
+    one.wait_for("30 100")
+    one.type("exit 4\r")
+    assert one.leave() == 4
+
+
+def test_a_terminal_after_the_command(person: Callable[..., Person]) -> None:
+    one = person("run", "--only", "6.1-x86_64", *DEBIAN, "-S", "--", "echo left >/tmp/trace; exit 3")
+    one.wait_for("# ")
+    one.type("cat /tmp/trace; exit\r")
+    one.wait_for("left")
+    assert one.leave() == 3
+
+
+def test_a_command_without_a_terminal(quizmatrix: Quizmatrix) -> None:
+    script = "cat; echo said >&2; exit 6"
+    done = quizmatrix("shell", "6.1-x86_64", *DEBIAN, "--", script, input=b"\0binary\xff\n")
+    assert (done.returncode, done.stdout, done.stderr) == (6, b"\0binary\xff\n", b"said\n")

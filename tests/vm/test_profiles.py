@@ -1,0 +1,87 @@
+"""Profiles on real guests: what each promises, on both architectures and at once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.vm.conftest import Quizmatrix, Sweep
+
+Run = Callable[..., Sweep]
+
+
+def outputs(done: Sweep) -> dict[str, str]:
+    """What the command printed in each cell, by architecture."""
+    found = {}
+    for arch, cell in done.cells.items():
+        folder = done.folder / cell["cell"]
+        assert cell["outcome"] == "passed", (cell["detail"], (folder / "stderr").read_text())
+        found[arch] = (folder / "stdout").read_text()
+    return found
+
+
+def test_memory_devices_and_disks(sweep: Run) -> None:
+    script = """set -e
+        for device in quizm0 quizm5 quizb0 quizb1; do
+            dd if=/dev/urandom of=/tmp/x bs=64k count=16 2>/dev/null
+            dd if=/tmp/x of=/dev/$device bs=64k seek=8 2>/dev/null
+            dd if=/dev/$device bs=64k skip=8 count=16 2>/dev/null | cmp - /tmp/x
+            blockdev --getsize64 /dev/$device
+        done
+        [ ! -e /dev/quizm6 ]; [ ! -e /dev/quizb2 ]
+        dd if=/dev/quizb0 of=/dev/null bs=64k count=1 iflag=skip_bytes skip=4194304 2>&1 | grep -c 'I/O error'
+        echo $QUIZMATRIX_PROFILES"""
+    options = ("-p", "memdev:count=6,size=32M,blockdev:size=64M,fails=read,fails-at=4M")
+    sizes = [32 << 20] * 2 + [64 << 20] * 2
+    done = sweep(script, options=options)
+    for said in outputs(done).values():
+        assert said.split() == [*map(str, sizes), "1", "memdev,blockdev"]
+    for cell in done.cells.values():
+        assert cell["profiles"] == ["memdev", "blockdev"]
+        assert {"layers", "machine", "profile memdev", "profile blockdev"} <= set(cell["timings"]["steps"])
+        assert not list((done.folder / cell["cell"]).rglob("*.raw"))
+
+
+def test_a_network(sweep: Run) -> None:
+    script = "ping -c 1 -w 20 10.0.2.2 >/dev/null && cat /etc/resolv.conf"
+    assert set(outputs(sweep(script, options=("-p", "net"))).values()) == {"nameserver 10.0.2.3\n"}
+
+
+def test_a_profile_that_fails(quizmatrix: Quizmatrix, environment: dict[str, str], tmp_path: Path) -> None:
+    own = tmp_path / "config/profiles/mine"
+    own.mkdir(parents=True)
+    (own / "profile.toml").write_text('summary = "fails"\n')
+    (own / "init").write_text("echo first; echo 'the \"last\"' >&2; exit 7\n")
+    more = environment | {"QUIZMATRIX_CONFIG_DIR": str(tmp_path / "config")}
+    done = quizmatrix("run", "--only", "6.1-x86_64", "-p", "mine", "--", "echo ran", env=more)
+    assert done.returncode == 125
+    assert done.stdout == b""
+    assert b'first\nthe "last"\n' in done.stderr
+    assert b"the profile mine failed with 7: the last" in done.stderr
+
+
+def test_files_environment_and_binds(
+    quizmatrix: Quizmatrix, environment: dict[str, str], tmp_path: Path
+) -> None:
+    own = tmp_path / "config/profiles/mine"
+    (own / "files/etc").mkdir(parents=True)
+    (own / "files/etc/mine").write_text("of the profile\n")
+    (own / "profile.toml").write_text('summary = "has files"\n')
+    (own / "setup").write_text('echo \'{"environment": {"A": "a b"}, "files": {"etc/more": "x\\n"}}\'\n')
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "in/file").write_text("bound\n")
+    script = """cat /etc/mine /etc/more /mnt/in/file; echo "$A,$B"; id -un
+        echo back >/mnt/out/file; echo no 2>/dev/null >/mnt/in/no || echo refused"""
+    done = quizmatrix(
+        *("run", "--only", "6.1-s390x", "-p", "mine", "--env", "B=c d", "--user", "nobody"),
+        *("--bind", f"{tmp_path}/in:/mnt/in:ro", "--bind", f"{tmp_path}/out:/mnt/out", "--", script),
+        env=environment | {"QUIZMATRIX_CONFIG_DIR": str(tmp_path / "config")},
+    )
+    assert done.stdout.decode().splitlines() == [
+        "of the profile",
+        "x",
+        "bound",
+        "a b,c d",
+        "nobody",
+        "refused",
+    ]
+    assert (tmp_path / "out/file").read_text() == "back\n"
