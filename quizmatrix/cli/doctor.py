@@ -144,7 +144,9 @@ def _building() -> Finding:
 def _images() -> Finding:
     """Whether Debian images can be made; nobody has to."""
     missing = [package for tool, package in debian.TOOLS.items() if process.find_program(tool) is None]
-    says = "Debian base images can be made" + (f" with: {' '.join(missing)}" if missing else "")
+    says = "Debian base images can be made" + (
+        f"; faster or at all with: {' '.join(missing)}" if missing else ""
+    )
     return Finding(what="images", state="note" if missing else "ok", says=says)
 
 

@@ -170,6 +170,7 @@ async def build(arch: Arch, suite: str, include: list[str], guest: Guest, tell: 
             lambda: tell("waiting for another quizmatrix that makes it"),
         ):
             if _whole(key) is None:
+                images_dir().mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryDirectory(dir=images_dir(), prefix=".build.") as name:
                     work = _Work(Path(name), arch, root, packages, tell)
                     tar = await work.install({package.name for package in essential}, guest)
@@ -214,11 +215,17 @@ class _Work:
         """Install the packages; the root as a tar archive."""
         debs = await self._fetch()
         if await self._is_runnable():
-            return await self._install_here(debs)
+            try:
+                return await self._install_here(debs)
+            except UnpreparedError as error:
+                # Without user namespaces, or whatever else mmdebstrap wants of a host.
+                self._tell(f"{error}; another way is tried")
         return await self._install_in(guest, debs, essential)
 
     async def _is_runnable(self) -> bool:
         """Whether this host runs the architecture's programs: its own, or by binfmt_misc and qemu-user."""
+        if process.find_program("mmdebstrap") is None:
+            return False
         if self._arch.is_native:
             return True
         known = process.find_program("arch-test")
@@ -239,7 +246,7 @@ class _Work:
         self._tell(f"installing {len(debs)} packages with mmdebstrap")
         done = await process.run(
             [
-                process.require_program("mmdebstrap", TOOLS["mmdebstrap"]),
+                "mmdebstrap",
                 *("--quiet", "--variant=essential", f"--architectures={self._root.arch}", "--format=tar"),
                 f"--include={','.join(package.name for package in self._packages)}",
                 # mmdebstrap(1): a package cache of one's own is put in before and left alone.
@@ -285,7 +292,6 @@ class _Work:
         self._tell("compressing it")
         with paths.new_dir(images_dir() / key) as made:
             disk = made / _DISK
-            # Read one process, since every cell of the architecture maps the same file.
             await self._run(
                 "sh",
                 "-c",
