@@ -103,7 +103,7 @@ def list_kernels(_: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Print what a kernel is, and where each symbol that was asked for came from."""
-    key = _find(args.key)
+    key = _find(args.key, among_used=True)
     try:
         kernel = artifact.load(key)
     except DamagedError as error:
@@ -122,8 +122,12 @@ def show(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    """Remove kernels from the cache."""
-    for key in [_find(text) for text in args.key]:
+    """Remove kernels from the cache, with what was built beside them."""
+    if not args.key and not args.unused:
+        raise UsageError("no kernel is named", next_step="quizmatrix kernel list; or --unused")
+    used = _used()
+    unused = [key for key in artifact.stored_keys() if key not in used] if args.unused else []
+    for key in dict.fromkeys([*(_find(text) for text in args.key), *unused]):
         tree = _build_tree(key)
         artifact.remove(key)
         if tree is not None:
@@ -140,10 +144,17 @@ def _build_tree(key: str) -> Path | None:
     return kernel.build_tree if kernel else None
 
 
-def _find(text: str) -> str:
+def _used() -> set[str]:
+    return {reference.key for reference in artifact.references()}
+
+
+def _find(text: str, *, among_used: bool = False) -> str:
+    """The key that `text` is or begins; among_used: of several, the one that is still asked for."""
     found = [key for key in artifact.stored_keys() if key.startswith(text)]
     if text in found:
         return text
+    if among_used and len(found) > 1:
+        found = [key for key in found if key in _used()] or found
     if len(found) != 1:
         problem = "begins the names of several kernels" if found else "is no kernel in the cache"
         raise UsageError(f"`{text}` {problem}", next_step="quizmatrix kernel list")

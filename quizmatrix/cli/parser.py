@@ -289,7 +289,8 @@ def _add_kernel(commands: Commands[_Parser]) -> None:
     show = _add(actions, "show", "kernels:show", help="what a kernel is, and who asked for its configuration")
     remove = _add(actions, "remove", "kernels:remove", help="remove kernels from the cache")
     show.add_argument("key", metavar="KEY", help="as `kernel list` has it, or the beginning")
-    remove.add_argument("key", nargs="+", metavar="KEY", help="as `kernel list` has it, or the beginning")
+    remove.add_argument("key", nargs="*", metavar="KEY", help="as `kernel list` has it, or the beginning")
+    remove.add_argument("--unused", action="store_true", help="those that nothing asks for any more")
 
 
 def _add_image(commands: Commands[_Parser]) -> None:

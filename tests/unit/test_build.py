@@ -8,6 +8,7 @@ import pytest
 
 from quizmatrix import kconfig
 from quizmatrix.arch import arch_names, load_arch
+from quizmatrix.cli import run_command
 from quizmatrix.errors import DataError, UnpreparedError, UsageError
 from quizmatrix.kernel import artifact, source
 from quizmatrix.kernel.build import DEFAULT, Options, Order, build, builds_dir
@@ -73,6 +74,18 @@ def quietly(options: Options = DEFAULT) -> Order:
 def make(tree: Tree, *config: str, variant: str | None = None) -> str:
     options = Options(variant=variant, config=config)
     return anyio.run(build, tree, quietly(options))
+
+
+def test_what_nothing_asks_for_is_removed(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
+    used, unused = make(tree), make(tree, "CONFIG_X=y")
+    artifact.refer("debian-source:6.1", "x86_64", "", used)
+    assert run_command(["kernel", "show", "6.1.9-x86_64"]) == 0
+    assert used in capsys.readouterr().out
+    assert run_command(["kernel", "remove", "--unused"]) == 0
+    assert capsys.readouterr().out == f"removed {unused}\n"
+    assert artifact.stored_keys() == [used]
+    assert sorted(path.name for path in builds_dir().iterdir() if path.is_dir()) == [used]
+    assert run_command(["kernel", "remove"]) == 125
 
 
 def test_numbers_are_not_those_of_tinyconfig(tree: Tree) -> None:
