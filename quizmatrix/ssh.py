@@ -13,8 +13,11 @@ from pathlib import Path
 import anyio
 import asyncssh
 
+from quizmatrix import process, visit
 from quizmatrix.errors import UnpreparedError
+from quizmatrix.guest import guest_argv
 from quizmatrix.tty import Terminal
+from quizmatrix.visit import Copy, Reply
 
 # What the guest's sshd(8) is told; its folder is in the run layer.
 _FOLDER = ".quizmatrix/ssh"
@@ -141,3 +144,48 @@ async def session(
         return 255
     # asyncssh gives the negative number of a signal.
     return status if status >= 0 else 128 - status
+
+
+async def receive_visitors(connection: asyncssh.SSHClientConnection, folder: Path) -> None:
+    """Do what visitors of the cell in `folder` want, each over a channel of its own; never returns."""
+    with visit.listening(folder) as listener:
+        async with anyio.create_task_group() as group:
+            while True:
+                await anyio.wait_readable(listener)
+                client, _ = listener.accept()
+                client.setblocking(False)
+                group.start_soon(_receive_one, connection, client)
+
+
+async def _receive_one(connection: asyncssh.SSHClientConnection, client: socket.socket) -> None:
+    with client:
+        received = await visit.receive(client)
+        if received is None:
+            return
+        request, streams = received
+        terminal = visit.VisitorTerminal(client, request, streams)
+        try:
+            if request.copy is not None:
+                reply = await _copy(connection, request.copy)
+            else:
+                words = process.printable(guest_argv(request.command))
+                reply = Reply(status=await session(connection, f"exec {words}", terminal))
+        except (OSError, asyncssh.Error) as error:
+            reply = Reply(status=255, problem=str(error))
+        finally:
+            terminal.close()
+        visit.answer(client, reply)
+
+
+async def _copy(connection: asyncssh.SSHClientConnection, copy: Copy) -> Reply:
+    """A file, or a folder and what is in it, over SFTP."""
+    async with await connection.start_sftp_client() as sftp:
+        try:
+            if copy.into_guest:
+                await sftp.put(copy.host, copy.guest, preserve=True, recurse=True)
+            else:
+                await sftp.get(copy.guest, copy.host, preserve=True, recurse=True)
+        except (asyncssh.SFTPError, OSError) as error:
+            ends = (copy.host, copy.guest) if copy.into_guest else (copy.guest, copy.host)
+            return Reply(status=1, problem=f"{' to '.join(ends)}: {error}")
+    return Reply(status=0)

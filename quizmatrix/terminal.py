@@ -22,21 +22,28 @@ class SshHost:
         self._terminal = terminal
         self._user = user
         self._keys = ssh.Keys()
+        self._folder = Path()
         self.status: int | None = None
 
     def write(self, layer: Path) -> None:
         """Put the guest's keys into its run layer."""
         self._keys.write(layer)
+        self._folder = layer.parent
 
     async def serve(self, port: socket.socket) -> None:
         """Connect, and conduct the session to its end."""
         from quizmatrix import ssh
 
-        async with ssh.connected(port, self._keys, self._user) as connection:
+        async with (
+            ssh.connected(port, self._keys, self._user) as connection,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(ssh.receive_visitors, connection, self._folder)
             with self._terminal.raw():
                 self.status = await ssh.session(
                     connection, "exec /bin/sh /.quizmatrix/session", self._terminal
                 )
+            group.cancel_scope.cancel()
 
     def ended_with(self, status: int) -> None:
         """sshd's own status says nothing of the session's."""

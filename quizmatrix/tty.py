@@ -18,19 +18,20 @@ _CHUNK = 1 << 16
 
 
 class Terminal:
-    """Our own standard streams. Without a terminal on stdin they are passed through as they are."""
+    """Three standard streams, our own by default. Without a terminal on stdin they are passed through."""
 
-    kind = os.environ.get("TERM", "dumb")
-
-    def __init__(self) -> None:
+    def __init__(self, streams: tuple[int, int, int] = (0, 1, 2)) -> None:
         """Changes nothing yet."""
-        self.is_tty = os.isatty(0)
+        self.streams = streams
+        self.kind = os.environ.get("TERM", "dumb")
+        self._input = streams[0]
+        self.is_tty = os.isatty(self._input)
 
     def size(self) -> tuple[int, int] | None:
         """Columns and rows; None where there is no terminal."""
         if not self.is_tty:
             return None
-        packed = fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))
+        packed = fcntl.ioctl(self._input, termios.TIOCGWINSZ, bytes(8))
         rows, columns, _, _ = struct.unpack("HHHH", packed)
         return columns or 80, rows or 24
 
@@ -40,23 +41,23 @@ class Terminal:
         if not self.is_tty:
             yield
             return
-        before = termios.tcgetattr(0)
-        tty.setraw(0)
+        before = termios.tcgetattr(self._input)
+        tty.setraw(self._input)
         try:
             yield
         finally:
-            termios.tcsetattr(0, termios.TCSADRAIN, before)
+            termios.tcsetattr(self._input, termios.TCSADRAIN, before)
 
     async def typed(self) -> AsyncIterator[bytes]:
         """What is typed, or comes through stdin, as it comes."""
         while True:
             try:
-                await anyio.wait_readable(0)
-                data = os.read(0, _CHUNK)
+                await anyio.wait_readable(self._input)
+                data = os.read(self._input, _CHUNK)
             except BlockingIOError:
                 continue
             except OSError:  # a file cannot be waited for; a terminal may be gone
-                data = b"" if self.is_tty else await anyio.to_thread.run_sync(os.read, 0, _CHUNK)
+                data = b"" if self.is_tty else await anyio.to_thread.run_sync(os.read, self._input, _CHUNK)
             if not data:
                 return
             yield data
@@ -69,8 +70,9 @@ class Terminal:
                 if size is not None:
                     yield size
 
-    async def show(self, descriptor: int, data: bytes) -> None:
+    async def show(self, stream: int, data: bytes) -> None:
         """Write to stdout (1) or stderr (2)."""
+        descriptor = self.streams[stream]
 
         def write_all() -> None:
             view = memoryview(data)

@@ -77,8 +77,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         args.cell = unknown.pop(0)
     if unknown:
         raise _explain_unknown(unknown[0], args)
-    if command is not None and args.handler not in ("run:run", "shell:shell"):
-        raise UsageError("only `quizmatrix run` and `quizmatrix shell` take a command after `--`")
+    if command is not None and args.handler not in ("run:run", "shell:shell", "visits:execute"):
+        raise UsageError("only `quizmatrix run`, `shell` and `exec` take a command after `--`")
     args.command = command
     return args
 
@@ -106,6 +106,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_run(commands)
     _add_shell(commands)
+    _add_visits(commands)
     _add_cells(commands)
     _add_prepare(commands)
     _add_kernel(commands)
@@ -239,6 +240,20 @@ def _add_shell(commands: Commands[_Parser]) -> None:
     _add_guest(parser)
     # What `run` asks of many cells.
     parser.set_defaults(matrix=None, skip=[], kernels=[], arches=[], jobs=None, retries="0", fail_fast=False)
+
+
+def _add_visits(commands: Commands[_Parser]) -> None:
+    parser = _add(
+        commands,
+        "exec",
+        "visits:execute",
+        help="run a command in a guest that a terminal keeps open",
+        usage="quizmatrix exec RUN/CELL -- COMMAND [ARG]...",
+    )
+    parser.add_argument("place", metavar="RUN/CELL", help="latest/6.1-s390x")
+    parser = _add(commands, "cp", "visits:copy", help="copy into or out of such a guest")
+    parser.add_argument("source_path", metavar="FROM", help="a path here, or RUN/CELL:/PATH")
+    parser.add_argument("target_path", metavar="TO", help="a path here, or RUN/CELL:/PATH")
 
 
 def _add_cells(commands: Commands[_Parser]) -> None:

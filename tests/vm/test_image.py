@@ -151,6 +151,30 @@ def test_a_terminal_over_ssh(person: Callable[..., Person], tmp_path: Path) -> N
     assert one.leave() == 9
 
 
+def test_visitors(person: Callable[..., Person], quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    one = person("shell", "6.1-x86_64", *DEBIAN)
+    one.wait_for("# ")
+    one.type("mkdir /tmp/d; echo in the guest >/tmp/d/f; echo rea''dy\r")
+    one.wait_for("ready")
+    done = quizmatrix(
+        "exec", "latest/6.1-x86_64", "--", "cat; cat /tmp/d/f; echo oh >&2; exit 5", input=b"\0\xff"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (5, b"\0\xffin the guest\n", b"oh\n")
+    assert quizmatrix("cp", "latest/6.1-x86_64:/tmp/d", str(tmp_path / "got")).returncode == 0
+    assert (tmp_path / "got/f").read_text() == "in the guest\n"
+    (tmp_path / "new").write_text("from the host\n")
+    assert quizmatrix("cp", str(tmp_path / "new"), "latest/6.1-x86_64:/tmp/d/new").returncode == 0
+    assert quizmatrix("exec", "latest/6.1-x86_64", "--", "cat", "/tmp/d/new").stdout == b"from the host\n"
+    missing = quizmatrix("cp", "latest/6.1-x86_64:/nosuch", str(tmp_path))
+    assert missing.returncode == 1
+    assert b"nosuch" in missing.stderr
+    one.type("exit\r")
+    assert one.leave() == 0
+    gone = quizmatrix("exec", "latest/6.1-x86_64", "--", "true")
+    assert gone.returncode == 125
+    assert b"no guest of 6.1-x86_64 is open" in gone.stderr
+
+
 def test_a_terminal_without_an_ssh_server(person: Callable[..., Person]) -> None:
     one = person("shell", "6.1-x86_64")
     one.wait_for("plain console")

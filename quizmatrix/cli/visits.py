@@ -1,0 +1,60 @@
+"""`quizmatrix exec` and `cp`: into a guest that a terminal keeps open."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import anyio
+
+from quizmatrix import store
+from quizmatrix.cells import folder_name
+from quizmatrix.errors import UsageError
+from quizmatrix.tty import Terminal
+from quizmatrix.visit import Copy, Reply, Request, visit
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Run a command in an open guest; its exit status."""
+    if not args.command:
+        raise UsageError("there is no command to run", next_step="quizmatrix exec latest/6.1-s390x -- dmesg")
+    terminal = Terminal()
+    request = Request(command=args.command, window=terminal.size(), term=terminal.kind)
+    return _visit(args.place, request, terminal)
+
+
+def copy(args: argparse.Namespace) -> int:
+    """Copy a file or a folder into an open guest, or out of one."""
+    source, target = (_split(text) for text in (args.source_path, args.target_path))
+    if (source is None) == (target is None):
+        raise UsageError(
+            "one of the two has to be in a guest",
+            next_step="quizmatrix cp latest/6.1-s390x:/var/log .; quizmatrix cp FILE latest/6.1-s390x:/tmp/",
+        )
+    place, inside = source or target or ("", "")
+    host = Path(args.target_path if source else args.source_path).absolute()
+    if target is not None and not host.exists():
+        raise UsageError(f"there is no {host}")
+    return _visit(
+        place, Request(copy=Copy(host=str(host), guest=inside, into_guest=target is not None)), Terminal()
+    )
+
+
+def _split(text: str) -> tuple[str, str] | None:
+    """RUN/CELL and the path behind its colon; None where `text` is a path here."""
+    place, colon, inside = text.partition(":/")
+    return (place, f"/{inside}") if colon and "/" in place and not place.startswith(("/", ".")) else None
+
+
+def _visit(place: str, request: Request, terminal: Terminal) -> int:
+    run, slash, cell = place.partition("/")
+    if not slash or not cell:
+        raise UsageError(f"`{place}` is no RUN/CELL", next_step="latest/6.1-s390x, for example")
+    folder = store.find_run(run) / folder_name(cell)
+    if not folder.is_dir():
+        raise UsageError(f"the run {run} has no cell {cell}", next_step="quizmatrix runs show")
+    reply: Reply = anyio.run(visit, folder, cell, request, terminal)
+    if reply.problem:
+        print(f"quizmatrix: {place}: {reply.problem}", file=sys.stderr)
+    return reply.status
