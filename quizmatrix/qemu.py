@@ -11,6 +11,8 @@ PORTS = ("control", "stdout", "stderr")
 CHARDEVS = ("console", *PORTS)
 # One more, where a person's terminal is to reach the guest.
 TERMINAL = "terminal"
+# And one to QEMU itself, where a debugger may want the memory of a guest that died.
+QMP = "qmp"
 _TERMINAL_DEVICES = {TerminalKind.SSH: "virtserialport", TerminalKind.CONSOLE: "virtconsole"}
 
 # The name under which QEMU opens a file descriptor it was given with -add-fd in set 1.
@@ -18,6 +20,8 @@ PASSED_FILE = "/dev/fdset/1"
 
 # An oops stops the guest: what runs after one proves nothing (kernel-parameters.txt).
 _COMMAND_LINE = ("oops=panic",)
+# One that died stays for the debugger.
+_DEBUGGED = ("panic=0",)
 
 # QEMU's own seccomp filters (option -sandbox): no new programs, no other user, no setuid.
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -58,9 +62,9 @@ def command_line(
 ) -> list[str]:
     """The argv that boots `spec`.
 
-    shares: every folder the guest sees. chardevs: for each of CHARDEVS, and for TERMINAL where there
-    is one, its kind and options (`socket,fd=5`). passed_fd: the file descriptor that QEMU inherits as
-    PASSED_FILE.
+    shares: every folder the guest sees. chardevs: for each of CHARDEVS, and for TERMINAL and QMP
+    where there is one, its kind and options (`socket,fd=5`). passed_fd: the file descriptor that QEMU
+    inherits as PASSED_FILE.
     """
     qemu = spec.arch.facts.qemu
     kernel = spec.arch.facts.kernel
@@ -79,7 +83,7 @@ def command_line(
         *("-sandbox", _SANDBOX),
         *("-kernel", spec.image),
         *("-initrd", spec.initramfs),
-        *("-append", " ".join([*kernel.command_line, *_COMMAND_LINE])),
+        *("-append", " ".join([*kernel.command_line, *_COMMAND_LINE, *(_DEBUGGED if spec.debugger else ())])),
     ]
     if passed_fd is not None:
         argv += ["-add-fd", f"fd={passed_fd},set=1"]
@@ -100,6 +104,9 @@ def command_line(
         argv += ["-netdev", "user,id=network"]
         argv += ["-device", f"virtio-net-{transport},netdev=network"]
     if spec.debugger:
+        argv += ["-action", "panic=pause"]
+        if QMP in chardevs:
+            argv += ["-mon", f"chardev={QMP},mode=control"]
         argv += ["-gdb", f"unix:path={option_value(spec.folder)}/gdb.sock,server=on,wait=off"]
     for share in shares:
         # security_model=none: files made in /shared belong to the user who runs QEMU.

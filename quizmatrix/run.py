@@ -14,7 +14,7 @@ from typing import Protocol
 import anyio
 import msgspec
 
-from quizmatrix import guest, qemu, reproduce, vm
+from quizmatrix import guest, qemu, qmp, reproduce, vm
 from quizmatrix import spec as specs
 from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
 from quizmatrix.console import ConsoleWatch
@@ -32,6 +32,9 @@ _CONSOLE_LIMIT_BYTES = 64 << 20
 
 # Seconds for the console to bring what the kernel said while the command ran.
 _CONSOLE_LIMIT = 3.0
+
+# Seconds for QEMU to write a guest's memory.
+_DUMP_LIMIT = 120.0
 
 # Seconds between the guest's word that a terminal session ended and the host's end of it.
 _SESSION_GRACE = 0.5
@@ -90,7 +93,11 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         raise host_error(f"write to {spec.folder}", error) from error
     with ExitStack() as stack:
         console = stack.enter_context(closing(ConsolePipe()))
-        names = [*qemu.PORTS, *([qemu.TERMINAL] if spec.session else [])]
+        names = [
+            *qemu.PORTS,
+            *([qemu.TERMINAL] if spec.session else []),
+            *([qemu.QMP] if spec.debugger else []),
+        ]
         ports = {name: stack.enter_context(closing(Port())) for name in names}
         session = _Session(spec, console, ports, marker.encode(), observer)
         await session.conduct(shares)
@@ -293,8 +300,20 @@ class _Session:
     async def _give_up_on_a_dead_guest(self) -> None:
         """A kernel that said its last words restarts, and QEMU ends; some only halt."""
         await self._dying.wait()
+        if self._spec.debugger and self.watch.panic is not None:
+            await self._keep_memory()
         await anyio.sleep(vm.END_GRACE)
         self._talk.cancel()
+
+    async def _keep_memory(self) -> None:
+        core = specs.artifacts_of(self._folder) / "vmcore"
+        try:
+            with anyio.fail_after(_DUMP_LIMIT):
+                await qmp.dump_memory(self._ports[qemu.QMP], core)
+        except (qmp.QmpError, TimeoutError) as error:
+            self.evidence.notes.append(f"its memory could not be kept: {error or 'it took too long'}")
+        else:
+            self.evidence.notes.append(f"its memory is in {core.parent.name}/{core.name}")
 
     async def _guard(self, reader: Callable[[], Awaitable[None]]) -> None:
         """A file that cannot be written ends this cell, and no other."""

@@ -29,6 +29,7 @@ from quizmatrix.spec import CellSpec
 ROUNDS = 7
 BUILT = "debian-source:6.1"
 BUILT_CELLS = [f"{BUILT}-{arch}" for arch in ("x86_64", "s390x", "ppc64")]
+DEBIAN = ("--image", "debian")
 QUIZMATRIX = [sys.executable, "-m", "quizmatrix"]
 VIRTME = Path(__file__).parents[1] / ".bench-venv"
 
@@ -50,9 +51,9 @@ def cpu_of(argv: list[str]) -> tuple[float, float]:
     return wall, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-def run_in(cell: str) -> None:
+def run_in(cell: str, *options: str) -> None:
     """`true` in one cell, Python's start and all."""
-    subprocess.run([*QUIZMATRIX, "run", "--only", cell, "--offline", "--", "true"], check=True)
+    subprocess.run([*QUIZMATRIX, "run", "--only", cell, "--offline", *options, "--", "true"], check=True)
 
 
 def specify(cell_id: str, folder: Path) -> tuple[CellSpec, Kernel]:
@@ -124,6 +125,30 @@ def against_debian(arch: str) -> list[str]:
         f"{own / debian:.2f} times",
         "at most 0.5 times",
         own / debian <= 0.5,
+    )
+
+
+def debian_image(cell: str) -> list[str]:
+    """One row: what a whole Debian costs over the small image."""
+    own, small = interleaved(lambda: run_in(cell, *DEBIAN), lambda: run_in(cell))
+    return row(
+        f"`true` in {cell}, --image debian",
+        f"{own:.2f} s",
+        f"the small image {small:.2f} s",
+        f"{own - small:+.2f} s",
+        "at most +1.0 s",
+        own - small <= 1.0,
+    )
+
+
+def shell_start(cell: str) -> list[str]:
+    """One row: from a typed `shell` to the end of `true` in its session, over `run -- true`."""
+    argv = [*QUIZMATRIX, "shell", cell, *DEBIAN, "--offline", "--", "true"]
+    own, run = interleaved(
+        lambda: subprocess.run(argv, check=True, stdin=subprocess.DEVNULL), lambda: run_in(cell, *DEBIAN)
+    )
+    return row(
+        f"`shell -- true` in {cell}", f"{own:.2f} s", f"run {run:.2f} s", f"{own - run:+.2f} s", "-", True
     )
 
 
@@ -254,10 +279,12 @@ def measure() -> int:
     for matrix in ("quick", "endian"):
         subprocess.run([*QUIZMATRIX, "prepare", matrix, "--quiet"], check=True)
     subprocess.run([*QUIZMATRIX, "prepare", "--only", ",".join(BUILT_CELLS), "--quiet"], check=True)
+    subprocess.run([*QUIZMATRIX, "prepare", "--only", BUILT_CELLS[0], *DEBIAN, "--quiet"], check=True)
     rows = [against_bare_qemu(cell, 0.5) for cell in ("6.1-x86_64", "6.1-s390x")]
     rows += [against_bare_qemu(cell, 0.3) for cell in BUILT_CELLS]
     rows += [against_debian(arch) for arch in ("x86_64", "s390x")]
     rows += [guest_start(cell) for cell in BUILT_CELLS]
+    rows += [debian_image(BUILT_CELLS[0]), shell_start(BUILT_CELLS[0])]
     rows += [against_virtme("6.1-x86_64", 2.5), against_virtme(f"{BUILT}-x86_64", 4)]
     rows += [makespan("quick"), makespan("endian"), build_of_what_is_built(), help_cpu()]
     print()

@@ -87,3 +87,15 @@ def test_files_environment_and_binds(
         "refused",
     ]
     assert (tmp_path / "out/file").read_text() == "back\n"
+
+
+def test_the_memory_of_a_kernel_that_panics(sweep: Run) -> None:
+    script = "[ -e /sys/kernel ] && echo c >/proc/sysrq-trigger; sleep 100"
+    done = sweep(script, options=("-p", "debug", "--memory", "256M"))
+    for cell in done.cells.values():
+        assert cell["outcome"] == "panicked", cell["detail"]
+        assert "its memory is in artifacts/vmcore" in cell["detail"]
+        core = (done.folder / cell["cell"] / "artifacts/vmcore").read_bytes()
+        # kdump-compressed (makedumpfile(8)), or ELF where the machine has no other.
+        assert core.startswith((b"KDUMP   ", b"\x7fELF", b"makedumpfile"))
+        assert len(core) > 1 << 20

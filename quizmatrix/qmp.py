@@ -1,0 +1,60 @@
+"""QEMU's own control channel (QEMU's document interop/qmp-spec.rst), for what only QEMU can do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from quizmatrix.channel import Port
+
+# Compressed first; not every machine has it.
+_FORMATS: tuple[dict[str, str], ...] = ({"format": "kdump-zlib"}, {})
+
+
+class QmpError(Exception):
+    """QEMU did not do what it was asked for."""
+
+
+async def dump_memory(port: Port, path: Path) -> None:
+    """Write the guest's memory to `path`, as crash(8) and drgn read it; QmpError where QEMU cannot."""
+    lines = _Lines(port)
+    await lines.next()  # the greeting
+    await lines.ask("qmp_capabilities")
+    failure: QmpError | None = None
+    for chosen in _FORMATS:
+        try:
+            await lines.ask("dump-guest-memory", paging=False, protocol=f"file:{path}", **chosen)
+        except QmpError as error:
+            failure = error
+        else:
+            return
+    raise failure or QmpError("it was not asked")
+
+
+class _Lines:
+    """One JSON object a line, both ways."""
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self._rest = b""
+
+    async def next(self) -> dict[str, Any]:
+        while b"\n" not in self._rest:
+            data = await self._port.receive()
+            if not data:
+                raise QmpError("QEMU has ended")
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        said: dict[str, Any] = json.loads(line)
+        return said
+
+    async def ask(self, command: str, **arguments: object) -> None:
+        asked = {"execute": command, **({"arguments": arguments} if arguments else {})}
+        await self._port.send(json.dumps(asked).encode() + b"\n")
+        while True:
+            said = await self.next()
+            if "error" in said:
+                raise QmpError(said["error"].get("desc", command))
+            if "return" in said:
+                return
