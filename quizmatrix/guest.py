@@ -15,6 +15,9 @@ _OPERATORS = frozenset({"&&", "||", "|"})
 _SHELL = "/bin/sh"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+# Takes the environment of a terminal session.
+SESSION_START = ". /.quizmatrix/session-environment"
+
 # Guest folders that a work tree of the same path would hide.
 TAKEN = frozenset(
     [
@@ -97,18 +100,17 @@ def command_script(spec: CellSpec) -> str:
     )
 
 
-def session_script(spec: CellSpec, session: Session) -> str:
-    """The script that a terminal session runs."""
+def session_environment(spec: CellSpec) -> str:
+    """What a terminal session, and every visitor's command, begins with: the same as the command's."""
     settings = [f"export {name}={shlex.quote(value)}" for name, value in _own_environment(spec).items()]
+    return "\n".join([*settings, f"cd {shlex.quote(spec.work_tree or '/root')}"])
+
+
+def session_script(session: Session) -> str:
+    """The script that a terminal session runs."""
     words = shlex.join(guest_argv(session.command))
     shell = "[ -x /bin/bash ] && exec /bin/bash\nexec /bin/sh"
-    return "\n".join(
-        [
-            *settings,
-            f"cd {shlex.quote(spec.work_tree or '/root')}",
-            f"exec {words}" if session.command else shell,
-        ]
-    )
+    return f"{SESSION_START}\n{f'exec {words}' if session.command else shell}"
 
 
 def work_tree_of(folder: Path) -> str | None:
@@ -153,7 +155,8 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
         columns, rows = spec.session.window
         files["terminal"] = spec.session.kind
         files["window"] = f"{rows} {columns} {spec.session.term}"
-        files["session"] = session_script(spec, spec.session)
+        files["session-environment"] = session_environment(spec)
+        files["session"] = session_script(spec.session)
     for number, profile in enumerate(spec.profiles):
         _write_profile(profile, layer, own / "profiles" / f"{number:02}-{profile.name}")
     if spec.work_tree is not None:

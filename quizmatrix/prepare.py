@@ -245,6 +245,7 @@ async def with_profiles(spec: CellSpec, cell: Cell) -> CellSpec:
         active.append(
             ActiveProfile(
                 name=use.name,
+                asked=use.asked,
                 environment=use.environment | half.environment,
                 init=init.read_text(encoding="utf-8") if init.is_file() else "",
                 files=str(files) if files.is_dir() else None,

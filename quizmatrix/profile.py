@@ -49,10 +49,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
-    """A profile in a cell. options: the text of each, checked, in the order of the facts."""
+    """A profile in a cell.
+
+    options: the text of each, checked, in the order of the facts. asked: as the option -p has it.
+    """
 
     name: str
     options: tuple[tuple[str, str], ...] = ()
+    asked: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -165,7 +169,8 @@ def _use(name: str, facts: Facts, given: Mapping[str, Any], where: str) -> Use:
             options.append((key, _read(option.type, given.get(key, option.default))))
         except ValueError as error:
             raise DataError(where, cause=f"{name}:{key}: {error}") from error
-    return Use(name=name, options=tuple(options))
+    asked = ",".join(f"{key}={value}" for key, value in given.items())
+    return Use(name=name, options=tuple(options), asked=f"{name}:{asked}" if asked else name)
 
 
 def _read(kind: str, value: object) -> str:

@@ -65,6 +65,13 @@ def _again(spec: CellSpec) -> list[str]:
     timeout = spec.timeout / spec.arch.facts.timeout_factor.of(spec.accelerator)
     again = ["quizmatrix", "run", "--only", spec.cell, "--memory", f"{spec.memory}M"]
     again += ["--cpus", str(spec.cpus), "--timeout", f"{timeout:g}s", "--image", spec.base]
+    for profile in spec.profiles:
+        again += ["-p", profile.asked]
+    for bind in spec.binds:
+        again += ["--bind", f"{bind.path}:{bind.guest}{'' if bind.writable else ':ro'}"]
+    for name, value in spec.environment.items():
+        again += ["--env", f"{name}={value}"]
+    again += ["--user", spec.user] if spec.user else []
     for layer in spec.layers:
         if layer.tag.startswith("user"):
             again += ["--layer", layer.path]

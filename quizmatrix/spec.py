@@ -41,9 +41,14 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ActiveProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """A profile that a guest sets up. init: the script, or empty. files: a folder laid over its root."""
+    """A profile that a guest sets up.
+
+    asked: as the option -p has it. init: the script, or empty. files: a folder laid over the root; texts:
+    files below it.
+    """
 
     name: str
+    asked: str
     environment: dict[str, str] = {}
     init: str = ""
     files: str | None = None

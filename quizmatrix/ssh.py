@@ -15,7 +15,7 @@ import asyncssh
 
 from quizmatrix import process, visit
 from quizmatrix.errors import UnpreparedError
-from quizmatrix.guest import guest_argv
+from quizmatrix.guest import SESSION_START, guest_argv
 from quizmatrix.tty import Terminal
 from quizmatrix.visit import Copy, Reply
 
@@ -169,7 +169,7 @@ async def _receive_one(connection: asyncssh.SSHClientConnection, client: socket.
                 reply = await _copy(connection, request.copy)
             else:
                 words = process.printable(guest_argv(request.command))
-                reply = Reply(status=await session(connection, f"exec {words}", terminal))
+                reply = Reply(status=await session(connection, f"{SESSION_START}; exec {words}", terminal))
         except (OSError, asyncssh.Error) as error:
             reply = Reply(status=255, problem=str(error))
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -46,7 +47,8 @@ class Terminal:
         try:
             yield
         finally:
-            termios.tcsetattr(self._input, termios.TCSADRAIN, before)
+            with contextlib.suppress(termios.error):  # it may have been closed meanwhile
+                termios.tcsetattr(self._input, termios.TCSADRAIN, before)
 
     async def typed(self) -> AsyncIterator[bytes]:
         """What is typed, or comes through stdin, as it comes."""
@@ -79,4 +81,6 @@ class Terminal:
             while view:
                 view = view[os.write(descriptor, view) :]
 
-        await anyio.to_thread.run_sync(write_all, abandon_on_cancel=True)
+        # Of a terminal that was closed the end of its input tells, and a hang-up.
+        with contextlib.suppress(OSError):
+            await anyio.to_thread.run_sync(write_all, abandon_on_cancel=True)

@@ -19,7 +19,7 @@ from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, Rubb
 from quizmatrix.console import ConsoleWatch, first_trouble
 from quizmatrix.outcome import Outcome
 from quizmatrix.reproduce import write_script
-from quizmatrix.spec import CellSpec, Share
+from quizmatrix.spec import ActiveProfile, Bind, CellSpec, Share
 from quizmatrix.verdict import Evidence, Stage, judge
 
 
@@ -133,7 +133,15 @@ def test_a_locked_folder_is_opened_and_searched(tmp_path: Path) -> None:
 
 
 def test_reproduce_can_be_pasted(tmp_path: Path) -> None:
-    nasty = spec(tmp_path, command=["sh", "-c", "echo 'a b' $HOME -x\nexit 3"], work_tree=None)
+    nasty = spec(
+        tmp_path,
+        command=["sh", "-c", "echo 'a b' $HOME -x\nexit 3"],
+        work_tree=None,
+        profiles=[ActiveProfile(name="memdev", asked="memdev:count=6,size=1G")],
+        binds=[Bind(path="/h", guest="/g", writable=False)],
+        environment={"A": "b c"},
+        user="nobody",
+    )
     shares = [Share(tag="kernel", path="/a -b/it's")]
     write_script(nasty, shares)
     text = (tmp_path / "reproduce.sh").read_text()
@@ -142,6 +150,7 @@ def test_reproduce_can_be_pasted(tmp_path: Path) -> None:
     again = text[text.index("quizmatrix run") : text.index("#\n# Below")].replace("\n#   ", "\n")
     assert shlex.split(again)[-4:] == ["--", *nasty.command]
     assert "--timeout 7.5s" in again
+    assert "-p memdev:count=6,size=1G --bind /h:/g:ro --env 'A=b c' --user nobody" in again
 
 
 PANICS = {

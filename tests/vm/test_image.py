@@ -100,6 +100,10 @@ class Person:
             self.seen += self._read(0.5)
         self.seen = self.seen.partition(text.encode())[2]
 
+    def close_the_window(self) -> None:
+        """Go away, as when an ssh to this host breaks."""
+        os.close(self._terminal)
+
     def leave(self) -> int:
         """The exit status, once quizmatrix has ended."""
         while self._read(30):
@@ -165,6 +169,8 @@ def test_visitors(person: Callable[..., Person], quizmatrix: Quizmatrix, tmp_pat
     (tmp_path / "new").write_text("from the host\n")
     assert quizmatrix("cp", str(tmp_path / "new"), "latest/6.1-x86_64:/tmp/d/new").returncode == 0
     assert quizmatrix("exec", "latest/6.1-x86_64", "--", "cat", "/tmp/d/new").stdout == b"from the host\n"
+    where = quizmatrix("exec", "latest/6.1-x86_64", "--", "pwd; echo $QUIZMATRIX_CELL; command -v blockdev")
+    assert where.stdout.decode().split() == [str(tmp_path), "6.1-x86_64", "/usr/sbin/blockdev"]
     missing = quizmatrix("cp", "latest/6.1-x86_64:/nosuch", str(tmp_path))
     assert missing.returncode == 1
     assert b"nosuch" in missing.stderr
@@ -191,6 +197,13 @@ def test_a_terminal_after_the_command(person: Callable[..., Person]) -> None:
     one.type("cat /tmp/trace; exit\r")
     one.wait_for("left")
     assert one.leave() == 3
+
+
+def test_a_window_that_is_closed(person: Callable[..., Person]) -> None:
+    one = person("shell", "6.1-x86_64", *DEBIAN)
+    one.wait_for("# ")
+    one.close_the_window()
+    assert os.waitstatus_to_exitcode(os.waitpid(one.pid, 0)[1]) in (0, 130)
 
 
 def test_a_command_without_a_terminal(quizmatrix: Quizmatrix) -> None:
