@@ -86,8 +86,16 @@ class AptRoot:
     async def update(self) -> None:
         """Fetch and check the suite's index, from the first mirror that gives it.
 
-        Raises NotFetchedError with apt's own words where none does.
+        Raises NotFetchedError with apt's own words where none does, HostError where this host lacks
+        something. Two at once would find apt's own lock taken, which is an error to apt.
         """
+        try:
+            async with paths.locked(paths.cache_dir() / "locks" / f"apt-{self._root.name}.lock"):
+                await self._update()
+        except OSError as error:
+            raise host_error("write the package cache", error) from error
+
+    async def _update(self) -> None:
         stamp = self._root / "updated"
         asked = f"{self._facts} {self._keyring}"
         with contextlib.suppress(OSError):
@@ -287,6 +295,7 @@ async def ask_suites(
             found = await ask(root)
         except NotFetchedError as error:
             failure = failure or error
+            tell(f"{error}; going on without it")
             continue
         if found is not None:
             every.append(found)

@@ -82,6 +82,19 @@ def debian_suite(image: str) -> str | None:
     return suite if name == "debian" else None
 
 
+def check_folders(cells: list[Cell], where: str) -> None:
+    """DataError names two cells whose results would go into one folder."""
+    folders: dict[str, str] = {}
+    for cell in cells:
+        other = folders.setdefault(cell.folder, cell.id)
+        if other != cell.id:
+            raise DataError(
+                where,
+                cause=f"{other} and {cell.id} would have one folder, {cell.folder}",
+                next_step="Run them one after the other.",
+            )
+
+
 def is_glob(text: str) -> bool:
     """Whether `text` is a pattern, and no name."""
     return re.search(r"[*?\[]", text) is not None

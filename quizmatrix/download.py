@@ -31,7 +31,11 @@ async def fetch_text(url: str, *, otherwise: str = "") -> str | None:
     import httpx
 
     try:
-        async with _client() as client:
+        client = _client()
+    except (ImportError, ValueError) as error:  # a proxy's address that is none, or of another kind
+        raise _not_fetched(url, error, otherwise) from error
+    try:
+        async with client:
             answer = await client.get(url)
             if answer.status_code == httpx.codes.NOT_FOUND:
                 return None
@@ -54,12 +58,14 @@ async def fetch_file(
 
     path = into / url.rpartition("/")[2]
     part = path.with_name(f"{path.name}.part")
-    if sha256 is None:
-        part.unlink(missing_ok=True)
+    if sha256 is not None and path.is_file() and sha256_of(path) == sha256:
+        return path
     failure: Exception | None = None
     for attempt in range(_TRIES):
         if attempt:
             await anyio.sleep(_PAUSE)
+        if sha256 is None:
+            part.unlink(missing_ok=True)
         try:
             await _continue(url, part, tell)
         except (httpx.HTTPStatusError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
@@ -69,6 +75,8 @@ async def fetch_file(
             continue
         except OSError as error:
             raise host_error(f"store {path.name}", error) from error
+        except (ImportError, ValueError) as error:  # as in fetch_text
+            raise _not_fetched(url, error, otherwise) from error
         if sha256 is None or sha256_of(part) == sha256:
             return part.replace(path)
         # What was continued may have been another file's beginning: once more, from the beginning.
@@ -118,6 +126,6 @@ def _not_fetched(url: str, error: Exception, otherwise: str) -> NotFetchedError:
     return NotFetchedError(
         f"could not fetch {url}",
         cause=cause,
-        next_step="Check the network and the address, then run it again: what came is kept."
+        next_step="Check the network and the address, then run it again."
         + (f" {otherwise}" if otherwise else ""),
     )

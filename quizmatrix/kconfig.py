@@ -1,6 +1,7 @@
 """Kernel configurations out of fragments: what is asked for, by whom, and whether it was obtained.
 
-A fragment is a file of `CONFIG_X=value` lines (value: y, m, n, a number or a string). Behind a line
+A fragment is a file of `CONFIG_X=value` lines (value: y, m, n, a number or a string), or
+`# CONFIG_X is not set`. Behind a line
 may stand, in a comment, what limits it: `# optional`, `# from 5.15`, `# before 6.9`, or several with
 commas between.
 """
@@ -19,7 +20,9 @@ from quizmatrix import paths
 from quizmatrix.errors import DataError
 from quizmatrix.version import KernelVersion
 
-_LINE = re.compile(r"CONFIG_(\w+)=(\"[^\"]*\"|[^\s#]+)\s*(?:#\s*(.*))?")
+_LINE = re.compile(r"CONFIG_(\w+)=(\"[^\"]*\"|[^\s#=]+)\s*(?:#\s*(.*))?")
+# How a kernel's own configuration writes `n`.
+NOT_SET = re.compile(r"# CONFIG_(\w+) is not set")
 # A symbol's entry in a Kconfig file, and what it depends on there.
 _DEFINITION = re.compile(r"^(?:menu)?config (\w+)[ \t]*$((?:\n(?:[ \t].*)?)*)", re.MULTILINE)
 _DEPENDS = re.compile(r"^\s+depends on (.*)$", re.MULTILINE)
@@ -59,7 +62,7 @@ def parse_fragment(text: str, name: str, version: KernelVersion) -> list[Wish]:
     """
     wishes: dict[str, Wish] = {}
     for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.strip()
+        line = NOT_SET.sub(r"CONFIG_\1=n", raw.strip())
         if not line or line.startswith("#"):
             continue
         origin = f"{name}:{number}"

@@ -10,7 +10,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import anyio
 import msgspec
@@ -86,25 +86,39 @@ async def start(
     stdin is closed; stdout and stderr both go to `output`. HostError where it cannot be started.
     """
     try:
-        return await anyio.open_process(
-            tied_to_parent(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            pass_fds=pass_fds,
-            start_new_session=True,
+        return await _open(
+            argv, stdout=output, stderr=subprocess.STDOUT, pass_fds=pass_fds, start_new_session=True
         )
     except OSError as error:
         raise HostError(f"cannot start {argv[0]}", cause=error.strerror or str(error)) from error
 
 
+async def _open(argv: Sequence[str], **options: Any) -> Process:
+    """Start a child. Shielded: one that is cancelled in between would leave a child that nobody knows."""
+    with anyio.CancelScope(shield=True):
+        child = await anyio.open_process(tied_to_parent(argv), stdin=subprocess.DEVNULL, **options)
+    return child  # noqa: RET504 - a scope may end early, says mypy
+
+
 def ask(argv: Sequence[str]) -> Completed:
     """Run a program that answers at once, and wait for it; status 127 where it is not installed."""
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=_small_environment()
+        )
     except OSError as error:
         return Completed(argv=tuple(argv), status=127, output=b"", errors=str(error).encode())
     return Completed(argv=tuple(argv), status=done.returncode, output=done.stdout, errors=done.stderr)
+
+
+def _small_environment() -> dict[str, str]:
+    """What a helper gets: nothing that would have it work elsewhere, or speak another language."""
+    proxies = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+    keep = ("PATH", "HOME", "TMPDIR", "CCACHE_DIR", *proxies, *(name.upper() for name in proxies))
+    small = {name: os.environ[name] for name in keep if name in os.environ}
+    small["PATH"] = f"{small.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    small["LC_ALL"] = "C.UTF-8"
+    return small
 
 
 async def run(
@@ -120,14 +134,10 @@ async def run(
     they come, and they do not come back. Cancellation stops the program and its children: TERM,
     five seconds, KILL.
     """
-    keep = ("PATH", "HOME", "TMPDIR", "CCACHE_DIR", "http_proxy", "https_proxy", "no_proxy")
-    small = {name: os.environ[name] for name in keep if name in os.environ}
-    small["PATH"] = f"{small.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    small["LC_ALL"] = "C.UTF-8"
+    small = _small_environment()
     try:
-        process = await anyio.open_process(
-            tied_to_parent(argv),
-            stdin=subprocess.DEVNULL,
+        process = await _open(
+            argv,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=cwd,

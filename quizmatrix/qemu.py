@@ -36,6 +36,27 @@ def option_value(text: str) -> str:
     return text.replace(",", ",,")
 
 
+def _extras(spec: CellSpec, chardevs: Mapping[str, str]) -> list[str]:
+    """What only some guests have: a terminal, disks, a network, a debugger."""
+    transport = spec.arch.facts.qemu.transport
+    argv: list[str] = []
+    if spec.session is not None and TERMINAL in chardevs:
+        device = _TERMINAL_DEVICES[spec.session.kind]
+        argv += ["-device", f"{device},bus=ports.0,chardev={TERMINAL},name=quizmatrix.{TERMINAL}"]
+    for disk in spec.disks:
+        argv += ["-blockdev", _blockdev(disk)]
+        argv += ["-device", f"virtio-blk-{transport},drive={disk.serial},serial={disk.serial}"]
+    if spec.network:
+        argv += ["-netdev", "user,id=network"]
+        argv += ["-device", f"virtio-net-{transport},netdev=network"]
+    if spec.debugger:
+        argv += ["-action", "panic=pause"]
+        if QMP in chardevs:
+            argv += ["-mon", f"chardev={QMP},mode=control"]
+        argv += ["-gdb", f"unix:path={option_value(spec.folder)}/gdb.sock,server=on,wait=off"]
+    return argv
+
+
 def _blockdev(disk: Disk) -> str:
     """The value of -blockdev for a disk: a raw file, with errors in between where it is to have some."""
     file = {"driver": "file", "filename": option_value(disk.path)}
@@ -94,20 +115,7 @@ def command_line(
     argv += ["-device", f"virtio-serial-{transport},id=ports,max_ports=8"]
     for name in PORTS:
         argv += ["-device", f"virtserialport,bus=ports.0,chardev={name},name=quizmatrix.{name}"]
-    if spec.session is not None and TERMINAL in chardevs:
-        device = _TERMINAL_DEVICES[spec.session.kind]
-        argv += ["-device", f"{device},bus=ports.0,chardev={TERMINAL},name=quizmatrix.{TERMINAL}"]
-    for disk in spec.disks:
-        argv += ["-blockdev", _blockdev(disk)]
-        argv += ["-device", f"virtio-blk-{transport},drive={disk.serial},serial={disk.serial}"]
-    if spec.network:
-        argv += ["-netdev", "user,id=network"]
-        argv += ["-device", f"virtio-net-{transport},netdev=network"]
-    if spec.debugger:
-        argv += ["-action", "panic=pause"]
-        if QMP in chardevs:
-            argv += ["-mon", f"chardev={QMP},mode=control"]
-        argv += ["-gdb", f"unix:path={option_value(spec.folder)}/gdb.sock,server=on,wait=off"]
+    argv += _extras(spec, chardevs)
     for share in shares:
         # security_model=none: files made in /shared belong to the user who runs QEMU.
         # multidevs=remap: a folder may reach over several file systems.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
 import sys
 import threading
 
@@ -18,6 +19,10 @@ EXIT_BROKEN_PIPE = 141
 def main() -> None:
     """Run the program and exit."""
     _open_closed_streams()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # As a Ctrl-C: what is half made is removed on the way out.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     status = run_command(sys.argv[1:])
     try:
         sys.stdout.flush()

@@ -14,7 +14,17 @@ from quizmatrix.errors import HostError
 from quizmatrix.outcome import EXIT_OK
 
 # All that quizmatrix puts into its cache: nothing else is touched, whatever folder that is.
-CACHE_FOLDERS = ("accelerator", "apt", "builds", "images", "initramfs", "kernels", "locks", "sources")
+CACHE_FOLDERS = (
+    "accelerator",
+    "apt",
+    "builds",
+    "images",
+    "initramfs",
+    "kernels",
+    "locks",
+    "packages",
+    "sources",
+)
 
 
 def clean(args: argparse.Namespace) -> int:

@@ -6,6 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
+
 from quizmatrix import kconfig, process
 from quizmatrix.arch import Arch, host_arch, load_arch
 from quizmatrix.cells import default_source
@@ -13,15 +16,13 @@ from quizmatrix.cli import selection
 from quizmatrix.cli.clean import disk_usage, remove_tree
 from quizmatrix.errors import DamagedError, DataError, QuizmatrixError, UsageError
 from quizmatrix.kernel import artifact, source
-from quizmatrix.kernel.build import Options, Order
+from quizmatrix.kernel.build import Options, Order, builds_dir, builds_locked
 from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK
 from quizmatrix.version import KernelVersion
 
 
 def build(args: argparse.Namespace) -> int:
     """Build kernels, one after the other; one that fails does not keep the others from it."""
-    import anyio
-
     options = Options(variant=args.variant, config=tuple(_config_lines(args)), clang=args.clang)
     jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs is not None else None
     arches = [load_arch(name) for name in selection.words("--arches", args.arches) or [host_arch().name]]
@@ -77,6 +78,7 @@ def _config_lines(args: argparse.Namespace) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"cannot read {args.config}", cause=str(error)) from error
         kconfig.parse_fragment(text, args.config, KernelVersion("6.1"))
+        text = kconfig.NOT_SET.sub(r"CONFIG_\1=n", text)
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     # What is typed wins over what is in the file.
     typed = {line.partition("=")[0] for line in keys}
@@ -128,20 +130,30 @@ def remove(args: argparse.Namespace) -> int:
     used = _used()
     unused = [key for key in artifact.stored_keys() if key not in used] if args.unused else []
     for key in dict.fromkeys([*(_find(text) for text in args.key), *unused]):
-        tree = _build_tree(key)
+        tree = artifact.build_tree_of(key)
         artifact.remove(key)
         if tree is not None:
-            remove_tree(tree)
+            _remove_build(tree)
         print(f"removed {key}")
+    if args.unused:
+        anyio.run(_remove_unfinished)
     return EXIT_OK
 
 
-def _build_tree(key: str) -> Path | None:
-    try:
-        kernel = artifact.load(key)
-    except DamagedError:
-        return None
-    return kernel.build_tree if kernel else None
+def _remove_build(folder: Path) -> None:
+    if folder.exists():
+        remove_tree(folder)
+    folder.with_name(f"{folder.name}.log").unlink(missing_ok=True)
+
+
+async def _remove_unfinished() -> None:
+    """Remove the folders of builds that no stored kernel came out of, once no build is going on."""
+    async with builds_locked(lambda: print("waiting for a build to end", flush=True)):
+        kept = {tree for key in artifact.stored_keys() if (tree := artifact.build_tree_of(key)) is not None}
+        there = [path.with_suffix("") if path.suffix == ".log" else path for path in builds_dir().glob("*")]
+        for folder in sorted(set(there) - kept):
+            await anyio.to_thread.run_sync(_remove_build, folder)
+            print(f"removed the build folder {folder.name}")
 
 
 def _used() -> set[str]:

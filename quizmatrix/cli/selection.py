@@ -113,6 +113,7 @@ def selected_cells(args: argparse.Namespace, overrides: Limits) -> list[Cell]:
             cause=f"{path} has {', '.join(cell.id for cell in listed) or 'none'}",
             next_step="Loosen --only, --skip, -k or -a.",
         )
+    cell_module.check_folders(chosen, str(path))
     for cell in chosen:
         try:
             source.parse_spec(cell.kernel_spec)

@@ -57,7 +57,10 @@ async def _unpack(folder: Path, package: str) -> Path:
     tree = folder / package
     tree.mkdir()
     for pattern, strip in (("orig.tar.*", 1), ("debian.tar.*", 0)):
-        (archive,) = folder.glob(f"{package}_*.{pattern}")
+        archives = list(folder.glob(f"{package}_*.{pattern}"))
+        if len(archives) != 1:
+            raise DamagedError(f"Debian's source of {package} has another layout than is known")
+        archive = archives[0]
         await _step(["tar", "--extract", f"--strip-components={strip}", f"--file={archive}"], tree)
     series = tree / "debian/patches/series"
     if series.exists():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import anyio
@@ -59,7 +61,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def recipe(_wanted: str, arch: Arch) -> str:
-    """Names all that a build depends on beside its source."""
+    """Names what a build depends on beside its source and the compiler.
+
+    A compiler that was renewed does not make a kernel be built again; --refresh does.
+    """
     parts = [_RECIPE, repr(arch.facts.build), kconfig.fragments_hash(arch.name)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -67,6 +72,11 @@ def recipe(_wanted: str, arch: Arch) -> str:
 def builds_dir() -> Path:
     """Where kernels are built; a build tree stays, for external modules and the next build."""
     return paths.cache_dir() / "builds"
+
+
+def builds_locked(on_wait: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+    """Held by whoever builds, or removes what was built."""
+    return paths.locked(paths.cache_dir() / "locks" / "build.lock", on_wait)
 
 
 def lasting_work(place: Path, order: Order) -> str:
@@ -91,9 +101,7 @@ async def build(tree: Tree, order: Order) -> str:
     if _is_stored(key):
         return key
     # One build at a time, over all runs of this user: each uses all cores.
-    async with paths.locked(
-        paths.cache_dir() / "locks" / "build.lock", lambda: tell("waiting for another build to end")
-    ):
+    async with builds_locked(lambda: tell("waiting for another build to end")):
         if _is_stored(key):
             return key
         artifact.remove(key)
@@ -163,6 +171,7 @@ class _Work:
             # Nothing of this host or this minute in the kernel: the same source gives the same image.
             *("KBUILD_BUILD_USER=quizmatrix", "KBUILD_BUILD_HOST=quizmatrix"),
             "KBUILD_BUILD_TIMESTAMP=1970-01-01",
+            "KBUILD_BUILD_VERSION=1",
         ]
 
     async def configure(self, wishes: list[kconfig.Wish]) -> None:
@@ -240,17 +249,24 @@ class _Work:
             log.flush()
             objects = 0
             spoke = anyio.current_time()
+            trouble: OSError | None = None
 
             def on_output(data: bytes) -> None:
-                nonlocal objects, spoke
-                log.write(data)
-                log.flush()
+                nonlocal objects, spoke, trouble
+                try:
+                    log.write(data)
+                    log.flush()
+                except OSError as error:
+                    trouble = trouble or error
                 objects += data.count(b"  CC ")
                 if anyio.current_time() - spoke > _PROGRESS:
                     spoke = anyio.current_time()
                     self._tell(f"building {self._tree.origin} for {self._arch.name}: {objects} objects")
 
-            done = await process.run(argv, on_output=on_output)
+            # merge_config.sh writes into the current folder, which may be a source that is only read.
+            done = await process.run(argv, cwd=self._folder, on_output=on_output)
+            if trouble is not None:
+                raise trouble
         if done.status != 0:
             with self._log.open("rb") as file:
                 file.seek(start)

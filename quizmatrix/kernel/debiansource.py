@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from quizmatrix import apt
-from quizmatrix.errors import UnpreparedError
+from quizmatrix.errors import DamagedError, UnpreparedError
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.debian import NEWEST, fits, is_exact, suites_for
@@ -35,8 +35,10 @@ async def source_tree(wanted: str, tell: Tell) -> Tree:
     async def fetch_archive(scratch: Path) -> Path:
         tell(f"fetching {package.name} ({package.size // 1_000_000} MB)")
         await apt.unpack(await root.download([package], scratch), scratch / "unpacked")
-        (archive,) = scratch.glob("unpacked/usr/src/linux-source-*.tar.xz")
-        return archive
+        archives = list(scratch.glob("unpacked/usr/src/linux-source-*.tar.xz"))
+        if len(archives) != 1:
+            raise DamagedError(f"Debian's package {package.name} has another layout than is known")
+        return archives[0]
 
     path = await unpacked(f"{package.name}-{package.version}-{package.sha256[:12]}", fetch_archive, tell)
     return Tree(path=path, version=version, key=package.sha256, origin=f"{package.name} {package.version}")

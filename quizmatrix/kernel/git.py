@@ -80,6 +80,8 @@ async def fetch(wanted: str, order: Order) -> str:
         tree = await _git(work, "rev-parse", f"{commit}^{{tree}}")
 
     async def check_out() -> None:
+        # Left by one that was killed: whoever builds is alone here.
+        (work / ".git/index.lock").unlink(missing_ok=True)
         await _git(work, "checkout", "--quiet", "--force", "--detach", commit)
         await _git(work, "clean", "-qfdx")
 
@@ -118,6 +120,8 @@ async def _borrow(work: Path, place: str, ref: str) -> str:
 async def _fetch_from(work: Path, url: str, ref: str, order: Order) -> str:
     """Fetch one commit from elsewhere, without what came before it."""
     order.tell(f"fetching {ref} from {url}")
+    # Left by one that was killed: whoever fetches is alone here.
+    (work / ".git/shallow.lock").unlink(missing_ok=True)
     await _git(work, "fetch", "--quiet", "--depth=1", "--no-tags", "--end-of-options", url, ref)
     return await _git(work, "rev-parse", "FETCH_HEAD")
 

@@ -24,6 +24,9 @@ _KEY_FILE = Path(__file__).with_name("kernel.org.asc")
 # The newest major version known here; `newest` looks whether there is one above it.
 _KNOWN_MAJOR = 7
 
+# Stands in an address for what is wanted.
+_VERSION = "{version}"
+
 _RELEASE = re.compile(r"^([0-9a-f]{64})  linux-(\d+\.[\d.]*\d)\.tar\.xz$", re.MULTILINE)
 
 
@@ -93,8 +96,8 @@ def _unsigned_address(wanted: str, site: Site) -> str | None:
         return None
     version = KernelVersion(wanted)
     if version.is_next:
-        return (site.next or "").format(version=wanted)
-    return (site.candidate or "").format(version=wanted) if version.is_candidate else None
+        return (site.next or "").replace(_VERSION, wanted)
+    return (site.candidate or "").replace(_VERSION, wanted) if version.is_candidate else None
 
 
 async def _snapshot(url: str, order: Order) -> Tree:
@@ -166,6 +169,13 @@ async def _verified(signed: str, url: str, site: Site) -> str:
         key = _binary_key(Path(site.keyring) if site.keyring else _KEY_FILE)
     except (OSError, ValueError) as error:
         raise UnpreparedError(f"cannot read the key in {site.keyring}", cause=str(error)) from error
+    try:
+        return await _check_signature(signed, key, url)
+    except OSError as error:
+        raise host_error("check a signature", error) from error
+
+
+async def _check_signature(signed: str, key: bytes, url: str) -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "key.gpg").write_bytes(key)

@@ -63,10 +63,14 @@ def loading_order(modules_dep: str, wanted: list[str]) -> list[str]:
 def _unpack_zstd(data: bytes) -> bytes:
     import zstandard
 
+    decompressor = zstandard.ZstdDecompressor().decompressobj()
     try:
-        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        unpacked = decompressor.decompress(data)
     except zstandard.ZstdError as error:
         raise ValueError(str(error)) from error
+    if not decompressor.eof:
+        raise ValueError("it is cut short")
+    return unpacked
 
 
 def decompress(name: str, data: bytes) -> bytes:

@@ -106,12 +106,12 @@ async def obtain(
     # Once, before anything is made: what changes in a work tree while it is built is for the next time.
     recipe = source.recipe(spec.wanted, arch)
     damage: DamagedError | None = None
+    kernel: Kernel | None = None
     if not refresh:
         try:
             kernel = artifact.find(reference, arch.name, recipe)
             if kernel is not None:
-                if thorough:
-                    kernel.check(thoroughly=True)
+                kernel.check(thoroughly=thorough)
                 return kernel
         except DamagedError as error:
             damage = error
@@ -123,6 +123,9 @@ async def obtain(
         )
     if damage is not None:
         tell(f"{damage}; fetching it again")
+        if kernel is not None:
+            # Only reading it in full has shown that; whoever stores it anew would take it for whole.
+            artifact.remove(kernel.record.key)
     if source.is_built:
         # Before a source of 140 MB is fetched in vain.
         build.find_compiler(order)

@@ -52,7 +52,8 @@ def _state_of(tree: Path) -> str:
     digest = hashlib.sha256(str(tree.resolve()).encode())
     for top, folders, names in os.walk(tree):
         folders[:] = sorted(set(folders) - _APART)
-        for name in sorted(names):
+        # os.walk has links to folders among the folders, and does not follow them.
+        for name in sorted([*names, *(name for name in folders if Path(top, name).is_symlink())]):
             try:
                 now = os.lstat(f"{top}/{name}")
             except OSError:

@@ -1,5 +1,6 @@
 """Kernels from source: fragments, their check, and a build of a toy tree."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,8 +31,12 @@ def test_fragments_are_limited_by_version() -> None:
     assert lines('CONFIG_S="a # b"\n') == ['CONFIG_S="a # b"']
 
 
+def test_the_kernels_own_word_for_no() -> None:
+    assert lines("# CONFIG_A is not set\n# CONFIG_B is not\nCONFIG_C=y\n") == ["CONFIG_A=n", "CONFIG_C=y"]
+
+
 @pytest.mark.parametrize(
-    "line", ["A=y", "CONFIG_A", "CONFIG_A=y # since 5.0", "# CONFIG_A is not set x\nfoo"]
+    "line", ["A=y", "CONFIG_A", "CONFIG_A=y=y", "CONFIG_A=y # since 5.0", "# CONFIG_A is not set x\nfoo"]
 )
 def test_a_line_that_is_none_is_named(line: str) -> None:
     with pytest.raises(DataError, match=r"f\.config"):
@@ -94,6 +99,32 @@ def test_numbers_are_not_those_of_tinyconfig(tree: Tree) -> None:
 
     assert stack() == "14"
     assert stack("CONFIG_STACK=15") == "15"
+
+
+def test_a_build_writes_nothing_here(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    script = tree.path / "scripts/kconfig/merge_config.sh"
+    script.write_text(f"touch ./.tmp.config.1\n{script.read_text()}")
+    monkeypatch.chdir(here)
+    make(tree)
+    assert not list(here.iterdir())
+
+
+def test_a_kernel_that_only_a_full_reading_shows_damaged(tree: Tree) -> None:
+    key = make(tree)
+    image = artifact.folder_of(key) / artifact.SYSTEM_MAP
+    before = image.stat()
+    image.write_bytes(b"x" * before.st_size)
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    artifact.refer(f"path:{tree.path}", "x86_64", source.SOURCES["path"].recipe(str(tree.path), X86_64), key)
+
+    async def obtain() -> artifact.Kernel:
+        return await source.obtain(f"path:{tree.path}", quietly(), thorough=True)
+
+    mended = anyio.run(obtain)
+    mended.check(thoroughly=True)
+    assert b"_text" in (mended.folder / artifact.SYSTEM_MAP).read_bytes()
 
 
 def test_a_build_leaves_a_kernel(tree: Tree) -> None:

@@ -68,6 +68,14 @@ def test_a_variant_is_a_way_to_build(tmp_path: Path) -> None:
     assert (cell.id, cell.config, cell.clang, cell.memory) == ("6.1-x86_64+v", ("CONFIG_X=y",), True, 4096)
 
 
+def test_two_cells_do_not_share_a_folder() -> None:
+    ids = ["git:../linux#fix/a-x86_64", "git:../linux#fix_a-x86_64", "6.1-x86_64"]
+    made = cells.cells_on_the_spot(ids, Limits())
+    cells.check_folders(made[1:], "test")
+    with pytest.raises(DataError, match="would have one folder"):
+        cells.check_folders(made, "test")
+
+
 def test_cells_on_the_spot() -> None:
     made = cells.cells_on_the_spot(
         ["6.1-ppc64", "6.1-x86_64+kasan", "6.1-x86_64+nope", "6.*-x86_64"], Limits()
