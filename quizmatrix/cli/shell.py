@@ -7,11 +7,11 @@ import sys
 
 import anyio
 
-from quizmatrix import report, store
+from quizmatrix import progress, report, store
 from quizmatrix.cli import selection
 from quizmatrix.cli.run import make_plan, watch_signals
 from quizmatrix.errors import UsageError
-from quizmatrix.outcome import EXIT_INTERRUPTED, Outcome
+from quizmatrix.outcome import Outcome
 from quizmatrix.prepare import Policy, Preparer
 from quizmatrix.scheduler import Plan, Scheduler
 from quizmatrix.spec import CellResult
@@ -33,12 +33,14 @@ def shell(args: argparse.Namespace) -> int:
     run_store = store.create(None, words)
     result, interrupted = anyio.run(_conduct, plan, run_store, args)
     status = sitting.status
-    if status is None:
+    if status is None or result.outcome is Outcome.PANICKED:
         detail = f": {clean_detail(result.detail)}" if result.detail else ""
-        print(f"quizmatrix: {result.cell}: {report.verdict_words(result)}{detail}", file=sys.stderr)
-        status = EXIT_INTERRUPTED if interrupted else report.exit_status([result], interrupted=False)
-    elif result.outcome is Outcome.PANICKED:
-        print(f"quizmatrix: {result.cell}: panicked: {clean_detail(result.detail)}", file=sys.stderr)
+        # The terminal may be what has gone.
+        progress.Screen(sys.stderr).print(
+            f"quizmatrix: {result.cell}: {report.verdict_words(result)}{detail}"
+        )
+    if status is None:
+        status = report.exit_status([result], interrupted=interrupted)
     run_store.finish([result], status)
     return status
 
