@@ -155,11 +155,7 @@ class AptRoot:
         done = await self._apt("apt-get", "-q", "download", *wanted, cwd=into)
         found = sorted(into.glob("*.deb"))
         if done.status != 0 or len(found) != len(packages):
-            raise NotFetchedError(
-                f"could not fetch {', '.join(wanted)} from Debian's {self.suite}",
-                cause=_complaint(done),
-                next_step="Check the network and the disk's free space, then run it again.",
-            )
+            raise self._not_fetched(", ".join(wanted), done)
         return found
 
     async def resolve(self, names: list[str]) -> list[Package]:
@@ -174,9 +170,9 @@ class AptRoot:
                 cause=_complaint(done),
                 next_step="Names of packages: https://packages.debian.org",
             )
-        found = re.findall(r"^Inst (\S+) \((\S+) ", done.output.decode(), re.MULTILINE)
-        shown = {package.name: package for package in await self.show(*(name for name, _version in found))}
-        return [shown[name] for name, _version in found]
+        found = re.findall(r"^Inst (\S+) ", done.output.decode(), re.MULTILINE)
+        shown = {package.name: package for package in await self.show(*found)}
+        return [shown[name] for name in found]
 
     async def fetch(self, packages: list[Package], pool: Path) -> dict[str, Path]:
         """The files of packages, by name; what `pool` has already is not fetched again.
@@ -198,11 +194,7 @@ class AptRoot:
             if (path := pool / _file_name(package, arch)).is_file()
         }
         if done.status != 0 or len(found) != len(packages):
-            raise NotFetchedError(
-                f"could not fetch the packages from Debian's {self.suite}",
-                cause=_complaint(done),
-                next_step="Check the network and the disk's free space, then run it again.",
-            )
+            raise self._not_fetched("the packages", done)
         return found
 
     @property
@@ -227,11 +219,14 @@ class AptRoot:
         """
         done = await self._apt("apt-get", "-q", "source", "--download-only", *names, cwd=into)
         if done.status != 0:
-            raise NotFetchedError(
-                f"could not fetch the sources of {', '.join(names)} from Debian's {self.suite}",
-                cause=_complaint(done),
-                next_step="Check the network and the disk's free space, then run it again.",
-            )
+            raise self._not_fetched(f"the sources of {', '.join(names)}", done)
+
+    def _not_fetched(self, what: str, done: process.Completed) -> NotFetchedError:
+        return NotFetchedError(
+            f"could not fetch {what} from Debian's {self.suite}",
+            cause=_complaint(done),
+            next_step="Check the network and the disk's free space, then run it again.",
+        )
 
     async def _apt(self, *argv: str, cwd: Path | None = None) -> process.Completed:
         process.require_program(argv[0], "apt")

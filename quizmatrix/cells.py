@@ -30,9 +30,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
     kernel: as the matrix names it. source: where it comes from if it names none. timeout,
     boot_timeout: seconds on hardware. memory: MiB. image: the name of its base image. profiles: all that are
-    set up, in that order. config: lines that
-    its variant adds to the kernel's configuration; clang: whether it wants that compiler. expected: the
-    outcome that is no news, `why` it is not `passed`.
+    set up, in that order. config: lines that its variant adds to the kernel's configuration; clang: whether
+    it wants that compiler. expected: the outcome that is no news, `why` it is not `passed`.
     """
 
     kernel: str

@@ -102,8 +102,11 @@ def command_script(spec: CellSpec) -> str:
 
 def session_environment(spec: CellSpec) -> str:
     """What a terminal session, and every visitor's command, begins with: the same as the command's."""
-    settings = [f"export {name}={shlex.quote(value)}" for name, value in _own_environment(spec).items()]
-    return "\n".join([*settings, f"cd {shlex.quote(spec.work_tree or '/root')}"])
+    return f"{_exports(_own_environment(spec))}cd {shlex.quote(spec.work_tree or '/root')}"
+
+
+def _exports(environment: dict[str, str]) -> str:
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
 
 
 def session_script(session: Session) -> str:
@@ -176,8 +179,7 @@ def _write_profile(profile: ActiveProfile, layer: Path, own: Path) -> None:
         path = layer / name.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    settings = [f"export {name}={shlex.quote(value)}" for name, value in profile.environment.items()]
-    (own / "environment").write_text("\n".join(settings) + "\n", encoding="utf-8")
+    (own / "environment").write_text(_exports(profile.environment), encoding="utf-8")
     if profile.init:
         (own / "init").write_text(profile.init, encoding="utf-8")
 

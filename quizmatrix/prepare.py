@@ -97,13 +97,9 @@ class Preparer:
             has_sshd="openssh-server" in (installed or ()),
         )
 
-    async def build_image(
-        self, cell: Cell, include: list[str], tell: Tell, *, suite: str | None = None
-    ) -> DebianImage:
+    async def build_image(self, cell: Cell, suite: str, include: list[str], tell: Tell) -> DebianImage:
         """Build a Debian image for the architecture of `cell`, which configures it where that is foreign."""
-        arch = load_arch(cell.arch)
-        guest = self._setup_guest(cell, tell)
-        return await debian.build(arch, debian.choose_suite(arch, suite), include, guest, tell)
+        return await debian.build(load_arch(cell.arch), suite, include, self._setup_guest(cell, tell), tell)
 
     async def accelerator(self, spec: CellSpec, asked: Accelerator | None) -> Answer:
         """The accelerator for the cell `spec`: the one asked for, or what a trial boot shows."""
@@ -134,7 +130,7 @@ class Preparer:
                 next_step=f"Once, with a network: quizmatrix image build --arch {arch.name}",
             )
         include = image.include if image else []
-        return await debian.build(arch, suite, include, self._setup_guest(cell, tell), tell)
+        return await self.build_image(cell, suite, include, tell)
 
     def _setup_guest(self, cell: Cell, tell: Tell) -> debian.Guest:
         """A guest of the cell's architecture and kernel, for what only runs there."""

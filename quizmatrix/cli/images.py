@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from functools import partial
 
 from quizmatrix.arch import Arch, host_arch, load_arch
 from quizmatrix.cells import cells_on_the_spot
 from quizmatrix.cli import selection
-from quizmatrix.errors import DamagedError, QuizmatrixError, UsageError
+from quizmatrix.cli.each import make_each
+from quizmatrix.errors import DamagedError, UsageError
 from quizmatrix.image import debian
 from quizmatrix.matrix import Limits
-from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK
+from quizmatrix.outcome import EXIT_OK
+from quizmatrix.process import Tell
 
 # The kernel of the guest in which a foreign architecture's packages are configured.
 _SETUP_KERNEL = "6.12"
 
 
 def build(args: argparse.Namespace) -> int:
-    """Build an image for each architecture; one that fails does not keep the others from it."""
-    import anyio
-
+    """Build an image for each architecture."""
     from quizmatrix.prepare import Policy, Preparer
 
     include = selection.words("--include", args.include)
@@ -28,29 +28,13 @@ def build(args: argparse.Namespace) -> int:
     arches = [load_arch(name) for name in selection.words("--arch", args.arches) or [host_arch().name]]
     suites = {arch.name: debian.choose_suite(arch, args.suite) for arch in arches}
     preparer = Preparer(Policy())
-    failed = 0
 
-    async def build_one(arch: Arch) -> None:
-        nonlocal failed
-
-        def tell(said: str) -> None:
-            print(f"{arch.name}: {said}", flush=True)
-
+    async def build_one(arch: Arch, tell: Tell) -> str:
         (cell,) = cells_on_the_spot([f"{args.kernel or _SETUP_KERNEL}-{arch.name}"], Limits())
-        try:
-            image = await preparer.build_image(cell, include, tell, suite=suites[arch.name])
-        except QuizmatrixError as error:
-            failed += 1
-            print(f"{arch.name}: {error.render()}", file=sys.stderr, flush=True)
-        else:
-            tell(f"ready: {image.key} ({image.disk.stat().st_size // 1_000_000} MB)")
+        image = await preparer.build_image(cell, suites[arch.name], include, tell)
+        return f"{image.key} ({image.disk.stat().st_size // 1_000_000} MB)"
 
-    async def build_all() -> None:
-        for arch in arches:
-            await build_one(arch)
-
-    anyio.run(build_all)
-    return EXIT_NO_VERDICT if failed else EXIT_OK
+    return make_each({arch.name: partial(build_one, arch) for arch in arches})
 
 
 def list_images(_: argparse.Namespace) -> int:

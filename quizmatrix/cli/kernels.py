@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -14,15 +14,17 @@ from quizmatrix.arch import Arch, host_arch, load_arch
 from quizmatrix.cells import default_source
 from quizmatrix.cli import selection
 from quizmatrix.cli.clean import disk_usage, remove_tree
-from quizmatrix.errors import DamagedError, DataError, QuizmatrixError, UsageError
+from quizmatrix.cli.each import make_each
+from quizmatrix.errors import DamagedError, DataError, UsageError
 from quizmatrix.kernel import artifact, source
 from quizmatrix.kernel.build import Options, Order, builds_dir, builds_locked
-from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK
+from quizmatrix.outcome import EXIT_OK
+from quizmatrix.process import Tell
 from quizmatrix.version import KernelVersion
 
 
 def build(args: argparse.Namespace) -> int:
-    """Build kernels, one after the other; one that fails does not keep the others from it."""
+    """Build kernels, each for each architecture."""
     options = Options(variant=args.variant, config=tuple(_config_lines(args)), clang=args.clang)
     jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs is not None else None
     arches = [load_arch(name) for name in selection.words("--arches", args.arches) or [host_arch().name]]
@@ -32,31 +34,14 @@ def build(args: argparse.Namespace) -> int:
     ]
     for text in specs:
         source.parse_spec(text)
-    failed = 0
 
-    async def build_one(text: str, arch: Arch) -> None:
-        nonlocal failed
-        name = f"{text}-{arch.name}"
+    async def build_one(text: str, arch: Arch, tell: Tell) -> str:
+        order = Order(arch=arch, options=options, tell=tell, jobs=jobs)
+        return (await source.obtain(text, order, refresh=args.refresh)).record.key
 
-        def tell(said: str) -> None:
-            print(f"{name}: {said}", flush=True)
-
-        try:
-            order = Order(arch=arch, options=options, tell=tell, jobs=jobs)
-            kernel = await source.obtain(text, order, refresh=args.refresh)
-        except QuizmatrixError as error:
-            failed += 1
-            print(f"{name}: {error.render()}", file=sys.stderr, flush=True)
-        else:
-            tell(f"ready: {kernel.record.key}")
-
-    async def build_all() -> None:
-        for text in specs:
-            for arch in arches:
-                await build_one(text, arch)
-
-    anyio.run(build_all)
-    return EXIT_NO_VERDICT if failed else EXIT_OK
+    return make_each(
+        {f"{text}-{arch.name}": partial(build_one, text, arch) for text in specs for arch in arches}
+    )
 
 
 def _config_lines(args: argparse.Namespace) -> list[str]:

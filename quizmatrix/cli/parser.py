@@ -150,7 +150,7 @@ def _add_selection(parser: _Parser) -> None:
 def _add_image_and_profiles(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--image", metavar="I", help="the base image: small, debian, debian:SUITE")
     group.add_argument(
-        "-p", "--profiles", action="append", default=[], metavar="P", help="zfs,memdev:count=6"
+        "-p", "--profiles", action="append", default=[], metavar="P", help="memdev:count=6,net"
     )
 
 

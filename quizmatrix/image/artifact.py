@@ -8,6 +8,9 @@ import msgspec
 
 from quizmatrix import paths
 
+# The suites whose packages an image is made of, in order of preference.
+SUITES = ("bookworm", "trixie", "sid")
+
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
     """A base image as a guest gets it.

@@ -22,15 +22,12 @@ from quizmatrix import apt, paths, process, tomlfile
 from quizmatrix.apt import Package
 from quizmatrix.arch import Arch
 from quizmatrix.errors import DamagedError, UnpreparedError, UsageError, host_error
-from quizmatrix.image.artifact import images_dir
+from quizmatrix.image.artifact import SUITES, images_dir
 from quizmatrix.process import Tell
 from quizmatrix.seal import Seal, seal_of
 
 # Part of every key: changes when what is made of the same packages changes.
 _RECIPE = "1"
-
-# The suites to take where none is asked for, the first that carries the architecture.
-_SUITES = ("bookworm", "trixie", "sid")
 
 # What makes images, with Debian's packages of it.
 TOOLS = {"mksquashfs": "squashfs-tools", "mmdebstrap": "mmdebstrap"}
@@ -90,7 +87,7 @@ def choose_suite(arch: Arch, asked: str | None) -> str:
     if asked is not None and asked not in suites:
         raise UsageError(f"unknown suite `{asked}`", next_step=f"Known: {', '.join(suites)}.")
     carrying = [name for name, suite in suites.items() if _debian_name(arch) in suite.arches]
-    wanted = [asked] if asked else [*_SUITES, *carrying]
+    wanted = [asked] if asked else [*SUITES, *carrying]
     found = next((name for name in wanted if name in carrying), None)
     if found is None:
         raise UnpreparedError(

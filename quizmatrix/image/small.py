@@ -17,13 +17,11 @@ from quizmatrix.errors import (
     host_error,
 )
 from quizmatrix.image import userland
-from quizmatrix.image.artifact import Image, images_dir
+from quizmatrix.image.artifact import SUITES, Image, images_dir
 from quizmatrix.process import Tell
 
 _RECIPE = "2"
 
-# The suites whose packages will do, in order of preference.
-_SUITES = ("bookworm", "trixie", "sid")
 # Package -> the program's name in the guest, and where the package has it (that moved with merged /usr).
 _PROGRAMS: dict[str, tuple[str, ...]] = {
     "busybox-static": ("busybox", "bin/busybox", "usr/bin/busybox"),
@@ -142,7 +140,7 @@ async def _fetch_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
     if debian is None or not apt.carries(debian.arch):
         return await userland.build_programs(arch, tell)
     carrying = [name for name, suite in apt.load_archive().suite.items() if debian.arch in suite.arches]
-    suites = [name for name in _SUITES if name in carrying] or carrying
+    suites = [name for name in SUITES if name in carrying] or carrying
     found = await apt.ask_suites(suites, debian.arch, tell, _programs_in, is_first_enough=True)
     return found[0] if found else await userland.build_programs(arch, tell)
 

@@ -141,7 +141,7 @@ def test_a_terminal_over_ssh(person: Callable[..., Person], tmp_path: Path) -> N
     one.wait_for("50 132")
     one.type("sleep 1000\r")
     one.wait_for("sleep 1000")
-    time.sleep(1)
+    time.sleep(1)  # what is typed is shown before it is run, and nothing shows that it runs
     one.type("\x03")
     one.type("echo in''terrupted $?\r")
     one.wait_for("interrupted 130")
