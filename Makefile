@@ -3,7 +3,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo check check-all lint test bench bench-build soak setup
+.PHONY: demo check check-all lint test bench bench-build bench-formats soak setup
 
 # Boots three kernels on two architectures and runs a command in each.
 demo: $(VENV)/.ready
@@ -28,6 +28,10 @@ bench: setup
 # How long a kernel takes to build, against what its peers build: about an hour.
 bench-build: setup
 	$(PY) tests/bench_build.py
+
+# Which file system a base image should be: some ten minutes.
+bench-formats: setup
+	$(PY) tests/bench_formats.py
 
 # The gate, and real builds of five kernels for three architectures and of one for the others: hours.
 check-all: check

@@ -91,10 +91,14 @@ class Build(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Debian(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Debian's name of the architecture, and the flavour in its kernel packages' names."""
+    """Debian's name of the architecture, and the flavour in its kernel packages' names.
+
+    variants: Debian's other flavours, by the variant of a cell that has them.
+    """
 
     arch: str
     flavour: str
+    variants: dict[str, str] = {}
 
 
 class ArchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -139,6 +143,12 @@ def load_arch(name: str) -> Arch:
     if name not in names:
         raise UsageError(f"unknown architecture `{name}`", next_step=f"Known: {', '.join(names)}.")
     return load_arch_file(paths.data_dir("arch") / f"{name}.toml")
+
+
+def debian_variants() -> set[str]:
+    """The variants of kernels that Debian's archive has ready-made, for one architecture or another."""
+    files = (load_arch(name).facts.debian for name in arch_names())
+    return {variant for debian in files if debian for variant in debian.variants}
 
 
 def host_arch() -> Arch:

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import msgspec
 
-from quizmatrix import apt, kconfig, profile, units
-from quizmatrix.arch import arch_names, load_arch
+from quizmatrix import apt, profile, units
+from quizmatrix.arch import arch_names, debian_variants, load_arch
 from quizmatrix.errors import DataError, UsageError
-from quizmatrix.matrix import Include, Limits, Matrix
+from quizmatrix.matrix import Include, Limits, Matrix, shipped_variants
 from quizmatrix.outcome import Outcome
 from quizmatrix.profile import Use
 from quizmatrix.version import is_unreleased
@@ -172,7 +172,11 @@ def _make_cell(
     def first(key: Callable[[Limits], V | None]) -> V:
         return next(value for value in map(key, sources) if value is not None)
 
-    ready_made = variant is None and facts.debian is not None and apt.carries(facts.debian.arch)
+    flavours = facts.debian.variants if facts.debian else {}
+    if variant in debian_variants() and variant not in flavours:
+        raise DataError(where, cause=f"Debian has no variant {variant} of its kernels for {arch}")
+    ready_made = variant is None or variant in flavours
+    ready_made = ready_made and facts.debian is not None and apt.carries(facts.debian.arch)
     cell = Cell(
         kernel=kernel,
         source=matrix.source or default_source(kernel, ready_made=ready_made),
@@ -226,7 +230,7 @@ def cells_on_the_spot(only: list[str], overrides: Limits, like: Matrix | None = 
     made = []
     for text in only:
         parts = parse_cell_id(text)
-        if parts is not None and (parts[2] is None or parts[2] in kconfig.variants()):
+        if parts is not None and (parts[2] is None or parts[2] in shipped_variants()):
             kernel, arch, variant = parts
             one = Matrix(
                 source=like.source,

@@ -16,8 +16,6 @@ from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.seal import Seal, seal_of
 
 _SCRIPTS = ("init2", "agent", "terminal")
-# What a guest needs to reach a base image on a disk.
-_DISK_MODULES = ("virtio_blk", "squashfs")
 _FOLDERS = ("dev", "proc", "sys", "root")
 
 
@@ -28,9 +26,14 @@ def assemble(kernel: Kernel, image: Image, arch: Arch) -> Path:
     """
     guest = _guest_archive()
     wanted = list(arch.facts.kernel.modules)
+    if not kernel.has_9p:
+        # What a guest reaches its layers by (see layerdisks).
+        wanted = [name for name in wanted if "9p" not in name]
+        wanted += ["virtio_blk", "squashfs"]
+        guest += cpio.file("guest/no-9p", b"")
     if image.disk is not None:
-        wanted += _DISK_MODULES
-        guest += cpio.file("guest/base-disk", b"squashfs\n")
+        wanted += ["virtio_blk", image.disk_type]
+        guest += cpio.file("guest/base-disk", f"{image.disk_type}\n".encode())
     made = [kernel.record.key, image.key, hashlib.sha256(guest).hexdigest(), *wanted]
     key = hashlib.sha256("\n".join(made).encode()).hexdigest()[:24]
     path = paths.cache_dir() / "initramfs" / f"{key}.cpio"

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from quizmatrix import kconfig, paths, profile, tomlfile, units
+from quizmatrix.arch import debian_variants
 from quizmatrix.errors import DataError, UsageError
 from quizmatrix.outcome import Outcome
 
@@ -107,6 +108,11 @@ class Matrix(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
     profile: dict[str, dict[str, Any]] = {}
 
 
+def shipped_variants() -> set[str]:
+    """The variants of kernels that need no definition: those with a fragment, and Debian's own."""
+    return {*kconfig.variants(), *debian_variants()}
+
+
 def shipped_matrices() -> dict[str, Path]:
     """The matrices that ship, by name."""
     return {path.stem: path for path in sorted(paths.data_dir("matrices").glob("*.toml"))}
@@ -151,7 +157,7 @@ def load_matrix(path: Path) -> Matrix:
                 next_step=f"It has: {', '.join(dict.fromkeys(named)) or 'none'}.",
             )
     for include in matrix.include:
-        if include.variant is not None and include.variant not in (*matrix.variant, *kconfig.variants()):
+        if include.variant is not None and include.variant not in (*matrix.variant, *shipped_variants()):
             raise DataError(
                 str(path),
                 cause=f"include names the variant `{include.variant}`, which is not defined",

@@ -19,7 +19,7 @@ from quizmatrix.image import debian, small
 from quizmatrix.image.artifact import Image
 from quizmatrix.image.debian import DebianImage
 from quizmatrix.kernel import source
-from quizmatrix.kernel.artifact import CONFIG, Kernel
+from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import Order, options_of
 from quizmatrix.outcome import Outcome
 from quizmatrix.process import Tell
@@ -87,7 +87,7 @@ class Preparer:
             profile.check(
                 use,
                 kernel=kernel.record.release,
-                config=(kernel.folder / CONFIG).read_text(),
+                config=kernel.config,
                 installed=installed,
             )
         return Prepared(
@@ -201,6 +201,7 @@ def make_spec(
     return CellSpec(
         cell=cell.id,
         base=cell.image,
+        has_9p=prepared.kernel.has_9p,
         disks=[Disk(serial=BASE_DISK, path=str(disk), writable=False)] if disk else [],
         kernel=cell.kernel,
         kernel_key=prepared.kernel.record.key,

@@ -14,7 +14,7 @@ from typing import Protocol
 import anyio
 import msgspec
 
-from quizmatrix import guest, qemu, qmp, reproduce, vm
+from quizmatrix import guest, layerdisks, qemu, qmp, reproduce, vm
 from quizmatrix import spec as specs
 from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
 from quizmatrix.console import ConsoleWatch
@@ -91,6 +91,8 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         reproduce.write_script(spec, shares)
     except OSError as error:
         raise host_error(f"write to {spec.folder}", error) from error
+    if not spec.has_9p:
+        spec, shares = await layerdisks.convert(spec, shares), []
     with ExitStack() as stack:
         console = stack.enter_context(closing(ConsolePipe()))
         names = [
@@ -332,6 +334,8 @@ class _Session:
         self.watch.finish()
         try:
             guest.retire_run_layer(self._folder)
+            trouble = layerdisks.take_shared(self._folder)
+            self.evidence.notes += [trouble] if trouble else []
             shutil.rmtree(specs.host_folder_of(self._folder), ignore_errors=True)
             changed = guest.make_artifacts_safe(specs.artifacts_of(self._folder))
         except OSError as error:

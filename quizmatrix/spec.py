@@ -85,11 +85,11 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that is needed to run one command in one cell.
 
-    base: the base image's name. image, initramfs: paths of the kernel's. disks: what the guest has
-    beside its root. layers: between the base and the run layer, the lowest first.
-    work_tree: the folder the command is run in, shown at the same place, or None. command: the
-    words. profiles: in the order in which they are set up. network: whether the guest gets one.
-    debugger: whether QEMU listens for one. environment: of the command, beside what every one has.
+    base: the base image's name. image, initramfs: paths of the kernel's. disks: what the guest has beside
+    its root. has_9p: whether its kernel mounts folders of the host. layers: between the base and the run
+    layer, the lowest first. work_tree: the folder the command is run in, shown at the same place, or None.
+    command: the words. profiles: in the order in which they are set up. network: whether the guest gets
+    one. debugger: whether QEMU listens for one. environment: of the command, beside what every one has.
     user: of the guest, instead of root. session: see Session. timeout, boot_timeout: seconds, already
     scaled for the accelerator. memory: MiB. machine: a value of QEMU's option -machine, instead of the
     architecture's. folder: where results go; it exists and is empty.
@@ -106,6 +106,7 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     initramfs: str
     disks: list[Disk] = []
+    has_9p: bool = True
     layers: list[Share]
     binds: list[Bind] = []
     work_tree: str | None

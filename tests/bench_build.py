@@ -1,7 +1,7 @@
 """How long a kernel takes to build against what its peers build: `make bench-build`, about an hour.
 
-Both from the same source, on all CPUs, with no compiler cache to help: quizmatrix's kernel and
-`defconfig` with `kvm_guest.config`.
+Both from the same source, on all CPUs, with nothing compiled before: quizmatrix's kernel, with an
+empty ccache where that is installed, and `defconfig` with `kvm_guest.config`.
 """
 
 from __future__ import annotations

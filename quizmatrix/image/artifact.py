@@ -17,11 +17,13 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
     archive: its part of an initramfs, with the guest's own busybox and tini; key: the content of that.
     disk: a read-only file system that is the base layer; None where that is in the archive.
+    disk_type: as mount(8) and the kernel's module call it.
     """
 
     key: str
     archive: Path
     disk: Path | None = None
+    disk_type: str = "squashfs"
 
 
 def images_dir() -> Path:

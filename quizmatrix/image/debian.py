@@ -27,7 +27,7 @@ from quizmatrix.process import Tell
 from quizmatrix.seal import Seal, seal_of
 
 # Part of every key: changes when what is made of the same packages changes.
-_RECIPE = "1"
+_RECIPE = "2"
 
 # What makes images, with Debian's packages of it.
 TOOLS = {"mksquashfs": "squashfs-tools", "mmdebstrap": "mmdebstrap"}
@@ -102,7 +102,7 @@ def _debian_name(arch: Arch) -> str:
 
 
 def _reference(arch: str, suite: str) -> Path:
-    return images_dir() / "refs" / f"debian-{suite}-{arch}"
+    return images_dir() / "refs" / f"debian-{suite}-{arch}-{_RECIPE}"
 
 
 def find(arch: Arch, suite: str) -> DebianImage | None:
@@ -137,7 +137,7 @@ def stored_keys() -> list[str]:
 
 def current_keys() -> set[str]:
     """The keys of the images that guests get."""
-    return {path.read_text() for path in (images_dir() / "refs").glob("*") if not path.name.startswith(".")}
+    return {path.read_text() for path in (images_dir() / "refs").glob(f"[!.]*-{_RECIPE}")}
 
 
 def remove(key: str) -> None:
@@ -292,7 +292,7 @@ class _Work:
             await self._run(
                 "sh",
                 "-c",
-                'exec "$1" - "$2" -tar -quiet -no-progress -comp zstd <"$3"',
+                'exec "$1" - "$2" -tar -quiet -no-progress -comp lz4 -Xhc <"$3"',
                 "sh",
                 squash,
                 str(disk),

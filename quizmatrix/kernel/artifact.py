@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,19 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     def modules(self) -> Path:
         """Where the kernel's modules and their index are."""
         return self.layer / "usr/lib/modules" / self.record.release
+
+    @property
+    def has_9p(self) -> bool:
+        """Whether it mounts folders of the host over virtio-9p."""
+        return all(
+            re.search(rf"^CONFIG_{symbol}=[ym]$", self.config, re.MULTILINE)
+            for symbol in ("9P_FS", "NET_9P_VIRTIO")
+        )
+
+    @property
+    def config(self) -> str:
+        """The text of its configuration."""
+        return (self.folder / CONFIG).read_text(encoding="utf-8")
 
     @property
     def build_tree(self) -> Path | None:

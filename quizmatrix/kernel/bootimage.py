@@ -33,11 +33,35 @@ class _AsItIs:
         return data
 
 
+class _Lz4Legacy:
+    """Blocks of at most 8 MiB, each behind its packed length (lz4's lz4_Frame_format.md, legacy frame)."""
+
+    _BLOCK = 8 << 20
+
+    def __init__(self) -> None:
+        self.eof = False
+
+    def decompress(self, data: bytes, /) -> bytes:
+        """Unpack up to what is no block any more; that is the uncompressed length."""
+        import lz4.block  # type: ignore[import-untyped]
+
+        blocks = []
+        at = len(_LZ4_LEGACY)
+        while at + 4 < len(data):
+            (length,) = struct.unpack_from("<I", data, at)
+            blocks.append(lz4.block.decompress(data[at + 4 : at + 4 + length], uncompressed_size=self._BLOCK))
+            at += 4 + length
+        self.eof = at + 4 == len(data)
+        return b"".join(blocks)
+
+
 def _zstd() -> _Decompressor:
     import zstandard
 
     return zstandard.ZstdDecompressor().decompressobj()
 
+
+_LZ4_LEGACY = b"\x02\x21\x4c\x18"
 
 # What the payload begins with. Decompressor objects, since they stop at the end of the stream: the
 # build appends the uncompressed length to some formats.
@@ -47,6 +71,7 @@ _FORMATS: dict[bytes, Callable[[], _Decompressor]] = {
     b"\x5d\0\0": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE),
     b"BZh": bz2.BZ2Decompressor,
     b"\x28\xb5\x2f\xfd": _zstd,
+    _LZ4_LEGACY: _Lz4Legacy,
     b"\x7fELF": _AsItIs,
 }
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix import apt, paths
-from quizmatrix.arch import Arch, Debian
+from quizmatrix.arch import Arch
 from quizmatrix.errors import (
     DamagedError,
     UnpreparedError,
     host_error,
 )
 from quizmatrix.kernel import artifact, bootimage, modules
-from quizmatrix.kernel.build import DEFAULT, Order
+from quizmatrix.kernel.build import DEFAULT, Options, Order
 from quizmatrix.process import Tell
 from quizmatrix.version import KernelVersion, leading_version, natural
 
@@ -59,19 +59,22 @@ async def fetch(wanted: str, order: Order) -> str:
     no such kernel or does not give it, or where it would have to be built otherwise.
     """
     arch, tell = order.arch, order.tell
-    if order.options != DEFAULT:
+    debian = arch.facts.debian
+    flavours = {DEFAULT: debian.flavour} if debian else {}
+    for variant, flavour in debian.variants.items() if debian else ():
+        flavours[Options(variant=variant)] = flavour
+    if debian is not None and order.options not in flavours:
         raise UnpreparedError(
             f"the kernel {wanted} with {order.options.variant or 'another configuration'} has to be built",
             cause="the source `debian` has its kernels ready-made",
             next_step=f"Name one that is built: debian-source:{wanted}",
         )
-    debian = arch.facts.debian
     if debian is None or not apt.carries(debian.arch):
         raise UnpreparedError(
             f"Debian's archive does not carry {arch.name}",
             next_step=f"Name a kernel that is built: debian-source:{wanted}",
         )
-    found = await _resolve(wanted, debian, tell)
+    found = await _resolve(wanted, debian.arch, flavours[order.options], tell)
     key = _key(arch, found)
     async with paths.locked(
         paths.cache_dir() / "locks" / f"kernel-{key}.lock",
@@ -89,27 +92,27 @@ async def fetch(wanted: str, order: Order) -> str:
     return key
 
 
-async def _resolve(wanted: str, debian: Debian, tell: Tell) -> Found:
-    """The newest kernel of all suites that is what is wanted."""
-    suites = suites_for(wanted, apt.load_archive(), debian.arch)
+async def _resolve(wanted: str, arch: str, flavour: str, tell: Tell) -> Found:
+    """The newest kernel of all suites that is what is wanted; arch and flavour are Debian's."""
+    suites = suites_for(wanted, apt.load_archive(), arch)
     if not suites:
         raise UnpreparedError(
-            f"Debian's archive has no {wanted} kernel for {debian.arch}",
+            f"Debian's archive has no {wanted} kernel for {arch}",
             cause="no suite with that series carries this architecture",
             next_step=f"`series` and `arches` of the suites stand in {apt.ARCHIVE_FILE}; "
             "a matrix leaves a cell out with `exclude`.",
         )
     found = await apt.ask_suites(
         suites,
-        debian.arch,
+        arch,
         tell,
-        lambda root: _newest_in(root, wanted, debian.flavour),
+        lambda root: _newest_in(root, wanted, flavour),
         is_first_enough=is_exact(wanted),
     )
     if found:
         return max(found, key=lambda one: (KernelVersion(one.version), natural(one.packages[0].version)))
     raise UnpreparedError(
-        f"Debian's archive has no {wanted} kernel for {debian.arch}",
+        f"Debian's archive has no {wanted} kernel for {arch}-{flavour}",
         cause=f"asked: {', '.join(suites)}",
         next_step="A series (6.1), an exact version that a suite still has, or `newest`.",
     )
@@ -133,8 +136,8 @@ def suites_for(wanted: str, archive: apt.Archive, arch: str) -> list[str]:
 async def _newest_in(root: apt.AptRoot, wanted: str, flavour: str) -> Found | None:
     """The newest kernel of this flavour in a suite that is what is wanted, with its packages.
 
-    `-cloud-`, `-rt-` and `-unsigned` are other flavours: behind the version and, in older names,
-    the number of the ABI, nothing may stand but the flavour.
+    `-cloud-amd64` is another flavour than `-amd64`, and `-amd64-unsigned` is none: behind the version
+    and, in older names, the number of the ABI, nothing may stand but the flavour.
     """
     pattern = re.compile(rf"linux-image-(\d+\.\d+[\w.+~]*(?:-\d[\w.~]*)?-{re.escape(flavour)})")
     names = [name for name in await root.names("linux-image-") if pattern.fullmatch(name)]

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import lz4.block  # type: ignore[import-untyped]
 import pytest
 import zstandard
 from hypothesis import given
@@ -127,6 +128,12 @@ def boot_image(payload: bytes, *, setup_sectors: int = 3, behind: bytes = b"") -
     return bytes(head) + bytes(64) + payload + behind
 
 
+def lz4_legacy(data: bytes) -> bytes:
+    """What `lz4 -l` makes of it, in two blocks."""
+    blocks = [lz4.block.compress(part, store_size=False) for part in (data[:100], data[100:])]
+    return b"\x02\x21\x4c\x18" + b"".join(struct.pack("<I", len(block)) + block for block in blocks)
+
+
 @pytest.mark.parametrize(
     "pack",
     [
@@ -135,9 +142,10 @@ def boot_image(payload: bytes, *, setup_sectors: int = 3, behind: bytes = b"") -
         lzma.compress,
         lambda data: lzma.compress(data, format=lzma.FORMAT_ALONE),
         lambda data: zstandard.ZstdCompressor().compress(data),
+        lz4_legacy,
         lambda data: data,
     ],
-    ids=["gzip", "bzip2", "xz", "lzma", "zstd", "none"],
+    ids=["gzip", "bzip2", "xz", "lzma", "zstd", "lz4", "none"],
 )
 def test_the_kernel_comes_out_of_a_boot_image(pack: Callable[[bytes], bytes]) -> None:
     length = struct.pack("<I", len(KERNEL))
@@ -153,9 +161,10 @@ def test_the_kernel_comes_out_of_a_boot_image(pack: Callable[[bytes], bytes]) ->
         boot_image(b"unknown packing"),
         boot_image(gzip.compress(b"no kernel" * 100)),
         boot_image(gzip.compress(KERNEL)[:-60]),
+        boot_image(lz4_legacy(KERNEL)[:-60]),
         boot_image(b"\x1f\x8b rubbish" * 9),
     ],
-    ids=["empty", "no image", "unknown", "no ELF", "cut short", "damaged"],
+    ids=["empty", "no image", "unknown", "no ELF", "cut short", "lz4 cut short", "damaged"],
 )
 def test_what_is_no_boot_image(image: bytes) -> None:
     with pytest.raises(DamagedError, match="kernel image"):
