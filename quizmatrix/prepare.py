@@ -28,6 +28,9 @@ from quizmatrix.spec import BASE_DISK, ActiveProfile, CellSpec, Disk, Share
 # Kernels fetched and unpacked at a time: more only share the network and the disk.
 _FETCHES = 2
 
+# Seconds that a guest is given in which a person with a debugger goes step by step.
+_DEBUGGED = 86400.0
+
 # MiB of a guest that installs packages into its memory.
 _SETUP_MEMORY = 4096
 
@@ -198,10 +201,12 @@ def make_spec(
     shares = [Share(tag="kernel", path=str(prepared.kernel.layer))]
     shares += [Share(tag=f"user{number}", path=str(layer)) for number, layer in enumerate(layers)]
     disk = prepared.image.disk
+    build = prepared.kernel.build_tree
     return CellSpec(
         cell=cell.id,
         base=cell.image,
         has_9p=prepared.kernel.has_9p,
+        symbols=str(build / "vmlinux") if build else None,
         disks=[Disk(serial=BASE_DISK, path=str(disk), writable=False)] if disk else [],
         kernel=cell.kernel,
         kernel_key=prepared.kernel.record.key,
@@ -226,7 +231,7 @@ async def with_profiles(spec: CellSpec, cell: Cell) -> CellSpec:
     """`spec` with what the host halves of its profiles give; UnpreparedError where one fails."""
     active: list[ActiveProfile] = []
     disks = list(spec.disks)
-    network = debugger = False
+    network = debugger = stopped = False
     for use in cell.profiles:
         facts = profile.facts_of(use.name, cell.id)
         folder = profile.folders()[use.name]
@@ -238,6 +243,7 @@ async def with_profiles(spec: CellSpec, cell: Cell) -> CellSpec:
             for disk in half.disks
         ]
         network, debugger = network or facts.network, debugger or facts.debugger
+        stopped = stopped or half.stopped
         init, files = folder / "init", folder / "files"
         active.append(
             ActiveProfile(
@@ -249,7 +255,11 @@ async def with_profiles(spec: CellSpec, cell: Cell) -> CellSpec:
                 texts=half.files,
             )
         )
-    return msgspec.structs.replace(spec, profiles=active, disks=disks, network=network, debugger=debugger)
+    if stopped:
+        spec = msgspec.structs.replace(spec, timeout=_DEBUGGED, boot_timeout=_DEBUGGED)
+    return msgspec.structs.replace(
+        spec, profiles=active, disks=disks, network=network, debugger=debugger, stopped=stopped
+    )
 
 
 def with_accelerator(spec: CellSpec, accelerator: Accelerator) -> CellSpec:

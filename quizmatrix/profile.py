@@ -74,9 +74,12 @@ class HostDisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class HostHalf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a host half prints. files: the text of files below the guest's root."""
+    """What a host half prints. files: the text of files below the guest's root. stopped: the machine waits
+    for a debugger.
+    """
 
     disks: list[HostDisk] = []
+    stopped: bool = False
     environment: dict[str, str] = {}
     files: dict[str, str] = {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from quizmatrix import debugger
 from quizmatrix.spec import CellSpec, Disk, Share, TerminalKind
 
 # The guest's virtio-serial ports, and with the console the chardevs QEMU is given.
@@ -53,7 +54,8 @@ def _extras(spec: CellSpec, chardevs: Mapping[str, str]) -> list[str]:
         argv += ["-action", "panic=pause"]
         if QMP in chardevs:
             argv += ["-mon", f"chardev={QMP},mode=control"]
-        argv += ["-gdb", f"unix:path={option_value(spec.folder)}/gdb.sock,server=on,wait=off"]
+        argv += ["-gdb", f"unix:path={option_value(debugger.socket_of(spec))},server=on,wait=off"]
+        argv += ["-S"] if spec.stopped else []
     return argv
 
 

@@ -37,6 +37,12 @@ feeder=$!
 }} 3>&1 | cat
 """
 
+_TEMPLATE_WITHOUT_9P = """\
+#!/bin/sh
+# The cell {cell}, once more. Its kernel has no 9p, so its layers are disks that are made for each run.
+cd {cwd} && exec {again}
+"""
+
 
 def write_script(spec: CellSpec, shares: list[Share]) -> None:
     """Write reproduce.sh into the cell's folder; OSError where the disk does not take it."""
@@ -47,10 +53,11 @@ def write_script(spec: CellSpec, shares: list[Share]) -> None:
         "stderr": "file,path=/dev/stderr,append=on",
     }
     argv = qemu.command_line(spec, shares, chardevs)
-    text = _TEMPLATE.format(
+    again = process.printable(_again(spec))
+    text = (_TEMPLATE if spec.has_9p else _TEMPLATE_WITHOUT_9P).format(
         cell=spec.cell,
         cwd=shlex.quote(spec.work_tree or "/"),
-        again=process.printable(_again(spec)).replace("\n", "\n#   "),
+        again=again.replace("\n", "\n#   ") if spec.has_9p else again,
         argv=_an_option_a_line(argv).replace(
             f"pipe,id=control,path={_CONTROL}", '"pipe,id=control,path=$dir/control"'
         ),

@@ -14,7 +14,7 @@ from typing import Protocol
 import anyio
 import msgspec
 
-from quizmatrix import guest, layerdisks, qemu, qmp, reproduce, vm
+from quizmatrix import debugger, guest, layerdisks, qemu, qmp, reproduce, vm
 from quizmatrix import spec as specs
 from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
 from quizmatrix.console import ConsoleWatch
@@ -89,6 +89,8 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         if observer.terminal is not None:
             observer.terminal.write(specs.run_layer_of(Path(spec.folder)))
         reproduce.write_script(spec, shares)
+        if spec.debugger:
+            debugger.write_script(spec)
     except OSError as error:
         raise host_error(f"write to {spec.folder}", error) from error
     if not spec.has_9p:

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import prepare, process, run
+from quizmatrix import debugger, prepare, process, run
 from quizmatrix.arch import Accelerator, load_arch
 from quizmatrix.cells import Cell
 from quizmatrix.errors import QuizmatrixError, UsageError, host_error
@@ -240,6 +240,8 @@ class Scheduler:
             user=plan.user,
         )
         spec = await prepare.with_profiles(spec, cell)
+        if spec.debugger:
+            self._emit(CellNote(cell=cell.id, text=f"for gdb: {spec.folder}/{debugger.SCRIPT}"))
         return prepare.with_accelerator(spec, answer.accelerator)
 
     def _observer(self, cell: Cell, attempt: int) -> Observer:

@@ -89,10 +89,11 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     its root. has_9p: whether its kernel mounts folders of the host. layers: between the base and the run
     layer, the lowest first. work_tree: the folder the command is run in, shown at the same place, or None.
     command: the words. profiles: in the order in which they are set up. network: whether the guest gets
-    one. debugger: whether QEMU listens for one. environment: of the command, beside what every one has.
-    user: of the guest, instead of root. session: see Session. timeout, boot_timeout: seconds, already
-    scaled for the accelerator. memory: MiB. machine: a value of QEMU's option -machine, instead of the
-    architecture's. folder: where results go; it exists and is empty.
+    one. debugger: whether QEMU listens for one; stopped: and waits for it; symbols: the kernel with them,
+    where there is one. environment: of the command, beside what every one has. user: of the guest, instead
+    of root. session: see Session. timeout, boot_timeout: seconds, already scaled for the accelerator.
+    memory: MiB. machine: a value of QEMU's option -machine, instead of the architecture's. folder: where
+    results go; it exists and is empty.
     """
 
     cell: str
@@ -113,6 +114,8 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     profiles: list[ActiveProfile] = []
     network: bool = False
     debugger: bool = False
+    stopped: bool = False
+    symbols: str | None = None
     environment: dict[str, str] = {}
     user: str | None = None
     session: Session | None = None

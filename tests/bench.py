@@ -13,14 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import anyio
 import msgspec
 from tabulate import tabulate
 
-from quizmatrix import cells, guest, prepare, process, qemu
+from quizmatrix import cells, guest, paths, prepare, process, qemu
 from quizmatrix.arch import Accelerator
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.matrix import Limits
@@ -31,6 +31,11 @@ BUILT = "debian-source:6.1"
 BUILT_CELLS = [f"{BUILT}-{arch}" for arch in ("x86_64", "s390x", "ppc64")]
 DEBIAN = ("--image", "debian")
 QUIZMATRIX = [sys.executable, "-m", "quizmatrix"]
+# The cell whose kernel has every way of reading.
+READING = "6.1-x86_64"
+NINE_P = "trans=virtio,version=9p2000.L,msize=512000,ro,cache=loose"
+# Where Debian's qemu-system-common has the daemon.
+VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
 VIRTME = Path(__file__).parents[1] / ".bench-venv"
 
 
@@ -72,21 +77,26 @@ def interleaved(ours: Callable[[], object], theirs: Callable[[], object]) -> tup
     return statistics.median(own for _, own in pairs), statistics.median(other for other, _ in pairs)
 
 
-def bare_qemu(spec: CellSpec) -> None:
-    """The same command line, from its start until the guest says that `true` has ended."""
+def bare_qemu(spec: CellSpec, more: Sequence[str] = ()) -> str:
+    """The same command line and `more`, from its start until the guest says that the command has ended.
+
+    Returns the command's output.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _bare_qemu(msgspec.structs.replace(spec, folder=name), folder)
+        _bare_qemu(msgspec.structs.replace(spec, folder=name), folder, more)
+        return (folder / "stdout").read_text()
 
 
-def _bare_qemu(spec: CellSpec, folder: Path) -> None:
+def _bare_qemu(spec: CellSpec, folder: Path, more: Sequence[str]) -> None:
     control = folder / "control"
     os.mkfifo(f"{control}.in")
     os.mkfifo(f"{control}.out")
     shares = guest.write_run_layer(spec, "")
     null = "file,path=/dev/null"
-    chardevs = {"console": null, "stdout": null, "stderr": null, "control": f"pipe,path={control}"}
-    argv = qemu.command_line(spec, shares, chardevs)
+    output = f"file,path={folder}/stdout"
+    chardevs = {"console": null, "stdout": output, "stderr": null, "control": f"pipe,path={control}"}
+    argv = [*qemu.command_line(spec, shares, chardevs), *more]
     # Opened for both directions: nobody has to wait for anybody.
     to_guest = os.open(f"{control}.in", os.O_RDWR)
     from_guest = os.open(f"{control}.out", os.O_RDWR)
@@ -150,6 +160,108 @@ def shell_start(cell: str) -> list[str]:
     return row(
         f"`shell -- true` in {cell}", f"{own:.2f} s", f"run {run:.2f} s", f"{own - run:+.2f} s", "-", True
     )
+
+
+def reading(cell: str, size: int = 200) -> list[list[str]]:
+    """A row for each way from the host into a guest: the reading of one file of `size` MB, not compressible.
+
+    By the guest's own clock, the medians of all ways taken in turns.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name)
+        folder = top / "folder"
+        folder.mkdir()
+        (folder / "file").write_bytes(os.urandom(size * 1_000_000))
+        disk = top / "disk"
+        subprocess.run(
+            ["mksquashfs", folder, disk, "-quiet", "-no-progress", "-noD"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        ways = {
+            "9p": f"mount -t 9p -o {NINE_P} folder /mnt",
+            "a block image": "mount -t squashfs -o ro $(echo /dev/vd?) /mnt",
+        }
+        if VIRTIOFSD.exists():
+            ways["virtiofs"] = "modprobe virtiofs; mount -t virtiofs folder /mnt"
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        for way in list(ways) * 3:
+            seconds[way].append(_read_once(cell, way, ways[way], folder, disk))
+    medians = {way: statistics.median(times) for way, times in seconds.items()}
+    best = min(medians, key=lambda way: medians[way])
+    return [
+        row(
+            f"{size} MB read in {cell} from {way}",
+            f"{median:.2f} s",
+            f"{best} {medians[best]:.2f} s",
+            f"{median / medians[best]:.1f} times",
+            "-",
+            True,
+        )
+        for way, median in medians.items()
+    ]
+
+
+def _read_once(cell: str, way: str, mount: str, folder: Path, disk: Path) -> float:
+    script = f"""mkdir -p /mnt; modprobe squashfs 2>/dev/null; {mount}
+        read begin rest </proc/uptime; cat /mnt/file >/dev/null; read end rest </proc/uptime
+        echo $begin $end"""
+    with tempfile.TemporaryDirectory() as name:
+        spec, _ = specify(cell, Path(name))
+        spec = msgspec.structs.replace(spec, command=[script])
+        transport = spec.arch.facts.qemu.transport
+        if way == "virtiofs":
+            more = _virtiofs(Path(name) / "socket", spec.memory, transport)
+            argv = [
+                VIRTIOFSD,
+                f"--socket-path={name}/socket",
+                "-o",
+                f"source={folder}",
+                "-o",
+                "sandbox=chroot",
+            ]
+            with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as daemon:
+                while not (Path(name) / "socket").exists():
+                    time.sleep(0.01)
+                said = bare_qemu(spec, more)
+                daemon.kill()
+        elif way == "9p":
+            more = ["-fsdev", f"local,id=folder,path={folder},security_model=none,readonly=on"]
+            said = bare_qemu(spec, [*more, "-device", f"virtio-9p-{transport},fsdev=folder,mount_tag=folder"])
+        else:
+            more = [
+                "-blockdev",
+                f"driver=raw,node-name=image,read-only=on,file.driver=file,file.filename={disk}",
+            ]
+            said = bare_qemu(spec, [*more, "-device", f"virtio-blk-{transport},drive=image"])
+    begin, end = (float(word) for word in said.split())
+    return end - begin
+
+
+def _virtiofs(socket: Path, memory: int, transport: str) -> list[str]:
+    """The options of QEMU's document on virtiofsd: the daemon shares the guest's memory."""
+    return [
+        *("-chardev", f"socket,id=fs,path={socket}"),
+        *("-device", f"vhost-user-fs-{transport},chardev=fs,tag=folder"),
+        *("-object", f"memory-backend-memfd,id=memory,size={memory}M,share=on"),
+        *("-machine", "memory-backend=memory"),
+    ]
+
+
+def image_making() -> list[str]:
+    """One row: a Debian image of this host's architecture, the packages being in the cache."""
+    with tempfile.TemporaryDirectory() as name:
+        # Everything but the images is the user's own cache.
+        for path in paths.cache_dir().iterdir():
+            if path.name != "images":
+                (Path(name) / path.name).symlink_to(path)
+        environment = os.environ | {"QUIZMATRIX_CACHE_DIR": name}
+        wall = timed(
+            lambda: subprocess.run(
+                [*QUIZMATRIX, "image", "build"], check=True, env=environment, stdout=subprocess.DEVNULL
+            )
+        )
+    return row("`image build`, its packages in the cache", f"{wall:.0f} s", "-", "-", "-", True)
 
 
 def guest_start(cell: str) -> list[str]:
@@ -284,7 +396,8 @@ def measure() -> int:
     rows += [against_bare_qemu(cell, 0.3) for cell in BUILT_CELLS]
     rows += [against_debian(arch) for arch in ("x86_64", "s390x")]
     rows += [guest_start(cell) for cell in BUILT_CELLS]
-    rows += [debian_image(BUILT_CELLS[0]), shell_start(BUILT_CELLS[0])]
+    rows += [debian_image(BUILT_CELLS[0]), shell_start(BUILT_CELLS[0]), image_making()]
+    rows += reading(READING)
     rows += [against_virtme("6.1-x86_64", 2.5), against_virtme(f"{BUILT}-x86_64", 4)]
     rows += [makespan("quick"), makespan("endian"), build_of_what_is_built(), help_cpu()]
     print()

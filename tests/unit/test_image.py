@@ -29,7 +29,7 @@ def stored(key: str, arch: str = "s390x", suite: str = "bookworm") -> Path:
         key=key, arch=arch, suite=suite, include=["fio"], installed={"fio": "3"}, seal=seal_of(disk)
     )
     (folder / "image.json").write_bytes(msgspec.json.encode(image))
-    reference = images_dir() / "refs" / f"debian-{suite}-{arch}"
+    reference = debian._reference(arch, suite)
     reference.parent.mkdir(exist_ok=True)
     reference.write_text(key)
     return disk

@@ -1,5 +1,10 @@
 """Profiles on real guests: what each promises, on both architectures and at once."""
 
+import re
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,3 +104,44 @@ def test_the_memory_of_a_kernel_that_panics(sweep: Run) -> None:
         # kdump-compressed (makedumpfile(8)), or ELF where the machine has no other.
         assert core.startswith((b"KDUMP   ", b"\x7fELF", b"makedumpfile"))
         assert len(core) > 1 << 20
+
+
+def test_a_debugger_that_is_waited_for(environment: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    argv = [
+        *("run", "--only", "6.1-s390x", "-p", "debug:stop=yes", "--output", str(folder), "--", "echo ran")
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "quizmatrix", *argv], env=environment, stdout=subprocess.PIPE
+    ) as child:
+        with connected(folder / "6.1-s390x/gdb.sock") as gdb:
+            # The remote protocol of GDB's manual: why it stands still, and leave to go on.
+            assert ask_gdb(gdb, b"?").startswith(b"T05")
+            assert (folder / "6.1-s390x/console.log").read_bytes() == b""
+            assert ask_gdb(gdb, b"D") == b"OK"
+        assert child.communicate()[0] == b"ran\n"
+    assert child.returncode == 0
+    assert "target remote" in (folder / "6.1-s390x/gdb.sh").read_text()
+
+
+def connected(path: Path) -> socket.socket:
+    """A connection to the socket that will be there."""
+    while True:
+        link = socket.socket(socket.AF_UNIX)
+        try:
+            link.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            link.close()
+            time.sleep(0.05)
+        else:
+            return link
+
+
+def ask_gdb(link: socket.socket, packet: bytes) -> bytes:
+    """The answer of QEMU's gdb stub."""
+    link.sendall(b"$%s#%02x" % (packet, sum(packet) % 256))
+    answer = b""
+    while not re.search(rb"#..$", answer):
+        answer += link.recv(4096)
+    link.sendall(b"+")
+    return answer.partition(b"$")[2].partition(b"#")[0]
