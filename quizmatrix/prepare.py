@@ -18,7 +18,7 @@ from quizmatrix.errors import QuizmatrixError, UnpreparedError
 from quizmatrix.image import debian, small
 from quizmatrix.image.artifact import Image
 from quizmatrix.image.debian import DebianImage
-from quizmatrix.kernel import source
+from quizmatrix.kernel import buildlayer, source
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import Order, options_of
 from quizmatrix.outcome import Outcome
@@ -41,6 +41,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """A cell's artifacts. has_sshd: whether a terminal can reach its guest over SSH."""
 
     kernel: Kernel
+    build_layer: Path | None = None
     image: Image
     initramfs: Path
     has_sshd: bool = False
@@ -86,15 +87,18 @@ class Preparer:
             )
             image = msgspec.structs.replace(image, disk=whole.disk)
             installed = whole.installed
+        build_layer = await buildlayer.obtain(kernel)
         for use in cell.profiles:
             profile.check(
                 use,
                 kernel=kernel.record.release,
                 config=kernel.config,
                 installed=installed,
+                has_module=lambda name: buildlayer.has_module(kernel, name),
             )
         return Prepared(
             kernel=kernel,
+            build_layer=build_layer,
             image=image,
             initramfs=initramfs.assemble(kernel, image, arch),
             has_sshd="openssh-server" in (installed or ()),
@@ -199,6 +203,8 @@ def make_spec(
 ) -> CellSpec:
     """The specification of `cell`, for the slowest case: the accelerator is decided after it."""
     shares = [Share(tag="kernel", path=str(prepared.kernel.layer))]
+    if prepared.build_layer is not None:
+        shares.append(Share(tag="build", path=str(prepared.build_layer)))
     shares += [Share(tag=f"user{number}", path=str(layer)) for number, layer in enumerate(layers)]
     disk = prepared.image.disk
     build = prepared.kernel.build_tree
@@ -244,6 +250,7 @@ async def with_profiles(spec: CellSpec, cell: Cell) -> CellSpec:
         ]
         network, debugger = network or facts.network, debugger or facts.debugger
         stopped = stopped or half.stopped
+        spec = msgspec.structs.replace(spec, user=spec.user or half.user)
         init, files = folder / "init", folder / "files"
         active.append(
             ActiveProfile(

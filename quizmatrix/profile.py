@@ -11,7 +11,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,13 +35,15 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A profile.toml.
 
     summary: what it is. needs: profiles that are set up before it. config: symbols that the guest's
-    kernel has to have, built in or as modules. packages: what the base image has to have. network:
+    kernel has to have, built in or as modules. modules: that have to be there, in the kernel layer or the
+    cell's build layer. packages: what the base image has to have. network:
     whether the guest gets one. debugger: whether QEMU listens for one. options: by name.
     """
 
     summary: str
     needs: list[str] = []
     config: list[str] = []
+    modules: list[str] = []
     packages: list[str] = []
     network: bool = False
     debugger: bool = False
@@ -75,11 +77,12 @@ class HostDisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class HostHalf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a host half prints. files: the text of files below the guest's root. stopped: the machine waits
-    for a debugger.
+    for a debugger. user: of the guest, as whom the command runs unless the person names one.
     """
 
     disks: list[HostDisk] = []
     stopped: bool = False
+    user: str | None = None
     environment: dict[str, str] = {}
     files: dict[str, str] = {}
 
@@ -196,11 +199,13 @@ def _read(kind: str, value: object) -> str:
     return text
 
 
-def check(use: Use, *, kernel: str, config: str, installed: Iterable[str] | None) -> None:
+def check(
+    use: Use, *, kernel: str, config: str, installed: Iterable[str] | None, has_module: Callable[[str], bool]
+) -> None:
     """UnpreparedError where a cell lacks what a profile needs.
 
     kernel: what the cell's is called. config: its configuration. installed: the packages of its base
-    image; None for the small one.
+    image; None for the small one. has_module: whether its guest can load a module.
     """
     facts = facts_of(use.name, "the cell")
     got = kconfig.read_config(config)
@@ -210,6 +215,13 @@ def check(use: Use, *, kernel: str, config: str, installed: Iterable[str] | None
             f"the profile {use.name} needs {', '.join(f'CONFIG_{symbol}' for symbol in lacking)}",
             cause=f"the kernel {kernel} has not",
             next_step="Take another kernel; one that is built here has it.",
+        )
+    unbuilt = [name for name in facts.modules if not has_module(name)]
+    if unbuilt:
+        raise UnpreparedError(
+            f"the profile {use.name} needs the module {', '.join(unbuilt)}",
+            cause=f"nothing of that name was built for the kernel {kernel}",
+            next_step=f"Install it where `quizmatrix kernel show {kernel}` says.",
         )
     missing = [name for name in facts.packages if name not in (installed or ())]
     if missing:

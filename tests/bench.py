@@ -213,7 +213,7 @@ def _read_once(cell: str, way: str, mount: str, folder: Path, disk: Path) -> flo
         if way == "virtiofs":
             more = _virtiofs(Path(name) / "socket", spec.memory, transport)
             argv = [
-                VIRTIOFSD,
+                str(VIRTIOFSD),
                 f"--socket-path={name}/socket",
                 "-o",
                 f"source={folder}",

@@ -16,7 +16,7 @@ from quizmatrix.cli import selection
 from quizmatrix.cli.clean import disk_usage, remove_tree
 from quizmatrix.cli.each import make_each
 from quizmatrix.errors import DamagedError, DataError, UsageError
-from quizmatrix.kernel import artifact, source
+from quizmatrix.kernel import artifact, buildlayer, source
 from quizmatrix.kernel.build import Options, Order, builds_dir, builds_locked
 from quizmatrix.outcome import EXIT_OK
 from quizmatrix.process import Tell
@@ -103,6 +103,7 @@ def show(args: argparse.Namespace) -> int:
     if tree is not None:
         print(f"symbols  {tree / 'vmlinux'}")
         print(f"modules  make -C {process.printable([str(tree), *record.make])} M=$PWD modules")
+        print(f"install  the same with modules_install INSTALL_MOD_PATH={buildlayer.root_of(kernel) / 'usr'}")
     for asked in record.wishes:
         print(f"  {asked.line:44} {asked.origin}")
     return EXIT_OK
@@ -117,6 +118,7 @@ def remove(args: argparse.Namespace) -> int:
     for key in dict.fromkeys([*(_find(text) for text in args.key), *unused]):
         tree = artifact.build_tree_of(key)
         artifact.remove(key)
+        buildlayer.remove(key)
         if tree is not None:
             _remove_build(tree)
         print(f"removed {key}")

@@ -109,17 +109,24 @@ def test_facts_with_a_wrong_key(make: Make) -> None:
 
 
 def test_what_a_cell_lacks(make: Make) -> None:
-    make("own", 'config = ["A", "B"]\npackages = ["fio"]\n')
+    make("own", 'config = ["A", "B"]\npackages = ["fio"]\nmodules = ["mine"]\n')
     (use,) = resolve(["own"], {}, "test")
-    check(use, kernel="k", config="CONFIG_A=y\nCONFIG_B=m\n", installed=["fio"])
+    whole = "CONFIG_A=y\nCONFIG_B=m\n"
+
+    def look(config: str = whole, installed: tuple[str, ...] | None = ("fio",), built: str = "mine") -> None:
+        check(use, kernel="k", config=config, installed=installed, has_module=lambda name: name == built)
+
+    look()
     with pytest.raises(UnpreparedError, match="needs CONFIG_B: the kernel k"):
-        check(use, kernel="k", config="CONFIG_A=y\n# CONFIG_B is not set\n", installed=["fio"])
+        look("CONFIG_A=y\n# CONFIG_B is not set\n")
+    with pytest.raises(UnpreparedError, match="needs the module mine: nothing"):
+        look(built="yours")
     for installed, next_step in (
         (None, "--image debian"),
-        ([], "quizmatrix image build --include fio"),
+        ((), "quizmatrix image build --include fio"),
     ):
         with pytest.raises(UnpreparedError, match="needs fio") as caught:
-            check(use, kernel="k", config="CONFIG_A=y\nCONFIG_B=y\n", installed=installed)
+            look(installed=installed)
         assert caught.value.next_step == next_step
 
 

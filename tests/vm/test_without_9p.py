@@ -1,0 +1,39 @@
+"""Debian's cloud kernel, which has no 9p: a guest of it is like any other."""
+
+from pathlib import Path
+
+from .conftest import Quizmatrix
+
+CELL = "6.1-x86_64+cloud"
+
+
+def test_layers_and_what_comes_back(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    layer = tmp_path / "layer"
+    (layer / "opt").mkdir(parents=True)
+    (layer / "opt/greeting").write_text("from a layer")
+    (tmp_path / "here/typed").write_text("beside it")
+    script = """
+        cat /opt/greeting typed
+        modprobe dm_mod && grep -q ^dm_mod /proc/modules || exit 9
+        mkdir /shared/kept; echo back >/shared/kept/file
+        ln -s /etc/passwd /shared/leads-out; mknod /shared/null c 1 3
+        echo vanishes >typed; ln -s kept /shared/stays
+        exit 3
+    """
+    folder = tmp_path / "run"
+    argv = ["run", "--only", CELL, "--layer", str(layer), "--output", str(folder), "--", script]
+    done = quizmatrix(*argv)
+    assert (done.returncode, done.stdout) == (3, b"from a layerbeside it")
+    artifacts = folder / CELL / "artifacts"
+    assert (artifacts / "kept/file").read_text() == "back\n"
+    assert (artifacts / "stays").readlink() == Path("kept")
+    assert not (artifacts / "null").exists()
+    assert (artifacts / "leads-out").read_text() == "symbolic link to /etc/passwd\n"
+    assert (tmp_path / "here/typed").read_text() == "beside it"
+
+
+def test_a_folder_that_would_be_written_to(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    done = quizmatrix("run", "--only", CELL, "--bind", f"{tmp_path}:/mnt", "--", "true")
+    assert done.returncode == 125
+    assert b"has no 9p" in done.stderr
+    assert b":ro" in done.stderr
