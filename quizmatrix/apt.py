@@ -34,6 +34,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     keyring: str | None = None
     mirrors: list[str]
     arches: list[str]
+    components: tuple[str, ...] = ("main", "contrib")
     series: list[str] = []
     newest: bool = False
     check_valid_until: bool = True
@@ -239,7 +240,8 @@ class AptRoot:
             for folder in ("state/lists/partial", "cache/archives/partial", "etc/parts"):
                 (root / folder).mkdir(parents=True, exist_ok=True)
             (root / "state/status").touch()
-            source = f"{self._type} [signed-by={self._keyring}] {mirror} {self.suite_name} main\n"
+            components = " ".join(self._facts.components)
+            source = f"{self._type} [signed-by={self._keyring}] {mirror} {self.suite_name} {components}\n"
             paths.write_atomic(root / "etc/sources.list", source.encode())
             settings = {
                 "Dir": f"{root}/",
