@@ -99,11 +99,13 @@ def show(args: argparse.Namespace) -> int:
         raise UsageError(f"no kernel {key}", next_step="quizmatrix kernel list")
     record = kernel.record
     print(f"release  {record.release}\nfrom     {', '.join(record.packages)}\nfolder   {kernel.folder}")
+    print(f"layer    {buildlayer.root_of(kernel)}: what is put there is in all its guests")
     tree = kernel.build_tree
     if tree is not None:
         print(f"symbols  {tree / 'vmlinux'}")
-        print(f"modules  make -C {process.printable([str(tree), *record.make])} M=$PWD modules")
-        print(f"install  the same with modules_install INSTALL_MOD_PATH={buildlayer.root_of(kernel) / 'usr'}")
+        make = f"make -C {process.printable([str(tree), *record.make])} M=$PWD"
+        print(f"modules  {make} modules")
+        print(f"install  {make} INSTALL_MOD_PATH={buildlayer.root_of(kernel) / 'usr'} modules_install")
     for asked in record.wishes:
         print(f"  {asked.line:44} {asked.origin}")
     return EXIT_OK

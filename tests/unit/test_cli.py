@@ -75,7 +75,7 @@ def test_options_may_stand_between_a_run_and_its_cell() -> None:
         (["run", "--only", "foo-s390x", "--", "true"], ["unknown kernel `foo`", "newest"]),
         (["run", "--only", "debain:6.1-s390x", "--", "true"], ["unknown kernel source `debain`", "`debian`"]),
         (["run", "-a", "vax", "--", "true"], ["unknown architecture `vax`", "s390x"]),
-        (["run", "-p", "zfs", "--", "true"], ["unknown profile `zfs`"]),
+        (["run", "-p", "zsf", "--", "true"], ["unknown profile `zsf`", "`zfs`"]),
         (["run", "-j", "0", "--", "true"], ["-j 0", "1 or more"]),
         (["run", "--retries", "-1", "--", "true"], ["--retries"]),
         (["run", "--cpus", "x", "--", "true"], ["--cpus x"]),

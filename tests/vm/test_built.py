@@ -9,7 +9,6 @@ import pytest
 
 from tests.vm.conftest import Quizmatrix
 
-# 6.12: 6.1 crashed 5 boots of 160 on a busy host, under emulation, and 6.12 none of 60.
 CELL = "debian-source:6.12-ppc64"
 
 MODULE = """
@@ -62,12 +61,20 @@ def test_a_module_built_against_it_is_loaded(quizmatrix: Quizmatrix, tmp_path: P
     here = tmp_path / "here"
     (here / "Kbuild").write_text("obj-m := hello.o\n")
     (here / "hello.c").write_text(MODULE)
-    (command,) = re.findall("^modules +(.*)", shown(quizmatrix), re.MULTILINE)
-    made = subprocess.run(["sh", "-c", command], cwd=here, capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stderr
-    done = quizmatrix("run", "--only", CELL, "--", "insmod ./hello.ko && dmesg | tail -n 1")
+    show = shown(quizmatrix)
+    for step in ("modules", "install"):
+        (command,) = re.findall(f"^{step} +(.*)", show, re.MULTILINE)
+        made = subprocess.run(["sh", "-c", command], cwd=here, capture_output=True, text=True, check=False)
+        assert made.returncode == 0, made.stderr
+    (layer,) = re.findall(r"INSTALL_MOD_PATH=(\S+)", show)
+    (installed,) = Path(layer).rglob("hello.ko")
+    try:
+        done = quizmatrix("run", "--only", CELL, "--", "modprobe hello && modprobe dm_mod && dmesg")
+    finally:
+        installed.unlink()
     assert done.returncode == 0, done.stderr
     assert b"hello from a module" in done.stdout
+    assert quizmatrix("run", "--only", CELL, "--", "modprobe hello").returncode == 1
 
 
 @pytest.mark.timeout(LIMIT)
