@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .conftest import Quizmatrix
+from tests.vm.conftest import Quizmatrix
 
 CELL = "6.1-x86_64+cloud"
 
