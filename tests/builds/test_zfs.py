@@ -1,10 +1,11 @@
 """OpenZFS of Debian's sources, built for kernels that were built here: the profiles zfs and ztest."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
@@ -17,8 +18,15 @@ from quizmatrix.kernel.artifact import Kernel
 
 ARCHES = ("x86_64", "s390x")
 KERNEL = "debian-source:6.1"
-# Its OpenZFS knows 6.1, and its programs are of the same version.
-SUITE = "trixie"
+# Its OpenZFS knows 6.1, and its programs are of the same version. Under a name of the test's own: images
+# of it are not those that this user's guests get.
+SUITE = "openzfs"
+ARCHIVE = """
+[suite.openzfs]
+name    = "bookworm"
+mirrors = ["http://deb.debian.org/debian"]
+arches  = ["amd64", "s390x"]
+"""
 IMAGE = ("--image", f"debian:{SUITE}")
 
 # Seconds; of the kernels, the images and OpenZFS, emulated and on two cores.
@@ -47,20 +55,31 @@ def build(kernel: Kernel, arch: str, place: Path) -> None:
     assert tree is not None
     configure = ["./configure", "--with-config=kernel", f"--with-linux={(tree / 'source').resolve()}"]
     configure.append(f"--with-linux-obj={tree}")
+    environment = dict(os.environ)
     if not load_arch(arch).is_native:
-        triple = facts.cross_prefix.removesuffix("-")
-        configure += [f"--host={triple}", "--build=x86_64-linux-gnu", f"KERNEL_CROSS_COMPILE={triple}-"]
-        configure += [f"KERNEL_ARCH={facts.build.make_arch}", f"KERNEL_CC={triple}-gcc"]
+        configure += [f"--host={facts.cross_prefix.removesuffix('-')}", "--build=x86_64-linux-gnu"]
+        # For the kernel's own make, which configure's probes run.
+        environment |= {"ARCH": facts.build.make_arch, "CROSS_COMPILE": facts.cross_prefix}
     jobs = f"-j{process.usable_cpus()}"
     install = f"INSTALL_MOD_PATH={buildlayer.root_of(kernel) / 'usr'}"
     for step in (configure, ["make", jobs], ["make", "-C", "module", install, "modules_install"]):
-        done = subprocess.run(step, cwd=place, capture_output=True, text=True, check=False)
+        done = subprocess.run(step, cwd=place, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def built(tmp_path_factory: pytest.TempPathFactory) -> None:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The kernels, the images, and OpenZFS in the build layers, where this user's cache lacks them."""
+    config = tmp_path_factory.mktemp("config")
+    (config / "debian.toml").write_text(ARCHIVE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QUIZMATRIX_CONFIG_DIR", str(config))
+        prepare(tmp_path_factory)
+        yield
+
+
+def prepare(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What `built` promises."""
     only = ",".join(f"{KERNEL}-{arch}" for arch in ARCHES)
     subprocess.run([sys.executable, "-m", "quizmatrix", "prepare", "--only", only], check=True)
     argv = ["image", "build", "-a", ",".join(ARCHES), "--suite", SUITE, "--include", "zfsutils-linux,ksh"]
