@@ -60,8 +60,17 @@ def _sparse_file(path: Path, memory: int) -> Path:
     return path
 
 
+def _kernel_image(key: str) -> Path:
+    return paths.cache_dir() / "layers" / f"{key}.squashfs"
+
+
+def remove(key: str) -> None:
+    """Forget the image of a kernel's modules."""
+    _kernel_image(key).unlink(missing_ok=True)
+
+
 async def _kernel_disk(spec: CellSpec, share: Share) -> Disk:
-    image = paths.cache_dir() / "layers" / f"{spec.kernel_key}.squashfs"
+    image = _kernel_image(spec.kernel_key)
     if not image.exists():
         async with paths.locked(paths.cache_dir() / "locks" / f"layer-{spec.kernel_key}.lock", lambda: None):
             if not image.exists():
