@@ -13,6 +13,7 @@ import pytest
 
 from quizmatrix import apt, process
 from quizmatrix.arch import load_arch
+from quizmatrix.cells import folder_name
 from quizmatrix.kernel import buildlayer, source
 from quizmatrix.kernel.artifact import Kernel
 
@@ -105,7 +106,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict
         done = quizmatrix(*argv, "--", script)
         assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
         cells = json.loads((folder / "results.json").read_bytes())["cells"]
-        return {cell["arch"]: (folder / cell["cell"] / "stdout").read_text() for cell in cells}
+        return {cell["arch"]: (folder / folder_name(cell["cell"]) / "stdout").read_text() for cell in cells}
 
     return run
 
