@@ -203,7 +203,7 @@ def reading(cell: str, size: int = 200) -> list[list[str]]:
 
 
 def _read_once(cell: str, way: str, mount: str, folder: Path, disk: Path) -> float:
-    script = f"""mkdir -p /mnt; modprobe squashfs 2>/dev/null; {mount}
+    script = f"""set -e; mkdir -p /mnt; modprobe virtio_blk; modprobe squashfs; {mount}
         read begin rest </proc/uptime; cat /mnt/file >/dev/null; read end rest </proc/uptime
         echo $begin $end"""
     with tempfile.TemporaryDirectory() as name:
