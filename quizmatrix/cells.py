@@ -172,10 +172,10 @@ def _make_cell(
     def first(key: Callable[[Limits], V | None]) -> V:
         return next(value for value in map(key, sources) if value is not None)
 
-    flavours = facts.debian.variants if facts.debian else {}
-    if variant in debian_variants() and variant not in flavours:
+    is_flavour = variant in debian_variants() and variant not in matrix.variant
+    if is_flavour and (facts.debian is None or variant not in facts.debian.variants):
         raise DataError(where, cause=f"Debian has no variant {variant} of its kernels for {arch}")
-    ready_made = variant is None or variant in flavours
+    ready_made = variant is None or is_flavour
     ready_made = ready_made and facts.debian is not None and apt.carries(facts.debian.arch)
     cell = Cell(
         kernel=kernel,
@@ -188,6 +188,12 @@ def _make_cell(
         cpus=first(lambda limits: limits.cpus),
         image=first(lambda limits: limits.image),
     )
+    if is_flavour and not cell.kernel_spec.startswith("debian:"):
+        raise DataError(
+            where,
+            cause=f"the variant {variant} is one of Debian's own kernels, and {cell.kernel_spec} is not",
+            next_step="Name a series that Debian has ready-made, or define the variant in the matrix.",
+        )
     for known in matrix.expect:
         if (
             fnmatchcase(kernel, known.kernel)

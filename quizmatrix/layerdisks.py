@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
 import msgspec
 
 from quizmatrix import paths, process
@@ -22,6 +23,13 @@ _MAKER = ("mksquashfs", "squashfs-tools")
 # The kernel's modules are the same for every run.
 _LASTING = "kernel"
 
+# Of the header of POSIX's ustar format, in bytes.
+_TAR_BLOCK = 512
+_TAR_MAGIC_AT = 257
+
+# Seconds for the unpacking of what came back.
+_UNPACKING_LIMIT = 120.0
+
 # init1 finds by this serial number the disk that /shared comes back on.
 SHARED = "shared"
 
@@ -32,18 +40,19 @@ async def convert(spec: CellSpec, shares: list[Share]) -> CellSpec:
     Raises UnpreparedError for a share that is to be written to, HostError where the images cannot be made.
     """
     folder = specs.host_folder_of(Path(spec.folder)) / "layers"
+    for share in shares:
+        if share.writable and share.tag != SHARED:
+            raise UnpreparedError(
+                f"{share.path} cannot be bound for writing",
+                cause=f"the kernel {spec.release} has no 9p",
+                next_step="Bind it read-only (`:ro`), or take a kernel with 9p.",
+            )
     disks = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for share in shares:
             if share.tag == SHARED:
                 disks.append(Disk(serial=SHARED, path=str(_sparse_file(folder / SHARED, spec.memory))))
-            elif share.writable:
-                raise UnpreparedError(
-                    f"{share.path} cannot be bound for writing",
-                    cause=f"the kernel {spec.release} has no 9p",
-                    next_step="Bind it read-only (`:ro`), or take a kernel with 9p.",
-                )
             elif share.tag == _LASTING:
                 disks.append(await _kernel_disk(spec, share))
             else:
@@ -60,21 +69,12 @@ def _sparse_file(path: Path, memory: int) -> Path:
     return path
 
 
-def _kernel_image(key: str) -> Path:
-    return paths.cache_dir() / "layers" / f"{key}.squashfs"
-
-
-def remove(key: str) -> None:
-    """Forget the image of a kernel's modules."""
-    _kernel_image(key).unlink(missing_ok=True)
-
-
 async def _kernel_disk(spec: CellSpec, share: Share) -> Disk:
-    image = _kernel_image(spec.kernel_key)
+    # In the kernel's own folder, and gone with it.
+    image = Path(share.path).with_name("layer.squashfs")
     if not image.exists():
         async with paths.locked(paths.cache_dir() / "locks" / f"layer-{spec.kernel_key}.lock", lambda: None):
             if not image.exists():
-                image.parent.mkdir(parents=True, exist_ok=True)
                 made = image.with_name(f".{image.name}.new")
                 made.unlink(missing_ok=True)
                 await _disk(share, made)
@@ -84,32 +84,39 @@ async def _kernel_disk(spec: CellSpec, share: Share) -> Disk:
 
 async def _disk(share: Share, image: Path) -> Disk:
     """Not compressed: it is made once and read once, and emulated guests are slow at unpacking."""
-    argv = [process.require_program(*_MAKER), share.path, str(image)]
-    done = await process.run([*argv, "-quiet", "-no-progress", "-noI", "-noD", "-noF", "-noX", "-noappend"])
+    folder = Path(share.path).resolve()
+    argv = [process.require_program(*_MAKER), str(folder), str(image)]
+    argv += ["-quiet", "-no-progress", "-exit-on-error", "-noI", "-noD", "-noF", "-noX", "-noappend"]
+    # What grows while it is read, the images of other cells included.
+    ours = [path.resolve() for path in (paths.cache_dir(), paths.state_dir(), image.parents[3])]
+    inside = [str(path) for path in ours if path != folder and path.is_relative_to(folder)]
+    done = await process.run([*argv, *(["-e", *inside] if inside else [])])
     if done.status != 0:
-        raise HostError(f"cannot make a block image of {share.path}", cause=done.last_words)
+        raise HostError(
+            f"cannot make a block image of {share.path}",
+            cause=done.last_words,
+            next_step="A kernel with 9p needs none; --no-work-tree leaves out the current folder.",
+        )
     return Disk(serial=share.tag, path=str(image), writable=False)
 
 
-def take_shared(folder: Path) -> str | None:
+async def take_shared(folder: Path) -> str | None:
     """Unpack what came back on the disk into the artifacts of the cell in `folder`.
 
-    Returns what went wrong, or None.
+    Returns what went wrong, or None. The guest may be hostile.
     """
     disk = specs.host_folder_of(folder) / "layers" / SHARED
     # A guest that came to nothing has written nothing.
     if not disk.exists() or disk.stat().st_blocks == 0:
         return None
-    # tar(1) leaves out absolute names and `..`; the rest is make_artifacts_safe's.
-    done = process.ask(
-        [
-            "tar",
-            "-xf",
-            str(disk),
-            "-C",
-            str(specs.artifacts_of(folder)),
-            "--no-same-owner",
-            "--delay-directory-restore",
-        ]
-    )
-    return None if done.status == 0 else f"not all of /shared could be unpacked: {done.last_words}"
+    with disk.open("rb") as file:
+        header = file.read(_TAR_BLOCK)
+    # tar(1) would unpack a compressed archive too, which may be of any size.
+    if header[_TAR_MAGIC_AT:].partition(b"\0")[0].rstrip() != b"ustar":
+        return "what came back as /shared is no archive"
+    # tar leaves out absolute names and `..`; the rest is make_artifacts_safe's.
+    argv = ["tar", "-xf", str(disk), "-C", str(specs.artifacts_of(folder)), "--no-same-owner"]
+    with anyio.move_on_after(_UNPACKING_LIMIT):
+        done = await process.run([*argv, "--delay-directory-restore"])
+        return None if done.status == 0 else f"not all of /shared could be unpacked: {done.last_words}"
+    return f"/shared was not unpacked within {_UNPACKING_LIMIT:g} s"

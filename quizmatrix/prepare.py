@@ -145,7 +145,9 @@ class Preparer:
         async def run_script(layer: Path, script: str) -> Path:
             folder = layer.with_name("guest")
             folder.mkdir()
-            own = msgspec.structs.replace(cell, image=SMALL, memory=max(cell.memory, _SETUP_MEMORY))
+            own = msgspec.structs.replace(
+                cell, image=SMALL, profiles=(), memory=max(cell.memory, _SETUP_MEMORY)
+            )
             prepared = await self.prepare(own, tell)
             spec = make_spec(own, prepared, command=[script], layers=[layer], work_tree=None, folder=folder)
             answer = await self.accelerator(spec, None)

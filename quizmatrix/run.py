@@ -18,7 +18,7 @@ from quizmatrix import debugger, guest, layerdisks, qemu, qmp, reproduce, vm
 from quizmatrix import spec as specs
 from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
 from quizmatrix.console import ConsoleWatch
-from quizmatrix.errors import host_error
+from quizmatrix.errors import QuizmatrixError, host_error
 from quizmatrix.spec import CellResult, CellSpec, Share, Timings
 from quizmatrix.verdict import Evidence, Stage, judge
 
@@ -94,7 +94,11 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
     except OSError as error:
         raise host_error(f"write to {spec.folder}", error) from error
     if not spec.has_9p:
-        spec, shares = await layerdisks.convert(spec, shares), []
+        try:
+            spec, shares = await layerdisks.convert(spec, shares), []
+        except BaseException:
+            shutil.rmtree(specs.host_folder_of(Path(spec.folder)), ignore_errors=True)
+            raise
     with ExitStack() as stack:
         console = stack.enter_context(closing(ConsolePipe()))
         names = [
@@ -161,7 +165,18 @@ class _Session:
             await self._boot_and_talk(shares)
         finally:
             # The guest is gone, also where we were cancelled; what it left may still bite.
+            with anyio.CancelScope(shield=True):
+                await self._take_shared()
             self._gather()
+
+    async def _take_shared(self) -> None:
+        if self._spec.has_9p:
+            return
+        try:
+            trouble = await layerdisks.take_shared(self._folder)
+        except (OSError, QuizmatrixError) as error:
+            trouble = f"/shared could not be unpacked: {error}"
+        self.evidence.notes += [trouble] if trouble else []
 
     async def _boot_and_talk(self, shares: list[Share]) -> None:
         async with (
@@ -336,8 +351,6 @@ class _Session:
         self.watch.finish()
         try:
             guest.retire_run_layer(self._folder)
-            trouble = layerdisks.take_shared(self._folder)
-            self.evidence.notes += [trouble] if trouble else []
             shutil.rmtree(specs.host_folder_of(self._folder), ignore_errors=True)
             changed = guest.make_artifacts_safe(specs.artifacts_of(self._folder))
         except OSError as error:

@@ -17,6 +17,7 @@ from quizmatrix.outcome import EXIT_OK
 CACHE_FOLDERS = (
     "accelerator",
     "apt",
+    "build-layers",
     "builds",
     "images",
     "initramfs",

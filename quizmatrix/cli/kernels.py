@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from quizmatrix import kconfig, layerdisks, process
+from quizmatrix import kconfig, process
 from quizmatrix.arch import Arch, host_arch, load_arch
 from quizmatrix.cells import default_source
 from quizmatrix.cli import selection
@@ -121,7 +121,6 @@ def remove(args: argparse.Namespace) -> int:
         tree = artifact.build_tree_of(key)
         artifact.remove(key)
         buildlayer.remove(key)
-        layerdisks.remove(key)
         if tree is not None:
             _remove_build(tree)
         print(f"removed {key}")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from quizmatrix import paths
+from quizmatrix.errors import host_error
 from quizmatrix.kernel import modules
 from quizmatrix.kernel.artifact import Kernel
 
@@ -46,12 +47,20 @@ async def obtain(kernel: Kernel) -> Path | None:
         return None
     own = layer / _MODULES / kernel.record.release
     stamp = layer.with_name(_INDEXED)
-    state = _state(own)
-    if own.is_dir() and not (stamp.is_file() and stamp.read_text() == state):
+    if not own.is_dir() or _is_indexed(own, stamp):
+        return layer
+    try:
         async with paths.locked(paths.cache_dir() / "locks" / f"build-layer-{kernel.record.key}.lock"):
-            await _index(kernel, own)
-            paths.write_atomic(stamp, state.encode())
+            if not _is_indexed(own, stamp):
+                await _index(kernel, own)
+                paths.write_atomic(stamp, _state(own).encode())
+    except OSError as error:
+        raise host_error(f"index the modules in {layer}", error) from error
     return layer
+
+
+def _is_indexed(own: Path, stamp: Path) -> bool:
+    return stamp.is_file() and stamp.read_text() == _state(own)
 
 
 def has_module(kernel: Kernel, name: str) -> bool:
@@ -74,22 +83,27 @@ def _files(own: Path) -> Iterator[Path]:
 
 
 def _state(own: Path) -> str:
-    """Changes when a module comes, goes or is another."""
-    facts = sorted(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in _files(own))
+    """Changes when a module comes, goes or is another, or when somebody else's depmod(8) was here."""
+    found = [*_files(own), *own.glob("modules.dep*")]
+    facts = sorted(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in found)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
 async def _index(kernel: Kernel, own: Path) -> None:
     release = kernel.record.release
-    with tempfile.TemporaryDirectory(dir=own, prefix=".index.") as name:
+    folder = _folder_of(kernel.record.key)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".index.") as name:
         both = Path(name) / _MODULES / release
-        both.mkdir(parents=True)
         for top in (kernel.modules, own):
-            for path in top.iterdir():
-                if path.is_dir() and not path.name.startswith("."):
-                    (both / path.name).symlink_to(path)
-                elif top == kernel.modules and path.name.startswith(_READ_BY_DEPMOD):
-                    shutil.copyfile(path, both / path.name)
+            for path in _files(top):
+                link = both / path.relative_to(top)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                # Of two with one name the guest sees the upper layer's.
+                link.unlink(missing_ok=True)
+                link.symlink_to(path)
+        for path in kernel.modules.glob("modules.*"):
+            if path.name.startswith(_READ_BY_DEPMOD):
+                shutil.copyfile(path, both / path.name)
         await modules.index_modules(Path(name), release)
         for path in both.glob("modules.*"):
             path.replace(own / path.name)

@@ -76,6 +76,8 @@ def test_options_may_stand_between_a_run_and_its_cell() -> None:
         (["run", "--only", "debain:6.1-s390x", "--", "true"], ["unknown kernel source `debain`", "`debian`"]),
         (["run", "-a", "vax", "--", "true"], ["unknown architecture `vax`", "s390x"]),
         (["run", "-p", "zsf", "--", "true"], ["unknown profile `zsf`", "`zfs`"]),
+        (["run", "--only", "6.1-s390x+cloud", "--", "true"], ["no variant cloud", "s390x"]),
+        (["run", "--only", "debian-source:6.1-x86_64+rt", "--", "true"], ["variant rt is one of Debian's"]),
         (["run", "-j", "0", "--", "true"], ["-j 0", "1 or more"]),
         (["run", "--retries", "-1", "--", "true"], ["--retries"]),
         (["run", "--cpus", "x", "--", "true"], ["--cpus x"]),
