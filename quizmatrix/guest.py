@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import shutil
 import stat
 from pathlib import Path
 
+from quizmatrix import process
 from quizmatrix import spec as specs
 from quizmatrix.spec import ActiveProfile, CellSpec, Session, Share
 
@@ -197,33 +199,48 @@ def make_artifacts_safe(artifacts: Path) -> list[str]:
     set-user-ID bits are cleared; folders that could not be read or removed are opened to their
     owner. Links that stay inside are kept. The guest is gone by now.
     """
-    changed = []
+    changed: list[str] = []
     artifacts.chmod(0o755)
     folders = [artifacts]
     # Not os.walk, which recurses: the guest decides how deep this is.
     while folders:
-        for path in list(folders.pop().iterdir()):
-            mode = path.lstat().st_mode
-            shown = str(path.relative_to(artifacts))
-            if stat.S_ISLNK(mode):
-                target = str(path.readlink())
-                if _leads_out(artifacts, path):
-                    path.unlink()
-                    # x: whatever else the guest left under this name is not written through.
-                    with path.open("x", encoding="utf-8", errors="surrogateescape") as file:
-                        file.write(f"symbolic link to {target}\n")
-                    changed.append(f"{shown} was a symbolic link to {target}")
-            elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                path.unlink()
-                changed.append(f"{shown} was no file; removed")
-            elif mode & (stat.S_ISUID | stat.S_ISGID):
-                path.chmod(stat.S_IMODE(mode) & 0o777)
-                changed.append(f"{shown} was set-user-ID")
-            if stat.S_ISDIR(mode):
-                if mode & stat.S_IRWXU != stat.S_IRWXU:
-                    path.chmod(stat.S_IMODE(mode) & 0o777 | stat.S_IRWXU)
-                folders.append(path)
+        folder = folders.pop()
+        try:
+            folders += _make_folder_safe(artifacts, folder, changed)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            # What no path reaches, nobody can read either. rm(1) goes down without paths, however deep.
+            process.ask(["rm", "-rf", "--", str(folder)])
+            changed.append(f"{folder.relative_to(artifacts)} was too deep; removed")
     return changed
+
+
+def _make_folder_safe(artifacts: Path, folder: Path, changed: list[str]) -> list[Path]:
+    """The same for what is in one folder; returns the folders in it."""
+    below = []
+    for path in list(folder.iterdir()):
+        mode = path.lstat().st_mode
+        shown = str(path.relative_to(artifacts))
+        if stat.S_ISLNK(mode):
+            target = str(path.readlink())
+            if _leads_out(artifacts, path):
+                path.unlink()
+                # x: whatever else the guest left under this name is not written through.
+                with path.open("x", encoding="utf-8", errors="surrogateescape") as file:
+                    file.write(f"symbolic link to {target}\n")
+                changed.append(f"{shown} was a symbolic link to {target}")
+        elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            path.unlink()
+            changed.append(f"{shown} was no file; removed")
+        elif mode & (stat.S_ISUID | stat.S_ISGID):
+            path.chmod(stat.S_IMODE(mode) & 0o777)
+            changed.append(f"{shown} was set-user-ID")
+        if stat.S_ISDIR(mode):
+            if mode & stat.S_IRWXU != stat.S_IRWXU:
+                path.chmod(stat.S_IMODE(mode) & 0o777 | stat.S_IRWXU)
+            below.append(path)
+    return below
 
 
 def _leads_out(artifacts: Path, link: Path) -> bool:

@@ -132,6 +132,25 @@ def test_a_locked_folder_is_opened_and_searched(tmp_path: Path) -> None:
     assert (tmp_path / "locked").stat().st_mode & 0o700 == 0o700
 
 
+def test_what_is_too_deep_for_a_path_hides_nothing(tmp_path: Path) -> None:
+    (tmp_path / "leak").symlink_to("/etc/passwd")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/leak").symlink_to("/etc/passwd")
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    here = os.open(deep, os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir("d" * 200, dir_fd=here)
+        below = os.open("d" * 200, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    changed = guest.make_artifacts_safe(tmp_path)
+    assert any("too deep" in text for text in changed)
+    assert not (tmp_path / "leak").is_symlink()
+    assert not (tmp_path / "other/leak").is_symlink()
+
+
 def test_reproduce_can_be_pasted(tmp_path: Path) -> None:
     nasty = spec(
         tmp_path,
