@@ -30,8 +30,9 @@ _PROGRESS = 15.0
 _TOOLS = {"make": "make", "gcc": "gcc", "flex": "flex", "bison": "bison", "bc": "bc", "depmod": "kmod"}
 
 # ccache(1): what is compiled for the first time is not preprocessed once more for it, a quarter of the
-# time of a build. After a change of the configuration all of it counts as new.
-_CCACHE = {"CCACHE_DEPEND": "1"}
+# time of a build. After a change of the configuration all of it counts as new. And a header that a thousand
+# files include is read once.
+_CCACHE = {"CCACHE_DEPEND": "1", "CCACHE_INODECACHE": "1"}
 
 _FIRST_ERROR = re.compile(r"^.*(?:\berror:|\bfatal error\b|undefined reference|\*\*\* ).*$", re.MULTILINE)
 
@@ -186,7 +187,7 @@ class _Work:
         fragment.write_text("".join(f"{wish.line}\n" for wish in wishes), encoding="utf-8")
         merge = self._tree.path / "scripts/kconfig/merge_config.sh"
         self._tell(f"configuring {self._tree.origin} for {self._arch.name}")
-        await self._run(*self._make, "tinyconfig")
+        await self._run(*self._make, f"-j{self._jobs}", "tinyconfig")
         config = self._folder / ".config"
         config.write_text(kconfig.without_values(config.read_text(encoding="utf-8")), encoding="utf-8")
         await self._run("sh", str(merge), "-m", "-O", str(self._folder), str(config), str(fragment))
