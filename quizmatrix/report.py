@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from quizmatrix import pivot
 from quizmatrix.console import first_trouble
 from quizmatrix.outcome import (
     EXIT_FAILED,
@@ -151,12 +152,20 @@ def _places(group: list[CellResult], run: Path) -> str:
     return f"{run}/" + (folders[0] if len(folders) == 1 else "{" + ",".join(folders) + "}") + "/"
 
 
-def whole(results: list[CellResult], run: Path, seconds: float | None, *, colour: bool = False) -> str:
-    """The grid, the failing cells, what they have in common, and the totals."""
+def whole(
+    results: list[CellResult],
+    run: Path,
+    seconds: float | None,
+    *,
+    colour: bool = False,
+    every_test: bool = False,
+) -> str:
+    """The grid, the failing cells, what they have in common, their tests (see `pivot`), and the totals."""
     parts = [
         grid(results, colour=colour),
         explanations(results, run, colour=colour),
         common_sentence(results),
+        pivot.whole(results, run, every=every_test, colour=colour),
         f"{summary(results, seconds)}\nresults: {run}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

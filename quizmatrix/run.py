@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 import anyio
+import anyio.to_thread
 import msgspec
 
-from quizmatrix import debugger, guest, layerdisks, qemu, qmp, reproduce, vm
+from quizmatrix import debugger, guest, layerdisks, paths, qemu, qmp, reproduce, subtests, vm
 from quizmatrix import spec as specs
 from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
 from quizmatrix.console import ConsoleWatch
@@ -79,8 +80,9 @@ NOBODY = Observer()
 async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
     """Boot `spec`, run its command, and judge.
 
-    Writes console.log, stdout, stderr, qemu.log, reproduce.sh and artifacts/ into `spec.folder`.
-    Whatever happens to the guest is an outcome; what this host cannot do raises QuizmatrixError.
+    Writes console.log, stdout, stderr, qemu.log, reproduce.sh, artifacts/ and subtests.json into
+    `spec.folder`. Whatever happens to the guest is an outcome; what this host cannot do raises
+    QuizmatrixError.
     """
     started = time.monotonic()
     marker = secrets.token_hex(16)
@@ -109,6 +111,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         ports = {name: stack.enter_context(closing(Port())) for name in names}
         session = _Session(spec, console, ports, marker.encode(), observer)
         await session.conduct(shares)
+        await session.read_tests()
     outcome, detail = judge(session.evidence, session.watch)
     ended = session.evidence.ended
     return CellResult(
@@ -123,6 +126,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         exit_code=ended.exit_code if ended else None,
         signal=ended.signal if ended else None,
         detail=detail,
+        subtests=session.evidence.tests.counts,
         timings=session.timings(time.monotonic() - started),
     )
 
@@ -168,6 +172,23 @@ class _Session:
             with anyio.CancelScope(shield=True):
                 await self._take_shared()
             self._gather()
+
+    async def read_tests(self) -> None:
+        """Look for the results of single tests in the command's output."""
+        stdout = self._outputs[0]
+        is_whole = stdout.ended.is_set() and not stdout.was_cut
+
+        def read() -> subtests.Subtests:
+            found = subtests.read(self._folder / "stdout", is_whole=is_whole)
+            if found.tests:
+                paths.write_atomic(self._folder / subtests.FILE, specs.to_json(found.tests))
+            return found
+
+        try:
+            # In a thread: a gigabyte takes its time, and other guests do not wait.
+            self.evidence.tests = await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
+        except OSError as error:
+            self.evidence.notes.append(str(host_error("read the tests in its output", error)))
 
     async def _take_shared(self) -> None:
         if self._spec.has_9p:

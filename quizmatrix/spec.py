@@ -147,7 +147,8 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict on one cell (the keys of results.json's `cells`).
 
-    exit_code: 128+n for signal n; None where the command never ended by itself.
+    exit_code: 128+n for signal n; None where the command never ended by itself. subtests: how many of the
+    tests in the command's output ended with each outcome (see subtest.SubtestOutcome).
     """
 
     cell: str
@@ -163,6 +164,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     signal: int | None = None
     attempts: int = 1
     detail: str = ""
+    subtests: dict[str, int] = {}
     timings: Timings = Timings()
 
     @property

@@ -10,6 +10,7 @@ import msgspec
 from quizmatrix.channel import Message
 from quizmatrix.console import ConsoleWatch
 from quizmatrix.outcome import Outcome
+from quizmatrix.subtests import Subtests
 from quizmatrix.units import format_seconds
 
 
@@ -31,8 +32,8 @@ class Evidence(msgspec.Struct, kw_only=True):
     its word on the command's end. init_failed: its word that it could not get there. expired: seconds of
     the limit that ran out. rubbish: what was no message. host_trouble: what failed on this side.
     qemu_status: exit status of a QEMU that ended by itself. qemu_words: what it said.
-    silent_reset_is_fault: what a reset means that the console did not announce. notes: what else a person
-    has to know.
+    silent_reset_is_fault: what a reset means that the console did not announce. tests: what the command's
+    output says. notes: what else a person has to know.
     """
 
     stage: Stage = Stage.BOOTING
@@ -45,6 +46,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     qemu_status: int | None = None
     qemu_words: str = ""
     silent_reset_is_fault: bool = True
+    tests: Subtests = Subtests()
     notes: list[str] = []
 
 
@@ -61,7 +63,7 @@ def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
         died = "Attempted to kill init" in console.panic
         return Outcome.PANICKED, ("init died: " if died else "") + console.panic
     if seen.ended is not None:
-        return _judge_end(seen.ended, console)
+        return _judge_end(seen.ended, console, seen.tests)
     if seen.rubbish:
         return Outcome.LOST, f"the guest wrote rubbish to the control port: {seen.rubbish}"
     if seen.init_failed:
@@ -78,14 +80,17 @@ def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
     return _judge_silence(seen, console, reached)
 
 
-def _judge_end(end: Message, console: ConsoleWatch) -> tuple[Outcome, str]:
+def _judge_end(end: Message, console: ConsoleWatch, tests: Subtests) -> tuple[Outcome, str]:
     if end.exit_code != 0:
         details = []
         if end.signal is not None:
             details.append(f"killed by {_signal_name(end.signal)}")
         if console.out_of_memory:
             details.append(f"the guest ran out of memory and killed {console.out_of_memory}")
-        return Outcome.FAILED, "; ".join(details)
+        return Outcome.FAILED, "; ".join(part for part in (*details, tests.summary) if part)
+    if tests.complaint:
+        # A runner's exit status may speak of something else: of the runner itself, say.
+        return Outcome.FAILED, tests.complaint
     if console.splats:
         more = f" (and {len(console.splats) - 1} more)" if len(console.splats) > 1 else ""
         return Outcome.SPLAT, console.splats[0] + more

@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from quizmatrix import guest, paths, progress, report, scheduler, store
+from quizmatrix import guest, paths, pivot, progress, report, scheduler, store
 from quizmatrix.arch import Accelerator
 from quizmatrix.cells import Cell
 from quizmatrix.cli import EXIT_BROKEN_PIPE, selection
@@ -259,6 +259,8 @@ class _Runner:
     def _report_one(self, result: CellResult) -> None:
         screen = progress.Screen(sys.stderr)
         plain = result.outcome in (Outcome.PASSED, Outcome.FAILED) and not result.detail
+        bad = pivot.bad_lines(result, self._store.folder)
+        plain = plain and not bad
         if not plain:
             words = report.verdict_words(result)
             detail = f": {clean_detail(result.detail)}" if result.detail else ""
@@ -266,6 +268,8 @@ class _Runner:
             if result.outcome in report.BY_CONSOLE:
                 for line in report.evidence_lines(result, self._store.folder):
                     screen.print(f"    {line}")
+            for line in bad:
+                screen.print(f"    {line}")
         if result.release is not None and (self._args.verbose or not (plain or self._args.quiet)):
             screen.print(f"  logs: {self._store.folder / result.folder}/")
         if self._args.verbose:
@@ -274,6 +278,9 @@ class _Runner:
             named += [("command", times.command), ("total", times.total)]
             shown = [f"{name} {format_seconds(value)}" for name, value in named if value is not None]
             screen.print(f"  {result.release or result.kernel}: {', '.join(shown)}")
+            if result.subtests:
+                counts = ", ".join(f"{count} {outcome}" for outcome, count in result.subtests.items())
+                screen.print(f"  tests: {counts}")
 
     def _write_json(self) -> HostError | None:
         """Write results.json where --json says; what kept it from that is no verdict on the cells."""

@@ -58,7 +58,8 @@ def show(args: argparse.Namespace) -> int:
     else:
         print("The run has not finished, or was killed; what had ended by then:\n")
     if results.cells:
-        text = report.whole(results.cells, folder, seconds, colour=wants_colour(sys.stdout))
+        colour = wants_colour(sys.stdout)
+        text = report.whole(results.cells, folder, seconds, colour=colour, every_test=args.tests)
         sys.stdout.write(text)
     return EXIT_OK
 

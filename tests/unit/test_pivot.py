@@ -1,0 +1,113 @@
+"""The tests inside the commands of a run, across its cells."""
+
+from pathlib import Path
+
+from quizmatrix import pivot, subtests
+from quizmatrix.spec import CellResult, to_json
+from quizmatrix.subtest import Subtest, SubtestOutcome
+from tests.unit.test_report import result
+
+LETTERS = {"p": "passed", "f": "failed", "s": "skipped", "k": "killed"}
+
+
+def cells(run: Path, table: dict[str, str], names: str | None = None) -> list[CellResult]:
+    """Results of which each has a test for each letter (`r`: passed when it ran again, `-`: none)."""
+    results = []
+    for cell, letters in table.items():
+        tests = [
+            Subtest(
+                name=f"t{place}" if names is None else f"{names}{place}",
+                outcome=SubtestOutcome(LETTERS.get(letter, "passed")),
+                failed_before=letter == "r",
+            )
+            for place, letter in enumerate(letters)
+            if letter != "-"
+        ]
+        (run / cell).mkdir()
+        if tests:
+            (run / cell / subtests.FILE).write_bytes(to_json(tests))
+        results.append(result(cell, subtests={"passed": len(tests)} if tests else {}))
+    return results
+
+
+def test_what_differs(tmp_path: Path) -> None:
+    found = cells(tmp_path, {"6.1-x86_64": "pspppk", "6.1-s390x": "psf-rk", "6.12-x86_64": ""})
+    assert pivot.whole(found, tmp_path).splitlines() == [
+        "test    6.1-x86_64    6.1-s390x",
+        "------  ------------  --------------",
+        "t2      passed        failed",
+        "t4      passed        passed (rerun)",
+        "t5      killed        killed",
+        "t3      passed        -",
+        "",
+        "Fails only on s390x: t2",
+    ]
+    every = pivot.whole(found, tmp_path, every=True)
+    assert [line.split()[0] for line in every.splitlines()[2:8]] == ["t0", "t1", "t2", "t3", "t4", "t5"]
+    assert "\x1b[31mfailed" in pivot.whole(found, tmp_path, colour=True)
+
+
+def test_nothing_to_compare(tmp_path: Path) -> None:
+    same = cells(tmp_path, {"6.1-x86_64": "psp", "6.1-s390x": "psp"})
+    assert pivot.whole(same, tmp_path) == ""
+    assert pivot.whole(same[:1], tmp_path) == ""
+    assert pivot.whole(same[:1], tmp_path, every=True).count("\n") == 4
+    assert pivot.whole([], tmp_path, every=True) == ""
+
+
+def test_one_cell(tmp_path: Path) -> None:
+    (one,) = cells(tmp_path, {"6.1-s390x": "pfkrs"})
+    assert pivot.whole([one], tmp_path).splitlines()[2:] == [
+        "t1      failed",
+        "t2      killed",
+        "t3      passed (rerun)",
+    ]
+    assert pivot.bad_lines(one, tmp_path) == ["failed: t1", "killed: t2", "failed, then passed: t3"]
+    assert pivot.bad_lines(result("6.12-s390x"), tmp_path) == []
+
+
+def test_many_rows(tmp_path: Path) -> None:
+    found = cells(tmp_path, {"6.1-x86_64": "p" * 100, "6.1-s390x": "p" + "f" * 99})
+    lines = pivot.whole(found, tmp_path).splitlines()
+    assert len([line for line in lines if line.startswith("t") and line.endswith("failed")]) == 40
+    assert "and 59 more (`quizmatrix runs show --tests` shows every test)" in lines
+    assert lines[-1] == "Fails only on s390x: t1, t2, t3 and 96 more"
+    assert len(pivot.whole(found, tmp_path, every=True).splitlines()) == 104
+    assert pivot.bad_lines(found[1], tmp_path)[-1] == "and 59 more"
+
+
+def test_many_cells(tmp_path: Path) -> None:
+    ids = [f"{kernel}-{arch}" for kernel in ("5.10", "6.1", "6.12", "newest") for arch in ("x86_64", "s390x")]
+    table = {
+        cell: "pf" + ("f" if "s390x" in cell else "p") + ("s-" if "5.10" in cell else "pf") for cell in ids
+    }
+    lines = pivot.whole(cells(tmp_path, table, "functional/"), tmp_path).splitlines()
+    assert lines == [
+        "functional/1",
+        "    failed everywhere",
+        "functional/2",
+        "    failed on 5.10-s390x, 6.1-s390x, 6.12-s390x, newest-s390x; passed on the other 4",
+        "functional/4",
+        "    absent on 5.10-x86_64, 5.10-s390x; failed on 6.1-x86_64, 6.1-s390x, 6.12-x86_64, 6.12-s390x, "
+        "newest-x86_64,",
+        "    newest-s390x",
+        "functional/3",
+        "    skipped on 5.10-x86_64, 5.10-s390x; passed on the other 6",
+        "",
+        "Fails only on s390x: functional/2",
+    ]
+
+
+def test_long_names_leave_no_room_for_columns(tmp_path: Path) -> None:
+    found = cells(tmp_path, {"6.1-x86_64": "p", "6.1-s390x": "f"}, "x" * 100)
+    assert pivot.whole(found, tmp_path).splitlines()[1] == "    failed on 6.1-s390x; passed on the other 1"
+
+
+def test_damaged_lists_cost_only_their_column(tmp_path: Path) -> None:
+    found = cells(tmp_path, {"6.1-x86_64": "p", "6.1-s390x": "f"})
+    (tmp_path / "6.1-x86_64" / subtests.FILE).write_bytes(b"\xff")
+    assert pivot.whole(found, tmp_path).splitlines() == [
+        "test    6.1-s390x",
+        "------  -----------",
+        "t0      failed",
+    ]
