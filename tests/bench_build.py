@@ -50,6 +50,7 @@ def built_by_peers(source: Path, arch: str, scratch: Path) -> float:
 
 def main() -> int:
     """Measure both; 1 where the target is missed."""
+    paths.cache_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=paths.cache_dir()) as name:
         own, source = anyio.run(built_here, "6.1", "x86_64", Path(name))
         other = built_by_peers(source, "x86_64", Path(name))
