@@ -138,10 +138,11 @@ def expand(matrix: Matrix, where: str, overrides: Limits | None = None) -> list[
             own.append(matrix.variant[extra.variant])
         wanted.append((extra.kernel, extra.arch, extra.variant, own))
     profiles = profile.resolve(matrix.profiles, matrix.profile, where)
+    needs_modules = any(profile.facts_of(use.name, where).modules for use in profiles)
     cells: dict[str, Cell] = {}
     for kernel, arch, variant, own in wanted:
         sources = [overrides or Limits(), *own, matrix.arch.get(arch, Limits()), matrix, DEFAULTS]
-        cell = _make_cell(kernel, arch, variant, sources, matrix, where)
+        cell = _make_cell(kernel, arch, variant, sources, matrix, where, needs_modules=needs_modules)
         if variant in matrix.variant:
             own_way = matrix.variant[variant]
             cell = msgspec.structs.replace(cell, config=tuple(own_way.config), clang=own_way.clang)
@@ -161,6 +162,8 @@ def _make_cell(
     sources: list[Limits],
     matrix: Matrix,
     where: str,
+    *,
+    needs_modules: bool,
 ) -> Cell:
     try:
         facts = load_arch(arch).facts
@@ -175,7 +178,8 @@ def _make_cell(
     is_flavour = variant in debian_variants() and variant not in matrix.variant
     if is_flavour and (facts.debian is None or variant not in facts.debian.variants):
         raise DataError(where, cause=f"Debian has no variant {variant} of its kernels for {arch}")
-    ready_made = variant is None or is_flavour
+    # Modules are built for kernels that were built here.
+    ready_made = (variant is None and not needs_modules) or is_flavour
     ready_made = ready_made and facts.debian is not None and apt.carries(facts.debian.arch)
     cell = Cell(
         kernel=kernel,

@@ -41,7 +41,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """A cell's artifacts. has_sshd: whether a terminal can reach its guest over SSH."""
 
     kernel: Kernel
-    build_layer: Path | None = None
+    build_layers: list[Path] = []
     image: Image
     initramfs: Path
     has_sshd: bool = False
@@ -79,7 +79,7 @@ class Preparer:
         process.require_program(qemu.binary, qemu.package)
         installed: dict[str, str] | None = None
         image = await self._small_image(arch, tell)
-        kernel = await self._kernel(cell, arch, tell)
+        kernel = await self.kernel(cell, tell)
         suite = cells.debian_suite(cell.image)
         if suite is not None:
             whole = await self._once(
@@ -87,7 +87,7 @@ class Preparer:
             )
             image = msgspec.structs.replace(image, disk=whole.disk)
             installed = whole.installed
-        build_layer = await buildlayer.obtain(kernel)
+        build_layers = await buildlayer.obtain(kernel, with_runtime=suite is None)
         for use in cell.profiles:
             profile.check(
                 use,
@@ -95,10 +95,11 @@ class Preparer:
                 config=kernel.config,
                 installed=installed,
                 has_module=lambda name: buildlayer.has_module(kernel, name),
+                cell=cell.id,
             )
         return Prepared(
             kernel=kernel,
-            build_layer=build_layer,
+            build_layers=build_layers,
             image=image,
             initramfs=initramfs.assemble(kernel, image, arch),
             has_sshd="openssh-server" in (installed or ()),
@@ -107,6 +108,25 @@ class Preparer:
     async def build_image(self, cell: Cell, suite: str, include: list[str], tell: Tell) -> DebianImage:
         """Build a Debian image for the architecture of `cell`, which configures it where that is foreign."""
         return await debian.build(load_arch(cell.arch), suite, include, self._setup_guest(cell, tell), tell)
+
+    async def kernel(self, cell: Cell, tell: Tell) -> Kernel:
+        """The kernel of `cell`, fetched or built where the cache lacks it.
+
+        Raises UnpreparedError where it cannot be had.
+        """
+        order = Order(arch=load_arch(cell.arch), options=options_of(cell), tell=tell)
+
+        async def obtain() -> Kernel:
+            async with self._fetches:
+                return await source.obtain(
+                    cell.kernel_spec,
+                    order,
+                    offline=self._policy.offline,
+                    refresh=self._policy.refresh,
+                    thorough=self._policy.thorough,
+                )
+
+        return await self._once(f"kernel {cell.kernel_spec} {cell.arch} {order.options}", obtain)
 
     async def accelerator(self, spec: CellSpec, asked: Accelerator | None) -> Answer:
         """The accelerator for the cell `spec`: the one asked for, or what a trial boot shows."""
@@ -162,21 +182,6 @@ class Preparer:
 
         return run_script
 
-    async def _kernel(self, cell: Cell, arch: Arch, tell: Tell) -> Kernel:
-        order = Order(arch=arch, options=options_of(cell), tell=tell)
-
-        async def obtain() -> Kernel:
-            async with self._fetches:
-                return await source.obtain(
-                    cell.kernel_spec,
-                    order,
-                    offline=self._policy.offline,
-                    refresh=self._policy.refresh,
-                    thorough=self._policy.thorough,
-                )
-
-        return await self._once(f"kernel {cell.kernel_spec} {cell.arch} {order.options}", obtain)
-
     async def _once(self, name: str, make: Callable[[], Awaitable[T]]) -> T:
         """What `make` gives, or raises: tried once in a run, however many cells want it."""
         async with self._lock(name):
@@ -205,8 +210,9 @@ def make_spec(
 ) -> CellSpec:
     """The specification of `cell`, for the slowest case: the accelerator is decided after it."""
     shares = [Share(tag="kernel", path=str(prepared.kernel.layer))]
-    if prepared.build_layer is not None:
-        shares.append(Share(tag="build", path=str(prepared.build_layer)))
+    shares += [
+        Share(tag=f"build{number}", path=str(layer)) for number, layer in enumerate(prepared.build_layers)
+    ]
     shares += [Share(tag=f"user{number}", path=str(layer)) for number, layer in enumerate(layers)]
     disk = prepared.image.disk
     build = prepared.kernel.build_tree

@@ -126,13 +126,14 @@ async def run(
     *,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
     on_output: Callable[[bytes], None] | None = None,
 ) -> Completed:
     """Run a helper program to its end with a small environment; its output comes back.
 
-    env: added to PATH, HOME, LC_ALL and proxy settings. on_output: is given stdout and stderr as
-    they come, and they do not come back. Cancellation stops the program and its children: TERM,
-    five seconds, KILL.
+    env: added to PATH, HOME, LC_ALL and proxy settings. pass_fds: descriptors that it inherits. on_output:
+    is given stdout and stderr as they come, and they do not come back. Cancellation stops the program and
+    its children: TERM, five seconds, KILL.
     """
     small = _small_environment()
     try:
@@ -142,6 +143,7 @@ async def run(
             stderr=subprocess.PIPE,
             cwd=cwd,
             env=small | dict(env or {}),
+            pass_fds=pass_fds,
             start_new_session=True,
         )
     except OSError as error:

@@ -36,7 +36,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     summary: what it is. needs: profiles that are set up before it. config: symbols that the guest's
     kernel has to have, built in or as modules. modules: that have to be there, in the kernel layer or the
-    cell's build layer. packages: what the base image has to have. network:
+    cell's build layers; built_by: the command that builds them, {cell} in it being the cell. packages: what
+    the base image has to have. network:
     whether the guest gets one. debugger: whether QEMU listens for one. options: by name.
     """
 
@@ -44,6 +45,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     needs: list[str] = []
     config: list[str] = []
     modules: list[str] = []
+    built_by: str = ""
     packages: list[str] = []
     network: bool = False
     debugger: bool = False
@@ -200,12 +202,18 @@ def _read(kind: str, value: object) -> str:
 
 
 def check(
-    use: Use, *, kernel: str, config: str, installed: Iterable[str] | None, has_module: Callable[[str], bool]
+    use: Use,
+    *,
+    kernel: str,
+    config: str,
+    installed: Iterable[str] | None,
+    has_module: Callable[[str], bool],
+    cell: str,
 ) -> None:
     """UnpreparedError where a cell lacks what a profile needs.
 
     kernel: what the cell's is called. config: its configuration. installed: the packages of its base
-    image; None for the small one. has_module: whether its guest can load a module.
+    image; None for the small one. has_module: whether its guest can load a module. cell: its id.
     """
     facts = facts_of(use.name, "the cell")
     got = kconfig.read_config(config)
@@ -221,7 +229,8 @@ def check(
         raise UnpreparedError(
             f"the profile {use.name} needs the module {', '.join(unbuilt)}",
             cause=f"nothing of that name was built for the kernel {kernel}",
-            next_step=f"Install it where `quizmatrix kernel show {kernel}` says.",
+            next_step=facts.built_by.format(cell=cell)
+            or f"Install it where `quizmatrix kernel show {kernel}` says.",
         )
     missing = [name for name in facts.packages if name not in (installed or ())]
     if missing:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import msgspec
+
+# What is no part of a source, and may change without changing what is built of it.
+_APART = frozenset({".git", ".svn", ".hg"})
 
 
 class Seal(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,3 +44,22 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def state_of(tree: Path, *, apart: frozenset[str] = frozenset()) -> str:
+    """Names the state of a source tree by every file's path, size and time of change.
+
+    Reading 80,000 files would take longer than the build of a small change. apart: folders in its top
+    that do not count.
+    """
+    digest = hashlib.sha256(str(tree.resolve()).encode())
+    for top, folders, names in os.walk(tree):
+        folders[:] = sorted(set(folders) - (_APART | apart if Path(top) == tree else _APART))
+        # os.walk has links to folders among the folders, and does not follow them.
+        for name in sorted([*names, *(name for name in folders if Path(top, name).is_symlink())]):
+            try:
+                now = os.lstat(f"{top}/{name}")
+            except OSError:
+                continue
+            digest.update(f"{top}/{name}\0{now.st_size} {now.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:32]

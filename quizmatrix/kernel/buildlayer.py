@@ -1,30 +1,47 @@
-"""The build layer: modules that were built for one kernel, such as OpenZFS, and what belongs to them.
+"""Build layers: what was built for one kernel, such as OpenZFS, between the kernel layer and the user's.
 
-One folder for each stored kernel; whatever is installed there is in every guest of that kernel, between the
-kernel layer and the user's.
+For each stored kernel there is a folder for what somebody puts there by hand, and references to what
+quizmatrix itself built, by name. An index of all modules of a guest together lies on top.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from quizmatrix import paths
-from quizmatrix.errors import host_error
+from quizmatrix.errors import DamagedError, host_error
 from quizmatrix.kernel import modules
 from quizmatrix.kernel.artifact import Kernel
 
 _LAYER = "layer"
-_INDEXED = "indexed"
 _MODULES = "usr/lib/modules"
 _READ_BY_DEPMOD = ("modules.builtin", "modules.order")
 
+# modinfo(8): what a module's kernel has to be called.
+_VERMAGIC = re.compile(rb"\0vermagic=(\S+)")
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """What was built for a kernel. origin: the folder of its source. layers: the lowest first; runtime: what
+    guests of the small image need beside them.
+    """
+
+    name: str
+    origin: str
+    layers: list[str]
+    runtime: list[str] = []
+
 
 def root_of(kernel: Kernel) -> Path:
-    """The layer's place, laid out like a guest's root; absent where nothing was built."""
+    """The layer for what is put there by hand, laid out like a guest's root; absent where nothing was."""
     return _folder_of(kernel.record.key) / _LAYER
 
 
@@ -37,44 +54,67 @@ def remove(key: str) -> None:
     shutil.rmtree(_folder_of(key), ignore_errors=True)
 
 
-async def obtain(kernel: Kernel) -> Path | None:
-    """The build layer with an index of its modules and the kernel's together, or None where there is none.
+def refer(key: str, reference: Reference) -> None:
+    """Have the guests of a kernel get what was built for it, instead of what had the same name."""
+    folder = _folder_of(key)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths.write_atomic(folder / f"{reference.name}.json", msgspec.json.encode(reference))
 
-    Raises DamagedError where depmod(8) finds fault with a module, HostError where it is not installed.
+
+def references(key: str) -> list[Reference]:
+    """What was built for a kernel and is still there, by name."""
+    found = []
+    for path in sorted(_folder_of(key).glob("*.json")):
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            reference = msgspec.json.decode(path.read_bytes(), type=Reference)
+            if all(Path(layer).is_dir() for layer in (*reference.layers, *reference.runtime)):
+                found.append(reference)
+    return found
+
+
+def _layers(kernel: Kernel, *, with_runtime: bool) -> list[Path]:
+    found = [root_of(kernel)]
+    for reference in references(kernel.record.key):
+        found += map(Path, [*(reference.runtime if with_runtime else []), *reference.layers])
+    return [layer for layer in found if layer.is_dir()]
+
+
+async def obtain(kernel: Kernel, *, with_runtime: bool) -> list[Path]:
+    """The build layers of a kernel, the lowest first, with an index of their modules and the kernel's on top.
+
+    with_runtime: for the small image. Raises DamagedError where a module is another kernel's or depmod(8)
+    finds fault with it, HostError where that is not installed.
     """
-    layer = root_of(kernel)
-    if not layer.is_dir():
-        return None
-    own = layer / _MODULES / kernel.record.release
-    stamp = layer.with_name(_INDEXED)
-    if not own.is_dir() or _is_indexed(own, stamp):
-        return layer
+    layers = _layers(kernel, with_runtime=with_runtime)
+    found = [own for layer in layers if any(_files(own := layer / _MODULES / kernel.record.release))]
+    if not found:
+        _check_release(kernel, layers)
+        return layers
+    index = _folder_of(kernel.record.key) / f"index-{_state(found)}"
     try:
         async with paths.locked(paths.cache_dir() / "locks" / f"build-layer-{kernel.record.key}.lock"):
-            if not _is_indexed(own, stamp):
-                await _index(kernel, own)
-                paths.write_atomic(stamp, _state(own).encode())
+            if not index.is_dir():
+                with paths.new_dir(index) as made:
+                    await _index(kernel, found, made)
+                _forget_old(index)
     except OSError as error:
-        raise host_error(f"index the modules in {layer}", error) from error
-    return layer
-
-
-def _is_indexed(own: Path, stamp: Path) -> bool:
-    return stamp.is_file() and stamp.read_text() == _state(own)
+        raise host_error(f"index the modules of {kernel.record.release}", error) from error
+    return [*layers, index]
 
 
 def has_module(kernel: Kernel, name: str) -> bool:
     """Whether a guest of this kernel can load a module of this name, or has it built in."""
-    indexes = [
-        top / index
-        for top in (root_of(kernel) / _MODULES / kernel.record.release, kernel.modules)
-        for index in ("modules.dep", "modules.builtin")
-    ]
+    release = kernel.record.release
+    built = (
+        path for layer in _layers(kernel, with_runtime=False) for path in _files(layer / _MODULES / release)
+    )
+    if any(modules.module_name(path.name) == name for path in built):
+        return True
     return any(
         modules.module_name(line.partition(":")[0]) == name
-        for index in indexes
-        if index.is_file()
-        for line in index.read_text().splitlines()
+        for index in ("modules.dep", "modules.builtin")
+        if (kernel.modules / index).is_file()
+        for line in (kernel.modules / index).read_text().splitlines()
     )
 
 
@@ -82,28 +122,67 @@ def _files(own: Path) -> Iterator[Path]:
     return (path for path in own.rglob("*.ko*") if path.is_file())
 
 
-def _state(own: Path) -> str:
-    """Changes when a module comes, goes or is another, or when somebody else's depmod(8) was here."""
-    found = [*_files(own), *own.glob("modules.dep*")]
-    facts = sorted(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in found)
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+def _state(found: list[Path]) -> str:
+    """Changes when a module comes, goes or is another."""
+    facts = [
+        f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}"
+        for own in found
+        for path in sorted(_files(own))
+    ]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
-async def _index(kernel: Kernel, own: Path) -> None:
+def _check_release(kernel: Kernel, layers: list[Path]) -> None:
+    """DamagedError where there are modules in the layers, and all for kernels of other names."""
+    for layer in layers:
+        others = [path.name for path in (layer / _MODULES).glob("*") if any(_files(path))]
+        if others:
+            raise _of_another(kernel, layer, others[0])
+
+
+def _of_another(kernel: Kernel, where: Path, other: str) -> DamagedError:
+    return DamagedError(
+        f"the modules in {where} are not for the kernel {kernel.record.release}",
+        cause=f"they were built for {other}",
+        next_step=f"Build them anew, against what `quizmatrix kernel show {kernel.record.key}` says.",
+    )
+
+
+def _check_vermagic(kernel: Kernel, path: Path) -> None:
+    data = modules.decompress(path.name, path.read_bytes())
+    match = _VERMAGIC.search(b"\0" + data)
+    if match and match.group(1).decode(errors="replace") != kernel.record.release:
+        raise _of_another(kernel, path, match.group(1).decode(errors="replace"))
+
+
+async def _index(kernel: Kernel, found: list[Path], into: Path) -> None:
     release = kernel.record.release
-    folder = _folder_of(kernel.record.key)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".index.") as name:
-        both = Path(name) / _MODULES / release
-        for top in (kernel.modules, own):
+    with tempfile.TemporaryDirectory(dir=into.parent, prefix=".index.") as name:
+        all_of_them = Path(name) / _MODULES / release
+        for top in (kernel.modules, *found):
             for path in _files(top):
-                link = both / path.relative_to(top)
+                if top is not kernel.modules:
+                    _check_vermagic(kernel, path)
+                link = all_of_them / path.relative_to(top)
                 link.parent.mkdir(parents=True, exist_ok=True)
                 # Of two with one name the guest sees the upper layer's.
                 link.unlink(missing_ok=True)
                 link.symlink_to(path)
         for path in kernel.modules.glob("modules.*"):
             if path.name.startswith(_READ_BY_DEPMOD):
-                shutil.copyfile(path, both / path.name)
+                shutil.copyfile(path, all_of_them / path.name)
         await modules.index_modules(Path(name), release)
-        for path in both.glob("modules.*"):
-            path.replace(own / path.name)
+        made = into / _MODULES / release
+        made.mkdir(parents=True)
+        for path in all_of_them.glob("modules.*"):
+            path.rename(made / path.name)
+
+
+def _forget_old(index: Path) -> None:
+    """Remove earlier indexes, but for the last, which guests may have."""
+    others = sorted(
+        (path for path in index.parent.glob("index-*") if path != index),
+        key=lambda path: path.stat().st_mtime,
+    )
+    for path in others[:-1]:
+        shutil.rmtree(path, ignore_errors=True)

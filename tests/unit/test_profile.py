@@ -114,7 +114,14 @@ def test_what_a_cell_lacks(make: Make) -> None:
     whole = "CONFIG_A=y\nCONFIG_B=m\n"
 
     def look(config: str = whole, installed: tuple[str, ...] | None = ("fio",), built: str = "mine") -> None:
-        check(use, kernel="k", config=config, installed=installed, has_module=lambda name: name == built)
+        check(
+            use,
+            kernel="k",
+            config=config,
+            installed=installed,
+            has_module=lambda name: name == built,
+            cell="c",
+        )
 
     look()
     with pytest.raises(UnpreparedError, match="needs CONFIG_B: the kernel k"):

@@ -1,0 +1,98 @@
+"""The command line's words that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+from quizmatrix.errors import UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors as UsageError; long options only in full, so that a new one breaks no script."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **options,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, next_step=f"{self.prog} --help")
+
+
+Commands = argparse._SubParsersAction  # the class has no public name
+
+
+def add_command(commands: Commands[Parser], name: str, handler: str, **options: Any) -> Parser:
+    parser: Parser = commands.add_parser(name, **options)
+    parser.set_defaults(handler=handler, name=parser.prog.removeprefix("quizmatrix "), parser=parser)
+    return parser
+
+
+def add_selection(parser: Parser, *, names_sources: bool = True) -> None:
+    parser.add_argument(
+        "matrix",
+        nargs="?",
+        metavar="MATRIX",
+        help="a matrix file, or the name of one that ships (default: `default`)",
+    )
+    group = parser.add_argument_group("which cells")
+    group.add_argument(
+        "--only", action="append", default=[], metavar="GLOB", help="cells like 6.1-s390x or '*-x86_64'"
+    )
+    group.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these out")
+    group.add_argument("-k", "--kernels", action="append", default=[], help="6.1,newest")
+    group.add_argument("-a", "--arches", action="append", default=[], help="x86_64,s390x")
+    if names_sources:
+        group.add_argument(
+            "--source", metavar="S", help="where kernels that name none come from: debian, debian-source, ..."
+        )
+    else:
+        parser.set_defaults(source=None)
+    add_image_and_profiles(group)
+
+
+def add_image_and_profiles(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--image", metavar="I", help="the base image: small, debian, debian:SUITE")
+    group.add_argument(
+        "-p", "--profiles", action="append", default=[], metavar="P", help="memdev:count=6,net"
+    )
+
+
+def add_sources(parser: Parser) -> None:
+    group = parser.add_argument_group("where kernels come from")
+    group.add_argument("--offline", action="store_true", help="fetch nothing: use what is in the cache")
+    group.add_argument("--refresh", action="store_true", help="ask the sources again for what is newest")
+
+
+def add_limits(parser: Parser) -> None:
+    group = parser.add_argument_group("limits (win over the matrix's)")
+    group.add_argument("--timeout", metavar="T", help="of the command: 90s, 20m, 1h30m (on hardware)")
+    group.add_argument("--boot-timeout", metavar="T", help="until the guest is up (on hardware)")
+    group.add_argument("--memory", metavar="M", help="of a guest: 512M, 1G")
+    group.add_argument("--cpus", metavar="N", help="of a guest")
+
+
+def add_guest(parser: Parser) -> None:
+    group = parser.add_argument_group("the guest")
+    group.add_argument("--accel", choices=["auto", "kvm", "tcg"], default="auto", help="default: auto")
+    group.add_argument("--machine", metavar="M", help="QEMU's -machine, instead of the architecture's")
+    group.add_argument(
+        "--layer", action="append", default=[], metavar="DIR", help="a folder laid over the guest's root"
+    )
+    group.add_argument(
+        "--bind",
+        action="append",
+        default=[],
+        metavar="HOST:GUEST[:ro]",
+        help="a folder shown at a place in the guest, and written through to",
+    )
+    group.add_argument(
+        "--env", action="append", default=[], metavar="K=V", help="a variable of the command's environment"
+    )
+    group.add_argument("--user", metavar="NAME", help="run COMMAND as this user of the guest")
+    group.add_argument(
+        "--no-work-tree", action="store_true", help="do not show the current folder to the guest"
+    )

@@ -1,0 +1,350 @@
+"""One part of an OpenZFS build, out of the tree: the userland of an architecture, or a kernel's modules.
+
+Each part has a folder of its own in the cache and is configured, compiled and installed there, and no
+step is taken again whose inputs are as they were. What is installed appears as a whole, as a layer
+that does not change any more: guests may still have the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix import paths, process, seal
+from quizmatrix.arch import Arch
+from quizmatrix.errors import HostError, UnpreparedError, host_error
+from quizmatrix.jobserver import JobServer
+from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.process import Tell
+from quizmatrix.version import KernelVersion, leading_version
+from quizmatrix.zfs import runtime
+from quizmatrix.zfs.sysroot import Sysroot
+from quizmatrix.zfs.tree import Tree, builds_dir
+
+# Changes when the same inputs are built otherwise.
+_RECIPE = "1"
+
+CONFIGURE, MAKE, INSTALL = STEPS = ("configure", "make", "install")
+
+# Of the tree's folders those whose files no module is made of.
+_NOT_OF_MODULES = frozenset({"cmd", "contrib", "etc", "lib", "man", "rpm", "tests", "udev"})
+
+_FIRST_ERROR = re.compile(
+    r"^.*(?:\berror: (?!in `)|\bERROR:|\bfatal error\b|undefined reference|\*\*\* (?!\[)).*$", re.MULTILINE
+)
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What is built otherwise than by default.
+
+    debug: with OpenZFS's own assertions, and symbols. experimental: for kernels too that are newer than
+    its META knows. configure: further arguments of ./configure.
+    """
+
+    debug: bool = False
+    experimental: bool = False
+    configure: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> list[str]:
+        """What ./configure is given for them."""
+        debug = ["--enable-debug", "--enable-debuginfo"] if self.debug else []
+        return [*debug, *(["--enable-linux-experimental"] if self.experimental else []), *self.configure]
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """What is built. name: of its folder. configure: arguments. make, install: each a list of make(1)'s
+    arguments, in which {layer} is where it is installed. apart: folders of the tree it does not depend on.
+    has_programs: whether a guest of the small image needs the sysroot's libraries beside it. made_for: the
+    key of its kernel.
+    """
+
+    name: str
+    tree: Tree
+    arch: Arch
+    sysroot: Sysroot
+    options: Options
+    configure: list[str]
+    environment: dict[str, str] = {}
+    make: list[list[str]]
+    install: list[list[str]]
+    apart: frozenset[str] = frozenset()
+    has_programs: bool = False
+    made_for: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where it is built."""
+        return self.tree.work / self.name
+
+    @property
+    def log(self) -> Path:
+        """What its steps printed."""
+        return self.folder.with_name(f"{self.name}.log")
+
+
+class Built(msgspec.Struct, frozen=True, kw_only=True):
+    """What was installed of a part. layer: laid out like a guest's root. runtime: the libraries that a
+    guest of the small image needs beside it. was_reused: whether nothing had to be done.
+    """
+
+    layer: Path
+    runtime: Path | None = None
+    was_reused: bool = False
+
+
+def userland(tree: Tree, arch: Arch, sysroot: Sysroot, options: Options) -> Part:
+    """The programs, libraries and tests, for every kernel of an architecture."""
+    suite = f"-{sysroot.suite}" if sysroot.suite else ""
+    name = f"userland-{arch.name}{suite}"
+    # A linker that is given a sysroot does not find libtool's libraries of this build (ld(1)).
+    flags = f"{sysroot.linker} -Wl,-rpath-link,{tree.work / name / '.libs'}".strip()
+    return Part(
+        name=name,
+        tree=tree,
+        arch=arch,
+        sysroot=sysroot,
+        options=options,
+        configure=[
+            "--with-config=user",
+            *("--prefix=/usr", "--sbindir=/usr/sbin", "--libdir=/usr/lib", "--sysconfdir=/etc"),
+            *("--localstatedir=/var", "--with-mounthelperdir=/usr/sbin", "--with-udevdir=/usr/lib/udev"),
+            *("--with-dracutdir=/usr/lib/dracut", "--disable-systemd", "--disable-sysvinit", "--disable-pam"),
+            *("--disable-pyzfs", "--disable-nls", "--disable-static"),
+        ],
+        make=[[f"LDFLAGS={flags}"]],
+        install=[[f"LDFLAGS={flags}", "DESTDIR={layer}", "install"]],
+        has_programs=True,
+    )
+
+
+def modules(tree: Tree, arch: Arch, kernel: Kernel, sysroot: Sysroot, options: Options) -> Part:
+    """The modules for one kernel, which has to have its build tree; UnpreparedError where that is gone."""
+    objects = kernel.build_tree
+    if objects is None:
+        raise UnpreparedError(
+            f"the kernel {kernel.record.release} has no build tree",
+            cause="it comes ready-made" if kernel.record.build is None else f"{kernel.record.build} is gone",
+            next_step='Modules are built for kernels that are built here: source = "debian-source", or '
+            f"quizmatrix kernel build {kernel.record.version} -a {arch.name}",
+        )
+    given = dict(word.partition("=")[::2] for word in kernel.record.make)
+    strip = [] if options.debug else ["INSTALL_MOD_STRIP=1"]
+    return Part(
+        name=f"modules-{kernel.record.key}",
+        tree=tree,
+        arch=arch,
+        sysroot=sysroot,
+        options=options,
+        configure=[
+            *("--with-config=kernel", f"--with-linux={(objects / 'source').resolve()}"),
+            f"--with-linux-obj={objects}",
+            *(f"KERNEL_{name}={given[name]}" for name in ("ARCH", "CROSS_COMPILE", "CC") if given.get(name)),
+        ],
+        # OpenZFS before 2.3 takes no KERNEL_ARCH.
+        environment={name: given.get(name, "") for name in ("ARCH", "CROSS_COMPILE")},
+        make=[["gitrev"], ["-C", "module", "modules"]],
+        # The index is made of all modules of a guest together.
+        install=[
+            [
+                *("-C", "module", "INSTALL_MOD_PATH={layer}/usr", *strip, "DEPMOD=true"),
+                *("DONT_DELETE_MODULES_FILES=1", "modules_install"),
+            ]
+        ],
+        apart=_NOT_OF_MODULES,
+        made_for=kernel.record.key,
+    )
+
+
+def check_kernel(tree: Tree, kernel: Kernel, options: Options) -> None:
+    """UnpreparedError where META says that the tree does not know so new a kernel."""
+    version = leading_version(kernel.record.version)
+    newest = tree.newest_kernel
+    if options.experimental or version is None or newest is None:
+        return
+    if KernelVersion(version.series) > newest:
+        raise UnpreparedError(
+            f"OpenZFS {tree.version} does not know kernel {version.text}",
+            cause=f"META's Linux-Maximum is {newest.text}",
+            next_step="--experimental builds it all the same.",
+        )
+
+
+async def build(part: Part, pool: JobServer, tell: Tell, steps: Sequence[str] = STEPS) -> Built | None:
+    """Take those of `steps` that are due; what is installed then, or None where that was no step.
+
+    Raises UnpreparedError with the compiler's first error, HostError where the disk does not take it.
+    """
+    work = _Work(part, pool, tell)
+    lock = paths.cache_dir() / "locks" / f"zfs-{part.tree.mark}-{part.name}.lock"
+    async with paths.locked(lock, lambda: tell("waiting for another build of the same")):
+        try:
+            return await work.take(steps)
+        except OSError as error:
+            raise host_error(f"build {part.name}", error) from error
+
+
+def installed(part: Part) -> Built | None:
+    """What was installed last, if it is what the tree is now."""
+    return _Work(part, None, lambda _said: None).installed()
+
+
+class _Work:
+    """The building of one part."""
+
+    def __init__(self, part: Part, pool: JobServer | None, tell: Tell) -> None:
+        self._part = part
+        self._pool = pool
+        self._tell = tell
+        self._configured = part.folder / "quizmatrix.configured"
+        self._installed = part.folder / "quizmatrix.installed"
+
+    async def take(self, steps: Sequence[str]) -> Built | None:
+        state = self._state()
+        if INSTALL in steps and (built := self.installed(state)) is not None:
+            return built
+        part = self._part
+        part.folder.mkdir(parents=True, exist_ok=True)
+        if CONFIGURE in steps:
+            await self._configure()
+        elif not self._configured.exists():
+            raise UnpreparedError(
+                f"{part.name} is not configured yet",
+                next_step="quizmatrix zfs configure, then make, then install; or `zfs build` for all three.",
+            )
+        if MAKE in steps:
+            self._tell("compiling")
+            for words in part.make:
+                await self._run(["make", *words], jobs=True)
+        return await self._install(state) if INSTALL in steps else None
+
+    def installed(self, state: str | None = None) -> Built | None:
+        try:
+            name, of = self._installed.read_text().split()
+        except (OSError, ValueError):
+            return None
+        built = self._built(name)
+        if of != (state or self._state()) or not built.layer.is_dir():
+            return None
+        return msgspec.structs.replace(built, was_reused=True)
+
+    def _built(self, name: str) -> Built:
+        layers = self._part.tree.work / "layers"
+        return Built(
+            layer=layers / name, runtime=layers / f"{name}.runtime" if self._part.has_programs else None
+        )
+
+    def _state(self) -> str:
+        """Names everything that what is installed depends on."""
+        of_tree = seal.state_of(self._part.tree.path, apart=self._part.apart)
+        return hashlib.sha256(f"{self._configuration()} {of_tree}".encode()).hexdigest()[:16]
+
+    def _arguments(self) -> list[str]:
+        triple = self._part.arch.facts.cross_prefix.removesuffix("-")
+        # Never a native build, whose configure would run what it compiles with this host's libraries.
+        host = [f"--host={triple}", f"--build={platform.machine()}-build-linux-gnu"]
+        return [*host, *self._part.configure, *self._part.options.arguments]
+
+    def _configuration(self) -> str:
+        """Names all that ./configure depends on."""
+        configure = hashlib.sha256((self._part.tree.path / "configure").read_bytes()).hexdigest()
+        made = [_RECIPE, configure, *self._arguments(), repr(self._environment()), self._part.made_for]
+        return hashlib.sha256("\n".join(made).encode()).hexdigest()[:24]
+
+    def _environment(self) -> dict[str, str]:
+        symbols = " -g" if self._part.options.debug else ""
+        own = {"CFLAGS": f"-O2{symbols}", "LDFLAGS": self._part.sysroot.linker}
+        return own | self._part.sysroot.environment | self._part.environment
+
+    async def _configure(self) -> None:
+        """Run ./configure, with the answers that the same one gave in another tree, if there are such."""
+        part = self._part
+        wanted = self._configuration()
+        if self._configured.exists() and self._configured.read_text() == wanted:
+            return
+        shutil.rmtree(part.folder)
+        part.folder.mkdir()
+        part.log.unlink(missing_ok=True)
+        self._tell("configuring")
+        known = builds_dir() / "configured" / f"{wanted}.cache"
+        own = part.folder / "config.cache"
+        if known.exists():
+            shutil.copyfile(known, own)
+        await self._run([str(part.tree.path / "configure"), f"--cache-file={own}", *self._arguments()])
+        if own.exists():
+            known.parent.mkdir(parents=True, exist_ok=True)
+            paths.write_atomic(known, own.read_bytes())
+        self._configured.write_text(wanted)
+
+    async def _install(self, state: str) -> Built:
+        part = self._part
+        self._tell("installing")
+        built = self._built(f"{part.name}-{state}")
+        with paths.new_dir(built.layer) as made:
+            for words in part.install:
+                await self._run(["make", *(word.format(layer=made) for word in words)], jobs=True)
+            _merge_usr(made)
+            if built.runtime is not None:
+                with paths.new_dir(built.runtime) as libraries:
+                    await runtime.gather(made, part.sysroot, libraries)
+        self._forget_old(built)
+        paths.write_atomic(self._installed, f"{built.layer.name} {state}".encode())
+        return built
+
+    def _forget_old(self, built: Built) -> None:
+        """Remove what was installed before, but for the last: a guest may be running on it."""
+        try:
+            last = self._installed.read_text().split()[0]
+        except (OSError, IndexError):
+            last = ""
+        keep = {built.layer.name, last}
+        for path in built.layer.parent.glob(f"{self._part.name}-????????????????*"):
+            if path.name.removesuffix(".runtime") not in keep:
+                shutil.rmtree(path, ignore_errors=True)
+
+    async def _run(self, argv: list[str], *, jobs: bool = False) -> None:
+        """Run a step; its output goes to the log, its first error into the exception."""
+        part, pool = self._part, self._pool
+        if pool is None:
+            raise AssertionError("a part is only looked at")
+        async with pool.token():
+            with part.log.open("ab") as log:
+                start = log.tell()
+                log.write(f"$ {process.printable(argv)}\n".encode())
+                log.flush()
+
+                def keep(data: bytes) -> None:
+                    log.write(data)
+
+                done = await process.run(
+                    argv,
+                    cwd=part.folder,
+                    env=self._environment() | (pool.environment if jobs else {"TEST_JOBS": str(pool.share)}),
+                    pass_fds=pool.descriptors if jobs else (),
+                    on_output=keep,
+                )
+        if done.status == 0:
+            return
+        with part.log.open("rb") as file:
+            file.seek(start)
+            said = file.read().decode(errors="replace")
+        error = _FIRST_ERROR.search(said)
+        raise (HostError if "No space left" in said else UnpreparedError)(
+            f"{part.name} could not be built",
+            cause=error.group().strip() if error else said.strip()[-300:],
+            next_step=f"The whole log: {part.log}",
+        )
+
+
+def _merge_usr(layer: Path) -> None:
+    """Move what lies in /lib, /bin and /sbin below /usr: a folder there would hide the guest's link."""
+    for name in ("lib", "bin", "sbin"):
+        if (layer / name).is_dir():
+            shutil.copytree(layer / name, layer / "usr" / name, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(layer / name)

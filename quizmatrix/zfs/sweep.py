@@ -1,0 +1,159 @@
+"""OpenZFS for many cells at once: each part built once, however many cells want it, on one pool of CPUs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+import anyio
+import msgspec
+
+from quizmatrix import cells as cell_module
+from quizmatrix.arch import Arch, load_arch
+from quizmatrix.cells import Cell
+from quizmatrix.errors import QuizmatrixError
+from quizmatrix.jobserver import JobServer
+from quizmatrix.kernel import buildlayer
+from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.prepare import Preparer
+from quizmatrix.zfs import build, sysroot
+from quizmatrix.zfs.build import INSTALL, STEPS, Built, Options, Part
+from quizmatrix.zfs.tree import Tree, make_ready
+
+# The name of OpenZFS among what was built for a kernel.
+NAME = "zfs"
+
+
+class Done(StrEnum):
+    """What became of a part."""
+
+    BUILT = "built"
+    REUSED = "reused"
+    FAILED = "failed"
+    NOT_TRIED = "-"
+
+
+class PartResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One part's. seconds: from its start to its end, waiting included."""
+
+    done: Done = Done.NOT_TRIED
+    seconds: float = 0.0
+    built: Built | None = None
+    error: QuizmatrixError | None = None
+
+
+class CellBuild(msgspec.Struct, frozen=True, kw_only=True):
+    """One cell's. error: why it has no OpenZFS, or not this one."""
+
+    cell: str
+    kernel: PartResult = PartResult()
+    userland: PartResult = PartResult()
+    modules: PartResult = PartResult()
+
+    @property
+    def error(self) -> QuizmatrixError | None:
+        """The first of its parts' errors."""
+        return self.kernel.error or self.modules.error or self.userland.error
+
+
+# Hears what is going on with which part or cell.
+TellOf = Callable[[str, str], None]
+
+
+class Sweep:
+    """Builds one tree for cells."""
+
+    def __init__(self, tree: Tree, options: Options, preparer: Preparer, cpus: int, tell: TellOf) -> None:
+        """cpus: processes that compile at a time, over all builds."""
+        self._tree = tree
+        self._options = options
+        self._preparer = preparer
+        self._pool = JobServer(cpus)
+        self._tell = tell
+        self._parts = anyio.CapacityLimiter(cpus)
+        self._locks: dict[str, anyio.Lock] = {}
+        self._results: dict[str, PartResult] = {}
+
+    async def run(self, cells: Sequence[Cell], steps: Sequence[str] = STEPS) -> list[CellBuild]:
+        """Take `steps` for every cell; the results in their order. Raises where the tree itself is unfit."""
+        try:
+            await make_ready(self._tree, lambda said: self._tell(self._tree.path.name, said))
+            found: dict[str, CellBuild] = {}
+
+            async def one(cell: Cell) -> None:
+                found[cell.id] = await self._cell(cell, steps)
+
+            async with anyio.create_task_group() as group:
+                for cell in cells:
+                    group.start_soon(one, cell)
+        finally:
+            self._pool.close()
+        return [found[cell.id] for cell in cells]
+
+    async def _cell(self, cell: Cell, steps: Sequence[str]) -> CellBuild:
+        arch = load_arch(cell.arch)
+        began = time.monotonic()
+        try:
+            kernel = await self._preparer.kernel(cell, lambda said: self._tell(cell.id, said))
+            build.check_kernel(self._tree, kernel, self._options)
+            made = await self._sysroot(arch, cell)
+            wanted = [
+                build.userland(self._tree, arch, made, self._options),
+                build.modules(self._tree, arch, kernel, made, self._options),
+            ]
+        except QuizmatrixError as error:
+            failed = PartResult(done=Done.FAILED, seconds=time.monotonic() - began, error=error)
+            return CellBuild(cell=cell.id, kernel=failed)
+        results: dict[str, PartResult] = {}
+
+        async def one(part: Part) -> None:
+            results[part.name] = await self._part(part, steps)
+
+        async with anyio.create_task_group() as group:
+            for part in wanted:
+                group.start_soon(one, part)
+        userland, modules = (results[part.name] for part in wanted)
+        done = CellBuild(cell=cell.id, userland=userland, modules=modules)
+        if INSTALL in steps and done.error is None:
+            self._refer(kernel, userland, modules)
+        return done
+
+    def _refer(self, kernel: Kernel, userland: PartResult, modules: PartResult) -> None:
+        """Have the guests of the kernel get it."""
+        if userland.built is None or modules.built is None:
+            return
+        buildlayer.refer(
+            kernel.record.key,
+            buildlayer.Reference(
+                name=NAME,
+                origin=str(self._tree.path),
+                layers=[str(userland.built.layer), str(modules.built.layer)],
+                runtime=[str(userland.built.runtime)] if userland.built.runtime else [],
+            ),
+        )
+
+    async def _sysroot(self, arch: Arch, cell: Cell) -> sysroot.Sysroot:
+        suite = cell_module.debian_suite(cell.image) or None
+        async with self._lock(f"sysroot {arch.name}"):
+            return await sysroot.obtain(arch, suite, lambda said: self._tell(cell.id, said))
+
+    async def _part(self, part: Part, steps: Sequence[str]) -> PartResult:
+        """Build a part, or wait for who builds it."""
+        async with self._lock(part.name):
+            if part.name not in self._results:
+                async with self._parts:
+                    self._results[part.name] = await self._build(part, steps)
+            return self._results[part.name]
+
+    async def _build(self, part: Part, steps: Sequence[str]) -> PartResult:
+        began = time.monotonic()
+        try:
+            built = await build.build(part, self._pool, lambda said: self._tell(part.name, said), steps)
+        except QuizmatrixError as error:
+            return PartResult(done=Done.FAILED, seconds=time.monotonic() - began, error=error)
+        done = Done.REUSED if built is not None and built.was_reused else Done.BUILT
+        return PartResult(done=done, seconds=time.monotonic() - began, built=built)
+
+    def _lock(self, name: str) -> anyio.Lock:
+        return self._locks.setdefault(name, anyio.Lock())
