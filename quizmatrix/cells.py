@@ -25,13 +25,30 @@ SMALL = "small"
 DEFAULTS = Limits(timeout="20m", boot_timeout="30s", memory="1G", cpus=1, image=SMALL)
 
 
+class Shard(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the slices that a cell's tests are dealt into. number: from 1."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        """`2of4`."""
+        return f"{self.number}of{self.of}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the command knows its slice by."""
+        return {"QUIZMATRIX_SHARD": str(self.number), "QUIZMATRIX_SHARDS": str(self.of)}
+
+
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One kernel on one architecture.
 
     kernel: as the matrix names it. source: where it comes from if it names none. timeout,
     boot_timeout: seconds on hardware. memory: MiB. image: the name of its base image. profiles: all that are
     set up, in that order. config: lines that its variant adds to the kernel's configuration; clang: whether
-    it wants that compiler. expected: the outcome that is no news, `why` it is not `passed`.
+    it wants that compiler. shard: the slice of its tests that it runs. expected: the outcome that is no news,
+    `why` it is not `passed`.
     """
 
     kernel: str
@@ -46,12 +63,18 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     profiles: tuple[Use, ...] = ()
     config: tuple[str, ...] = ()
     clang: bool = False
+    shard: Shard | None = None
     expected: Outcome = Outcome.PASSED
     why: str = ""
 
     @property
     def id(self) -> str:
-        """`KERNEL-ARCH[+VARIANT]`."""
+        """`KERNEL-ARCH[+VARIANT]`, and `@NUMBERofNUMBER` where it runs a slice of its tests."""
+        return self.unsharded + (f"@{self.shard}" if self.shard else "")
+
+    @property
+    def unsharded(self) -> str:
+        """Its id without the slice."""
         return cell_id(self.kernel, self.arch, self.variant)
 
     @property
@@ -102,6 +125,17 @@ def is_glob(text: str) -> bool:
 def matching(names: Iterable[str], glob: str) -> list[str]:
     """Those of `names` that are `glob` or match it."""
     return [name for name in names if name == glob or fnmatchcase(name, glob)]
+
+
+def sharded(cells: list[Cell], shards: int) -> list[Cell]:
+    """Each cell as often as its tests are dealt into slices."""
+    if shards == 1:
+        return cells
+    return [
+        msgspec.structs.replace(cell, shard=Shard(number=number, of=shards))
+        for cell in cells
+        for number in range(1, shards + 1)
+    ]
 
 
 def parse_cell_id(text: str) -> tuple[str, str, str | None] | None:

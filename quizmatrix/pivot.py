@@ -39,13 +39,17 @@ def whole(results: list[CellResult], run: Path, *, every: bool = False, colour: 
 
     Empty where no cell's output has tests; without `every` also where there is nothing to compare.
     """
-    cells = [result for result in results if result.subtests]
-    found = [subtests.load(run / result.folder) for result in cells]
-    cells = [cell for cell, tests in zip(cells, found, strict=True) if tests]
+    cells: list[CellResult] = []
     rows: dict[str, Row] = {}
-    for index, tests in enumerate(tests for tests in found if tests):
+    # A cell's slices share a column: together they are what it ran.
+    columns: dict[str, int] = {}
+    for result in results:
+        tests = subtests.load(run / result.folder) if result.subtests else []
+        if tests and result.unsharded not in columns:
+            columns[result.unsharded] = len(cells)
+            cells.append(result)
         for test in tests:
-            rows.setdefault(test.name, {})[index] = test
+            rows.setdefault(test.name, {})[columns[result.unsharded]] = test
     if not every:
         # What failed first, then what ended differently, then what some cells do not have.
         ranked = {name: _rank(row, len(cells)) for name, row in rows.items()}
@@ -54,7 +58,7 @@ def whole(results: list[CellResult], run: Path, *, every: bool = False, colour: 
     if not rows:
         return ""
     shown = dict(list(rows.items())[: len(rows) if every else MOST_ROWS])
-    ids = [cell.cell for cell in cells]
+    ids = list(columns)
     text = _table(shown, ids, colour) if _fits(shown, ids) else _lists(shown, ids)
     if len(shown) < len(rows):
         text += f"\nand {len(rows) - len(shown)} more (`quizmatrix runs show --tests` shows every test)"

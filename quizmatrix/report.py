@@ -67,9 +67,9 @@ def grid(results: list[CellResult], *, colour: bool = False) -> str:
     from tabulate import tabulate
 
     arches = list(dict.fromkeys(result.arch for result in results))
-    rows: dict[tuple[str, str | None], dict[str, CellResult]] = {}
+    rows: dict[tuple[str, str | None, str | None], dict[str, CellResult]] = {}
     for result in results:
-        rows.setdefault((result.kernel, result.variant), {})[result.arch] = result
+        rows.setdefault((result.kernel, result.variant, result.shard), {})[result.arch] = result
     table = [
         [_label(row), *(_square(row[arch], colour) if arch in row else "-" for arch in arches)]
         for row in rows.values()
@@ -85,7 +85,7 @@ def _label(row: dict[str, CellResult]) -> str:
         found = (leading_version(result.release) for result in row.values() if result.release)
         versions = dict.fromkeys(version.text for version in found if version is not None)
         label += f" ({', '.join(versions)})" if versions else ""
-    return label
+    return label + (f"@{one.shard}" if one.shard else "")
 
 
 def _square(result: CellResult, colour: bool) -> str:

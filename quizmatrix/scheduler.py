@@ -38,6 +38,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     first. work_tree: shown to the guest at its own path. accelerator: instead of
     what a trial boot would choose. machine, binds, environment, user: see CellSpec. session: makes
     a terminal session for after the command of the only cell, told whether its image has an SSH server.
+    unbuilt: why a cell has not what was to be built for it, by its id without the slice.
     """
 
     cells: list[Cell]
@@ -53,6 +54,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     user: str | None = None
     session: Callable[[bool], tuple[Session, TerminalHost]] | None = None
+    unbuilt: dict[str, QuizmatrixError] = {}
 
 
 class Admission:
@@ -186,6 +188,8 @@ class Scheduler:
     async def _attempts(self, cell: Cell) -> CellResult:
         began = anyio.current_time()
         self._reach(cell, Stage.PREPARING, 1)
+        if (error := self._plan.unbuilt.get(cell.unsharded)) is not None:
+            raise error
         prepared = await self._preparer.prepare(
             cell, lambda text: self._emit(CellNote(cell=cell.id, text=text))
         )
@@ -214,7 +218,9 @@ class Scheduler:
             prepare=round(ready - began, 3),
             total=round((result.timings.total or 0) + ready - began, 3),
         )
-        return msgspec.structs.replace(result, attempts=attempt, timings=timings, expected=cell.expected)
+        return msgspec.structs.replace(
+            result, attempts=attempt, timings=timings, expected=cell.expected, shard=_shard_of(cell)
+        )
 
     async def _specify(self, cell: Cell, prepared: prepare.Prepared, attempt: int) -> CellSpec:
         spec = prepare.make_spec(
@@ -236,7 +242,7 @@ class Scheduler:
             spec,
             machine=plan.machine,
             binds=plan.binds,
-            environment=plan.environment,
+            environment=plan.environment | (cell.shard.environment if cell.shard else {}),
             user=plan.user,
         )
         spec = await prepare.with_profiles(spec, cell)
@@ -273,11 +279,16 @@ def _no_run(cell: Cell, outcome: Outcome, detail: str) -> CellResult:
         release=None,
         arch=cell.arch,
         variant=cell.variant,
+        shard=_shard_of(cell),
         accelerator=None,
         outcome=outcome,
         expected=cell.expected,
         detail=detail,
     )
+
+
+def _shard_of(cell: Cell) -> str | None:
+    return str(cell.shard) if cell.shard else None
 
 
 def _in_full(error: QuizmatrixError) -> str:

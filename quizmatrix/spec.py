@@ -148,7 +148,8 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict on one cell (the keys of results.json's `cells`).
 
     exit_code: 128+n for signal n; None where the command never ended by itself. subtests: how many of the
-    tests in the command's output ended with each outcome (see subtest.SubtestOutcome).
+    tests in the command's output ended with each outcome (see subtest.SubtestOutcome). shard: the slice of
+    its tests that it ran, `2of4`.
     """
 
     cell: str
@@ -156,6 +157,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     release: str | None
     arch: str
     variant: str | None
+    shard: str | None = None
     profiles: list[str] = []
     accelerator: Accelerator | None
     outcome: Outcome
@@ -166,6 +168,11 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     subtests: dict[str, int] = {}
     timings: Timings = Timings()
+
+    @property
+    def unsharded(self) -> str:
+        """Its cell's id without the slice: what ran the same tests has the same."""
+        return self.cell.removesuffix(f"@{self.shard}") if self.shard else self.cell
 
     @property
     def is_as_expected(self) -> bool:

@@ -134,6 +134,13 @@ def _add_run(commands: Commands[Parser]) -> None:
     group = parser.add_argument_group("how they are run")
     group.add_argument("-j", "--jobs", metavar="N", help="VMs at a time (default: what the host can hold)")
     group.add_argument("--retries", metavar="N", default="0", help="more tries for cells that did not boot")
+    group.add_argument("--build", action="store_true", help="build first what is out of date of OpenZFS")
+    group.add_argument(
+        "--shard",
+        metavar="N",
+        default="1",
+        help="deal each cell's tests into N slices, each in a VM of its own",
+    )
     group.add_argument("-x", "--fail-fast", action="store_true", help="stop at the first failure")
     group.add_argument("-S", "--shell", action="store_true", help="a terminal in the guest after COMMAND")
     group.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from quizmatrix import guest, paths, pivot, progress, report, scheduler, store
 from quizmatrix.arch import Accelerator
-from quizmatrix.cells import Cell
+from quizmatrix.cells import Cell, sharded
 from quizmatrix.cli import EXIT_BROKEN_PIPE, selection
 from quizmatrix.cli.cells import print_cells
+from quizmatrix.cli.zfs import bring_up_to_date
 from quizmatrix.errors import HostError, UsageError, host_error
 from quizmatrix.events import CellNote
 from quizmatrix.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
@@ -46,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
             "there is no command to run",
             next_step=f"It comes after `--`: quizmatrix run --only 6.1-x86_64 -- {example}",
         )
-    cells = selection.selected_cells(args, selection.limits_of(args))
+    whole = selection.selected_cells(args, selection.limits_of(args))
+    cells = sharded(whole, selection.checked("--shard", args.shard, selection.whole_number(1)))
     if args.shell and len(cells) != 1:
         raise UsageError(
             "-S opens a terminal in one cell",
@@ -63,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
         if args.json != "-":
             print(f"\nin each: {clean_line(printable(args.command))}")
         return EXIT_OK
+    if args.build:
+        plan = msgspec.structs.replace(plan, unbuilt=bring_up_to_date(args, whole))
     run_store = store.create(Path(args.output) if args.output else None, args.command)
     return _Runner(args, plan, run_store).run()
 

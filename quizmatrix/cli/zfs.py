@@ -10,14 +10,14 @@ import anyio
 from quizmatrix import process
 from quizmatrix.cells import Cell
 from quizmatrix.cli import selection
-from quizmatrix.errors import UsageError
+from quizmatrix.errors import QuizmatrixError, UsageError
 from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK
 from quizmatrix.prepare import Policy, Preparer
 from quizmatrix.progress import Screen
 from quizmatrix.units import format_seconds
-from quizmatrix.zfs.build import STEPS, Options
+from quizmatrix.zfs.build import CONFIGURE, STEPS, Options, recall, remember
 from quizmatrix.zfs.sweep import CellBuild, Done, PartResult, Sweep
-from quizmatrix.zfs.tree import Tree, find_tree
+from quizmatrix.zfs.tree import Tree, find_tree, last_tree
 
 # The profile whose cells it is built for: its kernels are those that are built here.
 PROFILE = "zfs"
@@ -25,39 +25,61 @@ PROFILE = "zfs"
 
 def build(args: argparse.Namespace) -> int:
     """Configure, compile and install what is out of date, for every cell; 125 where one cannot be built."""
-    tree = find_tree(args.source_tree)
-    return _run(args, tree, STEPS)
+    return _run(args, STEPS)
 
 
 def step(args: argparse.Namespace) -> int:
     """Take one single step for one cell."""
+    return _run(args, (args.step,))
+
+
+def _run(args: argparse.Namespace, steps: tuple[str, ...]) -> int:
     tree = find_tree(args.source_tree)
-    return _run(args, tree, (args.step,))
-
-
-def _run(args: argparse.Namespace, tree: Tree, steps: tuple[str, ...]) -> int:
     args.profiles = [*args.profiles, PROFILE]
     cells = selection.selected_cells(args, selection.limits_of(args))
     if steps != STEPS and len(cells) != 1:
         raise UsageError("a single step is for a single cell", next_step="--cell 6.1-x86_64")
-    results = build_cells(args, tree, cells, steps)
-    print(table(results))
-    errors = explain(results)
+    if CONFIGURE in steps:
+        options = Options(debug=args.debug, experimental=args.experimental, configure=tuple(args.configure))
+        remember(tree, options)
+    else:
+        options = recall(tree)
+    jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None
+    results = _build_cells(args, tree, options, cells, steps, jobs or process.usable_cpus())
+    print(_table(results))
+    errors = _explain(results)
     if errors:
         print(f"\n{errors}", file=sys.stderr)
     return EXIT_NO_VERDICT if errors else EXIT_OK
 
 
-def options_of(args: argparse.Namespace) -> Options:
-    """How OpenZFS is built."""
-    return Options(debug=args.debug, experimental=args.experimental, configure=tuple(args.configure))
+def bring_up_to_date(args: argparse.Namespace, cells: list[Cell]) -> dict[str, QuizmatrixError]:
+    """Build what is out of date of the tree around the current folder, or of the one built last.
+
+    With the options of its last build. Returns why cells have no OpenZFS of this state, by their ids;
+    UsageError where no cell wants one.
+    """
+    wanted = [cell for cell in cells if any(use.name == PROFILE for use in cell.profiles)]
+    if not wanted:
+        raise UsageError(
+            "--build has nothing to build", cause="no cell has the profile zfs", next_step="Add -p zfs."
+        )
+    tree = last_tree()
+    results = _build_cells(args, tree, recall(tree), wanted, STEPS, process.usable_cpus())
+    if len(wanted) > 1 and not args.quiet:
+        print(f"{_table(results)}\n", file=sys.stderr)
+    return {result.cell: result.error for result in results if result.error is not None}
 
 
-def build_cells(
-    args: argparse.Namespace, tree: Tree, cells: list[Cell], steps: tuple[str, ...] = STEPS
+def _build_cells(
+    args: argparse.Namespace,
+    tree: Tree,
+    options: Options,
+    cells: list[Cell],
+    steps: tuple[str, ...],
+    cpus: int,
 ) -> list[CellBuild]:
-    """Take the steps for the cells, and say what is going on."""
-    jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None
+    """Take the steps for the cells on so many CPUs, and say what is going on."""
     screen = Screen(sys.stderr)
 
     def tell(what: str, said: str) -> None:
@@ -67,14 +89,12 @@ def build_cells(
     preparer = Preparer(Policy(offline=args.offline, refresh=args.refresh))
 
     async def main() -> list[CellBuild]:
-        return await Sweep(tree, options_of(args), preparer, jobs or process.usable_cpus(), tell).run(
-            cells, steps
-        )
+        return await Sweep(tree, options, preparer, cpus, tell).run(cells, steps)
 
     return anyio.run(main)
 
 
-def table(results: list[CellBuild]) -> str:
+def _table(results: list[CellBuild]) -> str:
     """A row for each cell: what was built, what was reused, what failed."""
     from tabulate import tabulate
 
@@ -87,7 +107,7 @@ def _words(part: PartResult) -> str:
     return f"{part.done}  {format_seconds(part.seconds)}" if shows_time else str(part.done)
 
 
-def explain(results: list[CellBuild]) -> str:
+def _explain(results: list[CellBuild]) -> str:
     """A paragraph for each error; cells that have the same share one."""
     alike: dict[str, list[str]] = {}
     for result in results:

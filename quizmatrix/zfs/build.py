@@ -25,10 +25,13 @@ from quizmatrix.process import Tell
 from quizmatrix.version import KernelVersion, leading_version
 from quizmatrix.zfs import runtime
 from quizmatrix.zfs.sysroot import Sysroot
-from quizmatrix.zfs.tree import Tree, builds_dir
+from quizmatrix.zfs.tree import LAST, Tree, builds_dir
 
 # Changes when the same inputs are built otherwise.
 _RECIPE = "1"
+
+# In a tree's folder of builds: how it was built last.
+_OPTIONS = "options.json"
 
 CONFIGURE, MAKE, INSTALL = STEPS = ("configure", "make", "install")
 
@@ -56,6 +59,21 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """What ./configure is given for them."""
         debug = ["--enable-debug", "--enable-debuginfo"] if self.debug else []
         return [*debug, *(["--enable-linux-experimental"] if self.experimental else []), *self.configure]
+
+
+def remember(tree: Tree, options: Options) -> None:
+    """Have later steps, and builds on the way, done with these options."""
+    tree.work.mkdir(parents=True, exist_ok=True)
+    paths.write_atomic(tree.work / _OPTIONS, msgspec.json.encode(options))
+    paths.write_atomic(builds_dir() / LAST, str(tree.path).encode())
+
+
+def recall(tree: Tree) -> Options:
+    """The options of the tree's last build."""
+    try:
+        return msgspec.json.decode((tree.work / _OPTIONS).read_bytes(), type=Options)
+    except (OSError, msgspec.MsgspecError):
+        return Options()
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,10 @@ from quizmatrix.version import KernelVersion
 _AUTOGEN_TOOLS = {"autoreconf": "autoconf", "automake": "automake", "libtoolize": "libtool"}
 
 
+# Beside the builds: the path of the tree that was built last.
+LAST = "last-tree"
+
+
 class Tree(msgspec.Struct, frozen=True, kw_only=True):
     """A work tree of OpenZFS. newest_kernel: the series that its META calls Linux-Maximum."""
 
@@ -58,6 +62,20 @@ def find_tree(asked: str | None) -> Tree:
         cause="there is no META that says `Name: zfs`",
         next_step="Go to one, or name it: --source DIR. `apt-get source zfs-linux` gets one.",
     )
+
+
+def last_tree() -> Tree:
+    """The tree around the current folder, or the one that was built last; UsageError where there is none."""
+    try:
+        return find_tree(None)
+    except UsageError:
+        try:
+            last = (builds_dir() / LAST).read_text()
+        except OSError:
+            last = ""
+        if not last:
+            raise
+        return find_tree(last)
 
 
 def _meta(path: Path) -> dict[str, str]:
