@@ -213,12 +213,14 @@ class AptRoot:
         """Lines of apt.conf(5) for an archived suite, whose index is never renewed."""
         return [] if self._facts.check_valid_until else ['Acquire::Check-Valid-Until "false"']
 
-    async def download_sources(self, names: list[str], into: Path) -> None:
+    async def download_sources(self, names: list[str], into: Path, *, only: str = "") -> None:
         """Fetch the files of source packages into a folder, unpacking none.
 
-        Raises NotFetchedError where one does not come, is cut short or is not what was signed.
+        only: `tar` for upstream's archive without Debian's part (apt-get(8), --tar-only). Raises
+        NotFetchedError where one does not come, is cut short or is not what was signed.
         """
-        done = await self._apt("apt-get", "-q", "source", "--download-only", *names, cwd=into)
+        part = [f"--{only}-only"] if only else []
+        done = await self._apt("apt-get", "-q", "source", "--download-only", *part, *names, cwd=into)
         if done.status != 0:
             raise self._not_fetched(f"the sources of {', '.join(names)}", done)
 

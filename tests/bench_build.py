@@ -1,7 +1,8 @@
 """How long a kernel takes to build against what its peers build: `make bench-build`, some fifteen minutes.
 
-Both from the same source, on all CPUs, with nothing compiled before and without a compiler cache: quizmatrix's
-kernel, and `defconfig` with `kvm_guest.config`. The CPU's seconds say the same on a host that is not idle.
+Both from the same source, on all CPUs, with nothing compiled before and without a compiler cache:
+quizmatrix's kernel, and `defconfig` with `kvm_guest.config`. The CPU's seconds say the same on a host that is
+not idle.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def cpu() -> float:
 
 
 async def built_here(version: str, arch: str, scratch: Path) -> tuple[float, float, Path]:
-    """Seconds that quizmatrix takes, configuring and storing included, by clock and CPU; the source's folder."""
+    """Seconds that quizmatrix takes, configuring and storing included: wall and CPU; the source's folder."""
 
     def tell(said: str) -> None:
         print(f"  {said}", flush=True)

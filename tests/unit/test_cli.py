@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from quizmatrix.cells import sharded
 from quizmatrix.cli import run_command
 from quizmatrix.cli.parser import parse
 from quizmatrix.cli.selection import limits_of, selected_cells
@@ -27,6 +28,16 @@ def test_all_behind_the_first_dashes_is_the_command() -> None:
 def test_one_cell_on_the_spot() -> None:
     assert chosen("--only", "4.19-s390x") == ["4.19-s390x"]
     assert chosen("--only", "6.1-x86_64,4.19-s390x") == ["6.1-x86_64", "4.19-s390x"]
+
+
+def test_a_cell_in_slices() -> None:
+    args = parse(["run", "--only", "6.1-s390x", "--shard", "2", "--", "true"])
+    cells = sharded(selected_cells(args, limits_of(args)), int(args.shard))
+    assert [cell.id for cell in cells] == ["6.1-s390x@1of2", "6.1-s390x@2of2"]
+    assert {cell.unsharded for cell in cells} == {"6.1-s390x"}
+    assert cells[1].folder == "6.1-s390x@2of2"
+    assert cells[1].shard is not None
+    assert cells[1].shard.environment == {"QUIZMATRIX_SHARD": "2", "QUIZMATRIX_SHARDS": "2"}
 
 
 def test_kernels_and_arches_on_the_spot() -> None:

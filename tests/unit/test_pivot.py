@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import msgspec
+
 from quizmatrix import pivot, subtests
+from quizmatrix.report import grid
 from quizmatrix.spec import CellResult, to_json
 from quizmatrix.subtest import Subtest, SubtestOutcome
 from tests.unit.test_report import result
@@ -64,6 +67,18 @@ def test_one_cell(tmp_path: Path) -> None:
     ]
     assert pivot.bad_lines(one, tmp_path) == ["failed: t1", "killed: t2", "failed, then passed: t3"]
     assert pivot.bad_lines(result("6.12-s390x"), tmp_path) == []
+
+
+def test_slices_of_a_cell_share_a_column(tmp_path: Path) -> None:
+    found = cells(tmp_path, {"6.1-x86_64@1of2": "p-", "6.1-x86_64@2of2": "-f"})
+    found = [msgspec.structs.replace(one, arch="x86_64", shard=one.cell.rpartition("@")[2]) for one in found]
+    assert pivot.whole(found, tmp_path, every=True).splitlines() == [
+        "test    6.1-x86_64",
+        "------  ------------",
+        "t0      passed",
+        "t1      failed",
+    ]
+    assert grid(found).splitlines()[2:] == ["6.1@1of2  passed  1.25s", "6.1@2of2  passed  1.25s"]
 
 
 def test_many_rows(tmp_path: Path) -> None:

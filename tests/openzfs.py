@@ -1,0 +1,54 @@
+"""OpenZFS's source, for the tests and benchmarks that build it: of Debian's archive, in the user's cache."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import anyio
+import pytest
+
+from quizmatrix import apt, paths
+from quizmatrix.errors import NotFetchedError
+
+# Where the source comes from, the newest first: a mirror may have an index and not the files that it names.
+VERSIONS = (("sid", ""), ("trixie-backports", "=2.4.3-1~bpo13+1"))
+
+# Suites that only these tests ask: of trixie-backports nobody wants a kernel.
+ARCHIVE = """
+[suite.trixie-backports]
+mirrors = ["http://deb.debian.org/debian"]
+arches  = []
+"""
+
+
+def source_tree(scratch: Path) -> Path:
+    """The unpacked source, in the same place every time: what was built of it stays of use."""
+    place = paths.cache_dir() / "tests/openzfs/zfs"
+    if not place.is_dir():
+        scratch.mkdir(exist_ok=True)
+        archive = anyio.run(_fetch, scratch)
+        unpacked = place.with_name("new")
+        shutil.rmtree(unpacked, ignore_errors=True)
+        unpacked.mkdir(parents=True)
+        argv = ["tar", "--extract", "--strip-components=1", f"--file={archive}", f"--directory={unpacked}"]
+        subprocess.run(argv, check=True)
+        unpacked.rename(place)
+    return place
+
+
+async def _fetch(scratch: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        (scratch / "debian.toml").write_text(ARCHIVE)
+        patch.setenv("QUIZMATRIX_CONFIG_DIR", str(scratch))
+        archive = apt.load_archive()
+    for suite, version in VERSIONS:
+        root = apt.AptRoot(archive, suite, "amd64", sources=True)
+        try:
+            await root.update()
+            await root.download_sources([f"zfs-linux{version}"], scratch, only="tar")
+        except NotFetchedError as error:
+            print(error)
+            continue
+        (found,) = scratch.glob("zfs-linux_*.orig.tar.*[!c]")
+        return found
+    raise AssertionError("Debian's archive gives no source of OpenZFS")

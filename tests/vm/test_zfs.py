@@ -1,0 +1,92 @@
+"""OpenZFS built for both byte orders and tested in their guests, through the command line alone."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.openzfs import source_tree
+from tests.vm.conftest import Quizmatrix
+
+CELLS = ("6.1-x86_64", "6.1-s390x")
+ONLY = ("endian", "--only", ",".join(CELLS))
+
+# Seconds; two cores need half an hour for two kernels and two OpenZFS from nothing.
+LIMIT = 4200
+
+pytestmark = pytest.mark.timeout(LIMIT)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source."""
+    return source_tree(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built(tree: Path) -> None:
+    """OpenZFS, built where this user's cache lacks it."""
+    subprocess.run([sys.executable, "-m", "quizmatrix", "zfs", "build", *ONLY], cwd=tree, check=True)
+
+
+@pytest.fixture
+def edited(tree: Path) -> Iterator[Path]:
+    """A file of the module, which is as it was after the test; but newer, or make would not see that."""
+    path = tree / "module/os/linux/zfs/zfs_ioctl_os.c"
+    text = path.read_bytes()
+    yield path
+    path.write_bytes(text)
+
+
+def run_directory(done: subprocess.CompletedProcess[bytes], folder: Path) -> dict[str, dict[str, object]]:
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+    return {cell["cell"]: cell for cell in json.loads((folder / "results.json").read_bytes())["cells"]}
+
+
+def test_what_is_built_is_not_built_again(quizmatrix: Quizmatrix, tree: Path) -> None:
+    done = quizmatrix("zfs", "build", *ONLY, "-q", cwd=tree)
+    rows = [line.split() for line in done.stdout.decode().splitlines()[2:]]
+    assert rows == [[cell, "reused", "reused"] for cell in CELLS]
+
+
+def test_the_smoke_suite_passes(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    done = quizmatrix("run", *ONLY, "-p", "zfs,memdev", "--output", str(folder), "--", "zfs-smoke")
+    cells = run_directory(done, folder)
+    passed = [cell["subtests"] for cell in cells.values()]
+    assert passed[0] == passed[1]
+    assert set(passed[0]) == {"passed"}  # type: ignore[call-overload]
+
+
+def test_disks_are_handed_from_one_byte_order_to_the_other(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    done = quizmatrix("run", "handoff", "--only", ",".join(CELLS), "--output", str(folder))
+    cells = run_directory(done, folder)
+    x86, s390 = CELLS
+    assert {x86, s390, f"{x86}..{s390}", f"{s390}..{x86}", f"{x86}..{s390}..{x86}"} <= set(cells)
+    assert {cell["outcome"] for cell in cells.values()} == {"passed"}
+
+
+def test_an_edit_is_built_and_seen(quizmatrix: Quizmatrix, edited: Path) -> None:
+    text = edited.read_text()
+    marked = text.replace('"ZFS: Loaded module', '"ZFS: Loaded edited module')
+    assert marked != text
+    edited.write_text(marked)
+    argv = ("run", "--build", *ONLY[:1], "--only", CELLS[0], "-p", "zfs", "--", "dmesg | grep -c edited")
+    done = quizmatrix(*argv, cwd=edited.parent)
+    assert (done.returncode, done.stdout) == (0, b"1\n"), done.stderr.decode()
+    # What does not compile is not run with what was built before.
+    edited.write_text(f"{text}\n#error this is wrong\n")
+    done = quizmatrix(*argv, cwd=edited.parent)
+    assert done.returncode == 125
+    assert b"error: #error this is wrong" in done.stderr
+    assert b"dmesg" not in done.stdout
+
+
+def test_a_kernel_without_it_says_what_to_type(quizmatrix: Quizmatrix) -> None:
+    done = quizmatrix("run", "--only", "debian:6.1-x86_64", "-p", "zfs", "--", "true")
+    assert done.returncode == 125
+    assert b"the profile zfs needs the module zfs" in done.stderr
