@@ -32,6 +32,7 @@ from quizmatrix.progress import Progress
 from quizmatrix.scheduler import Plan, Scheduler
 from quizmatrix.spec import Bind, CellResult, to_json
 from quizmatrix.store import RunStore
+from quizmatrix.task import Task, in_each
 from quizmatrix.terminal import Sitting
 from quizmatrix.text import clean_detail, clean_line, wants_colour
 from quizmatrix.units import format_seconds
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             cause=f"{len(cells)} are selected",
             next_step="Name one: --only 6.1-x86_64",
         )
-    plan = make_plan(args, cells, Sitting([], args.user) if args.shell else None)
+    plan = make_plan(args, in_each(cells, args.command), Sitting([], args.user) if args.shell else None)
     if args.json not in (None, "-") and not os.access(Path(args.json).absolute().parent, os.W_OK):
         raise UsageError(
             f"--json {args.json} cannot be written", next_step="Name a file in a folder of yours."
@@ -72,22 +73,21 @@ def run(args: argparse.Namespace) -> int:
     return _Runner(args, plan, run_store).run()
 
 
-def make_plan(args: argparse.Namespace, cells: list[Cell], sitting: Sitting | None) -> Plan:
+def make_plan(args: argparse.Namespace, tasks: list[Task], sitting: Sitting | None) -> Plan:
     """What the command line asks of the scheduler, checked."""
     layers = scheduler.check_layers([Path(layer) for layer in args.layer])
     standing = paths.standing_layer()
     if standing.is_dir():
         layers.insert(0, standing)
     return Plan(
-        cells=cells,
-        command=args.command or ["true"],
+        tasks=tasks,
         jobs=selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None,
         retries=selection.checked("--retries", args.retries, selection.whole_number(0)),
         fail_fast=args.fail_fast,
         layers=layers,
         work_tree=None if args.no_work_tree else guest.work_tree_of(_current_folder()),
         accelerator=None if args.accel == "auto" else Accelerator(args.accel),
-        machine=_machine(args, cells),
+        machine=_machine(args, [task.cell for task in tasks]),
         binds=[_bind(text) for text in args.bind],
         environment=dict(_setting(text) for text in args.env),
         user=args.user,
@@ -194,7 +194,7 @@ class _Runner:
     def run(self) -> int:
         """Run, report, and write everything."""
         shown = progress.choose(
-            [cell.id for cell in self._plan.cells], quiet=self._args.quiet, verbose=self._args.verbose
+            [task.id for task in self._plan.tasks], quiet=self._args.quiet, verbose=self._args.verbose
         )
         results = anyio.run(self._conduct, shown)
         status = report.exit_status(results, interrupted=self._interrupted)
@@ -214,7 +214,7 @@ class _Runner:
             Preparer(Policy(offline=self._args.offline, refresh=self._args.refresh)),
             shown.see,
         )
-        if len(self._plan.cells) == 1 and self._args.json != "-":
+        if len(self._plan.tasks) == 1 and self._args.json != "-":
 
             def on_gone() -> None:
                 self._reader_is_gone = True
@@ -244,12 +244,12 @@ class _Runner:
             return
         if self._plan.work_tree is None and any(
             not word.startswith("/") and os.path.exists(here / word)  # noqa: PTH110 - any word at all
-            for word in self._plan.command
+            for word in self._plan.tasks[0].command
             if word
         ):
             reason = "as asked for" if self._args.no_work_tree else "it cannot be, under that name"
             text = f"the current folder {here} is not shown to the guest, {reason}"
-            shown.see(CellNote(cell=self._plan.cells[0].id, text=text))
+            shown.see(CellNote(cell=self._plan.tasks[0].id, text=text))
 
     def _report(self, results: list[CellResult], status: int) -> None:
         """The grid; or of a single cell, what its own output does not say."""
