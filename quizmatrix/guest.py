@@ -147,6 +147,7 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
         "command": command_script(spec),
         "end-marker": marker,
         "layers": "\n".join(share.tag for share in spec.layers),
+        "disks": "\n".join(disk.serial for disk in spec.disks if disk.writable),
     }
     shares = [*spec.layers, Share(tag="run", path=str(layer))]
     shares.append(Share(tag="shared", path=str(artifacts), writable=True))
