@@ -14,6 +14,7 @@ from quizmatrix.arch import Accelerator, load_arch
 from quizmatrix.cells import Cell
 from quizmatrix.errors import QuizmatrixError, UsageError, host_error
 from quizmatrix.events import CellConsole, CellFinished, CellNote, CellReached, Event
+from quizmatrix.handoff import Shelf
 from quizmatrix.outcome import Outcome
 from quizmatrix.prepare import Preparer
 from quizmatrix.run import Observer, TerminalHost
@@ -40,6 +41,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     what a trial boot would choose. machine, binds, environment, user: see CellSpec. session: makes
     a terminal session for after the command of the only task, told whether its image has an SSH server.
     unbuilt: why a cell has not what was to be built for it, by its id without the slice.
+    matrix: the file that has disks handed on.
     """
 
     tasks: list[Task]
@@ -55,6 +57,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     session: Callable[[bool], tuple[Session, TerminalHost]] | None = None
     unbuilt: dict[str, QuizmatrixError] = {}
+    matrix: str | None = None
 
 
 class Admission:
@@ -147,6 +150,8 @@ class Scheduler:
         self._admission = admission or host_admission(plan.jobs)
         self._scope = anyio.CancelScope()
         self._results: dict[str, CellResult] = {}
+        self._ended = {task.id: anyio.Event() for task in plan.tasks}
+        self._shelf = Shelf(store.folder, plan.tasks)
         self._told: set[str] = set()
         self._stdout: PassOn | None = None
         self._stderr: PassOn | None = None
@@ -168,6 +173,7 @@ class Scheduler:
         for task in self._plan.tasks:
             if task.id not in self._results:
                 self._finish(task, _no_run(task, Outcome.CANCELLED, "stopped before it had ended"))
+        self._shelf.clear()
         return [self._results[task.id] for task in self._plan.tasks]
 
     async def _run_task(self, task: Task) -> None:
@@ -182,8 +188,9 @@ class Scheduler:
             # A fault of ours in one cell must not take the others with it, nor be hidden.
             result = _no_run(task, Outcome.LOST, f"internal error: {error!r}")
             self._emit(CellNote(cell=task.id, text=traceback.format_exc()))
-        self._finish(task, result)
-        if self._plan.fail_fast and not result.is_as_expected:
+        self._finish(task, self._shelf.settle(task, result))
+        # What is skipped is so because of another, which has failed or was to.
+        if self._plan.fail_fast and not result.is_as_expected and result.outcome is not Outcome.SKIPPED:
             self.stop()
 
     async def _attempts(self, task: Task) -> CellResult:
@@ -195,6 +202,11 @@ class Scheduler:
             task.cell, lambda text: self._emit(CellNote(cell=task.id, text=text))
         )
         ready = anyio.current_time()
+        if task.after is not None:
+            self._reach(task, Stage.WAITING, 1)
+            await self._ended[task.after].wait()
+            if obstacle := self._shelf.obstacle(self._results[task.after]):
+                return _no_run(task, Outcome.SKIPPED, obstacle)
         attempt = 1
         while True:
             self._reach(task, Stage.WAITING, attempt)
@@ -226,6 +238,7 @@ class Scheduler:
             timings=timings,
             expected=task.cell.expected,
             shard=_shard_of(task.cell),
+            handoff=task.handed,
         )
 
     async def _specify(self, task: Task, prepared: prepare.Prepared, attempt: int) -> CellSpec:
@@ -251,6 +264,9 @@ class Scheduler:
             binds=plan.binds,
             environment=plan.environment | (cell.shard.environment if cell.shard else {}),
             user=plan.user,
+            disks=[*spec.disks, *await self._shelf.provide(task)],
+            handed=task.handed,
+            matrix=plan.matrix,
         )
         spec = await prepare.with_profiles(spec, cell)
         if spec.debugger:
@@ -270,6 +286,7 @@ class Scheduler:
 
     def _finish(self, task: Task, result: CellResult) -> None:
         self._results[task.id] = result
+        self._ended[task.id].set()
         self._store.write_cell(task.folder, result)
         self._emit(CellFinished(result=result))
 
@@ -292,6 +309,7 @@ def _no_run(task: Task, outcome: Outcome, detail: str) -> CellResult:
         outcome=outcome,
         expected=cell.expected,
         detail=detail,
+        handoff=task.handed,
     )
 
 

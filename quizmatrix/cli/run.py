@@ -21,7 +21,8 @@ from quizmatrix import guest, paths, pivot, progress, report, scheduler, store
 from quizmatrix.arch import Accelerator
 from quizmatrix.cells import Cell, sharded
 from quizmatrix.cli import EXIT_BROKEN_PIPE, selection
-from quizmatrix.cli.cells import print_cells
+from quizmatrix.cli.cells import handoff_words, print_cells
+from quizmatrix.cli.selection import Selection
 from quizmatrix.cli.zfs import bring_up_to_date
 from quizmatrix.errors import HostError, UsageError, host_error
 from quizmatrix.events import CellNote
@@ -32,7 +33,7 @@ from quizmatrix.progress import Progress
 from quizmatrix.scheduler import Plan, Scheduler
 from quizmatrix.spec import Bind, CellResult, to_json
 from quizmatrix.store import RunStore
-from quizmatrix.task import Task, in_each
+from quizmatrix.task import Task, handing_on, in_each
 from quizmatrix.terminal import Sitting
 from quizmatrix.text import clean_detail, clean_line, wants_colour
 from quizmatrix.units import format_seconds
@@ -42,35 +43,59 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run COMMAND over the selected cells; the exit status of the run."""
-    if not args.command:
+    """Run COMMAND over the selected cells, or what their matrix hands on; the exit status of the run."""
+    if not args.command and not selection.hands_disks_on(args.matrix):
         example = args.matrix if args.matrix and not args.matrix.endswith(".toml") else "uname -a"
         raise UsageError(
             "there is no command to run",
             next_step=f"It comes after `--`: quizmatrix run --only 6.1-x86_64 -- {example}",
         )
-    whole = selection.selected_cells(args, selection.limits_of(args))
-    cells = sharded(whole, selection.checked("--shard", args.shard, selection.whole_number(1)))
-    if args.shell and len(cells) != 1:
+    whole = selection.selected(args, selection.limits_of(args))
+    shards = selection.checked("--shard", args.shard, selection.whole_number(1))
+    chosen = msgspec.structs.replace(whole, cells=sharded(whole.cells, shards))
+    tasks = _tasks(chosen, args.command)
+    if args.shell and len(tasks) != 1:
         raise UsageError(
             "-S opens a terminal in one cell",
-            cause=f"{len(cells)} are selected",
+            cause=f"{len(tasks)} are selected",
             next_step="Name one: --only 6.1-x86_64",
         )
-    plan = make_plan(args, in_each(cells, args.command), Sitting([], args.user) if args.shell else None)
+    plan = make_plan(args, tasks, Sitting([], args.user) if args.shell else None)
     if args.json not in (None, "-") and not os.access(Path(args.json).absolute().parent, os.W_OK):
         raise UsageError(
             f"--json {args.json} cannot be written", next_step="Name a file in a folder of yours."
         )
     if args.dry_run:
-        print_cells(cells, as_json=args.json == "-")
+        print_cells(chosen.cells, as_json=args.json == "-")
         if args.json != "-":
-            print(f"\nin each: {clean_line(printable(args.command))}")
+            in_each_cell = f"in each: {clean_line(printable(args.command or []))}"
+            print(f"\n{handoff_words(chosen.handoff, tasks) if chosen.handoff else in_each_cell}")
         return EXIT_OK
     if args.build:
-        plan = msgspec.structs.replace(plan, unbuilt=bring_up_to_date(args, whole))
-    run_store = store.create(Path(args.output) if args.output else None, args.command)
+        plan = msgspec.structs.replace(plan, unbuilt=bring_up_to_date(args, whole.cells))
+    output = Path(args.output) if args.output else None
+    run_store = store.create(output, args.command or [], chosen.handoff)
+    if chosen.handoff is not None:
+        plan = msgspec.structs.replace(plan, matrix=str(chosen.matrix.absolute()))
     return _Runner(args, plan, run_store).run()
+
+
+def _tasks(chosen: Selection, command: list[str] | None) -> list[Task]:
+    """COMMAND in each cell, or what the matrix hands on; UsageError where there are both."""
+    if chosen.handoff is None:
+        return in_each(chosen.cells, command or [])
+    if command:
+        raise UsageError(
+            f"{chosen.matrix} takes no command",
+            cause="it has commands of its own, in [handoff]",
+            next_step="Leave out what comes after `--`, or name another matrix.",
+        )
+    if any(cell.shard for cell in chosen.cells):
+        raise UsageError(
+            f"--shard deals a COMMAND's tests, and {chosen.matrix} has commands of its own",
+            next_step="Leave out --shard.",
+        )
+    return handing_on(chosen.cells, chosen.handoff, str(chosen.matrix))
 
 
 def make_plan(args: argparse.Namespace, tasks: list[Task], sitting: Sitting | None) -> Plan:
