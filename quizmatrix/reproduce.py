@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix import paths, process, qemu
-from quizmatrix.spec import HANDED_DISK, CellSpec, Disk, Share
+from quizmatrix.spec import HANDED_DISK, CellSpec, Disk, Share, Step
 
 # Stands in the command line where the script puts a path of its own.
 _CONTROL = "@control@"
@@ -79,16 +79,22 @@ def write_script(spec: CellSpec, shares: list[Share]) -> None:
 
 
 def _what(spec: CellSpec) -> str:
-    if spec.handed is None:
+    handed = spec.handed
+    if handed is None:
         return f"The cell {spec.cell}"
-    return f"{spec.handed.id}: the cell {spec.cell}, which has disks of another's or for others"
+    does = {
+        Step.WRITE: "whose disks others read",
+        Step.READ: f"which reads the disks of {handed.written_on}",
+        Step.BACK: f"which reads its disks as {handed.read_on} left them",
+    }
+    return f"{handed.id}: the cell {spec.cell}, {does[handed.step]}"
 
 
 def _disks(handed: list[Disk]) -> str:
     """The lines that make the guest disks of its own; nothing where it has none that are handed on."""
-    if not handed:
-        return ""
-    text = "# The disks to copy are there only where a cell failed that was given them.\n"
+    text = ""
+    if any(disk.origin for disk in handed):
+        text = "# These are there only where a cell failed that was given them.\n"
     for disk in handed:
         if disk.origin is None:
             text += f'truncate -s {Path(disk.path).stat().st_size} "$dir/{disk.serial}"\n'

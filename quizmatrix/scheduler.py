@@ -141,12 +141,14 @@ class Scheduler:
         preparer: Preparer,
         sink: Callable[[Event], None],
         admission: Admission | None = None,
+        run_cell: Callable[[CellSpec, Observer], Awaitable[CellResult]] = run.run_cell,
     ) -> None:
-        """`sink` sees every event."""
+        """`sink` sees every event. run_cell: what makes a result of a specification."""
         self._plan = plan
         self._store = store
         self._preparer = preparer
         self._sink = sink
+        self._run_cell = run_cell
         self._admission = admission or host_admission(plan.jobs)
         self._scope = anyio.CancelScope()
         self._results: dict[str, CellResult] = {}
@@ -166,14 +168,16 @@ class Scheduler:
 
     async def run(self) -> list[CellResult]:
         """Run every task; the results in the order of the plan's."""
-        with self._scope:
-            async with anyio.create_task_group() as group:
-                for task in longest_first(self._plan.tasks):
-                    group.start_soon(self._run_task, task)
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as group:
+                    for task in longest_first(self._plan.tasks):
+                        group.start_soon(self._run_task, task)
+        finally:
+            self._shelf.clear()
         for task in self._plan.tasks:
             if task.id not in self._results:
                 self._finish(task, _no_run(task, Outcome.CANCELLED, "stopped before it had ended"))
-        self._shelf.clear()
         return [self._results[task.id] for task in self._plan.tasks]
 
     async def _run_task(self, task: Task) -> None:
@@ -218,7 +222,7 @@ class Scheduler:
                     session, host = self._plan.session(prepared.has_sshd)
                     spec = msgspec.structs.replace(spec, session=session)
                     observer = msgspec.structs.replace(observer, terminal=host)
-                result = await run.run_cell(spec, observer)
+                result = await self._run_cell(spec, observer)
             finally:
                 self._admission.leave(task.cell)
             if result.outcome.is_verdict or attempt > self._plan.retries:
