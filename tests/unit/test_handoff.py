@@ -184,7 +184,7 @@ class Played:
     @property
     def disks(self) -> list[str]:
         """The folders of disks that are left."""
-        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("disks"))
+        return sorted(str(path.relative_to(self.folder)) for path in self.folder.glob("*/disks"))
 
     @property
     def outcomes(self) -> list[str]:
