@@ -151,7 +151,7 @@ def summary(results: list[CellResult], seconds: float | None) -> str:
     for result in results:
         totals[result.outcome] = totals.get(result.outcome, 0) + 1
     counted = ", ".join(f"{totals[outcome]} {outcome}" for outcome in Outcome if outcome in totals)
-    noun = "VM" if any(result.handoff for result in results) else "cell"
+    noun = "step" if any(result.handoff for result in results) else "cell"
     cells = f"{len(results)} {noun}{'s' if len(results) != 1 else ''}"
     return f"{cells}{f' in {format_seconds(seconds)}' if seconds is not None else ''}: {counted}"
 
@@ -171,7 +171,7 @@ def explanations(results: list[CellResult], run: Path, *, colour: bool = False) 
         if group[0].release is not None:
             lines.append(f"  logs: {_places(group, run)}")
         kept = dict.fromkeys(result.handoff.kept for result in group if result.handoff)
-        lines += [f"  its disks, as it was given them: {run / folder}/" for folder in kept if folder]
+        lines += [f"  disks it was given: {run / folder}/" for folder in kept if folder]
         paragraphs.append("\n".join(lines))
     return "\n\n".join(paragraphs)
 

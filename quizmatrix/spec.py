@@ -189,8 +189,8 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
 
     exit_code: 128+n for signal n; None where the command never ended by itself. subtests: how many of the
     tests in the command's output ended with each outcome (see subtest.SubtestOutcome). shard: the slice of
-    its tests that it ran, `2of4`. handoff: where disks are handed on; `cell` is then the way they have gone, and
-    what follows it is of the cell that ran.
+    its tests that it ran, `2of4`. handoff: where disks are handed on; `cell` is then the way they have gone,
+    and what follows it is of the cell that ran.
     """
 
     cell: str

@@ -244,7 +244,7 @@ def test_who_did_not_write_is_not_read(tmp_path: Path) -> None:
     assert failed.handoff is not None
     assert failed.handoff.kept == "6.1-x86_64/disks"
     shown = explanations(list(played.results.values()), played.folder)
-    assert f"  its disks, as it was given them: {played.folder}/6.1-x86_64/disks/" in shown
+    assert f"  disks it was given: {played.folder}/6.1-x86_64/disks/" in shown
     assert f"skipped: {why}" in shown
     assert exit_status(list(played.results.values())) == 1
 
@@ -327,7 +327,7 @@ def test_the_grid() -> None:
         "----------  -----------------",
         "6.1-x86_64  splat  1.25s",
     ]
-    assert summary(results, None) == "5 VMs: 2 passed, 1 failed, 1 panicked, 1 splat"
+    assert summary(results, None) == "5 steps: 2 passed, 1 failed, 1 panicked, 1 splat"
 
 
 CELLS = [f"6.{minor}-{arch}" for minor in (1, 12) for arch in ARCHES]
