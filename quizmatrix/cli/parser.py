@@ -126,8 +126,8 @@ def _add_run(commands: Commands[Parser]) -> None:
         "       quizmatrix run handoff [OPTION]...",
         description="Run COMMAND in every cell of MATRIX and print a grid of what happened. One word is a "
         "script for the guest's sh; among several, && || and | are the shell's. One single cell behaves like "
-        "running COMMAND here. A matrix with [handoff], such as `handoff`, has its own commands and takes none: "
-        "what they write on disks in one cell they read in the others.",
+        "running COMMAND here. A matrix with [handoff], such as `handoff`, has its own commands and takes "
+        "none: what they write on disks in one cell they read in the others.",
         epilog=_EXIT_STATUSES,
     )
     add_selection(parser)
