@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
@@ -104,15 +105,16 @@ def debian_suite(image: str) -> str | None:
     return suite if name == "debian" else None
 
 
-def check_folders(cells: list[Cell], where: str) -> None:
-    """DataError names two cells whose results would go into one folder."""
+def check_folders(ids: list[str], where: str) -> None:
+    """DataError names two of a run's ids whose results would go into one folder."""
     folders: dict[str, str] = {}
-    for cell in cells:
-        other = folders.setdefault(cell.folder, cell.id)
-        if other != cell.id:
+    for one in ids:
+        folder = folder_name(one)
+        other = folders.setdefault(folder, one)
+        if other != one:
             raise DataError(
                 where,
-                cause=f"{other} and {cell.id} would have one folder, {cell.folder}",
+                cause=f"{other} and {one} would have one folder, {folder}",
                 next_step="Run them one after the other.",
             )
 
@@ -186,7 +188,21 @@ def expand(matrix: Matrix, where: str, overrides: Limits | None = None) -> list[
                 where, cause=f"the cell {cell.id} is there twice", next_step="Remove one of them."
             )
         cells[cell.id] = cell
+    if matrix.handoff is not None:
+        _check_handoff("from", matrix.handoff.from_, list(cells), where)
+        _check_handoff("to", matrix.handoff.to, list(cells), where)
     return list(cells.values())
+
+
+def _check_handoff(key: str, globs: tuple[str, ...], ids: list[str], where: str) -> None:
+    for glob in globs:
+        if not matching(ids, glob):
+            near = difflib.get_close_matches(glob, ids, 1, 0.6)
+            raise DataError(
+                where,
+                cause=f"`handoff.{key}`: {glob} fits no cell",
+                next_step=(f"Did you mean `{near[0]}`? " if near else "") + f"There are: {', '.join(ids)}.",
+            )
 
 
 def _make_cell(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from quizmatrix import process
 from quizmatrix import spec as specs
-from quizmatrix.spec import ActiveProfile, CellSpec, Session, Share
+from quizmatrix.spec import HANDED_DISK, ActiveProfile, CellSpec, Session, Share
 
 _OPERATORS = frozenset({"&&", "||", "|"})
 # By its path: busybox, which starts the command, would take `sh` for its own, whatever the image has.
@@ -70,6 +70,11 @@ def _own_environment(spec: CellSpec) -> dict[str, str]:
     }
     for profile in spec.profiles:
         environment |= profile.environment
+    if spec.handed is not None:
+        names = [disk.serial for disk in spec.disks if disk.serial.startswith(HANDED_DISK)]
+        environment["QUIZMATRIX_HANDOFF"] = spec.handed.step
+        environment["QUIZMATRIX_DISKS"] = " ".join(f"/dev/{name}" for name in names)
+        environment["QUIZMATRIX_WRITER"] = spec.handed.written_on
     return environment | spec.environment
 
 
@@ -147,6 +152,7 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
         "command": command_script(spec),
         "end-marker": marker,
         "layers": "\n".join(share.tag for share in spec.layers),
+        "disks": "\n".join(disk.serial for disk in spec.disks if disk.writable),
     }
     shares = [*spec.layers, Share(tag="run", path=str(layer))]
     shares.append(Share(tag="shared", path=str(artifacts), writable=True))
@@ -164,6 +170,8 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
         files["session"] = session_script(spec.session)
     for number, profile in enumerate(spec.profiles):
         _write_profile(profile, layer, own / "profiles" / f"{number:02}-{profile.name}")
+    if spec.handed is not None:
+        files["sync"] = "what the command wrote is for another guest"
     if spec.work_tree is not None:
         files["work-tree"] = spec.work_tree
         shares.append(Share(tag="work", path=spec.work_tree))

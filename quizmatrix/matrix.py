@@ -18,6 +18,8 @@ MAX_CPUS = 255
 _IMAGE = re.compile(r"small|debian(:[\w.-]+)?")
 # MiB; with less no distribution kernel comes up with its initramfs.
 MIN_MEMORY = 128
+# Disks that go from cell to cell.
+MAX_HANDED = 16
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -93,6 +95,39 @@ class Variant(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     clang: bool = False
 
 
+class Handoff(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"from_": "from"}
+):
+    """Disks that go from cell to cell: written in each of `from`, then read in each of `to`.
+
+    disks: how many, size: of each. write, read: scripts for the guest's sh. from_, to: globs of cell ids.
+    back: whether the disks, as each reader left them, are read once more in the cell that wrote them.
+    """
+
+    disks: int = 1
+    size: str = "256M"
+    write: str
+    read: str
+    from_: tuple[str, ...] = ("*",)
+    to: tuple[str, ...] = ("*",)
+    back: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, "`KEY`: ...", where a value is none."""
+        if not 1 <= self.disks <= MAX_HANDED:
+            raise ValueError(f"`disks`: has to be 1 to {MAX_HANDED}, not {self.disks}")
+        try:
+            units.parse_size(self.size)
+        except ValueError as error:
+            raise ValueError(f"`size`: {error}") from error
+        for key, command in (("write", self.write), ("read", self.read)):
+            if not command.strip():
+                raise ValueError(f"`{key}`: there is no command in it")
+        for key, globs in (("from", self.from_), ("to", self.to)):
+            if not globs:
+                raise ValueError(f'`{key}`: names no cell; leave it out for all, or write ["*"]')
+
+
 class Matrix(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
     """The keys of a matrix file (README, "The matrix file")."""
 
@@ -106,6 +141,7 @@ class Matrix(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
     arch: dict[str, Limits] = {}
     variant: dict[str, Variant] = {}
     profile: dict[str, dict[str, Any]] = {}
+    handoff: Handoff | None = None
 
 
 def shipped_variants() -> set[str]:

@@ -15,8 +15,9 @@ from quizmatrix.outcome import (
     Outcome,
 )
 from quizmatrix.pattern import common_sentence
-from quizmatrix.spec import CellResult
-from quizmatrix.text import clean_detail, clean_lines, paint, tail
+from quizmatrix.process import printable
+from quizmatrix.spec import CellResult, RunResults, Step, ways_of
+from quizmatrix.text import clean_detail, clean_line, clean_lines, paint, tail
 from quizmatrix.units import format_seconds
 from quizmatrix.version import leading_version
 
@@ -62,10 +63,22 @@ def _is_unexpected_pass(result: CellResult) -> bool:
     return result.outcome is Outcome.PASSED and not result.is_as_expected
 
 
+def command_words(results: RunResults) -> str:
+    """What a run ran, on one line."""
+    handoff = results.handoff
+    text = printable(results.command) if handoff is None else f"handoff: {handoff.write}; {handoff.read}"
+    return clean_line(text)
+
+
 def grid(results: list[CellResult], *, colour: bool = False) -> str:
-    """Kernels down, architectures across; outcome, exit code and the command's time in each square."""
+    """Kernels down, architectures across; outcome, exit code and the command's time in each square.
+
+    Where disks are handed on: who wrote them down, who read them across, and the ways home below.
+    """
     from tabulate import tabulate
 
+    if any(result.handoff for result in results):
+        return "\n\n".join(filter(None, (_ways(results, colour), _ways_home(results, colour))))
     arches = list(dict.fromkeys(result.arch for result in results))
     rows: dict[tuple[str, str | None, str | None], dict[str, CellResult]] = {}
     for result in results:
@@ -75,6 +88,44 @@ def grid(results: list[CellResult], *, colour: bool = False) -> str:
         for row in rows.values()
     ]
     return tabulate(table, headers=["kernel", *arches], tablefmt="simple", disable_numparse=True)
+
+
+def _ways(results: list[CellResult], colour: bool) -> str:
+    """The writes, and who read what each wrote."""
+    written = {way.written_on: result for result, way in ways_of(results, Step.WRITE)}
+    return _crossed("written on", {"write": written} | _by_reader(results, Step.READ, "read on"), colour)
+
+
+def _ways_home(results: list[CellResult], colour: bool) -> str:
+    """What became of the disks that came home again."""
+    return _crossed("back on", _by_reader(results, Step.BACK, "from"), colour)
+
+
+# The results of a column by their writers, below the column's heading.
+Columns = dict[str, dict[str, CellResult]]
+
+
+def _by_reader(results: list[CellResult], step: Step, lead: str) -> Columns:
+    columns: Columns = {}
+    for result, way in ways_of(results, step):
+        columns.setdefault(f"{lead} {way.read_on}", {})[way.written_on] = result
+    return columns
+
+
+def _crossed(corner: str, columns: Columns, colour: bool) -> str:
+    from tabulate import tabulate
+
+    writers = dict.fromkeys(writer for column in columns.values() for writer in column)
+    table = [
+        [
+            writer,
+            *(_square(column[writer], colour) if writer in column else "-" for column in columns.values()),
+        ]
+        for writer in writers
+    ]
+    return (
+        tabulate(table, headers=[corner, *columns], tablefmt="simple", disable_numparse=True) if table else ""
+    )
 
 
 def _label(row: dict[str, CellResult]) -> str:
@@ -100,7 +151,8 @@ def summary(results: list[CellResult], seconds: float | None) -> str:
     for result in results:
         totals[result.outcome] = totals.get(result.outcome, 0) + 1
     counted = ", ".join(f"{totals[outcome]} {outcome}" for outcome in Outcome if outcome in totals)
-    cells = f"{len(results)} cell{'s' if len(results) != 1 else ''}"
+    noun = "step" if any(result.handoff for result in results) else "cell"
+    cells = f"{len(results)} {noun}{'s' if len(results) != 1 else ''}"
     return f"{cells}{f' in {format_seconds(seconds)}' if seconds is not None else ''}: {counted}"
 
 
@@ -118,6 +170,8 @@ def explanations(results: list[CellResult], run: Path, *, colour: bool = False) 
         lines = [head, *(f"    {line}" for line in evidence)]
         if group[0].release is not None:
             lines.append(f"  logs: {_places(group, run)}")
+        kept = dict.fromkeys(result.handoff.kept for result in group if result.handoff)
+        lines += [f"  disks it was given: {run / folder}/" for folder in kept if folder]
         paragraphs.append("\n".join(lines))
     return "\n\n".join(paragraphs)
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+import msgspec
+
 from quizmatrix import paths, process, qemu
-from quizmatrix.spec import CellSpec, Share
+from quizmatrix.spec import HANDED_DISK, CellSpec, Disk, Share, Step
 
 # Stands in the command line where the script puts a path of its own.
 _CONTROL = "@control@"
 
 _TEMPLATE = """\
 #!/bin/sh
-# The cell {cell}. To repeat it with all its checks:
+# {what}. To repeat it with all its checks:
 #
 #   cd {cwd} && {again}
 #
@@ -24,7 +26,7 @@ set -eu
 dir=$(mktemp -d)
 feeder=
 trap 'rm -rf "$dir"; kill $feeder 2>/dev/null || :' EXIT
-mkfifo "$dir/control.in" "$dir/control.out"
+{disks}mkfifo "$dir/control.in" "$dir/control.out"
 # The guest waits to be told to start; the port has to stay open behind that.
 {{ echo '{{"op":"start"}}'; exec sleep 1000000; }} >"$dir/control.in" &
 feeder=$!
@@ -39,7 +41,7 @@ feeder=$!
 
 _TEMPLATE_WITHOUT_9P = """\
 #!/bin/sh
-# The cell {cell}, once more. Its kernel has no 9p, so its layers are disks that are made for each run.
+# {what}, once more. Its kernel has no 9p, so its layers are disks that are made for each run.
 cd {cwd} && exec {again}
 """
 
@@ -52,26 +54,68 @@ def write_script(spec: CellSpec, shares: list[Share]) -> None:
         "stdout": "file,path=/dev/stdout,append=on",
         "stderr": "file,path=/dev/stderr,append=on",
     }
-    argv = qemu.command_line(spec, shares, chardevs)
+    handed = [disk for disk in spec.disks if disk.serial.startswith(HANDED_DISK)]
+    by_hand = [
+        msgspec.structs.replace(disk, path=f"@{disk.serial}@") if disk in handed else disk
+        for disk in spec.disks
+    ]
+    argv = qemu.command_line(msgspec.structs.replace(spec, disks=by_hand), shares, chardevs)
+    lines = _an_option_a_line(argv).replace(
+        f"pipe,id=control,path={_CONTROL}", '"pipe,id=control,path=$dir/control"'
+    )
+    for disk in handed:
+        lines = lines.replace(f"@{disk.serial}@", f'"$dir"/{disk.serial}')
     again = process.printable(_again(spec))
     text = (_TEMPLATE if spec.has_9p else _TEMPLATE_WITHOUT_9P).format(
-        cell=spec.cell,
+        what=_what(spec),
+        disks=_disks(handed),
         cwd=shlex.quote(spec.work_tree or "/"),
         again=again.replace("\n", "\n#   ") if spec.has_9p else again,
-        argv=_an_option_a_line(argv).replace(
-            f"pipe,id=control,path={_CONTROL}", '"pipe,id=control,path=$dir/control"'
-        ),
+        argv=lines,
     )
     path = Path(spec.folder) / "reproduce.sh"
     paths.write_atomic(path, text.encode(errors="surrogateescape"))
     path.chmod(0o755)
 
 
+def _what(spec: CellSpec) -> str:
+    handed = spec.handed
+    if handed is None:
+        return f"The cell {spec.cell}"
+    does = {
+        Step.WRITE: "whose disks others read",
+        Step.READ: f"which reads the disks of {handed.written_on}",
+        Step.BACK: f"which reads its disks as {handed.read_on} left them",
+    }
+    return f"{handed.id}: the cell {spec.cell}, {does[handed.step]}"
+
+
+def _disks(handed: list[Disk]) -> str:
+    """The lines that make the guest disks of its own; nothing where it has none that are handed on."""
+    text = ""
+    if any(disk.origin for disk in handed):
+        text = "# These are there only where a cell failed that was given them.\n"
+    for disk in handed:
+        if disk.origin is None:
+            text += f'truncate -s {Path(disk.path).stat().st_size} "$dir/{disk.serial}"\n'
+        else:
+            text += f'cp --sparse=always {shlex.quote(disk.origin)} "$dir/{disk.serial}"\n'
+    return text
+
+
+def _selection(spec: CellSpec) -> list[str]:
+    """The words that choose the cell and its limits; of disks handed on, all that had them before."""
+    if spec.handed is not None and spec.matrix is not None:
+        cells = dict.fromkeys(filter(None, (spec.handed.written_on, spec.handed.read_on)))
+        return [spec.matrix, "--only", ",".join(cells)]
+    timeout = spec.timeout / spec.arch.facts.timeout_factor.of(spec.accelerator)
+    limits = ["--memory", f"{spec.memory}M", "--cpus", str(spec.cpus), "--timeout", f"{timeout:g}s"]
+    return ["--only", spec.cell, *limits]
+
+
 def _again(spec: CellSpec) -> list[str]:
     """The command line that runs the cell with the same limits and layers."""
-    timeout = spec.timeout / spec.arch.facts.timeout_factor.of(spec.accelerator)
-    again = ["quizmatrix", "run", "--only", spec.cell, "--memory", f"{spec.memory}M"]
-    again += ["--cpus", str(spec.cpus), "--timeout", f"{timeout:g}s", "--image", spec.base]
+    again = ["quizmatrix", "run", *_selection(spec), "--image", spec.base]
     for profile in spec.profiles:
         again += ["-p", profile.asked]
     for bind in spec.binds:
@@ -82,7 +126,8 @@ def _again(spec: CellSpec) -> list[str]:
     for layer in spec.layers:
         if layer.tag.startswith("user"):
             again += ["--layer", layer.path]
-    return [*again, *([] if spec.work_tree else ["--no-work-tree"]), "--", *spec.command]
+    again += [] if spec.work_tree else ["--no-work-tree"]
+    return again if spec.handed is not None else [*again, "--", *spec.command]
 
 
 def _an_option_a_line(argv: list[str]) -> str:

@@ -14,11 +14,13 @@ from quizmatrix.arch import Accelerator, load_arch
 from quizmatrix.cells import Cell
 from quizmatrix.errors import QuizmatrixError, UsageError, host_error
 from quizmatrix.events import CellConsole, CellFinished, CellNote, CellReached, Event
+from quizmatrix.handoff import Shelf
 from quizmatrix.outcome import Outcome
 from quizmatrix.prepare import Preparer
 from quizmatrix.run import Observer, TerminalHost
 from quizmatrix.spec import Bind, CellResult, CellSpec, Session
 from quizmatrix.store import RunStore
+from quizmatrix.task import Task
 from quizmatrix.verdict import Stage
 from quizmatrix.version import KernelVersion, leading_version
 
@@ -33,16 +35,16 @@ PassOn = Callable[[bytes], Awaitable[None]]
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be run, and how.
 
-    jobs: VMs at a time at most. retries: further attempts at a cell that could not be tested.
-    fail_fast: stop at the first cell that is not as expected. layers: host folders, the lowest
+    jobs: VMs at a time at most. retries: further attempts at a task that could not be tested.
+    fail_fast: stop at the first one that is not as expected. layers: host folders, the lowest
     first. work_tree: shown to the guest at its own path. accelerator: instead of
     what a trial boot would choose. machine, binds, environment, user: see CellSpec. session: makes
-    a terminal session for after the command of the only cell, told whether its image has an SSH server.
+    a terminal session for after the command of the only task, told whether its image has an SSH server.
     unbuilt: why a cell has not what was to be built for it, by its id without the slice.
+    matrix: the file that has disks handed on.
     """
 
-    cells: list[Cell]
-    command: list[str]
+    tasks: list[Task]
     jobs: int | None = None
     retries: int = 0
     fail_fast: bool = False
@@ -55,6 +57,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     session: Callable[[bool], tuple[Session, TerminalHost]] | None = None
     unbuilt: dict[str, QuizmatrixError] = {}
+    matrix: str | None = None
 
 
 class Admission:
@@ -113,22 +116,23 @@ def available_memory() -> int:
     return 1024
 
 
-def longest_first(cells: list[Cell]) -> list[Cell]:
-    """The order to start cells in, so that no long one is left to run alone at the end.
+def longest_first(tasks: list[Task]) -> list[Task]:
+    """The order to start tasks in, so that no long one is left to run alone at the end.
 
     By the time limit, then the kernel (newer ones boot longer), then the architecture's factor.
     """
 
-    def expected(cell: Cell) -> tuple[float, bool, KernelVersion, float]:
+    def expected(task: Task) -> tuple[float, bool, KernelVersion, float]:
+        cell = task.cell
         version = leading_version(cell.kernel.rpartition(":")[2])
         factor = load_arch(cell.arch).facts.timeout_factor.tcg
         return cell.timeout, version is None, version or KernelVersion("0.0"), factor
 
-    return sorted(cells, key=expected, reverse=True)
+    return sorted(tasks, key=expected, reverse=True)
 
 
 class Scheduler:
-    """Runs a plan's cells into a run directory."""
+    """Runs a plan's tasks into a run directory."""
 
     def __init__(
         self,
@@ -137,15 +141,19 @@ class Scheduler:
         preparer: Preparer,
         sink: Callable[[Event], None],
         admission: Admission | None = None,
+        run_cell: Callable[[CellSpec, Observer], Awaitable[CellResult]] = run.run_cell,
     ) -> None:
-        """`sink` sees every event."""
+        """`sink` sees every event. run_cell: what makes a result of a specification."""
         self._plan = plan
         self._store = store
         self._preparer = preparer
         self._sink = sink
+        self._run_cell = run_cell
         self._admission = admission or host_admission(plan.jobs)
         self._scope = anyio.CancelScope()
         self._results: dict[str, CellResult] = {}
+        self._ended = {task.id: anyio.Event() for task in plan.tasks}
+        self._shelf = Shelf(store.folder, plan.tasks)
         self._told: set[str] = set()
         self._stdout: PassOn | None = None
         self._stderr: PassOn | None = None
@@ -155,63 +163,72 @@ class Scheduler:
         self._stdout, self._stderr = stdout, stderr
 
     def stop(self) -> None:
-        """Stop every cell that has not ended; `run` then returns."""
+        """Stop every task that has not ended; `run` then returns."""
         self._scope.cancel()
 
     async def run(self) -> list[CellResult]:
-        """Run every cell; the results in the order of the plan's cells."""
-        with self._scope:
-            async with anyio.create_task_group() as group:
-                for cell in longest_first(self._plan.cells):
-                    group.start_soon(self._run_cell, cell)
-        for cell in self._plan.cells:
-            if cell.id not in self._results:
-                self._finish(cell, _no_run(cell, Outcome.CANCELLED, "stopped before it had ended"))
-        return [self._results[cell.id] for cell in self._plan.cells]
-
-    async def _run_cell(self, cell: Cell) -> None:
+        """Run every task; the results in the order of the plan's."""
         try:
-            result = await self._attempts(cell)
+            with self._scope:
+                async with anyio.create_task_group() as group:
+                    for task in longest_first(self._plan.tasks):
+                        group.start_soon(self._run_task, task)
+        finally:
+            self._shelf.clear()
+        for task in self._plan.tasks:
+            if task.id not in self._results:
+                self._finish(task, _no_run(task, Outcome.CANCELLED, "stopped before it had ended"))
+        return [self._results[task.id] for task in self._plan.tasks]
+
+    async def _run_task(self, task: Task) -> None:
+        try:
+            result = await self._attempts(task)
         except QuizmatrixError as error:
             # What is missing on the host or in the archive leaves the cell untested.
-            result = _no_run(cell, Outcome.UNPREPARED, _in_full(error))
+            result = _no_run(task, Outcome.UNPREPARED, _in_full(error))
         except OSError as error:
-            result = _no_run(cell, Outcome.LOST, _in_full(host_error(f"run {cell.id}", error)))
+            result = _no_run(task, Outcome.LOST, _in_full(host_error(f"run {task.id}", error)))
         except Exception as error:
             # A fault of ours in one cell must not take the others with it, nor be hidden.
-            result = _no_run(cell, Outcome.LOST, f"internal error: {error!r}")
-            self._emit(CellNote(cell=cell.id, text=traceback.format_exc()))
-        self._finish(cell, result)
-        if self._plan.fail_fast and not result.is_as_expected:
+            result = _no_run(task, Outcome.LOST, f"internal error: {error!r}")
+            self._emit(CellNote(cell=task.id, text=traceback.format_exc()))
+        self._finish(task, self._shelf.settle(task, result))
+        # What is skipped is so because of another, which has failed or was to.
+        if self._plan.fail_fast and not result.is_as_expected and result.outcome is not Outcome.SKIPPED:
             self.stop()
 
-    async def _attempts(self, cell: Cell) -> CellResult:
+    async def _attempts(self, task: Task) -> CellResult:
         began = anyio.current_time()
-        self._reach(cell, Stage.PREPARING, 1)
-        if (error := self._plan.unbuilt.get(cell.unsharded)) is not None:
+        self._reach(task, Stage.PREPARING, 1)
+        if (error := self._plan.unbuilt.get(task.cell.unsharded)) is not None:
             raise error
         prepared = await self._preparer.prepare(
-            cell, lambda text: self._emit(CellNote(cell=cell.id, text=text))
+            task.cell, lambda text: self._emit(CellNote(cell=task.id, text=text))
         )
         ready = anyio.current_time()
+        if task.after is not None:
+            self._reach(task, Stage.WAITING, 1)
+            await self._ended[task.after].wait()
+            if obstacle := self._shelf.obstacle(self._results[task.after]):
+                return _no_run(task, Outcome.SKIPPED, obstacle)
         attempt = 1
         while True:
-            self._reach(cell, Stage.WAITING, attempt)
-            await self._admission.enter(cell)
+            self._reach(task, Stage.WAITING, attempt)
+            await self._admission.enter(task.cell)
             try:
-                spec = await self._specify(cell, prepared, attempt)
-                observer = self._observer(cell, attempt)
+                spec = await self._specify(task, prepared, attempt)
+                observer = self._observer(task, attempt)
                 if self._plan.session is not None:
                     session, host = self._plan.session(prepared.has_sshd)
                     spec = msgspec.structs.replace(spec, session=session)
                     observer = msgspec.structs.replace(observer, terminal=host)
-                result = await run.run_cell(spec, observer)
+                result = await self._run_cell(spec, observer)
             finally:
-                self._admission.leave(cell)
+                self._admission.leave(task.cell)
             if result.outcome.is_verdict or attempt > self._plan.retries:
                 break
             text = f"{result.outcome} ({result.detail}): attempt {attempt + 1} follows"
-            self._emit(CellNote(cell=cell.id, text=text))
+            self._emit(CellNote(cell=task.id, text=text))
             attempt += 1
         timings = msgspec.structs.replace(
             result.timings,
@@ -219,17 +236,24 @@ class Scheduler:
             total=round((result.timings.total or 0) + ready - began, 3),
         )
         return msgspec.structs.replace(
-            result, attempts=attempt, timings=timings, expected=cell.expected, shard=_shard_of(cell)
+            result,
+            cell=task.id,
+            attempts=attempt,
+            timings=timings,
+            expected=task.cell.expected,
+            shard=_shard_of(task.cell),
+            handoff=task.handed,
         )
 
-    async def _specify(self, cell: Cell, prepared: prepare.Prepared, attempt: int) -> CellSpec:
+    async def _specify(self, task: Task, prepared: prepare.Prepared, attempt: int) -> CellSpec:
+        cell = task.cell
         spec = prepare.make_spec(
             cell,
             prepared,
-            command=self._plan.command,
+            command=task.command,
             layers=self._plan.layers,
             work_tree=self._plan.work_tree,
-            folder=self._store.cell_folder(cell.folder, attempt),
+            folder=self._store.cell_folder(task.folder, attempt),
         )
         answer = await self._preparer.accelerator(spec, self._plan.accelerator)
         if cell.arch not in self._told:
@@ -244,26 +268,30 @@ class Scheduler:
             binds=plan.binds,
             environment=plan.environment | (cell.shard.environment if cell.shard else {}),
             user=plan.user,
+            disks=[*spec.disks, *await self._shelf.provide(task)],
+            handed=task.handed,
+            matrix=plan.matrix,
         )
         spec = await prepare.with_profiles(spec, cell)
         if spec.debugger:
-            self._emit(CellNote(cell=cell.id, text=f"for gdb: {spec.folder}/{debugger.SCRIPT}"))
+            self._emit(CellNote(cell=task.id, text=f"for gdb: {spec.folder}/{debugger.SCRIPT}"))
         return prepare.with_accelerator(spec, answer.accelerator)
 
-    def _observer(self, cell: Cell, attempt: int) -> Observer:
+    def _observer(self, task: Task, attempt: int) -> Observer:
         return Observer(
-            stage=lambda stage: self._reach(cell, stage, attempt),
-            console=lambda line: self._emit(CellConsole(cell=cell.id, line=line)),
+            stage=lambda stage: self._reach(task, stage, attempt),
+            console=lambda line: self._emit(CellConsole(cell=task.id, line=line)),
             stdout=self._stdout,
             stderr=self._stderr,
         )
 
-    def _reach(self, cell: Cell, stage: Stage, attempt: int) -> None:
-        self._emit(CellReached(cell=cell.id, stage=stage, attempt=attempt))
+    def _reach(self, task: Task, stage: Stage, attempt: int) -> None:
+        self._emit(CellReached(cell=task.id, stage=stage, attempt=attempt))
 
-    def _finish(self, cell: Cell, result: CellResult) -> None:
-        self._results[cell.id] = result
-        self._store.write_cell(cell.folder, result)
+    def _finish(self, task: Task, result: CellResult) -> None:
+        self._results[task.id] = result
+        self._ended[task.id].set()
+        self._store.write_cell(task.folder, result)
         self._emit(CellFinished(result=result))
 
     def _emit(self, event: Event) -> None:
@@ -271,10 +299,11 @@ class Scheduler:
         self._sink(event)
 
 
-def _no_run(cell: Cell, outcome: Outcome, detail: str) -> CellResult:
-    """The result of a cell that got no verdict from a VM."""
+def _no_run(task: Task, outcome: Outcome, detail: str) -> CellResult:
+    """The result of a task that got no verdict from a VM."""
+    cell = task.cell
     return CellResult(
-        cell=cell.id,
+        cell=task.id,
         kernel=cell.kernel,
         release=None,
         arch=cell.arch,
@@ -284,6 +313,7 @@ def _no_run(cell: Cell, outcome: Outcome, detail: str) -> CellResult:
         outcome=outcome,
         expected=cell.expected,
         detail=detail,
+        handoff=task.handed,
     )
 
 

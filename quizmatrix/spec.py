@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import msgspec
 from quizmatrix.arch import Accelerator, Arch
 from quizmatrix.cells import SMALL, folder_name
 from quizmatrix.errors import DamagedError
+from quizmatrix.matrix import Handoff
 from quizmatrix.outcome import Outcome
 
 
@@ -27,10 +29,15 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
 BASE_DISK = "base"
 
 
+# The disks that go from cell to cell are `quizh0` and so on.
+HANDED_DISK = "quizh"
+
+
 class Disk(msgspec.Struct, frozen=True, kw_only=True):
     """A virtio-blk disk: the serial number a guest knows it by, and the file it is on the host.
 
     fails: `read` or `write` where such requests end in errors, fails_at: at this byte alone (0: everywhere).
+    origin: the file that it was a copy of.
     """
 
     serial: str
@@ -38,6 +45,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     writable: bool = True
     fails: str = ""
     fails_at: int = 0
+    origin: str | None = None
 
 
 class ActiveProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +90,36 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     term: str = "vt220"
 
 
+class Step(StrEnum):
+    """What a cell does with disks that go from cell to cell."""
+
+    WRITE = "write"
+    READ = "read"
+    BACK = "back"
+
+
+class Handed(msgspec.Struct, frozen=True, kw_only=True):
+    """A cell's part in handing disks on. written_on, read_on: ids of cells; the second is None in a `write`.
+
+    kept: the folder in the run directory that has the disks as they were given to it, where it failed.
+    """
+
+    step: Step
+    written_on: str
+    read_on: str | None = None
+    kept: str | None = None
+
+    @property
+    def id(self) -> str:
+        """`WRITER`, `WRITER..READER` or `WRITER..READER..WRITER`: the way that the disks have gone."""
+        way = {
+            Step.WRITE: [self.written_on],
+            Step.READ: [self.written_on, self.read_on or ""],
+            Step.BACK: [self.written_on, self.read_on or "", self.written_on],
+        }
+        return "..".join(way[self.step])
+
+
 class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that is needed to run one command in one cell.
 
@@ -91,9 +129,9 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     command: the words. profiles: in the order in which they are set up. network: whether the guest gets
     one. debugger: whether QEMU listens for one; stopped: and waits for it; symbols: the kernel with them,
     where there is one. environment: of the command, beside what every one has. user: of the guest, instead
-    of root. session: see Session. timeout, boot_timeout: seconds, already scaled for the accelerator.
-    memory: MiB. machine: a value of QEMU's option -machine, instead of the architecture's. folder: where
-    results go; it exists and is empty.
+    of root. session: see Session. handed: see Handed; matrix: the file that asks for it. timeout,
+    boot_timeout: seconds, already scaled for the accelerator. memory: MiB. machine: a value of QEMU's option
+    -machine, instead of the architecture's. folder: where results go; it exists, and is empty but for disks.
     """
 
     cell: str
@@ -119,6 +157,8 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     user: str | None = None
     session: Session | None = None
+    handed: Handed | None = None
+    matrix: str | None = None
     command: list[str]
     timeout: float
     boot_timeout: float
@@ -149,7 +189,8 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
 
     exit_code: 128+n for signal n; None where the command never ended by itself. subtests: how many of the
     tests in the command's output ended with each outcome (see subtest.SubtestOutcome). shard: the slice of
-    its tests that it ran, `2of4`.
+    its tests that it ran, `2of4`. handoff: where disks are handed on; `cell` is then the way they have gone,
+    and what follows it is of the cell that ran.
     """
 
     cell: str
@@ -167,6 +208,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 1
     detail: str = ""
     subtests: dict[str, int] = {}
+    handoff: Handed | None = None
     timings: Timings = Timings()
 
     @property
@@ -185,12 +227,22 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
         return folder_name(self.cell)
 
 
+def ways_of(results: Iterable[CellResult], step: Step) -> list[tuple[CellResult, Handed]]:
+    """The results of one step in handing disks on, each with its part in it."""
+    handed = [(result, result.handoff) for result in results]
+    return [(result, way) for result, way in handed if way is not None and way.step is step]
+
+
 class RunResults(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "schema"}):
-    """results.json. started, finished: ISO 8601 in UTC; finished and exit_code are None while it runs."""
+    """results.json. started, finished: ISO 8601 in UTC; finished and exit_code are None while it runs.
+
+    handoff: the matrix's, whose commands are run instead of `command`.
+    """
 
     schema_: int = 1
     run: str
     command: list[str]
+    handoff: Handoff | None = None
     started: str
     finished: str | None = None
     exit_code: int | None = None

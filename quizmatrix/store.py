@@ -14,6 +14,7 @@ import msgspec
 from quizmatrix import paths
 from quizmatrix.errors import HostError, QuizmatrixError, UsageError, host_error
 from quizmatrix.events import CellConsole, Event
+from quizmatrix.matrix import Handoff
 from quizmatrix.spec import CellResult, RunResults, decode_results, encode, to_json
 
 RESULTS = "results.json"
@@ -29,10 +30,10 @@ def runs_dir() -> Path:
 class RunStore:
     """The directory of a run that is going on."""
 
-    def __init__(self, folder: Path, run: str, command: list[str]) -> None:
+    def __init__(self, folder: Path, run: str, command: list[str], handoff: Handoff | None = None) -> None:
         """Made by `create`."""
         self.folder = folder
-        self.results = RunResults(run=run, command=command, started=_now())
+        self.results = RunResults(run=run, command=command, handoff=handoff, started=_now())
         self._trouble: OSError | None = None
 
     @property
@@ -92,8 +93,10 @@ class RunStore:
             self._trouble = self._trouble or error
 
 
-def create(output: Path | None, command: list[str]) -> RunStore:
+def create(output: Path | None, command: list[str], handoff: Handoff | None = None) -> RunStore:
     """A new run directory: `output`, or one of its own under the user's state directory.
+
+    command, handoff: what is run, one of the two.
 
     Raises UsageError where `output` holds something, HostError where it cannot be written.
     """
@@ -104,7 +107,7 @@ def create(output: Path | None, command: list[str]) -> RunStore:
             f"{output} exists and is not empty",
             next_step="Name a new folder for --output: results are never written over others.",
         )
-    store = RunStore(folder, run, command)
+    store = RunStore(folder, run, command, handoff)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths.write_atomic(folder / RESULTS, to_json(store.results))

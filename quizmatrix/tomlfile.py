@@ -73,6 +73,7 @@ def _follow(steps: list[str | int], raw: Any, info: Any) -> tuple[list[str | int
     """The way with its `...` (any key of a table) replaced by the key at fault, and the type there."""
     found: list[str | int] = []
     for step in steps:
+        info = _table_of(info)
         if step == "...":
             inner = info.value_type
             step = next((key for key, value in raw.items() if not _fits(value, inner)), "...")  # noqa: PLW2901
@@ -87,6 +88,14 @@ def _follow(steps: list[str | int], raw: Any, info: Any) -> tuple[list[str | int
             break
         info = inner
     return found, info
+
+
+def _table_of(info: Any) -> Any:
+    """The table that a key is which may be left out."""
+    tables = [
+        option for option in getattr(info, "types", ()) if isinstance(option, msgspec.inspect.StructType)
+    ]
+    return tables[0] if tables else info
 
 
 def _fits(value: Any, info: Any) -> bool:

@@ -11,16 +11,23 @@ from quizmatrix.cli import selection
 from quizmatrix.errors import DamagedError, QuizmatrixError
 from quizmatrix.kernel import source
 from quizmatrix.kernel.build import options_of
-from quizmatrix.matrix import Limits
+from quizmatrix.matrix import Handoff, Limits
 from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK, Outcome
-from quizmatrix.spec import to_json
+from quizmatrix.spec import Step, to_json
+from quizmatrix.task import Task, handing_on
+from quizmatrix.text import clean_line
 from quizmatrix.units import format_seconds
 
 
 def cells(args: argparse.Namespace) -> int:
     """Print the cells of a matrix."""
-    chosen = selection.selected_cells(args, selection.limits_of(args))
-    print_cells(chosen, as_json=args.json)
+    chosen = selection.selected(args, selection.limits_of(args))
+    words = ""
+    if chosen.handoff is not None:
+        words = handoff_words(chosen.handoff, handing_on(chosen.cells, chosen.handoff, str(chosen.matrix)))
+    print_cells(chosen.cells, as_json=args.json)
+    if words and not args.json:
+        print(f"\n{words}")
     return EXIT_OK
 
 
@@ -51,6 +58,24 @@ def print_cells(chosen: list[Cell], *, as_json: bool) -> None:
         headers.pop()
         rows = [row[:-1] for row in rows]
     print(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
+
+
+def handoff_words(handoff: Handoff, tasks: list[Task]) -> str:
+    """What is done with the disks, and in how many VMs."""
+    ways = [task.handed for task in tasks if task.handed is not None]
+    writers = dict.fromkeys(way.written_on for way in ways)
+    readers = dict.fromkeys(way.read_on for way in ways if way.read_on)
+    counts = [f"{sum(way.step is step for way in ways)} {step}" for step in Step]
+    plural = "s" if handoff.disks > 1 else ""
+    lines = [
+        f"{handoff.disks} disk{plural} of {handoff.size}, written in {', '.join(writers)}:",
+        f"    {clean_line(handoff.write)}",
+        f"a copy of each writer's, read in {', '.join(readers)}:",
+        f"    {clean_line(handoff.read)}",
+        *(["and what each of them leaves, read where it was written"] if handoff.back else []),
+        f"{len(tasks)} VMs: {', '.join(text for text in counts if not text.startswith('0 '))}",
+    ]
+    return "\n".join(lines)
 
 
 def _to_be_had(cell: Cell) -> str:

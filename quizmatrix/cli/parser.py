@@ -122,10 +122,12 @@ def _add_run(commands: Commands[Parser]) -> None:
         "run",
         "run:run",
         help="run a command in every cell of a matrix",
-        usage="quizmatrix run [MATRIX] [OPTION]... -- COMMAND [ARG]...",
+        usage="quizmatrix run [MATRIX] [OPTION]... -- COMMAND [ARG]...\n"
+        "       quizmatrix run handoff [OPTION]...",
         description="Run COMMAND in every cell of MATRIX and print a grid of what happened. One word is a "
         "script for the guest's sh; among several, && || and | are the shell's. One single cell behaves like "
-        "running COMMAND here.",
+        "running COMMAND here. A matrix with [handoff], such as `handoff`, has its own commands and takes "
+        "none: what they write on disks in one cell they read in the others.",
         epilog=_EXIT_STATUSES,
     )
     add_selection(parser)

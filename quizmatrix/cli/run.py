@@ -21,7 +21,8 @@ from quizmatrix import guest, paths, pivot, progress, report, scheduler, store
 from quizmatrix.arch import Accelerator
 from quizmatrix.cells import Cell, sharded
 from quizmatrix.cli import EXIT_BROKEN_PIPE, selection
-from quizmatrix.cli.cells import print_cells
+from quizmatrix.cli.cells import handoff_words, print_cells
+from quizmatrix.cli.selection import Selection
 from quizmatrix.cli.zfs import bring_up_to_date
 from quizmatrix.errors import HostError, UsageError, host_error
 from quizmatrix.events import CellNote
@@ -32,6 +33,7 @@ from quizmatrix.progress import Progress
 from quizmatrix.scheduler import Plan, Scheduler
 from quizmatrix.spec import Bind, CellResult, to_json
 from quizmatrix.store import RunStore
+from quizmatrix.task import Task, handing_on, in_each
 from quizmatrix.terminal import Sitting
 from quizmatrix.text import clean_detail, clean_line, wants_colour
 from quizmatrix.units import format_seconds
@@ -41,53 +43,76 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run COMMAND over the selected cells; the exit status of the run."""
-    if not args.command:
+    """Run COMMAND over the selected cells, or what their matrix hands on; the exit status of the run."""
+    if not args.command and not selection.hands_disks_on(args.matrix):
         example = args.matrix if args.matrix and not args.matrix.endswith(".toml") else "uname -a"
         raise UsageError(
             "there is no command to run",
             next_step=f"It comes after `--`: quizmatrix run --only 6.1-x86_64 -- {example}",
         )
-    whole = selection.selected_cells(args, selection.limits_of(args))
-    cells = sharded(whole, selection.checked("--shard", args.shard, selection.whole_number(1)))
-    if args.shell and len(cells) != 1:
+    whole = selection.selected(args, selection.limits_of(args))
+    shards = selection.checked("--shard", args.shard, selection.whole_number(1))
+    chosen = msgspec.structs.replace(whole, cells=sharded(whole.cells, shards))
+    tasks = _tasks(chosen, args.command)
+    if args.shell and len(tasks) != 1:
         raise UsageError(
             "-S opens a terminal in one cell",
-            cause=f"{len(cells)} are selected",
+            cause=f"{len(tasks)} are selected",
             next_step="Name one: --only 6.1-x86_64",
         )
-    plan = make_plan(args, cells, Sitting([], args.user) if args.shell else None)
+    plan = make_plan(args, tasks, Sitting([], args.user) if args.shell else None)
     if args.json not in (None, "-") and not os.access(Path(args.json).absolute().parent, os.W_OK):
         raise UsageError(
             f"--json {args.json} cannot be written", next_step="Name a file in a folder of yours."
         )
     if args.dry_run:
-        print_cells(cells, as_json=args.json == "-")
+        print_cells(chosen.cells, as_json=args.json == "-")
         if args.json != "-":
-            print(f"\nin each: {clean_line(printable(args.command))}")
+            in_each_cell = f"in each: {clean_line(printable(args.command or []))}"
+            print(f"\n{handoff_words(chosen.handoff, tasks) if chosen.handoff else in_each_cell}")
         return EXIT_OK
     if args.build:
-        plan = msgspec.structs.replace(plan, unbuilt=bring_up_to_date(args, whole))
-    run_store = store.create(Path(args.output) if args.output else None, args.command)
+        plan = msgspec.structs.replace(plan, unbuilt=bring_up_to_date(args, whole.cells))
+    output = Path(args.output) if args.output else None
+    run_store = store.create(output, args.command or [], chosen.handoff)
+    if chosen.handoff is not None:
+        plan = msgspec.structs.replace(plan, matrix=str(chosen.matrix.absolute()))
     return _Runner(args, plan, run_store).run()
 
 
-def make_plan(args: argparse.Namespace, cells: list[Cell], sitting: Sitting | None) -> Plan:
+def _tasks(chosen: Selection, command: list[str] | None) -> list[Task]:
+    """COMMAND in each cell, or what the matrix hands on; UsageError where there are both."""
+    if chosen.handoff is None:
+        return in_each(chosen.cells, command or [])
+    if command:
+        raise UsageError(
+            f"{chosen.matrix} takes no command",
+            cause="it has commands of its own, in [handoff]",
+            next_step="Leave out what comes after `--`, or name another matrix.",
+        )
+    if any(cell.shard for cell in chosen.cells):
+        raise UsageError(
+            f"--shard deals a COMMAND's tests, and {chosen.matrix} has commands of its own",
+            next_step="Leave out --shard.",
+        )
+    return handing_on(chosen.cells, chosen.handoff, str(chosen.matrix))
+
+
+def make_plan(args: argparse.Namespace, tasks: list[Task], sitting: Sitting | None) -> Plan:
     """What the command line asks of the scheduler, checked."""
     layers = scheduler.check_layers([Path(layer) for layer in args.layer])
     standing = paths.standing_layer()
     if standing.is_dir():
         layers.insert(0, standing)
     return Plan(
-        cells=cells,
-        command=args.command or ["true"],
+        tasks=tasks,
         jobs=selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None,
         retries=selection.checked("--retries", args.retries, selection.whole_number(0)),
         fail_fast=args.fail_fast,
         layers=layers,
         work_tree=None if args.no_work_tree else guest.work_tree_of(_current_folder()),
         accelerator=None if args.accel == "auto" else Accelerator(args.accel),
-        machine=_machine(args, cells),
+        machine=_machine(args, [task.cell for task in tasks]),
         binds=[_bind(text) for text in args.bind],
         environment=dict(_setting(text) for text in args.env),
         user=args.user,
@@ -194,7 +219,7 @@ class _Runner:
     def run(self) -> int:
         """Run, report, and write everything."""
         shown = progress.choose(
-            [cell.id for cell in self._plan.cells], quiet=self._args.quiet, verbose=self._args.verbose
+            [task.id for task in self._plan.tasks], quiet=self._args.quiet, verbose=self._args.verbose
         )
         results = anyio.run(self._conduct, shown)
         status = report.exit_status(results, interrupted=self._interrupted)
@@ -214,7 +239,7 @@ class _Runner:
             Preparer(Policy(offline=self._args.offline, refresh=self._args.refresh)),
             shown.see,
         )
-        if len(self._plan.cells) == 1 and self._args.json != "-":
+        if len(self._plan.tasks) == 1 and self._args.json != "-":
 
             def on_gone() -> None:
                 self._reader_is_gone = True
@@ -244,12 +269,12 @@ class _Runner:
             return
         if self._plan.work_tree is None and any(
             not word.startswith("/") and os.path.exists(here / word)  # noqa: PTH110 - any word at all
-            for word in self._plan.command
+            for word in self._plan.tasks[0].command
             if word
         ):
             reason = "as asked for" if self._args.no_work_tree else "it cannot be, under that name"
             text = f"the current folder {here} is not shown to the guest, {reason}"
-            shown.see(CellNote(cell=self._plan.cells[0].id, text=text))
+            shown.see(CellNote(cell=self._plan.tasks[0].id, text=text))
 
     def _report(self, results: list[CellResult], status: int) -> None:
         """The grid; or of a single cell, what its own output does not say."""

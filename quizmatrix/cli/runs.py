@@ -11,9 +11,8 @@ from pathlib import Path
 from quizmatrix import report, store
 from quizmatrix.errors import UsageError
 from quizmatrix.outcome import EXIT_OK
-from quizmatrix.process import printable
 from quizmatrix.spec import RunResults, to_json
-from quizmatrix.text import clean_detail, clean_line, wants_colour
+from quizmatrix.text import clean_detail, wants_colour
 
 
 def list_runs(args: argparse.Namespace) -> int:
@@ -39,7 +38,7 @@ def _row(folder: Path, results: RunResults | None) -> list[str]:
     started = datetime.fromisoformat(results.started).astimezone().strftime("%Y-%m-%d %H:%M")
     totals = ", ".join(f"{count} {outcome}" for outcome, count in results.totals.items())
     status = str(results.exit_code) if results.exit_code is not None else "unfinished"
-    command = clean_line(printable(results.command))
+    command = report.command_words(results)
     return [folder.name, started, status, totals, command[:60] + ("..." if len(command) > 60 else "")]
 
 
@@ -50,7 +49,7 @@ def show(args: argparse.Namespace) -> int:
     if args.json:
         sys.stdout.write(to_json(results).decode())
         return EXIT_OK
-    print(f"run {results.run}: {clean_line(printable(results.command))}\n")
+    print(f"run {results.run}: {report.command_words(results)}\n")
     seconds = None
     if results.finished is not None:
         ended, began = (datetime.fromisoformat(text) for text in (results.finished, results.started))

@@ -16,7 +16,7 @@ from quizmatrix.arch import load_arch
 from quizmatrix.cells import Cell, is_glob, matching
 from quizmatrix.errors import UsageError
 from quizmatrix.kernel import source
-from quizmatrix.matrix import Limits, Matrix, find_matrix, load_matrix
+from quizmatrix.matrix import Handoff, Limits, Matrix, find_matrix, load_matrix
 
 V = TypeVar("V")
 
@@ -68,8 +68,29 @@ def limits_of(args: argparse.Namespace) -> Limits:
         raise UsageError("that limit cannot be set", cause=str(error)) from error
 
 
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command line means. matrix: the file; handoff: its, where the cells hand disks on."""
+
+    cells: list[Cell]
+    matrix: Path
+    handoff: Handoff | None = None
+
+
+def hands_disks_on(name: str | None) -> bool:
+    """Whether the MATRIX of a command line has commands of its own; not where there is none of this name."""
+    try:
+        return load_matrix(find_matrix(name or DEFAULT_MATRIX)).handoff is not None
+    except UsageError:
+        return False
+
+
 def selected_cells(args: argparse.Namespace, overrides: Limits) -> list[Cell]:
-    """The cells that a command line means.
+    """The cells that a command line means; errors as of `selected`."""
+    return selected(args, overrides).cells
+
+
+def selected(args: argparse.Namespace, overrides: Limits) -> Selection:
+    """The cells that a command line means, and what their matrix does with them.
 
     Without MATRIX, -k and -a take the place of the default matrix's kernels and architectures,
     and an id that --only spells out is made on the spot. Raises UsageError where nothing is left,
@@ -113,7 +134,7 @@ def selected_cells(args: argparse.Namespace, overrides: Limits) -> list[Cell]:
             cause=f"{path} has {', '.join(cell.id for cell in listed) or 'none'}",
             next_step="Loosen --only, --skip, -k or -a.",
         )
-    cell_module.check_folders(chosen, str(path))
+    cell_module.check_folders([cell.id for cell in chosen], str(path))
     for cell in chosen:
         try:
             source.parse_spec(cell.kernel_spec)
@@ -122,7 +143,7 @@ def selected_cells(args: argparse.Namespace, overrides: Limits) -> list[Cell]:
             raise UsageError(
                 f"{place}: {error.fact}", cause=error.cause, next_step=error.next_step
             ) from error
-    return chosen
+    return Selection(cells=chosen, matrix=path, handoff=matrix.handoff)
 
 
 def _named_on_the_spot(default: Matrix, kernels: list[str], arches: list[str]) -> Matrix:

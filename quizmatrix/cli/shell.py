@@ -15,6 +15,7 @@ from quizmatrix.outcome import Outcome
 from quizmatrix.prepare import Policy, Preparer
 from quizmatrix.scheduler import Plan, Scheduler
 from quizmatrix.spec import CellResult
+from quizmatrix.task import in_each
 from quizmatrix.terminal import Sitting
 from quizmatrix.text import clean_detail
 
@@ -29,7 +30,7 @@ def shell(args: argparse.Namespace) -> int:
             next_step="Name one: quizmatrix shell 6.1-x86_64",
         )
     sitting = Sitting(words, args.user)
-    plan = make_plan(args, cells, sitting)
+    plan = make_plan(args, in_each(cells, ["true"]), sitting)
     run_store = store.create(None, words)
     result, interrupted = anyio.run(_conduct, plan, run_store, args)
     status = sitting.status

@@ -19,6 +19,7 @@ from quizmatrix.outcome import Outcome
 from quizmatrix.prepare import Policy, Prepared, Preparer
 from quizmatrix.scheduler import Admission, Plan, Scheduler, check_layers, longest_first
 from quizmatrix.spec import CellResult
+from quizmatrix.task import in_each
 
 
 def cell(number: int, cpus: int = 1, memory: str = "1G") -> Cell:
@@ -61,7 +62,7 @@ def test_admission_never_gives_more_than_there_is(wants: list[tuple[int, int]], 
 
 def test_long_cells_start_first() -> None:
     matrix = Matrix(kernels=["6.1", "6.12", "newest"], arches=["x86_64", "s390x"])
-    assert [one.id for one in longest_first(expand(matrix, "test"))] == [
+    assert [one.id for one in longest_first(in_each(expand(matrix, "test"), ["true"]))] == [
         "newest-s390x",
         "newest-x86_64",
         "6.12-s390x",
@@ -91,7 +92,7 @@ def sweep(
     seen: list[Event] = []
     cells = [cell(number) for number in (1, 2, 3, 4)]
     run_store = store.create(folder, ["true"])
-    plan = Plan(cells=cells, command=["true"], fail_fast=fail_fast)
+    plan = Plan(tasks=in_each(cells, ["true"]), fail_fast=fail_fast)
 
     async def play() -> list[CellResult]:
         admission = Admission(cpus=1, memory=1, places=1)
