@@ -35,13 +35,15 @@ make_data() {
     rm "$1.text"
 }
 
-# zvol_node NAME: the device of a zvol, which comes a moment later. Without udevd there are no links
-# below /dev/zvol, and it is the only one.
+# zvol_node NAME: the device of a zvol, which comes a moment later. Without udevd it has no name, and is
+# told by its size.
 zvol_node() {
+    bytes=$(zfs get -Hp -o value volsize "$1")
     tries=0
     while [ $tries -lt 100 ]; do
         for node in "/dev/zvol/$1" /dev/zd*[0-9]; do
-            if [ -b "$node" ]; then
+            case $node in /dev/zd*p[0-9]*) continue ;; esac
+            if [ -b "$node" ] && [ "$(blockdev --getsize64 "$node")" = "$bytes" ]; then
                 readlink -f "$node"
                 return
             fi
