@@ -128,3 +128,11 @@ def test_steps(shell: list[str], tmp_path: Path) -> None:
     assert lines[-2:] == ["ok 3 - third # SKIP there is none", "ok 4 - fourth"]
     assert "# a word" in lines
     assert "# not this" not in lines
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_shellcheck() -> None:
+    programs = [path for path in SCRIPTS if "files" in path.parts]
+    argv = ["shellcheck", "--external-sources", *map(str, programs)]
+    done = subprocess.run(argv, cwd=GUEST.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

@@ -29,7 +29,8 @@ tap_clock() {
     clock=${clock#0}
 }
 
-# tap_step NAME FUNCTION ARGUMENT...
+# tap_step NAME FUNCTION ARGUMENT...: not to be called in a condition, in which the shell ignores `set -e`
+# in all that is called.
 tap_step() {
     tap_name=$1
     shift
@@ -37,7 +38,6 @@ tap_step() {
     rm -f "$tap_work/skipped"
     tap_clock
     tap_start=$clock
-    # Not in a condition: the shell would ignore `set -e` in all that it calls.
     (
         PS4='+ '
         set -ex
@@ -58,7 +58,6 @@ tap_step() {
         tail -n 30 "$tap_work/log" | tap_note
     fi
     echo "# $tap_took s"
-    return $tap_status
 }
 
 # Of a step -----------------------------------------------------------------------------------------
