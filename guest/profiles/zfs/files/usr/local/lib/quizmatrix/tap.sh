@@ -1,4 +1,5 @@
 # shellcheck shell=sh
+# shellcheck disable=SC2154 # who sources it sets what it reads
 # TAP (testanything.org) for scripts of steps; sourced. tap_work has to be a folder for the log of a step.
 #
 # A step is a function that is run in a shell of its own under `set -e`. What it prints comes out only

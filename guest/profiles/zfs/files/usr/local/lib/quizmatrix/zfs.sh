@@ -1,4 +1,5 @@
 # shellcheck shell=sh
+# shellcheck disable=SC2154 # who sources it sets what it reads
 # What the scripts about OpenZFS share; sourced.
 
 # A file's time is the same text in every guest.
