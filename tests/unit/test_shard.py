@@ -1,0 +1,235 @@
+"""The guest's half of --shard: OpenZFS's tests dealt into shards. Real run files: OPENZFS_SOURCE=DIR."""
+
+import ast
+import configparser
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+PROGRAM = Path(__file__).parents[2] / "guest/profiles/ztest/files/usr/local/lib/quizmatrix/zfs_tests_shard.py"
+_spec = importlib.util.spec_from_file_location("zfs_tests_shard", PROGRAM)
+assert _spec is not None
+assert _spec.loader is not None
+shard: Any = importlib.util.module_from_spec(_spec)
+sys.modules[_spec.name] = shard
+_spec.loader.exec_module(shard)
+
+COMMON = """
+# A comment.
+[DEFAULT]
+pre = setup
+user = root
+timeout = 600
+post = cleanup
+tags = ['functional']
+
+[tests/one]
+tests = ['a', 'b',
+    'c']
+tags = ['functional', 'one']
+timeout = 7200
+
+[tests/large]
+tests = ['t00', 't01', 't02', 't03', 't04', 't05', 't06', 't07', 't08', 't09', 't10', 't11']
+pre =
+tags = ['functional', 'large']
+
+[tests/measured]
+tests = ['slow']
+tags = ['perf']
+
+[/alone/test.ksh]
+tags = ['functional']
+"""
+LINUX = """
+[DEFAULT]
+pre = setup
+user = root
+timeout = 600
+post = cleanup
+tags = ['functional']
+
+[tests/one:Linux]
+tests = ['d']
+tags = ['functional', 'one']
+"""
+ALL: set[tuple[str, str | None]] = {("tests/one", name) for name in "abc"} | {
+    ("tests/large", f"t{number:02}") for number in range(12)
+}
+ALL |= {("tests/one:Linux", "d"), ("/alone/test.ksh", None)}
+
+SCRIPT = """#!/bin/sh
+# while getopts 'hr:t:T:u:s:' OPTION; do
+printf '%s\\n' "$@"
+while [ $# -gt 0 ]; do [ "$1" = -r ] && cat "$2"; shift; done
+exit 3
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """An installation of OpenZFS's tests whose zfs-tests.sh prints what it is given and exits with 3."""
+    (tmp_path / "runfiles").mkdir()
+    (tmp_path / "runfiles/common.run").write_text(COMMON)
+    (tmp_path / "runfiles/linux.run").write_text(LINUX)
+    folder = tmp_path / "zfs-tests/tests/one"
+    folder.mkdir(parents=True)
+    for name in ("setup.ksh", "a_pos.ksh", "b_neg.ksh"):
+        (folder / name).write_text("")
+        (folder / name).chmod(0o755)
+    path = tmp_path / "zfs-tests.sh"
+    path.write_text(SCRIPT)
+    path.chmod(0o755)
+    return path
+
+
+def names_of(config: configparser.RawConfigParser) -> list[tuple[str, str | None]]:
+    found: list[tuple[str, str | None]] = []
+    for section in config.sections():
+        if config.has_option(section, "tests"):
+            found += [(section, name) for name in ast.literal_eval(config.get(section, "tests"))]
+        else:
+            found.append((section, None))
+    return found
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 5, 16, 17, 40])
+def test_every_test_is_in_exactly_one_shard(script: Path, shards: int) -> None:
+    plans = [shard.plan(script, [], number, shards) for number in range(1, shards + 1)]
+    found = [test for config, *_ in plans for test in names_of(config)]
+    assert sorted(found, key=str) == sorted(ALL, key=str)
+    counts = [count for _config, _kept, count, _total in plans]
+    assert [len(names_of(config)) for config, *_ in plans] == counts
+    assert {total for *_, total in plans} == {len(ALL)}
+    assert max(counts) <= 2 * -(-len(ALL) // shards)
+
+
+def test_a_slice_keeps_what_its_sections_and_the_defaults_say(script: Path) -> None:
+    config, *_ = shard.plan(script, [], 1, 2)
+    assert dict(config.defaults()) == {
+        "pre": "setup",
+        "user": "root",
+        "timeout": "600",
+        "post": "cleanup",
+        "tags": "['functional']",
+    }
+    whole, *_ = shard.plan(script, [], 1, 1)
+    assert whole.get("tests/one", "timeout") == "7200"
+    assert whole.get("tests/large", "pre") == ""
+    assert whole.get("tests/large", "post") == "cleanup"
+
+
+def test_only_a_section_larger_than_a_shard_is_split(script: Path) -> None:
+    holders = [list(shard.plan(script, [], number, 3)[0].sections()) for number in (1, 2, 3)]
+    assert sum("tests/large" in sections for sections in holders) == 2
+    assert sum("tests/one" in sections for sections in holders) == 1
+
+
+def test_tags_and_run_files_of_the_arguments(script: Path) -> None:
+    config, kept, _count, total = shard.plan(script, ["-T", "perf", "-r", "common", "-s", "1G"], 1, 1)
+    assert names_of(config) == [("tests/measured", "slow")]
+    assert (kept, total) == (["-T", "perf", "-s", "1G", "--"], 1)
+    # A fraction of the tags is for zfs-tests.sh itself.
+    assert shard.plan(script, ["-T", "1/3"], 1, 1)[3] == len(ALL) + 1
+
+
+def test_tests_by_name_and_by_path(script: Path) -> None:
+    arguments = ["-u", "me", "-t", "a_pos,tests/one/b_neg"]
+    found = [shard.plan(script, arguments, number, 2)[0] for number in (1, 2)]
+    names = [name for config in found for _section, name in names_of(config)]
+    assert names == ["a_pos.ksh", "b_neg"]
+    (section,) = found[0].sections()
+    assert Path(section) == script.parent / "zfs-tests/tests/one"
+    assert (found[0].get(section, "pre"), found[0].get(section, "post")) == ("setup", "")
+    assert found[0].get(section, "user") == "me"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [(["-r", "none"], "no run file none"), (["-t", "none"], "no test none")],
+)
+def test_what_is_not_there_is_named(script: Path, arguments: list[str], wrong: str) -> None:
+    with pytest.raises(shard.ShardError, match=wrong):
+        shard.plan(script, arguments, 1, 2)
+
+
+def test_a_run_file_is_data(script: Path) -> None:
+    (script.parent / "runfiles/bad.run").write_text("[x]\ntests = [open('/etc/passwd').read()]\n")
+    with pytest.raises(shard.ShardError, match=r"\[x\] tests"):
+        shard.plan(script, ["-r", "bad"], 1, 2)
+
+
+@given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 12))
+def test_shards_are_even(sizes: list[int], shards: int) -> None:
+    pieces = [
+        shard.Piece(str(number), tuple(map(str, range(size)))) for number, size in enumerate(sizes) if size
+    ]
+    dealt = shard.deal(pieces, shards)
+    loads = [sum(piece.weight for piece in part) for part in dealt]
+    fair = -(-sum(loads) // shards)
+    assert sorted((p.section, t) for part in dealt for p in part for t in p.tests) == sorted(
+        (p.section, t) for p in pieces for t in p.tests
+    )
+    assert max(loads) <= 2 * fair
+
+
+def run(script: Path, number: int, shards: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    folder = str(script.parent)
+    return subprocess.run(
+        [sys.executable, str(PROGRAM), str(script), *arguments],
+        env={
+            **os.environ,
+            "FILEDIR": folder,
+            "QUIZMATRIX_SHARD": str(number),
+            "QUIZMATRIX_SHARDS": str(shards),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_program_becomes_zfs_tests(script: Path) -> None:
+    done = run(script, 2, 17, "-T", "functional", "-s", "1G")
+    assert done.returncode == 3, done.stderr
+    made = script.parent / "zfs-tests.shard-2-of-17.run"
+    assert done.stdout.startswith(f"# shard 2 of 17: 1 of 17 tests\n-r\n{made}\n")
+    assert "\n-T\nfunctional\n-s\n1G\n--\n[DEFAULT]\n" in done.stdout
+
+
+def test_no_test_is_no_success(script: Path) -> None:
+    done = run(script, 1, 2, "-T", "nothing")
+    assert (done.returncode, done.stdout) == (1, "1..0\n")
+    done = run(script, 20, 20)
+    assert (done.returncode, done.stdout) == (0, "1..0 # SKIP shard 20 of 20: there are only 17 tests\n")
+    assert run(script, 3, 2).returncode == 1
+    # What it does not know it leaves to zfs-tests.sh.
+    done = run(script, 1, 2, "-Z")
+    assert (done.returncode, done.stdout) == (3, "-Z\n")
+
+
+@pytest.mark.skipif("OPENZFS_SOURCE" not in os.environ, reason="OPENZFS_SOURCE names no OpenZFS work tree")
+@pytest.mark.parametrize("shards", [2, 7, 40])
+def test_real_run_files(tmp_path: Path, shards: int) -> None:
+    source = Path(os.environ["OPENZFS_SOURCE"])
+    (tmp_path / "runfiles").symlink_to(source / "tests/runfiles")
+    script = tmp_path / "zfs-tests.sh"
+    script.symlink_to(source / "scripts/zfs-tests.sh")
+    (whole,) = (shard.plan(script, [], 1, 1),)
+    plans = [shard.plan(script, [], number, shards) for number in range(1, shards + 1)]
+    found = [test for config, *_ in plans for test in names_of(config)]
+    assert sorted(found, key=str) == sorted(names_of(whole[0]), key=str)
+    assert len(found) == whole[3] > 1000
+    counts = [count for _config, _kept, count, _total in plans]
+    assert max(counts) - min(counts) <= 10
+    for config, *_ in plans:
+        for section in config.sections():
+            for option, value in whole[0].items(section):
+                assert option == "tests" or config.get(section, option) == value
