@@ -1,0 +1,27 @@
+"""What modules of others are built with: the build tree of a kernel, and what its make(1) was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quizmatrix.errors import UnpreparedError
+from quizmatrix.kernel.artifact import Kernel
+
+
+def require_build_tree(kernel: Kernel) -> Path:
+    """The build tree of a kernel; UnpreparedError where it has none any more, or never had one."""
+    tree = kernel.build_tree
+    if tree is None:
+        record = kernel.record
+        raise UnpreparedError(
+            f"the kernel {record.release} has no build tree",
+            cause="it comes ready-made" if record.build is None else f"{record.build} is gone",
+            next_step='Modules are built for kernels that are built here: source = "debian-source", or '
+            f"quizmatrix kernel build {record.version} -a {record.arch}",
+        )
+    return tree
+
+
+def variables(kernel: Kernel) -> dict[str, str]:
+    """ARCH, CROSS_COMPILE and CC, as the kernel was built with them."""
+    return dict(word.partition("=")[::2] for word in kernel.record.make)
