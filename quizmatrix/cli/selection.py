@@ -68,12 +68,13 @@ def limits_of(args: argparse.Namespace) -> Limits:
         raise UsageError("that limit cannot be set", cause=str(error)) from error
 
 
-def selected_cells(args: argparse.Namespace, overrides: Limits) -> list[Cell]:
+def selected_cells(args: argparse.Namespace, overrides: Limits, *, built_here: bool = False) -> list[Cell]:
     """The cells that a command line means.
 
     Without MATRIX, -k and -a take the place of the default matrix's kernels and architectures,
-    and an id that --only spells out is made on the spot. Raises UsageError where nothing is left,
-    a pattern fits no cell, or a kernel is none; DataError where the matrix is wrong.
+    and an id that --only spells out is made on the spot. built_here: kernels that name no source are built
+    here. Raises UsageError where nothing is left, a pattern fits no cell, or a kernel is none; DataError
+    where the matrix is wrong.
     """
     only, skip = words("--only", args.only), words("--skip", args.skip)
     kernels, arches = words("--kernels", args.kernels), words("--arches", args.arches)
@@ -92,11 +93,11 @@ def selected_cells(args: argparse.Namespace, overrides: Limits) -> list[Cell]:
     in_file = {*matrix.kernels, *(extra.kernel for extra in matrix.include)}
     if args.matrix is None and (kernels or arches):
         matrix = _named_on_the_spot(matrix, kernels, arches)
-    listed = cell_module.expand(matrix, str(path), overrides)
+    listed = cell_module.expand(matrix, str(path), overrides, built_here=built_here)
     if args.matrix is None:
         there = {cell.id for cell in listed}
         listed += cell_module.cells_on_the_spot(
-            [text for text in only if text not in there], overrides, matrix
+            [text for text in only if text not in there], overrides, matrix, built_here=built_here
         )
     ids = [cell.id for cell in listed]
     for option, patterns, among in (

@@ -18,7 +18,7 @@ from quizmatrix.zfs.build import CONFIGURE, STEPS, Options, recall, remember
 from quizmatrix.zfs.sweep import CellBuild, Sweep
 from quizmatrix.zfs.tree import Tree, find_tree, last_tree
 
-# The profile whose cells it is built for: its kernels are those that are built here.
+# The profile whose cells want it.
 PROFILE = "zfs"
 
 
@@ -34,8 +34,7 @@ def step(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, steps: tuple[str, ...]) -> int:
     tree = find_tree(args.source_tree)
-    args.profiles = [*args.profiles, PROFILE]
-    cells = selection.selected_cells(args, selection.limits_of(args))
+    cells = selection.selected_cells(args, selection.limits_of(args), built_here=True)
     if steps != STEPS and len(cells) != 1:
         raise UsageError("a single step is for a single cell", next_step="--cell 6.1-x86_64")
     if CONFIGURE in steps:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from quizmatrix.errors import UnpreparedError
+from quizmatrix.kernel import source
 from quizmatrix.kernel.artifact import Kernel
+
+
+def check_source(spec: str) -> None:
+    """UnpreparedError where the kernels of a specification are never built here: before one is fetched."""
+    if not source.SOURCES[source.parse_spec(spec).source].is_built:
+        raise UnpreparedError(
+            f"no modules can be built for {spec}",
+            cause="it comes ready-made, without its build tree",
+            next_step="Take a kernel that is built here: --source debian-source",
+        )
 
 
 def require_build_tree(kernel: Kernel) -> Path:

@@ -13,7 +13,7 @@ from quizmatrix.arch import Arch, load_arch
 from quizmatrix.cells import Cell
 from quizmatrix.errors import QuizmatrixError
 from quizmatrix.jobserver import JobServer
-from quizmatrix.kernel import buildlayer
+from quizmatrix.kernel import buildlayer, external
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.partbuild import Built, Done, PartResult, Parts, TellOf
 from quizmatrix.prepare import Preparer
@@ -71,6 +71,7 @@ class Sweep:
         arch = load_arch(cell.arch)
         began = time.monotonic()
         try:
+            external.check_source(cell.kernel_spec)
             kernel = await self._preparer.kernel(cell, lambda said: self._tell(cell.id, said))
             build.check_kernel(self._tree, kernel, self._options)
             made = await self._sysroot(arch, cell)
