@@ -6,7 +6,7 @@ import argparse
 import difflib
 from typing import NoReturn
 
-from quizmatrix.cli.building import add_image, add_kernel, add_zfs
+from quizmatrix.cli.building import add_image, add_kernel, add_module, add_zfs
 from quizmatrix.cli.options import (
     Commands,
     Parser,
@@ -108,6 +108,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     _add_prepare(commands)
     add_kernel(commands)
     add_image(commands)
+    add_module(commands)
     add_zfs(commands)
     _add_doctor(commands)
     _add_runs(commands)

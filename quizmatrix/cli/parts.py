@@ -17,8 +17,12 @@ def words(part: PartResult) -> str:
 
 def explain(errors: Iterable[tuple[str, QuizmatrixError | None]]) -> str:
     """A paragraph for each error of a cell; cells that have the same share one."""
-    alike: dict[str, list[str]] = {}
+    alike: dict[str, dict[str, QuizmatrixError]] = {}
     for cell, error in errors:
         if error is not None:
-            alike.setdefault(error.render(), []).append(cell)
-    return "\n\n".join(f"{', '.join(cells)}: {text}" for text, cells in alike.items())
+            alike.setdefault(str(error), {})[cell] = error
+    paragraphs = []
+    for text, cells in alike.items():
+        steps = dict.fromkeys(error.next_step for error in cells.values() if error.next_step)
+        paragraphs.append("\n  ".join([f"{', '.join(cells)}: {text}", *steps]))
+    return "\n\n".join(paragraphs)
