@@ -100,6 +100,8 @@ def show(args: argparse.Namespace) -> int:
     record = kernel.record
     print(f"release  {record.release}\nfrom     {', '.join(record.packages)}\nfolder   {kernel.folder}")
     print(f"layer    {buildlayer.root_of(kernel)}: what is put there is in all its guests")
+    for built in buildlayer.references(key):
+        print(f"built    {', '.join(built.layers)}: from {built.origin}, in all its guests")
     tree = kernel.build_tree
     if tree is not None:
         print(f"symbols  {tree / 'vmlinux'}")

@@ -23,13 +23,11 @@ from quizmatrix.module.build import (
     modules_dir,
     references,
 )
+from quizmatrix.module.hint import BUILT, names_of
 from quizmatrix.module.sweep import CellBuild, Sweep
 from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK
 from quizmatrix.prepare import Policy, Preparer
 from quizmatrix.progress import Screen
-
-# Where kernels that name no source come from if they are to be built here.
-_BUILT = "debian-source"
 
 
 def build(args: argparse.Namespace) -> int:
@@ -93,11 +91,11 @@ def _how_to_run(args: argparse.Namespace, cells: list[Cell], names: list[str]) -
     if args.image:
         typed += ["--image", args.image]
     wanted = [(cell.id, cell.kernel_spec) for cell in cells]
-    for source in (args.source, _BUILT):
+    for source in (args.source, BUILT):
         again = argparse.Namespace(**vars(args) | {"source": source})
         got = selection.selected_cells(again, selection.limits_of(args))
         if [(cell.id, cell.kernel_spec) for cell in got] == wanted:
-            added = ["--source", _BUILT] if source != args.source else []
+            added = ["--source", BUILT] if source != args.source else []
             break
     else:
         # Kernels of several sources: each named in full.
@@ -111,7 +109,7 @@ def list_modules(_: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     rows = [
-        [", ".join(sorted(_names(reference))), key, reference.origin]
+        [", ".join(sorted(names_of(reference))), key, reference.origin]
         for key in buildlayer.kernels()
         for reference in references(key)
     ]
@@ -130,7 +128,7 @@ def remove(args: argparse.Namespace) -> int:
             reference.name
             for key in buildlayer.kernels()
             for reference in references(key)
-            if asked in _names(reference) or reference.origin == str(path)
+            if asked in names_of(reference) or reference.origin == str(path)
         }
         # Of one that could never be built there is only the folder.
         if (own := Module(path=path)).work.is_dir():
@@ -143,7 +141,3 @@ def remove(args: argparse.Namespace) -> int:
             remove_tree(modules_dir() / mark)
             print(f"removed {mark}")
     return EXIT_OK
-
-
-def _names(reference: buildlayer.Reference) -> set[str]:
-    return {name for layer in reference.layers for name in buildlayer.module_names(Path(layer))}

@@ -25,6 +25,7 @@ from quizmatrix.cli.cells import print_cells
 from quizmatrix.cli.zfs import bring_up_to_date
 from quizmatrix.errors import HostError, UsageError, host_error
 from quizmatrix.events import CellNote
+from quizmatrix.module import hint
 from quizmatrix.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
 from quizmatrix.prepare import Policy, Preparer
 from quizmatrix.process import printable
@@ -237,19 +238,29 @@ class _Runner:
         conductor.stop()
 
     def _warn_of_what_the_guest_lacks(self, shown: Progress) -> None:
-        """Say it before a "not found" puzzles somebody: the command names a file that is not there."""
+        """Say before a "not found" puzzles somebody which file or module of the command is not there."""
         try:
             here = Path.cwd()
         except OSError:  # a folder that was removed has no files to miss
-            return
-        if self._plan.work_tree is None and any(
-            not word.startswith("/") and os.path.exists(here / word)  # noqa: PTH110 - any word at all
-            for word in self._plan.command
-            if word
+            here = None
+        if (
+            here is not None
+            and self._plan.work_tree is None
+            and any(
+                not word.startswith("/") and os.path.exists(here / word)  # noqa: PTH110 - any word at all
+                for word in self._plan.command
+                if word
+            )
         ):
             reason = "as asked for" if self._args.no_work_tree else "it cannot be, under that name"
             text = f"the current folder {here} is not shown to the guest, {reason}"
             shown.see(CellNote(cell=self._plan.cells[0].id, text=text))
+        missed = hint.elsewhere(self._plan.cells, self._plan.command)
+        if missed is not None:
+            # Of several cells it is a word on the whole run.
+            shown.see(
+                CellNote(cell=self._plan.cells[0].id if len(self._plan.cells) == 1 else "", text=missed)
+            )
 
     def _report(self, results: list[CellResult], status: int) -> None:
         """The grid; or of a single cell, what its own output does not say."""

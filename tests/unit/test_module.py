@@ -10,15 +10,17 @@ import pytest
 
 from quizmatrix.arch import load_arch
 from quizmatrix.cli import run_command
+from quizmatrix.cli.parser import parse
+from quizmatrix.cli.selection import limits_of, selected_cells
 from quizmatrix.errors import DamagedError, UnpreparedError, UsageError
 from quizmatrix.jobserver import JobServer
-from quizmatrix.kernel import artifact, buildlayer
+from quizmatrix.kernel import artifact, buildlayer, source
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import Options as KernelOptions
 from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.build import build as build_kernel
 from quizmatrix.kernel.tree import Tree
-from quizmatrix.module import mirror
+from quizmatrix.module import hint, mirror
 from quizmatrix.module.build import Module, Options, build, check_options, find_module, references
 from quizmatrix.partbuild import Built
 from quizmatrix.version import KernelVersion
@@ -413,8 +415,6 @@ def test_what_make_is_not_given(word: str) -> None:
 @pytest.fixture
 def cached(kernel: Kernel) -> Kernel:
     """The toy in the place of Debian's 6.1."""
-    from quizmatrix.kernel import source
-
     recipe = source.SOURCES["debian-source"].recipe("6.1", X86_64)
     artifact.refer("debian-source:6.1", "x86_64", recipe, kernel.record.key)
     return kernel
@@ -456,6 +456,50 @@ def test_a_cell_that_fails_does_not_stop_the_others(
     assert rows == {"6.1-x86_64": "built", "debian:6.1-x86_64": "failed", "6.12-x86_64": "failed"}
     assert "debian:6.1-x86_64: no modules can be built for debian:6.1: it comes ready-made" in err
     assert "6.12-x86_64: the kernel debian-source:6.12 for x86_64 is not in the cache" in err
+
+
+def test_a_matrix_behind_an_option(hello: Path, cached: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = command(capsys, "build", str(hello), "--offline", "--only", "6.1-x86_64", "endian")
+    assert status == 0
+    assert "quizmatrix run endian --only 6.1-x86_64 -- modprobe hello" in out
+
+
+def test_kernels_of_several_sources_are_named_in_full(
+    hello: Path, cached: Kernel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only = "6.1-x86_64,6.13-rc2-x86_64"
+    _, out, _ = command(capsys, "build", str(hello), "--only", only, "--offline", "-q")
+    assert "6.13-rc2-x86_64  failed" in out
+    _, out, _ = command(capsys, "build", str(hello), "--only", only, "--offline")
+    assert "--only debian-source:6.1-x86_64,kernel.org:6.13-rc2-x86_64 -- modprobe hello" in out
+
+
+def missed(*argv: str) -> str | None:
+    args = parse(["run", *argv])
+    return hint.elsewhere(selected_cells(args, limits_of(args)), args.command)
+
+
+def test_who_asks_a_ready_made_kernel_for_it_is_told(hello: Path, cached: Kernel) -> None:
+    script = ("--", "modprobe hello && dmesg")
+    assert missed("--only", "6.1-x86_64", *script) is None
+    make(hello, cached)
+    assert missed("--only", "6.1-x86_64", *script) == (
+        "hello was built for kernels of debian-source, and 6.1-x86_64 is ready-made: "
+        "--source debian-source takes those"
+    )
+    assert "6.1-x86_64 is ready-made" in (missed("quick", *script) or "")
+    assert missed("--only", "6.1-x86_64", "--", "modprobe hello_world") is None
+    assert missed("--only", "6.12-x86_64", *script) is None
+    assert missed("endian", "--only", "6.1-x86_64", *script) is None
+    assert missed("--only", "6.1-x86_64", "--source", "debian-source", *script) is None
+
+
+def test_kernel_show_says_what_was_built_for_it(
+    hello: Path, kernel: Kernel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(hello, kernel)
+    assert run_command(["kernel", "show", kernel.record.key]) == 0
+    assert f": from {hello}, in all its guests" in capsys.readouterr().out
 
 
 def test_list_and_remove(
