@@ -83,6 +83,15 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
             return ""
 
 
+def forget(top: Path, part: str) -> None:
+    """Remove what was built of the part of this name, in whatever folder below `top`."""
+    for path in (*top.glob(f"*/{part}*"), *top.glob(f"*/layers/{part}-*")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 class Parts:
     """The parts of one command; who wants one that another is building waits for it."""
 

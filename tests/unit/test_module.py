@@ -502,6 +502,19 @@ def test_kernel_show_says_what_was_built_for_it(
     assert f": from {hello}, in all its guests" in capsys.readouterr().out
 
 
+def test_a_kernel_that_is_removed_takes_its_modules_with_it(
+    hello: Path, kernel: Kernel, toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = make_kernel(toy, "CONFIG_X=y")
+    make(hello, kernel)
+    kept = make(hello, other)
+    assert run_command(["kernel", "remove", kernel.record.key]) == 0
+    work = Module(path=hello).work
+    assert not [path for path in work.rglob("*") if path.name.startswith(kernel.record.key)]
+    assert list((work / "layers").iterdir()) == [kept.layer]
+    assert make(hello, other).was_reused
+
+
 def test_list_and_remove(
     hello: Path, tmp_path: Path, cached: Kernel, capsys: pytest.CaptureFixture[str]
 ) -> None:
