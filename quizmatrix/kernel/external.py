@@ -8,6 +8,8 @@ from quizmatrix.errors import UnpreparedError
 from quizmatrix.kernel import source
 from quizmatrix.kernel.artifact import Kernel
 
+_BUILD_IT = "Take a kernel that is built here: --source debian-source"
+
 
 def check_source(spec: str) -> None:
     """UnpreparedError where the kernels of a specification are never built here: before one is fetched."""
@@ -15,20 +17,26 @@ def check_source(spec: str) -> None:
         raise UnpreparedError(
             f"no modules can be built for {spec}",
             cause="it comes ready-made, without its build tree",
-            next_step="Take a kernel that is built here: --source debian-source",
+            next_step=_BUILD_IT,
         )
 
 
 def require_build_tree(kernel: Kernel) -> Path:
     """The build tree of a kernel; UnpreparedError where it has none any more, or never had one."""
     tree = kernel.build_tree
-    if tree is None:
-        record = kernel.record
+    record = kernel.record
+    if tree is None and record.build is None:
         raise UnpreparedError(
             f"the kernel {record.release} has no build tree",
-            cause="it comes ready-made" if record.build is None else f"{record.build} is gone",
-            next_step='Modules are built for kernels that are built here: source = "debian-source", or '
-            f"quizmatrix kernel build {record.version} -a {record.arch}",
+            cause="it comes ready-made",
+            next_step=_BUILD_IT,
+        )
+    if tree is None:
+        # `kernel build` has nothing to do where the kernel itself is there.
+        raise UnpreparedError(
+            f"the kernel {record.release} has no build tree any more",
+            cause=f"{record.build} is gone, or has held another kernel since",
+            next_step=f"quizmatrix kernel remove {record.key}, and this again: it builds the kernel anew.",
         )
     return tree
 
