@@ -156,11 +156,14 @@ def default_source(kernel: str, *, ready_made: bool) -> str:
     return "debian" if ready_made else "debian-source"
 
 
-def expand(matrix: Matrix, where: str, overrides: Limits | None = None) -> list[Cell]:
+def expand(
+    matrix: Matrix, where: str, overrides: Limits | None = None, *, built_here: bool = False
+) -> list[Cell]:
     """The cells of a matrix, kernels outermost, `include` last.
 
-    `where` names the matrix in errors. `overrides` (the command line's) win over all. Raises
-    DataError for an unknown architecture or a cell that is there twice.
+    `where` names the matrix in errors. `overrides` (the command line's) win over all. built_here: kernels
+    that name no source are built here, also where they could be had ready-made: for those alone modules
+    can be built. Raises DataError for an unknown architecture or a cell that is there twice.
     """
     wanted: list[tuple[str, str, str | None, list[Limits]]] = [
         (kernel, arch, None, [])
@@ -174,11 +177,11 @@ def expand(matrix: Matrix, where: str, overrides: Limits | None = None) -> list[
             own.append(matrix.variant[extra.variant])
         wanted.append((extra.kernel, extra.arch, extra.variant, own))
     profiles = profile.resolve(matrix.profiles, matrix.profile, where)
-    needs_modules = any(profile.facts_of(use.name, where).modules for use in profiles)
+    built_here = built_here or any(profile.facts_of(use.name, where).modules for use in profiles)
     cells: dict[str, Cell] = {}
     for kernel, arch, variant, own in wanted:
         sources = [overrides or Limits(), *own, matrix.arch.get(arch, Limits()), matrix, DEFAULTS]
-        cell = _make_cell(kernel, arch, variant, sources, matrix, where, needs_modules=needs_modules)
+        cell = _make_cell(kernel, arch, variant, sources, matrix, where, built_here=built_here)
         if variant in matrix.variant:
             own_way = matrix.variant[variant]
             cell = msgspec.structs.replace(cell, config=tuple(own_way.config), clang=own_way.clang)
@@ -213,7 +216,7 @@ def _make_cell(
     matrix: Matrix,
     where: str,
     *,
-    needs_modules: bool,
+    built_here: bool,
 ) -> Cell:
     try:
         facts = load_arch(arch).facts
@@ -228,8 +231,7 @@ def _make_cell(
     is_flavour = variant in debian_variants() and variant not in matrix.variant
     if is_flavour and (facts.debian is None or variant not in facts.debian.variants):
         raise DataError(where, cause=f"Debian has no variant {variant} of its kernels for {arch}")
-    # Modules are built for kernels that were built here.
-    ready_made = (variant is None and not needs_modules) or is_flavour
+    ready_made = (variant is None and not built_here) or is_flavour
     ready_made = ready_made and facts.debian is not None and apt.carries(facts.debian.arch)
     cell = Cell(
         kernel=kernel,
@@ -281,10 +283,12 @@ def select(
     ]
 
 
-def cells_on_the_spot(only: list[str], overrides: Limits, like: Matrix | None = None) -> list[Cell]:
+def cells_on_the_spot(
+    only: list[str], overrides: Limits, like: Matrix | None = None, *, built_here: bool = False
+) -> list[Cell]:
     """The cells that `only` names in full; their variants are those that ship.
 
-    like: the matrix whose source and profiles they have.
+    like: the matrix whose source and profiles they have. built_here: as in `expand`.
     """
     like = like or Matrix()
     made = []
@@ -298,5 +302,5 @@ def cells_on_the_spot(only: list[str], overrides: Limits, like: Matrix | None = 
                 profile=like.profile,
                 include=[Include(kernel=kernel, arch=arch, variant=variant)],
             )
-            made += expand(one, f"--only {text}", overrides)
+            made += expand(one, f"--only {text}", overrides, built_here=built_here)
     return made

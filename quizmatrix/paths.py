@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -52,6 +54,12 @@ def config_dir() -> Path:
 def standing_layer() -> Path:
     """The user layer that every run has where it exists: `layer` in the user's data directory."""
     return platformdirs.user_data_path("quizmatrix").absolute() / "layer"
+
+
+def mark_of(folder: Path) -> str:
+    """Names a folder of the user's in the cache, by its name and its place; make(1) takes it (no spaces)."""
+    name = re.sub(r"[^\w.+-]", "_", folder.name, flags=re.ASCII)
+    return f"{name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
 
 
 def write_atomic(path: Path, data: bytes) -> None:

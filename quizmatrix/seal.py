@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 # What is no part of a source, and may change without changing what is built of it.
-_APART = frozenset({".git", ".svn", ".hg"})
+APART = frozenset({".git", ".svn", ".hg"})
 
 
 class Seal(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +54,7 @@ def state_of(tree: Path, *, apart: frozenset[str] = frozenset()) -> str:
     """
     digest = hashlib.sha256(str(tree.resolve()).encode())
     for top, folders, names in os.walk(tree):
-        folders[:] = sorted(set(folders) - (_APART | apart if Path(top) == tree else _APART))
+        folders[:] = sorted(set(folders) - (APART | apart if Path(top) == tree else APART))
         # os.walk has links to folders among the folders, and does not follow them.
         for name in sorted([*names, *(name for name in folders if Path(top, name).is_symlink())]):
             try:

@@ -1,4 +1,4 @@
-"""The words of the commands that build: kernels, images, OpenZFS."""
+"""The words of the commands that build: kernels, images, OpenZFS, modules."""
 
 from __future__ import annotations
 
@@ -93,6 +93,42 @@ def add_zfs(commands: Commands[Parser]) -> None:
         _add_zfs_options(single)
         add_sources(single)
         single.set_defaults(step=step, skip=[], kernels=[], arches=[], profiles=[], source=None)
+
+
+def add_module(commands: Commands[Parser]) -> None:
+    parser = add_command(
+        commands, "module", "modules:list_modules", help="build a kernel module of yours for every cell"
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    make = add_command(
+        actions,
+        "build",
+        "modules:build",
+        help="build what is out of date, and have the cells' guests get it",
+        description="Build the kernel module in DIR, whose Kbuild or Makefile says `obj-m := NAME.o`, for "
+        "every kernel of MATRIX, out of DIR, which is never written to. `modprobe` finds it then in every "
+        "guest of these kernels: those that are built here, as ready-made ones have no build tree.",
+        epilog="example:\n"
+        "  quizmatrix module build ./hello endian --only '6.1-*'\n"
+        "  quizmatrix run endian --only '6.1-*' -- 'modprobe hello && dmesg | tail'",
+    )
+    make.add_argument("folder", metavar="DIR", help="the module's source")
+    add_selection(make)
+    group = make.add_argument_group("how it is built")
+    group.add_argument(
+        "--make",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="for make: CONFIG_HELLO=m, KCFLAGS=-g",
+    )
+    group.add_argument("-j", "--jobs", metavar="N", help="processes at a time (default: one for each CPU)")
+    group.add_argument("-q", "--quiet", action="store_true", help="print only the table")
+    add_sources(make)
+    make.set_defaults(timeout=None, boot_timeout=None, memory=None, cpus=None)
+    add_command(actions, "list", "modules:list_modules", help="the modules that guests get")
+    remove = add_command(actions, "remove", "modules:remove", help="have no guest get a module any more")
+    remove.add_argument("module", nargs="+", metavar="DIR|NAME", help="as `module list` has it")
 
 
 def _add_zfs_options(parser: Parser) -> None:

@@ -23,8 +23,11 @@ CACHE_FOLDERS = (
     "initramfs",
     "kernels",
     "locks",
+    "modules",
     "packages",
     "sources",
+    "sysroots",
+    "zfs",
 )
 
 

@@ -15,7 +15,7 @@ def completion(args: argparse.Namespace) -> int:
 
     parser, _ = build_parser()
     for action in _all_actions(parser):
-        if action.dest in ("matrix", "json", "layer", "output"):
+        if action.dest in ("matrix", "json", "layer", "output", "folder"):
             # Where shtab looks for it; argparse's own class does not know the attribute.
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(parser, args.shell))

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from quizmatrix import kconfig, process
+from quizmatrix import kconfig, partbuild, process
 from quizmatrix.arch import Arch, host_arch, load_arch
 from quizmatrix.cells import default_source
 from quizmatrix.cli import selection
@@ -18,9 +18,11 @@ from quizmatrix.cli.each import make_each
 from quizmatrix.errors import DamagedError, DataError, UsageError
 from quizmatrix.kernel import artifact, buildlayer, source
 from quizmatrix.kernel.build import Options, Order, builds_dir, builds_locked
+from quizmatrix.module.build import modules_dir
 from quizmatrix.outcome import EXIT_OK
 from quizmatrix.process import Tell
 from quizmatrix.version import KernelVersion
+from quizmatrix.zfs.tree import builds_dir as zfs_dir
 
 
 def build(args: argparse.Namespace) -> int:
@@ -100,6 +102,8 @@ def show(args: argparse.Namespace) -> int:
     record = kernel.record
     print(f"release  {record.release}\nfrom     {', '.join(record.packages)}\nfolder   {kernel.folder}")
     print(f"layer    {buildlayer.root_of(kernel)}: what is put there is in all its guests")
+    for built in buildlayer.references(key):
+        print(f"built    {', '.join(built.layers)}: from {built.origin}, in all its guests")
     tree = kernel.build_tree
     if tree is not None:
         print(f"symbols  {tree / 'vmlinux'}")
@@ -121,6 +125,8 @@ def remove(args: argparse.Namespace) -> int:
         tree = artifact.build_tree_of(key)
         artifact.remove(key)
         buildlayer.remove(key)
+        partbuild.forget(modules_dir(), key)
+        partbuild.forget(zfs_dir(), f"modules-{key}")
         if tree is not None:
             _remove_build(tree)
         print(f"removed {key}")

@@ -6,7 +6,7 @@ import argparse
 import difflib
 from typing import NoReturn
 
-from quizmatrix.cli.building import add_image, add_kernel, add_zfs
+from quizmatrix.cli.building import add_image, add_kernel, add_module, add_zfs
 from quizmatrix.cli.options import (
     Commands,
     Parser,
@@ -69,9 +69,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
             next_step=f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(known)}.",
         )
     args, unknown = parser.parse_known_args(head)
-    if unknown and args.handler == "runs:logs" and args.cell is None and not unknown[0].startswith("-"):
-        # argparse fills both optional words from what stands before the first option.
-        args.cell = unknown.pop(0)
+    # argparse fills an optional word behind another from what stands before the first option.
+    late = {"runs:logs": "cell", "modules:build": "matrix"}.get(args.handler)
+    if late and unknown and getattr(args, late) is None and not unknown[0].startswith("-"):
+        setattr(args, late, unknown.pop(0))
     if unknown:
         raise _explain_unknown(unknown[0], args)
     if command is not None and args.handler not in ("run:run", "shell:shell", "visits:execute"):
@@ -108,6 +109,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     _add_prepare(commands)
     add_kernel(commands)
     add_image(commands)
+    add_module(commands)
     add_zfs(commands)
     _add_doctor(commands)
     _add_runs(commands)

@@ -26,6 +26,7 @@ from quizmatrix.cli.selection import Selection
 from quizmatrix.cli.zfs import bring_up_to_date
 from quizmatrix.errors import HostError, UsageError, host_error
 from quizmatrix.events import CellNote
+from quizmatrix.module import hint
 from quizmatrix.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
 from quizmatrix.prepare import Policy, Preparer
 from quizmatrix.process import printable
@@ -262,19 +263,28 @@ class _Runner:
         conductor.stop()
 
     def _warn_of_what_the_guest_lacks(self, shown: Progress) -> None:
-        """Say it before a "not found" puzzles somebody: the command names a file that is not there."""
+        """Say before a "not found" puzzles somebody which file or module of the command is not there."""
         try:
             here = Path.cwd()
         except OSError:  # a folder that was removed has no files to miss
-            return
-        if self._plan.work_tree is None and any(
-            not word.startswith("/") and os.path.exists(here / word)  # noqa: PTH110 - any word at all
-            for word in self._plan.tasks[0].command
-            if word
+            here = None
+        tasks = self._plan.tasks
+        if (
+            here is not None
+            and self._plan.work_tree is None
+            and any(
+                not word.startswith("/") and os.path.exists(here / word)  # noqa: PTH110 - any word at all
+                for word in tasks[0].command
+                if word
+            )
         ):
             reason = "as asked for" if self._args.no_work_tree else "it cannot be, under that name"
             text = f"the current folder {here} is not shown to the guest, {reason}"
-            shown.see(CellNote(cell=self._plan.tasks[0].id, text=text))
+            shown.see(CellNote(cell=tasks[0].id, text=text))
+        missed = hint.elsewhere([task.cell for task in tasks], tasks[0].command)
+        if missed is not None:
+            # Of several cells it is a word on the whole run.
+            shown.see(CellNote(cell=tasks[0].id if len(tasks) == 1 else "", text=missed))
 
     def _report(self, results: list[CellResult], status: int) -> None:
         """The grid; or of a single cell, what its own output does not say."""

@@ -84,17 +84,18 @@ def hands_disks_on(name: str | None) -> bool:
         return False
 
 
-def selected_cells(args: argparse.Namespace, overrides: Limits) -> list[Cell]:
+def selected_cells(args: argparse.Namespace, overrides: Limits, *, built_here: bool = False) -> list[Cell]:
     """The cells that a command line means; errors as of `selected`."""
-    return selected(args, overrides).cells
+    return selected(args, overrides, built_here=built_here).cells
 
 
-def selected(args: argparse.Namespace, overrides: Limits) -> Selection:
+def selected(args: argparse.Namespace, overrides: Limits, *, built_here: bool = False) -> Selection:
     """The cells that a command line means, and what their matrix does with them.
 
     Without MATRIX, -k and -a take the place of the default matrix's kernels and architectures,
-    and an id that --only spells out is made on the spot. Raises UsageError where nothing is left,
-    a pattern fits no cell, or a kernel is none; DataError where the matrix is wrong.
+    and an id that --only spells out is made on the spot. built_here: kernels that name no source are built
+    here. Raises UsageError where nothing is left, a pattern fits no cell, or a kernel is none; DataError
+    where the matrix is wrong.
     """
     only, skip = words("--only", args.only), words("--skip", args.skip)
     kernels, arches = words("--kernels", args.kernels), words("--arches", args.arches)
@@ -113,11 +114,11 @@ def selected(args: argparse.Namespace, overrides: Limits) -> Selection:
     in_file = {*matrix.kernels, *(extra.kernel for extra in matrix.include)}
     if args.matrix is None and (kernels or arches):
         matrix = _named_on_the_spot(matrix, kernels, arches)
-    listed = cell_module.expand(matrix, str(path), overrides)
+    listed = cell_module.expand(matrix, str(path), overrides, built_here=built_here)
     if args.matrix is None:
         there = {cell.id for cell in listed}
         listed += cell_module.cells_on_the_spot(
-            [text for text in only if text not in there], overrides, matrix
+            [text for text in only if text not in there], overrides, matrix, built_here=built_here
         )
     ids = [cell.id for cell in listed]
     for option, patterns, among in (

@@ -9,17 +9,16 @@ import anyio
 
 from quizmatrix import process
 from quizmatrix.cells import Cell
-from quizmatrix.cli import selection
+from quizmatrix.cli import parts, selection
 from quizmatrix.errors import QuizmatrixError, UsageError
 from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK
 from quizmatrix.prepare import Policy, Preparer
 from quizmatrix.progress import Screen
-from quizmatrix.units import format_seconds
 from quizmatrix.zfs.build import CONFIGURE, STEPS, Options, recall, remember
-from quizmatrix.zfs.sweep import CellBuild, Done, PartResult, Sweep
+from quizmatrix.zfs.sweep import CellBuild, Sweep
 from quizmatrix.zfs.tree import Tree, find_tree, last_tree
 
-# The profile whose cells it is built for: its kernels are those that are built here.
+# The profile whose cells want it.
 PROFILE = "zfs"
 
 
@@ -35,8 +34,7 @@ def step(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, steps: tuple[str, ...]) -> int:
     tree = find_tree(args.source_tree)
-    args.profiles = [*args.profiles, PROFILE]
-    cells = selection.selected_cells(args, selection.limits_of(args))
+    cells = selection.selected_cells(args, selection.limits_of(args), built_here=True)
     if steps != STEPS and len(cells) != 1:
         raise UsageError("a single step is for a single cell", next_step="--cell 6.1-x86_64")
     if CONFIGURE in steps:
@@ -47,7 +45,7 @@ def _run(args: argparse.Namespace, steps: tuple[str, ...]) -> int:
     jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None
     results = _build_cells(args, tree, options, cells, steps, jobs or process.usable_cpus())
     print(_table(results))
-    errors = _explain(results)
+    errors = parts.explain((result.cell, result.error) for result in results)
     if errors:
         print(f"\n{errors}", file=sys.stderr)
     return EXIT_NO_VERDICT if errors else EXIT_OK
@@ -98,19 +96,5 @@ def _table(results: list[CellBuild]) -> str:
     """A row for each cell: what was built, what was reused, what failed."""
     from tabulate import tabulate
 
-    rows = [[result.cell, _words(result.userland), _words(result.modules)] for result in results]
+    rows = [[result.cell, parts.words(result.userland), parts.words(result.modules)] for result in results]
     return tabulate(rows, headers=["cell", "userland", "modules"], disable_numparse=True)
-
-
-def _words(part: PartResult) -> str:
-    shows_time = part.done is Done.BUILT
-    return f"{part.done}  {format_seconds(part.seconds)}" if shows_time else str(part.done)
-
-
-def _explain(results: list[CellBuild]) -> str:
-    """A paragraph for each error; cells that have the same share one."""
-    alike: dict[str, list[str]] = {}
-    for result in results:
-        if result.error is not None:
-            alike.setdefault(result.error.render(), []).append(result.cell)
-    return "\n\n".join(f"{', '.join(cells)}: {text}" for text, cells in alike.items())

@@ -12,10 +12,10 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import kconfig, paths, process
+from quizmatrix import kconfig, paths, process, steps
 from quizmatrix.arch import Arch
 from quizmatrix.cells import Cell
-from quizmatrix.errors import DamagedError, HostError, UnpreparedError, host_error
+from quizmatrix.errors import DamagedError, UnpreparedError, host_error
 from quizmatrix.kernel import artifact, modules
 from quizmatrix.kernel.tree import Tree
 from quizmatrix.process import Tell
@@ -33,8 +33,6 @@ _TOOLS = {"make": "make", "gcc": "gcc", "flex": "flex", "bison": "bison", "bc": 
 # time of a build. After a change of the configuration all of it counts as new. And a header that a thousand
 # files include is read once.
 _CCACHE = {"CCACHE_DEPEND": "1", "CCACHE_INODECACHE": "1"}
-
-_FIRST_ERROR = re.compile(r"^.*(?:\berror:|\bfatal error\b|undefined reference|\*\*\* ).*$", re.MULTILINE)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,41 +246,25 @@ class _Work:
 
     async def _run(self, *argv: str) -> None:
         """Run a step; its output goes to the log, its first error into the exception."""
-        start = self._log.stat().st_size if self._log.exists() else 0
-        with self._log.open("ab") as log:
-            log.write(f"$ {process.printable(argv)}\n".encode())
-            log.flush()
-            objects = 0
-            spoke = anyio.current_time()
-            trouble: OSError | None = None
+        objects = 0
+        spoke = anyio.current_time()
 
-            def on_output(data: bytes) -> None:
-                nonlocal objects, spoke, trouble
-                try:
-                    log.write(data)
-                    log.flush()
-                except OSError as error:
-                    trouble = trouble or error
-                objects += data.count(b"  CC ")
-                if anyio.current_time() - spoke > _PROGRESS:
-                    spoke = anyio.current_time()
-                    self._tell(f"building {self._tree.origin} for {self._arch.name}: {objects} objects")
+        def heard(data: bytes) -> None:
+            nonlocal objects, spoke
+            objects += data.count(b"  CC ")
+            if anyio.current_time() - spoke > _PROGRESS:
+                spoke = anyio.current_time()
+                self._tell(f"building {self._tree.origin} for {self._arch.name}: {objects} objects")
 
+        await steps.run(
+            argv,
+            self._log,
+            fact=f"{self._tree.origin} could not be built for {self._arch.name}",
             # merge_config.sh writes into the current folder, which may be a source that is only read.
-            done = await process.run(argv, cwd=self._folder, env=_CCACHE, on_output=on_output)
-            if trouble is not None:
-                raise trouble
-        if done.status != 0:
-            with self._log.open("rb") as file:
-                file.seek(start)
-                said = file.read().decode(errors="replace")
-            error = _FIRST_ERROR.search(said)
-            advice = ""
-            if "mrproper" in said:
-                advice = "The source was built in place: run `make mrproper` in it, or name another tree."
-            kind = HostError if "No space left" in said else UnpreparedError
-            raise kind(
-                f"{self._tree.origin} could not be built for {self._arch.name}",
-                cause=error.group().strip() if error else said.strip()[-300:],
-                next_step=advice or f"The whole log: {self._log}",
-            )
+            cwd=self._folder,
+            env=_CCACHE,
+            heard=heard,
+            advice={
+                "mrproper": "The source was built in place: run `make mrproper` in it, or name another tree."
+            },
+        )

@@ -61,6 +61,16 @@ def refer(key: str, reference: Reference) -> None:
     paths.write_atomic(folder / f"{reference.name}.json", msgspec.json.encode(reference))
 
 
+def forget(key: str, name: str) -> None:
+    """Have the guests of a kernel not get any more what was built for it under this name."""
+    (_folder_of(key) / f"{name}.json").unlink(missing_ok=True)
+
+
+def kernels() -> list[str]:
+    """The keys of the kernels that something was built for, sorted."""
+    return sorted(path.name for path in _folder_of("").glob("*") if path.is_dir())
+
+
 def references(key: str) -> list[Reference]:
     """What was built for a kernel and is still there, by name."""
     found = []
@@ -116,6 +126,20 @@ def has_module(kernel: Kernel, name: str) -> bool:
         if (kernel.modules / index).is_file()
         for line in (kernel.modules / index).read_text().splitlines()
     )
+
+
+def module_names(layer: Path) -> set[str]:
+    """What `modprobe` calls the modules in a layer."""
+    return {modules.module_name(path.name) for path in _files(layer / _MODULES)}
+
+
+def check(kernel: Kernel, layer: Path) -> None:
+    """DamagedError where a module in a layer was built for another kernel than this one."""
+    own = layer / _MODULES / kernel.record.release
+    if not any(_files(own)):
+        _check_release(kernel, [layer])
+    for path in _files(own):
+        _check_vermagic(kernel, path)
 
 
 def _files(own: Path) -> Iterator[Path]:

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from quizmatrix import paths, process, seal
+from quizmatrix import paths, seal
+from quizmatrix import steps as steps_module
 from quizmatrix.arch import Arch
-from quizmatrix.errors import HostError, UnpreparedError, host_error
+from quizmatrix.errors import UnpreparedError, host_error
 from quizmatrix.jobserver import JobServer
+from quizmatrix.kernel import external
 from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.partbuild import Built, Installed
 from quizmatrix.process import Tell
 from quizmatrix.version import KernelVersion, leading_version
 from quizmatrix.zfs import runtime
@@ -37,10 +39,6 @@ CONFIGURE, MAKE, INSTALL = STEPS = ("configure", "make", "install")
 
 # Of the tree's folders those whose files no module is made of.
 _NOT_OF_MODULES = frozenset({"cmd", "contrib", "etc", "lib", "man", "rpm", "tests", "udev"})
-
-_FIRST_ERROR = re.compile(
-    r"^.*(?:\berror: (?!in `)|\bERROR:|\bfatal error\b|undefined reference|\*\*\* (?!\[)).*$", re.MULTILINE
-)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,16 +105,6 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         return self.folder.with_name(f"{self.name}.log")
 
 
-class Built(msgspec.Struct, frozen=True, kw_only=True):
-    """What was installed of a part. layer: laid out like a guest's root. runtime: the libraries that a
-    guest of the small image needs beside it. was_reused: whether nothing had to be done.
-    """
-
-    layer: Path
-    runtime: Path | None = None
-    was_reused: bool = False
-
-
 def userland(tree: Tree, arch: Arch, sysroot: Sysroot, options: Options) -> Part:
     """The programs, libraries and tests, for every kernel of an architecture."""
     suite = f"-{sysroot.suite}" if sysroot.suite else ""
@@ -144,15 +132,8 @@ def userland(tree: Tree, arch: Arch, sysroot: Sysroot, options: Options) -> Part
 
 def modules(tree: Tree, arch: Arch, kernel: Kernel, sysroot: Sysroot, options: Options) -> Part:
     """The modules for one kernel, which has to have its build tree; UnpreparedError where that is gone."""
-    objects = kernel.build_tree
-    if objects is None:
-        raise UnpreparedError(
-            f"the kernel {kernel.record.release} has no build tree",
-            cause="it comes ready-made" if kernel.record.build is None else f"{kernel.record.build} is gone",
-            next_step='Modules are built for kernels that are built here: source = "debian-source", or '
-            f"quizmatrix kernel build {kernel.record.version} -a {arch.name}",
-        )
-    given = dict(word.partition("=")[::2] for word in kernel.record.make)
+    objects = external.require_build_tree(kernel)
+    given = external.variables(kernel)
     strip = [] if options.debug else ["INSTALL_MOD_STRIP=1"]
     return Part(
         name=f"modules-{kernel.record.key}",
@@ -221,7 +202,9 @@ class _Work:
         self._pool = pool
         self._tell = tell
         self._configured = part.folder / "quizmatrix.configured"
-        self._installed = part.folder / "quizmatrix.installed"
+        self._installed = Installed(
+            part=part.name, stamp=part.folder / "quizmatrix.installed", layers=part.tree.work / "layers"
+        )
 
     async def take(self, steps: Sequence[str]) -> Built | None:
         state = self._state()
@@ -243,20 +226,15 @@ class _Work:
         return await self._install(state) if INSTALL in steps else None
 
     def installed(self, state: str | None = None) -> Built | None:
-        try:
-            name, of = self._installed.read_text().split()
-        except (OSError, ValueError):
+        state = state or self._state()
+        if not self._installed.is_current(state):
             return None
-        built = self._built(name)
-        if of != (state or self._state()) or not built.layer.is_dir():
-            return None
-        return msgspec.structs.replace(built, was_reused=True)
+        return msgspec.structs.replace(self._built(state), was_reused=True)
 
-    def _built(self, name: str) -> Built:
-        layers = self._part.tree.work / "layers"
-        return Built(
-            layer=layers / name, runtime=layers / f"{name}.runtime" if self._part.has_programs else None
-        )
+    def _built(self, state: str) -> Built:
+        layer = self._installed.layer(state)
+        runtime = layer.with_name(f"{layer.name}.runtime") if self._part.has_programs else None
+        return Built(layer=layer, runtime=runtime)
 
     def _state(self) -> str:
         """Names everything that what is installed depends on."""
@@ -303,7 +281,7 @@ class _Work:
     async def _install(self, state: str) -> Built:
         part = self._part
         self._tell("installing")
-        built = self._built(f"{part.name}-{state}")
+        built = self._built(state)
         with paths.new_dir(built.layer) as made:
             for words in part.install:
                 await self._run(["make", *(word.format(layer=made) for word in words)], jobs=True)
@@ -311,20 +289,8 @@ class _Work:
             if built.runtime is not None:
                 with paths.new_dir(built.runtime) as libraries:
                     await runtime.gather(made, part.sysroot, libraries)
-        self._forget_old(built)
-        paths.write_atomic(self._installed, f"{built.layer.name} {state}".encode())
+        self._installed.replace(state)
         return built
-
-    def _forget_old(self, built: Built) -> None:
-        """Remove what was installed before, but for the last: a guest may be running on it."""
-        try:
-            last = self._installed.read_text().split()[0]
-        except (OSError, IndexError):
-            last = ""
-        keep = {built.layer.name, last}
-        for path in built.layer.parent.glob(f"{self._part.name}-????????????????*"):
-            if path.name.removesuffix(".runtime") not in keep:
-                shutil.rmtree(path, ignore_errors=True)
 
     async def _run(self, argv: list[str], *, jobs: bool = False) -> None:
         """Run a step; its output goes to the log, its first error into the exception."""
@@ -332,32 +298,14 @@ class _Work:
         if pool is None:
             raise AssertionError("a part is only looked at")
         async with pool.token():
-            with part.log.open("ab") as log:
-                start = log.tell()
-                log.write(f"$ {process.printable(argv)}\n".encode())
-                log.flush()
-
-                def keep(data: bytes) -> None:
-                    log.write(data)
-
-                done = await process.run(
-                    argv,
-                    cwd=part.folder,
-                    env=self._environment() | (pool.environment if jobs else {"TEST_JOBS": str(pool.share)}),
-                    pass_fds=pool.descriptors if jobs else (),
-                    on_output=keep,
-                )
-        if done.status == 0:
-            return
-        with part.log.open("rb") as file:
-            file.seek(start)
-            said = file.read().decode(errors="replace")
-        error = _FIRST_ERROR.search(said)
-        raise (HostError if "No space left" in said else UnpreparedError)(
-            f"{part.name} could not be built",
-            cause=error.group().strip() if error else said.strip()[-300:],
-            next_step=f"The whole log: {part.log}",
-        )
+            await steps_module.run(
+                argv,
+                part.log,
+                fact=f"{part.name} could not be built",
+                cwd=part.folder,
+                env=self._environment() | (pool.environment if jobs else {"TEST_JOBS": str(pool.share)}),
+                pass_fds=pool.descriptors if jobs else (),
+            )
 
 
 def _merge_usr(layer: Path) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from enum import StrEnum
+from collections.abc import Sequence
 
 import anyio
 import msgspec
@@ -14,33 +13,16 @@ from quizmatrix.arch import Arch, load_arch
 from quizmatrix.cells import Cell
 from quizmatrix.errors import QuizmatrixError
 from quizmatrix.jobserver import JobServer
-from quizmatrix.kernel import buildlayer
+from quizmatrix.kernel import buildlayer, external
 from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.partbuild import Built, Done, PartResult, Parts, TellOf
 from quizmatrix.prepare import Preparer
 from quizmatrix.zfs import build, sysroot
-from quizmatrix.zfs.build import INSTALL, STEPS, Built, Options, Part
+from quizmatrix.zfs.build import INSTALL, STEPS, Options, Part
 from quizmatrix.zfs.tree import Tree, make_ready
 
 # The name of OpenZFS among what was built for a kernel.
 NAME = "zfs"
-
-
-class Done(StrEnum):
-    """What became of a part."""
-
-    BUILT = "built"
-    REUSED = "reused"
-    FAILED = "failed"
-    NOT_TRIED = "-"
-
-
-class PartResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One part's. seconds: from its start to its end, waiting included."""
-
-    done: Done = Done.NOT_TRIED
-    seconds: float = 0.0
-    built: Built | None = None
-    error: QuizmatrixError | None = None
 
 
 class CellBuild(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,10 +39,6 @@ class CellBuild(msgspec.Struct, frozen=True, kw_only=True):
         return self.kernel.error or self.modules.error or self.userland.error
 
 
-# Hears what is going on with which part or cell.
-TellOf = Callable[[str, str], None]
-
-
 class Sweep:
     """Builds one tree for cells."""
 
@@ -71,9 +49,7 @@ class Sweep:
         self._preparer = preparer
         self._pool = JobServer(cpus)
         self._tell = tell
-        self._parts = anyio.CapacityLimiter(cpus)
-        self._locks: dict[str, anyio.Lock] = {}
-        self._results: dict[str, PartResult] = {}
+        self._parts = Parts(cpus)
 
     async def run(self, cells: Sequence[Cell], steps: Sequence[str] = STEPS) -> list[CellBuild]:
         """Take `steps` for every cell; the results in their order. Raises where the tree itself is unfit."""
@@ -95,6 +71,7 @@ class Sweep:
         arch = load_arch(cell.arch)
         began = time.monotonic()
         try:
+            external.check_source(cell.kernel_spec)
             kernel = await self._preparer.kernel(cell, lambda said: self._tell(cell.id, said))
             build.check_kernel(self._tree, kernel, self._options)
             made = await self._sysroot(arch, cell)
@@ -135,25 +112,13 @@ class Sweep:
 
     async def _sysroot(self, arch: Arch, cell: Cell) -> sysroot.Sysroot:
         suite = cell_module.debian_suite(cell.image) or None
-        async with self._lock(f"sysroot {arch.name}"):
+        async with self._parts.lock(f"sysroot {arch.name}"):
             return await sysroot.obtain(arch, suite, lambda said: self._tell(cell.id, said))
 
     async def _part(self, part: Part, steps: Sequence[str]) -> PartResult:
         """Build a part, or wait for who builds it."""
-        async with self._lock(part.name):
-            if part.name not in self._results:
-                async with self._parts:
-                    self._results[part.name] = await self._build(part, steps)
-            return self._results[part.name]
 
-    async def _build(self, part: Part, steps: Sequence[str]) -> PartResult:
-        began = time.monotonic()
-        try:
-            built = await build.build(part, self._pool, lambda said: self._tell(part.name, said), steps)
-        except QuizmatrixError as error:
-            return PartResult(done=Done.FAILED, seconds=time.monotonic() - began, error=error)
-        done = Done.REUSED if built is not None and built.was_reused else Done.BUILT
-        return PartResult(done=done, seconds=time.monotonic() - began, built=built)
+        async def make() -> Built | None:
+            return await build.build(part, self._pool, lambda said: self._tell(part.name, said), steps)
 
-    def _lock(self, name: str) -> anyio.Lock:
-        return self._locks.setdefault(name, anyio.Lock())
+        return await self._parts.once(part.name, make)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
@@ -31,8 +30,7 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def mark(self) -> str:
         """Names the tree in the cache: its folder's name, and a hash of its place."""
-        name = re.sub(r"[^\w.+-]", "_", self.path.name)
-        return f"{name}-{hashlib.sha256(str(self.path).encode()).hexdigest()[:12]}"
+        return paths.mark_of(self.path)
 
     @property
     def work(self) -> Path:

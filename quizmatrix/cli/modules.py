@@ -1,0 +1,143 @@
+"""`quizmatrix module`: kernel modules of the user's, built for the cells of a matrix."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from quizmatrix import process
+from quizmatrix.cells import Cell
+from quizmatrix.cli import parts, selection
+from quizmatrix.cli.clean import remove_tree
+from quizmatrix.errors import UsageError
+from quizmatrix.kernel import buildlayer
+from quizmatrix.module.build import (
+    Module,
+    Options,
+    check_options,
+    find_module,
+    modules_dir,
+    references,
+)
+from quizmatrix.module.hint import BUILT, names_of
+from quizmatrix.module.sweep import CellBuild, Sweep
+from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK
+from quizmatrix.prepare import Policy, Preparer
+from quizmatrix.progress import Screen
+
+
+def build(args: argparse.Namespace) -> int:
+    """Build a module for every cell; 125 where one cannot be built."""
+    module = find_module(args.folder)
+    options = Options(make=tuple(args.make))
+    check_options(options)
+    cells = selection.selected_cells(args, selection.limits_of(args), built_here=True)
+    results = _build_cells(args, module, options, cells)
+    print(table(results))
+    errors = parts.explain((result.cell, result.result.error) for result in results)
+    if errors:
+        print(f"\n{errors}", file=sys.stderr)
+    names = {
+        name
+        for result in results
+        if result.result.built is not None
+        for name in buildlayer.module_names(result.result.built.layer)
+    }
+    if names and not args.quiet:
+        print(f"\nIn their guests:\n  {process.printable(_how_to_run(args, cells, sorted(names)))}")
+    return EXIT_NO_VERDICT if errors else EXIT_OK
+
+
+def _build_cells(
+    args: argparse.Namespace, module: Module, options: Options, cells: list[Cell]
+) -> list[CellBuild]:
+    jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None
+    screen = Screen(sys.stderr)
+
+    def tell(cell: str, said: str) -> None:
+        if not args.quiet:
+            screen.print(f"{cell}: {said}")
+
+    preparer = Preparer(Policy(offline=args.offline, refresh=args.refresh))
+
+    async def main() -> list[CellBuild]:
+        return await Sweep(module, options, preparer, jobs or process.usable_cpus(), tell).run(cells)
+
+    return anyio.run(main)
+
+
+def table(results: list[CellBuild]) -> str:
+    """A row for each cell: built, reused or failed."""
+    from tabulate import tabulate
+
+    rows = [[result.cell, parts.words(result.result)] for result in results]
+    return tabulate(rows, headers=["cell", "module"], disable_numparse=True)
+
+
+def _how_to_run(args: argparse.Namespace, cells: list[Cell], names: list[str]) -> list[str]:
+    """The command line that runs something in the very cells that were built for.
+
+    Without --source, `run` takes Debian's ready-made kernels where there are such.
+    """
+    typed = [args.matrix] if args.matrix else []
+    for option in ("only", "skip", "kernels", "arches", "profiles"):
+        typed += [word for value in getattr(args, option) for word in (f"--{option}", value)]
+    if args.source:
+        typed += ["--source", args.source]
+    if args.image:
+        typed += ["--image", args.image]
+    wanted = [(cell.id, cell.kernel_spec) for cell in cells]
+    for source in (args.source, BUILT):
+        again = argparse.Namespace(**vars(args) | {"source": source})
+        got = selection.selected_cells(again, selection.limits_of(args))
+        if [(cell.id, cell.kernel_spec) for cell in got] == wanted:
+            added = ["--source", BUILT] if source != args.source else []
+            break
+    else:
+        # Kernels of several sources: each named in full.
+        spots = [msgspec.structs.replace(cell, kernel=cell.kernel_spec).id for cell in cells]
+        typed, added = ["--only", ",".join(spots)], []
+    return ["quizmatrix", "run", *typed, *added, "--", "modprobe", names[0]]
+
+
+def list_modules(_: argparse.Namespace) -> int:
+    """Print which module of which folder the guests of which kernel get."""
+    from tabulate import tabulate
+
+    rows = [
+        [", ".join(sorted(names_of(reference))), key, reference.origin]
+        for key in buildlayer.kernels()
+        for reference in references(key)
+    ]
+    if rows:
+        print(tabulate(sorted(rows), headers=["module", "kernel", "from"], disable_numparse=True))
+    else:
+        print("No module was built yet.")
+    return EXIT_OK
+
+
+def remove(args: argparse.Namespace) -> int:
+    """Have no guest get a module any more, and remove what was built of it."""
+    for asked in args.module:
+        path = Path(asked).resolve()
+        marks = {
+            reference.name
+            for key in buildlayer.kernels()
+            for reference in references(key)
+            if asked in names_of(reference) or reference.origin == str(path)
+        }
+        # Of one that could never be built there is only the folder.
+        if (own := Module(path=path)).work.is_dir():
+            marks.add(own.mark)
+        if not marks:
+            raise UsageError(f"no module was built of `{asked}`", next_step="quizmatrix module list")
+        for mark in sorted(marks):
+            for key in buildlayer.kernels():
+                buildlayer.forget(key, mark)
+            remove_tree(modules_dir() / mark)
+            print(f"removed {mark}")
+    return EXIT_OK

@@ -1,0 +1,28 @@
+"""What the commands that build parts for many cells print of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from quizmatrix.errors import QuizmatrixError
+from quizmatrix.partbuild import Done, PartResult
+from quizmatrix.units import format_seconds
+
+
+def words(part: PartResult) -> str:
+    """`built  3.1s`, `reused`, `failed`."""
+    shows_time = part.done is Done.BUILT
+    return f"{part.done}  {format_seconds(part.seconds)}" if shows_time else str(part.done)
+
+
+def explain(errors: Iterable[tuple[str, QuizmatrixError | None]]) -> str:
+    """A paragraph for each error of a cell; cells that have the same share one."""
+    alike: dict[str, dict[str, QuizmatrixError]] = {}
+    for cell, error in errors:
+        if error is not None:
+            alike.setdefault(str(error), {})[cell] = error
+    paragraphs = []
+    for text, cells in alike.items():
+        steps = dict.fromkeys(error.next_step for error in cells.values() if error.next_step)
+        paragraphs.append("\n  ".join([f"{', '.join(cells)}: {text}", *steps]))
+    return "\n\n".join(paragraphs)

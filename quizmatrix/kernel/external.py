@@ -1,0 +1,46 @@
+"""What modules of others are built with: the build tree of a kernel, and what its make(1) was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quizmatrix.errors import UnpreparedError
+from quizmatrix.kernel import source
+from quizmatrix.kernel.artifact import Kernel
+
+_BUILD_IT = "Take a kernel that is built here: --source debian-source"
+
+
+def check_source(spec: str) -> None:
+    """UnpreparedError where the kernels of a specification are never built here: before one is fetched."""
+    if not source.SOURCES[source.parse_spec(spec).source].is_built:
+        raise UnpreparedError(
+            f"no modules can be built for {spec}",
+            cause="it comes ready-made, without its build tree",
+            next_step=_BUILD_IT,
+        )
+
+
+def require_build_tree(kernel: Kernel) -> Path:
+    """The build tree of a kernel; UnpreparedError where it has none any more, or never had one."""
+    tree = kernel.build_tree
+    record = kernel.record
+    if tree is None and record.build is None:
+        raise UnpreparedError(
+            f"the kernel {record.release} has no build tree",
+            cause="it comes ready-made",
+            next_step=_BUILD_IT,
+        )
+    if tree is None:
+        # `kernel build` has nothing to do where the kernel itself is there.
+        raise UnpreparedError(
+            f"the kernel {record.release} has no build tree any more",
+            cause=f"{record.build} is gone, or has held another kernel since",
+            next_step=f"quizmatrix kernel remove {record.key}, and this again: it builds the kernel anew.",
+        )
+    return tree
+
+
+def variables(kernel: Kernel) -> dict[str, str]:
+    """ARCH, CROSS_COMPILE and CC, as the kernel was built with them."""
+    return dict(word.partition("=")[::2] for word in kernel.record.make)

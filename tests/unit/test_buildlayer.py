@@ -1,0 +1,188 @@
+"""Build layers: what was built for a kernel, and the index of all its modules."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import anyio
+import pytest
+
+from quizmatrix.arch import load_arch
+from quizmatrix.errors import DamagedError
+from quizmatrix.kernel import artifact, buildlayer
+from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.kernel.build import Order, build
+from quizmatrix.kernel.buildlayer import Reference
+from quizmatrix.kernel.tree import Tree
+from quizmatrix.version import KernelVersion
+
+RELEASE = "6.1.9-toy"
+MAGIC = 'const char magic[] __attribute__((section(".modinfo"))) = "vermagic={} SMP";\n'
+
+
+@pytest.fixture
+def kernel(toy: Path) -> Kernel:
+    tree = Tree(path=toy, version=KernelVersion("6.1.9"), key="toy", origin="toy 6.1.9")
+    order = Order(arch=load_arch("x86_64"), tell=lambda _said: None)
+    kernel = artifact.load(anyio.run(build, tree, order))
+    assert kernel is not None
+    return kernel
+
+
+def put(layer: Path, name: str, *, release: str = RELEASE, magic: str = RELEASE, more: str = "") -> Path:
+    """Compile a module into a layer; `more` lets two of one name differ in size."""
+    target = layer / f"usr/lib/modules/{release}/updates/{name}.ko"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(
+        ["gcc", "-xc", "-c", "-o", str(target), "-"], input=(MAGIC.format(magic) + more).encode(), check=True
+    )
+    return layer
+
+
+def refer(kernel: Kernel, name: str, *layers: Path, runtime: tuple[Path, ...] = ()) -> None:
+    reference = Reference(
+        name=name, origin=f"/src/{name}", layers=[*map(str, layers)], runtime=[*map(str, runtime)]
+    )
+    buildlayer.refer(kernel.record.key, reference)
+
+
+def obtain(kernel: Kernel, *, with_runtime: bool = False) -> list[Path]:
+    async def play() -> list[Path]:
+        return await buildlayer.obtain(kernel, with_runtime=with_runtime)
+
+    return anyio.run(play)
+
+
+def names(kernel: Kernel) -> list[str]:
+    return [reference.name for reference in buildlayer.references(kernel.record.key)]
+
+
+def folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def index_of(layers: list[Path], name: str = "modules.dep") -> str:
+    return (layers[-1] / f"usr/lib/modules/{RELEASE}/{name}").read_text()
+
+
+def test_a_kernel_that_nothing_was_built_for(kernel: Kernel, tmp_path: Path) -> None:
+    assert obtain(kernel) == []
+    refer(kernel, "programs", folder(tmp_path / "programs"))
+    assert obtain(kernel) == [tmp_path / "programs"]
+
+
+def test_references_are_by_name(kernel: Kernel, tmp_path: Path) -> None:
+    one, two = folder(tmp_path / "one"), folder(tmp_path / "two")
+    refer(kernel, "zfs", one)
+    refer(kernel, "hello", one, two)
+    assert names(kernel) == ["hello", "zfs"]
+    refer(kernel, "zfs", two)
+    assert [found.layers for found in buildlayer.references(kernel.record.key)][1] == [str(two)]
+    buildlayer.forget(kernel.record.key, "zfs")
+    buildlayer.forget(kernel.record.key, "zfs")
+    assert names(kernel) == ["hello"]
+    assert buildlayer.kernels() == [kernel.record.key]
+    buildlayer.remove(kernel.record.key)
+    assert names(kernel) == []
+
+
+@pytest.mark.parametrize("what", ["layer", "runtime"])
+def test_a_reference_whose_layers_are_gone_is_none(what: str, kernel: Kernel, tmp_path: Path) -> None:
+    layer = put(folder(tmp_path / "layer"), "hello")
+    runtime = folder(tmp_path / "runtime")
+    refer(kernel, "hello", layer, runtime=(runtime,))
+    assert names(kernel) == ["hello"]
+    shutil.rmtree(tmp_path / what)
+    assert names(kernel) == []
+    assert obtain(kernel) == []
+    assert not buildlayer.has_module(kernel, "hello")
+
+
+def test_a_reference_that_cannot_be_read_is_none(kernel: Kernel, tmp_path: Path) -> None:
+    refer(kernel, "hello", folder(tmp_path / "layer"))
+    path = buildlayer.root_of(kernel).with_name("hello.json")
+    path.write_bytes(path.read_bytes()[:-5])
+    assert names(kernel) == []
+
+
+def test_one_index_of_all_layers(kernel: Kernel, tmp_path: Path) -> None:
+    own = put(buildlayer.root_of(kernel), "by_hand")
+    a = put(tmp_path / "a", "first")
+    b = put(tmp_path / "b", "second")
+    runtime = folder(tmp_path / "runtime")
+    refer(kernel, "a", a, b, runtime=(runtime,))
+    layers = obtain(kernel, with_runtime=True)
+    assert layers[:-1] == [own, runtime, a, b]
+    assert obtain(kernel)[:-1] == [own, a, b]
+    assert sorted(index_of(layers).split()) == [
+        f"updates/{name}.ko:" for name in ("by_hand", "first", "second")
+    ]
+    for name in ("by_hand", "first", "second"):
+        assert buildlayer.has_module(kernel, name)
+    assert not buildlayer.has_module(kernel, "third")
+    # All files of the index are there, those included that only say that there is nothing.
+    assert "modules.alias.bin" in {path.name for path in layers[-1].rglob("*")}
+
+
+def test_what_depends_on_a_module_of_another_layer(kernel: Kernel, tmp_path: Path) -> None:
+    """depmod(8) finds who exports what only where it sees all of them at once."""
+    exported = 'int shared; const char name[] __attribute__((section("__ksymtab_strings"))) = "shared";\n'
+    exported += "int *const __ksymtab_shared = &shared;\n"
+    a = put(tmp_path / "a", "gives", more=exported)
+    b = put(tmp_path / "b", "takes", more="extern int shared; int *taken = &shared;\n")
+    refer(kernel, "a", a)
+    refer(kernel, "b", b)
+    assert "updates/takes.ko: updates/gives.ko\n" in index_of(obtain(kernel))
+
+
+def test_of_two_of_one_name_the_upper_counts(kernel: Kernel, tmp_path: Path) -> None:
+    alias = 'const char alias[] __attribute__((section(".modinfo"))) = "alias=from-{}";\n'
+    refer(kernel, "b", put(tmp_path / "upper", "hello", more=alias.format("upper")))
+    refer(kernel, "a", put(tmp_path / "lower", "hello", more=alias.format("lower")))
+    layers = obtain(kernel)
+    assert index_of(layers) == "updates/hello.ko:\n"
+    said = index_of(layers, "modules.alias")
+    assert "alias from-upper hello" in said
+    assert "from-lower" not in said
+
+
+def test_an_index_is_made_once_for_a_state(kernel: Kernel, tmp_path: Path) -> None:
+    layer = put(tmp_path / "a", "hello")
+    refer(kernel, "a", layer)
+    first = obtain(kernel)[-1]
+    before = first.stat().st_ctime_ns
+    assert obtain(kernel)[-1] == first
+    assert first.stat().st_ctime_ns == before
+    put(layer, "other")
+    assert obtain(kernel)[-1] != first
+
+
+def test_old_indexes_are_forgotten_but_for_the_last(kernel: Kernel, tmp_path: Path) -> None:
+    refer(kernel, "a", tmp_path / "a")
+    made = []
+    for number in range(3):
+        put(tmp_path / "a", f"number{number}")
+        made.append(obtain(kernel)[-1])
+    assert [index.is_dir() for index in made] == [False, True, True]
+
+
+def test_a_module_of_another_kernel_is_named(kernel: Kernel, tmp_path: Path) -> None:
+    layer = put(tmp_path / "a", "hello", magic="6.1.8-other")
+    refer(kernel, "a", layer)
+    with pytest.raises(DamagedError, match=r"hello\.ko are not for the kernel 6\.1\.9-toy") as caught:
+        obtain(kernel)
+    assert caught.value.cause == "they were built for 6.1.8-other"
+    with pytest.raises(DamagedError):
+        buildlayer.check(kernel, layer)
+    assert not list(buildlayer.root_of(kernel).parent.glob("*index*"))
+
+
+def test_layers_that_are_all_for_another_release(kernel: Kernel, tmp_path: Path) -> None:
+    layer = put(tmp_path / "a", "hello", release="6.1.8-other")
+    with pytest.raises(DamagedError, match=r"are not for the kernel 6\.1\.9-toy"):
+        buildlayer.check(kernel, layer)
+    refer(kernel, "a", layer)
+    with pytest.raises(DamagedError) as caught:
+        obtain(kernel)
+    assert caught.value.cause == "they were built for 6.1.8-other"

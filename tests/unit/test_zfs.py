@@ -1,0 +1,349 @@
+"""OpenZFS's tree and its build, with a toy in its place that needs no compiler."""
+
+import os
+import shutil
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+
+from quizmatrix.arch import load_arch
+from quizmatrix.errors import HostError, UnpreparedError, UsageError
+from quizmatrix.jobserver import JobServer
+from quizmatrix.kernel import artifact
+from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.kernel.build import Order
+from quizmatrix.kernel.build import build as build_kernel
+from quizmatrix.kernel.tree import Tree as KernelTree
+from quizmatrix.partbuild import Built
+from quizmatrix.version import KernelVersion
+from quizmatrix.zfs import build
+from quizmatrix.zfs.build import CONFIGURE, INSTALL, MAKE, STEPS, Options, Part
+from quizmatrix.zfs.sysroot import Sysroot
+from quizmatrix.zfs.tree import Tree, find_tree, make_ready
+
+TOY = Path(__file__).parents[1] / "toy-zfs"
+X86_64 = load_arch("x86_64")
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    """A toy of OpenZFS's tree that knows kernels up to 6.2, with a cache of this test's own."""
+    monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path / "cache"))
+    return find_tree(str(shutil.copytree(TOY, tmp_path / "zfs")))
+
+
+# The tree.
+
+
+def test_a_tree_is_found_from_anywhere_in_it(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tree.version == "2.1.99"
+    assert tree.newest_kernel == KernelVersion("6.2")
+    monkeypatch.chdir(tree.path / "module")
+    assert find_tree(None) == tree
+    with pytest.raises(UsageError, match="module is no OpenZFS work tree"):
+        find_tree(".")
+
+
+@pytest.mark.parametrize("meta", [None, "Name: nfs\n", "Meta: 1\n", "# Name: zfs\n"])
+def test_what_is_no_tree(meta: str | None, tmp_path: Path) -> None:
+    if meta is not None:
+        (tmp_path / "META").write_text(meta)
+    with pytest.raises(UsageError, match="is no OpenZFS work tree") as caught:
+        find_tree(str(tmp_path))
+    assert "--source DIR" in caught.value.next_step
+
+
+def test_a_meta_of_few_words(tmp_path: Path) -> None:
+    (tmp_path / "META").write_bytes(b"Name:zfs  \r\nAuthor: \xff\n")
+    tree = find_tree(str(tmp_path))
+    assert (tree.version, tree.newest_kernel) == ("unknown", None)
+
+
+def test_trees_of_one_name_are_built_apart(tree: Tree, tmp_path: Path) -> None:
+    other = find_tree(str(shutil.copytree(TOY, tmp_path / "other/zfs")))
+    assert other.work != tree.work
+    assert other.work.name.startswith("zfs-")
+
+
+def ready(tree: Tree) -> list[str]:
+    said: list[str] = []
+    anyio.run(make_ready, tree, said.append)
+    return said
+
+
+def make_older(path: Path, than: Path) -> None:
+    os.utime(path, (than.stat().st_mtime - 10,) * 2)
+
+
+@pytest.fixture
+def autotools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Programs that do nothing under the names that autogen.sh needs, before all others."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("autoreconf", "automake", "libtoolize"):
+        (folder / name).write_text("#!/bin/sh\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def test_a_tree_that_was_configured_in_place(tree: Tree) -> None:
+    (tree.path / "config.status").touch()
+    with pytest.raises(UnpreparedError, match="was configured in place") as caught:
+        ready(tree)
+    assert "make distclean" in caught.value.next_step
+
+
+@pytest.mark.usefixtures("autotools")
+def test_autogen_runs_where_it_is_due(tree: Tree) -> None:
+    configure, source = tree.path / "configure", tree.path / "configure.ac"
+    macros = tree.path / "config/kernel.m4"
+    macros.parent.mkdir()
+    macros.touch()
+    for older in (source, macros):
+        make_older(older, configure)
+    assert ready(tree) == []
+    for newer in (source, macros):
+        make_older(configure, newer)
+        assert len(ready(tree)) == 1
+        # The toy's autogen.sh has touched it.
+        assert ready(tree) == []
+    configure.unlink()
+    assert len(ready(tree)) == 1
+
+
+def test_autogen_that_fails(tree: Tree, autotools: Path) -> None:
+    (autotools / "autoreconf").write_text("#!/bin/sh\necho configure.ac:1: no such macro >&2; exit 1\n")
+    (tree.path / "configure").unlink()
+    with pytest.raises(UnpreparedError, match=r"autogen\.sh failed") as caught:
+        ready(tree)
+    assert caught.value.cause == "configure.ac:1: no such macro"
+
+
+def test_autogen_without_its_tools(tree: Tree, autotools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (autotools / "automake").unlink()
+    monkeypatch.setenv("PATH", str(autotools))
+    (tree.path / "configure").unlink()
+    with pytest.raises(HostError, match="`automake` is not installed") as caught:
+        ready(tree)
+    assert "apt-get install automake" in caught.value.next_step
+
+
+# The build.
+
+
+@pytest.fixture
+def kernel(toy: Path) -> Kernel:
+    source = KernelTree(path=toy, version=KernelVersion("6.1.9"), key="toy", origin="toy 6.1.9")
+    kernel = artifact.load(anyio.run(build_kernel, source, Order(arch=X86_64, tell=lambda _said: None)))
+    assert kernel is not None
+    return kernel
+
+
+def sysroot() -> Sysroot:
+    return Sysroot(folder=Path("/sysroot"), suite="toy", compiler="false", packages=[], libraries=[])
+
+
+def userland(tree: Tree, options: Options | None = None) -> Part:
+    return build.userland(tree, X86_64, sysroot(), options or Options())
+
+
+def modules(tree: Tree, kernel: Kernel, options: Options | None = None) -> Part:
+    return build.modules(tree, X86_64, kernel, sysroot(), options or Options())
+
+
+def take(part: Part, *steps: str) -> Built | None:
+    pool = JobServer(2)
+    try:
+        return anyio.run(build.build, part, pool, lambda _said: None, steps or STEPS)
+    finally:
+        pool.close()
+
+
+def files(layer: Path) -> set[str]:
+    return {str(path.relative_to(layer)) for path in layer.rglob("*") if path.is_file()}
+
+
+def lines(part: Part, name: str) -> list[str]:
+    path = part.folder.with_name(name)
+    return path.read_text().split() if path.exists() else []
+
+
+def test_the_userland_is_installed_as_a_layer(tree: Tree) -> None:
+    before = {path: path.stat().st_mtime_ns for path in tree.path.rglob("*")}
+    part = userland(tree)
+    built = take(part)
+    assert built is not None
+    assert not built.was_reused
+    # Nothing in /lib: a folder of that name would hide the guest's link.
+    assert files(built.layer) == {"usr/sbin/zpool", "usr/lib/udev/zvol_id"}
+    assert not (built.layer / "lib").exists()
+    assert built.runtime is not None
+    assert built.runtime.is_dir()
+    arguments = (part.folder / "arguments").read_text().splitlines()
+    assert "--with-config=user" in arguments
+    assert "--host=x86_64-linux-gnu" in arguments
+    assert {path: path.stat().st_mtime_ns for path in tree.path.rglob("*")} == before
+
+
+def test_the_modules_are_installed_as_a_layer(tree: Tree, kernel: Kernel) -> None:
+    part = modules(tree, kernel)
+    built = take(part)
+    assert built is not None
+    assert files(built.layer) == {"usr/lib/modules/toy/extra/zfs.ko"}
+    assert built.runtime is None
+    arguments = (part.folder / "arguments").read_text().splitlines()
+    assert f"--with-linux-obj={kernel.build_tree}" in arguments
+    assert "KERNEL_ARCH=x86" in arguments or "KERNEL_ARCH=x86_64" in arguments
+
+
+@pytest.mark.parametrize("kind", ["userland", "modules"])
+def test_what_is_built_is_reused(kind: str, tree: Tree, kernel: Kernel) -> None:
+    part = userland(tree) if kind == "userland" else modules(tree, kernel)
+    assert build.installed(part) is None
+    first, second = take(part), take(part)
+    assert first is not None
+    assert second is not None
+    assert second.was_reused
+    assert second.layer == first.layer
+    assert build.installed(part) == second
+    assert (lines(part, "configured"), len(lines(part, "compiled"))) == (["configured"], 1)
+
+
+def test_an_edit_is_compiled_and_not_configured_anew(tree: Tree, kernel: Kernel) -> None:
+    part = modules(tree, kernel)
+    first = take(part)
+    assert first is not None
+    (tree.path / "module/zfs.c").write_text("int edited;\n")
+    assert build.installed(part) is None
+    second = take(part)
+    assert second is not None
+    assert not second.was_reused
+    (installed,) = second.layer.rglob("zfs.ko")
+    assert installed.read_text() == "int edited;\n"
+    (earlier,) = first.layer.rglob("zfs.ko")
+    assert earlier.read_text() == "int zfs;\n"
+    assert (lines(part, "configured"), lines(part, "compiled")) == (["configured"], ["zfs", "zfs"])
+    (tree.path / "module/zfs.c").write_text("int again;\n")
+    take(part)
+    assert not first.layer.exists()
+    assert second.layer.exists()
+
+
+def test_an_edit_of_programs_concerns_no_module(tree: Tree, kernel: Kernel) -> None:
+    parts = [userland(tree), modules(tree, kernel)]
+    for part in parts:
+        take(part)
+    (tree.path / "cmd/zpool.c").write_text("int edited;\n")
+    assert [build.installed(part) is None for part in parts] == [True, False]
+
+
+@pytest.mark.parametrize("change", ["configure", "options", "other options"])
+def test_what_is_to_be_configured_anew(change: str, tree: Tree, kernel: Kernel) -> None:
+    take(modules(tree, kernel))
+    options = Options()
+    if change == "configure":
+        with (tree.path / "configure").open("a") as file:
+            file.write("# edited\n")
+    elif change == "options":
+        options = Options(debug=True)
+    else:
+        options = Options(configure=("--enable-more",))
+    part = modules(tree, kernel, options)
+    built = take(part)
+    assert built is not None
+    assert not built.was_reused
+    assert len(lines(part, "configured")) == 2
+    given = (part.folder / "arguments").read_text().splitlines()
+    assert set(options.arguments) <= set(given)
+
+
+def test_answers_are_known_in_another_tree(tree: Tree, kernel: Kernel, tmp_path: Path) -> None:
+    first = modules(tree, kernel)
+    take(first)
+    assert "checking for an answer... found" in first.log.read_text()
+    other = modules(find_tree(str(shutil.copytree(TOY, tmp_path / "other"))), kernel)
+    take(other)
+    assert "checking for an answer... (cached)" in other.log.read_text()
+
+
+def test_steps_one_by_one(tree: Tree, kernel: Kernel) -> None:
+    part = modules(tree, kernel)
+    with pytest.raises(UnpreparedError, match="is not configured yet") as caught:
+        take(part, MAKE)
+    assert "quizmatrix zfs configure" in caught.value.next_step
+    assert take(part, CONFIGURE) is None
+    assert lines(part, "compiled") == []
+    assert take(part, MAKE) is None
+    assert build.installed(part) is None
+    built = take(part, INSTALL)
+    assert built is not None
+    assert not built.was_reused
+    assert build.installed(part) is not None
+    assert lines(part, "compiled") == ["zfs"]
+
+
+def test_the_compilers_first_error(tree: Tree, kernel: Kernel) -> None:
+    part = modules(tree, kernel)
+    good = take(part)
+    assert good is not None
+    (tree.path / "module/zfs.c").write_text("#error this cannot be compiled\n")
+    with pytest.raises(UnpreparedError, match="could not be built") as caught:
+        take(part)
+    assert caught.value.cause == f"{tree.path}/module/zfs.c:1:2: error: #error"
+    assert caught.value.next_step == f"The whole log: {part.log}"
+    assert good.layer.is_dir()
+    assert len(list(good.layer.parent.iterdir())) == 1
+    (tree.path / "module/zfs.c").write_text("int mended;\n")
+    assert take(part) is not None
+
+
+def test_a_configure_that_fails_is_run_again(tree: Tree, kernel: Kernel) -> None:
+    broken = modules(tree, kernel, Options(configure=("--enable-broken",)))
+    for _ in range(2):
+        with pytest.raises(UnpreparedError) as caught:
+            take(broken)
+        assert caught.value.cause == "configure: error: this cannot be configured"
+    assert len(lines(broken, "configured")) == 2
+
+
+def test_a_kernel_that_the_tree_does_not_know(tree: Tree, kernel: Kernel) -> None:
+    build.check_kernel(tree, kernel, Options())
+
+    def of(version: str) -> Kernel:
+        return msgspec.structs.replace(kernel, record=msgspec.structs.replace(kernel.record, version=version))
+
+    build.check_kernel(tree, of("6.2.99"), Options())
+    with pytest.raises(UnpreparedError, match=r"OpenZFS 2\.1\.99 does not know kernel 6\.3") as caught:
+        build.check_kernel(tree, of("6.3.1"), Options())
+    assert caught.value.cause == "META's Linux-Maximum is 6.2"
+    build.check_kernel(tree, of("6.3.1"), Options(experimental=True))
+
+
+def test_a_kernel_without_a_build_tree(tree: Tree, kernel: Kernel) -> None:
+    assert kernel.build_tree is not None
+    shutil.rmtree(kernel.build_tree)
+    with pytest.raises(UnpreparedError, match="has no build tree"):
+        modules(tree, kernel)
+
+
+def test_two_builds_of_one_part_at_once(tree: Tree, kernel: Kernel) -> None:
+    part = modules(tree, kernel)
+    results: list[Built | None] = []
+
+    async def both() -> None:
+        pool = JobServer(2)
+
+        async def one() -> None:
+            results.append(await build.build(part, pool, lambda _said: None))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(one)
+            group.start_soon(one)
+        pool.close()
+
+    anyio.run(both)
+    assert sorted(built.was_reused for built in results if built) == [False, True]
+    assert (lines(part, "configured"), lines(part, "compiled")) == (["configured"], ["zfs"])
