@@ -18,6 +18,15 @@ _INDEX_ARCH = "amd64"
 _UPSTREAM = re.compile(r"_[^_]+\.orig\.tar\.\w+")
 _DEBIAN = re.compile(r"_[^_]+\.debian\.tar\.\w+")
 
+# Texts by which it shows, of gcc, ld and configure, that a cross compiler lacks its C library.
+_NEEDS_C_LIBRARY = (
+    "The cross compiler needs its C library. On Debian: sudo apt-get install libc6-dev-ARCH-cross"
+)
+ADVICE = dict.fromkeys(
+    (".h: No such file or directory", "cannot find -lc", "compiler cannot create executables"),
+    _NEEDS_C_LIBRARY,
+)
+
 # What unpacks them, with Debian's packages of it.
 TOOLS = {"tar": "tar", "xz": "xz-utils", "bzip2": "bzip2", "patch": "patch"}
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from quizmatrix import debiansources, process
+from quizmatrix import debiansources, process, steps
 from quizmatrix.arch import Arch
-from quizmatrix.errors import UnpreparedError
 from quizmatrix.image.artifact import images_dir
 from quizmatrix.process import Tell
 
@@ -33,14 +32,16 @@ async def build_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
         process.require_program(tool, package)
     top = images_dir()
     top.mkdir(parents=True, exist_ok=True)
+    log = top / f"small-{arch.name}.log"
     with tempfile.TemporaryDirectory(dir=top, prefix=".build.") as name:
         folder = Path(name)
         busybox, tini = [await debiansources.obtain(package, folder, tell) for package in ("busybox", "tini")]
         tell(f"building busybox and tini for {arch.name}")
-        return {"busybox": await _busybox(busybox, arch), "tini": await _tini(tini, compiler)}
+        log.unlink(missing_ok=True)
+        return {"busybox": await _busybox(busybox, arch, log), "tini": await _tini(tini, compiler, log)}
 
 
-async def _busybox(tree: Path, arch: Arch) -> bytes:
+async def _busybox(tree: Path, arch: Arch, log: Path) -> bytes:
     config = tree / "debian/config/pkg/static"
     if not config.is_file():
         raise debiansources.unknown_layout("busybox")
@@ -48,12 +49,12 @@ async def _busybox(tree: Path, arch: Arch) -> bytes:
     text = config.read_text().replace("CONFIG_TC=y", "# CONFIG_TC is not set")
     (tree / ".config").write_text(text)
     make = ["make", f"ARCH={arch.facts.build.make_arch}", f"CROSS_COMPILE={arch.facts.cross_prefix}"]
-    await _step(["sh", "-c", 'yes "" | "$@"', "sh", *make, "oldconfig"], tree)
-    await _step([*make, f"-j{process.usable_cpus()}", "busybox"], tree)
+    await _step(["sh", "-c", 'yes "" | "$@"', "sh", *make, "oldconfig"], tree, log)
+    await _step([*make, f"-j{process.usable_cpus()}", "busybox"], tree, log)
     return (tree / "busybox").read_bytes()
 
 
-async def _tini(tree: Path, compiler: str) -> bytes:
+async def _tini(tree: Path, compiler: str, log: Path) -> bytes:
     """All that its build system does is to make two headers: the version's and the licence's."""
     headers = tree / "headers"
     headers.mkdir()
@@ -64,15 +65,10 @@ async def _tini(tree: Path, compiler: str) -> bytes:
     (headers / "tiniLicense.h").write_text(
         f"unsigned char LICENSE[] = {{{numbers}}};\nunsigned int LICENSE_len = {len(licence)};\n"
     )
-    await _step([compiler, "-O2", "-s", "-static", f"-I{headers}", "-o", "tini", "src/tini.c"], tree)
+    await _step([compiler, "-O2", "-s", "-static", f"-I{headers}", "-o", "tini", "src/tini.c"], tree, log)
     return (tree / "tini").read_bytes()
 
 
-async def _step(argv: list[str], cwd: Path) -> None:
-    done = await process.run(argv, cwd=cwd)
-    if done.status != 0:
-        raise UnpreparedError(
-            f"{cwd.name} could not be built",
-            cause=f"`{process.printable(argv)}`: {done.last_words}",
-            next_step="The cross compiler needs its static C library: libc6-dev-ARCH-cross.",
-        )
+async def _step(argv: list[str], tree: Path, log: Path) -> None:
+    fact = f"{tree.name} could not be built"
+    await steps.run(argv, log, fact=fact, cwd=tree, env={}, advice=debiansources.ADVICE)

@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix import debiansources
+from quizmatrix import debiansources, steps
 from quizmatrix.errors import DamagedError, UnpreparedError
 
 PATCH = "--- a/{name}\n+++ b/{name}\n@@ -1 +1 @@\n-{old}\n+{new}\n"
@@ -73,3 +73,22 @@ def test_a_patch_that_does_not_fit(fetched: Path, tmp_path: Path) -> None:
     subprocess.run(["rm", "-r", fetched / "made"], check=True)
     with pytest.raises(UnpreparedError, match=r"source of tool could not be unpacked.*first\.patch"):
         anyio.run(debiansources.unpack, fetched, "tool", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "x.c:1:10: fatal error: stdio.h: No such file or directory",
+        "/usr/bin/powerpc64-linux-gnu-ld: cannot find -lc: No such file or directory",
+        "configure: error: C compiler cannot create executables",
+    ],
+)
+def test_a_cross_compiler_without_its_c_library(said: str, tmp_path: Path) -> None:
+    async def play() -> None:
+        argv = ["sh", "-c", 'echo "$0"; exit 1', said]
+        log = tmp_path / "log"
+        await steps.run(argv, log, fact="no", cwd=tmp_path, env={}, advice=debiansources.ADVICE)
+
+    with pytest.raises(UnpreparedError) as caught:
+        anyio.run(play)
+    assert "libc6-dev-ARCH-cross" in caught.value.next_step
