@@ -24,6 +24,7 @@ class JobServer:
         os.set_blocking(self._read, False)
         os.write(self._write, b"+" * cpus)
         self._holders = 0
+        self._queue = anyio.Lock()
 
     @property
     def descriptors(self) -> tuple[int, int]:
@@ -43,18 +44,22 @@ class JobServer:
     @asynccontextmanager
     async def token(self) -> AsyncIterator[None]:
         """Hold a token, as the first job of a make(1) needs one, or a program that is none."""
-        while True:
-            try:
-                taken = os.read(self._read, 1)
-                break
-            except BlockingIOError:
-                await anyio.wait_readable(self._read)
+        # One at a time, in their order: anyio lets a descriptor be awaited once.
+        async with self._queue:
+            taken = await self._take()
         self._holders += 1
         try:
             yield
         finally:
             self._holders -= 1
             os.write(self._write, taken)
+
+    async def _take(self) -> bytes:
+        while True:
+            try:
+                return os.read(self._read, 1)
+            except BlockingIOError:
+                await anyio.wait_readable(self._read)
 
     def close(self) -> None:
         """Close the pool, once no build is left."""

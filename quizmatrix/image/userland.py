@@ -9,15 +9,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from quizmatrix import apt, process
+from quizmatrix import debiansources, process, steps
 from quizmatrix.arch import Arch
-from quizmatrix.errors import DamagedError, UnpreparedError
 from quizmatrix.image.artifact import images_dir
 from quizmatrix.process import Tell
-
-# The suite whose sources are built; they are for any architecture, and the index is this one's.
-_SUITE = "bookworm"
-_INDEX_ARCH = "amd64"
 
 _TINI_CONFIG = '#define TINI_VERSION "{version}"\n#define TINI_GIT ""\n'
 
@@ -33,58 +28,33 @@ async def build_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
         (compiler, arch.facts.build.compiler_package),
         ("make", "make"),
         ("gcc", "gcc"),
-        ("patch", "patch"),
-        ("bzip2", "bzip2"),
     ):
         process.require_program(tool, package)
-    root = apt.AptRoot(apt.load_archive(), _SUITE, _INDEX_ARCH, sources=True)
-    tell(f"asking Debian's {_SUITE} for the sources of busybox and tini")
-    await root.update()
     top = images_dir()
     top.mkdir(parents=True, exist_ok=True)
+    log = top / f"small-{arch.name}.log"
     with tempfile.TemporaryDirectory(dir=top, prefix=".build.") as name:
         folder = Path(name)
-        await root.download_sources(["busybox", "tini"], folder)
+        busybox, tini = [await debiansources.obtain(package, folder, tell) for package in ("busybox", "tini")]
         tell(f"building busybox and tini for {arch.name}")
-        return {
-            "busybox": await _busybox(await _unpack(folder, "busybox"), arch),
-            "tini": await _tini(await _unpack(folder, "tini"), compiler),
-        }
+        log.unlink(missing_ok=True)
+        return {"busybox": await _busybox(busybox, arch, log), "tini": await _tini(tini, compiler, log)}
 
 
-async def _unpack(folder: Path, package: str) -> Path:
-    """The source with Debian's patches."""
-    tree = folder / package
-    tree.mkdir()
-    for pattern, strip in (("orig.tar.*", 1), ("debian.tar.*", 0)):
-        archives = list(folder.glob(f"{package}_*.{pattern}"))
-        if len(archives) != 1:
-            raise DamagedError(f"Debian's source of {package} has another layout than is known")
-        archive = archives[0]
-        await _step(["tar", "--extract", f"--strip-components={strip}", f"--file={archive}"], tree)
-    series = tree / "debian/patches/series"
-    if series.exists():
-        for line in series.read_text().splitlines():
-            if line.strip() and not line.startswith("#"):
-                patch = tree / "debian/patches" / line.split()[0]
-                await _step(["patch", "-s", "-p1", "-i", str(patch)], tree)
-    return tree
-
-
-async def _busybox(tree: Path, arch: Arch) -> bytes:
+async def _busybox(tree: Path, arch: Arch, log: Path) -> bytes:
     config = tree / "debian/config/pkg/static"
     if not config.is_file():
-        raise DamagedError("Debian's source of busybox has another layout than is known")
+        raise debiansources.unknown_layout("busybox")
     # Its tc(8) needs definitions that the kernel's headers lost with 6.8, Debian 13's among them.
     text = config.read_text().replace("CONFIG_TC=y", "# CONFIG_TC is not set")
     (tree / ".config").write_text(text)
     make = ["make", f"ARCH={arch.facts.build.make_arch}", f"CROSS_COMPILE={arch.facts.cross_prefix}"]
-    await _step(["sh", "-c", 'yes "" | "$@"', "sh", *make, "oldconfig"], tree)
-    await _step([*make, f"-j{process.usable_cpus()}", "busybox"], tree)
+    await _step(["sh", "-c", 'yes "" | "$@"', "sh", *make, "oldconfig"], tree, log)
+    await _step([*make, f"-j{process.usable_cpus()}", "busybox"], tree, log)
     return (tree / "busybox").read_bytes()
 
 
-async def _tini(tree: Path, compiler: str) -> bytes:
+async def _tini(tree: Path, compiler: str, log: Path) -> bytes:
     """All that its build system does is to make two headers: the version's and the licence's."""
     headers = tree / "headers"
     headers.mkdir()
@@ -95,15 +65,10 @@ async def _tini(tree: Path, compiler: str) -> bytes:
     (headers / "tiniLicense.h").write_text(
         f"unsigned char LICENSE[] = {{{numbers}}};\nunsigned int LICENSE_len = {len(licence)};\n"
     )
-    await _step([compiler, "-O2", "-s", "-static", f"-I{headers}", "-o", "tini", "src/tini.c"], tree)
+    await _step([compiler, "-O2", "-s", "-static", f"-I{headers}", "-o", "tini", "src/tini.c"], tree, log)
     return (tree / "tini").read_bytes()
 
 
-async def _step(argv: list[str], cwd: Path) -> None:
-    done = await process.run(argv, cwd=cwd)
-    if done.status != 0:
-        raise UnpreparedError(
-            f"{cwd.name} could not be built",
-            cause=f"`{process.printable(argv)}`: {done.last_words}",
-            next_step="The cross compiler needs its static C library: libc6-dev-ARCH-cross.",
-        )
+async def _step(argv: list[str], tree: Path, log: Path) -> None:
+    fact = f"{tree.name} could not be built"
+    await steps.run(argv, log, fact=fact, cwd=tree, env={}, advice=debiansources.ADVICE)

@@ -22,8 +22,8 @@ async def gather(layer: Path, sysroot: Sysroot, into: Path) -> None:
     Raises UnpreparedError where one is in neither.
     """
     own = {path.name for path in layer.glob("usr/lib/*.so*")}
-    files = [path for path in layer.glob("usr/*bin/*") if path.is_file() and _is_elf(path)]
-    files += [path for path in layer.glob("usr/lib/*.so*") if path.is_file() and not path.is_symlink()]
+    # The tests' programs lie below usr/share, and others below usr/libexec.
+    files = [path for path in layer.rglob("*") if path.is_file() and not path.is_symlink() and _is_elf(path)]
     loaders: set[str] = set()
     wanted, copied = {_UNNAMED}, set[str]()
     while files:

@@ -113,7 +113,7 @@ class Sweep:
     async def _sysroot(self, arch: Arch, cell: Cell) -> sysroot.Sysroot:
         suite = cell_module.debian_suite(cell.image) or None
         async with self._parts.lock(f"sysroot {arch.name}"):
-            return await sysroot.obtain(arch, suite, lambda said: self._tell(cell.id, said))
+            return await sysroot.obtain(arch, suite, self._pool, lambda said: self._tell(cell.id, said))
 
     async def _part(self, part: Part, steps: Sequence[str]) -> PartResult:
         """Build a part, or wait for who builds it."""

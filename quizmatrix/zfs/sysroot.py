@@ -17,6 +17,7 @@ from quizmatrix import apt, paths
 from quizmatrix.arch import Arch
 from quizmatrix.errors import host_error
 from quizmatrix.image import debian
+from quizmatrix.jobserver import JobServer
 from quizmatrix.process import Tell, require_program
 from quizmatrix.zfs.libraries import build_libraries
 
@@ -55,11 +56,11 @@ class Sysroot(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-async def obtain(arch: Arch, suite: str | None, tell: Tell) -> Sysroot:
+async def obtain(arch: Arch, suite: str | None, pool: JobServer, tell: Tell) -> Sysroot:
     """The sysroot of an architecture, made where the cache lacks it.
 
-    suite: Debian's. Raises NotFetchedError where packages do not come, UnpreparedError where libraries
-    cannot be built, HostError where a tool is missing.
+    suite: Debian's. pool: of the CPUs. Raises NotFetchedError where packages do not come, UnpreparedError
+    where libraries cannot be built, HostError where a tool is missing.
     """
     carried = arch.facts.debian is not None and apt.carries(arch.facts.debian.arch)
     triple = arch.facts.cross_prefix.removesuffix("-")
@@ -77,7 +78,7 @@ async def obtain(arch: Arch, suite: str | None, tell: Tell) -> Sysroot:
             packages=[usr / "lib" / triple / "pkgconfig", usr / "share/pkgconfig"],
             libraries=[usr / "lib" / triple, folder / "lib" / triple],
         )
-    folder = await _made(arch.name, lambda into: build_libraries(arch, into, tell), tell)
+    folder = await _made(arch.name, lambda into: build_libraries(arch, into, pool, tell), tell)
     usr = folder / "usr"
     return Sysroot(
         folder=folder,
