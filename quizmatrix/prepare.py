@@ -109,12 +109,12 @@ class Preparer:
         """Build a Debian image for the architecture of `cell`, which configures it where that is foreign."""
         return await debian.build(load_arch(cell.arch), suite, include, self._setup_guest(cell, tell), tell)
 
-    async def kernel(self, cell: Cell, tell: Tell) -> Kernel:
+    async def kernel(self, cell: Cell, tell: Tell, *, needs_tree: bool = False) -> Kernel:
         """The kernel of `cell`, fetched or built where the cache lacks it.
 
-        Raises UnpreparedError where it cannot be had.
+        needs_tree: with its build tree. Raises UnpreparedError where it cannot be had.
         """
-        order = Order(arch=load_arch(cell.arch), options=options_of(cell), tell=tell)
+        order = Order(arch=load_arch(cell.arch), options=options_of(cell), tell=tell, needs_tree=needs_tree)
 
         async def obtain() -> Kernel:
             async with self._fetches:
@@ -126,7 +126,7 @@ class Preparer:
                     thorough=self._policy.thorough,
                 )
 
-        return await self._once(f"kernel {cell.kernel_spec} {cell.arch} {order.options}", obtain)
+        return await self._once(f"kernel {cell.kernel_spec} {cell.arch} {order.options} {needs_tree}", obtain)
 
     async def accelerator(self, spec: CellSpec, asked: Accelerator | None) -> Answer:
         """The accelerator for the cell `spec`: the one asked for, or what a trial boot shows."""

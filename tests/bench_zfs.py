@@ -18,6 +18,7 @@ from tabulate import tabulate
 
 from quizmatrix import paths, process
 from quizmatrix.arch import load_arch
+from quizmatrix.jobserver import JobServer
 from quizmatrix.kernel import source
 from quizmatrix.zfs import sysroot
 from tests.bench import QUIZMATRIX, cpu_of, row, timed
@@ -39,7 +40,9 @@ def by_hand(tree: Path, scratch: Path) -> float:
     configure = [str(tree / "configure"), f"--with-linux={(objects / 'source').resolve()}"]
     configure.append(f"--with-linux-obj={objects}")
     # Its libraries, as Debian's packages of them would be on this host.
-    libraries = anyio.run(sysroot.obtain, load_arch("x86_64"), None, print)
+    pool = JobServer(process.usable_cpus())
+    libraries = anyio.run(sysroot.obtain, load_arch("x86_64"), None, pool, lambda said: print(f"  {said}"))
+    pool.close()
     os.environ.update(libraries.environment)
     total = 0.0
     for step in (

@@ -38,7 +38,7 @@ def build(args: argparse.Namespace) -> int:
         source.parse_spec(text)
 
     async def build_one(text: str, arch: Arch, tell: Tell) -> str:
-        order = Order(arch=arch, options=options, tell=tell, jobs=jobs)
+        order = Order(arch=arch, options=options, tell=tell, jobs=jobs, needs_tree=True)
         return (await source.obtain(text, order, refresh=args.refresh)).record.key
 
     return make_each(

@@ -96,6 +96,11 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
             return None
         return folder if is_ours else None
 
+    @property
+    def has_lost_its_tree(self) -> bool:
+        """Whether it was built here, and what external modules are built against is gone."""
+        return self.record.build is not None and self.build_tree is None
+
     def check(self, *, thoroughly: bool = False) -> None:
         """Raise DamagedError where a file is not what was stored (see Seal.fits).
 

@@ -54,13 +54,15 @@ def options_of(cell: Cell) -> Options:
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """For whom a kernel is had: its architecture and options, and who hears how far it is.
 
-    jobs: processes that compile at a time; None: as many as this process has CPUs.
+    jobs: processes that compile at a time; None: as many as this process has CPUs. needs_tree: whether
+    modules are to be built against it: where its build tree is gone, it is built again.
     """
 
     arch: Arch
     options: Options = DEFAULT
     tell: Tell
     jobs: int | None = None
+    needs_tree: bool = False
 
 
 def recipe(_wanted: str, arch: Arch) -> str:
@@ -101,11 +103,11 @@ async def build(tree: Tree, order: Order) -> str:
     compiler = find_compiler(order)
     wishes = kconfig.wishes_for(arch.name, tree.version, options.variant, list(options.config))
     key = await _key(tree, arch, wishes, compiler)
-    if _is_stored(key):
+    if _is_stored(key, order):
         return key
     # One build at a time, over all runs of this user: each uses all cores.
     async with builds_locked(lambda: tell("waiting for another build to end")):
-        if _is_stored(key):
+        if _is_stored(key, order):
             return key
         artifact.remove(key)
         work = _Work(tree, order, key, compiler)
@@ -119,11 +121,12 @@ async def build(tree: Tree, order: Order) -> str:
     return key
 
 
-def _is_stored(key: str) -> bool:
+def _is_stored(key: str, order: Order) -> bool:
     try:
-        return artifact.load(key) is not None
+        kernel = artifact.load(key)
     except DamagedError:
         return False
+    return kernel is not None and not (order.needs_tree and kernel.has_lost_its_tree)
 
 
 def tools_for(arch: Arch, options: Options = DEFAULT) -> dict[str, str]:

@@ -22,21 +22,20 @@ def check_source(spec: str) -> None:
 
 
 def require_build_tree(kernel: Kernel) -> Path:
-    """The build tree of a kernel; UnpreparedError where it has none any more, or never had one."""
+    """The build tree of a kernel that was had with it; UnpreparedError where it never had one."""
     tree = kernel.build_tree
     record = kernel.record
-    if tree is None and record.build is None:
+    if record.build is None:
         raise UnpreparedError(
             f"the kernel {record.release} has no build tree",
             cause="it comes ready-made",
             next_step=_BUILD_IT,
         )
     if tree is None:
-        # `kernel build` has nothing to do where the kernel itself is there.
         raise UnpreparedError(
             f"the kernel {record.release} has no build tree any more",
-            cause=f"{record.build} is gone, or has held another kernel since",
-            next_step=f"quizmatrix kernel remove {record.key}, and this again: it builds the kernel anew.",
+            cause=f"{record.build} was removed just now, or is being built in",
+            next_step="Run this again: it builds the kernel anew.",
         )
     return tree
 

@@ -112,7 +112,9 @@ async def obtain(
             kernel = artifact.find(reference, arch.name, recipe)
             if kernel is not None:
                 kernel.check(thoroughly=thorough)
-                return kernel
+                if not (order.needs_tree and kernel.has_lost_its_tree):
+                    return kernel
+                tell(f"{kernel.record.build} is gone; building the kernel again")
         except DamagedError as error:
             damage = error
     if offline and not source.is_local(spec.wanted):

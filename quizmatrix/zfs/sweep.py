@@ -72,7 +72,9 @@ class Sweep:
         began = time.monotonic()
         try:
             external.check_source(cell.kernel_spec)
-            kernel = await self._preparer.kernel(cell, lambda said: self._tell(cell.id, said))
+            kernel = await self._preparer.kernel(
+                cell, lambda said: self._tell(cell.id, said), needs_tree=True
+            )
             build.check_kernel(self._tree, kernel, self._options)
             made = await self._sysroot(arch, cell)
             wanted = [

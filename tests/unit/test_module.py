@@ -290,9 +290,8 @@ def test_a_kernel_whose_build_tree_is_gone(hello: Path, kernel: Kernel) -> None:
     shutil.rmtree(kernel.build_tree)
     assert make(hello, kernel).layer == built.layer
     (hello / "hello.c").write_text("int x;\n")
-    with pytest.raises(UnpreparedError, match="has no build tree any more") as caught:
+    with pytest.raises(UnpreparedError, match="has no build tree any more"):
         make(hello, kernel)
-    assert f"quizmatrix kernel remove {kernel.record.key}" in caught.value.next_step
 
 
 def test_a_kbuild_that_names_no_module(hello: Path, kernel: Kernel) -> None:
