@@ -1,10 +1,12 @@
 """Kernels from source: fragments, their check, and a build of a toy tree."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 from quizmatrix import kconfig
@@ -147,6 +149,21 @@ def test_what_is_built_is_not_built_again(tree: Tree) -> None:
     key = make(tree)
     assert make(tree) == key
     assert (builds_dir() / key / "count").read_text() == "built\n"
+
+
+def test_a_build_tree_that_is_gone(tree: Tree) -> None:
+    spec = f"path:{tree.path}"
+
+    def obtain(*, needs_tree: bool) -> artifact.Kernel:
+        order = msgspec.structs.replace(quietly(), needs_tree=needs_tree)
+        return anyio.run(lambda: source.obtain(spec, order))
+
+    place = obtain(needs_tree=False).build_tree
+    assert place is not None
+    shutil.rmtree(place)
+    # For a guest the kernel itself will do.
+    assert obtain(needs_tree=False).build_tree is None
+    assert obtain(needs_tree=True).build_tree == place
 
 
 def test_other_options_are_another_kernel(tree: Tree) -> None:
