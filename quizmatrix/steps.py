@@ -33,9 +33,9 @@ async def run(
     where the disk is full; OSError where the log cannot be written.
     """
     with log.open("ab") as file:
-        start = file.tell()
         file.write(f"$ {process.printable(argv)}\n".encode())
         file.flush()
+        start = file.tell()
         trouble: OSError | None = None
 
         def on_output(data: bytes) -> None:
