@@ -18,6 +18,7 @@ from quizmatrix.errors import QuizmatrixError, UnpreparedError
 from quizmatrix.image import debian, small
 from quizmatrix.image.artifact import Image
 from quizmatrix.image.debian import DebianImage
+from quizmatrix.jobserver import JobServer
 from quizmatrix.kernel import buildlayer, source
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import Order, options_of
@@ -109,12 +110,19 @@ class Preparer:
         """Build a Debian image for the architecture of `cell`, which configures it where that is foreign."""
         return await debian.build(load_arch(cell.arch), suite, include, self._setup_guest(cell, tell), tell)
 
-    async def kernel(self, cell: Cell, tell: Tell, *, needs_tree: bool = False) -> Kernel:
+    async def kernel(self, cell: Cell, tell: Tell, *, pool: JobServer | None = None) -> Kernel:
         """The kernel of `cell`, fetched or built where the cache lacks it.
 
-        needs_tree: with its build tree. Raises UnpreparedError where it cannot be had.
+        pool: of CPUs, where modules are to be built against it: it then has its build tree. Raises
+        UnpreparedError where it cannot be had.
         """
-        order = Order(arch=load_arch(cell.arch), options=options_of(cell), tell=tell, needs_tree=needs_tree)
+        order = Order(
+            arch=load_arch(cell.arch),
+            options=options_of(cell),
+            tell=tell,
+            pool=pool,
+            needs_tree=pool is not None,
+        )
 
         async def obtain() -> Kernel:
             async with self._fetches:
@@ -126,7 +134,9 @@ class Preparer:
                     thorough=self._policy.thorough,
                 )
 
-        return await self._once(f"kernel {cell.kernel_spec} {cell.arch} {order.options} {needs_tree}", obtain)
+        return await self._once(
+            f"kernel {cell.kernel_spec} {cell.arch} {order.options} {order.needs_tree}", obtain
+        )
 
     async def accelerator(self, spec: CellSpec, asked: Accelerator | None) -> Answer:
         """The accelerator for the cell `spec`: the one asked for, or what a trial boot shows."""

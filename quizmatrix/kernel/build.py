@@ -16,6 +16,7 @@ from quizmatrix import kconfig, paths, process, steps
 from quizmatrix.arch import Arch
 from quizmatrix.cells import Cell
 from quizmatrix.errors import DamagedError, UnpreparedError, host_error
+from quizmatrix.jobserver import JobServer
 from quizmatrix.kernel import artifact, modules
 from quizmatrix.kernel.tree import Tree
 from quizmatrix.process import Tell
@@ -33,6 +34,8 @@ _TOOLS = {"make": "make", "gcc": "gcc", "flex": "flex", "bison": "bison", "bc": 
 # time of a build. After a change of the configuration all of it counts as new. And a header that a thousand
 # files include is read once.
 _CCACHE = {"CCACHE_DEPEND": "1", "CCACHE_INODECACHE": "1"}
+
+_ADVICE = {"mrproper": "The source was built in place: run `make mrproper` in it, or name another tree."}
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,14 +57,15 @@ def options_of(cell: Cell) -> Options:
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """For whom a kernel is had: its architecture and options, and who hears how far it is.
 
-    jobs: processes that compile at a time; None: as many as this process has CPUs. needs_tree: whether
-    modules are to be built against it: where its build tree is gone, it is built again.
+    jobs: processes that compile at a time; None: as many as this process has CPUs. pool: or those of a pool.
+    needs_tree: whether modules are to be built against it: where its build tree is gone, it is built again.
     """
 
     arch: Arch
     options: Options = DEFAULT
     tell: Tell
     jobs: int | None = None
+    pool: JobServer | None = None
     needs_tree: bool = False
 
 
@@ -110,7 +114,8 @@ async def build(tree: Tree, order: Order) -> str:
         if _is_stored(key, order):
             return key
         artifact.remove(key)
-        work = _Work(tree, order, key, compiler)
+        pool = order.pool or JobServer(order.jobs or process.usable_cpus())
+        work = _Work(tree, order, key, compiler, pool)
         try:
             await tree.check_out()
             await work.configure(wishes)
@@ -118,6 +123,9 @@ async def build(tree: Tree, order: Order) -> str:
             await work.collect(wishes)
         except OSError as error:
             raise host_error(f"build {tree.origin}", error) from error
+        finally:
+            if order.pool is None:
+                pool.close()
     return key
 
 
@@ -161,12 +169,12 @@ async def _key(tree: Tree, arch: Arch, wishes: list[kconfig.Wish], compiler: str
 class _Work:
     """One build, in a folder of its own that an interrupted build leaves for the next."""
 
-    def __init__(self, tree: Tree, order: Order, key: str, compiler: str) -> None:
+    def __init__(self, tree: Tree, order: Order, key: str, compiler: str, pool: JobServer) -> None:
         self._tree = tree
         self._arch = arch = order.arch
         self._key = key
         self._tell = order.tell
-        self._jobs = order.jobs or process.usable_cpus()
+        self._pool = pool
         self._folder = builds_dir() / (tree.work or key)
         self._log = self._folder.with_name(f"{self._folder.name}.log")
         ccache = "ccache " if process.find_program("ccache") else ""
@@ -188,7 +196,7 @@ class _Work:
         fragment.write_text("".join(f"{wish.line}\n" for wish in wishes), encoding="utf-8")
         merge = self._tree.path / "scripts/kconfig/merge_config.sh"
         self._tell(f"configuring {self._tree.origin} for {self._arch.name}")
-        await self._run(*self._make, f"-j{self._jobs}", "tinyconfig")
+        await self._run(*self._make, "tinyconfig")
         config = self._folder / ".config"
         config.write_text(kconfig.without_values(config.read_text(encoding="utf-8")), encoding="utf-8")
         await self._run("sh", str(merge), "-m", "-O", str(self._folder), str(config), str(fragment))
@@ -205,7 +213,7 @@ class _Work:
     async def compile(self) -> None:
         """Build the image and the modules."""
         self._tell(f"building {self._tree.origin} for {self._arch.name}: {self._log}")
-        await self._run(*self._make, f"-j{self._jobs}", self._arch.facts.build.target, "modules")
+        await self._run(*self._make, self._arch.facts.build.target, "modules")
 
     async def collect(self, wishes: list[kconfig.Wish]) -> None:
         """Put what was built into the cache of kernels."""
@@ -259,15 +267,15 @@ class _Work:
                 spoke = anyio.current_time()
                 self._tell(f"building {self._tree.origin} for {self._arch.name}: {objects} objects")
 
-        await steps.run(
-            argv,
-            self._log,
-            fact=f"{self._tree.origin} could not be built for {self._arch.name}",
-            # merge_config.sh writes into the current folder, which may be a source that is only read.
-            cwd=self._folder,
-            env=_CCACHE,
-            heard=heard,
-            advice={
-                "mrproper": "The source was built in place: run `make mrproper` in it, or name another tree."
-            },
-        )
+        async with self._pool.token():
+            await steps.run(
+                argv,
+                self._log,
+                fact=f"{self._tree.origin} could not be built for {self._arch.name}",
+                # merge_config.sh writes into the current folder, which may be a source that is only read.
+                cwd=self._folder,
+                env=_CCACHE | self._pool.environment,
+                pass_fds=self._pool.descriptors,
+                heard=heard,
+                advice=_ADVICE,
+            )

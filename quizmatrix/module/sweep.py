@@ -59,7 +59,7 @@ class Sweep:
         began = time.monotonic()
         try:
             external.check_source(cell.kernel_spec)
-            kernel = await self._preparer.kernel(cell, tell, needs_tree=True)
+            kernel = await self._preparer.kernel(cell, tell, pool=self._pool)
         except QuizmatrixError as error:
             return PartResult(done=Done.FAILED, seconds=time.monotonic() - began, error=error)
 

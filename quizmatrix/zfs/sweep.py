@@ -73,7 +73,7 @@ class Sweep:
         try:
             external.check_source(cell.kernel_spec)
             kernel = await self._preparer.kernel(
-                cell, lambda said: self._tell(cell.id, said), needs_tree=True
+                cell, lambda said: self._tell(cell.id, said), pool=self._pool
             )
             build.check_kernel(self._tree, kernel, self._options)
             made = await self._sysroot(arch, cell)
