@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import anyio
-import msgspec
 import pytest
 
 from quizmatrix.arch import load_arch
