@@ -8,6 +8,7 @@ that does not change any more: guests may still have the one before.
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shutil
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ _RECIPE = "1"
 _OPTIONS = "options.json"
 
 CONFIGURE, MAKE, INSTALL = STEPS = ("configure", "make", "install")
+
+_SOURCES = frozenset({".c", ".h", ".S"})
 
 # Of the tree's folders those whose files no module is made of.
 _NOT_OF_MODULES = frozenset({"cmd", "contrib", "etc", "lib", "man", "rpm", "tests", "udev"})
@@ -77,6 +80,7 @@ def recall(tree: Tree) -> Options:
 class Part(msgspec.Struct, frozen=True, kw_only=True):
     """What is built. name: of its folder. configure: arguments. make, install: each a list of make(1)'s
     arguments, in which {layer} is where it is installed. apart: folders of the tree it does not depend on.
+    linked: a folder of the tree whose sources have to be seen where they are built.
     has_programs: whether a guest of the small image needs the sysroot's libraries beside it. made_for: the
     key of its kernel.
     """
@@ -91,6 +95,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     make: list[list[str]]
     install: list[list[str]]
     apart: frozenset[str] = frozenset()
+    linked: str = ""
     has_programs: bool = False
     made_for: str = ""
 
@@ -157,6 +162,8 @@ def modules(tree: Tree, arch: Arch, kernel: Kernel, sysroot: Sysroot, options: O
             ]
         ],
         apart=_NOT_OF_MODULES,
+        # From 6.10 on Kbuild looks for them beside the objects alone, whatever `src` is.
+        linked="module",
         made_for=kernel.record.key,
     )
 
@@ -224,6 +231,8 @@ class _Work:
             )
         if MAKE in steps:
             self._tell("compiling")
+            if part.linked:
+                _link_sources(part.tree.path / part.linked, part.folder / part.linked)
             for words in part.make:
                 await self._run(["make", *words], jobs=True)
         return await self._install(state) if INSTALL in steps else None
@@ -309,6 +318,21 @@ class _Work:
                 env=self._environment() | (pool.environment if jobs else {"TEST_JOBS": str(pool.share)}),
                 pass_fds=pool.descriptors if jobs else (),
             )
+
+
+def _link_sources(source: Path, target: Path) -> None:
+    """Have links to all sources below `source` at the same places below `target`, and to none that is gone."""
+    for top, folders, names in os.walk(target):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            link = Path(top, name)
+            if link.suffix in _SOURCES and link.is_symlink() and not link.exists():
+                link.unlink()
+    for path in source.rglob("*"):
+        link = target / path.relative_to(source)
+        if path.suffix in _SOURCES and path.is_file() and not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
 
 
 def _merge_usr(layer: Path) -> None:
