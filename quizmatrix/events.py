@@ -36,4 +36,22 @@ class CellFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished", ta
     result: CellResult
 
 
+class RunStarted(msgspec.Struct, frozen=True, kw_only=True, tag="run-started", tag_field="event"):
+    """The first line of events.jsonl. started: as in results.json. cells: their ids in the matrix's order."""
+
+    run: str
+    command: list[str]
+    started: str
+    cells: list[str] = []
+
+
+class RunFinished(msgspec.Struct, frozen=True, kw_only=True, tag="run-finished", tag_field="event"):
+    """The last line of events.jsonl, where the run was not killed."""
+
+    finished: str
+    exit_code: int
+
+
 Event = CellReached | CellNote | CellConsole | CellFinished
+# What events.jsonl may hold, each with the `time` at which it was written.
+Line = Event | RunStarted | RunFinished

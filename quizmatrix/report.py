@@ -66,15 +66,21 @@ def grid(results: list[CellResult], *, colour: bool = False) -> str:
     """Kernels down, architectures across; outcome, exit code and the command's time in each square."""
     from tabulate import tabulate
 
+    arches, rows = squares(results)
+    table = [
+        [label, *(_square(row[arch], colour) if arch in row else "-" for arch in arches)]
+        for label, row in rows
+    ]
+    return tabulate(table, headers=["kernel", *arches], tablefmt="simple", disable_numparse=True)
+
+
+def squares(results: list[CellResult]) -> tuple[list[str], list[tuple[str, dict[str, CellResult]]]]:
+    """The grid as data: the architectures of its columns; of each row the label, and its cells by those."""
     arches = list(dict.fromkeys(result.arch for result in results))
     rows: dict[tuple[str, str | None, str | None], dict[str, CellResult]] = {}
     for result in results:
         rows.setdefault((result.kernel, result.variant, result.shard), {})[result.arch] = result
-    table = [
-        [_label(row), *(_square(row[arch], colour) if arch in row else "-" for arch in arches)]
-        for row in rows.values()
-    ]
-    return tabulate(table, headers=["kernel", *arches], tablefmt="simple", disable_numparse=True)
+    return arches, [(_label(row), row) for row in rows.values()]
 
 
 def _label(row: dict[str, CellResult]) -> str:
@@ -104,20 +110,29 @@ def summary(results: list[CellResult], seconds: float | None) -> str:
     return f"{cells}{f' in {format_seconds(seconds)}' if seconds is not None else ''}: {counted}"
 
 
-def explanations(results: list[CellResult], run: Path, *, colour: bool = False) -> str:
-    """A paragraph for the cells that are not as expected; those that failed alike share one."""
-    alike: dict[tuple[str, str, tuple[str, ...]], list[CellResult]] = {}
+# What cells that failed alike share: the verdict's words, the detail, the evidence.
+Failure = tuple[str, str, tuple[str, ...]]
+
+
+def failures(results: list[CellResult], run: Path) -> dict[Failure, list[CellResult]]:
+    """The cells that are not as expected; those that failed alike together."""
+    alike: dict[Failure, list[CellResult]] = {}
     for result in results:
         if not result.is_as_expected:
             evidence = tuple(evidence_lines(result, run))
             alike.setdefault((verdict_words(result), result.detail, evidence), []).append(result)
+    return alike
+
+
+def explanations(results: list[CellResult], run: Path, *, colour: bool = False) -> str:
+    """A paragraph for the cells that are not as expected; those that failed alike share one."""
     paragraphs = []
-    for (words, detail, evidence), group in alike.items():
+    for (words, detail, evidence), group in failures(results, run).items():
         head = f"{', '.join(result.cell for result in group)}: "
         head += paint(words, group[0].outcome, colour) + (f": {clean_detail(detail)}" if detail else "")
         lines = [head, *(f"    {line}" for line in evidence)]
         if group[0].release is not None:
-            lines.append(f"  logs: {_places(group, run)}")
+            lines.append(f"  logs: {places(group, run)}")
         paragraphs.append("\n".join(lines))
     return "\n\n".join(paragraphs)
 
@@ -146,7 +161,7 @@ def _console_lines(path: Path) -> list[str]:
     return clean_lines(data)[start : start + _TAIL_LINES]
 
 
-def _places(group: list[CellResult], run: Path) -> str:
+def places(group: list[CellResult], run: Path) -> str:
     """The folders of the cells, as a shell expands them."""
     folders = [result.folder for result in group]
     return f"{run}/" + (folders[0] if len(folders) == 1 else "{" + ",".join(folders) + "}") + "/"

@@ -68,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_OK
     if args.build:
         plan = msgspec.structs.replace(plan, unbuilt=bring_up_to_date(args, whole))
-    run_store = store.create(Path(args.output) if args.output else None, args.command)
+    output = Path(args.output) if args.output else None
+    run_store = store.create(output, args.command, [cell.id for cell in cells])
     return _Runner(args, plan, run_store).run()
 
 
