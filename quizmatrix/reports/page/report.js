@@ -342,7 +342,8 @@
     let logs = 0;
     if (asked) {
       const pattern = patternOf(asked);
-      for (const cell of data.cells.filter(isShown)) {
+      // What failed is what one looks for.
+      for (const cell of data.cells.filter(isShown).sort((one, other) => other.bad - one.bad)) {
         for (const log of cell.logs) {
           const parts = await partsOf(log);
           if (mine !== searches) return;
