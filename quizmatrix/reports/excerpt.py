@@ -79,14 +79,13 @@ def _spans(size: int, limit: int, trouble: int | None) -> list[tuple[int, int]]:
     """Which bytes to show, in order and without overlaps."""
     if size <= limit:
         return [(0, size)]
-    # The end says how it went out; the beginning, with what.
-    spans = [(0, limit // 8), (size - limit // 4, size)]
-    room = limit - limit // 8 - limit // 4
-    if trouble is None:
-        spans[1] = (size - limit // 4 - room, size)
+    # The beginning says what it was that ran, the end how it went out.
+    head, rest = limit // 8, limit - limit // 8
+    if trouble is None or trouble >= size - rest:
+        spans = [(0, head), (size - rest, size)]
     else:
-        start = max(0, trouble - min(_BEFORE, room // 4))
-        spans.append((start, min(size, start + room)))
+        start = max(0, trouble - min(_BEFORE, rest // 4))
+        spans = [(0, head), (start, start + rest * 2 // 3), (size - rest // 3, size)]
     joined: list[tuple[int, int]] = []
     for start, end in sorted(spans):
         if joined and start <= joined[-1][1]:
