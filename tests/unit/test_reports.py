@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 import junitparser
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quizmatrix import store
@@ -91,6 +91,7 @@ def test_junit_is_xml_whatever_a_guest_writes(source: Source) -> None:
     assert not re.search("[\x00-\x08\x0b-\x1f]", text_of(Format.JUNIT, source))
 
 
+@settings(deadline=None)  # no test of speed
 @given(st.text())
 def test_any_text_becomes_xml(text: str) -> None:
     element = ET.Element("x", {"a": junit._text(text)})
@@ -291,6 +292,7 @@ def test_an_excerpt_has_both_ends_and_the_trouble(tmp_path: Path) -> None:
     assert found.parts[-1].text.endswith("boot line 49999\n")
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.integers(8, 300), st.integers(0, 400) | st.none())
 def test_spans_are_in_order_and_in_bounds(size: int, limit: int, trouble: int | None) -> None:
     from quizmatrix.reports.excerpt import _spans
