@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from quizmatrix.matrix import Handoff
 from quizmatrix.spec import CellResult
 from quizmatrix.verdict import Stage
 
@@ -36,4 +37,23 @@ class CellFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished", ta
     result: CellResult
 
 
+class RunStarted(msgspec.Struct, frozen=True, kw_only=True, tag="run-started", tag_field="event"):
+    """The first line of events.jsonl, as results.json has it. cells: what `cell` of its results will be."""
+
+    run: str
+    command: list[str]
+    handoff: Handoff | None = None
+    started: str
+    cells: list[str] = []
+
+
+class RunFinished(msgspec.Struct, frozen=True, kw_only=True, tag="run-finished", tag_field="event"):
+    """The last line of events.jsonl, where the run was not killed."""
+
+    finished: str
+    exit_code: int
+
+
 Event = CellReached | CellNote | CellConsole | CellFinished
+# What events.jsonl may hold, each with the `time` at which it was written.
+Line = Event | RunStarted | RunFinished

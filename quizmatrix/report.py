@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from quizmatrix import pivot
 from quizmatrix.console import first_trouble
 from quizmatrix.outcome import (
@@ -63,42 +65,42 @@ def _is_unexpected_pass(result: CellResult) -> bool:
     return result.outcome is Outcome.PASSED and not result.is_as_expected
 
 
-def command_words(results: RunResults) -> str:
-    """What a run ran, on one line."""
+def command_words(results: RunResults, result: CellResult | None = None) -> str:
+    """What a run ran, on one line; with `result` what was run for that, where disks are handed on."""
     handoff = results.handoff
-    text = printable(results.command) if handoff is None else f"handoff: {handoff.write}; {handoff.read}"
-    return clean_line(text)
+    if handoff is None:
+        return clean_line(printable(results.command))
+    if result is None or result.handoff is None:
+        return clean_line(f"handoff: {handoff.write}; {handoff.read}")
+    return clean_line(handoff.write if result.handoff.step is Step.WRITE else handoff.read)
 
 
-def grid(results: list[CellResult], *, colour: bool = False) -> str:
-    """Kernels down, architectures across; outcome, exit code and the command's time in each square.
+class Grid(msgspec.Struct, frozen=True, kw_only=True):
+    """A table of results. corner: what its rows are. rows: each with its label, and what each column has."""
 
-    Where disks are handed on: who wrote them down, who read them across, and the ways home below.
+    corner: str
+    columns: list[str]
+    rows: list[tuple[str, list[CellResult | None]]]
+
+
+def grids(results: list[CellResult]) -> list[Grid]:
+    """The results as tables: kernels down, architectures across.
+
+    Where disks are handed on: who wrote them down, who read them across; the ways home in a second one.
     """
-    from tabulate import tabulate
-
     if any(result.handoff for result in results):
-        return "\n\n".join(filter(None, (_ways(results, colour), _ways_home(results, colour))))
+        written = {way.written_on: result for result, way in ways_of(results, Step.WRITE)}
+        ways = _crossed("written on", {"write": written} | _by_reader(results, Step.READ, "read on"))
+        home = _crossed("back on", _by_reader(results, Step.BACK, "from"))
+        return [grid for grid in (ways, home) if grid.rows]
+    if not results:
+        return []
     arches = list(dict.fromkeys(result.arch for result in results))
     rows: dict[tuple[str, str | None, str | None], dict[str, CellResult]] = {}
     for result in results:
         rows.setdefault((result.kernel, result.variant, result.shard), {})[result.arch] = result
-    table = [
-        [_label(row), *(_square(row[arch], colour) if arch in row else "-" for arch in arches)]
-        for row in rows.values()
-    ]
-    return tabulate(table, headers=["kernel", *arches], tablefmt="simple", disable_numparse=True)
-
-
-def _ways(results: list[CellResult], colour: bool) -> str:
-    """The writes, and who read what each wrote."""
-    written = {way.written_on: result for result, way in ways_of(results, Step.WRITE)}
-    return _crossed("written on", {"write": written} | _by_reader(results, Step.READ, "read on"), colour)
-
-
-def _ways_home(results: list[CellResult], colour: bool) -> str:
-    """What became of the disks that came home again."""
-    return _crossed("back on", _by_reader(results, Step.BACK, "from"), colour)
+    labelled = [(_label(row), [row.get(arch) for arch in arches]) for row in rows.values()]
+    return [Grid(corner="kernel", columns=arches, rows=labelled)]
 
 
 # The results of a column by their writers, below the column's heading.
@@ -112,19 +114,27 @@ def _by_reader(results: list[CellResult], step: Step, lead: str) -> Columns:
     return columns
 
 
-def _crossed(corner: str, columns: Columns, colour: bool) -> str:
+def _crossed(corner: str, columns: Columns) -> Grid:
+    writers = dict.fromkeys(writer for column in columns.values() for writer in column)
+    rows = [(writer, [column.get(writer) for column in columns.values()]) for writer in writers]
+    return Grid(corner=corner, columns=list(columns), rows=rows)
+
+
+def grid(results: list[CellResult], *, colour: bool = False) -> str:
+    """The tables as text: outcome, exit code and the command's time in each square."""
     from tabulate import tabulate
 
-    writers = dict.fromkeys(writer for column in columns.values() for writer in column)
-    table = [
-        [
-            writer,
-            *(_square(column[writer], colour) if writer in column else "-" for column in columns.values()),
-        ]
-        for writer in writers
-    ]
-    return (
-        tabulate(table, headers=[corner, *columns], tablefmt="simple", disable_numparse=True) if table else ""
+    return "\n\n".join(
+        tabulate(
+            [
+                [label, *(_square(result, colour) if result else "-" for result in squares)]
+                for label, squares in one.rows
+            ],
+            headers=[one.corner, *one.columns],
+            tablefmt="simple",
+            disable_numparse=True,
+        )
+        for one in grids(results)
     )
 
 
@@ -145,33 +155,45 @@ def _square(result: CellResult, colour: bool) -> str:
     return words + (f"  {format_seconds(time)}" if time is not None else "")
 
 
+def noun(results: list[CellResult]) -> str:
+    """What one of the results is of."""
+    return "step" if any(result.handoff for result in results) else "cell"
+
+
 def summary(results: list[CellResult], seconds: float | None) -> str:
     """`6 cells in 12.3s: 4 passed, 2 failed`."""
     totals: dict[Outcome, int] = {}
     for result in results:
         totals[result.outcome] = totals.get(result.outcome, 0) + 1
     counted = ", ".join(f"{totals[outcome]} {outcome}" for outcome in Outcome if outcome in totals)
-    noun = "step" if any(result.handoff for result in results) else "cell"
-    cells = f"{len(results)} {noun}{'s' if len(results) != 1 else ''}"
+    cells = f"{len(results)} {noun(results)}{'s' if len(results) != 1 else ''}"
     return f"{cells}{f' in {format_seconds(seconds)}' if seconds is not None else ''}: {counted}"
 
 
-def explanations(results: list[CellResult], run: Path, *, colour: bool = False) -> str:
-    """A paragraph for the cells that are not as expected; those that failed alike share one."""
-    alike: dict[tuple[str, str, tuple[str, ...]], list[CellResult]] = {}
+# What cells that failed alike share: the verdict's words, the detail, the evidence.
+Failure = tuple[str, str, tuple[str, ...]]
+
+
+def failures(results: list[CellResult], run: Path) -> dict[Failure, list[CellResult]]:
+    """The cells that are not as expected; those that failed alike together."""
+    alike: dict[Failure, list[CellResult]] = {}
     for result in results:
         if not result.is_as_expected:
             evidence = tuple(evidence_lines(result, run))
             alike.setdefault((verdict_words(result), result.detail, evidence), []).append(result)
+    return alike
+
+
+def explanations(results: list[CellResult], run: Path, *, colour: bool = False) -> str:
+    """A paragraph for the cells that are not as expected; those that failed alike share one."""
     paragraphs = []
-    for (words, detail, evidence), group in alike.items():
+    for (words, detail, evidence), group in failures(results, run).items():
         head = f"{', '.join(result.cell for result in group)}: "
         head += paint(words, group[0].outcome, colour) + (f": {clean_detail(detail)}" if detail else "")
         lines = [head, *(f"    {line}" for line in evidence)]
         if group[0].release is not None:
-            lines.append(f"  logs: {_places(group, run)}")
-        kept = dict.fromkeys(result.handoff.kept for result in group if result.handoff)
-        lines += [f"  disks it was given: {run / folder}/" for folder in kept if folder]
+            lines.append(f"  logs: {places(group, run)}")
+        lines += [f"  disks it was given: {place}" for place in kept_disks(group, run)]
         paragraphs.append("\n".join(lines))
     return "\n\n".join(paragraphs)
 
@@ -200,10 +222,16 @@ def _console_lines(path: Path) -> list[str]:
     return clean_lines(data)[start : start + _TAIL_LINES]
 
 
-def _places(group: list[CellResult], run: Path) -> str:
+def places(group: list[CellResult], run: Path) -> str:
     """The folders of the cells, as a shell expands them."""
     folders = [result.folder for result in group]
     return f"{run}/" + (folders[0] if len(folders) == 1 else "{" + ",".join(folders) + "}") + "/"
+
+
+def kept_disks(group: list[CellResult], run: Path) -> list[str]:
+    """Where the disks are as they were given to those of the cells that failed with them."""
+    kept = dict.fromkeys(result.handoff.kept for result in group if result.handoff)
+    return [f"{run / folder}/" for folder in kept if folder]
 
 
 def whole(

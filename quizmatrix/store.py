@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from quizmatrix import paths
-from quizmatrix.errors import HostError, QuizmatrixError, UsageError, host_error
-from quizmatrix.events import CellConsole, Event
+from quizmatrix.errors import DamagedError, HostError, QuizmatrixError, UsageError, host_error
+from quizmatrix.events import CellConsole, Line, RunFinished, RunStarted
 from quizmatrix.matrix import Handoff
+from quizmatrix.replay import replay
 from quizmatrix.spec import CellResult, RunResults, decode_results, encode, to_json
 
 RESULTS = "results.json"
@@ -54,11 +55,13 @@ class RunStore:
             raise host_error(f"make the folder {folder}", error) from error
         return folder
 
-    def write_event(self, event: Event) -> None:
+    def write_event(self, event: Line) -> None:
         """Add a line to events.jsonl."""
         if isinstance(event, CellConsole):
             return
         line = encode({"time": _now()} | msgspec.to_builtins(event))
+        if self._trouble:
+            line = b"\n" + line  # the last one may have been cut off
         with self._note_trouble(), (self.folder / EVENTS).open("ab") as file:
             file.write(line + b"\n")
 
@@ -73,7 +76,9 @@ class RunStore:
 
     def finish(self, cells: list[CellResult], exit_code: int) -> None:
         """Write the whole: the cells in the matrix's order, and how the run ended."""
-        self._replace(cells=cells, finished=_now(), exit_code=exit_code)
+        finished = _now()
+        self._replace(cells=cells, finished=finished, exit_code=exit_code)
+        self.write_event(RunFinished(finished=finished, exit_code=exit_code))
 
     def _replace(self, **changed: object) -> None:
         self.results = msgspec.structs.replace(self.results, **changed)
@@ -93,10 +98,12 @@ class RunStore:
             self._trouble = self._trouble or error
 
 
-def create(output: Path | None, command: list[str], handoff: Handoff | None = None) -> RunStore:
+def create(
+    output: Path | None, command: list[str], handoff: Handoff | None = None, *, tasks: Sequence[str] = ()
+) -> RunStore:
     """A new run directory: `output`, or one of its own under the user's state directory.
 
-    command, handoff: what is run, one of the two.
+    command, handoff: what is run, one of the two. tasks: the ids of what will have results.
 
     Raises UsageError where `output` holds something, HostError where it cannot be written.
     """
@@ -111,6 +118,14 @@ def create(output: Path | None, command: list[str], handoff: Handoff | None = No
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths.write_atomic(folder / RESULTS, to_json(store.results))
+        started = RunStarted(
+            run=run,
+            command=command,
+            handoff=handoff,
+            started=store.results.started,
+            cells=list(tasks),
+        )
+        store.write_event(started)
         if output is None:
             _point_latest_to(folder)
     except OSError as error:
@@ -160,13 +175,19 @@ def find_run(name: str) -> Path:
 
 
 def load(folder: Path) -> RunResults:
-    """The results in a run directory; UsageError where there are none, DamagedError where unreadable."""
+    """The results in a run directory; UsageError where there are none, DamagedError where unreadable.
+
+    Where results.json is lost, the events tell the same.
+    """
     path = folder / RESULTS
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{folder} is no run directory", cause=error.strerror or str(error)) from error
-    return decode_results(data, str(path))
+        return decode_results(path.read_bytes(), str(path))
+    except (OSError, DamagedError) as error:
+        with contextlib.suppress(QuizmatrixError):
+            return replay(folder / EVENTS).results
+        if isinstance(error, OSError):
+            raise UsageError(f"{folder} is no run directory", cause=error.strerror or str(error)) from error
+        raise
 
 
 def _now() -> str:

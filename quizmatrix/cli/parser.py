@@ -14,6 +14,7 @@ from quizmatrix.cli.options import (
     add_guest,
     add_image_and_profiles,
     add_limits,
+    add_reports,
     add_selection,
     add_sources,
 )
@@ -152,6 +153,7 @@ def _add_run(commands: Commands[Parser]) -> None:
     group = parser.add_argument_group("results")
     group.add_argument("--output", metavar="DIR", help="the run directory (new or empty)")
     group.add_argument("--json", metavar="FILE", help="write results.json there too (-: stdout)")
+    add_reports(group)
     loudness = group.add_mutually_exclusive_group()
     loudness.add_argument("-q", "--quiet", action="store_true", help="print only what is not as expected")
     loudness.add_argument("-v", "--verbose", action="store_true", help="print every step and the console")
@@ -224,13 +226,17 @@ def _add_runs(commands: Commands[Parser]) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = add_command(actions, "list", "runs:list_runs", help="the runs that are kept, newest first")
     listing.add_argument("--json", action="store_true", help="as JSON")
-    show = add_command(actions, "show", "runs:show", help="a run's grid and failures again")
+    show = add_command(
+        actions, "show", "runs:show", help="a run's grid and failures again, or a report of it"
+    )
     logs = add_command(actions, "logs", "runs:logs", help="what a cell printed")
     for action in (show, logs):
         action.add_argument(
             "run", nargs="?", default="latest", metavar="RUN", help="an id, its beginning, or `latest`"
         )
-    show.add_argument("--json", action="store_true", help="as JSON")
+    group = show.add_argument_group("reports, instead of the grid")
+    group.add_argument("--json", metavar="FILE", nargs="?", const="-", help="results.json (default: stdout)")
+    add_reports(group)
     show.add_argument("--tests", action="store_true", help="every test in the output, not only what differs")
     logs.add_argument("cell", nargs="?", metavar="CELL", help="one cell (default: all)")
     stream = logs.add_mutually_exclusive_group()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import select
@@ -20,19 +21,21 @@ import msgspec
 from quizmatrix import guest, paths, pivot, progress, report, scheduler, store
 from quizmatrix.arch import Accelerator
 from quizmatrix.cells import Cell, sharded
-from quizmatrix.cli import EXIT_BROKEN_PIPE, selection
+from quizmatrix.cli import EXIT_BROKEN_PIPE, selection, targets
 from quizmatrix.cli.cells import handoff_words, print_cells
 from quizmatrix.cli.selection import Selection
 from quizmatrix.cli.zfs import bring_up_to_date
-from quizmatrix.errors import HostError, UsageError, host_error
+from quizmatrix.errors import HostError, QuizmatrixError, UsageError, host_error
 from quizmatrix.events import CellNote
 from quizmatrix.module import hint
 from quizmatrix.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
 from quizmatrix.prepare import Policy, Preparer
 from quizmatrix.process import printable
 from quizmatrix.progress import Progress
+from quizmatrix.reports.source import Source
+from quizmatrix.reports.source import load as load_source
 from quizmatrix.scheduler import Plan, Scheduler
-from quizmatrix.spec import Bind, CellResult, to_json
+from quizmatrix.spec import Bind, CellResult
 from quizmatrix.store import RunStore
 from quizmatrix.task import Task, handing_on, in_each
 from quizmatrix.terminal import Sitting
@@ -62,10 +65,7 @@ def run(args: argparse.Namespace) -> int:
             next_step="Name one: --only 6.1-x86_64",
         )
     plan = make_plan(args, tasks, Sitting([], args.user) if args.shell else None)
-    if args.json not in (None, "-") and not os.access(Path(args.json).absolute().parent, os.W_OK):
-        raise UsageError(
-            f"--json {args.json} cannot be written", next_step="Name a file in a folder of yours."
-        )
+    targets.check(args)
     if args.dry_run:
         print_cells(chosen.cells, as_json=args.json == "-")
         if args.json != "-":
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if args.build:
         plan = msgspec.structs.replace(plan, unbuilt=bring_up_to_date(args, whole.cells))
     output = Path(args.output) if args.output else None
-    run_store = store.create(output, args.command or [], chosen.handoff)
+    run_store = store.create(output, args.command or [], chosen.handoff, tasks=[task.id for task in tasks])
     if chosen.handoff is not None:
         plan = msgspec.structs.replace(plan, matrix=str(chosen.matrix.absolute()))
     return _Runner(args, plan, run_store).run()
@@ -213,6 +213,7 @@ class _Runner:
         self._args = args
         self._plan = plan
         self._store = run_store
+        self._stdout_is_taken = targets.take_stdout(args)
         self._interrupted = False
         self._reader_is_gone = False
         self._began = time.monotonic()
@@ -228,7 +229,7 @@ class _Runner:
             status = EXIT_BROKEN_PIPE
         self._store.finish(results, status)
         self._report(results, status)
-        troubles = [self._store.trouble, self._write_json()]
+        troubles = [self._store.trouble, *self._write_reports()]
         for trouble in filter(None, troubles):
             progress.Screen(sys.stderr).print(f"quizmatrix: {trouble.render()}")
         return status
@@ -240,7 +241,7 @@ class _Runner:
             Preparer(Policy(offline=self._args.offline, refresh=self._args.refresh)),
             shown.see,
         )
-        if len(self._plan.tasks) == 1 and self._args.json != "-":
+        if len(self._plan.tasks) == 1 and not self._stdout_is_taken:
 
             def on_gone() -> None:
                 self._reader_is_gone = True
@@ -288,10 +289,10 @@ class _Runner:
 
     def _report(self, results: list[CellResult], status: int) -> None:
         """The grid; or of a single cell, what its own output does not say."""
-        if len(results) == 1 and self._args.json != "-":
+        if len(results) == 1 and not self._stdout_is_taken:
             self._report_one(results[0])
         elif not self._args.quiet or status != EXIT_OK:
-            out = sys.stderr if self._args.json == "-" else sys.stdout
+            out = sys.stderr if self._stdout_is_taken else sys.stdout
             seconds = time.monotonic() - self._began
             text = report.whole(results, self._store.folder, seconds, colour=wants_colour(out))
             progress.Screen(out).print(text.rstrip())
@@ -322,20 +323,14 @@ class _Runner:
                 counts = ", ".join(f"{count} {outcome}" for outcome, count in result.subtests.items())
                 screen.print(f"  tests: {counts}")
 
-    def _write_json(self) -> HostError | None:
-        """Write results.json where --json says; what kept it from that is no verdict on the cells."""
-        if not self._args.json:
-            return None
-        data = to_json(self._store.results)
-        try:
-            if self._args.json == "-":
-                sys.stdout.buffer.write(data)
-            else:
-                path = Path(self._args.json).resolve()
-                if path.exists() and not path.is_file():
-                    path.write_bytes(data)  # a pipe or a device is written to, not replaced
-                else:
-                    paths.write_atomic(path, data)
-        except OSError as error:
-            return host_error(f"write {self._args.json}", error)
-        return None
+    def _write_reports(self) -> list[HostError]:
+        """Write what was asked for; what kept any of it from that is no verdict on the cells."""
+        folder, source = self._store.folder, None
+        if self._store.trouble is None:
+            with contextlib.suppress(QuizmatrixError):
+                source = load_source(folder)
+        # A full disk, or a folder that was removed meanwhile: what is known without it.
+        source = source or Source(folder=folder, results=self._store.results)
+        troubles = targets.write(self._args, source)
+        summary_trouble = targets.add_to_job_summary(source)
+        return troubles + ([summary_trouble] if summary_trouble else [])
