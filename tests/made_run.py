@@ -104,7 +104,7 @@ def handoff_run(folder: Path, **more: Any) -> Path:
         f"{bad}..{x86}": ("skipped", {"detail": f"{s390x} did not read the disks of {x86}: failed"}, None),
     }
     cells: dict[str, tuple[CellResult, dict[str, bytes]]] = {}
-    ways = [(Step.WRITE, writer, None) for writer in (x86, s390x)]
+    ways: list[tuple[Step, str, str | None]] = [(Step.WRITE, writer, None) for writer in (x86, s390x)]
     ways += [
         (step, writer, reader)
         for step in (Step.READ, Step.BACK)
