@@ -12,6 +12,7 @@ import msgspec
 from quizmatrix import apt, profile, units
 from quizmatrix.arch import arch_names, debian_variants, load_arch
 from quizmatrix.errors import DataError, UsageError
+from quizmatrix.finding import SplatPolicy, Tolerance
 from quizmatrix.matrix import Include, Limits, Matrix, shipped_variants
 from quizmatrix.outcome import Outcome
 from quizmatrix.profile import Use
@@ -22,7 +23,7 @@ V = TypeVar("V", str, int)
 # The base image of a guest that asks for no other.
 SMALL = "small"
 
-DEFAULTS = Limits(timeout="20m", boot_timeout="30s", memory="1G", cpus=1, image=SMALL)
+DEFAULTS = Limits(timeout="20m", boot_timeout="30s", memory="1G", cpus=1, image=SMALL, splat=SplatPolicy.FAIL)
 
 
 class Shard(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,8 +48,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     kernel: as the matrix names it. source: where it comes from if it names none. timeout,
     boot_timeout: seconds on hardware. memory: MiB. image: the name of its base image. profiles: all that are
     set up, in that order. config: lines that its variant adds to the kernel's configuration; clang: whether
-    it wants that compiler. shard: the slice of its tests that it runs. expected: the outcome that is no news,
-    `why` it is not `passed`.
+    it wants that compiler. tolerance: of its kernel's complaints. shard: the slice of its tests that it runs.
+    expected: the outcome that is no news, `why` it is not `passed`.
     """
 
     kernel: str
@@ -63,6 +64,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     profiles: tuple[Use, ...] = ()
     config: tuple[str, ...] = ()
     clang: bool = False
+    tolerance: Tolerance = Tolerance()
     shard: Shard | None = None
     expected: Outcome = Outcome.PASSED
     why: str = ""
@@ -225,6 +227,7 @@ def _make_cell(
         memory=units.parse_size(first(lambda limits: limits.memory)),
         cpus=first(lambda limits: limits.cpus),
         image=first(lambda limits: limits.image),
+        tolerance=Tolerance(splat=SplatPolicy(first(lambda limits: limits.splat)), allow=matrix.allow_splats),
     )
     if is_flavour and not cell.kernel_spec.startswith("debian:"):
         raise DataError(
@@ -268,7 +271,7 @@ def select(
 def cells_on_the_spot(only: list[str], overrides: Limits, like: Matrix | None = None) -> list[Cell]:
     """The cells that `only` names in full; their variants are those that ship.
 
-    like: the matrix whose source and profiles they have.
+    like: the matrix whose source, profiles and tolerance they have.
     """
     like = like or Matrix()
     made = []
@@ -280,6 +283,8 @@ def cells_on_the_spot(only: list[str], overrides: Limits, like: Matrix | None = 
                 source=like.source,
                 profiles=like.profiles,
                 profile=like.profile,
+                splat=like.splat,
+                allow_splats=like.allow_splats,
                 include=[Include(kernel=kernel, arch=arch, variant=variant)],
             )
             made += expand(one, f"--only {text}", overrides)

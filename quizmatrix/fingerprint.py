@@ -34,7 +34,6 @@ RUNNING = re.compile(
 _ZFS_AT = re.compile(r"(?:PANIC at |SPLError: [\d:]+\()[^:\s]+:\d+:(\w+)\(\)")
 # Behind these stand traces of other moments.
 _ELSEWHERE = re.compile(r"(?:Allocated|Freed) by |Last potentially|Uninit was (?:stored|created)")
-# What was interrupted stands behind what reports it.
 _AFTER_INTERRUPT = re.compile(r"\s*</(?:IRQ|NMI)>|--- interrupt")
 _INTERRUPTED = frozenset({Kind.RCU_STALL, Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP})
 
@@ -57,7 +56,7 @@ _MACHINERY = re.compile(
     r"|check_(?:noncircular|irq_usage|prev_\w+|deadlock|usage\w*)|validate_chain|mark_(?:lock\w*|usage|held\w*)"
     r"|_*lock_(?:acquire|release)|lockdep_\w+|valid_state|register_lock_class|assign_lock_key"
     r"|_{2,3}might_\w+|__schedule_bug|__schedule|schedule\w*|io_schedule\w*|context_switch|_?_?switch_to\w*"
-    r"|_switch|preempt_schedule\w*|rcu_\w*(?:stall|dump|sched_clock)\w*|print_\w*stall\w*|check_cpu_stall"
+    r"|_switch|preempt_schedule\w*|rcu_(?:gp_\w+|\w*(?:stall|dump|sched_clock)\w*)|print_\w*stall\w*|check_cpu_stall"
     r"|\w*cpu_backtrace\w*|\w*cpumask_backtrace\w*|update_process_times|tick_\w+|\w*hrtimer_\w+"
     r"|\w*apic_timer_interrupt|sysvec_\w+|__sysvec_\w+|timer_interrupt|\w*do_irq\w*|do_IRQ|\w*ext_int\w*"
     r"|watchdog_\w+|perf_event_overflow|nmi_handle|default_do_nmi|\w+_nmi|end_repeat_nmi"
@@ -85,19 +84,21 @@ def functions(kind: Kind, title: str, lines: list[str]) -> list[str]:
     if at := SYMBOL.search(title):
         sure.append(at["name"])
     named = len(sure)
+    has_run = False
     for line in lines:
         if _ELSEWHERE.match(line):
             break
-        if kind in _INTERRUPTED and _AFTER_INTERRUPT.match(line):
+        running = RUNNING.match(line)
+        # What was interrupted stands behind what reports it, and lockdep's own trace behind those of where
+        # the locks were taken before.
+        if (
+            kind in _INTERRUPTED and not has_run and (running or _AFTER_INTERRUPT.match(line))
+        ) or "stack backtrace:" in line:
             del sure[named:]
-        elif "stack backtrace:" in line:
-            # lockdep: before it are the traces of where the locks were taken first.
-            del sure[named:]
-        zfs = _ZFS_AT.match(line)
-        if zfs:
+        has_run |= running is not None
+        if zfs := _ZFS_AT.match(line):
             sure.append(zfs[1])
             continue
-        running = RUNNING.match(line)
         match = running or FRAME.match(line)
         # An address at a function's first byte is one to return to behind a call that never returns: of
         # the function before.

@@ -12,6 +12,7 @@ import msgspec
 from quizmatrix.arch import Accelerator, Arch
 from quizmatrix.cells import SMALL, folder_name
 from quizmatrix.errors import DamagedError
+from quizmatrix.finding import FindingSummary, Tolerance
 from quizmatrix.outcome import Outcome
 
 
@@ -92,8 +93,8 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     one. debugger: whether QEMU listens for one; stopped: and waits for it; symbols: the kernel with them,
     where there is one. environment: of the command, beside what every one has. user: of the guest, instead
     of root. session: see Session. timeout, boot_timeout: seconds, already scaled for the accelerator.
-    memory: MiB. machine: a value of QEMU's option -machine, instead of the architecture's. folder: where
-    results go; it exists and is empty.
+    memory: MiB. machine: a value of QEMU's option -machine, instead of the architecture's. tolerance: of its
+    kernel's complaints. folder: where results go; it exists and is empty.
     """
 
     cell: str
@@ -125,6 +126,7 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
     cpus: int
     machine: str | None = None
+    tolerance: Tolerance = Tolerance()
     folder: str
 
 
@@ -149,7 +151,8 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
 
     exit_code: 128+n for signal n; None where the command never ended by itself. subtests: how many of the
     tests in the command's output ended with each outcome (see subtest.SubtestOutcome). shard: the slice of
-    its tests that it ran, `2of4`.
+    its tests that it ran, `2of4`. findings: what its kernel complained of, the first ones; the cell's
+    findings.json has their traces.
     """
 
     cell: str
@@ -167,6 +170,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 1
     detail: str = ""
     subtests: dict[str, int] = {}
+    findings: list[FindingSummary] = []
     timings: Timings = Timings()
 
     @property
