@@ -32,6 +32,8 @@ RUNNING = re.compile(
     rf"|PC is at ){_SYMBOL}"
 )
 _ZFS_AT = re.compile(r"(?:PANIC at |SPLError: [\d:]+\()[^:\s]+:\d+:(\w+)\(\)")
+# Where that function returns to: its caller, which powerpc's trace leaves out where it is a leaf.
+_LINK = re.compile(rf"\s*(?:LR \[[0-9a-f]+\] |lr : |ra : |ra: [0-9a-f]+ |LR is at ){_SYMBOL}")
 # Behind these stand traces of other moments.
 _ELSEWHERE = re.compile(r"(?:Allocated|Freed) by |Last potentially|Uninit was (?:stored|created)")
 _AFTER_INTERRUPT = re.compile(r"\s*</(?:IRQ|NMI)>|--- interrupt")
@@ -99,12 +101,13 @@ def functions(kind: Kind, title: str, lines: list[str]) -> list[str]:
         if zfs := _ZFS_AT.match(line):
             sure.append(zfs[1])
             continue
-        match = running or FRAME.match(line)
+        match = running or (has_run and _LINK.match(line)) or FRAME.match(line)
         # An address at a function's first byte is one to return to behind a call that never returns: of
         # the function before.
-        if match is None or (running is None and int(match["offset"], 16) == 0):
+        if not match or (running is None and int(match["offset"], 16) == 0):
             continue
-        is_doubtful = running is None and (match["maybe"] or match["doubt"] or "(unreliable)" in line)
+        caller = match.groupdict()
+        is_doubtful = caller.get("maybe") or caller.get("doubt") or "(unreliable)" in line
         (doubtful if is_doubtful else sure).append(match["name"])
     names = dict.fromkeys(plain_name(name) for name in sure)
     telling = [name for name in names if not is_machinery(name)]
@@ -140,7 +143,7 @@ _VARIES = (
     (re.compile(r"(?<=WARNING: )\S+(?=/\d+ still has)"), ""),
     (re.compile(r"(?<=, )\S+/\d+\b"), ""),  # comm/pid
     (re.compile(r"(?<=atomic: )\S+"), ""),
-    (re.compile(r"(?:[\w.+-]*/)+([\w.+-]+)"), r"\1"),  # a file, wherever it was compiled
+    (re.compile(r"(?<![\w.+/-])[\w.+/-]*/([\w.+-]+)"), r"\1"),  # a file, wherever it was compiled
     (re.compile(r"\b(?:0x[0-9a-f]+|(?=[a-f]*\d)[0-9a-f]{4,})\b|\d+"), "#"),
     (re.compile(r"\s+"), " "),
 )

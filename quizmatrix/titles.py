@@ -8,6 +8,9 @@ import msgspec
 
 from quizmatrix.finding import Kind
 
+# A title is looked at closely, and a guest may write one that is very long.
+_LONGEST = 500
+
 # Before a line's text: `[    1.234567]`, `[T123]`, `[    1.234567 T123]`, also without a space behind it.
 _PREFIX = re.compile(r"(?:\s*\[ *(?:\d+\.\d+)? *(?:[TC]\d+)?\] ?)*")
 
@@ -31,7 +34,7 @@ _TITLES: tuple[tuple[Kind, str], ...] = (
         r"|(?:traps: )?PANIC: .*"
         r"|general protection fault\b.*"
         # The line of a die(): `divide error: 0000 [#1] PREEMPT SMP`, `monitor event: 0040 ilc:2 [#1]`.
-        r"|[A-Za-z][^\[\]]{2,150}\[#\d+\]:?(?:\s+[A-Z_]+)*",
+        r"|[A-Za-z][^\[\]]{2,150}\[#\d+\]:?(?:\s+[A-Z_]+)*\s*$",
     ),
     (Kind.KASAN, r"BUG: KASAN: .*"),
     (Kind.KMSAN, r"BUG: KMSAN: .*"),
@@ -88,6 +91,7 @@ def without_time(line: str) -> str:
 
 def title_of(text: str) -> Title | None:
     """The title that a line without its time is; None for any other line."""
+    text = text[:_LONGEST]
     match = _ANY.match(text)
     if match is None or match.lastgroup is None:
         return None

@@ -105,7 +105,7 @@ class _Block:
         names = functions(self.title.kind, self.title.text, lines)
         return Finding(
             kind=self.title.kind,
-            title=self.title.text[:_LONGEST_LINE],
+            title=self.title.text,
             line=self.line,
             block=lines,
             functions=names,
