@@ -227,7 +227,9 @@ def _make_cell(
         memory=units.parse_size(first(lambda limits: limits.memory)),
         cpus=first(lambda limits: limits.cpus),
         image=first(lambda limits: limits.image),
-        tolerance=Tolerance(splat=SplatPolicy(first(lambda limits: limits.splat)), allow=matrix.allow_splats),
+        tolerance=Tolerance(
+            splat=SplatPolicy(first(lambda limits: limits.splat)), allow=tuple(matrix.allow_splats)
+        ),
     )
     if is_flavour and not cell.kernel_spec.startswith("debian:"):
         raise DataError(

@@ -94,7 +94,7 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     splat: SplatPolicy = SplatPolicy.FAIL
-    allow: list[str] = []
+    allow: tuple[str, ...] = ()
 
     def apply(self, findings: list[Finding]) -> list[Finding]:
         """The findings that are of interest, with those marked that are allowed."""

@@ -35,7 +35,9 @@ _ZFS_AT = re.compile(r"(?:PANIC at |SPLError: [\d:]+\()[^:\s]+:\d+:(\w+)\(\)")
 # Where that function returns to: its caller, which powerpc's trace leaves out where it is a leaf.
 _LINK = re.compile(rf"\s*(?:LR \[[0-9a-f]+\] |lr : |ra : |ra: [0-9a-f]+ |LR is at ){_SYMBOL}")
 # Behind these stand traces of other moments.
-_ELSEWHERE = re.compile(r"(?:Allocated|Freed) by |Last potentially|Uninit was (?:stored|created)")
+_ELSEWHERE = re.compile(
+    r"(?:Allocated|Freed) by |Last (?:potentially|Breaking-Event)|Uninit was (?:stored|created)"
+)
 _AFTER_INTERRUPT = re.compile(r"\s*</(?:IRQ|NMI)>|--- interrupt")
 _INTERRUPTED = frozenset({Kind.RCU_STALL, Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP})
 

@@ -57,7 +57,7 @@ def fingerprint_of(text: bytes) -> str:
 
 @pytest.mark.parametrize("allow", [r"at here\.c", "^here_it", fingerprint_of(WARNING)])
 def test_what_is_allowed_is_no_news(allow: str) -> None:
-    tolerance = Tolerance(allow=["nothing like it", allow])
+    tolerance = Tolerance(allow=("nothing like it", allow))
     assert verdict(WARNING, tolerance) == ("passed", "")
     assert verdict(WARNING + b"BUG: another\n", tolerance) == ("splat", "BUG: another")
     assert [finding.allowed for finding in tolerance.apply(watch(WARNING).findings)] == [True]
@@ -65,8 +65,8 @@ def test_what_is_allowed_is_no_news(allow: str) -> None:
 
 def test_a_panic_is_never_allowed() -> None:
     oops = (CONSOLES / "ppc64-oops.txt").read_bytes()
-    assert verdict(oops, Tolerance(splat=SplatPolicy.IGNORE, allow=["."]))[0] is Outcome.PANICKED
-    assert not Tolerance(allow=["."]).apply(watch(oops).findings)[0].allowed
+    assert verdict(oops, Tolerance(splat=SplatPolicy.IGNORE, allow=(".",)))[0] is Outcome.PANICKED
+    assert not Tolerance(allow=(".",)).apply(watch(oops).findings)[0].allowed
 
 
 def test_complaints_are_counted() -> None:
@@ -74,7 +74,7 @@ def test_complaints_are_counted() -> None:
 
 
 def test_what_was_not_read_is_not_allowed() -> None:
-    allowed = Tolerance(allow=["here"])
+    allowed = Tolerance(allow=("here",))
     assert verdict(f"{LINE}\n".encode() * 2100, allowed)[0] is Outcome.SPLAT
 
 
@@ -88,7 +88,7 @@ def test_the_matrix_decides(tmp_path: Path) -> None:
     )
     matrix = load_matrix(path)
     found = {cell.arch: cell.tolerance for cell in expand(matrix, "m")}
-    allow = ["a.*b", "0123456789ab"]
+    allow = ("a.*b", "0123456789ab")
     assert found["x86_64"] == Tolerance(splat=SplatPolicy.WARN, allow=allow)
     assert found["s390x"] == Tolerance(splat=SplatPolicy.IGNORE, allow=allow)
     (cell,) = cells_on_the_spot(["6.12-x86_64"], Limits(), matrix)
@@ -152,7 +152,7 @@ def test_cells_with_one_complaint_share_a_paragraph(tmp_path: Path) -> None:
 
 
 def test_complaints_beside_the_outcome_are_told(tmp_path: Path) -> None:
-    warn = Tolerance(splat=SplatPolicy.WARN, allow=["known"])
+    warn = Tolerance(splat=SplatPolicy.WARN, allow=("known",))
     known = b"WARNING: CPU: 0 PID: 1 at known.c:1\n"
     results = [
         result("6.1-x86_64", "passed", tmp_path, WARNING + known, warn),
