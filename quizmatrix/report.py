@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import pivot
+from quizmatrix import complaints, pivot
 from quizmatrix.console import first_trouble
 from quizmatrix.outcome import (
     EXIT_FAILED,
@@ -170,27 +170,26 @@ def summary(results: list[CellResult], seconds: float | None) -> str:
     return f"{cells}{f' in {format_seconds(seconds)}' if seconds is not None else ''}: {counted}"
 
 
-# What cells that failed alike share: the verdict's words, the detail, the evidence.
-Failure = tuple[str, str, tuple[str, ...]]
-
-
-def failures(results: list[CellResult], run: Path) -> dict[Failure, list[CellResult]]:
+def failures(results: list[CellResult], run: Path) -> list[list[CellResult]]:
     """The cells that are not as expected; those that failed alike together."""
-    alike: dict[Failure, list[CellResult]] = {}
+    alike: dict[tuple[str, ...], list[CellResult]] = {}
     for result in results:
         if not result.is_as_expected:
-            evidence = tuple(evidence_lines(result, run))
-            alike.setdefault((verdict_words(result), result.detail, evidence), []).append(result)
-    return alike
+            complaint = complaints.main_one(result) if result.outcome in BY_CONSOLE else None
+            # What differs between two cells' traces of one complaint is no news.
+            why = (complaint.fingerprint,) if complaint else (result.detail, *evidence_lines(result, run))
+            alike.setdefault((verdict_words(result), *why), []).append(result)
+    return list(alike.values())
 
 
 def explanations(results: list[CellResult], run: Path, *, colour: bool = False) -> str:
     """A paragraph for the cells that are not as expected; those that failed alike share one."""
     paragraphs = []
-    for (words, detail, evidence), group in failures(results, run).items():
+    for group in failures(results, run):
+        words, detail = verdict_words(group[0]), group[0].detail
         head = f"{', '.join(result.cell for result in group)}: "
         head += paint(words, group[0].outcome, colour) + (f": {clean_detail(detail)}" if detail else "")
-        lines = [head, *(f"    {line}" for line in evidence)]
+        lines = [head, *(f"    {line}" for line in evidence_lines(group[0], run))]
         if group[0].release is not None:
             lines.append(f"  logs: {places(group, run)}")
         lines += [f"  disks it was given: {place}" for place in kept_disks(group, run)]
@@ -199,9 +198,12 @@ def explanations(results: list[CellResult], run: Path, *, colour: bool = False) 
 
 
 def evidence_lines(result: CellResult, run: Path) -> list[str]:
-    """What explains the outcome: where the console's trouble begins, or the end of the output."""
+    """What explains the outcome: what the kernel complained of, or the end of the output."""
     folder = run / result.folder
     if result.outcome in BY_CONSOLE:
+        complaint = complaints.main_one(result)
+        if complaint is not None:
+            return complaints.telling_lines(complaint, folder)
         return _console_lines(folder / "console.log")
     stdout, stderr = (tail(folder / name, _TAIL_LINES) for name in ("stdout", "stderr"))
     if stdout and stderr:
@@ -246,6 +248,7 @@ def whole(
     parts = [
         grid(results, colour=colour),
         explanations(results, run, colour=colour),
+        complaints.others(results, run),
         common_sentence(results),
         pivot.whole(results, run, every=every_test, colour=colour),
         f"{summary(results, seconds)}\nresults: {run}",

@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from quizmatrix import guest, paths, pivot, progress, report, scheduler, store
+from quizmatrix import complaints, guest, paths, pivot, progress, report, scheduler, store
 from quizmatrix.arch import Accelerator
 from quizmatrix.cells import Cell, sharded
 from quizmatrix.cli import EXIT_BROKEN_PIPE, selection, targets
@@ -296,12 +296,15 @@ class _Runner:
             seconds = time.monotonic() - self._began
             text = report.whole(results, self._store.folder, seconds, colour=wants_colour(out))
             progress.Screen(out).print(text.rstrip())
+            if self._args.verbose and (known := complaints.allowed(results)):
+                progress.Screen(out).print(known)
 
     def _report_one(self, result: CellResult) -> None:
         screen = progress.Screen(sys.stderr)
         plain = result.outcome in (Outcome.PASSED, Outcome.FAILED) and not result.detail
         bad = pivot.bad_lines(result, self._store.folder)
-        plain = plain and not bad
+        complained = complaints.others([result], self._store.folder)
+        plain = plain and not bad and not complained
         if not plain:
             words = report.verdict_words(result)
             detail = f": {clean_detail(result.detail)}" if result.detail else ""
@@ -309,6 +312,8 @@ class _Runner:
             if result.outcome in report.BY_CONSOLE:
                 for line in report.evidence_lines(result, self._store.folder):
                     screen.print(f"    {line}")
+            elif complained:
+                screen.print(complained)
             for line in bad:
                 screen.print(f"    {line}")
         if result.release is not None and (self._args.verbose or not (plain or self._args.quiet)):
@@ -319,6 +324,8 @@ class _Runner:
             named += [("command", times.command), ("total", times.total)]
             shown = [f"{name} {format_seconds(value)}" for name, value in named if value is not None]
             screen.print(f"  {result.release or result.kernel}: {', '.join(shown)}")
+            if known := complaints.allowed([result]):
+                screen.print(f"  {known}")
             if result.subtests:
                 counts = ", ".join(f"{count} {outcome}" for outcome, count in result.subtests.items())
                 screen.print(f"  tests: {counts}")

@@ -71,8 +71,8 @@ def _sections(source: Source) -> Iterator[str]:
     if sentence := common_sentence(source.cells):
         yield f"**{_plain(sentence)}**"
     tests = _tests(source)
-    for (words, _, _), group in report.failures(source.cells, source.folder).items():
-        yield _failure(source, words, group)
+    for group in report.failures(source.cells, source.folder):
+        yield _failure(source, group)
     if tests:
         yield tests
 
@@ -102,9 +102,10 @@ def _sign(result: CellResult) -> str:
     )
 
 
-def _failure(source: Source, words: str, group: list[CellResult]) -> str:
+def _failure(source: Source, group: list[CellResult]) -> str:
     """One <details> for the cells that failed alike."""
     first = group[0]
+    words = report.verdict_words(first)
     folder = source.folder / first.folder
     head = f"{', '.join(_plain(result.cell) for result in group)}: <b>{_plain(words)}</b>"
     detail = clean_detail(first.detail)
