@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from quizmatrix import findings
 from quizmatrix.finding import Finding, FindingSummary
 from quizmatrix.fingerprint import FRAME, RUNNING, is_machinery, plain_name
@@ -58,10 +60,22 @@ def _body(finding: Finding) -> list[str]:
     return [*before, finding.title, *said, *list(frames.values())[:_MOST_FRAMES]]
 
 
-def others(results: list[CellResult], run: Path) -> str:
-    """Paragraphs on complaints in cells whose outcome is about something else.
+class Other(msgspec.Struct, frozen=True, kw_only=True):
+    """A complaint in cells whose outcome is about something else. lines: see telling_lines."""
 
-    Those that a matrix allows are not among them. Cells with the same complaint share a paragraph.
+    cells: list[CellResult]
+    lines: list[str]
+
+    @property
+    def head(self) -> str:
+        """`CELL (OUTCOME), CELL (OUTCOME): the kernel complained`."""
+        return f"{', '.join(f'{one.cell} ({one.outcome})' for one in self.cells)}: the kernel complained"
+
+
+def others(results: list[CellResult], run: Path) -> list[Other]:
+    """Complaints in cells whose outcome is about something else; cells with the same one together.
+
+    Those that a matrix allows are not among them.
     """
     alike: dict[str, list[tuple[CellResult, FindingSummary]]] = {}
     for result in results:
@@ -69,13 +83,20 @@ def others(results: list[CellResult], run: Path) -> str:
             for summary in result.findings:
                 if not summary.allowed:
                     alike.setdefault(summary.fingerprint, []).append((result, summary))
-    paragraphs = []
-    for group in alike.values():
-        result, summary = group[0]
-        cells = ", ".join(f"{one.cell} ({one.outcome})" for one, _ in group)
-        lines = telling_lines(summary, run / result.folder)
-        paragraphs.append("\n".join([f"{cells}: the kernel complained", *(f"    {line}" for line in lines)]))
-    return "\n\n".join(paragraphs)
+    return [
+        Other(
+            cells=[result for result, _ in group],
+            lines=telling_lines(group[0][1], run / group[0][0].folder),
+        )
+        for group in alike.values()
+    ]
+
+
+def other_paragraphs(results: list[CellResult], run: Path) -> str:
+    """The same for a terminal."""
+    return "\n\n".join(
+        "\n".join([other.head, *(f"    {line}" for line in other.lines)]) for other in others(results, run)
+    )
 
 
 def allowed(results: list[CellResult]) -> str:

@@ -248,7 +248,7 @@ def whole(
     parts = [
         grid(results, colour=colour),
         explanations(results, run, colour=colour),
-        complaints.others(results, run),
+        complaints.other_paragraphs(results, run),
         common_sentence(results),
         pivot.whole(results, run, every=every_test, colour=colour),
         f"{summary(results, seconds)}\nresults: {run}",

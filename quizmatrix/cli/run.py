@@ -303,7 +303,7 @@ class _Runner:
         screen = progress.Screen(sys.stderr)
         plain = result.outcome in (Outcome.PASSED, Outcome.FAILED) and not result.detail
         bad = pivot.bad_lines(result, self._store.folder)
-        complained = complaints.others([result], self._store.folder)
+        complained = complaints.other_paragraphs([result], self._store.folder)
         plain = plain and not bad and not complained
         if not plain:
             words = report.verdict_words(result)

@@ -14,11 +14,13 @@ import zlib
 from collections.abc import Iterator
 from html import escape
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from quizmatrix import pivot, report
+from quizmatrix import complaints, pivot, report
+from quizmatrix.finding import FindingSummary
 from quizmatrix.pattern import common_sentence
 from quizmatrix.reports.excerpt import Excerpt, excerpt
 from quizmatrix.reports.source import Source
@@ -174,22 +176,33 @@ def _cell(source: Source, result: CellResult, logs: list[_Log]) -> dict[str, Any
         "disks": ", ".join(map(clean_line, report.kept_disks([result], source.folder))),
     }
     by_console = result.outcome in report.BY_CONSOLE
+    bad = not result.is_as_expected
+    complained = [_complaint(one, folder) for one in result.findings]
+    told = not (by_console and bad) or complaints.main_one(result) is not None
+    trace = [] if told else report.evidence_lines(result, source.folder)
     return {
         "id": result.cell,
         "kernel": result.kernel,
         "arch": result.arch,
         "outcome": result.outcome,
         "words": report.verdict_words(result),
-        "bad": not result.is_as_expected,
+        "bad": bad,
         "detail": clean_detail(result.detail),
         "time": format_seconds(times.command) if times.command is not None else "",
         "facts": [[name, value] for name, value in facts.items() if value],
-        "trace": report.evidence_lines(result, source.folder)
-        if by_console and not result.is_as_expected
-        else [],
+        "complaints": complained,
+        "trace": trace,
+        "opens": bad and not (by_console and (complained or trace)),
         "again": "\n".join(clean_line(line, 4000) for line in command_in(folder).split("\n")),
         "logs": sorted(logs, key=lambda log: (log.name == "console.log") != by_console),
     }
+
+
+def _complaint(summary: FindingSummary, folder: Path) -> list[Any]:
+    """What is said about a complaint of the kernel, and its telling lines."""
+    times = f" {summary.count} times" if summary.count > 1 else ""
+    allowed = ", which the matrix allows" if summary.allowed else ""
+    return [f"{summary.kind}{times}{allowed}", complaints.telling_lines(summary, folder)]
 
 
 def _tests(source: Source) -> dict[str, Any]:

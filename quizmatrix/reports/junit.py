@@ -15,6 +15,7 @@ import msgspec
 from junitparser import Error, Failure, JUnitXml, Skipped, SystemErr, SystemOut, TestCase, TestSuite
 
 from quizmatrix import subtests
+from quizmatrix.complaints import other_paragraphs
 from quizmatrix.outcome import Outcome
 from quizmatrix.report import command_words, evidence_lines, kept_disks, verdict_words
 from quizmatrix.reports.source import Source
@@ -55,13 +56,14 @@ _ELEMENTS = {Kind.FAILURE: Failure, Kind.ERROR: Error, Kind.SKIPPED: Skipped}
 
 
 class _Case(msgspec.Struct, frozen=True, kw_only=True):
-    """One test. text: what explains it. seconds: None where unknown."""
+    """One test. text: what explains it. note: what else is to be known. seconds: None where unknown."""
 
     name: str
     kind: Kind
     message: str = ""
     type_: str = ""
     text: str = ""
+    note: str = ""
     seconds: float | None = None
 
 
@@ -140,6 +142,7 @@ def _properties(source: Source, result: CellResult) -> dict[str, str]:
         "read_on": way.read_on if way else None,
         "command": _command(source, result),
         "folder": source.folder / result.folder,
+        **{f"finding {one.fingerprint}": f"{one.kind}: {one.title}" for one in result.findings},
     }
     return {name: str(value) for name, value in known.items() if value not in (None, "")}
 
@@ -159,7 +162,9 @@ def _cases(source: Source, result: CellResult, *, explained: bool) -> Iterator[_
     elif kind is Kind.GOOD and not result.is_as_expected:
         kind = Kind.FAILURE
     words = verdict_words(result)
-    text = ""
+    text = note = ""
+    if explained:
+        note = other_paragraphs([result], source.folder)
     if explained and kind in (Kind.FAILURE, Kind.ERROR):
         lines = evidence_lines(result, source.folder)
         lines += ["", f"logs: {source.folder / result.folder}/"]
@@ -171,6 +176,7 @@ def _cases(source: Source, result: CellResult, *, explained: bool) -> Iterator[_
         message=f"{words}: {clean_detail(result.detail)}" if result.detail else words,
         type_=str(result.outcome),
         text=text,
+        note=note,
         seconds=result.timings.command,
     )
 
@@ -193,6 +199,8 @@ def _element(case: _Case, cell: str) -> TestCase:
         if case.text:
             end.text = _text(case.text)
         element.append(end)
+    if case.note:
+        element.append(SystemOut(_text(case.note)))
     return element
 
 

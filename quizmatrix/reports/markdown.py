@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from quizmatrix import pivot, report
+from quizmatrix import complaints, pivot, report
 from quizmatrix.outcome import Outcome
 from quizmatrix.pattern import common_sentence
 from quizmatrix.reports.source import Source
@@ -73,6 +73,8 @@ def _sections(source: Source) -> Iterator[str]:
     tests = _tests(source)
     for group in report.failures(source.cells, source.folder):
         yield _failure(source, group)
+    for other in complaints.others(source.cells, source.folder):
+        yield f"<details><summary>{_plain(other.head)}</summary>\n\n{_fence(other.lines)}\n\n</details>"
     if tests:
         yield tests
 

@@ -160,7 +160,7 @@ def test_complaints_beside_the_outcome_are_told(tmp_path: Path) -> None:
         result("6.1-ppc64", "passed", tmp_path, known, warn),
     ]
     print_ = fingerprint_of(WARNING)
-    assert complaints.others(results, tmp_path).splitlines() == [
+    assert complaints.other_paragraphs(results, tmp_path).splitlines() == [
         "6.1-x86_64 (passed), 6.1-s390x (timed-out): the kernel complained",
         f"    {LINE}",
         "      here_it_is+0x1/0x2",

@@ -14,13 +14,17 @@ import junitparser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from quizmatrix import store
+from quizmatrix import findings, store
+from quizmatrix.finding import Finding, Kind
 from quizmatrix.reports import Format, junit, markdown, render
 from quizmatrix.reports import html as page
 from quizmatrix.reports.excerpt import excerpt
 from quizmatrix.reports.source import Source, load
 from quizmatrix.reproduce import command_in
+from quizmatrix.spec import to_json
+from quizmatrix.text import clean_line
 from tests.made_run import HOSTILE, SCRIPT, TRACE, boot_lines, handoff_run, hostile_run, make_run
 from tests.unit.test_report import result
 
@@ -175,6 +179,50 @@ def test_a_killed_run_that_hands_disks_on(tmp_path: Path) -> None:
     assert source.results.handoff is not None
     assert list(source.unended) == ["6.1-s390x..6.1-s390x..6.1-s390x"]
     assert "./number read" in text_of(Format.MARKDOWN, source)
+
+
+def test_complaints_take_the_place_of_consoles(tmp_path: Path) -> None:
+    finding = Finding(
+        kind=Kind.WARNING,
+        title=f"WARNING: at x.c:3 `</script>` {SCRIPT}",
+        line=3,
+        block=[f"WARNING: at x.c:3 `</script>` {SCRIPT}", "```", " hello+0x1/0x2 [mod]", "the registers"],
+        functions=["hello"],
+        fingerprint="abc123abc123",
+        count=2,
+    )
+    known = replace(finding, fingerprint="fff123abc123", allowed=True)
+    splat = result("6.1-x86_64", "splat", detail="WARNING", findings=[finding.summary])
+    failed = result("6.1-s390x", "failed", findings=[finding.summary])
+    passed = result("6.1-ppc64", findings=[finding.summary, known.summary])
+    files = {"console.log": TRACE, findings.FILE: to_json([finding, known]), "stdout": b"hi\n"}
+    run = make_run(
+        tmp_path / "run", {one.cell: (one, files) for one in (splat, failed, passed)}, command=["true"]
+    )
+    source = load(run)
+    lines = [clean_line(finding.title), "  hello+0x1/0x2 [mod]", "fingerprint: abc123abc123 (warning)"]
+    cells = {cell["id"]: cell for cell in embedded(text_of(Format.HTML, source))["data"]["cells"]}
+    assert cells[splat.cell]["complaints"] == [["warning 2 times", lines]]
+    assert cells[splat.cell]["trace"] == []
+    assert not cells[splat.cell]["opens"]
+    assert cells[failed.cell]["opens"]
+    assert [words for words, _ in cells[passed.cell]["complaints"]] == [
+        "warning 2 times",
+        "warning 2 times, which the matrix allows",
+    ]
+    found = suites(source)
+    assert (found[splat.cell].findtext("testcase/failure") or "").startswith("\n".join(lines))
+    for cell in (failed, passed):
+        told = found[cell.cell].findtext("testcase/system-out") or ""
+        assert told.splitlines()[0] == f"{cell.cell} ({cell.outcome}): the kernel complained"
+        assert told.splitlines()[-1].strip() == lines[-1]
+    properties = {one.attrib["name"]: one.attrib["value"] for one in found[passed.cell].iter("property")}
+    assert properties["finding fff123abc123"].startswith("warning: WARNING: at x.c:3")
+    text = text_of(Format.MARKDOWN, source)
+    assert "6.1-s390x (failed), 6.1-ppc64 (passed): the kernel complained" in text
+    assert text.count("\n".join(lines)) == 2
+    assert "frobnicate" not in text
+    assert "hello" not in outside_of_fences(text)
 
 
 def outside_of_fences(text: str) -> str:

@@ -227,12 +227,14 @@
     const facts = make("dl");
     for (const [name, value] of cell.facts) facts.append(make("dt", "", name), make("dd", "", value));
     if (cell.facts.length) inside.append(facts);
+    if (cell.complaints.length) inside.append(make("h3", "", "What the kernel complained of"));
+    for (const [words, lines] of cell.complaints) inside.append(make("p", "faint", words), block("trace", lines.join("\n")));
     if (cell.trace.length) inside.append(make("h3", "", "What the kernel said"), block("trace", cell.trace.join("\n")));
     if (cell.again) inside.append(make("h3", "", "Again"), block("again", cell.again));
     for (const log of cell.logs) inside.append(fillableLog(cell, log));
     if (!cell.logs.length) inside.append(make("p", "faint", "It left no logs."));
     cell.details.append(inside);
-    if (cell.bad && cell.logs.length && !cell.trace.length) cell.logs[0].details.open = true;
+    if (cell.opens && cell.logs.length) cell.logs[0].details.open = true;
   }
 
   function block(className, text) {
