@@ -20,6 +20,7 @@ from quizmatrix import spec as specs
 from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
 from quizmatrix.console import ConsoleWatch
 from quizmatrix.errors import QuizmatrixError, host_error
+from quizmatrix.outcome import Outcome
 from quizmatrix.spec import CellResult, CellSpec, Share, Timings
 from quizmatrix.verdict import Evidence, Stage, judge
 
@@ -127,6 +128,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         signal=ended.signal if ended else None,
         detail=detail,
         subtests=session.evidence.tests.counts,
+        flaky=session.evidence.tests.luck if outcome is Outcome.PASSED else "",
         timings=session.timings(time.monotonic() - started),
     )
 

@@ -14,6 +14,7 @@ from quizmatrix.arch import Accelerator, load_arch
 from quizmatrix.cells import Cell
 from quizmatrix.errors import QuizmatrixError, UsageError, host_error
 from quizmatrix.events import CellConsole, CellFinished, CellNote, CellReached, Event
+from quizmatrix.inputs import Inputs, folders_of
 from quizmatrix.outcome import Outcome
 from quizmatrix.prepare import Preparer
 from quizmatrix.run import Observer, TerminalHost
@@ -38,7 +39,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     first. work_tree: shown to the guest at its own path. accelerator: instead of
     what a trial boot would choose. machine, binds, environment, user: see CellSpec. session: makes
     a terminal session for after the command of the only cell, told whether its image has an SSH server.
-    unbuilt: why a cell has not what was to be built for it, by its id without the slice.
+    unbuilt: why a cell has not what was to be built for it, by its id without the slice. expected: seconds
+    that cells will probably take, by id, where that is known. first: ids of the cells to start first.
     """
 
     cells: list[Cell]
@@ -55,6 +57,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     session: Callable[[bool], tuple[Session, TerminalHost]] | None = None
     unbuilt: dict[str, QuizmatrixError] = {}
+    expected: dict[str, float] = {}
+    first: frozenset[str] = frozenset()
 
 
 class Admission:
@@ -113,16 +117,22 @@ def available_memory() -> int:
     return 1024
 
 
-def longest_first(cells: list[Cell]) -> list[Cell]:
+def longest_first(
+    cells: list[Cell], seconds: dict[str, float] | None = None, first: frozenset[str] = frozenset()
+) -> list[Cell]:
     """The order to start cells in, so that no long one is left to run alone at the end.
 
-    By the time limit, then the kernel (newer ones boot longer), then the architecture's factor.
+    first: before all others. seconds: what they took before, by id. Those of which that is not known come
+    before those of which it is; by the time limit, then the kernel (newer ones boot longer), then the
+    architecture's factor.
     """
+    known = seconds or {}
 
-    def expected(cell: Cell) -> tuple[float, bool, KernelVersion, float]:
+    def expected(cell: Cell) -> tuple[bool, bool, float, float, bool, KernelVersion, float]:
         version = leading_version(cell.kernel.rpartition(":")[2])
         factor = load_arch(cell.arch).facts.timeout_factor.tcg
-        return cell.timeout, version is None, version or KernelVersion("0.0"), factor
+        rule = cell.timeout, version is None, version or KernelVersion("0.0"), factor
+        return cell.id in first, cell.id not in known, known.get(cell.id, 0.0), *rule
 
     return sorted(cells, key=expected, reverse=True)
 
@@ -144,6 +154,7 @@ class Scheduler:
         self._preparer = preparer
         self._sink = sink
         self._admission = admission or host_admission(plan.jobs)
+        self._inputs = Inputs(store.folder)
         self._scope = anyio.CancelScope()
         self._results: dict[str, CellResult] = {}
         self._told: set[str] = set()
@@ -162,12 +173,19 @@ class Scheduler:
         """Run every cell; the results in the order of the plan's cells."""
         with self._scope:
             async with anyio.create_task_group() as group:
-                for cell in longest_first(self._plan.cells):
+                group.start_soon(self._inputs.look, self._folders())
+                for cell in longest_first(self._plan.cells, self._plan.expected, self._plan.first):
                     group.start_soon(self._run_cell, cell)
         for cell in self._plan.cells:
             if cell.id not in self._results:
                 self._finish(cell, _no_run(cell, Outcome.CANCELLED, "stopped before it had ended"))
         return [self._results[cell.id] for cell in self._plan.cells]
+
+    def _folders(self) -> list[str]:
+        """The folders that the guests of all cells see: looked at while the first ones boot."""
+        plan = self._plan
+        work_tree = [plan.work_tree] if plan.work_tree else []
+        return [*map(str, plan.layers), *work_tree, *(bind.path for bind in plan.binds)]
 
     async def _run_cell(self, cell: Cell) -> None:
         try:
@@ -194,12 +212,13 @@ class Scheduler:
             cell, lambda text: self._emit(CellNote(cell=cell.id, text=text))
         )
         ready = anyio.current_time()
-        attempt = 1
+        attempt, flaky = 1, ""
         while True:
             self._reach(cell, Stage.WAITING, attempt)
             await self._admission.enter(cell)
             try:
                 spec = await self._specify(cell, prepared, attempt)
+                await self._inputs.look([path for path in folders_of(spec) if path not in self._folders()])
                 observer = self._observer(cell, attempt)
                 if self._plan.session is not None:
                     session, host = self._plan.session(prepared.has_sshd)
@@ -212,14 +231,20 @@ class Scheduler:
                 break
             text = f"{result.outcome} ({result.detail}): attempt {attempt + 1} follows"
             self._emit(CellNote(cell=cell.id, text=text))
-            attempt += 1
+            attempt, flaky = attempt + 1, f"{result.outcome} in the attempt before"
         timings = msgspec.structs.replace(
             result.timings,
             prepare=round(ready - began, 3),
             total=round((result.timings.total or 0) + ready - began, 3),
         )
         return msgspec.structs.replace(
-            result, attempts=attempt, timings=timings, expected=cell.expected, shard=_shard_of(cell)
+            result,
+            attempts=attempt,
+            timings=timings,
+            expected=cell.expected,
+            shard=_shard_of(cell),
+            inputs=await self._inputs.key(spec),
+            flaky=flaky if result.outcome.is_verdict and flaky else result.flaky,
         )
 
     async def _specify(self, cell: Cell, prepared: prepare.Prepared, attempt: int) -> CellSpec:

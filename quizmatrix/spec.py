@@ -149,7 +149,9 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
 
     exit_code: 128+n for signal n; None where the command never ended by itself. subtests: how many of the
     tests in the command's output ended with each outcome (see subtest.SubtestOutcome). shard: the slice of
-    its tests that it ran, `2of4`.
+    its tests that it ran, `2of4`. inputs: the same for runs of the same (see inputs.Inputs), empty where that
+    is not known. flaky: why this outcome is not to be relied on, empty where nothing is known against it.
+    earlier: the run that it is the result of, where it was not run again.
     """
 
     cell: str
@@ -167,6 +169,9 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 1
     detail: str = ""
     subtests: dict[str, int] = {}
+    inputs: str = ""
+    flaky: str = ""
+    earlier: str = ""
     timings: Timings = Timings()
 
     @property
@@ -186,11 +191,18 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunResults(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "schema"}):
-    """results.json. started, finished: ISO 8601 in UTC; finished and exit_code are None while it runs."""
+    """results.json. started, finished: ISO 8601 in UTC; finished and exit_code are None while it runs.
+
+    matrix: the name or the path of its matrix, folder: the current folder, arguments: the command line
+    without the command. Runs of the same command, matrix and folder are compared with each other.
+    """
 
     schema_: int = 1
     run: str
     command: list[str]
+    matrix: str = ""
+    folder: str = ""
+    arguments: list[str] = []
     started: str
     finished: str | None = None
     exit_code: int | None = None
