@@ -20,7 +20,8 @@ import msgspec
 from quizmatrix import guest, paths, pivot, progress, report, scheduler, store
 from quizmatrix.arch import Accelerator
 from quizmatrix.cells import Cell, sharded
-from quizmatrix.cli import EXIT_BROKEN_PIPE, selection
+from quizmatrix.cli import EXIT_BROKEN_PIPE, again, selection
+from quizmatrix.cli.again import Past
 from quizmatrix.cli.cells import print_cells
 from quizmatrix.cli.zfs import bring_up_to_date
 from quizmatrix.errors import HostError, UsageError, host_error
@@ -42,6 +43,8 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def run(args: argparse.Namespace) -> int:
     """Run COMMAND over the selected cells; the exit status of the run."""
+    if not args.command and (args.last_failed or args.failed_first):
+        args = again.with_last_command(args)
     if not args.command:
         example = args.matrix if args.matrix and not args.matrix.endswith(".toml") else "uname -a"
         raise UsageError(
@@ -50,26 +53,40 @@ def run(args: argparse.Namespace) -> int:
         )
     whole = selection.selected_cells(args, selection.limits_of(args))
     cells = sharded(whole, selection.checked("--shard", args.shard, selection.whole_number(1)))
+    chosen = again.choose(args, cells)
     if args.shell and len(cells) != 1:
         raise UsageError(
             "-S opens a terminal in one cell",
             cause=f"{len(cells)} are selected",
             next_step="Name one: --only 6.1-x86_64",
         )
-    plan = make_plan(args, cells, Sitting([], args.user) if args.shell else None)
+    plan = make_plan(args, chosen.cells, Sitting([], args.user) if args.shell else None)
     if args.json not in (None, "-") and not os.access(Path(args.json).absolute().parent, os.W_OK):
         raise UsageError(
             f"--json {args.json} cannot be written", next_step="Name a file in a folder of yours."
         )
     if args.dry_run:
-        print_cells(cells, as_json=args.json == "-")
+        print_cells(chosen.cells, as_json=args.json == "-")
         if args.json != "-":
             print(f"\nin each: {clean_line(printable(args.command))}")
         return EXIT_OK
     if args.build:
         plan = msgspec.structs.replace(plan, unbuilt=bring_up_to_date(args, whole))
-    run_store = store.create(Path(args.output) if args.output else None, args.command)
-    return _Runner(args, plan, run_store).run()
+    past = Past()
+    expected = past.expected_seconds(chosen.cells, args.command)
+    plan = msgspec.structs.replace(plan, expected=expected, first=chosen.first)
+    kind = again.kind_of(args)
+    run_store = store.create(
+        Path(args.output) if args.output else None,
+        args.command,
+        matrix=kind.matrix,
+        current=kind.folder,
+        arguments=args.arguments,
+    )
+    for place, result in chosen.earlier:
+        run_store.refer_to(result, place / result.folder)
+    earlier = [result for _, result in chosen.earlier]
+    return _Runner(args, plan, run_store, past, [cell.id for cell in cells], earlier).run()
 
 
 def make_plan(args: argparse.Namespace, cells: list[Cell], sitting: Sitting | None) -> Plan:
@@ -183,10 +200,21 @@ async def watch_signals(stop: Callable[[], None]) -> None:
 class _Runner:
     """One run, from its plan to its exit status."""
 
-    def __init__(self, args: argparse.Namespace, plan: Plan, run_store: RunStore) -> None:
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        plan: Plan,
+        run_store: RunStore,
+        past: Past,
+        order: list[str],
+        earlier: list[CellResult],
+    ) -> None:
         self._args = args
         self._plan = plan
         self._store = run_store
+        self._past = past
+        self._order = order
+        self._earlier = earlier
         self._interrupted = False
         self._reader_is_gone = False
         self._began = time.monotonic()
@@ -196,15 +224,20 @@ class _Runner:
         shown = progress.choose(
             [cell.id for cell in self._plan.cells], quiet=self._args.quiet, verbose=self._args.verbose
         )
-        results = anyio.run(self._conduct, shown)
+        results = self._past.with_luck(anyio.run(self._conduct, shown))
+        # By what was run now. What was not run again has ended as expected.
         status = report.exit_status(results, interrupted=self._interrupted)
         if self._reader_is_gone and status == EXIT_NO_VERDICT:
             status = EXIT_BROKEN_PIPE
+        results = again.merged(self._order, results, self._earlier)
         self._store.finish(results, status)
+        self._past.record(self._store)
         self._report(results, status)
         troubles = [self._store.trouble, self._write_json()]
         for trouble in filter(None, troubles):
             progress.Screen(sys.stderr).print(f"quizmatrix: {trouble.render()}")
+        if self._past.trouble is not None:
+            again.tell(again.sentence(self._past.trouble))
         return status
 
     async def _conduct(self, shown: Progress) -> list[CellResult]:
@@ -214,7 +247,7 @@ class _Runner:
             Preparer(Policy(offline=self._args.offline, refresh=self._args.refresh)),
             shown.see,
         )
-        if len(self._plan.cells) == 1 and self._args.json != "-":
+        if len(self._plan.cells) == 1 and not self._earlier and self._args.json != "-":
 
             def on_gone() -> None:
                 self._reader_is_gone = True
@@ -263,12 +296,12 @@ class _Runner:
 
     def _report_one(self, result: CellResult) -> None:
         screen = progress.Screen(sys.stderr)
-        plain = result.outcome in (Outcome.PASSED, Outcome.FAILED) and not result.detail
+        plain = result.outcome in (Outcome.PASSED, Outcome.FAILED) and not result.detail and not result.flaky
         bad = pivot.bad_lines(result, self._store.folder)
         plain = plain and not bad
         if not plain:
             words = report.verdict_words(result)
-            detail = f": {clean_detail(result.detail)}" if result.detail else ""
+            detail = "".join(f": {clean_detail(text)}" for text in (result.flaky, result.detail) if text)
             screen.print(f"quizmatrix: {result.cell}: {words}{detail}")
             if result.outcome in report.BY_CONSOLE:
                 for line in report.evidence_lines(result, self._store.folder):

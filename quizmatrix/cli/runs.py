@@ -9,7 +9,10 @@ from datetime import datetime
 from pathlib import Path
 
 from quizmatrix import report, store
+from quizmatrix.cli.again import tell
+from quizmatrix.cli.past import catch_up, show_cell
 from quizmatrix.errors import UsageError
+from quizmatrix.history.record import History
 from quizmatrix.outcome import EXIT_OK
 from quizmatrix.process import printable
 from quizmatrix.spec import RunResults, to_json
@@ -18,6 +21,7 @@ from quizmatrix.text import clean_detail, clean_line, wants_colour
 
 def list_runs(args: argparse.Namespace) -> int:
     """Print the kept runs, the newest first."""
+    catch_up(History(tell))
     found = store.list_runs()
     if args.json:
         readable = [results for _, results in found if results is not None]
@@ -44,7 +48,9 @@ def _row(folder: Path, results: RunResults | None) -> list[str]:
 
 
 def show(args: argparse.Namespace) -> int:
-    """Print a run's report again."""
+    """Print a run's report again; with --over how a cell's runs ended."""
+    if args.over is not None:
+        return show_cell(args)
     folder = store.find_run(args.run)
     results = store.load(folder)
     if args.json:
