@@ -82,10 +82,10 @@ def luck_of(outcome: Outcome, before: list[Outcome]) -> str:
 
 
 def findings_of(result: CellResult) -> list[Finding]:
-    """What is known of the messages in a cell's console, by fingerprint."""
+    """The messages on a cell's console that its matrix does not know."""
     found = {}
     for one in getattr(result, "findings", ()):
         fingerprint = str(getattr(one, "fingerprint", ""))
-        if fingerprint:
+        if fingerprint and not getattr(one, "allowed", False):
             found[fingerprint] = Finding(fingerprint=fingerprint, title=str(getattr(one, "title", "")))
     return list(found.values())
