@@ -200,4 +200,6 @@ def _translated(error: sqlite3.Error) -> Exception:
     next_step = ""
     if name.startswith("SQLITE_FULL"):
         next_step = "Free some space: `quizmatrix runs prune` removes old runs, `quizmatrix clean` the cache."
+    elif name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+        next_step = "Make it writable, or name another folder with QUIZMATRIX_STATE_DIR."
     return HistoryError(f"cannot use the history {path()}", cause=str(error), next_step=next_step)

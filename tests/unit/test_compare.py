@@ -150,7 +150,7 @@ def kept_of(run: str, cells: list[Any], tests: dict[str, dict[str, Subtest]]) ->
 class Told(CellResult, frozen=True, kw_only=True):
     """A result with what was found on its console."""
 
-    findings: list[Finding] = []
+    findings: list[Finding]
 
 
 def told(cell: CellResult, findings: list[Finding]) -> Told:
