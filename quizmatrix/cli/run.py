@@ -225,6 +225,9 @@ class _Runner:
             [cell.id for cell in self._plan.cells], quiet=self._args.quiet, verbose=self._args.verbose
         )
         results = self._past.with_luck(anyio.run(self._conduct, shown))
+        for result in results:
+            if result.flaky:
+                self._store.write_cell(result.folder, result)
         # By what was run now. What was not run again has ended as expected.
         status = report.exit_status(results, interrupted=self._interrupted)
         if self._reader_is_gone and status == EXIT_NO_VERDICT:
@@ -288,7 +291,7 @@ class _Runner:
         """The grid; or of a single cell, what its own output does not say."""
         if len(results) == 1 and self._args.json != "-":
             self._report_one(results[0])
-        elif not self._args.quiet or status != EXIT_OK:
+        elif not self._args.quiet or status != EXIT_OK or any(result.flaky for result in results):
             out = sys.stderr if self._args.json == "-" else sys.stdout
             seconds = time.monotonic() - self._began
             text = report.whole(results, self._store.folder, seconds, colour=wants_colour(out))
