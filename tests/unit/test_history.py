@@ -128,12 +128,14 @@ def test_what_is_no_text_is_kept_all_the_same(tmp_path: Path) -> None:
 def record_many(first: int) -> None:
     """In a process of its own."""
     history = History(print)
-    for number in range(first, first + 20):
+    for number in range(first, first + 10):
         began = (START + timedelta(minutes=number)).isoformat()
         results = RunResults(run=f"r{number}", command=["x"], started=began, cells=[result("6.1-s390x")])
         history.record(Path("/nowhere"), results)
 
 
+# Three interpreters on a host that is busy.
+@pytest.mark.timeout(120)
 def test_two_runs_at_once() -> None:
     spawner = multiprocessing.get_context("spawn")
     writers = [spawner.Process(target=record_many, args=(first,)) for first in (0, 100, 200)]
@@ -142,9 +144,10 @@ def test_two_runs_at_once() -> None:
     for writer in writers:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
-    assert len(caught_up().runs()) == 60
+    assert len(caught_up().runs()) == 30
 
 
+@pytest.mark.timeout(120)
 def test_a_hundred_thousand_tests() -> None:
     names = {f"tests/group/test_{number}": "failed" for number in range(100_000)}
     place = seed(1, [result("6.1-s390x", "failed")], {"6.1-s390x": names})
