@@ -27,6 +27,9 @@ _TAIL_LINES = 10
 # Bytes of a console that are searched for the line where the trouble begins.
 _CONSOLE_BYTES = 8 << 20
 
+# What marks a result of an earlier run in the grid.
+EARLIER = "*"
+
 # Outcomes that the console explains, not the command's output.
 BY_CONSOLE = frozenset({Outcome.PANICKED, Outcome.SPLAT, Outcome.BOOT_FAILED})
 
@@ -54,11 +57,13 @@ def _exit_status_of_one(result: CellResult) -> int:
 
 
 def verdict_words(result: CellResult) -> str:
-    """`passed`, `failed (3)`, `panicked`: the outcome, with the exit code where that says more."""
+    """`passed`, `failed (3)`, `passed (flaky)`: the outcome, with the exit code where that says more."""
     code = f" ({result.exit_code})" if result.outcome is Outcome.FAILED and result.exit_code else ""
     known = ", expected" if result.is_as_expected and result.outcome is not Outcome.PASSED else ""
     news = f", not {result.expected}" if _is_unexpected_pass(result) else ""
-    return f"{result.outcome}{code}{known}{news}"
+    # A pass that may be luck is told from one that is not.
+    luck = "" if not result.flaky else " (flaky)" if result.outcome is Outcome.PASSED else ", flaky"
+    return f"{result.outcome}{code}{luck}{known}{news}"
 
 
 def _is_unexpected_pass(result: CellResult) -> bool:
@@ -152,7 +157,21 @@ def _label(row: dict[str, CellResult]) -> str:
 def _square(result: CellResult, colour: bool) -> str:
     time = result.timings.command
     words = paint(verdict_words(result), result.outcome, colour)
-    return words + (f"  {format_seconds(time)}" if time is not None else "")
+    mark = EARLIER if result.earlier else ""
+    return words + mark + (f"  {format_seconds(time)}" if time is not None else "")
+
+
+def notes(results: list[CellResult]) -> str:
+    """Which cells are flaky and why, and what is from an earlier run; empty where there is no such."""
+    flaky: dict[str, list[str]] = {}
+    for result in results:
+        if result.flaky and not result.earlier:
+            flaky.setdefault(result.flaky, []).append(result.cell)
+    lines = [f"Flaky: {', '.join(cells)}: {why}" for why, cells in flaky.items()]
+    runs = dict.fromkeys(result.earlier for result in results if result.earlier)
+    if runs:
+        lines.append(f"{EARLIER} not run again: from {', '.join(runs)}")
+    return "\n".join(lines)
 
 
 def noun(results: list[CellResult]) -> str:
@@ -247,6 +266,7 @@ def whole(
     """The grid, the failing cells, what they have in common, their tests (see `pivot`), and the totals."""
     parts = [
         grid(results, colour=colour),
+        notes(results),
         explanations(results, run, colour=colour),
         complaints.other_paragraphs(results, run),
         common_sentence(results),

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Protocol
 
 import anyio
 import anyio.to_thread
-import msgspec
 
 from quizmatrix import debugger, findings, guest, layerdisks, paths, qemu, qmp, reproduce, subtests, vm
 from quizmatrix import spec as specs
@@ -21,6 +18,8 @@ from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, Rubb
 from quizmatrix.console import ConsoleWatch
 from quizmatrix.errors import QuizmatrixError, host_error
 from quizmatrix.finding import FindingSummary
+from quizmatrix.observer import NOBODY, Observer, TerminalHost
+from quizmatrix.outcome import Outcome
 from quizmatrix.spec import CellResult, CellSpec, Share, Timings
 from quizmatrix.verdict import Evidence, Stage, judge
 
@@ -46,36 +45,6 @@ _NOTES_SHOWN = 5
 
 # Seconds between two looks at the console.
 _CONSOLE_PAUSE = 0.02
-
-
-class TerminalHost(Protocol):
-    """The host's half of a terminal session."""
-
-    def write(self, layer: Path) -> None:
-        """Put what the guest needs into its run layer; OSError where the disk does not take it."""
-
-    async def serve(self, port: socket.socket) -> None:
-        """Conduct the session over the guest's port, to its end."""
-
-    def ended_with(self, status: int) -> None:
-        """Hear from the guest how the session ended."""
-
-
-class Observer(msgspec.Struct, frozen=True, kw_only=True):
-    """Who looks on while a cell runs; every part may be absent.
-
-    stage: the next stage is reached. console: the console's last line changed. stdout, stderr:
-    the command's output as it comes. terminal: has the session that the specification asks for.
-    """
-
-    stage: Callable[[Stage], None] = lambda _stage: None
-    console: Callable[[str], None] = lambda _line: None
-    stdout: Callable[[bytes], Awaitable[None]] | None = None
-    stderr: Callable[[bytes], Awaitable[None]] | None = None
-    terminal: TerminalHost | None = None
-
-
-NOBODY = Observer()
 
 
 async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
@@ -130,6 +99,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         detail=detail,
         subtests=session.evidence.tests.counts,
         findings=complaints,
+        flaky=session.evidence.tests.luck if outcome is Outcome.PASSED else "",
         timings=session.timings(time.monotonic() - started),
     )
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from quizmatrix import report, store
 from quizmatrix.cli import targets
+from quizmatrix.cli.again import tell
+from quizmatrix.cli.past import catch_up, show_cell
 from quizmatrix.errors import UsageError
+from quizmatrix.history.record import History
 from quizmatrix.outcome import EXIT_OK
 from quizmatrix.reports.source import load as load_source
 from quizmatrix.spec import RunResults, to_json
@@ -19,6 +22,7 @@ from quizmatrix.text import clean_detail, wants_colour
 
 def list_runs(args: argparse.Namespace) -> int:
     """Print the kept runs, the newest first."""
+    catch_up(History(tell))
     found = store.list_runs()
     if args.json:
         readable = [results for _, results in found if results is not None]
@@ -45,7 +49,9 @@ def _row(folder: Path, results: RunResults | None) -> list[str]:
 
 
 def show(args: argparse.Namespace) -> int:
-    """Print a run's report again, or write it as what was asked for."""
+    """Print a run's report again, or write it as what was asked for; with --over how a cell's runs ended."""
+    if args.over is not None:
+        return show_cell(args)
     folder = store.find_run(args.run)
     if targets.asked(args):
         return _write_reports(args, folder)
