@@ -66,6 +66,11 @@ def verdict_words(result: CellResult) -> str:
     return f"{result.outcome}{code}{luck}{known}{news}"
 
 
+def marked_words(result: CellResult) -> str:
+    """The same with a mark where it was not run again, as it stands in a square."""
+    return verdict_words(result) + (EARLIER if result.earlier else "")
+
+
 def _is_unexpected_pass(result: CellResult) -> bool:
     return result.outcome is Outcome.PASSED and not result.is_as_expected
 
@@ -156,9 +161,8 @@ def _label(row: dict[str, CellResult]) -> str:
 
 def _square(result: CellResult, colour: bool) -> str:
     time = result.timings.command
-    words = paint(verdict_words(result), result.outcome, colour)
-    mark = EARLIER if result.earlier else ""
-    return words + mark + (f"  {format_seconds(time)}" if time is not None else "")
+    words = paint(marked_words(result), result.outcome, colour)
+    return words + (f"  {format_seconds(time)}" if time is not None else "")
 
 
 def notes(results: list[CellResult]) -> str:

@@ -102,7 +102,8 @@ def _block(name: str, value: Any) -> bytes:
 
 def _without_script(source: Source) -> str:
     results = source.cells
-    parts = [report.grid(results), common_sentence(results), report.summary(results, source.seconds)]
+    parts = [report.grid(results), report.notes(results), common_sentence(results)]
+    parts.append(report.summary(results, source.seconds))
     return "\n\n".join(part for part in (*parts, source.unended_sentence) if part)
 
 
@@ -136,6 +137,7 @@ def _data(source: Source, logs: dict[str, list[_Log]]) -> dict[str, Any]:
         "exit": results.exit_code,
         "summary": report.summary(results.cells, seconds),
         "sentence": common_sentence(results.cells),
+        "remarks": list(filter(None, report.notes(results.cells).split("\n"))),
         "unended": source.unended_sentence,
         "folder": clean_line(str(source.folder)),
         "notes": [clean_line(note) for note in source.notes[:_MOST_NOTES]],
@@ -160,6 +162,8 @@ def _cell(source: Source, result: CellResult, logs: list[_Log]) -> dict[str, Any
         "accelerator": result.accelerator,
         "profiles": ", ".join(result.profiles),
         "tests": ", ".join(f"{count} {outcome}" for outcome, count in result.subtests.items()),
+        "flaky": clean_line(result.flaky),
+        "not run again": f"from {result.earlier}" if result.earlier else "",
         "attempts": str(result.attempts) if result.attempts > 1 else "",
         "times": ", ".join(
             f"{name} {format_seconds(value)}"
@@ -185,7 +189,7 @@ def _cell(source: Source, result: CellResult, logs: list[_Log]) -> dict[str, Any
         "kernel": result.kernel,
         "arch": result.arch,
         "outcome": result.outcome,
-        "words": report.verdict_words(result),
+        "words": report.marked_words(result),
         "bad": bad,
         "detail": clean_detail(result.detail),
         "time": format_seconds(times.command) if times.command is not None else "",

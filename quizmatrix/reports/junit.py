@@ -95,7 +95,8 @@ def render(source: Source) -> Iterator[bytes]:
 
 def _suite(source: Source, result: CellResult) -> TestSuite:
     suite = TestSuite(_text(result.cell))
-    suite.timestamp = source.results.started[:19]
+    if not result.earlier:
+        suite.timestamp = source.results.started[:19]
     for name, value in _properties(source, result).items():
         suite.add_property(name, _text(value))
     counts: Counter[Kind] = Counter()
@@ -136,6 +137,8 @@ def _properties(source: Source, result: CellResult) -> dict[str, str]:
         "expected": result.expected,
         "exit_code": result.exit_code,
         "attempts": result.attempts,
+        "flaky": result.flaky,
+        "earlier": result.earlier,
         "profiles": ", ".join(result.profiles),
         "step": way.step if way else None,
         "written_on": way.written_on if way else None,
@@ -164,7 +167,9 @@ def _cases(source: Source, result: CellResult, *, explained: bool) -> Iterator[_
     words = verdict_words(result)
     text = note = ""
     if explained:
-        note = other_paragraphs([result], source.folder)
+        luck = f"flaky: {result.flaky}" if result.flaky else ""
+        earlier = f"not run again: from {result.earlier}" if result.earlier else ""
+        note = "\n\n".join(filter(None, [luck, earlier, other_paragraphs([result], source.folder)]))
     if explained and kind in (Kind.FAILURE, Kind.ERROR):
         lines = evidence_lines(result, source.folder)
         lines += ["", f"logs: {source.folder / result.folder}/"]
@@ -186,7 +191,8 @@ def _case_of(test: Subtest, known: bool) -> _Case:
     if test.outcome is SubtestOutcome.SKIPPED:
         return _Case(name=test.name, kind=Kind.SKIPPED)
     if not test.outcome.is_bad:
-        return _Case(name=test.name, kind=Kind.GOOD)
+        note = "flaky: failed, then passed" if test.failed_before else ""
+        return _Case(name=test.name, kind=Kind.GOOD, note=note)
     if known:
         return _Case(name=test.name, kind=Kind.SKIPPED, message=f"{test.outcome}, expected of its cell")
     return _Case(name=test.name, kind=Kind.FAILURE, message=str(test.outcome), type_=str(test.outcome))

@@ -68,6 +68,8 @@ def _sections(source: Source) -> Iterator[str]:
         yield _plain(source.unended_sentence)
     for grid in report.grids(source.cells):
         yield _grid(grid)
+    if notes := report.notes(source.cells):
+        yield "\n\n".join(map(_plain, notes.split("\n")))
     if sentence := common_sentence(source.cells):
         yield f"**{_plain(sentence)}**"
     tests = _tests(source)
@@ -90,7 +92,7 @@ def _square(result: CellResult | None) -> str:
     if result is None:
         return ""
     time = result.timings.command
-    words = f"{_sign(result)} {_plain(report.verdict_words(result))}".strip()
+    words = f"{_sign(result)} {_plain(report.marked_words(result))}".strip()
     return words + (f" <sub>{format_seconds(time)}</sub>" if time is not None else "")
 
 

@@ -225,6 +225,44 @@ def test_complaints_take_the_place_of_consoles(tmp_path: Path) -> None:
     assert "hello" not in outside_of_fences(text)
 
 
+def test_luck_and_what_was_not_run_again_are_said_in_every_report(tmp_path: Path) -> None:
+    luck = "failed in the run before, from the same inputs"
+    cells = [
+        result("6.1-x86_64", flaky=luck),
+        result("6.1-s390x", earlier="20261101-120000-0001"),
+        result("6.1-ppc64", "failed", flaky="lost in the attempt before", attempts=2),
+    ]
+    source = load(make_run(tmp_path / "run", {one.cell: (one, {}) for one in cells}, command=["true"]))
+    sentences = [
+        f"Flaky: 6.1-x86_64: {luck}",
+        "Flaky: 6.1-ppc64: lost in the attempt before",
+        "* not run again: from 20261101-120000-0001",
+    ]
+    data = embedded(text_of(Format.HTML, source))["data"]
+    assert data["remarks"] == sentences
+    shown = [(cell["words"], [fact[1] for fact in cell["facts"]]) for cell in data["cells"]]
+    assert [words for words, _ in shown] == ["passed (flaky)", "passed*", "failed (1), flaky"]
+    assert luck in shown[0][1]
+    assert "from 20261101-120000-0001" in shown[1][1]
+    text = text_of(Format.MARKDOWN, source)
+    assert (
+        "| 6.1 | ✅ passed (flaky) <sub>1.25s</sub> | ✅ passed&#42; <sub>1.25s</sub> | ❌ failed (1), flaky"
+        in text
+    )
+    assert "\n\n".join(sentences) in html.unescape(text)
+    found = suites(source)
+    told = {name: suite.findtext("testcase/system-out") for name, suite in found.items()}
+    assert told == {
+        "6.1-x86_64": f"flaky: {luck}",
+        "6.1-s390x": "not run again: from 20261101-120000-0001",
+        "6.1-ppc64": "flaky: lost in the attempt before",
+    }
+    assert "timestamp" in found["6.1-x86_64"].attrib
+    assert "timestamp" not in found["6.1-s390x"].attrib
+    properties = {one.attrib["name"]: one.attrib["value"] for one in found["6.1-x86_64"].iter("property")}
+    assert properties["flaky"] == luck
+
+
 def outside_of_fences(text: str) -> str:
     """Markdown without its fenced code, as CommonMark finds that."""
     kept, fence = [], ""

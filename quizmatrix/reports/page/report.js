@@ -114,6 +114,7 @@
         byId(key).append(option);
       }
     }
+    for (const remark of data.remarks) byId("remarks").append(make("p", "", remark));
     for (const note of data.notes) byId("notes-list").append(make("li", "", note));
     byId("notes").hidden = !data.notes.length;
   }
