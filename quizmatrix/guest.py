@@ -93,7 +93,8 @@ def command_script(spec: CellSpec) -> str:
     check = ""
     if spec.user is not None:
         # su(1) sets HOME, USER and the groups; the words arrive as they are.
-        argv = [busybox, "su", "-s", _SHELL, spec.user, "-c", '"$@"', "sh", *argv]
+        # `--`: it would take the words' own options for its.
+        argv = [busybox, "su", "-s", _SHELL, "-c", '"$@"', "--", spec.user, "sh", *argv]
         user = shlex.quote(spec.user)
         check = (
             f"{busybox} id {user} >/dev/null 2>&1 || {{ echo quizmatrix: the guest has no user {user} >&2; "

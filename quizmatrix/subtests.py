@@ -27,12 +27,13 @@ _MOST_LINES = 2_000_000
 # Lines that may matter. A stream may be a gigabyte long, so the others are passed over without a look.
 _OF_INTEREST = re.compile(
     rb"\n([ \t]*(?:not ok|ok|\d+\.\.\d|K?TAP version|Bail out!|# Subtest|Tests? |Test:"
-    rb"|Results Summary|Running Time:|(?:PASS|FAIL|SKIP|KILLED)[ \t])[^\n]*)"
+    rb"|\[[-\d:.T]{1,32}\] Test|Results Summary|Running Time:|(?:PASS|FAIL|SKIP|KILLED)[ \t])[^\n]*)"
 )
 
-# The runner's console line (OpenZFS, tests/test-runner/bin/test-runner.py.in, Cmd.log).
+# The runner's console line (OpenZFS, tests/test-runner/bin/test-runner.py.in, Cmd.log), from 2.4 on with the
+# time before it.
 _RUNNER_TEST = re.compile(
-    r"Test(?: \((?P<identifier>[^()]*)\))?: (?P<path>\S.*?) \(run as [^()]*\)\s+"
+    r"(?:\[[-\d:.T]+\] )?Test(?: \((?P<identifier>[^()]*)\))?: (?P<path>\S.*?) \(run as [^()]*\)\s+"
     r"\[\d+:\d\d\] \[(?P<outcome>PASS|FAIL|SKIP|KILLED)\](?P<reran> \(RERAN\))?"
 )
 _RUNNER_COUNT = re.compile(r"(PASS|FAIL|SKIP|KILLED)\s+(\d{1,9})")

@@ -96,5 +96,13 @@ def _table(results: list[CellBuild]) -> str:
     """A row for each cell: what was built, what was reused, what failed."""
     from tabulate import tabulate
 
-    rows = [[result.cell, parts.words(result.userland), parts.words(result.modules)] for result in results]
+    rows = [
+        [
+            result.cell,
+            parts.words(result.userland),
+            # Without a kernel there are none.
+            parts.words(result.modules if result.kernel.error is None else result.kernel),
+        ]
+        for result in results
+    ]
     return tabulate(rows, headers=["cell", "userland", "modules"], disable_numparse=True)

@@ -161,9 +161,12 @@ def modules(tree: Tree, arch: Arch, kernel: Kernel, sysroot: Sysroot, options: O
     )
 
 
-def check_kernel(tree: Tree, kernel: Kernel, options: Options) -> None:
-    """UnpreparedError where META says that the tree does not know so new a kernel."""
-    version = leading_version(kernel.record.version)
+def check_kernel(tree: Tree, kernel: str, options: Options) -> None:
+    """UnpreparedError where META says that the tree does not know so new a kernel.
+
+    kernel: its version, or what a matrix calls it: not all names tell.
+    """
+    version = leading_version(kernel.rpartition(":")[2])
     newest = tree.newest_kernel
     if options.experimental or version is None or newest is None:
         return

@@ -72,10 +72,12 @@ class Sweep:
         began = time.monotonic()
         try:
             external.check_source(cell.kernel_spec)
+            # Before a kernel is built in vain, where its name tells; or else after it.
+            build.check_kernel(self._tree, cell.kernel, self._options)
             kernel = await self._preparer.kernel(
                 cell, lambda said: self._tell(cell.id, said), pool=self._pool
             )
-            build.check_kernel(self._tree, kernel, self._options)
+            build.check_kernel(self._tree, kernel.record.version, self._options)
             made = await self._sysroot(arch, cell)
             wanted = [
                 build.userland(self._tree, arch, made, self._options),

@@ -1,11 +1,22 @@
 """What several unit tests build: a tree that behaves like a kernel's source and takes a moment."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 TOY = Path(__file__).parents[1] / "toy-kernel"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No unit test finds or harms the cache, runs and settings of who runs it."""
+    top = tmp_path_factory.mktemp("user")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("CACHE", "STATE", "CONFIG"):
+            patch.setenv(f"QUIZMATRIX_{name}_DIR", str(top / name.lower()))
+        yield
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ not ok 3 slow # TIMEOUT 45 seconds
 
 RUNNER = """\
 Test: /usr/share/zfs/zfs-tests/tests/functional/acl/setup (run as root) [00:01] [PASS]
-Test: /usr/share/zfs/zfs-tests/tests/functional/acl/acl_001_pos (run as staff) [00:03] [FAIL]
+[2026-11-25T02:58:36.42] Test: /usr/zfs-tests/tests/functional/acl/acl_001_pos (run as staff) [00:03] [FAIL]
 Test: /usr/share/zfs/zfs-tests/tests/functional/acl/acl_002_pos (run as root)  [10:00] [KILLED]
 Test (Linux): /usr/share/zfs/zfs-tests/tests/functional/acl/setup (run as root) [00:00] [SKIP]
 Test: /home/me/own test (run as root)                              [00:00] [PASS] (RERAN)
