@@ -51,6 +51,11 @@ def _row(folder: Path, results: RunResults | None) -> list[str]:
 def show(args: argparse.Namespace) -> int:
     """Print a run's report again, or write it as what was asked for; with --over how a cell's runs ended."""
     if args.over is not None:
+        if forms := targets.asked(args):
+            raise UsageError(
+                f"--over shows one cell's runs, and --{next(iter(forms))} is a report of one run",
+                next_step="Leave one of them out.",
+            )
         return show_cell(args)
     folder = store.find_run(args.run)
     if targets.asked(args):

@@ -455,6 +455,8 @@ def test_a_cell_over_time(capsys: pytest.CaptureFixture[str]) -> None:
         ["passed", "1.00s"],
     ]
     assert lines[5:] == ["1 more of other commands"]
+    assert run_command(["runs", "show", "6.1-s390x", "--over", "30d", "--html", "-"]) == 125
+    assert "--html is a report of one run" in capsys.readouterr().err
     assert run_command(["runs", "show", "6.1-s930x", "--over", "30d"]) == 125
     assert "Did you mean `6.1-s390x`?" in capsys.readouterr().err
 

@@ -1,9 +1,11 @@
 """A run's results from its events, wherever they were cut off."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from quizmatrix import store
 from quizmatrix.errors import DamagedError, UsageError
@@ -26,14 +28,21 @@ def play(run_store: RunStore, results: list[CellResult]) -> None:
 
 
 def test_the_events_tell_what_results_json_tells(tmp_path: Path) -> None:
-    run_store = store.create(tmp_path / "run", ["a b", "\udcff"], tasks=CELLS)
+    more: dict[str, Any] = {"matrix": "m\udcff", "current": "/here", "arguments": ["quick", "\udcff"]}
+    run_store = store.create(tmp_path / "run", ["a b", "\udcff"], tasks=[*CELLS, "6.12-x86_64"], **more)
+    earlier = result("6.12-x86_64", earlier="another")
+    run_store.refer_to(earlier, tmp_path / "other")
     # As they end, which is in no order.
     results = [result(CELLS[2], "panicked", detail="x\n\x1b"), result(CELLS[0]), result(CELLS[1], "failed")]
     play(run_store, results)
-    run_store.finish([results[1], results[2], results[0]], 1)
+    # What the history says of it is known behind the verdict.
+    results[1] = replace(results[1], flaky="failed before")
+    run_store.revise(results[1])
+    run_store.finish([results[1], results[2], results[0], earlier], 1)
     told = replay(tmp_path / "run" / EVENTS)
     assert told.results == store.load(tmp_path / "run")
-    assert [cell.cell for cell in told.results.cells] == CELLS
+    assert [cell.cell for cell in told.results.cells] == [*CELLS, "6.12-x86_64"]
+    assert told.results.cells[0].flaky == "failed before"
     assert told.unended == {}
     assert told.notes[0] == "6.12-s390x: a note"
     (tmp_path / "run" / RESULTS).unlink()
