@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from quizmatrix import findings
+from quizmatrix.finding import Finding, Kind
 from quizmatrix.reports import Format, render
 from quizmatrix.reports.source import load
+from quizmatrix.spec import to_json
 from tests.browser.devtools import Page, browser
 from tests.made_run import HOSTILE, TRACE, boot_lines, handoff_run, hostile_run, make_run
 from tests.unit.test_report import result
@@ -238,6 +241,39 @@ def test_disks_that_were_handed_on(page: Page, tmp_path: Path) -> None:
     assert [words.split()[1] for words in shown(page, ".grid button")] == ["failed"]
     page.evaluate("document.querySelector('.grid button:not(.filtered)').click()")
     page.wait_for("document.activeElement.textContent.includes('6.1-x86_64..6.1-s390x')")
+
+
+def test_complaints_luck_and_what_was_not_run_again(page: Page, tmp_path: Path) -> None:
+    finding = Finding(
+        kind=Kind.WARNING,
+        title="WARNING: at x.c:3 <script>document.title='pwned'</script>",
+        line=3,
+        block=["WARNING: at x.c:3 <script>document.title='pwned'</script>", " hello+0x1/0x2 [mod]"],
+        functions=["hello"],
+        fingerprint="abc123abc123",
+    )
+    cells = [
+        result("6.1-x86_64", "splat", detail="WARNING", findings=[finding.summary]),
+        result("6.1-s390x", flaky="failed in the run before, from the same inputs"),
+        result("6.1-ppc64", earlier="20261101-120000-0001"),
+    ]
+    files = {"console.log": TRACE, findings.FILE: to_json([finding])}
+    run = make_run(tmp_path / "run", {one.cell: (one, files) for one in cells}, command=["true"])
+    page.open(written(run))
+    assert shown(page, "#remarks p") == [
+        "Flaky: 6.1-s390x: failed in the run before, from the same inputs",
+        "* not run again: from 20261101-120000-0001",
+    ]
+    squares = [" ".join(text.split()[1:-1]) for text in shown(page, ".grid button")]
+    assert squares == ["splat", "passed (flaky)", "passed*"]
+    # The only cell that is not as expected is open.
+    (trace,) = shown(page, "pre.trace")
+    assert trace.splitlines() == [
+        finding.title,
+        "  hello+0x1/0x2 [mod]",
+        "fingerprint: abc123abc123 (warning)",
+    ]
+    assert "frobnicate" not in trace
 
 
 def test_a_run_that_was_killed_before_any_cell_ended(page: Page, tmp_path: Path) -> None:
