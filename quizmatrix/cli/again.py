@@ -87,8 +87,8 @@ def with_last_command(args: argparse.Namespace) -> argparse.Namespace:
 
 
 class Again(msgspec.Struct, frozen=True, kw_only=True):
-    """What is run of the selected tasks. order: the ids of all of them. first: of those that start first.
-    earlier: the results of those that are not run again, each with the directory of its run.
+    """What is run of the selected tasks. order: the ids of all that will have results. first: of those that
+    start first. earlier: the results of those that are not run again, each with the directory of its run.
     """
 
     tasks: list[Task]
@@ -125,7 +125,7 @@ def choose(args: argparse.Namespace, tasks: list[Task]) -> Again:
         return Again(tasks=tasks, order=order, first=failed)
     return Again(
         tasks=[task for task in tasks if task.id in failed],
-        order=order,
+        order=[one for one in order if one in failed or one in known],
         earlier=[
             (place, msgspec.structs.replace(result, earlier=run))
             for place, run, result in before
