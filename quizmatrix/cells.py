@@ -13,6 +13,7 @@ import msgspec
 from quizmatrix import apt, profile, units
 from quizmatrix.arch import arch_names, debian_variants, load_arch
 from quizmatrix.errors import DataError, UsageError
+from quizmatrix.finding import SplatPolicy, Tolerance
 from quizmatrix.matrix import Include, Limits, Matrix, shipped_variants
 from quizmatrix.outcome import Outcome
 from quizmatrix.profile import Use
@@ -23,7 +24,7 @@ V = TypeVar("V", str, int)
 # The base image of a guest that asks for no other.
 SMALL = "small"
 
-DEFAULTS = Limits(timeout="20m", boot_timeout="30s", memory="1G", cpus=1, image=SMALL)
+DEFAULTS = Limits(timeout="20m", boot_timeout="30s", memory="1G", cpus=1, image=SMALL, splat=SplatPolicy.FAIL)
 
 
 class Shard(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,8 +49,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     kernel: as the matrix names it. source: where it comes from if it names none. timeout,
     boot_timeout: seconds on hardware. memory: MiB. image: the name of its base image. profiles: all that are
     set up, in that order. config: lines that its variant adds to the kernel's configuration; clang: whether
-    it wants that compiler. shard: the slice of its tests that it runs. expected: the outcome that is no news,
-    `why` it is not `passed`.
+    it wants that compiler. tolerance: of its kernel's complaints. shard: the slice of its tests that it runs.
+    expected: the outcome that is no news, `why` it is not `passed`.
     """
 
     kernel: str
@@ -64,6 +65,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     profiles: tuple[Use, ...] = ()
     config: tuple[str, ...] = ()
     clang: bool = False
+    tolerance: Tolerance = Tolerance()
     shard: Shard | None = None
     expected: Outcome = Outcome.PASSED
     why: str = ""
@@ -243,6 +245,9 @@ def _make_cell(
         memory=units.parse_size(first(lambda limits: limits.memory)),
         cpus=first(lambda limits: limits.cpus),
         image=first(lambda limits: limits.image),
+        tolerance=Tolerance(
+            splat=SplatPolicy(first(lambda limits: limits.splat)), allow=tuple(matrix.allow_splats)
+        ),
     )
     if is_flavour and not cell.kernel_spec.startswith("debian:"):
         raise DataError(
@@ -288,7 +293,7 @@ def cells_on_the_spot(
 ) -> list[Cell]:
     """The cells that `only` names in full; their variants are those that ship.
 
-    like: the matrix whose source and profiles they have. built_here: as in `expand`.
+    like: the matrix whose source, profiles and tolerance they have. built_here: as in `expand`.
     """
     like = like or Matrix()
     made = []
@@ -300,6 +305,8 @@ def cells_on_the_spot(
                 source=like.source,
                 profiles=like.profiles,
                 profile=like.profile,
+                splat=like.splat,
+                allow_splats=like.allow_splats,
                 include=[Include(kernel=kernel, arch=arch, variant=variant)],
             )
             made += expand(one, f"--only {text}", overrides, built_here=built_here)

@@ -6,6 +6,7 @@
     +-- UnpreparedError        a kernel, an image or a layer could not be had
     |   +-- NotFetchedError    the archive, or the network, did not give it
     |   +-- DamagedError       it is there and is not what it should be
+    +-- HistoryError           the record of earlier runs cannot be read or written
     +-- HostError              this host lacks something: a program, a writable folder, space
 
 Each says the fact, the cause and the next step. Only `quizmatrix.cli` turns them into exit statuses.
@@ -58,6 +59,10 @@ class NotFetchedError(UnpreparedError):
 
 class DamagedError(UnpreparedError):
     """A file is there and is not what it should be."""
+
+
+class HistoryError(QuizmatrixError):
+    """The record of earlier runs cannot be read or written. That is no verdict on the run that wanted it."""
 
 
 class HostError(QuizmatrixError):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
-from quizmatrix.spec import CellResult
+from quizmatrix.matrix import Handoff
+from quizmatrix.spec import CellResult, RunResults
 from quizmatrix.verdict import Stage
 
 
@@ -36,4 +39,40 @@ class CellFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished", ta
     result: CellResult
 
 
+class RunStarted(msgspec.Struct, frozen=True, kw_only=True, tag="run-started", tag_field="event"):
+    """The first line of events.jsonl: see spec.RunResults. cells: what `cell` of its results will be."""
+
+    run: str
+    command: list[str]
+    handoff: Handoff | None = None
+    matrix: str = ""
+    folder: str = ""
+    arguments: list[str] = []
+    started: str
+    cells: list[str] = []
+
+    @classmethod
+    def of(cls, results: RunResults, cells: Iterable[str]) -> RunStarted:
+        """What is known of a run before it has results."""
+        return cls(
+            run=results.run,
+            command=results.command,
+            handoff=results.handoff,
+            matrix=results.matrix,
+            folder=results.folder,
+            arguments=results.arguments,
+            started=results.started,
+            cells=list(cells),
+        )
+
+
+class RunFinished(msgspec.Struct, frozen=True, kw_only=True, tag="run-finished", tag_field="event"):
+    """The last line of events.jsonl, where the run was not killed."""
+
+    finished: str
+    exit_code: int
+
+
 Event = CellReached | CellNote | CellConsole | CellFinished
+# What events.jsonl may hold, each with the `time` at which it was written.
+Line = Event | RunStarted | RunFinished

@@ -12,6 +12,7 @@ import msgspec
 from quizmatrix import kconfig, paths, profile, tomlfile, units
 from quizmatrix.arch import debian_variants
 from quizmatrix.errors import DataError, UsageError
+from quizmatrix.finding import SplatPolicy, check_allowed
 from quizmatrix.outcome import Outcome
 
 MAX_CPUS = 255
@@ -26,7 +27,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What one cell may use; a key that is absent is decided by a less specific place.
 
     timeout: of the command, boot_timeout: from QEMU's start to the guest's first word, both as
-    durations on hardware. memory: of the guest, a size. cpus: of the guest. image: its base image.
+    durations on hardware. memory: of the guest, a size. cpus: of the guest. image: its base image. splat:
+    what a complaint of its kernel means.
     """
 
     timeout: str | None = None
@@ -34,6 +36,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     memory: str | None = None
     cpus: int | None = None
     image: str | None = None
+    splat: SplatPolicy | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError, "`KEY`: ...", where a limit is none."""
@@ -129,7 +132,7 @@ class Handoff(
 
 
 class Matrix(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """The keys of a matrix file (README, "The matrix file")."""
+    """The keys of a matrix file (README, "The matrix file"). allow_splats: see finding.Tolerance."""
 
     source: str | None = None
     kernels: list[str] = []
@@ -142,6 +145,16 @@ class Matrix(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
     variant: dict[str, Variant] = {}
     profile: dict[str, dict[str, Any]] = {}
     handoff: Handoff | None = None
+    allow_splats: list[str] = []
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, "`KEY`: ...", where a value is none."""
+        Limits.__post_init__(self)
+        for text in self.allow_splats:
+            try:
+                check_allowed(text)
+            except ValueError as error:
+                raise ValueError(f"`allow-splats`: {error}") from error
 
 
 def shipped_variants() -> set[str]:

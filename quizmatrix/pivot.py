@@ -34,11 +34,32 @@ _COLOURS = {
 Row = dict[int, Subtest]
 
 
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """Tests, and the cells that ran some: a row's keys are indices of `cells`."""
+
+    cells: list[CellResult]
+    rows: dict[str, Row]
+
+
 def whole(results: list[CellResult], run: Path, *, every: bool = False, colour: bool = False) -> str:
     """A row for each test that failed or differs (every: for each test), then what failures share.
 
     Empty where no cell's output has tests; without `every` also where there is nothing to compare.
     """
+    table = collect(results, run, every=every)
+    cells, rows = table.cells, table.rows
+    if not rows:
+        return ""
+    shown = dict(list(rows.items())[: len(rows) if every else MOST_ROWS])
+    ids = [cell.unsharded for cell in cells]
+    text = _table(shown, ids, colour) if _fits(shown, ids) else _lists(shown, ids)
+    if len(shown) < len(rows):
+        text += f"\nand {len(rows) - len(shown)} more (`quizmatrix runs show --tests` shows every test)"
+    return "\n\n".join(part for part in (text, sentences(table)) if part)
+
+
+def collect(results: list[CellResult], run: Path, *, every: bool = False) -> Table:
+    """The rows that `whole` shows, of all length."""
     cells: list[CellResult] = []
     rows: dict[str, Row] = {}
     # A cell's slices share a column: together they are what it ran.
@@ -55,14 +76,7 @@ def whole(results: list[CellResult], run: Path, *, every: bool = False, colour: 
         ranked = {name: _rank(row, len(cells)) for name, row in rows.items()}
         names = sorted((name for name in rows if ranked[name] < _SAME), key=ranked.__getitem__)
         rows = {name: rows[name] for name in names}
-    if not rows:
-        return ""
-    shown = dict(list(rows.items())[: len(rows) if every else MOST_ROWS])
-    ids = list(columns)
-    text = _table(shown, ids, colour) if _fits(shown, ids) else _lists(shown, ids)
-    if len(shown) < len(rows):
-        text += f"\nand {len(rows) - len(shown)} more (`quizmatrix runs show --tests` shows every test)"
-    return "\n\n".join(part for part in (text, _sentences(rows, cells)) if part)
+    return Table(cells=cells, rows=rows)
 
 
 def bad_lines(result: CellResult, run: Path) -> list[str]:
@@ -88,7 +102,8 @@ def _rank(row: Row, cells: int) -> int:
     return 2 if len(row) < cells else _SAME
 
 
-def _words(test: Subtest) -> str:
+def outcome_words(test: Subtest) -> str:
+    """`failed`, `passed (rerun)`."""
     return str(test.outcome) + (" (rerun)" if test.failed_before else "")
 
 
@@ -102,7 +117,7 @@ def _table(rows: dict[str, Row], ids: list[str], colour: bool) -> str:
     from tabulate import tabulate
 
     def square(test: Subtest | None) -> str:
-        return paint(_words(test), _COLOURS[test.outcome], colour) if test else "-"
+        return paint(outcome_words(test), _COLOURS[test.outcome], colour) if test else "-"
 
     table = [[name, *(square(row.get(index)) for index in range(len(ids)))] for name, row in rows.items()]
     return tabulate(table, headers=["test", *ids], tablefmt="simple", disable_numparse=True)
@@ -114,7 +129,7 @@ def _lists(rows: dict[str, Row], ids: list[str]) -> str:
     for name, row in rows.items():
         places: dict[str, list[str]] = {}
         for index, cell in enumerate(ids):
-            places.setdefault(_words(row[index]) if index in row else "absent", []).append(cell)
+            places.setdefault(outcome_words(row[index]) if index in row else "absent", []).append(cell)
         parts = [f"{words} {_on(cells, len(ids))}" for words, cells in places.items() if words != "passed"]
         if not parts:
             parts = ["passed everywhere"]
@@ -129,11 +144,11 @@ def _on(cells: list[str], of: int) -> str:
     return "everywhere" if len(cells) == of else f"on {', '.join(cells)}"
 
 
-def _sentences(rows: dict[str, Row], cells: list[CellResult]) -> str:
+def sentences(table: Table) -> str:
     """`Fails only on s390x: NAME, NAME and 3 more.`, a line for each thing that failures share."""
-    tell = _teller(cells)
+    tell = _teller(table.cells)
     named: dict[str, list[str]] = {}
-    for name, row in rows.items():
+    for name, row in table.rows.items():
         if sentence := tell(row):
             named.setdefault(sentence.rstrip("."), []).append(name)
     lines = []

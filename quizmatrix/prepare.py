@@ -247,6 +247,7 @@ def make_spec(
         boot_timeout=cell.boot_timeout,
         memory=cell.memory,
         cpus=cell.cpus,
+        tolerance=cell.tolerance,
         folder=str(folder),
     )
 

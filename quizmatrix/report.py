@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quizmatrix import pivot
+import msgspec
+
+from quizmatrix import complaints, pivot
 from quizmatrix.console import first_trouble
 from quizmatrix.outcome import (
     EXIT_FAILED,
@@ -24,6 +26,9 @@ from quizmatrix.version import leading_version
 _TAIL_LINES = 10
 # Bytes of a console that are searched for the line where the trouble begins.
 _CONSOLE_BYTES = 8 << 20
+
+# What marks a result of an earlier run in the grid.
+EARLIER = "*"
 
 # Outcomes that the console explains, not the command's output.
 BY_CONSOLE = frozenset({Outcome.PANICKED, Outcome.SPLAT, Outcome.BOOT_FAILED})
@@ -52,53 +57,60 @@ def _exit_status_of_one(result: CellResult) -> int:
 
 
 def verdict_words(result: CellResult) -> str:
-    """`passed`, `failed (3)`, `panicked`: the outcome, with the exit code where that says more."""
+    """`passed`, `failed (3)`, `passed (flaky)`: the outcome, with the exit code where that says more."""
     code = f" ({result.exit_code})" if result.outcome is Outcome.FAILED and result.exit_code else ""
     known = ", expected" if result.is_as_expected and result.outcome is not Outcome.PASSED else ""
     news = f", not {result.expected}" if _is_unexpected_pass(result) else ""
-    return f"{result.outcome}{code}{known}{news}"
+    # A pass that may be luck is told from one that is not.
+    luck = "" if not result.flaky else " (flaky)" if result.outcome is Outcome.PASSED else ", flaky"
+    return f"{result.outcome}{code}{luck}{known}{news}"
+
+
+def marked_words(result: CellResult) -> str:
+    """The same with a mark where it was not run again, as it stands in a square."""
+    return verdict_words(result) + (EARLIER if result.earlier else "")
 
 
 def _is_unexpected_pass(result: CellResult) -> bool:
     return result.outcome is Outcome.PASSED and not result.is_as_expected
 
 
-def command_words(results: RunResults) -> str:
-    """What a run ran, on one line."""
+def command_words(results: RunResults, result: CellResult | None = None) -> str:
+    """What a run ran, on one line; with `result` what was run for that, where disks are handed on."""
     handoff = results.handoff
-    text = printable(results.command) if handoff is None else f"handoff: {handoff.write}; {handoff.read}"
-    return clean_line(text)
+    if handoff is None:
+        return clean_line(printable(results.command))
+    if result is None or result.handoff is None:
+        return clean_line(f"handoff: {handoff.write}; {handoff.read}")
+    return clean_line(handoff.write if result.handoff.step is Step.WRITE else handoff.read)
 
 
-def grid(results: list[CellResult], *, colour: bool = False) -> str:
-    """Kernels down, architectures across; outcome, exit code and the command's time in each square.
+class Grid(msgspec.Struct, frozen=True, kw_only=True):
+    """A table of results. corner: what its rows are. rows: each with its label, and what each column has."""
 
-    Where disks are handed on: who wrote them down, who read them across, and the ways home below.
+    corner: str
+    columns: list[str]
+    rows: list[tuple[str, list[CellResult | None]]]
+
+
+def grids(results: list[CellResult]) -> list[Grid]:
+    """The results as tables: kernels down, architectures across.
+
+    Where disks are handed on: who wrote them down, who read them across; the ways home in a second one.
     """
-    from tabulate import tabulate
-
     if any(result.handoff for result in results):
-        return "\n\n".join(filter(None, (_ways(results, colour), _ways_home(results, colour))))
+        written = {way.written_on: result for result, way in ways_of(results, Step.WRITE)}
+        ways = _crossed("written on", {"write": written} | _by_reader(results, Step.READ, "read on"))
+        home = _crossed("back on", _by_reader(results, Step.BACK, "from"))
+        return [grid for grid in (ways, home) if grid.rows]
+    if not results:
+        return []
     arches = list(dict.fromkeys(result.arch for result in results))
     rows: dict[tuple[str, str | None, str | None], dict[str, CellResult]] = {}
     for result in results:
         rows.setdefault((result.kernel, result.variant, result.shard), {})[result.arch] = result
-    table = [
-        [_label(row), *(_square(row[arch], colour) if arch in row else "-" for arch in arches)]
-        for row in rows.values()
-    ]
-    return tabulate(table, headers=["kernel", *arches], tablefmt="simple", disable_numparse=True)
-
-
-def _ways(results: list[CellResult], colour: bool) -> str:
-    """The writes, and who read what each wrote."""
-    written = {way.written_on: result for result, way in ways_of(results, Step.WRITE)}
-    return _crossed("written on", {"write": written} | _by_reader(results, Step.READ, "read on"), colour)
-
-
-def _ways_home(results: list[CellResult], colour: bool) -> str:
-    """What became of the disks that came home again."""
-    return _crossed("back on", _by_reader(results, Step.BACK, "from"), colour)
+    labelled = [(_label(row), [row.get(arch) for arch in arches]) for row in rows.values()]
+    return [Grid(corner="kernel", columns=arches, rows=labelled)]
 
 
 # The results of a column by their writers, below the column's heading.
@@ -112,19 +124,27 @@ def _by_reader(results: list[CellResult], step: Step, lead: str) -> Columns:
     return columns
 
 
-def _crossed(corner: str, columns: Columns, colour: bool) -> str:
+def _crossed(corner: str, columns: Columns) -> Grid:
+    writers = dict.fromkeys(writer for column in columns.values() for writer in column)
+    rows = [(writer, [column.get(writer) for column in columns.values()]) for writer in writers]
+    return Grid(corner=corner, columns=list(columns), rows=rows)
+
+
+def grid(results: list[CellResult], *, colour: bool = False) -> str:
+    """The tables as text: outcome, exit code and the command's time in each square."""
     from tabulate import tabulate
 
-    writers = dict.fromkeys(writer for column in columns.values() for writer in column)
-    table = [
-        [
-            writer,
-            *(_square(column[writer], colour) if writer in column else "-" for column in columns.values()),
-        ]
-        for writer in writers
-    ]
-    return (
-        tabulate(table, headers=[corner, *columns], tablefmt="simple", disable_numparse=True) if table else ""
+    return "\n\n".join(
+        tabulate(
+            [
+                [label, *(_square(result, colour) if result else "-" for result in squares)]
+                for label, squares in one.rows
+            ],
+            headers=[one.corner, *one.columns],
+            tablefmt="simple",
+            disable_numparse=True,
+        )
+        for one in grids(results)
     )
 
 
@@ -141,8 +161,26 @@ def _label(row: dict[str, CellResult]) -> str:
 
 def _square(result: CellResult, colour: bool) -> str:
     time = result.timings.command
-    words = paint(verdict_words(result), result.outcome, colour)
+    words = paint(marked_words(result), result.outcome, colour)
     return words + (f"  {format_seconds(time)}" if time is not None else "")
+
+
+def notes(results: list[CellResult]) -> str:
+    """Which cells are flaky and why, and what is from an earlier run; empty where there is no such."""
+    flaky: dict[str, list[str]] = {}
+    for result in results:
+        if result.flaky and not result.earlier:
+            flaky.setdefault(result.flaky, []).append(result.cell)
+    lines = [f"Flaky: {', '.join(cells)}: {why}" for why, cells in flaky.items()]
+    runs = dict.fromkeys(result.earlier for result in results if result.earlier)
+    if runs:
+        lines.append(f"{EARLIER} not run again: from {', '.join(runs)}")
+    return "\n".join(lines)
+
+
+def noun(results: list[CellResult]) -> str:
+    """What one of the results is of."""
+    return "step" if any(result.handoff for result in results) else "cell"
 
 
 def summary(results: list[CellResult], seconds: float | None) -> str:
@@ -151,35 +189,44 @@ def summary(results: list[CellResult], seconds: float | None) -> str:
     for result in results:
         totals[result.outcome] = totals.get(result.outcome, 0) + 1
     counted = ", ".join(f"{totals[outcome]} {outcome}" for outcome in Outcome if outcome in totals)
-    noun = "step" if any(result.handoff for result in results) else "cell"
-    cells = f"{len(results)} {noun}{'s' if len(results) != 1 else ''}"
+    cells = f"{len(results)} {noun(results)}{'s' if len(results) != 1 else ''}"
     return f"{cells}{f' in {format_seconds(seconds)}' if seconds is not None else ''}: {counted}"
+
+
+def failures(results: list[CellResult], run: Path) -> list[list[CellResult]]:
+    """The cells that are not as expected; those that failed alike together."""
+    alike: dict[tuple[str, ...], list[CellResult]] = {}
+    for result in results:
+        if not result.is_as_expected:
+            complaint = complaints.main_one(result) if result.outcome in BY_CONSOLE else None
+            # What differs between two cells' traces of one complaint is no news.
+            why = (complaint.fingerprint,) if complaint else (result.detail, *evidence_lines(result, run))
+            alike.setdefault((verdict_words(result), *why), []).append(result)
+    return list(alike.values())
 
 
 def explanations(results: list[CellResult], run: Path, *, colour: bool = False) -> str:
     """A paragraph for the cells that are not as expected; those that failed alike share one."""
-    alike: dict[tuple[str, str, tuple[str, ...]], list[CellResult]] = {}
-    for result in results:
-        if not result.is_as_expected:
-            evidence = tuple(evidence_lines(result, run))
-            alike.setdefault((verdict_words(result), result.detail, evidence), []).append(result)
     paragraphs = []
-    for (words, detail, evidence), group in alike.items():
+    for group in failures(results, run):
+        words, detail = verdict_words(group[0]), group[0].detail
         head = f"{', '.join(result.cell for result in group)}: "
         head += paint(words, group[0].outcome, colour) + (f": {clean_detail(detail)}" if detail else "")
-        lines = [head, *(f"    {line}" for line in evidence)]
+        lines = [head, *(f"    {line}" for line in evidence_lines(group[0], run))]
         if group[0].release is not None:
-            lines.append(f"  logs: {_places(group, run)}")
-        kept = dict.fromkeys(result.handoff.kept for result in group if result.handoff)
-        lines += [f"  disks it was given: {run / folder}/" for folder in kept if folder]
+            lines.append(f"  logs: {places(group, run)}")
+        lines += [f"  disks it was given: {place}" for place in kept_disks(group, run)]
         paragraphs.append("\n".join(lines))
     return "\n\n".join(paragraphs)
 
 
 def evidence_lines(result: CellResult, run: Path) -> list[str]:
-    """What explains the outcome: where the console's trouble begins, or the end of the output."""
+    """What explains the outcome: what the kernel complained of, or the end of the output."""
     folder = run / result.folder
     if result.outcome in BY_CONSOLE:
+        complaint = complaints.main_one(result)
+        if complaint is not None:
+            return complaints.telling_lines(complaint, folder)
         return _console_lines(folder / "console.log")
     stdout, stderr = (tail(folder / name, _TAIL_LINES) for name in ("stdout", "stderr"))
     if stdout and stderr:
@@ -200,10 +247,16 @@ def _console_lines(path: Path) -> list[str]:
     return clean_lines(data)[start : start + _TAIL_LINES]
 
 
-def _places(group: list[CellResult], run: Path) -> str:
+def places(group: list[CellResult], run: Path) -> str:
     """The folders of the cells, as a shell expands them."""
     folders = [result.folder for result in group]
     return f"{run}/" + (folders[0] if len(folders) == 1 else "{" + ",".join(folders) + "}") + "/"
+
+
+def kept_disks(group: list[CellResult], run: Path) -> list[str]:
+    """Where the disks are as they were given to those of the cells that failed with them."""
+    kept = dict.fromkeys(result.handoff.kept for result in group if result.handoff)
+    return [f"{run / folder}/" for folder in kept if folder]
 
 
 def whole(
@@ -217,7 +270,9 @@ def whole(
     """The grid, the failing cells, what they have in common, their tests (see `pivot`), and the totals."""
     parts = [
         grid(results, colour=colour),
+        notes(results),
         explanations(results, run, colour=colour),
+        complaints.other_paragraphs(results, run),
         common_sentence(results),
         pivot.whole(results, run, every=every_test, colour=colour),
         f"{summary(results, seconds)}\nresults: {run}",

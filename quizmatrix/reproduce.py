@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -76,6 +77,22 @@ def write_script(spec: CellSpec, shares: list[Share]) -> None:
     path = Path(spec.folder) / "reproduce.sh"
     paths.write_atomic(path, text.encode(errors="surrogateescape"))
     path.chmod(0o755)
+
+
+# The commands that the templates above hold.
+_COMMAND = re.compile(r"^#   (cd .*?)\n#\n|^(cd .*? && )exec (.*)\n\Z", re.MULTILINE | re.DOTALL)
+
+
+def command_in(folder: Path) -> str:
+    """The command line that repeats a cell, out of its folder's reproduce.sh; empty where there is none."""
+    try:
+        text = (folder / "reproduce.sh").read_text(errors="replace")
+    except OSError:
+        return ""
+    match = _COMMAND.search(text)
+    if match is None:
+        return ""
+    return match[1].replace("\n#   ", "\n") if match[1] else match[2] + match[3]
 
 
 def _what(spec: CellSpec) -> str:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Protocol
 
 import anyio
 import anyio.to_thread
-import msgspec
 
-from quizmatrix import debugger, guest, layerdisks, paths, qemu, qmp, reproduce, subtests, vm
+from quizmatrix import debugger, findings, guest, layerdisks, paths, qemu, qmp, reproduce, subtests, vm
 from quizmatrix import spec as specs
 from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
 from quizmatrix.console import ConsoleWatch
 from quizmatrix.errors import QuizmatrixError, host_error
+from quizmatrix.finding import FindingSummary
+from quizmatrix.observer import NOBODY, Observer, TerminalHost
+from quizmatrix.outcome import Outcome
 from quizmatrix.spec import CellResult, CellSpec, Share, Timings
 from quizmatrix.verdict import Evidence, Stage, judge
 
@@ -47,41 +47,11 @@ _NOTES_SHOWN = 5
 _CONSOLE_PAUSE = 0.02
 
 
-class TerminalHost(Protocol):
-    """The host's half of a terminal session."""
-
-    def write(self, layer: Path) -> None:
-        """Put what the guest needs into its run layer; OSError where the disk does not take it."""
-
-    async def serve(self, port: socket.socket) -> None:
-        """Conduct the session over the guest's port, to its end."""
-
-    def ended_with(self, status: int) -> None:
-        """Hear from the guest how the session ended."""
-
-
-class Observer(msgspec.Struct, frozen=True, kw_only=True):
-    """Who looks on while a cell runs; every part may be absent.
-
-    stage: the next stage is reached. console: the console's last line changed. stdout, stderr:
-    the command's output as it comes. terminal: has the session that the specification asks for.
-    """
-
-    stage: Callable[[Stage], None] = lambda _stage: None
-    console: Callable[[str], None] = lambda _line: None
-    stdout: Callable[[bytes], Awaitable[None]] | None = None
-    stderr: Callable[[bytes], Awaitable[None]] | None = None
-    terminal: TerminalHost | None = None
-
-
-NOBODY = Observer()
-
-
 async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
     """Boot `spec`, run its command, and judge.
 
-    Writes console.log, stdout, stderr, qemu.log, reproduce.sh, artifacts/ and subtests.json into
-    `spec.folder`. Whatever happens to the guest is an outcome; what this host cannot do raises
+    Writes console.log, stdout, stderr, qemu.log, reproduce.sh, artifacts/, subtests.json and findings.json
+    into `spec.folder`. Whatever happens to the guest is an outcome; what this host cannot do raises
     QuizmatrixError.
     """
     started = time.monotonic()
@@ -112,6 +82,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         session = _Session(spec, console, ports, marker.encode(), observer)
         await session.conduct(shares)
         await session.read_tests()
+        complaints = await session.keep_findings()
     outcome, detail = judge(session.evidence, session.watch)
     ended = session.evidence.ended
     return CellResult(
@@ -127,6 +98,8 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         signal=ended.signal if ended else None,
         detail=detail,
         subtests=session.evidence.tests.counts,
+        findings=complaints,
+        flaky=session.evidence.tests.luck if outcome is Outcome.PASSED else "",
         timings=session.timings(time.monotonic() - started),
     )
 
@@ -143,7 +116,9 @@ class _Session:
         observer: Observer,
     ) -> None:
         self.evidence = Evidence(
-            silent_reset_is_fault=spec.arch.facts.kernel.silent_reset == "fault", notes=[]
+            silent_reset_is_fault=spec.arch.facts.kernel.silent_reset == "fault",
+            tolerance=spec.tolerance,
+            notes=[],
         )
         self.watch = ConsoleWatch()
         self._spec = spec
@@ -189,6 +164,14 @@ class _Session:
             self.evidence.tests = await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
         except OSError as error:
             self.evidence.notes.append(str(host_error("read the tests in its output", error)))
+
+    async def keep_findings(self) -> list[FindingSummary]:
+        """Keep what the kernel complained of, and sum it up."""
+        try:
+            return await findings.conclude(self._spec, self.watch)
+        except OSError as error:
+            self.evidence.notes.append(str(host_error("keep what its kernel complained of", error)))
+            return []
 
     async def _take_shared(self) -> None:
         if self._spec.has_9p:

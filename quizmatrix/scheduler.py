@@ -15,9 +15,10 @@ from quizmatrix.cells import Cell
 from quizmatrix.errors import QuizmatrixError, UsageError, host_error
 from quizmatrix.events import CellConsole, CellFinished, CellNote, CellReached, Event
 from quizmatrix.handoff import Shelf
+from quizmatrix.inputs import Inputs, folders_of
+from quizmatrix.observer import Observer, TerminalHost
 from quizmatrix.outcome import Outcome
 from quizmatrix.prepare import Preparer
-from quizmatrix.run import Observer, TerminalHost
 from quizmatrix.spec import Bind, CellResult, CellSpec, Session
 from quizmatrix.store import RunStore
 from quizmatrix.task import Task
@@ -41,7 +42,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     what a trial boot would choose. machine, binds, environment, user: see CellSpec. session: makes
     a terminal session for after the command of the only task, told whether its image has an SSH server.
     unbuilt: why a cell has not what was to be built for it, by its id without the slice.
-    matrix: the file that has disks handed on.
+    matrix: the file that has disks handed on. expected: seconds that tasks will probably take, by id, where
+    that is known. first: ids of the tasks to start first.
     """
 
     tasks: list[Task]
@@ -58,6 +60,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     session: Callable[[bool], tuple[Session, TerminalHost]] | None = None
     unbuilt: dict[str, QuizmatrixError] = {}
     matrix: str | None = None
+    expected: dict[str, float] = {}
+    first: frozenset[str] = frozenset()
 
 
 class Admission:
@@ -116,17 +120,23 @@ def available_memory() -> int:
     return 1024
 
 
-def longest_first(tasks: list[Task]) -> list[Task]:
+def longest_first(
+    tasks: list[Task], seconds: dict[str, float] | None = None, first: frozenset[str] = frozenset()
+) -> list[Task]:
     """The order to start tasks in, so that no long one is left to run alone at the end.
 
-    By the time limit, then the kernel (newer ones boot longer), then the architecture's factor.
+    first: before all others. seconds: what they took before, by id. Those of which that is not known come
+    before those of which it is; by the time limit, then the kernel (newer ones boot longer), then the
+    architecture's factor.
     """
+    known = seconds or {}
 
-    def expected(task: Task) -> tuple[float, bool, KernelVersion, float]:
+    def expected(task: Task) -> tuple[bool, bool, float, float, bool, KernelVersion, float]:
         cell = task.cell
         version = leading_version(cell.kernel.rpartition(":")[2])
         factor = load_arch(cell.arch).facts.timeout_factor.tcg
-        return cell.timeout, version is None, version or KernelVersion("0.0"), factor
+        rule = cell.timeout, version is None, version or KernelVersion("0.0"), factor
+        return task.id in first, task.id not in known, known.get(task.id, 0.0), *rule
 
     return sorted(tasks, key=expected, reverse=True)
 
@@ -150,6 +160,7 @@ class Scheduler:
         self._sink = sink
         self._run_cell = run_cell
         self._admission = admission or host_admission(plan.jobs)
+        self._inputs = Inputs(store.folder)
         self._scope = anyio.CancelScope()
         self._results: dict[str, CellResult] = {}
         self._ended = {task.id: anyio.Event() for task in plan.tasks}
@@ -171,7 +182,8 @@ class Scheduler:
         try:
             with self._scope:
                 async with anyio.create_task_group() as group:
-                    for task in longest_first(self._plan.tasks):
+                    group.start_soon(self._inputs.look, self._folders())
+                    for task in longest_first(self._plan.tasks, self._plan.expected, self._plan.first):
                         group.start_soon(self._run_task, task)
         finally:
             self._shelf.clear()
@@ -179,6 +191,12 @@ class Scheduler:
             if task.id not in self._results:
                 self._finish(task, _no_run(task, Outcome.CANCELLED, "stopped before it had ended"))
         return [self._results[task.id] for task in self._plan.tasks]
+
+    def _folders(self) -> list[str]:
+        """The folders that all guests see: looked at while the first ones boot."""
+        plan = self._plan
+        work_tree = [plan.work_tree] if plan.work_tree else []
+        return [*map(str, plan.layers), *work_tree, *(bind.path for bind in plan.binds)]
 
     async def _run_task(self, task: Task) -> None:
         try:
@@ -211,12 +229,13 @@ class Scheduler:
             await self._ended[task.after].wait()
             if obstacle := self._shelf.obstacle(self._results[task.after]):
                 return _no_run(task, Outcome.SKIPPED, obstacle)
-        attempt = 1
+        attempt, flaky = 1, ""
         while True:
             self._reach(task, Stage.WAITING, attempt)
             await self._admission.enter(task.cell)
             try:
                 spec = await self._specify(task, prepared, attempt)
+                await self._inputs.look([path for path in folders_of(spec) if path not in self._folders()])
                 observer = self._observer(task, attempt)
                 if self._plan.session is not None:
                     session, host = self._plan.session(prepared.has_sshd)
@@ -229,7 +248,7 @@ class Scheduler:
                 break
             text = f"{result.outcome} ({result.detail}): attempt {attempt + 1} follows"
             self._emit(CellNote(cell=task.id, text=text))
-            attempt += 1
+            attempt, flaky = attempt + 1, f"{result.outcome} in the attempt before"
         timings = msgspec.structs.replace(
             result.timings,
             prepare=round(ready - began, 3),
@@ -242,6 +261,8 @@ class Scheduler:
             timings=timings,
             expected=task.cell.expected,
             shard=_shard_of(task.cell),
+            inputs=await self._inputs.key(spec, self._results.get(task.after or "")),
+            flaky=flaky if result.outcome.is_verdict and flaky else result.flaky,
             handoff=task.handed,
         )
 

@@ -13,6 +13,7 @@ import msgspec
 from quizmatrix.arch import Accelerator, Arch
 from quizmatrix.cells import SMALL, folder_name
 from quizmatrix.errors import DamagedError
+from quizmatrix.finding import FindingSummary, Tolerance
 from quizmatrix.matrix import Handoff
 from quizmatrix.outcome import Outcome
 
@@ -131,7 +132,8 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     where there is one. environment: of the command, beside what every one has. user: of the guest, instead
     of root. session: see Session. handed: see Handed; matrix: the file that asks for it. timeout,
     boot_timeout: seconds, already scaled for the accelerator. memory: MiB. machine: a value of QEMU's option
-    -machine, instead of the architecture's. folder: where results go; it exists, and is empty but for disks.
+    -machine, instead of the architecture's. tolerance: of its kernel's complaints. folder: where results go;
+    it exists, and is empty but for disks.
     """
 
     cell: str
@@ -165,6 +167,7 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
     cpus: int
     machine: str | None = None
+    tolerance: Tolerance = Tolerance()
     folder: str
 
 
@@ -189,8 +192,11 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
 
     exit_code: 128+n for signal n; None where the command never ended by itself. subtests: how many of the
     tests in the command's output ended with each outcome (see subtest.SubtestOutcome). shard: the slice of
-    its tests that it ran, `2of4`. handoff: where disks are handed on; `cell` is then the way they have gone,
-    and what follows it is of the cell that ran.
+    its tests that it ran, `2of4`. findings: what its kernel complained of, the first ones; the cell's
+    findings.json has their traces. inputs: the same for runs of the same (see inputs.Inputs), empty where
+    that is not known. flaky: why this outcome is not to be relied on, empty where nothing is known against
+    it. earlier: the run that it is the result of, where it was not run again. handoff: where disks are
+    handed on; `cell` is then the way they have gone, and what follows it is of the cell that ran.
     """
 
     cell: str
@@ -209,6 +215,10 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     subtests: dict[str, int] = {}
     handoff: Handed | None = None
+    findings: list[FindingSummary] = []
+    inputs: str = ""
+    flaky: str = ""
+    earlier: str = ""
     timings: Timings = Timings()
 
     @property
@@ -236,13 +246,18 @@ def ways_of(results: Iterable[CellResult], step: Step) -> list[tuple[CellResult,
 class RunResults(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "schema"}):
     """results.json. started, finished: ISO 8601 in UTC; finished and exit_code are None while it runs.
 
-    handoff: the matrix's, whose commands are run instead of `command`.
+    matrix: the name or the path of its matrix, folder: the current folder, arguments: the command line
+    without the command. Runs of the same command, matrix and folder are compared with each other. handoff:
+    the matrix's, whose commands are run instead of `command`.
     """
 
     schema_: int = 1
     run: str
     command: list[str]
     handoff: Handoff | None = None
+    matrix: str = ""
+    folder: str = ""
+    arguments: list[str] = []
     started: str
     finished: str | None = None
     exit_code: int | None = None

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from quizmatrix import paths
-from quizmatrix.errors import HostError, QuizmatrixError, UsageError, host_error
-from quizmatrix.events import CellConsole, Event
+from quizmatrix.errors import DamagedError, HostError, QuizmatrixError, UsageError, host_error
+from quizmatrix.events import CellConsole, CellFinished, Line, RunFinished, RunStarted
 from quizmatrix.matrix import Handoff
+from quizmatrix.replay import replay
 from quizmatrix.spec import CellResult, RunResults, decode_results, encode, to_json
 
 RESULTS = "results.json"
@@ -30,11 +34,12 @@ def runs_dir() -> Path:
 class RunStore:
     """The directory of a run that is going on."""
 
-    def __init__(self, folder: Path, run: str, command: list[str], handoff: Handoff | None = None) -> None:
+    def __init__(self, folder: Path, results: RunResults) -> None:
         """Made by `create`."""
         self.folder = folder
-        self.results = RunResults(run=run, command=command, handoff=handoff, started=_now())
+        self.results = results
         self._trouble: OSError | None = None
+        self._lock: int | None = None
 
     @property
     def trouble(self) -> HostError | None:
@@ -54,11 +59,13 @@ class RunStore:
             raise host_error(f"make the folder {folder}", error) from error
         return folder
 
-    def write_event(self, event: Event) -> None:
+    def write_event(self, event: Line) -> None:
         """Add a line to events.jsonl."""
         if isinstance(event, CellConsole):
             return
         line = encode({"time": _now()} | msgspec.to_builtins(event))
+        if self._trouble:
+            line = b"\n" + line  # the last one may have been cut off
         with self._note_trouble(), (self.folder / EVENTS).open("ab") as file:
             file.write(line + b"\n")
 
@@ -71,9 +78,33 @@ class RunStore:
             folder.mkdir(exist_ok=True)
             paths.write_atomic(folder / "result.json", to_json(result))
 
+    def hold(self) -> None:
+        """Let others see that this directory is being written, until `finish` or this process's end."""
+        self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        # A file system without such locks: then the age of the results has to tell.
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
     def finish(self, cells: list[CellResult], exit_code: int) -> None:
         """Write the whole: the cells in the matrix's order, and how the run ended."""
-        self._replace(cells=cells, finished=_now(), exit_code=exit_code)
+        finished = _now()
+        self._replace(cells=cells, finished=finished, exit_code=exit_code)
+        self.write_event(RunFinished(finished=finished, exit_code=exit_code))
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def revise(self, result: CellResult) -> None:
+        """Keep what has become known of a cell behind its verdict."""
+        self.write_cell(result.folder, result)
+        self.write_event(CellFinished(result=result))
+
+    def refer_to(self, result: CellResult, folder: Path) -> None:
+        """Take over a cell that is not run again, with a link to its folder in the run it was run in."""
+        with self._note_trouble():
+            (self.folder / result.folder).symlink_to(folder)
+        self._replace(cells=[*self.results.cells, result])
+        self.write_event(CellFinished(result=result))
 
     def _replace(self, **changed: object) -> None:
         self.results = msgspec.structs.replace(self.results, **changed)
@@ -93,10 +124,20 @@ class RunStore:
             self._trouble = self._trouble or error
 
 
-def create(output: Path | None, command: list[str], handoff: Handoff | None = None) -> RunStore:
+def create(
+    output: Path | None,
+    command: list[str],
+    handoff: Handoff | None = None,
+    *,
+    tasks: Sequence[str] = (),
+    matrix: str = "",
+    current: str = "",
+    arguments: Sequence[str] = (),
+) -> RunStore:
     """A new run directory: `output`, or one of its own under the user's state directory.
 
-    command, handoff: what is run, one of the two.
+    command, handoff: what is run, one of the two. tasks: the ids of what will have results. matrix, current
+    (the current folder), arguments: see RunResults.
 
     Raises UsageError where `output` holds something, HostError where it cannot be written.
     """
@@ -107,10 +148,21 @@ def create(output: Path | None, command: list[str], handoff: Handoff | None = No
             f"{output} exists and is not empty",
             next_step="Name a new folder for --output: results are never written over others.",
         )
-    store = RunStore(folder, run, command, handoff)
+    results = RunResults(
+        run=run,
+        command=command,
+        handoff=handoff,
+        matrix=matrix,
+        folder=current,
+        arguments=list(arguments),
+        started=_now(),
+    )
+    store = RunStore(folder, results)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        store.hold()
         paths.write_atomic(folder / RESULTS, to_json(store.results))
+        store.write_event(RunStarted.of(results, tasks))
         if output is None:
             _point_latest_to(folder)
     except OSError as error:
@@ -120,18 +172,45 @@ def create(output: Path | None, command: list[str], handoff: Handoff | None = No
     return store
 
 
+# Seconds after which a run that has not finished, and says nothing more, is not going on any more.
+_SILENCE = 3600.0
+
+
+def is_going_on(folder: Path) -> bool:
+    """Whether a run directory is being written."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no locks here
+        newest = max((path.stat().st_mtime for path in (folder, folder / EVENTS) if path.exists()), default=0)
+        return time.time() - newest < _SILENCE
+    finally:
+        os.close(handle)
+    return False
+
+
 def _point_latest_to(folder: Path) -> None:
     new = folder.parent / f".{LATEST}.{folder.name}"
     new.symlink_to(folder.name)
     new.replace(folder.parent / LATEST)
 
 
-def list_runs() -> list[tuple[Path, RunResults | None]]:
-    """Every kept run, the newest first, with its results (None where they cannot be read)."""
+def list_runs(*, besides: Collection[str] = ()) -> list[tuple[Path, RunResults | None]]:
+    """Every kept run, the newest first, with its results (None where they cannot be read).
+
+    besides: runs that are not looked at.
+    """
     found: list[tuple[Path, RunResults | None]] = []
     with contextlib.suppress(FileNotFoundError):
         for folder in sorted(runs_dir().iterdir(), reverse=True):
             if folder.is_symlink() or not folder.is_dir() or folder.name.startswith("."):
+                continue
+            if folder.name in besides:
                 continue
             try:
                 found.append((folder, load(folder)))
@@ -160,13 +239,19 @@ def find_run(name: str) -> Path:
 
 
 def load(folder: Path) -> RunResults:
-    """The results in a run directory; UsageError where there are none, DamagedError where unreadable."""
+    """The results in a run directory; UsageError where there are none, DamagedError where unreadable.
+
+    Where results.json is lost, the events tell the same.
+    """
     path = folder / RESULTS
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{folder} is no run directory", cause=error.strerror or str(error)) from error
-    return decode_results(data, str(path))
+        return decode_results(path.read_bytes(), str(path))
+    except (OSError, DamagedError) as error:
+        with contextlib.suppress(QuizmatrixError):
+            return replay(folder / EVENTS).results
+        if isinstance(error, OSError):
+            raise UsageError(f"{folder} is no run directory", cause=error.strerror or str(error)) from error
+        raise
 
 
 def _now() -> str:

@@ -80,6 +80,12 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
         return f"tests: {', '.join(words) or 'none'}" if self.is_known else ""
 
     @property
+    def luck(self) -> str:
+        """Why a pass with these results is not to be relied on: tests that failed, and passed in a rerun."""
+        again = sum(test.failed_before for test in self.tests)
+        return f"{again} test{'s' if again != 1 else ''} failed, then passed" if again else ""
+
+    @property
     def complaint(self) -> str:
         """Why a command with these results has not passed, whatever its exit status; empty where it may."""
         if not self.is_known:

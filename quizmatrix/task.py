@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from quizmatrix import cells as cell_module
@@ -92,3 +94,15 @@ def _chosen(key: str, globs: tuple[str, ...], cells: list[Cell], where: str) -> 
             next_step="Loosen --only, --skip, -k or -a.",
         )
     return chosen
+
+
+def with_sources(tasks: list[Task], wanted: Collection[str]) -> frozenset[str]:
+    """The ids of the wanted tasks, and of those whose disks they get, and so on."""
+    sources = {task.id: task.after for task in tasks}
+    found: set[str] = set()
+    for one in wanted:
+        at: str | None = one
+        while at is not None:
+            found.add(at)
+            at = sources.get(at)
+    return frozenset(found)

@@ -9,6 +9,7 @@ import msgspec
 
 from quizmatrix.channel import Message
 from quizmatrix.console import ConsoleWatch
+from quizmatrix.finding import SplatPolicy, Tolerance
 from quizmatrix.outcome import Outcome
 from quizmatrix.subtests import Subtests
 from quizmatrix.units import format_seconds
@@ -33,7 +34,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     the limit that ran out. rubbish: what was no message. host_trouble: what failed on this side.
     qemu_status: exit status of a QEMU that ended by itself. qemu_words: what it said.
     silent_reset_is_fault: what a reset means that the console did not announce. tests: what the command's
-    output says. notes: what else a person has to know.
+    output says. tolerance: of the kernel's complaints. notes: what else a person has to know.
     """
 
     stage: Stage = Stage.BOOTING
@@ -47,6 +48,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     qemu_words: str = ""
     silent_reset_is_fault: bool = True
     tests: Subtests = Subtests()
+    tolerance: Tolerance = Tolerance()
     notes: list[str] = []
 
 
@@ -63,7 +65,7 @@ def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
         died = "Attempted to kill init" in console.panic
         return Outcome.PANICKED, ("init died: " if died else "") + console.panic
     if seen.ended is not None:
-        return _judge_end(seen.ended, console, seen.tests)
+        return _judge_end(seen.ended, console, seen)
     if seen.rubbish:
         return Outcome.LOST, f"the guest wrote rubbish to the control port: {seen.rubbish}"
     if seen.init_failed:
@@ -80,7 +82,8 @@ def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
     return _judge_silence(seen, console, reached)
 
 
-def _judge_end(end: Message, console: ConsoleWatch, tests: Subtests) -> tuple[Outcome, str]:
+def _judge_end(end: Message, console: ConsoleWatch, seen: Evidence) -> tuple[Outcome, str]:
+    tests = seen.tests
     if end.exit_code != 0:
         details = []
         if end.signal is not None:
@@ -91,10 +94,22 @@ def _judge_end(end: Message, console: ConsoleWatch, tests: Subtests) -> tuple[Ou
     if tests.complaint:
         # A runner's exit status may speak of something else: of the runner itself, say.
         return Outcome.FAILED, tests.complaint
-    if console.splats:
-        more = f" (and {len(console.splats) - 1} more)" if len(console.splats) > 1 else ""
-        return Outcome.SPLAT, console.splats[0] + more
-    return Outcome.PASSED, ""
+    complaint = _complaint(console, seen.tolerance)
+    if seen.tolerance.splat is SplatPolicy.FAIL and complaint:
+        return Outcome.SPLAT, complaint
+    return Outcome.PASSED, f"the kernel complained: {complaint}" if complaint else ""
+
+
+def _complaint(console: ConsoleWatch, tolerance: Tolerance) -> str:
+    """The first of the kernel's complaints that are not allowed; empty where there is none."""
+    if tolerance.splat is SplatPolicy.IGNORE:
+        return ""
+    findings = [finding for finding in tolerance.apply(console.findings) if not finding.allowed]
+    number = sum(finding.count for finding in findings) + console.unread
+    if not number:
+        return ""
+    title = findings[0].title if findings else "more complaints than are read"
+    return title + (f" (and {number - 1} more)" if number > 1 else "")
 
 
 def _judge_silence(seen: Evidence, console: ConsoleWatch, reached: bool) -> tuple[Outcome, str]:

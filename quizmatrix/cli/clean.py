@@ -11,6 +11,7 @@ import anyio
 
 from quizmatrix import paths, process, store
 from quizmatrix.errors import HostError
+from quizmatrix.history import database
 from quizmatrix.outcome import EXIT_OK
 
 # All that quizmatrix puts into its cache: nothing else is touched, whatever folder that is.
@@ -32,14 +33,17 @@ CACHE_FOLDERS = (
 
 
 def clean(args: argparse.Namespace) -> int:
-    """Remove the cache, and with --runs the kept runs."""
+    """Remove the cache, and with --runs the kept runs and the history."""
     doomed = [paths.cache_dir() / name for name in CACHE_FOLDERS]
     if args.runs:
         doomed.append(store.runs_dir())
     freed = 0
+    if args.runs:
+        # Before the folder of the runs: it could be made again from that.
+        doomed[:0] = history_files(paths.state_dir())
     for folder in doomed:
-        if folder.is_dir():
-            size = disk_usage(folder)
+        if folder.exists():
+            size = disk_usage(folder) if folder.is_dir() else folder.stat().st_size
             freed += size
             print(f"{'would remove' if args.dry_run else 'removing'} {folder} ({size // 1_000_000} MB)")
             if not args.dry_run:
@@ -47,6 +51,12 @@ def clean(args: argparse.Namespace) -> int:
     if not freed:
         print(f"There is nothing in {paths.cache_dir()}.")
     return EXIT_OK
+
+
+def history_files(state: Path) -> list[Path]:
+    """The files that the history is made of, those that were moved aside included."""
+    names = [database.FILE, *(database.FILE + end for end in database.COMPANIONS), database.LOCK]
+    return [state / name for name in names] + sorted(state.glob(f"{database.FILE}.corrupt-*"))
 
 
 def remove_tree(folder: Path) -> None:

@@ -96,3 +96,9 @@ def add_guest(parser: Parser) -> None:
     group.add_argument(
         "--no-work-tree", action="store_true", help="do not show the current folder to the guest"
     )
+
+
+def add_reports(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--junit", metavar="FILE", help="JUnit XML, for a CI system (-: stdout)")
+    group.add_argument("--markdown", metavar="FILE", help="Markdown, for a pull request (-: stdout)")
+    group.add_argument("--html", metavar="FILE", help="one page with grid, logs and search, for a browser")

@@ -14,6 +14,7 @@ from quizmatrix.cli.options import (
     add_guest,
     add_image_and_profiles,
     add_limits,
+    add_reports,
     add_selection,
     add_sources,
 )
@@ -78,6 +79,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if command is not None and args.handler not in ("run:run", "shell:shell", "visits:execute"):
         raise UsageError("only `quizmatrix run`, `shell` and `exec` take a command after `--`")
     args.command = command
+    args.arguments = head[1:]
     return args
 
 
@@ -145,6 +147,14 @@ def _add_run(commands: Commands[Parser]) -> None:
         default="1",
         help="deal each cell's tests into N slices, each in a VM of its own",
     )
+    which = group.add_mutually_exclusive_group()
+    which.add_argument(
+        "--last-failed",
+        action="store_true",
+        help="only the cells that failed last with this command, all where none did; without COMMAND: the "
+        "last run here again",
+    )
+    which.add_argument("--failed-first", action="store_true", help="all cells, those that failed last first")
     group.add_argument("-x", "--fail-fast", action="store_true", help="stop at the first failure")
     group.add_argument("-S", "--shell", action="store_true", help="a terminal in the guest after COMMAND")
     group.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")
@@ -152,6 +162,7 @@ def _add_run(commands: Commands[Parser]) -> None:
     group = parser.add_argument_group("results")
     group.add_argument("--output", metavar="DIR", help="the run directory (new or empty)")
     group.add_argument("--json", metavar="FILE", help="write results.json there too (-: stdout)")
+    add_reports(group)
     loudness = group.add_mutually_exclusive_group()
     loudness.add_argument("-q", "--quiet", action="store_true", help="print only what is not as expected")
     loudness.add_argument("-v", "--verbose", action="store_true", help="print every step and the console")
@@ -220,17 +231,24 @@ def _add_doctor(commands: Commands[Parser]) -> None:
 
 
 def _add_runs(commands: Commands[Parser]) -> None:
-    parser = add_command(commands, "runs", "runs:list_runs", help="past runs: list, show, logs")
+    parser = add_command(
+        commands, "runs", "runs:list_runs", help="past runs: list, show, logs, compare, prune"
+    )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = add_command(actions, "list", "runs:list_runs", help="the runs that are kept, newest first")
     listing.add_argument("--json", action="store_true", help="as JSON")
-    show = add_command(actions, "show", "runs:show", help="a run's grid and failures again")
+    show = add_command(
+        actions, "show", "runs:show", help="a run's grid and failures again, or a report of it"
+    )
+    show.add_argument("--over", metavar="T", help="RUN is a cell: how its runs of the last T (30d) ended")
     logs = add_command(actions, "logs", "runs:logs", help="what a cell printed")
     for action in (show, logs):
         action.add_argument(
             "run", nargs="?", default="latest", metavar="RUN", help="an id, its beginning, or `latest`"
         )
-    show.add_argument("--json", action="store_true", help="as JSON")
+    group = show.add_argument_group("reports, instead of the grid")
+    group.add_argument("--json", metavar="FILE", nargs="?", const="-", help="results.json (default: stdout)")
+    add_reports(group)
     show.add_argument("--tests", action="store_true", help="every test in the output, not only what differs")
     logs.add_argument("cell", nargs="?", metavar="CELL", help="one cell (default: all)")
     stream = logs.add_mutually_exclusive_group()
@@ -238,11 +256,40 @@ def _add_runs(commands: Commands[Parser]) -> None:
     stream.add_argument("--console", dest="stream", action="store_const", const="console.log")
     stream.add_argument("--qemu", dest="stream", action="store_const", const="qemu.log")
     logs.set_defaults(stream="stdout")
+    _add_compare_and_prune(actions)
+
+
+def _add_compare_and_prune(actions: Commands[Parser]) -> None:
+    compare = add_command(
+        actions,
+        "compare",
+        "past:compare_runs",
+        help="what changed from run A to run B",
+        description="What changed from run A to run B: cells, tests in their output, and messages of their "
+        "kernels that regressed, are fixed, new, still failing, flaky (ended otherwise, though run from the "
+        "same) or gone. Exit status 1 where something regressed.",
+    )
+    compare.add_argument(
+        "a", nargs="?", metavar="A", help="a run (default: the one before B of the same command and matrix)"
+    )
+    compare.add_argument("b", nargs="?", metavar="B", help="a run (default: the newest)")
+    compare.add_argument("--json", nargs="?", const="-", choices=["-"], help="as JSON")
+    prune = add_command(
+        actions,
+        "prune",
+        "past:prune",
+        help="remove old run directories",
+        description="Remove old run directories, never the newest nor one that is being written. With both "
+        "--keep and --older-than those go that are beyond the newest N and older than T.",
+    )
+    prune.add_argument("--keep", metavar="N", help="keep the newest N (default, where neither is given: 50)")
+    prune.add_argument("--older-than", metavar="T", help="remove only what is older: 30d")
+    prune.add_argument("--dry-run", action="store_true", help="say what would be removed")
 
 
 def _add_clean(commands: Commands[Parser]) -> None:
     parser = add_command(commands, "clean", "clean:clean", help="empty the cache")
-    parser.add_argument("--runs", action="store_true", help="remove the kept runs too")
+    parser.add_argument("--runs", action="store_true", help="remove the kept runs and the history too")
     parser.add_argument("--dry-run", action="store_true", help="say what would be removed")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import select
@@ -17,24 +18,27 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from quizmatrix import guest, paths, pivot, progress, report, scheduler, store
-from quizmatrix.arch import Accelerator
-from quizmatrix.cells import Cell, sharded
-from quizmatrix.cli import EXIT_BROKEN_PIPE, selection
+from quizmatrix import complaints, pivot, progress, report, store
+from quizmatrix.cells import sharded
+from quizmatrix.cli import EXIT_BROKEN_PIPE, again, selection, targets
+from quizmatrix.cli.again import Again, Past
 from quizmatrix.cli.cells import handoff_words, print_cells
-from quizmatrix.cli.selection import Selection
+from quizmatrix.cli.plan import make_plan, tasks_of
 from quizmatrix.cli.zfs import bring_up_to_date
-from quizmatrix.errors import HostError, UsageError, host_error
+from quizmatrix.errors import HostError, QuizmatrixError, UsageError
 from quizmatrix.events import CellNote
+from quizmatrix.matrix import Handoff
 from quizmatrix.module import hint
 from quizmatrix.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
 from quizmatrix.prepare import Policy, Preparer
 from quizmatrix.process import printable
 from quizmatrix.progress import Progress
+from quizmatrix.reports.source import Source
+from quizmatrix.reports.source import load as load_source
 from quizmatrix.scheduler import Plan, Scheduler
-from quizmatrix.spec import Bind, CellResult, to_json
+from quizmatrix.spec import CellResult
 from quizmatrix.store import RunStore
-from quizmatrix.task import Task, handing_on, in_each
+from quizmatrix.task import Task
 from quizmatrix.terminal import Sitting
 from quizmatrix.text import clean_detail, clean_line, wants_colour
 from quizmatrix.units import format_seconds
@@ -45,6 +49,8 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def run(args: argparse.Namespace) -> int:
     """Run COMMAND over the selected cells, or what their matrix hands on; the exit status of the run."""
+    if (args.last_failed or args.failed_first) and not args.command and not _hands_disks_on(args):
+        args = again.with_last_command(args)
     if not args.command and not selection.hands_disks_on(args.matrix):
         example = args.matrix if args.matrix and not args.matrix.endswith(".toml") else "uname -a"
         raise UsageError(
@@ -53,114 +59,52 @@ def run(args: argparse.Namespace) -> int:
         )
     whole = selection.selected(args, selection.limits_of(args))
     shards = selection.checked("--shard", args.shard, selection.whole_number(1))
-    chosen = msgspec.structs.replace(whole, cells=sharded(whole.cells, shards))
-    tasks = _tasks(chosen, args.command)
+    tasks = tasks_of(msgspec.structs.replace(whole, cells=sharded(whole.cells, shards)), args.command)
     if args.shell and len(tasks) != 1:
         raise UsageError(
             "-S opens a terminal in one cell",
             cause=f"{len(tasks)} are selected",
             next_step="Name one: --only 6.1-x86_64",
         )
-    plan = make_plan(args, tasks, Sitting([], args.user) if args.shell else None)
-    if args.json not in (None, "-") and not os.access(Path(args.json).absolute().parent, os.W_OK):
-        raise UsageError(
-            f"--json {args.json} cannot be written", next_step="Name a file in a folder of yours."
-        )
+    chosen = again.choose(args, tasks)
+    plan = make_plan(args, chosen.tasks, Sitting([], args.user) if args.shell else None)
+    targets.check(args)
     if args.dry_run:
-        print_cells(chosen.cells, as_json=args.json == "-")
-        if args.json != "-":
-            in_each_cell = f"in each: {clean_line(printable(args.command or []))}"
-            print(f"\n{handoff_words(chosen.handoff, tasks) if chosen.handoff else in_each_cell}")
+        _say_what_would_be_run(args, whole.handoff, chosen.tasks)
         return EXIT_OK
-    if args.build:
-        plan = msgspec.structs.replace(plan, unbuilt=bring_up_to_date(args, whole.cells))
-    output = Path(args.output) if args.output else None
-    run_store = store.create(output, args.command or [], chosen.handoff)
-    if chosen.handoff is not None:
-        plan = msgspec.structs.replace(plan, matrix=str(chosen.matrix.absolute()))
-    return _Runner(args, plan, run_store).run()
-
-
-def _tasks(chosen: Selection, command: list[str] | None) -> list[Task]:
-    """COMMAND in each cell, or what the matrix hands on; UsageError where there are both."""
-    if chosen.handoff is None:
-        return in_each(chosen.cells, command or [])
-    if command:
-        raise UsageError(
-            f"{chosen.matrix} takes no command",
-            cause="it has commands of its own, in [handoff]",
-            next_step="Leave out what comes after `--`, or name another matrix.",
-        )
-    if any(cell.shard for cell in chosen.cells):
-        raise UsageError(
-            f"--shard deals a COMMAND's tests, and {chosen.matrix} has commands of its own",
-            next_step="Leave out --shard.",
-        )
-    return handing_on(chosen.cells, chosen.handoff, str(chosen.matrix))
-
-
-def make_plan(args: argparse.Namespace, tasks: list[Task], sitting: Sitting | None) -> Plan:
-    """What the command line asks of the scheduler, checked."""
-    layers = scheduler.check_layers([Path(layer) for layer in args.layer])
-    standing = paths.standing_layer()
-    if standing.is_dir():
-        layers.insert(0, standing)
-    return Plan(
-        tasks=tasks,
-        jobs=selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None,
-        retries=selection.checked("--retries", args.retries, selection.whole_number(0)),
-        fail_fast=args.fail_fast,
-        layers=layers,
-        work_tree=None if args.no_work_tree else guest.work_tree_of(_current_folder()),
-        accelerator=None if args.accel == "auto" else Accelerator(args.accel),
-        machine=_machine(args, [task.cell for task in tasks]),
-        binds=[_bind(text) for text in args.bind],
-        environment=dict(_setting(text) for text in args.env),
-        user=args.user,
-        session=sitting.take_place if sitting else None,
+    past = Past()
+    plan = msgspec.structs.replace(
+        plan,
+        unbuilt=bring_up_to_date(args, whole.cells) if args.build else {},
+        matrix=str(whole.matrix.absolute()) if whole.handoff else None,
+        expected=past.expected_seconds(chosen.tasks, args.command or []),
+        first=chosen.first,
     )
+    kind = again.kind_of(args)
+    run_store = store.create(
+        Path(args.output) if args.output else None,
+        kind.command,
+        whole.handoff,
+        tasks=chosen.order,
+        matrix=kind.matrix,
+        current=kind.folder,
+        arguments=args.arguments,
+    )
+    for place, result in chosen.earlier:
+        run_store.refer_to(result, place / result.folder)
+    return _Runner(args, plan, run_store, past, chosen).run()
 
 
-def _bind(text: str) -> Bind:
-    """Read HOST:GUEST[:ro]."""
-    rest, mode = (text[:-3], "ro") if text.endswith(":ro") else (text.removesuffix(":rw"), "rw")
-    host, colon, place = rest.rpartition(":")
-    if not colon or not host or not place.startswith("/"):
-        raise UsageError(f"--bind {text}", next_step="Write --bind HOST:GUEST[:ro], GUEST beginning with /.")
-    if not Path(host).is_dir():
-        raise UsageError(f"--bind {text}", cause=f"{host} is not a folder")
-    clean = os.path.normpath(place)
-    if (clean.count("/") == 1 and clean.strip("/") in ("", *guest.TAKEN)) or "\n" in clean:
-        raise UsageError(
-            f"--bind {text}", cause=f"{clean} is the guest's own", next_step="Bind it to a folder below."
-        )
-    return Bind(path=str(Path(host).absolute()), guest=clean, writable=mode == "rw")
+def _hands_disks_on(args: argparse.Namespace) -> bool:
+    """Whether the command line names a matrix that has commands of its own."""
+    return args.matrix is not None and selection.hands_disks_on(args.matrix)
 
 
-def _setting(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise UsageError(f"--env {text}", next_step="Write --env NAME=VALUE.")
-    return name, value
-
-
-def _machine(args: argparse.Namespace, cells: list[Cell]) -> str | None:
-    machine: str | None = args.machine
-    arches = {cell.arch for cell in cells}
-    if machine is not None and len(arches) > 1:
-        raise UsageError(
-            f"--machine {machine} for {', '.join(sorted(arches))}",
-            cause="no machine is of more than one architecture",
-            next_step="Choose one with -a or --only.",
-        )
-    return machine
-
-
-def _current_folder() -> Path:
-    try:
-        return Path.cwd()
-    except OSError as error:
-        raise host_error("find the current folder", error) from error
+def _say_what_would_be_run(args: argparse.Namespace, handoff: Handoff | None, tasks: list[Task]) -> None:
+    print_cells(list({task.cell.id: task.cell for task in tasks}.values()), as_json=args.json == "-")
+    if args.json != "-":
+        in_each_cell = f"in each: {clean_line(printable(args.command or []))}"
+        print(f"\n{handoff_words(handoff, tasks) if handoff else in_each_cell}")
 
 
 def _pass_on_to(descriptor: int, on_gone: Callable[[], None]) -> Callable[[bytes], Awaitable[None]]:
@@ -209,10 +153,20 @@ async def watch_signals(stop: Callable[[], None]) -> None:
 class _Runner:
     """One run, from its plan to its exit status."""
 
-    def __init__(self, args: argparse.Namespace, plan: Plan, run_store: RunStore) -> None:
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        plan: Plan,
+        run_store: RunStore,
+        past: Past,
+        chosen: Again,
+    ) -> None:
         self._args = args
         self._plan = plan
         self._store = run_store
+        self._stdout_is_taken = targets.take_stdout(args)
+        self._past = past
+        self._chosen = chosen
         self._interrupted = False
         self._reader_is_gone = False
         self._began = time.monotonic()
@@ -222,15 +176,23 @@ class _Runner:
         shown = progress.choose(
             [task.id for task in self._plan.tasks], quiet=self._args.quiet, verbose=self._args.verbose
         )
-        results = anyio.run(self._conduct, shown)
+        results = self._past.with_luck(anyio.run(self._conduct, shown))
+        for result in results:
+            if result.flaky:
+                self._store.revise(result)
+        # By what was run now. What was not run again has ended as expected.
         status = report.exit_status(results, interrupted=self._interrupted)
         if self._reader_is_gone and status == EXIT_NO_VERDICT:
             status = EXIT_BROKEN_PIPE
+        results = self._chosen.merged(results)
         self._store.finish(results, status)
+        self._past.record(self._store)
         self._report(results, status)
-        troubles = [self._store.trouble, self._write_json()]
+        troubles = [self._store.trouble, *self._write_reports()]
         for trouble in filter(None, troubles):
             progress.Screen(sys.stderr).print(f"quizmatrix: {trouble.render()}")
+        if self._past.trouble is not None:
+            again.tell(again.sentence(self._past.trouble))
         return status
 
     async def _conduct(self, shown: Progress) -> list[CellResult]:
@@ -240,7 +202,7 @@ class _Runner:
             Preparer(Policy(offline=self._args.offline, refresh=self._args.refresh)),
             shown.see,
         )
-        if len(self._plan.tasks) == 1 and self._args.json != "-":
+        if len(self._plan.tasks) == 1 and not self._chosen.earlier and not self._stdout_is_taken:
 
             def on_gone() -> None:
                 self._reader_is_gone = True
@@ -288,26 +250,31 @@ class _Runner:
 
     def _report(self, results: list[CellResult], status: int) -> None:
         """The grid; or of a single cell, what its own output does not say."""
-        if len(results) == 1 and self._args.json != "-":
+        if len(results) == 1 and not self._stdout_is_taken:
             self._report_one(results[0])
-        elif not self._args.quiet or status != EXIT_OK:
-            out = sys.stderr if self._args.json == "-" else sys.stdout
+        elif not self._args.quiet or status != EXIT_OK or any(result.flaky for result in results):
+            out = sys.stderr if self._stdout_is_taken else sys.stdout
             seconds = time.monotonic() - self._began
             text = report.whole(results, self._store.folder, seconds, colour=wants_colour(out))
             progress.Screen(out).print(text.rstrip())
+            if self._args.verbose and (known := complaints.allowed(results)):
+                progress.Screen(out).print(known)
 
     def _report_one(self, result: CellResult) -> None:
         screen = progress.Screen(sys.stderr)
-        plain = result.outcome in (Outcome.PASSED, Outcome.FAILED) and not result.detail
+        plain = result.outcome in (Outcome.PASSED, Outcome.FAILED) and not result.detail and not result.flaky
         bad = pivot.bad_lines(result, self._store.folder)
-        plain = plain and not bad
+        complained = complaints.other_paragraphs([result], self._store.folder)
+        plain = plain and not bad and not complained
         if not plain:
             words = report.verdict_words(result)
-            detail = f": {clean_detail(result.detail)}" if result.detail else ""
+            detail = "".join(f": {clean_detail(text)}" for text in (result.flaky, result.detail) if text)
             screen.print(f"quizmatrix: {result.cell}: {words}{detail}")
             if result.outcome in report.BY_CONSOLE:
                 for line in report.evidence_lines(result, self._store.folder):
                     screen.print(f"    {line}")
+            elif complained:
+                screen.print(complained)
             for line in bad:
                 screen.print(f"    {line}")
         if result.release is not None and (self._args.verbose or not (plain or self._args.quiet)):
@@ -318,24 +285,20 @@ class _Runner:
             named += [("command", times.command), ("total", times.total)]
             shown = [f"{name} {format_seconds(value)}" for name, value in named if value is not None]
             screen.print(f"  {result.release or result.kernel}: {', '.join(shown)}")
+            if known := complaints.allowed([result]):
+                screen.print(f"  {known}")
             if result.subtests:
                 counts = ", ".join(f"{count} {outcome}" for outcome, count in result.subtests.items())
                 screen.print(f"  tests: {counts}")
 
-    def _write_json(self) -> HostError | None:
-        """Write results.json where --json says; what kept it from that is no verdict on the cells."""
-        if not self._args.json:
-            return None
-        data = to_json(self._store.results)
-        try:
-            if self._args.json == "-":
-                sys.stdout.buffer.write(data)
-            else:
-                path = Path(self._args.json).resolve()
-                if path.exists() and not path.is_file():
-                    path.write_bytes(data)  # a pipe or a device is written to, not replaced
-                else:
-                    paths.write_atomic(path, data)
-        except OSError as error:
-            return host_error(f"write {self._args.json}", error)
-        return None
+    def _write_reports(self) -> list[HostError]:
+        """Write what was asked for; what kept any of it from that is no verdict on the cells."""
+        folder, source = self._store.folder, None
+        if self._store.trouble is None:
+            with contextlib.suppress(QuizmatrixError):
+                source = load_source(folder)
+        # A full disk, or a folder that was removed meanwhile: what is known without it.
+        source = source or Source(folder=folder, results=self._store.results)
+        troubles = targets.write(self._args, source)
+        summary_trouble = targets.add_to_job_summary(source)
+        return troubles + ([summary_trouble] if summary_trouble else [])

@@ -9,14 +9,20 @@ from datetime import datetime
 from pathlib import Path
 
 from quizmatrix import report, store
+from quizmatrix.cli import targets
+from quizmatrix.cli.again import tell
+from quizmatrix.cli.past import catch_up, show_cell
 from quizmatrix.errors import UsageError
+from quizmatrix.history.record import History
 from quizmatrix.outcome import EXIT_OK
+from quizmatrix.reports.source import load as load_source
 from quizmatrix.spec import RunResults, to_json
 from quizmatrix.text import clean_detail, wants_colour
 
 
 def list_runs(args: argparse.Namespace) -> int:
     """Print the kept runs, the newest first."""
+    catch_up(History(tell))
     found = store.list_runs()
     if args.json:
         readable = [results for _, results in found if results is not None]
@@ -43,12 +49,18 @@ def _row(folder: Path, results: RunResults | None) -> list[str]:
 
 
 def show(args: argparse.Namespace) -> int:
-    """Print a run's report again."""
+    """Print a run's report again, or write it as what was asked for; with --over how a cell's runs ended."""
+    if args.over is not None:
+        if forms := targets.asked(args):
+            raise UsageError(
+                f"--over shows one cell's runs, and --{next(iter(forms))} is a report of one run",
+                next_step="Leave one of them out.",
+            )
+        return show_cell(args)
     folder = store.find_run(args.run)
+    if targets.asked(args):
+        return _write_reports(args, folder)
     results = store.load(folder)
-    if args.json:
-        sys.stdout.write(to_json(results).decode())
-        return EXIT_OK
     print(f"run {results.run}: {report.command_words(results)}\n")
     seconds = None
     if results.finished is not None:
@@ -60,6 +72,13 @@ def show(args: argparse.Namespace) -> int:
         colour = wants_colour(sys.stdout)
         text = report.whole(results.cells, folder, seconds, colour=colour, every_test=args.tests)
         sys.stdout.write(text)
+    return EXIT_OK
+
+
+def _write_reports(args: argparse.Namespace, folder: Path) -> int:
+    targets.check(args)
+    for trouble in targets.write(args, load_source(folder)):
+        raise trouble
     return EXIT_OK
 
 

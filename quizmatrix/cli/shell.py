@@ -9,7 +9,8 @@ import anyio
 
 from quizmatrix import progress, report, store
 from quizmatrix.cli import selection
-from quizmatrix.cli.run import make_plan, watch_signals
+from quizmatrix.cli.plan import make_plan
+from quizmatrix.cli.run import watch_signals
 from quizmatrix.errors import UsageError
 from quizmatrix.outcome import Outcome
 from quizmatrix.prepare import Policy, Preparer

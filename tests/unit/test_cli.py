@@ -150,7 +150,7 @@ def test_help_imports_nothing_slow() -> None:
 def test_one_cell_imports_neither_rich_nor_asyncssh() -> None:
     script = (
         "import sys, quizmatrix.cli.run;"
-        "print(sorted({'rich', 'asyncssh', 'tabulate', 'shtab'} & set(sys.modules)))"
+        "print(sorted({'rich', 'asyncssh', 'tabulate', 'shtab', 'junitparser'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

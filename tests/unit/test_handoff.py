@@ -1,12 +1,14 @@
 """Disks that go from cell to cell: what is planned, in which order, what is skipped, what is said."""
 
 import re
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 
 from quizmatrix import reproduce, store
@@ -21,11 +23,11 @@ from quizmatrix.guest import command_script
 from quizmatrix.image.artifact import Image
 from quizmatrix.kernel.artifact import Kernel, KernelRecord
 from quizmatrix.matrix import Handoff, Matrix, load_matrix
+from quizmatrix.observer import Observer
 from quizmatrix.outcome import Outcome
 from quizmatrix.pattern import common_sentence
 from quizmatrix.prepare import Policy, Prepared, Preparer
 from quizmatrix.report import command_words, exit_status, explanations, grid, summary
-from quizmatrix.run import Observer
 from quizmatrix.scheduler import Admission, Plan, Scheduler
 from quizmatrix.spec import CellResult, CellSpec, Handed, Step, Timings
 from quizmatrix.task import Task, handing_on
@@ -247,6 +249,22 @@ def test_who_did_not_write_is_not_read(tmp_path: Path) -> None:
     assert f"  disks it was given: {played.folder}/6.1-x86_64/disks/" in shown
     assert f"skipped: {why}" in shown
     assert exit_status(list(played.results.values())) == 1
+
+
+def test_a_reader_is_run_from_what_its_writer_was(tmp_path: Path) -> None:
+    inputs = []
+    for command in ("w", "w", "other"):
+        shutil.rmtree(tmp_path / "here", ignore_errors=True)
+        (tmp_path / "here").mkdir()
+        # The writer's command is another one the last time, the reader's is not.
+        write, *rest = planned(cells("s390x"), size="1M")
+        tasks = [msgspec.structs.replace(write, command=[command]), *rest]
+        played = Played(tmp_path / "here", tasks)
+        inputs.append([result.inputs for result in played.results.values()])
+    assert all(inputs[0])
+    assert inputs[0] == inputs[1]
+    assert inputs[0][0] != inputs[2][0]
+    assert inputs[0][1] != inputs[2][1]
 
 
 def test_what_was_not_tested_is_tried_again_with_fresh_disks(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Scheduling and the record of a run, without a VM."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,6 +191,7 @@ def test_runs_are_listed_the_damaged_ones_too(tmp_path: Path, monkeypatch: pytes
     assert store.list_runs() == []
     good, bad = store.create(None, ["x"]), store.create(None, ["y"])
     (bad.folder / store.RESULTS).write_text("{")
+    (bad.folder / store.EVENTS).write_text("{")
     listed = dict(store.list_runs())
     assert listed[good.folder] is not None
     assert listed[bad.folder] is None
@@ -222,8 +224,7 @@ def test_results_are_never_written_over_others(tmp_path: Path) -> None:
 
 def test_a_record_that_cannot_be_written_is_told_at_the_end(tmp_path: Path) -> None:
     run_store = store.create(tmp_path / "run", ["x"])
-    (tmp_path / "run/results.json").unlink()
-    (tmp_path / "run").rmdir()
+    shutil.rmtree(tmp_path / "run")
     run_store.write_cell("c", result("c"))
     run_store.finish([result("c")], 0)
     assert run_store.trouble is not None

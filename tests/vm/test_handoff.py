@@ -169,3 +169,25 @@ def test_an_interrupt_leaves_no_disks(environment: dict[str, str], tmp_path: Pat
     assert process.returncode == 130
     assert b"1 passed, 1 cancelled" in output
     assert not list(tmp_path.rglob("quizh*"))
+
+
+def test_what_failed_is_run_again_with_what_wrote_its_disks(tmp_path: Path, quizmatrix: Quizmatrix) -> None:
+    read = 'test -e fixed || [ "$QUIZMATRIX_WRITER" = "$QUIZMATRIX_CELL" ]'
+    path = matrix(tmp_path, write="echo hello >/dev/quizh0", read=read, to=[S390X])
+    # One that passed, and one that did not.
+    assert quizmatrix("run", str(path), "--offline").returncode == 1
+    (tmp_path / "here" / "fixed").touch()
+    again = quizmatrix("run", "--last-failed", "--html", "again.html")
+    assert again.returncode == 0
+    assert b"* not run again: from " in again.stdout
+    assert (tmp_path / "here" / "again.html").stat().st_size > 10_000
+    results = json.loads((tmp_path / "state/runs/latest/results.json").read_bytes())
+    assert {cell["cell"]: bool(cell["earlier"]) for cell in results["cells"]} == {
+        X86: False,
+        S390X: True,
+        f"{X86}..{S390X}": False,
+        f"{S390X}..{S390X}": True,
+    }
+    compared = quizmatrix("runs", "compare")
+    assert compared.returncode == 0
+    assert compared.stdout.decode().splitlines()[2:] == ["fixed", f"  {X86}..{S390X}  failed (1) -> passed"]

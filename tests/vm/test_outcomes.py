@@ -1,11 +1,13 @@
 """Every outcome, by causing it."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.vm.conftest import ARCHES, Sweep
+from tests.vm.conftest import ARCHES, Quizmatrix, Sweep
 
 
 class Case(NamedTuple):
@@ -55,3 +57,42 @@ def test_outcome(name: str, sweep: Callable[..., Sweep]) -> None:
         assert case.detail in verdict[2], seen
     assert done.status == case.status
     assert done.results["exit_code"] == case.status
+
+
+def test_one_panic_on_two_architectures_is_told_of_once(sweep: Callable[..., Sweep]) -> None:
+    done = sweep("echo c >/proc/sysrq-trigger; sleep 100", options=("--memory", "256M"))
+    found = [cell["findings"] for cell in done.results["cells"]]
+    assert [(one["kind"], one["count"], one["allowed"]) for (one,) in found] == [("panic", 1, False)] * 2
+    (fingerprint,) = {one["fingerprint"] for (one,) in found}
+    assert done.report.count(f"fingerprint: {fingerprint} (panic)") == 1
+    assert done.report.count("  write_sysrq_trigger+0x") == 1
+    for cell in done.results["cells"]:
+        kept = json.loads((done.folder / cell["cell"] / "findings.json").read_bytes())
+        assert "write_sysrq_trigger" in kept[0]["functions"]
+        assert "sysrq triggered crash" in kept[0]["block"][0]
+
+
+MATRIX = """
+kernels = ["6.1"]
+arches = ["x86_64", "s390x"]
+memory = "256M"
+allow-splats = ['at known\\.c']
+[arch.s390x]
+splat = "warn"
+"""
+
+
+def test_a_matrix_says_what_a_complaint_means(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text(MATRIX)
+    folder = tmp_path / "run"
+    command = 'for f in known new; do echo "<4>WARNING: CPU: 0 PID: 1 at $f.c:1" >/dev/kmsg; done'
+    argv = ["run", str(tmp_path / "m.toml"), "--offline", "-v", "--output", str(folder), "--", command]
+    done = quizmatrix(*argv)
+    cells = {cell["arch"]: cell for cell in json.loads((folder / "results.json").read_bytes())["cells"]}
+    assert {arch: cell["outcome"] for arch, cell in cells.items()} == {"x86_64": "splat", "s390x": "passed"}
+    for cell in cells.values():
+        assert [one["allowed"] for one in cell["findings"]] == [True, False]
+    report = done.stdout.decode()
+    assert "6.1-s390x (passed): the kernel complained" in report
+    assert "allowed: 6.1-x86_64, 6.1-s390x: WARNING: CPU: 0 PID: 1 at known.c:1" in report
+    assert done.returncode == 1

@@ -1,0 +1,174 @@
+"""What `run` has of earlier runs: what failed, luck, how long cells take; and that it is recorded itself."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from quizmatrix.cli import selection
+from quizmatrix.errors import HistoryError, UsageError
+from quizmatrix.history.kept import Kind
+from quizmatrix.history.record import History
+from quizmatrix.outcome import Outcome
+from quizmatrix.progress import Screen
+from quizmatrix.reports import Format
+from quizmatrix.spec import CellResult, RunResults
+from quizmatrix.store import RunStore
+from quizmatrix.task import Task, with_sources
+from quizmatrix.text import clean_line
+
+T = TypeVar("T")
+
+# Options that are of one run, and not taken over from the last one with its command.
+_OF_ONE_RUN = frozenset(
+    {"output", *Format, "quiet", "verbose", "dry_run", "last_failed", "failed_first", "fail_fast"}
+    | {"jobs", "retries", "offline", "refresh", "shell"}
+)
+
+
+def tell(text: str) -> None:
+    """A sentence about the history, on stderr."""
+    Screen(sys.stderr).print(f"quizmatrix: {text}")
+
+
+def kind_of(args: argparse.Namespace) -> Kind:
+    """What runs have in common with the one that this command line asks for."""
+    matrix: str = args.matrix or selection.DEFAULT_MATRIX
+    is_path = "/" in matrix or matrix.endswith(".toml")
+    return Kind(
+        command=args.command or [],
+        matrix=str(Path(matrix).absolute()) if is_path else matrix,
+        folder=_current_folder(),
+    )
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - as text, and never resolved
+    except OSError:
+        return ""
+
+
+def with_last_command(args: argparse.Namespace) -> argparse.Namespace:
+    """The command line of the last run here, without COMMAND the one that --last-failed means.
+
+    What is on this command line wins, and what is said of one run is not taken over. UsageError where
+    there was no run here (of this MATRIX, where one is named).
+    """
+    from quizmatrix.cli.parser import parse
+
+    history = History(tell)
+    history.catch_up()
+    here = _current_folder()
+    wanted = kind_of(args).matrix if args.matrix else None
+    for results in history.runs():
+        # A terminal's sessions are of no matrix. One that hands disks on has commands of its own.
+        if results.matrix and results.folder == here and wanted in (None, results.matrix):
+            break
+    else:
+        raise UsageError(
+            "there is no earlier run whose command could be run again",
+            cause=f"no run of {args.matrix or 'any matrix'} was started in {here}",
+            next_step="Give the command after `--`.",
+        )
+    old = parse(["run", *results.arguments, *(["--", *results.command] if results.command else [])])
+    for name, value in vars(args).items():
+        if name in ("command", "arguments"):
+            continue  # the next run without COMMAND means the same, too
+        if name in _OF_ONE_RUN or value != args.parser.get_default(name):
+            setattr(old, name, value)
+    return old
+
+
+class Again(msgspec.Struct, frozen=True, kw_only=True):
+    """What is run of the selected tasks. order: the ids of all that will have results. first: of those that
+    start first. earlier: the results of those that are not run again, each with the directory of its run.
+    """
+
+    tasks: list[Task]
+    order: list[str]
+    first: frozenset[str] = frozenset()
+    earlier: list[tuple[Path, CellResult]] = []
+
+    def merged(self, now: list[CellResult]) -> list[CellResult]:
+        """The results of what was run and of what was not, in the order of the selected tasks."""
+        found = {result.cell: result for result in [*(result for _, result in self.earlier), *now]}
+        return [found[one] for one in self.order if one in found]
+
+
+def choose(args: argparse.Namespace, tasks: list[Task]) -> Again:
+    """What --last-failed and --failed-first leave of `tasks`, or put first.
+
+    Of each its last result in a run of the same command, matrix and folder counts. Where none failed, or
+    there was no such run, all are run, as pytest does. What made the disks of one that failed is run with it.
+    HistoryError where that cannot be known.
+    """
+    order = [task.id for task in tasks]
+    if not (args.last_failed or args.failed_first):
+        return Again(tasks=tasks, order=order)
+    history = History(tell)
+    history.catch_up()
+    known = history.latest(kind_of(args))
+    before = [known[one] for one in order if one in known]
+    failed = with_sources(tasks, {result.cell for _, _, result in before if not result.is_as_expected})
+    if not failed:
+        why = "none of these cells failed last" if before else "there is no earlier run of these cells"
+        tell(f"{why}: all are run")
+        return Again(tasks=tasks, order=order)
+    if not args.last_failed:
+        return Again(tasks=tasks, order=order, first=failed)
+    return Again(
+        tasks=[task for task in tasks if task.id in failed],
+        order=[one for one in order if one in failed or one in known],
+        earlier=[
+            (place, msgspec.structs.replace(result, earlier=run))
+            for place, run, result in before
+            if result.cell not in failed
+        ],
+    )
+
+
+class Past:
+    """The history, as a run needs it: what goes wrong with it is told at the end and no fault of the run."""
+
+    def __init__(self) -> None:
+        """Nothing is opened before it is asked for."""
+        self._history = History(tell)
+        self.trouble: HistoryError | None = None
+
+    def expected_seconds(self, tasks: list[Task], command: list[str]) -> dict[str, float]:
+        """See History.expected_seconds. A single task needs no order."""
+        if len(tasks) < 2:
+            return {}
+        ids = [task.id for task in tasks]
+        return self._try(lambda: self._history.expected_seconds(ids, command), {})
+
+    def with_luck(self, results: list[CellResult]) -> list[CellResult]:
+        """See History.with_luck."""
+        return self._try(lambda: self._history.with_luck(results), results)
+
+    def record(self, run_store: RunStore) -> None:
+        """Keep the run that has ended."""
+        results: RunResults = run_store.results
+        # What was stopped before anything had ended tells nothing.
+        if any(result.outcome is not Outcome.CANCELLED for result in results.cells):
+            self._try(lambda: self._history.record(run_store.folder, results), None)
+
+    def _try(self, action: Callable[[], T], otherwise: T) -> T:
+        if self.trouble is None:
+            try:
+                return action()
+            except HistoryError as error:
+                self.trouble = error
+        return otherwise
+
+
+def sentence(error: HistoryError) -> str:
+    """What is said of a history that cannot be used."""
+    return clean_line(f"{error}. {error.next_step}".rstrip(". ") + ".", 1000)

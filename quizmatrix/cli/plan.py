@@ -1,0 +1,100 @@
+"""What the command line of `run` and `shell` asks of the scheduler, checked."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from quizmatrix import guest, paths, scheduler
+from quizmatrix.arch import Accelerator
+from quizmatrix.cells import Cell
+from quizmatrix.cli import selection
+from quizmatrix.cli.selection import Selection
+from quizmatrix.errors import UsageError, host_error
+from quizmatrix.scheduler import Plan
+from quizmatrix.spec import Bind
+from quizmatrix.task import Task, handing_on, in_each
+from quizmatrix.terminal import Sitting
+
+
+def tasks_of(chosen: Selection, command: list[str] | None) -> list[Task]:
+    """COMMAND in each cell, or what the matrix hands on; UsageError where there are both."""
+    if chosen.handoff is None:
+        return in_each(chosen.cells, command or [])
+    if command:
+        raise UsageError(
+            f"{chosen.matrix} takes no command",
+            cause="it has commands of its own, in [handoff]",
+            next_step="Leave out what comes after `--`, or name another matrix.",
+        )
+    if any(cell.shard for cell in chosen.cells):
+        raise UsageError(
+            f"--shard deals a COMMAND's tests, and {chosen.matrix} has commands of its own",
+            next_step="Leave out --shard.",
+        )
+    return handing_on(chosen.cells, chosen.handoff, str(chosen.matrix))
+
+
+def make_plan(args: argparse.Namespace, tasks: list[Task], sitting: Sitting | None) -> Plan:
+    """What the command line asks of the scheduler, checked."""
+    layers = scheduler.check_layers([Path(layer) for layer in args.layer])
+    standing = paths.standing_layer()
+    if standing.is_dir():
+        layers.insert(0, standing)
+    return Plan(
+        tasks=tasks,
+        jobs=selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None,
+        retries=selection.checked("--retries", args.retries, selection.whole_number(0)),
+        fail_fast=args.fail_fast,
+        layers=layers,
+        work_tree=None if args.no_work_tree else guest.work_tree_of(_current_folder()),
+        accelerator=None if args.accel == "auto" else Accelerator(args.accel),
+        machine=_machine(args, [task.cell for task in tasks]),
+        binds=[_bind(text) for text in args.bind],
+        environment=dict(_setting(text) for text in args.env),
+        user=args.user,
+        session=sitting.take_place if sitting else None,
+    )
+
+
+def _bind(text: str) -> Bind:
+    """Read HOST:GUEST[:ro]."""
+    rest, mode = (text[:-3], "ro") if text.endswith(":ro") else (text.removesuffix(":rw"), "rw")
+    host, colon, place = rest.rpartition(":")
+    if not colon or not host or not place.startswith("/"):
+        raise UsageError(f"--bind {text}", next_step="Write --bind HOST:GUEST[:ro], GUEST beginning with /.")
+    if not Path(host).is_dir():
+        raise UsageError(f"--bind {text}", cause=f"{host} is not a folder")
+    clean = os.path.normpath(place)
+    if (clean.count("/") == 1 and clean.strip("/") in ("", *guest.TAKEN)) or "\n" in clean:
+        raise UsageError(
+            f"--bind {text}", cause=f"{clean} is the guest's own", next_step="Bind it to a folder below."
+        )
+    return Bind(path=str(Path(host).absolute()), guest=clean, writable=mode == "rw")
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise UsageError(f"--env {text}", next_step="Write --env NAME=VALUE.")
+    return name, value
+
+
+def _machine(args: argparse.Namespace, cells: list[Cell]) -> str | None:
+    machine: str | None = args.machine
+    arches = {cell.arch for cell in cells}
+    if machine is not None and len(arches) > 1:
+        raise UsageError(
+            f"--machine {machine} for {', '.join(sorted(arches))}",
+            cause="no machine is of more than one architecture",
+            next_step="Choose one with -a or --only.",
+        )
+    return machine
+
+
+def _current_folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise host_error("find the current folder", error) from error

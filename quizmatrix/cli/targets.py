@@ -1,0 +1,97 @@
+"""Where reports go: --json, --junit, --markdown, --html, and the summary of a job on GitHub."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from quizmatrix import paths
+from quizmatrix.errors import HostError, UsageError, host_error
+from quizmatrix.reports import Format, render
+from quizmatrix.reports.source import Source
+
+STDOUT = "-"
+# GitHub's runner names a file there to which a step's Markdown is added.
+_SUMMARY = "GITHUB_STEP_SUMMARY"
+
+
+def asked(args: argparse.Namespace) -> dict[Format, str]:
+    """The reports that the command line asks for, and where each goes."""
+    return {form: getattr(args, form) for form in Format if getattr(args, form) is not None}
+
+
+def check(args: argparse.Namespace) -> None:
+    """UsageError where a report could not be written, before anything is run for it."""
+    targets = asked(args)
+    for form, target in targets.items():
+        if target != STDOUT and not os.access(Path(target).absolute().parent, os.W_OK):
+            raise UsageError(
+                f"--{form} {target} cannot be written", next_step="Name a file in a folder of yours."
+            )
+    to_stdout = [f"--{form}" for form, target in targets.items() if target == STDOUT]
+    if len(to_stdout) > 1:
+        raise UsageError(
+            f"{' and '.join(to_stdout)} cannot share stdout",
+            next_step="Name a file for all but one of them.",
+        )
+
+
+def take_stdout(args: argparse.Namespace) -> bool:
+    """Whether a report goes to stdout, which then holds nothing else."""
+    return STDOUT in asked(args).values()
+
+
+def write(args: argparse.Namespace, source: Source) -> list[HostError]:
+    """Write the reports asked for. What kept one from that is no verdict on the cells: it is returned."""
+    troubles = []
+    for form, target in asked(args).items():
+        troubles.append(_tried(target, partial(_write_report, form, target, source)))
+    return [trouble for trouble in troubles if trouble is not None]
+
+
+def add_to_job_summary(source: Source) -> HostError | None:
+    """On GitHub, add the run to the summary of the job's step; what kept it from that."""
+    summary = os.environ.get(_SUMMARY)
+    if not summary:
+        return None
+    from quizmatrix.reports import markdown
+
+    def add() -> None:
+        path = Path(summary)
+        # What earlier commands of the step have written counts: beyond its limit GitHub shows nothing.
+        taken = path.stat().st_size if path.exists() else 0
+        with path.open("ab") as file:
+            file.writelines([b"\n", *markdown.render(source, markdown.SUMMARY_BYTES - taken - 1)])
+
+    return _tried(f"{summary} (${_SUMMARY})", add)
+
+
+def _tried(name: str, write: Callable[[], None]) -> HostError | None:
+    try:
+        write()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return host_error(f"write {name}", error)
+    except Exception as error:
+        # A fault of ours in a report must not become the run's exit status.
+        return HostError(f"cannot write {name}", cause=f"internal error: {error!r}")
+    return None
+
+
+def _write_report(form: Format, target: str, source: Source) -> None:
+    parts = render(form, source)
+    if target == STDOUT:
+        sys.stdout.buffer.writelines(parts)
+        sys.stdout.buffer.flush()
+        return
+    path = Path(target).resolve()
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:  # a pipe or a device is written to, not replaced
+            file.writelines(parts)
+    else:
+        paths.write_atomic(path, parts)

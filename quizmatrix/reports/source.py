@@ -1,0 +1,59 @@
+"""What every report is made from: a run directory, read once."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix import store
+from quizmatrix.errors import QuizmatrixError
+from quizmatrix.replay import replay
+from quizmatrix.spec import CellResult, RunResults
+from quizmatrix.verdict import Stage
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A run, and where its logs are. unended, notes: see replay.Replay."""
+
+    folder: Path
+    results: RunResults
+    unended: dict[str, Stage | None] = {}
+    notes: list[str] = []
+
+    @property
+    def cells(self) -> list[CellResult]:
+        """Those that have a verdict, in the matrix's order."""
+        return self.results.cells
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the run took; None where it did not come to its end."""
+        if self.results.finished is None:
+            return None
+        began, ended = (
+            datetime.fromisoformat(text) for text in (self.results.started, self.results.finished)
+        )
+        return (ended - began).total_seconds()
+
+    @property
+    def unended_sentence(self) -> str:
+        """What a run that was killed left open, or nothing."""
+        if not self.unended:
+            return ""
+        named = [f"{cell} ({stage or 'not begun'})" for cell, stage in self.unended.items()]
+        more = f" and {len(named) - 20} more" if len(named) > 20 else ""
+        return f"The run has not finished, or was killed. Without a verdict: {', '.join(named[:20])}{more}."
+
+
+def load(folder: Path) -> Source:
+    """Read a run directory: its events, or, where an older version left none, results.json.
+
+    Raises what store.load does.
+    """
+    try:
+        told = replay(folder / store.EVENTS)
+    except QuizmatrixError:
+        return Source(folder=folder, results=store.load(folder))
+    return Source(folder=folder, results=told.results, unended=told.unended, notes=told.notes)

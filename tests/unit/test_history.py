@@ -1,0 +1,473 @@
+"""The history: what is kept of runs, what becomes of it when it is damaged, and what is read from it."""
+
+import json
+import multiprocessing
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from quizmatrix import retention, store
+from quizmatrix.cli import again, run_command
+from quizmatrix.cli.parser import parse
+from quizmatrix.cli.plan import tasks_of
+from quizmatrix.cli.selection import limits_of, selected, selected_cells
+from quizmatrix.errors import HistoryError
+from quizmatrix.history import database, kept
+from quizmatrix.history.kept import Kind, luck_of
+from quizmatrix.history.record import History, days_ago
+from quizmatrix.outcome import Outcome
+from quizmatrix.reports.source import load as load_source
+from quizmatrix.scheduler import longest_first
+from quizmatrix.spec import CellResult, RunResults, Timings, to_json
+from quizmatrix.subtest import Subtest, SubtestOutcome
+from quizmatrix.subtests import FILE
+from quizmatrix.task import in_each
+
+START = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state directory and a cache of the test's own, and a current folder."""
+    monkeypatch.setenv("QUIZMATRIX_STATE_DIR", str(tmp_path / "state"))
+    # Without this `clean` empties the cache of whoever runs the tests.
+    monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return tmp_path / "state"
+
+
+def result(cell: str, outcome: str = "passed", **more: Any) -> CellResult:
+    kernel, arch = cell.partition("@")[0].rsplit("-", 1)
+    fields: dict[str, Any] = {
+        "release": f"{kernel}.1",
+        "variant": None,
+        "accelerator": None,
+        "exit_code": {"passed": 0, "failed": 1}.get(outcome),
+        "timings": Timings(prepare=1.0, command=1.25, total=3.0),
+        "inputs": "",
+    }
+    return CellResult(cell=cell, kernel=kernel, arch=arch, outcome=Outcome(outcome), **(fields | more))
+
+
+def seed(
+    number: int,
+    cells: list[CellResult],
+    tests: dict[str, dict[str, str]] | None = None,
+    **more: Any,
+) -> Path:
+    """A run directory, the number-th day's; tests: outcomes by cell and name."""
+    began = START + timedelta(days=number)
+    run = f"{began:%Y%m%d-%H%M%S}-{number:04x}"
+    folder = store.runs_dir() / run
+    folder.mkdir(parents=True)
+    fields: dict[str, Any] = {
+        "command": ["./t"],
+        "matrix": "quick",
+        "folder": str(Path.cwd()),
+        "arguments": ["quick"],
+        "started": began.isoformat(timespec="milliseconds"),
+        "finished": (began + timedelta(minutes=1)).isoformat(timespec="milliseconds"),
+        "exit_code": 0,
+    }
+    told = []
+    for cell in cells:
+        outcomes = (tests or {}).get(cell.cell, {})
+        (folder / cell.folder).mkdir()
+        if outcomes:
+            listed = [
+                Subtest(
+                    name=name,
+                    outcome=SubtestOutcome(outcome.removesuffix("!")),
+                    failed_before=outcome.endswith("!"),
+                )
+                for name, outcome in outcomes.items()
+            ]
+            (folder / cell.folder / FILE).write_bytes(to_json(listed))
+        told.append(msgspec.structs.replace(cell, subtests={"passed": len(outcomes)} if outcomes else {}))
+    results = RunResults(run=run, cells=told, **(fields | more))
+    (folder / store.RESULTS).write_bytes(to_json(results))
+    latest = store.runs_dir() / store.LATEST
+    latest.unlink(missing_ok=True)
+    latest.symlink_to(run)
+    return folder
+
+
+def caught_up() -> History:
+    said: list[str] = []
+    history = History(said.append)
+    history.catch_up()
+    assert said == []
+    return history
+
+
+def test_a_run_is_kept_and_found_again() -> None:
+    place = seed(1, [result("6.1-s390x", "failed")], {"6.1-s390x": {"a": "passed", "b": "failed"}})
+    found = caught_up().find(place.name[:8])
+    assert found is not None
+    assert found.results == store.load(place)
+    assert found.place == place
+    assert list(found.tests["6.1-s390x"]) == ["b"]
+    with sqlite3.connect(database.path()) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_what_is_no_text_is_kept_all_the_same(tmp_path: Path) -> None:
+    run_store = store.create(tmp_path / "run", ["a\udcff"], matrix="m\udcff", current="\udcfe")
+    run_store.finish([result("6.1-s390x", "failed", detail="\udcff")], 1)
+    history = caught_up()
+    history.record(run_store.folder, run_store.results)
+    kind = Kind(command=["a\udcff"], matrix="m\udcff", folder="\udcfe")
+    assert list(history.latest(kind)) == ["6.1-s390x"]
+
+
+def record_many(first: int) -> None:
+    """In a process of its own."""
+    history = History(print)
+    for number in range(first, first + 10):
+        began = (START + timedelta(minutes=number)).isoformat()
+        results = RunResults(run=f"r{number}", command=["x"], started=began, cells=[result("6.1-s390x")])
+        history.record(Path("/nowhere"), results)
+
+
+# Three interpreters on a host that is busy.
+@pytest.mark.timeout(120)
+def test_two_runs_at_once() -> None:
+    spawner = multiprocessing.get_context("spawn")
+    writers = [spawner.Process(target=record_many, args=(first,)) for first in (0, 100, 200)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert len(caught_up().runs()) == 30
+
+
+@pytest.mark.timeout(120)
+def test_a_hundred_thousand_tests() -> None:
+    names = {f"tests/group/test_{number}": "failed" for number in range(100_000)}
+    place = seed(1, [result("6.1-s390x", "failed")], {"6.1-s390x": names})
+    history = caught_up()
+    found = history.find(place.name)
+    assert found is not None
+    assert len(found.tests["6.1-s390x"]) == 100_000
+    assert database.path().stat().st_size < 20_000_000
+
+
+def test_a_newer_history_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    seed(1, [result("6.1-s390x")])
+    caught_up()
+    connection = sqlite3.connect(database.path())
+    connection.execute("PRAGMA user_version = 999")
+    connection.close()
+    before = database.path().read_bytes()
+    with pytest.raises(HistoryError, match="newer quizmatrix"):
+        History(print).runs()
+    past = again.Past()
+    assert past.with_luck([result("6.1-s390x")]) == [result("6.1-s390x")]
+    assert past.trouble is not None
+    assert "is of a newer quizmatrix, and is left alone" in again.sentence(past.trouble)
+    # What needs no history goes on, with a sentence.
+    assert run_command(["runs", "list"]) == 0
+    said = capsys.readouterr()
+    assert "20261102" in said.out
+    assert said.err.count("\n") == 1
+    assert "is left alone" in said.err
+    assert database.path().read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "damage", [b"this is no database, and long enough to be one" * 100, b"SQLite format 3\0"]
+)
+def test_a_damaged_history_is_moved_aside_and_made_again(damage: bytes, state: Path) -> None:
+    seed(1, [result("6.1-s390x")])
+    seed(2, [result("6.1-s390x", "failed")])
+    caught_up()
+    database.path().write_bytes(damage)
+    said: list[str] = []
+    assert len(History(said.append).runs()) == 2
+    (sentence,) = said
+    (aside,) = state.glob("history.sqlite.corrupt-*")
+    assert aside.read_bytes() == damage
+    assert str(aside) in sentence
+    assert "made again from 2 run directories" in sentence
+    assert len(caught_up().runs()) == 2
+
+
+def test_pages_that_were_overwritten(state: Path) -> None:
+    for number in range(40):
+        seed(number, [result(f"6.{minor}-s390x") for minor in range(10)])
+    caught_up()
+    data = bytearray(database.path().read_bytes())
+    data[4096 : len(data) - 4096] = b"\xa5" * (len(data) - 8192)
+    database.path().write_bytes(data)
+    said: list[str] = []
+    assert len(History(said.append).points("6.1-s390x", days_ago(3650))) == 40
+    assert len(said) == 1
+    assert len(list(state.glob("history.sqlite.corrupt-*"))) == 1
+
+
+def test_tables_that_are_gone(state: Path) -> None:
+    seed(1, [result("6.1-s390x")])
+    caught_up()
+    connection = sqlite3.connect(database.path())
+    connection.execute("DROP TABLE findings")
+    connection.close()
+    said: list[str] = []
+    assert len(History(said.append).runs()) == 1
+    assert len(said) == 1
+
+
+def test_a_history_that_cannot_be_written_costs_the_record_alone(state: Path, tmp_path: Path) -> None:
+    state.mkdir()
+    database.path().mkdir()
+    past = again.Past()
+    run_store = store.create(tmp_path / "run", ["x"])
+    run_store.finish([result("6.1-s390x")], 0)
+    past.record(run_store)
+    assert past.trouble is not None
+    assert "cannot use the history" in str(past.trouble)
+
+
+def test_a_locked_history_is_waited_for() -> None:
+    seed(1, [result("6.1-s390x")])
+    history = caught_up()
+    connection = sqlite3.connect(database.path(), isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    # Readers do not wait for who writes.
+    assert len(history.runs()) == 1
+    connection.execute("COMMIT")
+    connection.close()
+
+
+def test_damaged_and_unfinished_run_directories() -> None:
+    seed(1, [result("6.1-s390x")])
+    half = seed(2, [result("6.1-s390x")], finished=None, exit_code=None)
+    (seed(3, []) / store.RESULTS).write_text('{"run": "x", "cells": [{"ce')
+    (seed(4, []) / store.RESULTS).unlink()
+    # One that was killed will not go on; what is being written is not taken yet.
+    going = store.create(None, ["x"])
+    assert store.is_going_on(going.folder)
+    assert not store.is_going_on(half)
+    assert sorted(one.run for one in caught_up().runs()) == ["20261102-120000-0001", half.name]
+    going.finish([], 0)
+    assert not store.is_going_on(going.folder)
+
+
+def test_luck_is_what_differs_from_the_same_inputs() -> None:
+    assert luck_of(Outcome.PASSED, [Outcome.PASSED, Outcome.FAILED, Outcome.TIMED_OUT]) == (
+        "failed or timed-out in 2 of the 3 runs before, from the same inputs"
+    )
+    assert luck_of(Outcome.FAILED, [Outcome.PASSED]) == "passed in the run before, from the same inputs"
+    assert luck_of(Outcome.FAILED, [Outcome.TIMED_OUT]) == ""
+    assert luck_of(Outcome.PASSED, [Outcome.UNPREPARED, Outcome.CANCELLED, Outcome.LOST]) == ""
+    assert luck_of(Outcome.CANCELLED, [Outcome.PASSED]) == ""
+
+
+def test_a_pass_after_a_failure_from_the_same_is_not_silent() -> None:
+    seed(1, [result("6.1-s390x", "failed", inputs="same"), result("6.2-s390x", "failed", inputs="old")])
+    results = [result("6.1-s390x", inputs="same"), result("6.2-s390x", inputs="new"), result("6.3-s390x")]
+    one, two, three = caught_up().with_luck(results)
+    assert one.flaky == "failed in the run before, from the same inputs"
+    assert (two.flaky, three.flaky) == ("", "")
+
+
+def test_seconds_that_cells_take() -> None:
+    for number, seconds in enumerate((2.0, 9.0, 4.0)):
+        seed(number, [result("6.1-s390x", timings=Timings(prepare=100.0, total=100 + seconds))])
+    seed(4, [result("6.1-s390x", "unprepared", timings=Timings(total=500.0))])
+    seed(5, [result("6.1-s390x", timings=Timings(total=500.0))], command=["other"])
+    known = caught_up().expected_seconds(["6.1-s390x", "6.2-s390x"], ["./t"])
+    assert known == {"6.1-s390x": 4.0}
+    tasks = in_each(cells_of("quick", "--only", "6.1-s390x,6.12-s390x,6.1-x86_64"), ["./t"])
+    order = longest_first(tasks, {"6.12-s390x": 1.0, "6.1-s390x": 5.0})
+    assert [task.id for task in order] == ["6.1-x86_64", "6.1-s390x", "6.12-s390x"]
+    order = longest_first(tasks, {"6.12-s390x": 1.0, "6.1-s390x": 5.0}, frozenset({"6.12-s390x"}))
+    assert [task.id for task in order] == ["6.12-s390x", "6.1-x86_64", "6.1-s390x"]
+
+
+def cells_of(*argv: str) -> list[Any]:
+    args = parse(["run", *argv, "--", "./t"])
+    return selected_cells(args, limits_of(args))
+
+
+def chosen(*argv: str) -> again.Again:
+    args = parse(["run", *argv])
+    return again.choose(args, tasks_of(selected(args, limits_of(args)), args.command))
+
+
+def test_only_what_failed_last_is_run_and_the_rest_is_taken_over() -> None:
+    failed = [result("6.1-s390x", "failed"), result("6.12-s390x", "cancelled")]
+    seed(1, [result("6.1-x86_64", "failed"), result("6.12-x86_64"), *failed])
+    # Of each cell the last result counts, also where a run had not all of them.
+    seed(2, [result("6.1-x86_64")])
+    seed(3, [result("6.12-x86_64", "failed")], command=["other"])
+    found = chosen("quick", "--last-failed", "--", "./t")
+    assert [task.id for task in found.tasks] == ["6.1-s390x", "6.12-s390x"]
+    assert [(one.cell, one.earlier) for _, one in found.earlier] == [
+        ("6.1-x86_64", "20261103-120000-0002"),
+        ("6.12-x86_64", "20261102-120000-0001"),
+    ]
+    # What has never been run has no result: the run is whole without it.
+    assert found.order == ["6.1-x86_64", "6.1-s390x", "6.12-x86_64", "6.12-s390x"]
+    whole = found.merged([result("6.1-s390x")])
+    assert [one.cell for one in whole] == ["6.1-x86_64", "6.1-s390x", "6.12-x86_64"]
+    found = chosen("quick", "--failed-first", "--", "./t")
+    assert (len(found.tasks), set(found.first)) == (6, {"6.1-s390x", "6.12-s390x"})
+
+
+HANDOFF = """
+kernels = ["6.1"]
+arches = ["x86_64", "s390x"]
+[handoff]
+write = "w"
+read = "r"
+back = true
+"""
+
+
+def test_a_failed_step_is_run_with_what_made_its_disks(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("m.toml").write_text(HANDOFF)
+    ids = [task.id for task in chosen("m.toml", "--last-failed").tasks]
+    assert len(ids) == 10
+    assert "there is no earlier run of these cells: all are run" in capsys.readouterr().err
+    bad = "6.1-x86_64..6.1-s390x"
+    outcomes = {bad: "failed", f"{bad}..6.1-x86_64": "skipped"}
+    done = [
+        msgspec.structs.replace(result("6.1-s390x", outcomes.get(one, "passed")), cell=one) for one in ids
+    ]
+    more: dict[str, Any] = {"command": [], "matrix": str(Path("m.toml").absolute())}
+    more["arguments"] = ["m.toml", "--env", "A=1"]
+    seed(1, done, **more)
+    found = chosen("m.toml", "--last-failed")
+    assert [task.id for task in found.tasks] == ["6.1-x86_64", bad, f"{bad}..6.1-x86_64"]
+    assert [one.cell for one in found.merged([])] == [
+        one for one in ids if one not in (*outcomes, "6.1-x86_64")
+    ]
+    # Without MATRIX it is the last run here, with its options.
+    args = again.with_last_command(parse(["run", "--last-failed"]))
+    assert (args.command, args.matrix, args.env) == (None, "m.toml", ["A=1"])
+    assert run_command(["run", "--last-failed", "--dry-run"]) == 0
+    assert "3 VMs: 1 write, 1 read, 1 back" in capsys.readouterr().out
+    seed(2, done, **more)
+    assert run_command(["runs", "compare"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.endswith(f": {Path('m.toml').absolute()}")
+
+
+def test_all_are_run_where_none_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(chosen("quick", "--last-failed", "--", "./t").tasks) == 6
+    assert "there is no earlier run of these cells: all are run" in capsys.readouterr().err
+    seed(1, [result("6.1-s390x", "failed", expected=Outcome.FAILED)])
+    assert len(chosen("quick", "--last-failed", "--", "./t").tasks) == 6
+    assert "none of these cells failed last: all are run" in capsys.readouterr().err
+
+
+def test_without_a_command_the_last_run_is_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["run", "--last-failed"]) == 125
+    assert "there is no earlier run whose command could be run again" in capsys.readouterr().err
+    seed(1, [result("6.1-s390x", "failed")], arguments=["quick", "--env", "A=1", "-j", "9"])
+    seed(2, [result("6.1-s390x", "failed")], folder="/elsewhere", command=["other"])
+    args = again.with_last_command(parse(["run", "--last-failed", "--memory", "2G", "-x"]))
+    assert (args.command, args.matrix, args.env) == (["./t"], "quick", ["A=1"])
+    assert (args.memory, args.jobs, args.fail_fast, args.last_failed) == ("2G", None, True, True)
+    # The next one like this means the same run.
+    assert args.arguments == ["quick", "--env", "A=1", "-j", "9"]
+    assert run_command(["run", "--last-failed", "--dry-run"]) == 0
+    assert "6.1-s390x" in capsys.readouterr().out
+
+
+def test_a_cell_that_was_not_run_again_is_found_in_the_new_run(tmp_path: Path) -> None:
+    place = seed(1, [result("6.1-s390x")], {"6.1-s390x": {"a": "passed"}})
+    run_store = store.create(tmp_path / "run", ["./t"])
+    one = result("6.1-s390x", earlier="x", subtests={"passed": 1})
+    run_store.refer_to(one, place / "6.1-s390x")
+    # A run that is killed has it, too; so have its events.
+    assert store.load(tmp_path / "run").cells == [one]
+    assert load_source(tmp_path / "run").cells == [one]
+    run_store.finish([one], 0)
+    assert list(kept.load(tmp_path / "run").tests["6.1-s390x"]) == ["a"]
+
+
+def test_prune(capsys: pytest.CaptureFixture[str]) -> None:
+    places = [seed(number, [result("6.1-s390x")]) for number in range(5)]
+    other = store.runs_dir() / "mine"
+    other.mkdir()
+    assert run_command(["runs", "prune", "--keep", "2", "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("3 runs, 0.0 MB would be freed")
+    going = store.create(None, ["x"])
+    assert run_command(["runs", "prune", "--keep", "3"]) == 0
+    assert [place.exists() for place in places] == [False, False, False, True, True]
+    assert going.folder.exists()
+    assert other.exists()
+    assert run_command(["runs", "prune", "--older-than", "100000d"]) == 125
+    # What was removed is not forgotten.
+    assert len(caught_up().runs()) == 5
+
+
+def test_prune_keeps_what_is_needed() -> None:
+    old = datetime(2020, 1, 1, tzinfo=UTC)
+    places = [seed(number, [result("6.1-s390x")]) for number in range(4)]
+    assert retention.old_runs(1, old) == []
+    assert [one.folder for one in retention.old_runs(1, START + timedelta(days=1.5))] == places[1::-1]
+    seed(5, [result("6.1-s390x", earlier=places[0].name)])
+    assert places[0] not in [one.folder for one in retention.old_runs(1, None)]
+    (places[2] / store.RESULTS).write_text("{")
+    assert places[2] in [one.folder for one in retention.old_runs(1, None)]
+
+
+def test_clean_knows_the_history(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seed(1, [result("6.1-s390x")])
+    caught_up()
+    (state / "history.sqlite.corrupt-1").touch()
+    assert run_command(["clean", "--runs", "--dry-run"]) == 0
+    assert database.path().exists()
+    assert run_command(["clean", "--runs"]) == 0
+    assert [path.name for path in state.iterdir()] == []
+
+
+def test_a_cell_over_time(capsys: pytest.CaptureFixture[str]) -> None:
+    now = datetime.now(UTC)
+    for days, outcome, seconds in (
+        (50, "passed", 1.0),
+        (3, "passed", 0.5),
+        (2, "failed", 2.0),
+        (1, "passed", 1.0),
+    ):
+        began = (now - timedelta(days=days)).isoformat(timespec="milliseconds")
+        seed(days, [result("6.1-s390x", outcome, timings=Timings(command=seconds))], started=began)
+    seed(60, [result("6.1-s390x")], started=(now - timedelta(days=4)).isoformat(), command=["other"])
+    assert run_command(["runs", "show", "6.1-s390x", "--over", "30d"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "6.1-s390x, the last 30d: ./t",
+        "3 runs: 2 passed, 1 failed; 0.50s to 2.00s, median 1.00s",
+    ]
+    assert [line.split()[3:] for line in lines[2:5]] == [
+        ["passed", "0.50s"],
+        ["failed", "2.00s"],
+        ["passed", "1.00s"],
+    ]
+    assert lines[5:] == ["1 more of other commands"]
+    assert run_command(["runs", "show", "6.1-s390x", "--over", "30d", "--html", "-"]) == 125
+    assert "--html is a report of one run" in capsys.readouterr().err
+    assert run_command(["runs", "show", "6.1-s930x", "--over", "30d"]) == 125
+    assert "Did you mean `6.1-s390x`?" in capsys.readouterr().err
+
+
+def test_results_json_of_before_is_still_read() -> None:
+    place = seed(1, [result("6.1-s390x")])
+    data = json.loads((place / store.RESULTS).read_text())
+    for key in ("matrix", "folder", "arguments"):
+        del data[key]
+    for key in ("inputs", "flaky", "earlier"):
+        del data["cells"][0][key]
+    (place / store.RESULTS).write_text(json.dumps(data))
+    assert caught_up().runs()[0].matrix == ""

@@ -1,0 +1,47 @@
+"""Runs after runs, in real guests: what failed is run again, and luck is told from a fix."""
+
+import json
+import os
+from pathlib import Path
+
+from tests.vm.conftest import ARCHES, KERNEL, Quizmatrix
+
+# On the first architecture it ends well once the guest finds this file.
+FIX = "fixed"
+COMMAND = f'test "$(uname -m)" != {ARCHES[0]} || test -e {FIX}'
+
+
+def test_a_failure_is_fixed(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    cells = ",".join(f"{KERNEL}-{arch}" for arch in ARCHES)
+    first = quizmatrix("run", "--only", cells, "--", COMMAND)
+    assert first.returncode == 1
+    (tmp_path / "here" / FIX).touch()
+    again = quizmatrix("run", "--last-failed")
+    assert again.returncode == 0
+    assert b"* not run again: from " in again.stdout
+    results = json.loads((tmp_path / "state/runs/latest/results.json").read_bytes())
+    assert [(cell["arch"], bool(cell["earlier"])) for cell in results["cells"]] == [
+        (ARCHES[0], False),
+        (ARCHES[1], True),
+    ]
+    compared = quizmatrix("runs", "compare")
+    assert compared.returncode == 0
+    assert compared.stdout.decode().splitlines()[2:] == [
+        "fixed",
+        f"  {KERNEL}-{ARCHES[0]}  failed (1) -> passed",
+    ]
+
+
+def test_luck_is_said(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    chance = tmp_path / "here/chance"
+    statuses = []
+    for text in ("0", "1"):
+        # Of the same size and time: what no one can tell from the same is what luck is.
+        chance.write_text(text)
+        os.utime(chance, (1e9, 1e9))
+        done = quizmatrix("run", "--only", f"{KERNEL}-{ARCHES[1]}", "--", "test $(cat chance) = 1")
+        statuses.append(done.returncode)
+    assert statuses == [1, 0]
+    words = f"{KERNEL}-{ARCHES[1]}: passed (flaky): failed in the run before, from the same inputs"
+    assert words in done.stderr.decode()
+    assert quizmatrix("runs", "compare").returncode == 0
