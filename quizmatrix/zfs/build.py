@@ -321,7 +321,7 @@ class _Work:
 
 
 def _link_sources(source: Path, target: Path) -> None:
-    """Have links to all sources below `source` at the same places below `target`, and to none that is gone."""
+    """Have links to the sources below `source` at the same places below `target`, to none that is gone."""
     for top, folders, names in os.walk(target):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
