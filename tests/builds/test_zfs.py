@@ -65,8 +65,10 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
 def test_the_smoke_suite_passes_in_nine_cells(sweep: Sweep) -> None:
     cells = sweep("endian", "-p", "zfs,memdev", "--", "zfs-smoke")
     assert len(cells) == 9
-    (counts,) = {tuple(cell["subtests"].items()) for cell in cells.values()}
-    assert [outcome for outcome, _ in counts] == ["passed"]
+    for cell in cells.values():
+        # What a big-endian machine cannot do is known, and counts as skipped.
+        known = {} if cell["arch"] == "x86_64" else {"skipped": 1}
+        assert cell["subtests"] == {"passed": 44 - len(known), **known}
 
 
 def test_disks_are_handed_between_three_architectures(sweep: Sweep) -> None:

@@ -56,18 +56,20 @@ def test_the_smoke_suite_passes(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     done = quizmatrix("run", *ONLY, "-p", "zfs,memdev", "--output", str(folder), "--", "zfs-smoke")
     cells = run_directory(done, folder)
-    passed = [cell["subtests"] for cell in cells.values()]
-    assert passed[0] == passed[1]
-    assert set(passed[0]) == {"passed"}  # type: ignore[call-overload]
+    # What a big-endian machine cannot do is known, and counts as skipped.
+    assert [cell["subtests"] for cell in cells.values()] == [{"passed": 44}, {"passed": 43, "skipped": 1}]
 
 
 def test_disks_are_handed_from_one_byte_order_to_the_other(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    done = quizmatrix("run", "handoff", "--only", ",".join(CELLS), "--output", str(folder))
+    # A few sets of features: all of them take minutes.
+    features = "HANDOFF_FEATURES=lz4 sha256 record-1M encryption special files names log"
+    argv = ("run", "handoff", "--only", ",".join(CELLS), "--env", features)
+    done = quizmatrix(*argv, "--output", str(folder))
     cells = run_directory(done, folder)
-    x86, s390 = CELLS
-    assert {x86, s390, f"{x86}..{s390}", f"{s390}..{x86}", f"{x86}..{s390}..{x86}"} <= set(cells)
-    assert {cell["outcome"] for cell in cells.values()} == {"passed"}
+    assert set(cells) == {*CELLS, *(f"{writer}..{reader}" for writer in CELLS for reader in CELLS)}
+    for cell in cells.values():
+        assert set(cell["subtests"]) == {"passed"}, cell  # type: ignore[call-overload]
 
 
 def test_an_edit_is_built_and_seen(quizmatrix: Quizmatrix, edited: Path) -> None:
