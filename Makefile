@@ -3,7 +3,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo check check-all lint test bench bench-build bench-formats soak setup
+.PHONY: demo check check-all lint test bench bench-build bench-zfs bench-formats soak setup
 
 # Boots three kernels on two architectures and runs a command in each.
 demo: $(VENV)/.ready
@@ -25,9 +25,13 @@ test: setup
 bench: setup
 	$(PY) tests/bench.py
 
-# How long a kernel takes to build, against what its peers build: about an hour.
+# How long a kernel takes to build, against what its peers build: some fifteen minutes.
 bench-build: setup
 	$(PY) tests/bench_build.py
+
+# What OpenZFS's builds cost, against builds by hand: an hour or more where nothing is built yet.
+bench-zfs: setup
+	$(PY) -m tests.bench_zfs
 
 # Which file system a base image should be: some ten minutes.
 bench-formats: setup

@@ -25,6 +25,11 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
     was_reused: bool = False
 
 
+# Seconds for which a layer stays that another has taken the place of: a long test goes on while its
+# developer edits and builds.
+_RECENT = 6 * 3600.0
+
+
 class Done(StrEnum):
     """What became of a part."""
 
@@ -67,11 +72,12 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
     def replace(self, state: str) -> None:
         """Have this state's count from now on.
 
-        Earlier ones go, but for the last: a guest may be running on it.
+        Earlier ones go, but for the last and the recent: guests may be running on them.
         """
+        recent = time.time() - _RECENT
         keep = {self.layer(state).name, self._last()}
         for path in self.layers.glob(f"{self.part}-????????????????*"):
-            if path.name.removesuffix(".runtime") not in keep:
+            if path.name.removesuffix(".runtime") not in keep and path.stat().st_mtime < recent:
                 shutil.rmtree(path, ignore_errors=True)
         paths.write_atomic(self.stamp, self.layer(state).name.encode())
 

@@ -21,7 +21,8 @@ mirrors = ["http://deb.debian.org/debian"]
 arches  = ["amd64", "s390x"]
 """
 DEBIAN = ("--only", "6.1-x86_64,6.1-s390x", "--image", f"debian:{SUITE}", "--memory", "2G")
-TEST = "tests/functional/cli_root/zpool_create/zpool_create_001_pos"
+# Not zpool_create_001_pos, which makes dRAIDs and so fails on big-endian.
+TEST = "tests/functional/cli_root/zfs_create/zfs_create_001_pos"
 
 # Seconds; of nine kernels, the images and nine OpenZFS, emulated and on two cores.
 LIMIT = 3 * 3600
@@ -85,7 +86,7 @@ def test_a_test_of_its_own_suite(sweep: Sweep, tmp_path: Path) -> None:
         assert cell["subtests"]["passed"] >= 1
         folder = tmp_path / "run" / folder_name(cell["cell"])
         names = [test["name"] for test in json.loads((folder / "subtests.json").read_bytes())]
-        assert "functional/cli_root/zpool_create/zpool_create_001_pos" in names
+        assert TEST.removeprefix("tests/") in names
         assert any((folder / "artifacts").rglob("log")), "the tests' logs are kept"
 
 

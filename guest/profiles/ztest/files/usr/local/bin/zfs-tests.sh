@@ -38,6 +38,6 @@ fi
 status=$?
 # Its link leads out of /shared, where nobody follows it.
 if [ -L $logs/current ]; then
-    ln -sfn "$(basename "$(readlink $logs/current)")" $logs/current
+    sudo ln -sfn "$(basename "$(readlink $logs/current)")" $logs/current
 fi
 exit $status
