@@ -13,6 +13,7 @@ import msgspec
 
 from quizmatrix import paths
 from quizmatrix.errors import QuizmatrixError
+from quizmatrix.kernel import buildlayer
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,12 +73,15 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
     def replace(self, state: str) -> None:
         """Have this state's count from now on.
 
-        Earlier ones go, but for the last and the recent: guests may be running on them.
+        Earlier ones go, but for the last and the recent, on which guests may be running, and those that the
+        guests of any kernel still get.
         """
         recent = time.time() - _RECENT
+        used = buildlayer.layers_in_use()
         keep = {self.layer(state).name, self._last()}
         for path in self.layers.glob(f"{self.part}-????????????????*"):
-            if path.name.removesuffix(".runtime") not in keep and path.stat().st_mtime < recent:
+            is_wanted = path.name.removesuffix(".runtime") in keep or str(path) in used
+            if not is_wanted and path.stat().st_mtime < recent:
                 shutil.rmtree(path, ignore_errors=True)
         paths.write_atomic(self.stamp, self.layer(state).name.encode())
 

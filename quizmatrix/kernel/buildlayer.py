@@ -82,6 +82,12 @@ def references(key: str) -> list[Reference]:
     return found
 
 
+def layers_in_use() -> set[str]:
+    """The layers that any kernel's guests get of what was built for it."""
+    every = (reference for key in kernels() for reference in references(key))
+    return {layer for reference in every for layer in (*reference.layers, *reference.runtime)}
+
+
 def _layers(kernel: Kernel, *, with_runtime: bool) -> list[Path]:
     found = [root_of(kernel)]
     for reference in references(kernel.record.key):

@@ -10,7 +10,7 @@ import pytest
 from quizmatrix.arch import load_arch
 from quizmatrix.errors import HostError, UnpreparedError, UsageError
 from quizmatrix.jobserver import JobServer
-from quizmatrix.kernel import artifact
+from quizmatrix.kernel import artifact, buildlayer
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.build import build as build_kernel
@@ -230,6 +230,19 @@ def test_an_edit_is_compiled_and_not_configured_anew(tree: Tree, kernel: Kernel)
     take(part)
     assert not first.layer.exists()
     assert second.layer.exists()
+
+
+def test_what_a_kernels_guests_still_get_stays(tree: Tree, kernel: Kernel) -> None:
+    part = modules(tree, kernel)
+    first = take(part)
+    assert first is not None
+    reference = buildlayer.Reference(name="zfs", origin=str(tree.path), layers=[str(first.layer)])
+    buildlayer.refer("another-kernel", reference)
+    os.utime(first.layer, (0, 0))
+    for number in range(2):
+        (tree.path / "module/zfs.c").write_text(f"int edit_{number};\n")
+        take(part)
+    assert buildlayer.references("another-kernel") == [reference]
 
 
 def test_an_edit_of_programs_concerns_no_module(tree: Tree, kernel: Kernel) -> None:
