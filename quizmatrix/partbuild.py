@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 import msgspec
 
 from quizmatrix import paths
+from quizmatrix.cells import Cell
 from quizmatrix.errors import QuizmatrixError
 from quizmatrix.kernel import buildlayer
 
@@ -25,6 +27,8 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
     runtime: Path | None = None
     was_reused: bool = False
 
+
+R = TypeVar("R")
 
 # Seconds for which a layer stays that another has taken the place of: a long test goes on while its
 # developer edits and builds.
@@ -100,6 +104,19 @@ def forget(top: Path, part: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+async def of_each(cells: Sequence[Cell], build: Callable[[Cell], Awaitable[R]]) -> list[R]:
+    """What `build` gives for every cell, all at once; in their order."""
+    found: dict[str, R] = {}
+
+    async def one(cell: Cell) -> None:
+        found[cell.id] = await build(cell)
+
+    async with anyio.create_task_group() as group:
+        for cell in cells:
+            group.start_soon(one, cell)
+    return [found[cell.id] for cell in cells]
 
 
 class Parts:

@@ -27,7 +27,6 @@ from quizmatrix.module.hint import BUILT, names_of
 from quizmatrix.module.sweep import CellBuild, Sweep
 from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK
 from quizmatrix.prepare import Policy, Preparer
-from quizmatrix.progress import Screen
 
 
 def build(args: argparse.Namespace) -> int:
@@ -56,12 +55,7 @@ def _build_cells(
     args: argparse.Namespace, module: Module, options: Options, cells: list[Cell]
 ) -> list[CellBuild]:
     jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None
-    screen = Screen(sys.stderr)
-
-    def tell(cell: str, said: str) -> None:
-        if not args.quiet:
-            screen.print(f"{cell}: {said}")
-
+    tell = parts.teller(args)
     preparer = Preparer(Policy(offline=args.offline, refresh=args.refresh))
 
     async def main() -> list[CellBuild]:

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Iterable
 
 from quizmatrix.errors import QuizmatrixError
-from quizmatrix.partbuild import Done, PartResult
+from quizmatrix.partbuild import Done, PartResult, TellOf
+from quizmatrix.progress import Screen
 from quizmatrix.units import format_seconds
+
+
+def teller(args: argparse.Namespace) -> TellOf:
+    """Says on stderr what is going on, unless that is not wanted."""
+    screen = Screen(sys.stderr)
+
+    def tell(what: str, said: str) -> None:
+        if not args.quiet:
+            screen.print(f"{what}: {said}")
+
+    return tell
 
 
 def words(part: PartResult) -> str:

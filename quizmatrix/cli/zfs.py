@@ -13,7 +13,6 @@ from quizmatrix.cli import parts, selection
 from quizmatrix.errors import QuizmatrixError, UsageError
 from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK
 from quizmatrix.prepare import Policy, Preparer
-from quizmatrix.progress import Screen
 from quizmatrix.zfs.build import CONFIGURE, STEPS, Options, recall, remember
 from quizmatrix.zfs.sweep import CellBuild, Sweep
 from quizmatrix.zfs.tree import Tree, find_tree, last_tree
@@ -78,12 +77,7 @@ def _build_cells(
     cpus: int,
 ) -> list[CellBuild]:
     """Take the steps for the cells on so many CPUs, and say what is going on."""
-    screen = Screen(sys.stderr)
-
-    def tell(what: str, said: str) -> None:
-        if not args.quiet:
-            screen.print(f"{what}: {said}")
-
+    tell = parts.teller(args)
     preparer = Preparer(Policy(offline=args.offline, refresh=args.refresh))
 
     async def main() -> list[CellBuild]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-import anyio
 import msgspec
 
+from quizmatrix import partbuild
 from quizmatrix.cells import Cell
 from quizmatrix.errors import QuizmatrixError
 from quizmatrix.jobserver import JobServer
@@ -39,18 +39,11 @@ class Sweep:
 
     async def run(self, cells: Sequence[Cell]) -> list[CellBuild]:
         """Build for every cell; the results in their order."""
-        found: dict[str, CellBuild] = {}
-
-        async def one(cell: Cell) -> None:
-            found[cell.id] = CellBuild(cell=cell.id, result=await self._cell(cell))
-
         try:
-            async with anyio.create_task_group() as group:
-                for cell in cells:
-                    group.start_soon(one, cell)
+            results = await partbuild.of_each(cells, self._cell)
         finally:
             self._pool.close()
-        return [found[cell.id] for cell in cells]
+        return [CellBuild(cell=cell.id, result=result) for cell, result in zip(cells, results, strict=True)]
 
     async def _cell(self, cell: Cell) -> PartResult:
         def tell(said: str) -> None:

@@ -9,6 +9,7 @@ import anyio
 import msgspec
 
 from quizmatrix import cells as cell_module
+from quizmatrix import partbuild
 from quizmatrix.arch import Arch, load_arch
 from quizmatrix.cells import Cell
 from quizmatrix.errors import QuizmatrixError
@@ -55,17 +56,9 @@ class Sweep:
         """Take `steps` for every cell; the results in their order. Raises where the tree itself is unfit."""
         try:
             await make_ready(self._tree, lambda said: self._tell(self._tree.path.name, said))
-            found: dict[str, CellBuild] = {}
-
-            async def one(cell: Cell) -> None:
-                found[cell.id] = await self._cell(cell, steps)
-
-            async with anyio.create_task_group() as group:
-                for cell in cells:
-                    group.start_soon(one, cell)
+            return await partbuild.of_each(cells, lambda cell: self._cell(cell, steps))
         finally:
             self._pool.close()
-        return [found[cell.id] for cell in cells]
 
     async def _cell(self, cell: Cell, steps: Sequence[str]) -> CellBuild:
         arch = load_arch(cell.arch)
