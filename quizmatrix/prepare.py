@@ -148,6 +148,11 @@ class Preparer:
 
         return await self._once(f"accelerator {spec.arch.name}", find_out)
 
+    def likely_accelerator(self, cell: Cell, asked: Accelerator | None) -> Accelerator:
+        """What `accelerator` will say, as far as that is known without a trial boot; else emulation."""
+        answer = accel.without_trial(load_arch(cell.arch)) if asked is None else None
+        return asked or (answer.accelerator if answer else Accelerator.TCG)
+
     async def _small_image(self, arch: Arch, tell: Tell) -> Image:
         return await self._once(
             f"image {arch.name}",

@@ -18,6 +18,7 @@ from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, Rubb
 from quizmatrix.console import ConsoleWatch
 from quizmatrix.errors import QuizmatrixError, host_error
 from quizmatrix.finding import FindingSummary
+from quizmatrix.hosttrouble import HostWatch
 from quizmatrix.observer import NOBODY, Observer, TerminalHost
 from quizmatrix.outcome import Outcome
 from quizmatrix.spec import CellResult, CellSpec, Share, Timings
@@ -121,6 +122,7 @@ class _Session:
             notes=[],
         )
         self.watch = ConsoleWatch()
+        self._host = HostWatch()
         self._spec = spec
         self._folder = Path(spec.folder)
         self._console = console
@@ -147,6 +149,8 @@ class _Session:
             with anyio.CancelScope(shield=True):
                 await self._take_shared()
             self._gather()
+        self.evidence.host_is_out_of_memory = self._host.has_killed_for_memory
+        self.evidence.notes += self._host.notes
 
     async def read_tests(self) -> None:
         """Look for the results of single tests in the command's output."""

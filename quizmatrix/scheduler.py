@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import debugger, prepare, process, run
+from quizmatrix import debugger, prepare, run
+from quizmatrix.admission import Admission, Need, host_admission, need_of
 from quizmatrix.arch import Accelerator, load_arch
 from quizmatrix.cells import Cell
 from quizmatrix.errors import QuizmatrixError, UsageError, host_error
@@ -22,13 +24,9 @@ from quizmatrix.prepare import Preparer
 from quizmatrix.spec import Bind, CellResult, CellSpec, Session
 from quizmatrix.store import RunStore
 from quizmatrix.task import Task
+from quizmatrix.units import format_seconds
 from quizmatrix.verdict import Stage
 from quizmatrix.version import KernelVersion, leading_version
-
-# MiB that QEMU itself takes beside the guest's memory.
-_QEMU_MEMORY = 160
-# The part of the host's available memory that guests may fill.
-_MEMORY_SHARE = 0.8
 
 PassOn = Callable[[bytes], Awaitable[None]]
 
@@ -36,11 +34,12 @@ PassOn = Callable[[bytes], Awaitable[None]]
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be run, and how.
 
-    jobs: VMs at a time at most. retries: further attempts at a task that could not be tested.
-    fail_fast: stop at the first one that is not as expected. layers: host folders, the lowest
-    first. work_tree: shown to the guest at its own path. accelerator: instead of
-    what a trial boot would choose. machine, binds, environment, user: see CellSpec. session: makes
-    a terminal session for after the command of the only task, told whether its image has an SSH server.
+    jobs: VMs at a time at most. max_time: seconds for all of it; what has not started by then is skipped, and
+    what has is stopped. spent: those of it that are gone before it begins. retries: further attempts at a
+    task that could not be tested. fail_fast: stop at the first one that is not as expected. layers: host
+    folders, the lowest first. work_tree: shown to the guest at its own path. accelerator: instead of what a
+    trial boot would choose. machine, binds, environment, user: see CellSpec. session: makes a terminal
+    session for after the command of the only task, told whether its image has an SSH server.
     unbuilt: why a cell has not what was to be built for it, by its id without the slice.
     matrix: the file that has disks handed on. expected: seconds that tasks will probably take, by id, where
     that is known. first: ids of the tasks to start first.
@@ -48,6 +47,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     tasks: list[Task]
     jobs: int | None = None
+    max_time: float | None = None
+    spent: float = 0.0
     retries: int = 0
     fail_fast: bool = False
     layers: list[Path] = []
@@ -62,62 +63,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     matrix: str | None = None
     expected: dict[str, float] = {}
     first: frozenset[str] = frozenset()
-
-
-class Admission:
-    """CPUs, memory and places that the host can give at a time, handed out in order of asking.
-
-    A cell that needs more than there is gets in when nothing else is running.
-    """
-
-    def __init__(self, *, cpus: int, memory: int, places: int) -> None:
-        """cpus: of the host. memory: MiB for guests. places: VMs at a time."""
-        self._cpus = cpus
-        self._memory = memory
-        self._places = places
-        self._running = 0
-        self._order = anyio.Lock()
-        self._freed = anyio.Event()
-
-    async def enter(self, cell: Cell) -> None:
-        """Wait until there is room for `cell`, and take it."""
-        async with self._order:
-            while self._running and not self._fits(cell):
-                self._freed = anyio.Event()
-                await self._freed.wait()
-            self._take(cell, 1)
-
-    def leave(self, cell: Cell) -> None:
-        """Give the room of `cell` back."""
-        self._take(cell, -1)
-        self._freed.set()
-
-    def _fits(self, cell: Cell) -> bool:
-        return self._places >= 1 and self._cpus >= cell.cpus and self._memory >= cell.memory + _QEMU_MEMORY
-
-    def _take(self, cell: Cell, sign: int) -> None:
-        self._running += sign
-        self._places -= sign
-        self._cpus -= sign * cell.cpus
-        self._memory -= sign * (cell.memory + _QEMU_MEMORY)
-
-
-def host_admission(jobs: int | None) -> Admission:
-    """What this host can give: its usable CPUs and most of its available memory."""
-    cpus = process.usable_cpus()
-    return Admission(
-        cpus=cpus if jobs is None else 1 << 30,
-        memory=int(available_memory() * _MEMORY_SHARE),
-        places=jobs if jobs is not None else 1 << 30,
-    )
-
-
-def available_memory() -> int:
-    """MiB, MemAvailable of /proc/meminfo (kernel document filesystems/proc.rst)."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) // 1024
-    return 1024
 
 
 def longest_first(
@@ -159,12 +104,14 @@ class Scheduler:
         self._preparer = preparer
         self._sink = sink
         self._run_cell = run_cell
-        self._admission = admission or host_admission(plan.jobs)
+        self._admission = admission or host_admission(plan.jobs, store.folder)
         self._inputs = Inputs(store.folder)
         self._scope = anyio.CancelScope()
         self._results: dict[str, CellResult] = {}
         self._ended = {task.id: anyio.Event() for task in plan.tasks}
         self._shelf = Shelf(store.folder, plan.tasks)
+        self._started: dict[str, float] = {}
+        self._ends = math.inf
         self._told: set[str] = set()
         self._stdout: PassOn | None = None
         self._stderr: PassOn | None = None
@@ -179,6 +126,8 @@ class Scheduler:
 
     async def run(self) -> list[CellResult]:
         """Run every task; the results in the order of the plan's."""
+        if self._plan.max_time is not None:
+            self._ends = anyio.current_time() + self._plan.max_time - self._plan.spent
         try:
             with self._scope:
                 async with anyio.create_task_group() as group:
@@ -199,21 +148,34 @@ class Scheduler:
         return [*map(str, plan.layers), *work_tree, *(bind.path for bind in plan.binds)]
 
     async def _run_task(self, task: Task) -> None:
-        try:
-            result = await self._attempts(task)
-        except QuizmatrixError as error:
-            # What is missing on the host or in the archive leaves the cell untested.
-            result = _no_run(task, Outcome.UNPREPARED, _in_full(error))
-        except OSError as error:
-            result = _no_run(task, Outcome.LOST, _in_full(host_error(f"run {task.id}", error)))
-        except Exception as error:
-            # A fault of ours in one cell must not take the others with it, nor be hidden.
-            result = _no_run(task, Outcome.LOST, f"internal error: {error!r}")
-            self._emit(CellNote(cell=task.id, text=traceback.format_exc()))
+        result = await self._in_time(task)
         self._finish(task, self._shelf.settle(task, result))
-        # What is skipped is so because of another, which has failed or was to.
+        # What is skipped is so because of another, which has failed or was to, or for want of time.
         if self._plan.fail_fast and not result.is_as_expected and result.outcome is not Outcome.SKIPPED:
             self.stop()
+
+    async def _in_time(self, task: Task) -> CellResult:
+        with anyio.CancelScope(deadline=self._ends):
+            return await self._conclude(task)
+        limit = f"the run's time of {format_seconds(self._plan.max_time or 0)} was over"
+        if task.id not in self._started:
+            return _no_run(task, Outcome.SKIPPED, f"{limit} before it had started")
+        ran = format_seconds(anyio.current_time() - self._started[task.id])
+        return _no_run(task, Outcome.CANCELLED, f"{limit}: stopped after {ran}")
+
+    async def _conclude(self, task: Task) -> CellResult:
+        """How a task ended, whatever went wrong."""
+        try:
+            return await self._attempts(task)
+        except QuizmatrixError as error:
+            # What is missing on the host or in the archive leaves the cell untested.
+            return _no_run(task, Outcome.UNPREPARED, _in_full(error))
+        except OSError as error:
+            return _no_run(task, Outcome.LOST, _in_full(host_error(f"run {task.id}", error)))
+        except Exception as error:
+            # A fault of ours in one cell must not take the others with it, nor be hidden.
+            self._emit(CellNote(cell=task.id, text=traceback.format_exc()))
+            return _no_run(task, Outcome.LOST, f"internal error: {error!r}")
 
     async def _attempts(self, task: Task) -> CellResult:
         began = anyio.current_time()
@@ -232,7 +194,9 @@ class Scheduler:
         attempt, flaky = 1, ""
         while True:
             self._reach(task, Stage.WAITING, attempt)
-            await self._admission.enter(task.cell)
+            need = self._need(task)
+            await self._admission.enter(need, lambda text: self._emit(CellNote(cell=task.id, text=text)))
+            self._started.setdefault(task.id, anyio.current_time())
             try:
                 spec = await self._specify(task, prepared, attempt)
                 await self._inputs.look([path for path in folders_of(spec) if path not in self._folders()])
@@ -243,7 +207,7 @@ class Scheduler:
                     observer = msgspec.structs.replace(observer, terminal=host)
                 result = await self._run_cell(spec, observer)
             finally:
-                self._admission.leave(task.cell)
+                self._admission.leave(need)
             if result.outcome.is_verdict or attempt > self._plan.retries:
                 break
             text = f"{result.outcome} ({result.detail}): attempt {attempt + 1} follows"
@@ -265,6 +229,11 @@ class Scheduler:
             flaky=flaky if result.outcome.is_verdict and flaky else result.flaky,
             handoff=task.handed,
         )
+
+    def _need(self, task: Task) -> Need:
+        accelerator = self._preparer.likely_accelerator(task.cell, self._plan.accelerator)
+        wanted = task.disks
+        return need_of(task.cell, accelerator, disks=wanted.count * wanted.size if wanted else 0)
 
     async def _specify(self, task: Task, prepared: prepare.Prepared, attempt: int) -> CellSpec:
         cell = task.cell

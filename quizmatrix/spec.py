@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,15 @@ class RunResults(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "
     exit_code: int | None = None
     totals: dict[str, int] = {}
     cells: list[CellResult] = []
+
+    @property
+    def seconds(self) -> float | None:
+        """From its start to its end; None where it has not ended, or the clock was set back meanwhile."""
+        if self.finished is None:
+            return None
+        began, ended = (datetime.fromisoformat(text) for text in (self.started, self.finished))
+        passed = (ended - began).total_seconds()
+        return passed if passed >= 0 else None
 
 
 def decode_results(data: bytes, name: str) -> RunResults:

@@ -32,7 +32,8 @@ class Evidence(msgspec.Struct, kw_only=True):
     stage: the last one reached. step: what the guest was last doing on its way to the command. ended:
     its word on the command's end. init_failed: its word that it could not get there. expired: seconds of
     the limit that ran out. rubbish: what was no message. host_trouble: what failed on this side.
-    qemu_status: exit status of a QEMU that ended by itself. qemu_words: what it said.
+    qemu_status: exit status of a QEMU that ended by itself. qemu_words: what it said. host_is_out_of_memory:
+    whether this host's kernel killed processes meanwhile for want of memory.
     silent_reset_is_fault: what a reset means that the console did not announce. tests: what the command's
     output says. tolerance: of the kernel's complaints. notes: what else a person has to know.
     """
@@ -46,6 +47,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     host_trouble: str = ""
     qemu_status: int | None = None
     qemu_words: str = ""
+    host_is_out_of_memory: bool = False
     silent_reset_is_fault: bool = True
     tests: Subtests = Subtests()
     tolerance: Tolerance = Tolerance()
@@ -120,6 +122,8 @@ def _judge_silence(seen: Evidence, console: ConsoleWatch, reached: bool) -> tupl
             if seen.qemu_status < 0
             else f"ended with status {seen.qemu_status}"
         )
+        if seen.qemu_status == -signal.SIGKILL and seen.host_is_out_of_memory:
+            how = "was killed: this host ran out of memory (take fewer at a time, -j, or smaller, --memory)"
         words = seen.qemu_words.splitlines()[-1:]
         return Outcome.LOST, f"QEMU {how}" + (f": {words[0]}" if words else "")
     if not reached:

@@ -39,7 +39,7 @@ async def built_here(version: str, arch: str, scratch: Path) -> tuple[float, flo
 
     tree = await debiansource.source_tree(version, tell)
     os.environ["QUIZMATRIX_CACHE_DIR"] = str(scratch / "cache")
-    # What process.run passes on of the environment is little: ccache reads this file.
+    os.environ["CCACHE_DIR"] = str(scratch / "ccache")
     (scratch / "ccache").mkdir()
     (scratch / "ccache/ccache.conf").write_text("disable = true\n")
     began, cpu_before = time.monotonic(), cpu()

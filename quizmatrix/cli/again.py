@@ -28,7 +28,7 @@ T = TypeVar("T")
 # Options that are of one run, and not taken over from the last one with its command.
 _OF_ONE_RUN = frozenset(
     {"output", *Format, "quiet", "verbose", "dry_run", "last_failed", "failed_first", "fail_fast"}
-    | {"jobs", "retries", "offline", "refresh", "shell"}
+    | {"jobs", "max_time", "retries", "offline", "refresh", "shell"}
 )
 
 

@@ -13,6 +13,7 @@ import anyio
 import msgspec
 
 from quizmatrix import accel, apt, paths, prepare, process
+from quizmatrix.admission import available_memory
 from quizmatrix.arch import Arch, arch_names, load_arch
 from quizmatrix.cells import cells_on_the_spot
 from quizmatrix.cli.clean import disk_usage
@@ -21,7 +22,6 @@ from quizmatrix.image import debian
 from quizmatrix.kernel import build
 from quizmatrix.matrix import Limits, load_matrix, shipped_matrices
 from quizmatrix.outcome import EXIT_FAILED, EXIT_OK
-from quizmatrix.scheduler import available_memory
 from quizmatrix.spec import to_json
 
 # Programs that are run, with Debian's packages of them.

@@ -139,6 +139,11 @@ def _add_run(commands: Commands[Parser]) -> None:
     add_sources(parser)
     group = parser.add_argument_group("how they are run")
     group.add_argument("-j", "--jobs", metavar="N", help="VMs at a time (default: what the host can hold)")
+    group.add_argument(
+        "--max-time",
+        metavar="T",
+        help="for the whole run: what has not started by then is skipped, what has is stopped",
+    )
     group.add_argument("--retries", metavar="N", default="0", help="more tries for cells that did not boot")
     group.add_argument("--build", action="store_true", help="build first what is out of date of OpenZFS")
     group.add_argument(
@@ -186,7 +191,8 @@ def _add_shell(commands: Commands[Parser]) -> None:
     add_sources(parser)
     add_guest(parser)
     # What `run` asks of many cells.
-    parser.set_defaults(matrix=None, skip=[], kernels=[], arches=[], jobs=None, retries="0", fail_fast=False)
+    parser.set_defaults(matrix=None, skip=[], kernels=[], arches=[], jobs=None, max_time=None)
+    parser.set_defaults(retries="0", fail_fast=False)
 
 
 def _add_visits(commands: Commands[Parser]) -> None:

@@ -16,6 +16,7 @@ from quizmatrix.scheduler import Plan
 from quizmatrix.spec import Bind
 from quizmatrix.task import Task, handing_on, in_each
 from quizmatrix.terminal import Sitting
+from quizmatrix.units import parse_duration
 
 
 def tasks_of(chosen: Selection, command: list[str] | None) -> list[Task]:
@@ -45,6 +46,7 @@ def make_plan(args: argparse.Namespace, tasks: list[Task], sitting: Sitting | No
     return Plan(
         tasks=tasks,
         jobs=selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None,
+        max_time=selection.checked("--max-time", args.max_time, parse_duration) if args.max_time else None,
         retries=selection.checked("--retries", args.retries, selection.whole_number(0)),
         fail_fast=args.fail_fast,
         layers=layers,

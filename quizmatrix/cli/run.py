@@ -49,6 +49,7 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def run(args: argparse.Namespace) -> int:
     """Run COMMAND over the selected cells, or what their matrix hands on; the exit status of the run."""
+    began = time.monotonic()
     if (args.last_failed or args.failed_first) and not args.command and not _hands_disks_on(args):
         args = again.with_last_command(args)
     if not args.command and not selection.hands_disks_on(args.matrix):
@@ -73,9 +74,11 @@ def run(args: argparse.Namespace) -> int:
         _say_what_would_be_run(args, whole.handoff, chosen.tasks)
         return EXIT_OK
     past = Past()
+    unbuilt = bring_up_to_date(args, whole.cells) if args.build else {}
     plan = msgspec.structs.replace(
         plan,
-        unbuilt=bring_up_to_date(args, whole.cells) if args.build else {},
+        spent=time.monotonic() - began,
+        unbuilt=unbuilt,
         matrix=str(whole.matrix.absolute()) if whole.handoff else None,
         expected=past.expected_seconds(chosen.tasks, args.command or []),
         first=chosen.first,

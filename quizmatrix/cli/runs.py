@@ -62,15 +62,11 @@ def show(args: argparse.Namespace) -> int:
         return _write_reports(args, folder)
     results = store.load(folder)
     print(f"run {results.run}: {report.command_words(results)}\n")
-    seconds = None
-    if results.finished is not None:
-        ended, began = (datetime.fromisoformat(text) for text in (results.finished, results.started))
-        seconds = (ended - began).total_seconds()
-    else:
+    if results.finished is None:
         print("The run has not finished, or was killed; what had ended by then:\n")
     if results.cells:
         colour = wants_colour(sys.stdout)
-        text = report.whole(results.cells, folder, seconds, colour=colour, every_test=args.tests)
+        text = report.whole(results.cells, folder, results.seconds, colour=colour, every_test=args.tests)
         sys.stdout.write(text)
     return EXIT_OK
 

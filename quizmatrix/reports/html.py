@@ -103,7 +103,7 @@ def _block(name: str, value: Any) -> bytes:
 def _without_script(source: Source) -> str:
     results = source.cells
     parts = [report.grid(results), report.notes(results), common_sentence(results)]
-    parts.append(report.summary(results, source.seconds))
+    parts.append(report.summary(results, source.results.seconds))
     return "\n\n".join(part for part in (*parts, source.unended_sentence) if part)
 
 
@@ -127,7 +127,7 @@ def _logs(source: Source) -> Iterator[tuple[CellResult, str, Excerpt]]:
 
 def _data(source: Source, logs: dict[str, list[_Log]]) -> dict[str, Any]:
     results = source.results
-    seconds = source.seconds
+    seconds = source.results.seconds
     return {
         "run": results.run,
         "command": report.command_words(results),

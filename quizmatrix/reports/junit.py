@@ -74,7 +74,7 @@ def render(source: Source) -> Iterator[bytes]:
         total += Counter(case.kind for case in _cases(source, result, explained=False))
     total[Kind.ERROR] += len(source.unended)
     root = JUnitXml(f"quizmatrix {_text(source.results.run)}")
-    _count(root, total, source.seconds)
+    _count(root, total, source.results.seconds)
     head, _, _ = root.tostring().rpartition(b"/>")
     yield _DECLARATION + _undeclared(head).rstrip() + b">\n"
     for result in source.cells:

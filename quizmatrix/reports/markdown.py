@@ -61,7 +61,7 @@ def render(source: Source, room: int = SUMMARY_BYTES) -> Iterator[bytes]:
 def _sections(source: Source) -> Iterator[str]:
     bad = [result for result in source.cells if not result.is_as_expected]
     sign = "❌" if bad else ("❔" if source.unended else "✅")
-    yield f"## {sign} {report.summary(source.cells, source.seconds)}"
+    yield f"## {sign} {report.summary(source.cells, source.results.seconds)}"
     if command := report.command_words(source.results):
         yield f"Command: {_code(command)}"
     if source.unended:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -26,16 +25,6 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     def cells(self) -> list[CellResult]:
         """Those that have a verdict, in the matrix's order."""
         return self.results.cells
-
-    @property
-    def seconds(self) -> float | None:
-        """How long the run took; None where it did not come to its end."""
-        if self.results.finished is None:
-            return None
-        began, ended = (
-            datetime.fromisoformat(text) for text in (self.results.started, self.results.finished)
-        )
-        return (ended - began).total_seconds()
 
     @property
     def unended_sentence(self) -> str:

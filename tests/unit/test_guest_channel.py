@@ -390,6 +390,12 @@ FAILED = Message(event="exited", exit_code=137, signal=9)
         (Evidence(init_failed="init1: no"), b"", "boot-failed", "init1: no"),
         (Evidence(rubbish="'x'", stage=Stage.RUNNING), b"", "lost", "rubbish"),
         (Evidence(stage=Stage.RUNNING, qemu_status=-9), b"", "lost", "killed by SIGKILL"),
+        (
+            Evidence(stage=Stage.RUNNING, qemu_status=-9, host_is_out_of_memory=True),
+            b"",
+            "lost",
+            "QEMU was killed: this host ran out of memory",
+        ),
         (Evidence(qemu_status=1, qemu_words="a\nno such file"), b"", "lost", "status 1: no such file"),
         (Evidence(stage=Stage.BOOTING, qemu_status=0), b"", "boot-failed", "restarted before"),
         (Evidence(stage=Stage.RUNNING, qemu_status=0), b"reboot: Restarting system\n", "failed", "restarted"),

@@ -13,6 +13,7 @@ import pytest
 
 from quizmatrix import reproduce, store
 from quizmatrix.accel import Answer
+from quizmatrix.admission import Admission
 from quizmatrix.arch import Accelerator
 from quizmatrix.cells import Cell, expand
 from quizmatrix.cli import run_command
@@ -28,7 +29,7 @@ from quizmatrix.outcome import Outcome
 from quizmatrix.pattern import common_sentence
 from quizmatrix.prepare import Policy, Prepared, Preparer
 from quizmatrix.report import command_words, exit_status, explanations, grid, summary
-from quizmatrix.scheduler import Admission, Plan, Scheduler
+from quizmatrix.scheduler import Plan, Scheduler
 from quizmatrix.spec import CellResult, CellSpec, Handed, Step, Timings
 from quizmatrix.task import Task, handing_on
 

@@ -129,7 +129,7 @@ def test_a_killed_run_gives_every_report(tmp_path: Path) -> None:
     # Killed while it wrote the verdict on its last cell.
     (run / store.EVENTS).write_bytes(events[:-40])
     source = load(run)
-    assert source.seconds is None
+    assert source.results.seconds is None
     assert len(source.cells) == 8
     assert "newest-ppc64 (running)" in source.unended_sentence
     assert source.unended_sentence in text_of(Format.MARKDOWN, source)

@@ -8,57 +8,22 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from quizmatrix import store
+from quizmatrix.admission import Admission
 from quizmatrix.cells import Cell, expand
 from quizmatrix.errors import DamagedError, HostError, NotFetchedError, UsageError
 from quizmatrix.events import CellFinished, CellNote, Event
-from quizmatrix.matrix import Limits, Matrix
+from quizmatrix.matrix import Matrix
 from quizmatrix.outcome import Outcome
 from quizmatrix.prepare import Policy, Prepared, Preparer
-from quizmatrix.scheduler import Admission, Plan, Scheduler, check_layers, longest_first
+from quizmatrix.scheduler import Plan, Scheduler, check_layers, longest_first
 from quizmatrix.spec import CellResult
 from quizmatrix.task import in_each
 
 
-def cell(number: int, cpus: int = 1, memory: str = "1G") -> Cell:
-    limits = Limits(cpus=cpus, memory=memory)
-    return expand(Matrix(kernels=[f"6.{number}"], arches=["s390x"]), "test", limits)[0]
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 6), st.integers(128, 4000)), min_size=1, max_size=8),
-    st.integers(1, 4),
-)
-def test_admission_never_gives_more_than_there_is(wants: list[tuple[int, int]], places: int) -> None:
-    cells = [cell(number, cpus, f"{memory}M") for number, (cpus, memory) in enumerate(wants)]
-    running: list[Cell] = []
-    order: list[str] = []
-    trouble: list[str] = []
-
-    async def use(admission: Admission, one: Cell) -> None:
-        await admission.enter(one)
-        running.append(one)
-        order.append(one.id)
-        fits = sum(other.cpus for other in running) <= 4 and len(running) <= places
-        fits &= sum(other.memory for other in running) <= 4096
-        if len(running) > 1 and not fits:
-            trouble.append(f"{running}")
-        await anyio.lowlevel.checkpoint()
-        running.remove(one)
-        admission.leave(one)
-
-    async def play() -> None:
-        admission = Admission(cpus=4, memory=4096, places=places)
-        async with anyio.create_task_group() as group:
-            for one in cells:
-                group.start_soon(use, admission, one)
-
-    anyio.run(play)
-    assert trouble == []
-    assert order == [one.id for one in cells]
+def cell(number: int) -> Cell:
+    return expand(Matrix(kernels=[f"6.{number}"], arches=["s390x"]), "test")[0]
 
 
 def test_long_cells_start_first() -> None:

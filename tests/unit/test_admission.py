@@ -1,0 +1,135 @@
+"""Which guests may start, and what a host is short of, without a VM."""
+
+import anyio
+import anyio.lowlevel
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quizmatrix.admission import LEAST_DISK, Admission, Left, Need, need_of, threads_of_a_core
+from quizmatrix.arch import Accelerator
+from quizmatrix.cells import expand
+from quizmatrix.errors import HostError
+from quizmatrix.hosttrouble import HostWatch, Moment, now
+from quizmatrix.matrix import Limits, Matrix
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.integers(128, 4000)), min_size=1, max_size=8),
+    st.integers(1, 4),
+)
+def test_admission_never_gives_more_than_there_is(wants: list[tuple[int, int]], places: int) -> None:
+    needs = [Need(cpus=cpus, memory=memory) for cpus, memory in wants]
+    running: list[Need] = []
+    order: list[Need] = []
+    trouble: list[str] = []
+
+    async def use(admission: Admission, one: Need) -> None:
+        await admission.enter(one)
+        running.append(one)
+        order.append(one)
+        fits = sum(other.cpus for other in running) <= 4 and len(running) <= places
+        fits &= sum(other.memory for other in running) <= 4096
+        if len(running) > 1 and not fits:
+            trouble.append(f"{running}")
+        await anyio.lowlevel.checkpoint()
+        running.remove(one)
+        admission.leave(one)
+
+    async def play() -> None:
+        admission = Admission(cpus=4, memory=4096, places=places)
+        async with anyio.create_task_group() as group:
+            for one in needs:
+                group.start_soon(use, admission, one)
+
+    anyio.run(play)
+    assert trouble == []
+    assert order == needs
+
+
+def test_what_a_guest_takes() -> None:
+    (cell,) = expand(Matrix(kernels=["6.1"], arches=["s390x"]), "test", Limits(memory="1G", cpus=2))
+    need = need_of(cell, Accelerator.KVM, disks=512)
+    assert (need.cpus, need.memory, need.disk) == (2, 1024 + 160, 512 + LEAST_DISK)
+    # Where two CPUs are one core, an emulated guest takes both.
+    assert need_of(cell, Accelerator.TCG).cpus == 2 * threads_of_a_core()
+
+
+class Host:
+    """A host on which others take and give back."""
+
+    def __init__(self, *looks: Left) -> None:
+        self._looks = list(looks)
+        self.asked = 0
+
+    def look(self) -> Left:
+        self.asked += 1
+        return self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
+
+
+def enter(host: Host, need: Need, patience: float = 60) -> list[str]:
+    """Enter alone; what was told meanwhile."""
+    told: list[str] = []
+
+    async def play() -> None:
+        admission = Admission(cpus=4, memory=4096, places=4, look=host.look, patience=patience)
+        await admission.enter(need, told.append)
+
+    anyio.run(play)
+    return told
+
+
+def test_a_guest_waits_while_others_have_the_memory() -> None:
+    host = Host(Left(memory=300), Left(memory=300), Left(memory=300), Left(memory=3000))
+    assert enter(host, Need(cpus=1, memory=1184)) == [
+        "waits: this host has 300 MiB of memory left, and a guest needs 416"
+    ]
+    # Alone, it does not wait for all that it might take one day.
+    assert enter(Host(Left(memory=500)), Need(cpus=1, memory=1184)) == []
+
+
+def test_a_host_that_stays_short_is_said_to_be() -> None:
+    with pytest.raises(HostError, match="this host has 100 MiB of memory left") as caught:
+        enter(Host(Left(memory=100)), Need(cpus=1, memory=1184), patience=0)
+    assert "--memory" in caught.value.next_step
+    with pytest.raises(HostError, match="3 MiB of disk left for its run directory, and a guest needs 528"):
+        enter(Host(Left(disk=3)), Need(cpus=1, memory=1184, disk=528))
+
+
+def test_a_second_guest_waits_for_the_first_one_to_give_disk_back() -> None:
+    left = [600]
+    order: list[str] = []
+
+    async def play() -> None:
+        admission = Admission(cpus=9, memory=9999, places=9, look=lambda: Left(disk=left[0]))
+        need = Need(cpus=1, memory=100, disk=528)
+
+        async def one(name: str) -> None:
+            await admission.enter(need)
+            order.append(f"{name} in")
+            left[0] -= 528
+            await anyio.lowlevel.checkpoint()
+            left[0] += 528
+            order.append(f"{name} out")
+            admission.leave(need)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(one, "a")
+            group.start_soon(one, "b")
+
+    anyio.run(play)
+    assert order == ["a in", "a out", "b in", "b out"]
+
+
+def test_what_befell_the_host_is_noticed() -> None:
+    moments = [
+        Moment(awake=10, passed=1000, oom_kills=3),
+        Moment(awake=20, passed=1310, oom_kills=3),
+        Moment(awake=30, passed=1320, oom_kills=4),
+    ]
+    watch = HostWatch(lambda: moments.pop(0))
+    assert watch.notes == ["this host was suspended for 5m00s meanwhile"]
+    assert watch.has_killed_for_memory
+    here = HostWatch()
+    assert here.notes == []
+    assert now().awake > 0
