@@ -66,8 +66,14 @@ class RunStarted(msgspec.Struct, frozen=True, kw_only=True, tag="run-started", t
         )
 
 
+class RunResumed(msgspec.Struct, frozen=True, kw_only=True, tag="run-resumed", tag_field="event"):
+    """The run goes on: what had not ended is run again, and these cells have not ended any more."""
+
+    cells: list[str]
+
+
 class RunFinished(msgspec.Struct, frozen=True, kw_only=True, tag="run-finished", tag_field="event"):
-    """The last line of events.jsonl, where the run was not killed."""
+    """The last line of events.jsonl, where the run was not killed (RunResumed may follow)."""
 
     finished: str
     exit_code: int
@@ -75,4 +81,4 @@ class RunFinished(msgspec.Struct, frozen=True, kw_only=True, tag="run-finished",
 
 Event = CellReached | CellNote | CellConsole | CellFinished
 # What events.jsonl may hold, each with the `time` at which it was written.
-Line = Event | RunStarted | RunFinished
+Line = Event | RunStarted | RunResumed | RunFinished

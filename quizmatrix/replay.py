@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.errors import DamagedError, UsageError
-from quizmatrix.events import CellFinished, CellNote, CellReached, Line, RunFinished, RunStarted
+from quizmatrix.events import CellFinished, CellNote, CellReached, Line, RunFinished, RunResumed, RunStarted
 from quizmatrix.spec import CellResult, RunResults
 from quizmatrix.verdict import Stage
 
@@ -16,11 +16,13 @@ from quizmatrix.verdict import Stage
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """What the events tell.
 
-    results: what results.json holds. unended: cells without a verdict, with the stage they had reached (None:
-    they had not begun). notes: what was said of the run as a whole, and of its cells, `CELL: TEXT`.
+    results: what results.json holds. planned: the ids of all cells, in the matrix's order. unended: those
+    without a verdict, with the stage they had reached (None: they had not begun). notes: what was said of the
+    run as a whole, and of its cells, `CELL: TEXT`.
     """
 
     results: RunResults
+    planned: list[str] = []
     unended: dict[str, Stage | None] = {}
     notes: list[str] = []
 
@@ -49,6 +51,11 @@ def replay(path: Path) -> Replay:
                     started = started or event
                 elif isinstance(event, RunFinished):
                     finished = event
+                elif isinstance(event, RunResumed):
+                    finished = None
+                    for cell in event.cells:
+                        cells.pop(cell, None)
+                        reached.pop(cell, None)
                 elif isinstance(event, CellReached):
                     reached[event.cell] = event.stage
                 elif isinstance(event, CellFinished):
@@ -75,6 +82,7 @@ def replay(path: Path) -> Replay:
             totals=dict(Counter(str(cell.outcome) for cell in ended)),
             cells=ended,
         ),
+        planned=list(order),
         unended={cell: reached.get(cell) for cell in order if cell not in cells},
         notes=notes,
     )

@@ -198,7 +198,7 @@ class Scheduler:
             await self._admission.enter(need, lambda text: self._emit(CellNote(cell=task.id, text=text)))
             self._started.setdefault(task.id, anyio.current_time())
             try:
-                spec = await self._specify(task, prepared, attempt)
+                spec = await self._specify(task, prepared)
                 await self._inputs.look([path for path in folders_of(spec) if path not in self._folders()])
                 observer = self._observer(task, attempt)
                 if self._plan.session is not None:
@@ -235,7 +235,7 @@ class Scheduler:
         wanted = task.disks
         return need_of(task.cell, accelerator, disks=wanted.count * wanted.size if wanted else 0)
 
-    async def _specify(self, task: Task, prepared: prepare.Prepared, attempt: int) -> CellSpec:
+    async def _specify(self, task: Task, prepared: prepare.Prepared) -> CellSpec:
         cell = task.cell
         spec = prepare.make_spec(
             cell,
@@ -243,7 +243,7 @@ class Scheduler:
             command=task.command,
             layers=self._plan.layers,
             work_tree=self._plan.work_tree,
-            folder=self._store.cell_folder(task.folder, attempt),
+            folder=self._store.cell_folder(task.folder),
         )
         answer = await self._preparer.accelerator(spec, self._plan.accelerator)
         if cell.arch not in self._told:
@@ -281,8 +281,9 @@ class Scheduler:
     def _finish(self, task: Task, result: CellResult) -> None:
         self._results[task.id] = result
         self._ended[task.id].set()
-        self._store.write_cell(task.folder, result)
+        # In this order: whatever kills us, the events lack nothing that results.json has.
         self._emit(CellFinished(result=result))
+        self._store.write_cell(task.folder, result)
 
     def _emit(self, event: Event) -> None:
         self._store.write_event(event)

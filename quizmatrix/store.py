@@ -16,13 +16,18 @@ import msgspec
 
 from quizmatrix import paths
 from quizmatrix.errors import DamagedError, HostError, QuizmatrixError, UsageError, host_error
-from quizmatrix.events import CellConsole, CellFinished, Line, RunFinished, RunStarted
+from quizmatrix.events import CellConsole, CellFinished, Line, RunFinished, RunResumed, RunStarted
 from quizmatrix.matrix import Handoff
 from quizmatrix.replay import replay
 from quizmatrix.spec import CellResult, RunResults, decode_results, encode, to_json
 
 RESULTS = "results.json"
 EVENTS = "events.jsonl"
+# In a cell's folder: its part of RESULTS.
+RESULT = "result.json"
+
+# Seconds in which the lock of a process that was killed may still be held by a child that it had just begun.
+_LOCK_PATIENCE = 1.0
 LATEST = "latest"
 
 
@@ -35,7 +40,7 @@ class RunStore:
     """The directory of a run that is going on."""
 
     def __init__(self, folder: Path, results: RunResults) -> None:
-        """Made by `create`."""
+        """results: as far as they are known."""
         self.folder = folder
         self.results = results
         self._trouble: OSError | None = None
@@ -46,12 +51,11 @@ class RunStore:
         """What kept the results from being written, if anything did."""
         return host_error("write the results", self._trouble) if self._trouble else None
 
-    def cell_folder(self, name: str, attempt: int) -> Path:
+    def cell_folder(self, name: str) -> Path:
         """A new, empty folder for an attempt at a cell; earlier attempts stay as NAME.attempt-N."""
         folder = self.folder / name
         try:
-            if folder.exists():
-                folder.rename(folder.with_name(f"{name}.attempt-{attempt - 1}"))
+            _put_aside(folder)
             folder.mkdir(parents=True)
             # A guest may leave set-user-ID programs of root's: nobody else gets at them.
             folder.chmod(0o700)
@@ -76,14 +80,45 @@ class RunStore:
         with self._note_trouble():
             folder = self.folder / folder_name
             folder.mkdir(exist_ok=True)
-            paths.write_atomic(folder / "result.json", to_json(result))
+            paths.write_atomic(folder / RESULT, to_json(result))
 
     def hold(self) -> None:
-        """Let others see that this directory is being written, until `finish` or this process's end."""
-        self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        # A file system without such locks: then the age of the results has to tell.
-        with contextlib.suppress(OSError):
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        """Let others see that this directory is being written, until `finish` or this process's end.
+
+        UsageError where another process writes it.
+        """
+        lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        until = time.monotonic() + _LOCK_PATIENCE
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < until:
+                    time.sleep(0.02)
+                    continue
+                os.close(lock)
+                raise UsageError(
+                    f"the run {self.results.run} is still going on", next_step="quizmatrix runs list"
+                ) from None
+            except OSError:
+                pass  # a file system without such locks: then the age of the results has to tell
+            break
+        self._lock = lock
+
+    def resume(self, done: list[CellResult], again: Sequence[str]) -> None:
+        """Go on with a run that was cut short.
+
+        done: the results that stay. again: the ids of what will have new ones. Raises UsageError where it is
+        still going on, HostError where it cannot be written.
+        """
+        try:
+            self.hold()
+            with (self.folder / EVENTS).open("ab") as file:
+                file.write(b"\n")  # what was killed may have left half a line
+        except OSError as error:
+            raise host_error(f"write to {self.folder}", error) from error
+        self.write_event(RunResumed(cells=list(again)))
+        self._replace(cells=done, finished=None, exit_code=None)
 
     def finish(self, cells: list[CellResult], exit_code: int) -> None:
         """Write the whole: the cells in the matrix's order, and how the run ended."""
@@ -96,15 +131,15 @@ class RunStore:
 
     def revise(self, result: CellResult) -> None:
         """Keep what has become known of a cell behind its verdict."""
-        self.write_cell(result.folder, result)
         self.write_event(CellFinished(result=result))
+        self.write_cell(result.folder, result)
 
     def refer_to(self, result: CellResult, folder: Path) -> None:
         """Take over a cell that is not run again, with a link to its folder in the run it was run in."""
         with self._note_trouble():
             (self.folder / result.folder).symlink_to(folder)
-        self._replace(cells=[*self.results.cells, result])
         self.write_event(CellFinished(result=result))
+        self._replace(cells=[*self.results.cells, result])
 
     def _replace(self, **changed: object) -> None:
         self.results = msgspec.structs.replace(self.results, **changed)
@@ -170,6 +205,20 @@ def create(
             shutil.rmtree(folder, ignore_errors=True)
         raise host_error("make the run directory", error) from error
     return store
+
+
+def _put_aside(folder: Path) -> None:
+    """Keep what an earlier attempt wrote, where it wrote anything but its verdict."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        if {path.name for path in folder.iterdir()} <= {RESULT}:
+            shutil.rmtree(folder)
+            return
+        number = 1
+        while (aside := folder.with_name(f"{folder.name}.attempt-{number}")).exists():
+            number += 1
+        folder.rename(aside)
 
 
 # Seconds after which a run that has not finished, and says nothing more, is not going on any more.
@@ -241,17 +290,22 @@ def find_run(name: str) -> Path:
 def load(folder: Path) -> RunResults:
     """The results in a run directory; UsageError where there are none, DamagedError where unreadable.
 
-    Where results.json is lost, the events tell the same.
+    Where results.json is lost, the events tell the same; of a run that was killed they may tell more.
     """
     path = folder / RESULTS
     try:
-        return decode_results(path.read_bytes(), str(path))
+        results = decode_results(path.read_bytes(), str(path))
     except (OSError, DamagedError) as error:
         with contextlib.suppress(QuizmatrixError):
             return replay(folder / EVENTS).results
         if isinstance(error, OSError):
             raise UsageError(f"{folder} is no run directory", cause=error.strerror or str(error)) from error
         raise
+    if results.finished is None:
+        with contextlib.suppress(QuizmatrixError):
+            told = replay(folder / EVENTS).results
+            return told if len(told.cells) >= len(results.cells) else results
+    return results
 
 
 def _now() -> str:

@@ -51,7 +51,7 @@ def make_run(
     run_store.write_event(CellNote(cell="", text="x86_64: tcg, no /dev/kvm"))
     results = []
     for cell, (one, files) in cells.items():
-        place = run_store.cell_folder(one.folder, 1)
+        place = run_store.cell_folder(one.folder)
         for name, data in files.items():
             (place / name).write_bytes(data)
         if of_cell := (tests or {}).get(cell):

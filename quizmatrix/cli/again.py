@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 # Options that are of one run, and not taken over from the last one with its command.
 _OF_ONE_RUN = frozenset(
-    {"output", *Format, "quiet", "verbose", "dry_run", "last_failed", "failed_first", "fail_fast"}
+    {"output", "resume", *Format, "quiet", "verbose", "dry_run", "last_failed", "failed_first", "fail_fast"}
     | {"jobs", "max_time", "retries", "offline", "refresh", "shell"}
 )
 
@@ -61,8 +61,6 @@ def with_last_command(args: argparse.Namespace) -> argparse.Namespace:
     What is on this command line wins, and what is said of one run is not taken over. UsageError where
     there was no run here (of this MATRIX, where one is named).
     """
-    from quizmatrix.cli.parser import parse
-
     history = History(tell)
     history.catch_up()
     here = _current_folder()
@@ -77,11 +75,20 @@ def with_last_command(args: argparse.Namespace) -> argparse.Namespace:
             cause=f"no run of {args.matrix or 'any matrix'} was started in {here}",
             next_step="Give the command after `--`.",
         )
+    return as_run(args, results, _OF_ONE_RUN)
+
+
+def as_run(
+    args: argparse.Namespace, results: RunResults, not_taken_over: frozenset[str]
+) -> argparse.Namespace:
+    """The command line of an earlier run. What is on this one wins; some options are not taken over."""
+    from quizmatrix.cli.parser import parse
+
     old = parse(["run", *results.arguments, *(["--", *results.command] if results.command else [])])
     for name, value in vars(args).items():
         if name in ("command", "arguments"):
             continue  # the next run without COMMAND means the same, too
-        if name in _OF_ONE_RUN or value != args.parser.get_default(name):
+        if name in not_taken_over or value != args.parser.get_default(name):
             setattr(old, name, value)
     return old
 
@@ -89,12 +96,14 @@ def with_last_command(args: argparse.Namespace) -> argparse.Namespace:
 class Again(msgspec.Struct, frozen=True, kw_only=True):
     """What is run of the selected tasks. order: the ids of all that will have results. first: of those that
     start first. earlier: the results of those that are not run again, each with the directory of its run.
+    is_resumed: whether that is this run itself.
     """
 
     tasks: list[Task]
     order: list[str]
     first: frozenset[str] = frozenset()
     earlier: list[tuple[Path, CellResult]] = []
+    is_resumed: bool = False
 
     def merged(self, now: list[CellResult]) -> list[CellResult]:
         """The results of what was run and of what was not, in the order of the selected tasks."""

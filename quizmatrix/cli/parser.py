@@ -127,7 +127,8 @@ def _add_run(commands: Commands[Parser]) -> None:
         "run:run",
         help="run a command in every cell of a matrix",
         usage="quizmatrix run [MATRIX] [OPTION]... -- COMMAND [ARG]...\n"
-        "       quizmatrix run handoff [OPTION]...",
+        "       quizmatrix run handoff [OPTION]...\n"
+        "       quizmatrix run --resume RUN [OPTION]...",
         description="Run COMMAND in every cell of MATRIX and print a grid of what happened. One word is a "
         "script for the guest's sh; among several, && || and | are the shell's. One single cell behaves like "
         "running COMMAND here. A matrix with [handoff], such as `handoff`, has its own commands and takes "
@@ -158,6 +159,11 @@ def _add_run(commands: Commands[Parser]) -> None:
         action="store_true",
         help="only the cells that failed last with this command, all where none did; without COMMAND: the "
         "last run here again",
+    )
+    which.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with a run that was cut short: what had not ended is run, into its directory",
     )
     which.add_argument("--failed-first", action="store_true", help="all cells, those that failed last first")
     group.add_argument("-x", "--fail-fast", action="store_true", help="stop at the first failure")

@@ -20,7 +20,7 @@ import msgspec
 
 from quizmatrix import complaints, pivot, progress, report, store
 from quizmatrix.cells import sharded
-from quizmatrix.cli import EXIT_BROKEN_PIPE, again, selection, targets
+from quizmatrix.cli import EXIT_BROKEN_PIPE, again, resume, selection, targets
 from quizmatrix.cli.again import Again, Past
 from quizmatrix.cli.cells import handoff_words, print_cells
 from quizmatrix.cli.plan import make_plan, tasks_of
@@ -50,7 +50,9 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def run(args: argparse.Namespace) -> int:
     """Run COMMAND over the selected cells, or what their matrix hands on; the exit status of the run."""
     began = time.monotonic()
-    if (args.last_failed or args.failed_first) and not args.command and not _hands_disks_on(args):
+    if args.resume is not None:
+        args = resume.with_its_command(args)
+    elif (args.last_failed or args.failed_first) and not args.command and not _hands_disks_on(args):
         args = again.with_last_command(args)
     if not args.command and not selection.hands_disks_on(args.matrix):
         example = args.matrix if args.matrix and not args.matrix.endswith(".toml") else "uname -a"
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
             cause=f"{len(tasks)} are selected",
             next_step="Name one: --only 6.1-x86_64",
         )
-    chosen = again.choose(args, tasks)
+    chosen = resume.choose(args.resume, tasks) if args.resume else again.choose(args, tasks)
     plan = make_plan(args, chosen.tasks, Sitting([], args.user) if args.shell else None)
     targets.check(args)
     if args.dry_run:
@@ -83,11 +85,18 @@ def run(args: argparse.Namespace) -> int:
         expected=past.expected_seconds(chosen.tasks, args.command or []),
         first=chosen.first,
     )
+    run_store = (
+        resume.open_store(args.resume, chosen) if args.resume else _new_store(args, whole.handoff, chosen)
+    )
+    return _Runner(args, plan, run_store, past, chosen).run()
+
+
+def _new_store(args: argparse.Namespace, handoff: Handoff | None, chosen: Again) -> RunStore:
     kind = again.kind_of(args)
     run_store = store.create(
         Path(args.output) if args.output else None,
         kind.command,
-        whole.handoff,
+        handoff,
         tasks=chosen.order,
         matrix=kind.matrix,
         current=kind.folder,
@@ -95,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     )
     for place, result in chosen.earlier:
         run_store.refer_to(result, place / result.folder)
-    return _Runner(args, plan, run_store, past, chosen).run()
+    return run_store
 
 
 def _hands_disks_on(args: argparse.Namespace) -> bool:
@@ -184,7 +193,8 @@ class _Runner:
             if result.flaky:
                 self._store.revise(result)
         # By what was run now. What was not run again has ended as expected.
-        status = report.exit_status(results, interrupted=self._interrupted)
+        judged = self._chosen.merged(results) if self._chosen.is_resumed else results
+        status = report.exit_status(judged, interrupted=self._interrupted)
         if self._reader_is_gone and status == EXIT_NO_VERDICT:
             status = EXIT_BROKEN_PIPE
         results = self._chosen.merged(results)
@@ -234,6 +244,8 @@ class _Runner:
         except OSError:  # a folder that was removed has no files to miss
             here = None
         tasks = self._plan.tasks
+        if not tasks:
+            return  # all had ended before the run was cut short
         if (
             here is not None
             and self._plan.work_tree is None

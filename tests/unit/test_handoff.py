@@ -12,26 +12,22 @@ import msgspec
 import pytest
 
 from quizmatrix import reproduce, store
-from quizmatrix.accel import Answer
 from quizmatrix.admission import Admission
-from quizmatrix.arch import Accelerator
 from quizmatrix.cells import Cell, expand
 from quizmatrix.cli import run_command
 from quizmatrix.cli.parser import parse
 from quizmatrix.cli.selection import limits_of, selected
 from quizmatrix.errors import DataError, UsageError
 from quizmatrix.guest import command_script
-from quizmatrix.image.artifact import Image
-from quizmatrix.kernel.artifact import Kernel, KernelRecord
 from quizmatrix.matrix import Handoff, Matrix, load_matrix
 from quizmatrix.observer import Observer
 from quizmatrix.outcome import Outcome
 from quizmatrix.pattern import common_sentence
-from quizmatrix.prepare import Policy, Prepared, Preparer
 from quizmatrix.report import command_words, exit_status, explanations, grid, summary
 from quizmatrix.scheduler import Plan, Scheduler
 from quizmatrix.spec import CellResult, CellSpec, Handed, Step, Timings
 from quizmatrix.task import Task, handing_on
+from tests.ready import Ready, ended
 
 ARCHES = ["x86_64", "s390x", "ppc64"]
 BASE = 'kernels = ["6.1"]\narches = ["x86_64", "s390x"]\n'
@@ -112,24 +108,6 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert len(handing_on(chosen.cells, chosen.handoff, "handoff")) == 12
 
 
-class Ready(Preparer):
-    """Everything is there, and boots nothing."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(Policy(offline=True))
-        record = KernelRecord(key="k", arch="s390x", version="6.1.9", release="6.1.9", packages=[])
-        self._kernel = Kernel(folder=folder, record=record)
-        (folder / "config").write_text("CONFIG_9P_FS=y\nCONFIG_NET_9P_VIRTIO=y\n")
-        (folder / "layer").mkdir()
-
-    async def prepare(self, cell: Cell, tell: Callable[[str], None]) -> Prepared:
-        image = Image(key="i", archive=Path("/none"))
-        return Prepared(kernel=self._kernel, image=image, initramfs=Path("/none"))
-
-    async def accelerator(self, spec: CellSpec, asked: Accelerator | None) -> Answer:
-        return Answer(accelerator=Accelerator.TCG, why="a test")
-
-
 class Guests:
     """Stands in for the VMs: each adds its id to the first disk, and ends as it is told to."""
 
@@ -152,10 +130,7 @@ class Guests:
         outcome = Outcome((self._outcomes.get(name) or ["passed"]).pop(0))
         if outcome is Outcome.CANCELLED:
             await anyio.sleep_forever()
-        return CellResult(
-            cell=spec.cell, kernel=spec.kernel, release="6.1.9", arch=spec.arch.name, variant=None,
-            accelerator=spec.accelerator, outcome=outcome,
-        )  # fmt: skip
+        return ended(spec, outcome)
 
 
 RunCell = Callable[[CellSpec, Observer], Awaitable[CellResult]]

@@ -53,9 +53,9 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_until_gone(pids: list[int]) -> bool:
-    """Whether all end within some seconds."""
-    until = time.monotonic() + 10
+def wait_until_gone(pids: list[int], seconds: float = 10) -> bool:
+    """Whether all end within so many seconds."""
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         if not any(is_alive(pid) for pid in pids):
             return True

@@ -1,0 +1,46 @@
+"""What the scheduler works with, made without a VM: for its tests and its benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from quizmatrix.accel import Answer
+from quizmatrix.arch import Accelerator
+from quizmatrix.cells import Cell
+from quizmatrix.image.artifact import Image
+from quizmatrix.kernel.artifact import Kernel, KernelRecord
+from quizmatrix.outcome import Outcome
+from quizmatrix.prepare import Policy, Prepared, Preparer
+from quizmatrix.spec import CellResult, CellSpec
+
+
+class Ready(Preparer):
+    """Everything is there, and boots nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(Policy(offline=True))
+        record = KernelRecord(key="k", arch="s390x", version="6.1.9", release="6.1.9", packages=[])
+        self._kernel = Kernel(folder=folder, record=record)
+        (folder / "config").write_text("CONFIG_9P_FS=y\nCONFIG_NET_9P_VIRTIO=y\n")
+        (folder / "layer").mkdir(exist_ok=True)
+
+    async def prepare(self, cell: Cell, tell: Callable[[str], None]) -> Prepared:
+        image = Image(key="i", archive=Path("/none"))
+        return Prepared(kernel=self._kernel, image=image, initramfs=Path("/none"))
+
+    async def accelerator(self, spec: CellSpec, asked: Accelerator | None) -> Answer:
+        return Answer(accelerator=Accelerator.TCG, why="a test")
+
+
+def ended(spec: CellSpec, outcome: Outcome = Outcome.PASSED) -> CellResult:
+    """The result of a guest that ended so."""
+    return CellResult(
+        cell=spec.cell,
+        kernel=spec.kernel,
+        release="6.1.9",
+        arch=spec.arch.name,
+        variant=None,
+        accelerator=spec.accelerator,
+        outcome=outcome,
+    )

@@ -1,0 +1,199 @@
+"""A run that is killed at any instant: what is left of it reads, its VMs are gone, and it can be resumed.
+
+The VMs are other programs here, started by the same spawner; tests/vm/test_killed.py has real ones.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import anyio
+import pytest
+
+from quizmatrix import process, store
+from quizmatrix.admission import Admission
+from quizmatrix.cells import expand
+from quizmatrix.cli import resume, run_command
+from quizmatrix.errors import UsageError
+from quizmatrix.events import CellReached
+from quizmatrix.matrix import Matrix
+from quizmatrix.observer import Observer
+from quizmatrix.outcome import Outcome
+from quizmatrix.scheduler import Plan, Scheduler
+from quizmatrix.spec import CellResult, CellSpec
+from quizmatrix.store import RunStore
+from quizmatrix.task import Task, in_each
+from quizmatrix.verdict import Stage
+from tests.ready import Ready, ended
+from tests.unit.test_history import result
+
+TASKS = in_each(expand(Matrix(kernels=["5.10", "6.1", "6.12"], arches=["s390x", "ppc64"]), "test"), ["true"])
+IDS = [task.id for task in TASKS]
+
+
+def play(
+    run_store: RunStore, folder: Path, tasks: list[Task], name: str
+) -> tuple[list[CellResult], list[str]]:
+    """Run tasks, three at a time, each a program of this `name` that is ended after a moment; and which."""
+    ran: list[str] = []
+
+    async def run_cell(spec: CellSpec, _observer: Observer) -> CellResult:
+        ran.append(spec.cell)
+        (Path(spec.folder) / "stdout").write_text("something")
+        machine = await process.start(["sleep", "1000", name])
+        try:
+            await anyio.sleep(0.003)
+        finally:
+            process.signal_group(machine, signal.SIGKILL)
+            with anyio.CancelScope(shield=True):
+                await machine.wait()
+        return ended(spec)
+
+    async def conduct() -> list[CellResult]:
+        admission = Admission(cpus=99, memory=1 << 20, places=3)
+        ready = Ready(folder / "kernel")
+        return await Scheduler(
+            Plan(tasks=tasks), run_store, ready, lambda _event: None, admission, run_cell
+        ).run()
+
+    return anyio.run(conduct), ran
+
+
+def begin(folder: Path, name: str, ready: Connection) -> None:
+    """The process that is killed: a whole run."""
+    ready.send(os.getpid())
+    run_store = store.create(folder / "run", ["true"], tasks=IDS, matrix="m", current="/", arguments=["m"])
+    results, _ = play(run_store, folder, TASKS, name)
+    run_store.finish(results, 0)
+
+
+def machines(name: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if name.encode() in path.read_bytes().split(b"\0") and b"sleep" in path.read_bytes():
+                found.append(path.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+def are_gone_within_a_second(name: str) -> bool:
+    until = time.monotonic() + 1
+    while found := machines(name):
+        if time.monotonic() > until:
+            return not found
+        time.sleep(0.01)
+    return True
+
+
+@pytest.mark.timeout(300)
+def test_killed_at_two_hundred_instants(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    instants = random.SystemRandom()
+    left: list[int] = []
+    for number in range(200):
+        folder = tmp_path / str(number)
+        (folder / "kernel").mkdir(parents=True)
+        name = f"{os.getpid()}.{number}"
+        ours, theirs = context.Pipe()
+        runner = context.Process(target=begin, args=(folder, name, theirs))
+        runner.start()
+        ours.recv()
+        time.sleep(instants.uniform(0, 0.12))
+        runner.kill()
+        runner.join()
+        assert are_gone_within_a_second(name)
+        run = folder / "run"
+        if not (run / store.RESULTS).exists():
+            continue  # it was not begun
+        found = store.load(run)
+        assert found.command == ["true"]
+        assert set(found.totals) <= {"passed"}
+        if found.finished is not None:
+            with pytest.raises(UsageError, match="nothing is left"):
+                resume.choose(str(run), TASKS)
+            continue
+        left.append(len(IDS) - len(found.cells))
+        check_resumed(folder, {cell.cell for cell in found.cells})
+    # Not all of them before the first cell had ended, nor behind the last.
+    assert len(set(left)) > 2, left
+
+
+def check_resumed(folder: Path, done: set[str]) -> None:
+    run = folder / "run"
+    chosen = resume.choose(str(run), TASKS)
+    run_store = resume.open_store(str(run), chosen)
+    results, ran = play(run_store, folder, chosen.tasks, "resumed")
+    run_store.finish(chosen.merged(results), 0)
+    assert set(ran) == set(IDS) - done
+    whole = store.load(run)
+    assert [cell.cell for cell in whole.cells] == IDS
+    assert whole.totals == {"passed": len(IDS)}
+    assert whole.exit_code == 0
+    (run / store.RESULTS).unlink()
+    assert store.load(run) == whole
+
+
+def test_what_was_stopped_or_skipped_is_run_again(tmp_path: Path) -> None:
+    (tmp_path / "kernel").mkdir()
+    run_store = store.create(tmp_path / "run", ["true"], tasks=IDS, matrix="m", current="/")
+    outcomes = ["failed", "cancelled", "skipped", "lost", "passed", "unprepared"]
+    results = [
+        store_one(run_store, result(cell, outcome)) for cell, outcome in zip(IDS, outcomes, strict=True)
+    ]
+    run_store.finish(results, 1)
+    chosen = resume.choose(str(tmp_path / "run"), TASKS)
+    assert [task.id for task in chosen.tasks] == IDS[1:3]
+    again = resume.open_store(str(tmp_path / "run"), chosen)
+    assert store.load(tmp_path / "run").finished is None
+    assert store.is_going_on(tmp_path / "run")
+    with pytest.raises(UsageError, match="still going on"):
+        resume.open_store(str(tmp_path / "run"), chosen)
+    results, ran = play(again, tmp_path, chosen.tasks, "resumed")
+    again.finish(chosen.merged(results), 1)
+    assert sorted(ran) == sorted(IDS[1:3])
+    whole = store.load(tmp_path / "run")
+    assert [str(cell.outcome) for cell in whole.cells] == [
+        *("failed", "passed", "passed", "lost", "passed", "unprepared")
+    ]
+    # What the stopped one had written is kept; of the skipped one there was nothing.
+    assert (tmp_path / f"run/{IDS[1]}.attempt-1/console.log").exists()
+    assert not (tmp_path / f"run/{IDS[2]}.attempt-1").exists()
+
+
+def store_one(run_store: RunStore, one: CellResult) -> CellResult:
+    if one.outcome is not Outcome.SKIPPED:
+        (run_store.cell_folder(one.folder) / "console.log").touch()
+    run_store.write_event(CellReached(cell=one.cell, stage=Stage.BOOTING))
+    run_store.write_cell(one.folder, one)
+    return one
+
+
+def test_what_resume_does_not_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QUIZMATRIX_STATE_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # and back, behind the run's own change
+
+    def said(*argv: str) -> str:
+        assert run_command(["run", *argv]) == 125
+        return capsys.readouterr().err
+
+    assert "no run `nope`" in said("--resume", "nope")
+    assert "takes no quick and no COMMAND" in said("quick", "--resume", "x", "--", "true")
+    assert "not allowed with" in said("--resume", "x", "--last-failed")
+    matrix = tmp_path / "m.toml"
+    matrix.write_text('kernels = ["6.1"]\narches = ["s390x"]\n')
+    facts = {"matrix": str(matrix), "current": str(tmp_path), "arguments": [str(matrix)]}
+    run_store = store.create(None, ["true"], tasks=["6.1-s390x", "6.1-ppc64"], **facts)  # type: ignore[arg-type]
+    run_store.finish([], 130)
+    assert f"its matrix, {matrix}, does not make 6.1-ppc64 any more" in said("--resume", "latest")
+    gone = store.create(None, ["true"], tasks=["6.1-s390x"], **(facts | {"current": "/nowhere"}))  # type: ignore[arg-type]
+    gone.finish([], 130)
+    assert "cannot go to /nowhere" in said("--resume", gone.results.run)
