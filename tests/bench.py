@@ -6,6 +6,7 @@ Prints the median of each figure and whether the target is met; exits with 1 whe
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import statistics
@@ -373,6 +374,28 @@ def build_of_what_is_built() -> list[str]:
     return row("`kernel build` of what is built", f"{wall:.2f} s", "-", "-", "at most 0.3 s", wall <= 0.3)
 
 
+def scheduling(few: int = 100, many: int = 1000) -> list[list[str]]:
+    """Two rows: what the scheduler itself costs, with guests that are none."""
+    found = {}
+    for count in (few, many):
+        argv = [sys.executable, "-m", "tests.bench_scheduler", str(count)]
+        done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        found[count] = json.loads(done.stdout)
+    cpu, memory = found[many]["cpu"], found[many]["memory"]
+    growth = 1024 * (memory - found[few]["memory"]) / (many - few)
+    return [
+        row(f"scheduling, CPU a cell of {many}", f"{cpu:.1f} ms", "-", "-", "at most 20 ms", cpu <= 20),
+        row(
+            f"scheduling, memory with {many} cells",
+            f"{memory:.0f} MiB",
+            f"{few} cells {found[few]['memory']:.0f} MiB",
+            f"{growth:.0f} KiB a cell",
+            "at most 20 KiB a cell",
+            growth <= 20,
+        ),
+    ]
+
+
 def row(what: str, own: str, rival: str, ratio: str, target: str, met: bool) -> list[str]:
     """One line of the table."""
     print(f"{what}: {own}, {rival}: {ratio}", flush=True)
@@ -400,6 +423,7 @@ def measure() -> int:
     rows += reading(READING)
     rows += [against_virtme("6.1-x86_64", 2.5), against_virtme(f"{BUILT}-x86_64", 4)]
     rows += [makespan("quick"), makespan("endian"), build_of_what_is_built(), help_cpu()]
+    rows += scheduling()
     print()
     print(tabulate(rows, headers=["what", "quizmatrix", "rival", "difference", "target", ""]))
     return int(any(line[-1] == "MISSED" for line in rows))

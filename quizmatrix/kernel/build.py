@@ -30,10 +30,15 @@ _PROGRESS = 15.0
 # What a kernel's build runs, with Debian's packages of them.
 _TOOLS = {"make": "make", "gcc": "gcc", "flex": "flex", "bison": "bison", "bc": "bc", "depmod": "kmod"}
 
-# ccache(1): what is compiled for the first time is not preprocessed once more for it, a quarter of the
-# time of a build. After a change of the configuration all of it counts as new. And a header that a thousand
-# files include is read once.
-_CCACHE = {"CCACHE_DEPEND": "1", "CCACHE_INODECACHE": "1"}
+_ENVIRONMENT = {
+    # ccache(1): what is compiled for the first time is not preprocessed once more for it, a quarter of the
+    # time of a build. After a change of the configuration all of it counts as new. And a header that a
+    # thousand files include is read once.
+    "CCACHE_DEPEND": "1",
+    "CCACHE_INODECACHE": "1",
+    # The kernel's document kbuild/kbuild.rst. Programs that run for seconds need not be compiled for speed.
+    "HOSTCFLAGS": "-O1",
+}
 
 _ADVICE = {"mrproper": "The source was built in place: run `make mrproper` in it, or name another tree."}
 
@@ -274,7 +279,7 @@ class _Work:
                 fact=f"{self._tree.origin} could not be built for {self._arch.name}",
                 # merge_config.sh writes into the current folder, which may be a source that is only read.
                 cwd=self._folder,
-                env=_CCACHE | self._pool.environment,
+                env=_ENVIRONMENT | self._pool.environment,
                 pass_fds=self._pool.descriptors,
                 heard=heard,
                 advice=_ADVICE,
