@@ -15,11 +15,14 @@ from quizmatrix.cells import Cell, expand
 from quizmatrix.errors import DamagedError, HostError, NotFetchedError, UsageError
 from quizmatrix.events import CellFinished, CellNote, Event
 from quizmatrix.matrix import Matrix
+from quizmatrix.observer import Observer
 from quizmatrix.outcome import Outcome
 from quizmatrix.prepare import Policy, Prepared, Preparer
+from quizmatrix.report import exit_status
 from quizmatrix.scheduler import Plan, Scheduler, check_layers, longest_first
-from quizmatrix.spec import CellResult
+from quizmatrix.spec import CellResult, CellSpec
 from quizmatrix.task import in_each
+from tests.ready import Ready, ended
 
 
 def cell(number: int) -> Cell:
@@ -95,6 +98,36 @@ def test_the_first_failure_cancels_the_rest(tmp_path: Path) -> None:
         "cancelled",
         "cancelled",
     ]
+
+
+def test_a_run_has_its_time(tmp_path: Path) -> None:
+    (tmp_path / "kernel").mkdir()
+    run_store = store.create(tmp_path / "run", ["true"])
+    # As many at a time as there are places: the last one has none.
+    plan = Plan(tasks=in_each([cell(number) for number in (1, 2, 3, 4)], ["true"]), max_time=9.3, spent=9)
+    closed = []
+
+    async def run_cell(spec: CellSpec, _observer: Observer) -> CellResult:
+        try:
+            await anyio.sleep(0 if spec.cell == "6.4-s390x" else 1000)
+        finally:
+            closed.append(spec.cell)
+        return ended(spec)
+
+    async def play() -> list[CellResult]:
+        admission = Admission(cpus=9, memory=1 << 20, places=2)
+        ready = Ready(tmp_path / "kernel")
+        return await Scheduler(plan, run_store, ready, lambda _event: None, admission, run_cell).run()
+
+    with_end = anyio.run(play)
+    told = {one.cell: (str(one.outcome), one.detail) for one in with_end}
+    assert told["6.4-s390x"] == ("passed", "")
+    assert told["6.1-s390x"] == ("skipped", "the run's time of 9.30s was over before it had started")
+    for name in ("6.2-s390x", "6.3-s390x"):
+        assert told[name][0] == "cancelled"
+        assert told[name][1].startswith("the run's time of 9.30s was over: stopped after 0.")
+    assert sorted(closed) == ["6.2-s390x", "6.3-s390x", "6.4-s390x"]
+    assert exit_status(with_end) == 125
 
 
 def test_a_failed_making_is_not_tried_again(tmp_path: Path) -> None:
