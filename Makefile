@@ -29,7 +29,7 @@ bench: setup
 bench-build: setup
 	$(PY) tests/bench_build.py
 
-# What OpenZFS's builds cost, against builds by hand: an hour or more where nothing is built yet.
+# What OpenZFS's builds cost, against builds by hand: some forty minutes where the kernels are built.
 bench-zfs: setup
 	$(PY) -m tests.bench_zfs
 
