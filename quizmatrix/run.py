@@ -294,6 +294,8 @@ class _Session:
 
     async def _drain(self) -> None:
         """Wait for the streams' ends, as long as something comes."""
+        if not self._folder.is_dir():
+            return  # with it went what the guest needs to end them
         latest = anyio.current_time() + _DRAIN_AT_MOST
         for output in self._outputs:
             while not output.ended.is_set():
@@ -357,6 +359,9 @@ class _Session:
 
     def _gather(self) -> None:
         self.watch.finish()
+        if not self._folder.is_dir():
+            self.evidence.host_trouble = f"its folder {self._folder} was removed while it ran"
+            return
         try:
             guest.retire_run_layer(self._folder)
             shutil.rmtree(specs.host_folder_of(self._folder), ignore_errors=True)

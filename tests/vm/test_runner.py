@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,24 @@ def test_a_killed_qemu_is_lost_and_the_other_cell_goes_on(
     runner.send_signal(signal.SIGINT)
     runner.communicate(timeout=20)
     assert results(tmp_path)["totals"] == {"lost": 1, "cancelled": 1}
+
+
+def test_a_cell_whose_folder_is_removed_is_lost_and_the_other_goes_on(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "quizmatrix", "run", "-k", "6.1", "-a", "x86_64,s390x", "--offline"]
+    command += ["-j", "2", "--output", "run", "--", "touch /shared/made; sleep 3"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as process:
+        while not (tmp_path / "run/6.1-s390x/artifacts/made").exists():
+            time.sleep(0.05)
+        shutil.rmtree(tmp_path / "run/6.1-s390x")
+        assert process.wait(60) == 125
+    cells = {cell["cell"]: cell for cell in results(tmp_path)["cells"]}
+    assert {name: cell["outcome"] for name, cell in cells.items()} == {
+        "6.1-x86_64": "passed",
+        "6.1-s390x": "lost",
+    }
+    assert cells["6.1-s390x"]["detail"].endswith("6.1-s390x was removed while it ran")
 
 
 def test_a_guest_that_freezes_times_out(environment: dict[str, str], tmp_path: Path) -> None:
