@@ -41,6 +41,10 @@ exit status:
 """
 
 
+# What takes a command behind `--`.
+_WITH_COMMAND = ("run:run", "shell:shell", "visits:execute", "bisect:bisect")
+
+
 class _Version(argparse.Action):
     """Looks the version up only when it is asked for."""
 
@@ -76,8 +80,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
         setattr(args, late, unknown.pop(0))
     if unknown:
         raise _explain_unknown(unknown[0], args)
-    if command is not None and args.handler not in ("run:run", "shell:shell", "visits:execute"):
-        raise UsageError("only `quizmatrix run`, `shell` and `exec` take a command after `--`")
+    if command is not None and args.handler not in (
+        "run:run",
+        "shell:shell",
+        "visits:execute",
+        "bisect:bisect",
+    ):
+        raise UsageError("only `quizmatrix run`, `shell`, `exec` and `bisect` take a command after `--`")
     args.command = command
     args.arguments = head[1:]
     return args
@@ -107,6 +116,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     _add_run(commands)
     _add_shell(commands)
     _add_visits(commands)
+    _add_bisect(commands)
     _add_cells(commands)
     _add_prepare(commands)
     add_kernel(commands)
@@ -213,6 +223,34 @@ def _add_visits(commands: Commands[Parser]) -> None:
     parser = add_command(commands, "cp", "visits:copy", help="copy into or out of such a guest")
     parser.add_argument("source_path", metavar="FROM", help="a path here, or RUN/CELL:/PATH")
     parser.add_argument("target_path", metavar="TO", help="a path here, or RUN/CELL:/PATH")
+
+
+def _add_bisect(commands: Commands[Parser]) -> None:
+    parser = add_command(
+        commands,
+        "bisect",
+        "bisect:bisect",
+        help="the released kernel with which a command's outcome changes",
+        usage="quizmatrix bisect KERNEL KERNEL [OPTION]... -- COMMAND [ARG]...",
+        description="Run COMMAND with both kernels, and where it ends differently find the first release "
+        "between them with which it does, as many at a time as there are CPUs (-j). Of two releases of one "
+        "series (6.12.1 6.12.40) its releases are walked, otherwise the newest of each series. What cannot "
+        "be tested is passed over. Exit status 0 where it was found, 125 where not.",
+    )
+    parser.add_argument("a", metavar="KERNEL", help="5.10, kernel.org:6.1, git:../linux#v6.1")
+    parser.add_argument("b", metavar="KERNEL", help="another one of the same source, or `newest`")
+    group = parser.add_argument_group("which guest")
+    group.add_argument("-a", "--arch", action="append", default=[], metavar="A", help="default: this host's")
+    group.add_argument("--source", metavar="S", help="where a kernel that names none comes from")
+    add_image_and_profiles(group)
+    group.add_argument("-j", "--jobs", metavar="N", help="VMs at a time (default: one for each CPU)")
+    add_limits(parser)
+    add_sources(parser)
+    add_guest(parser)
+    # What `run` asks beside that.
+    parser.set_defaults(
+        matrix=None, skip=[], kernels=[], arches=[], retries="0", fail_fast=False, max_time=None
+    )
 
 
 def _add_cells(commands: Commands[Parser]) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import re
 import shutil
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -118,6 +119,35 @@ async def _resolve(wanted: str, arch: str, flavour: str, tell: Tell) -> Found:
     )
 
 
+async def released(_one: str, _other: str, arch: Arch, tell: Tell) -> dict[KernelVersion, str]:
+    """The kernels that the archive's suites have for an architecture, by their versions."""
+    debian = arch.facts.debian
+    if debian is None or not apt.carries(debian.arch):
+        return {}
+    pattern = _image_names(debian.flavour)
+
+    async def ask(root: apt.AptRoot) -> list[KernelVersion]:
+        return await versions_in(root, "linux-image-", lambda name: pattern.fullmatch(name) is not None)
+
+    return await released_in(debian.arch, ask, tell)
+
+
+async def released_in(
+    arch: str, ask: Callable[[apt.AptRoot], Awaitable[list[KernelVersion]]], tell: Tell
+) -> dict[KernelVersion, str]:
+    """What `ask` finds in all suites that carry Debian's `arch`; the newest build of each version counts."""
+    suites = [name for name, suite in apt.load_archive().suite.items() if arch in suite.arches]
+    found = await apt.ask_suites(suites, arch, tell, ask, is_first_enough=False)
+    return {version: version.text for versions in found for version in versions}
+
+
+async def versions_in(root: apt.AptRoot, prefix: str, fits: Callable[[str], bool]) -> list[KernelVersion]:
+    """The releases among a suite's packages whose names begin so and fit."""
+    names = [name for name in await root.names(prefix) if fits(name)]
+    versions = [leading_version(package.version) for package in (await root.show(*names) if names else [])]
+    return [version for version in versions if version is not None and not version.is_candidate]
+
+
 def suites_for(wanted: str, archive: apt.Archive, arch: str) -> list[str]:
     """The suites that may have the kernel `wanted` for Debian's `arch`.
 
@@ -133,13 +163,18 @@ def suites_for(wanted: str, archive: apt.Archive, arch: str) -> list[str]:
     return known or ([] if listed else anywhere)
 
 
-async def _newest_in(root: apt.AptRoot, wanted: str, flavour: str) -> Found | None:
-    """The newest kernel of this flavour in a suite that is what is wanted, with its packages.
+def _image_names(flavour: str) -> re.Pattern[str]:
+    """The names of its packages, and in them the release.
 
     `-cloud-amd64` is another flavour than `-amd64`, and `-amd64-unsigned` is none: behind the version
     and, in older names, the number of the ABI, nothing may stand but the flavour.
     """
-    pattern = re.compile(rf"linux-image-(\d+\.\d+[\w.+~]*(?:-\d[\w.~]*)?-{re.escape(flavour)})")
+    return re.compile(rf"linux-image-(\d+\.\d+[\w.+~]*(?:-\d[\w.~]*)?-{re.escape(flavour)})")
+
+
+async def _newest_in(root: apt.AptRoot, wanted: str, flavour: str) -> Found | None:
+    """The newest kernel of this flavour in a suite that is what is wanted, with its packages."""
+    pattern = _image_names(flavour)
     names = [name for name in await root.names("linux-image-") if pattern.fullmatch(name)]
     if not names:
         return None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TypeAlias
 
 from quizmatrix import apt
+from quizmatrix.arch import Arch
 from quizmatrix.errors import DamagedError, UnpreparedError
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
-from quizmatrix.kernel.debian import NEWEST, fits, is_exact, suites_for
+from quizmatrix.kernel.debian import NEWEST, fits, is_exact, released_in, suites_for, versions_in
 from quizmatrix.kernel.tree import Tree, unpacked
 from quizmatrix.process import Tell
 from quizmatrix.version import KernelVersion, Natural, leading_version, natural
@@ -18,6 +20,7 @@ Found: TypeAlias = tuple[KernelVersion, apt.Package, apt.AptRoot]
 
 # The packages are for any architecture; the index that is asked is this one's.
 _INDEX_ARCH = "amd64"
+_NAME = re.compile(r"linux-source-\d+\.\d+")
 
 
 async def fetch(wanted: str, order: Order) -> str:
@@ -26,6 +29,15 @@ async def fetch(wanted: str, order: Order) -> str:
     Raises UnpreparedError where the archive has no such source, or it cannot be built.
     """
     return await build.build(await source_tree(wanted, order.tell), order)
+
+
+async def released(_one: str, _other: str, _arch: Arch, tell: Tell) -> dict[KernelVersion, str]:
+    """The kernels whose sources the archive's suites have, by their versions."""
+
+    async def ask(root: apt.AptRoot) -> list[KernelVersion]:
+        return await versions_in(root, "linux-source-", lambda name: _NAME.fullmatch(name) is not None)
+
+    return await released_in(_INDEX_ARCH, ask, tell)
 
 
 async def source_tree(wanted: str, tell: Tell) -> Tree:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 from quizmatrix import paths, process
 from quizmatrix.arch import Arch
-from quizmatrix.errors import NotFetchedError, UnpreparedError, host_error
+from quizmatrix.errors import NotFetchedError, UnpreparedError, UsageError, host_error
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.tree import Tree, sources_dir, version_of_makefile
+from quizmatrix.process import Tell
+from quizmatrix.version import KernelVersion
 
 # What a user's own way to a repository over ssh needs of the environment.
 _SSH = ("SSH_AUTH_SOCK", "GIT_SSH", "GIT_SSH_COMMAND")
@@ -53,6 +55,22 @@ def _commit_here(place: str, ref: str) -> str:
     """The commit that `ref` names; empty where it names none."""
     argv = ["git", "-C", place, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}"]
     return process.ask(argv).output.decode().strip()
+
+
+async def released(one: str, other: str, _arch: Arch, tell: Tell) -> dict[KernelVersion, str]:
+    """The tags of a repository that are releases (`v6.12`, `v6.12.5`).
+
+    UsageError where the two are not of one repository.
+    """
+    place, _ = _split(one)
+    if _split(other)[0] != place:
+        raise UsageError(f"{one} and {other} are of two repositories", next_step="Name two tags of one.")
+    tell(f"asking {place}")
+    lines = (
+        await _git(sources_dir(), "ls-remote", "--tags", "--refs", "--end-of-options", place)
+    ).splitlines()
+    tags = [line.rpartition("refs/tags/")[2] for line in lines]
+    return {KernelVersion(tag): f"{place}#{tag}" for tag in tags if re.fullmatch(r"v\d+\.\d+(\.\d+)?", tag)}
 
 
 async def fetch(wanted: str, order: Order) -> str:

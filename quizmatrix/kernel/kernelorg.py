@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix import download, paths, process, tomlfile
+from quizmatrix.arch import Arch
 from quizmatrix.errors import NotFetchedError, UnpreparedError, host_error
 from quizmatrix.kernel import build, tarball
 from quizmatrix.kernel.build import Order
@@ -63,6 +64,30 @@ def check(wanted: str) -> str:
     if not version.is_upstream and not version.is_next:
         raise ValueError(f"no version that kernel.org can have: {wanted!r}")
     return version.text
+
+
+async def released(one: str, other: str, _arch: Arch, tell: Tell) -> dict[KernelVersion, str]:
+    """The releases of the major versions from one kernel to another."""
+    site = load_site()
+    tell("asking kernel.org")
+    majors = [int(KernelVersion(text).series.partition(".")[0]) for text in (one, other) if text != NEWEST]
+    if NEWEST in (one, other):
+        majors.append((await _newest_major(site))[0])
+    found = [
+        release.version
+        for major in range(min(majors), max(majors) + 1)
+        for release in await _releases_in(f"{site.base}/v{major}.x", site)
+    ]
+    return {version: version.text for version in found}
+
+
+async def _newest_major(site: Site) -> tuple[int, list[Release]]:
+    """The newest major version, and its releases."""
+    major = _KNOWN_MAJOR
+    releases = await _releases_in(f"{site.base}/v{major}.x", site)
+    while above := await _releases_in(f"{site.base}/v{major + 1}.x", site):
+        major, releases = major + 1, above
+    return major, releases
 
 
 def load_site() -> Site:
@@ -137,10 +162,7 @@ async def _resolve(wanted: str, site: Site, tell: Tell) -> Release:
     """The newest release that is what is wanted."""
     tell("asking kernel.org")
     if wanted == NEWEST:
-        major = _KNOWN_MAJOR
-        releases = await _releases_in(f"{site.base}/v{major}.x", site)
-        while above := await _releases_in(f"{site.base}/v{major + 1}.x", site):
-            major, releases = major + 1, above
+        _major, releases = await _newest_major(site)
     else:
         releases = await _releases_in(_folder_of(KernelVersion(wanted), site), site)
     fitting = [release for release in releases if fits(release.version, wanted)]

@@ -12,6 +12,8 @@ from quizmatrix.errors import DamagedError, UnpreparedError, UsageError
 from quizmatrix.kernel import artifact, build, debian, debiansource, git, kernelorg, tarball, worktree
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import DEFAULT, Options, Order
+from quizmatrix.process import Tell
+from quizmatrix.version import KernelVersion
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +22,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     check: raises ValueError where the text behind `NAME:` can be none of its kernels. recipe: names
     what a kernel of it is made by. fetch: has that kernel in the cache for an architecture, and
     returns its key. is_local: whether that takes no network. is_built: whether it is built here.
+    released: its releases between two kernels of it, or more, and what stands behind `NAME:` for
+    each; None: it has none.
     """
 
     check: Callable[[str], str]
@@ -27,13 +31,33 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     fetch: Callable[[str, Order], Awaitable[str]]
     is_local: Callable[[str], bool] = lambda _wanted: False
     is_built: bool = True
+    released: Callable[[str, str, Arch, Tell], Awaitable[dict[KernelVersion, str]]] | None = None
 
 
 SOURCES: dict[str, Source] = {
-    "debian": Source(check=debian.check_version, recipe=debian.recipe, fetch=debian.fetch, is_built=False),
-    "debian-source": Source(check=debian.check_version, recipe=build.recipe, fetch=debiansource.fetch),
-    "kernel.org": Source(check=kernelorg.check, recipe=build.recipe, fetch=kernelorg.fetch),
-    "git": Source(check=git.check, recipe=git.recipe, fetch=git.fetch, is_local=git.is_local),
+    "debian": Source(
+        check=debian.check_version,
+        recipe=debian.recipe,
+        fetch=debian.fetch,
+        is_built=False,
+        released=debian.released,
+    ),
+    "debian-source": Source(
+        check=debian.check_version,
+        recipe=build.recipe,
+        fetch=debiansource.fetch,
+        released=debiansource.released,
+    ),
+    "kernel.org": Source(
+        check=kernelorg.check, recipe=build.recipe, fetch=kernelorg.fetch, released=kernelorg.released
+    ),
+    "git": Source(
+        check=git.check,
+        recipe=git.recipe,
+        fetch=git.fetch,
+        is_local=git.is_local,
+        released=git.released,
+    ),
     "tarball": Source(
         check=tarball.check, recipe=tarball.recipe, fetch=tarball.fetch, is_local=lambda _wanted: True
     ),

@@ -105,7 +105,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     args = parse(["run", "handoff"])
     chosen = selected(args, limits_of(args))
     assert chosen.handoff is not None
-    assert len(handing_on(chosen.cells, chosen.handoff, "handoff")) == 12
+    assert len(handing_on(chosen.cells, chosen.handoff, "handoff")) == 21
 
 
 class Guests:
