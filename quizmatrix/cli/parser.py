@@ -11,10 +11,12 @@ from quizmatrix.cli.options import (
     Commands,
     Parser,
     add_command,
+    add_conduct,
     add_guest,
     add_image_and_profiles,
     add_limits,
     add_reports,
+    add_results,
     add_selection,
     add_sources,
 )
@@ -138,21 +140,7 @@ def _add_run(commands: Commands[Parser]) -> None:
     add_selection(parser)
     add_limits(parser)
     add_sources(parser)
-    group = parser.add_argument_group("how they are run")
-    group.add_argument("-j", "--jobs", metavar="N", help="VMs at a time (default: what the host can hold)")
-    group.add_argument(
-        "--max-time",
-        metavar="T",
-        help="for the whole run: what has not started by then is skipped, what has is stopped",
-    )
-    group.add_argument("--retries", metavar="N", default="0", help="more tries for cells that did not boot")
-    group.add_argument("--build", action="store_true", help="build first what is out of date of OpenZFS")
-    group.add_argument(
-        "--shard",
-        metavar="N",
-        default="1",
-        help="deal each cell's tests into N slices, each in a VM of its own",
-    )
+    group = add_conduct(parser)
     which = group.add_mutually_exclusive_group()
     which.add_argument(
         "--last-failed",
@@ -166,16 +154,15 @@ def _add_run(commands: Commands[Parser]) -> None:
         help="go on with a run that was cut short: what had not ended is run, into its directory",
     )
     which.add_argument("--failed-first", action="store_true", help="all cells, those that failed last first")
-    group.add_argument("-x", "--fail-fast", action="store_true", help="stop at the first failure")
     group.add_argument("-S", "--shell", action="store_true", help="a terminal in the guest after COMMAND")
     group.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")
     add_guest(parser)
-    group = parser.add_argument_group("results")
+    group = add_results(parser)
     group.add_argument("--output", metavar="DIR", help="the run directory (new or empty)")
-    group.add_argument("--json", metavar="FILE", help="write results.json there too (-: stdout)")
-    add_reports(group)
     loudness = group.add_mutually_exclusive_group()
-    loudness.add_argument("-q", "--quiet", action="store_true", help="print only what is not as expected")
+    loudness.add_argument(
+        "-q", "--quiet", action="store_true", help="print only what changed since the last run of the same"
+    )
     loudness.add_argument("-v", "--verbose", action="store_true", help="print every step and the console")
 
 

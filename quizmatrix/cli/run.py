@@ -20,11 +20,12 @@ import msgspec
 
 from quizmatrix import complaints, pivot, progress, report, store
 from quizmatrix.cells import sharded
-from quizmatrix.cli import EXIT_BROKEN_PIPE, again, resume, selection, targets
+from quizmatrix.cli import EXIT_BROKEN_PIPE, again, finish, resume, selection, targets
 from quizmatrix.cli.again import Again, Past
 from quizmatrix.cli.cells import handoff_words, print_cells
 from quizmatrix.cli.plan import make_plan, tasks_of
 from quizmatrix.cli.zfs import bring_up_to_date
+from quizmatrix.compare import Comparison
 from quizmatrix.errors import HostError, QuizmatrixError, UsageError
 from quizmatrix.events import CellNote
 from quizmatrix.matrix import Handoff
@@ -179,6 +180,7 @@ class _Runner:
         self._stdout_is_taken = targets.take_stdout(args)
         self._past = past
         self._chosen = chosen
+        self._news: Comparison | None = None
         self._interrupted = False
         self._reader_is_gone = False
         self._began = time.monotonic()
@@ -195,9 +197,14 @@ class _Runner:
         # By what was run now. What was not run again has ended as expected.
         judged = self._chosen.merged(results) if self._chosen.is_resumed else results
         status = report.exit_status(judged, interrupted=self._interrupted)
+        results = self._chosen.merged(results)
+        if finish.needs_last(self._args):
+            now = msgspec.structs.replace(self._store.results, cells=results)
+            self._news = self._past.since_last(now, self._store.folder)
+        if not self._interrupted and finish.forgives(self._args):
+            status = finish.status_of_news(status, self._news, judged)
         if self._reader_is_gone and status == EXIT_NO_VERDICT:
             status = EXIT_BROKEN_PIPE
-        results = self._chosen.merged(results)
         self._store.finish(results, status)
         self._past.record(self._store)
         self._report(results, status)
@@ -206,6 +213,8 @@ class _Runner:
             progress.Screen(sys.stderr).print(f"quizmatrix: {trouble.render()}")
         if self._past.trouble is not None:
             again.tell(again.sentence(self._past.trouble))
+        if self._args.on_finish is not None:
+            finish.hand_on(self._args.on_finish, self._store.results, self._store.folder)
         return status
 
     async def _conduct(self, shown: Progress) -> list[CellResult]:
@@ -267,6 +276,11 @@ class _Runner:
         """The grid; or of a single cell, what its own output does not say."""
         if len(results) == 1 and not self._stdout_is_taken:
             self._report_one(results[0])
+        elif self._args.quiet and self._news is not None:
+            out = sys.stderr if self._stdout_is_taken else sys.stdout
+            text = finish.words_of_news(self._news, self._store, colour=wants_colour(out))
+            if text:
+                progress.Screen(out).print(text)
         elif not self._args.quiet or status != EXIT_OK or any(result.flaky for result in results):
             out = sys.stderr if self._stdout_is_taken else sys.stdout
             seconds = time.monotonic() - self._began
