@@ -7,6 +7,7 @@ import difflib
 from typing import NoReturn
 
 from quizmatrix.cli.building import add_image, add_kernel, add_module, add_zfs
+from quizmatrix.cli.nightlyparser import add_nightly
 from quizmatrix.cli.options import (
     Commands,
     Parser,
@@ -41,6 +42,8 @@ exit status:
   125   no verdict: a wrong command line or matrix, or a cell that could not be tested
   130   interrupted
 """
+# Handlers of what takes a command after `--`.
+_WITH_COMMAND = ("run:run", "nightly:install", "shell:shell", "visits:execute")
 
 
 class _Version(argparse.Action):
@@ -78,8 +81,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         setattr(args, late, unknown.pop(0))
     if unknown:
         raise _explain_unknown(unknown[0], args)
-    if command is not None and args.handler not in ("run:run", "shell:shell", "visits:execute"):
-        raise UsageError("only `quizmatrix run`, `shell` and `exec` take a command after `--`")
+    if command is not None and args.handler not in _WITH_COMMAND:
+        raise UsageError(
+            "only `quizmatrix run`, `nightly install`, `shell` and `exec` take a command after `--`"
+        )
     args.command = command
     args.arguments = head[1:]
     return args
@@ -117,6 +122,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     add_zfs(commands)
     _add_doctor(commands)
     _add_runs(commands)
+    add_nightly(commands)
     _add_clean(commands)
     _add_completion(commands)
     return parser, list(commands.choices)

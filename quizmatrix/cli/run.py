@@ -24,6 +24,7 @@ from quizmatrix.cli import EXIT_BROKEN_PIPE, again, finish, resume, selection, t
 from quizmatrix.cli.again import Again, Past
 from quizmatrix.cli.cells import handoff_words, print_cells
 from quizmatrix.cli.plan import make_plan, tasks_of
+from quizmatrix.cli.selection import Selection
 from quizmatrix.cli.zfs import bring_up_to_date
 from quizmatrix.compare import Comparison
 from quizmatrix.errors import HostError, QuizmatrixError, UsageError
@@ -55,15 +56,7 @@ def run(args: argparse.Namespace) -> int:
         args = resume.with_its_command(args)
     elif (args.last_failed or args.failed_first) and not args.command and not _hands_disks_on(args):
         args = again.with_last_command(args)
-    if not args.command and not selection.hands_disks_on(args.matrix):
-        example = args.matrix if args.matrix and not args.matrix.endswith(".toml") else "uname -a"
-        raise UsageError(
-            "there is no command to run",
-            next_step=f"It comes after `--`: quizmatrix run --only 6.1-x86_64 -- {example}",
-        )
-    whole = selection.selected(args, selection.limits_of(args))
-    shards = selection.checked("--shard", args.shard, selection.whole_number(1))
-    tasks = tasks_of(msgspec.structs.replace(whole, cells=sharded(whole.cells, shards)), args.command)
+    whole, tasks = selected_tasks(args)
     if args.shell and len(tasks) != 1:
         raise UsageError(
             "-S opens a terminal in one cell",
@@ -90,6 +83,20 @@ def run(args: argparse.Namespace) -> int:
         resume.open_store(args.resume, chosen) if args.resume else _new_store(args, whole.handoff, chosen)
     )
     return _Runner(args, plan, run_store, past, chosen).run()
+
+
+def selected_tasks(args: argparse.Namespace) -> tuple[Selection, list[Task]]:
+    """The cells that a command line means, and what is run in each; UsageError where that is nothing."""
+    if not args.command and not selection.hands_disks_on(args.matrix):
+        example = args.matrix if args.matrix and not args.matrix.endswith(".toml") else "uname -a"
+        raise UsageError(
+            "there is no command to run",
+            next_step=f"It comes after `--`: quizmatrix run --only 6.1-x86_64 -- {example}",
+        )
+    whole = selection.selected(args, selection.limits_of(args))
+    shards = selection.checked("--shard", args.shard, selection.whole_number(1))
+    tasks = tasks_of(msgspec.structs.replace(whole, cells=sharded(whole.cells, shards)), args.command)
+    return whole, tasks
 
 
 def _new_store(args: argparse.Namespace, handoff: Handoff | None, chosen: Again) -> RunStore:
