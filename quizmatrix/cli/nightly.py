@@ -199,7 +199,9 @@ def _in_its_folder(job: Job) -> argparse.Namespace:
             cause=error.strerror or str(error),
             next_step=f"Make it again, or: quizmatrix nightly remove {job.name}",
         ) from error
-    return _args_of_run(job.arguments, job.command)
+    args = _args_of_run(job.arguments, job.command)
+    args.unattended = True
+    return args
 
 
 def _newest(kind: Kind, since: datetime) -> RunResults | None:

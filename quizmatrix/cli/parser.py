@@ -162,6 +162,7 @@ def _add_run(commands: Commands[Parser]) -> None:
     which.add_argument("--failed-first", action="store_true", help="all cells, those that failed last first")
     group.add_argument("-S", "--shell", action="store_true", help="a terminal in the guest after COMMAND")
     group.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")
+    parser.set_defaults(unattended=False)
     add_guest(parser)
     group = add_results(parser)
     group.add_argument("--output", metavar="DIR", help="the run directory (new or empty)")

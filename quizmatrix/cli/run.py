@@ -185,6 +185,8 @@ class _Runner:
         self._plan = plan
         self._store = run_store
         self._stdout_is_taken = targets.take_stdout(args)
+        # Whether a single cell behaves as a local command: at night only what changed is said of one, too.
+        self._is_local = not (self._stdout_is_taken or args.unattended)
         self._past = past
         self._chosen = chosen
         self._news: Comparison | None = None
@@ -214,15 +216,20 @@ class _Runner:
             status = EXIT_BROKEN_PIPE
         self._store.finish(results, status)
         self._past.record(self._store)
+        try:
+            self._write_everything(results, status)
+        finally:  # also where nobody reads our output any more
+            if self._args.on_finish is not None:
+                finish.hand_on(self._args.on_finish, self._store.results, self._store.folder)
+        return status
+
+    def _write_everything(self, results: list[CellResult], status: int) -> None:
         self._report(results, status)
         troubles = [self._store.trouble, *self._write_reports()]
         for trouble in filter(None, troubles):
             progress.Screen(sys.stderr).print(f"quizmatrix: {trouble.render()}")
         if self._past.trouble is not None:
             again.tell(again.sentence(self._past.trouble))
-        if self._args.on_finish is not None:
-            finish.hand_on(self._args.on_finish, self._store.results, self._store.folder)
-        return status
 
     async def _conduct(self, shown: Progress) -> list[CellResult]:
         conductor = Scheduler(
@@ -231,7 +238,7 @@ class _Runner:
             Preparer(Policy(offline=self._args.offline, refresh=self._args.refresh)),
             shown.see,
         )
-        if len(self._plan.tasks) == 1 and not self._chosen.earlier and not self._stdout_is_taken:
+        if len(self._plan.tasks) == 1 and not self._chosen.earlier and self._is_local:
 
             def on_gone() -> None:
                 self._reader_is_gone = True
@@ -281,7 +288,7 @@ class _Runner:
 
     def _report(self, results: list[CellResult], status: int) -> None:
         """The grid; or of a single cell, what its own output does not say."""
-        if len(results) == 1 and not self._stdout_is_taken:
+        if len(results) == 1 and self._is_local:
             self._report_one(results[0])
         elif self._args.quiet and self._news is not None:
             out = sys.stderr if self._stdout_is_taken else sys.stdout

@@ -437,14 +437,16 @@ def test_only_its_own_runs_are_removed(host: Path, capfd: pytest.CaptureFixture[
     others = [seed(number, [result("6.1-s390x")], command=["another"]) for number in (1, 2)]
     mine = [seed(number, [result("6.1-s390x")]) for number in (3, 4, 5)]
     install(capfd, "--only", "6.1-s390x", "--offline", "--keep", "2")
-    run_command(["nightly", "run", "quick"])
-    capfd.readouterr()
+    said = say(capfd, "run", "quick", expect=125)
+    # Of a single cell, too, only what changed.
+    assert "not tested\n  6.1-s390x  passed -> unprepared\n\nlogs: " in said
     runs = [folder for folder, _ in store.list_runs()]
     assert set(others) <= set(runs)
     assert [folder.exists() for folder in mine] == [False, False, True]
     night = jobs.last_night(jobs.load("quick"))
     assert night is not None
     assert (night.exit_code, night.totals, night.run) == (125, {"unprepared": 1}, runs[0].name)
+    assert say(capfd, "run", "quick", expect=125).startswith("no cell could be tested\n  ")
 
 
 def test_systemd_is_asked(
