@@ -19,7 +19,8 @@ MOST_LINES = 40
 # Cells that are named in a line.
 _MOST_CELLS = 6
 
-_UNTESTED = frozenset({Outcome.UNPREPARED, Outcome.CANCELLED, Outcome.SKIPPED})
+# Of these nothing is known about the command.
+UNTESTED = frozenset({Outcome.UNPREPARED, Outcome.CANCELLED, Outcome.SKIPPED})
 # Commands that came to their end, so that a test that is not in their output did not run.
 _ENDED = frozenset({Outcome.PASSED, Outcome.FAILED, Outcome.SPLAT})
 
@@ -71,7 +72,20 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def has_regressed(self) -> bool:
         """Whether anything has."""
-        return any(line.change is Change.REGRESSED for line in [*self.cells, *self.tests, *self.messages])
+        return any(line.change is Change.REGRESSED for line in self.lines)
+
+    @property
+    def lines(self) -> list[Line]:
+        """All that is different."""
+        return [*self.cells, *self.tests, *self.messages]
+
+    def where(self, holds: Callable[[Line], bool]) -> Comparison:
+        """Only the lines for which `holds` is true."""
+        kept = {name: [line for line in getattr(self, name) if holds(line)] for name in _LISTS}
+        return msgspec.structs.replace(self, **kept)
+
+
+_LISTS = ("cells", "tests", "messages")
 
 
 def compare(before: Kept, after: Kept) -> Comparison:
@@ -98,10 +112,10 @@ def _cell(old: CellResult | None, new: CellResult | None) -> Line | None:
             after=(_plain(new) if new else "") + (f" ({more})" if more else ""),
         )
 
-    was_tested = old is not None and old.outcome not in _UNTESTED
+    was_tested = old is not None and old.outcome not in UNTESTED
     if new is None:
         return line(Change.GONE) if was_tested else None
-    if new.outcome in _UNTESTED:
+    if new.outcome in UNTESTED:
         return line(Change.NOT_TESTED) if was_tested else None
     if old is None or not was_tested:
         return line(Change.NEW)
@@ -144,7 +158,7 @@ def _tests(before: Kept, after: Kept) -> Iterator[Line]:
     old, new = _by_column(before), _by_column(after)
     for cell in (cell for cell in new if cell in old):
         sides = [*old[cell], *new[cell]]
-        if any(result.outcome in _UNTESTED for result in sides) or not any(r.subtests for r in sides):
+        if any(result.outcome in UNTESTED for result in sides) or not any(r.subtests for r in sides):
             continue
         # Where a side's commands were cut short, or only what failed is recorded, a test that it
         # does not have may be there all the same.
@@ -193,7 +207,7 @@ def _where_one_is_unknown(
 
 def _messages(old: dict[str, CellResult], new: dict[str, CellResult]) -> Iterator[Line]:
     for cell in (cell for cell in new if cell in old):
-        if old[cell].outcome in _UNTESTED or new[cell].outcome in _UNTESTED:
+        if old[cell].outcome in UNTESTED or new[cell].outcome in UNTESTED:
             continue
         had = {finding.fingerprint: finding for finding in findings_of(old[cell])}
         has = {finding.fingerprint: finding for finding in findings_of(new[cell])}

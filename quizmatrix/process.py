@@ -80,31 +80,46 @@ async def start(
     *,
     pass_fds: Sequence[int] = (),
     output: IO[bytes] | int = subprocess.DEVNULL,
+    stdin: IO[bytes] | int = subprocess.DEVNULL,
+    env: Mapping[str, str] | None = None,
 ) -> Process:
     """Start a long-lived child in a session of its own (a Ctrl-C at the terminal is not for it).
 
-    stdin is closed; stdout and stderr both go to `output`. HostError where it cannot be started.
+    stdout and stderr both go to `output`. env: added to this process's own environment. HostError where it
+    cannot be started.
     """
     try:
         return await _open(
-            argv, stdout=output, stderr=subprocess.STDOUT, pass_fds=pass_fds, start_new_session=True
+            argv,
+            stdin=stdin,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=pass_fds,
+            env=dict(os.environ) | dict(env or {}),
+            start_new_session=True,
         )
     except OSError as error:
         raise HostError(f"cannot start {argv[0]}", cause=error.strerror or str(error)) from error
 
 
-async def _open(argv: Sequence[str], **options: Any) -> Process:
+async def _open(
+    argv: Sequence[str], *, stdin: IO[bytes] | int = subprocess.DEVNULL, **options: Any
+) -> Process:
     """Start a child. Shielded: one that is cancelled in between would leave a child that nobody knows."""
     with anyio.CancelScope(shield=True):
-        child = await anyio.open_process(tied_to_parent(argv), stdin=subprocess.DEVNULL, **options)
+        child = await anyio.open_process(tied_to_parent(argv), stdin=stdin, **options)
     return child  # noqa: RET504 - a scope may end early, says mypy
 
 
-def ask(argv: Sequence[str]) -> Completed:
-    """Run a program that answers at once, and wait for it; status 127 where it is not installed."""
+def ask(argv: Sequence[str], *, stdin: bytes = b"", keep: Sequence[str] = ()) -> Completed:
+    """Run a program that answers at once, and wait for it; status 127 where it is not installed.
+
+    keep: variables that it gets beside those that every helper does.
+    """
+    kept = {name: os.environ[name] for name in keep if name in os.environ}
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=_small_environment()
+            argv, input=stdin, capture_output=True, check=False, env=_small_environment() | kept
         )
     except OSError as error:
         return Completed(argv=tuple(argv), status=127, output=b"", errors=str(error).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,18 +26,22 @@ class Old(msgspec.Struct, frozen=True, kw_only=True):
     started: datetime
 
 
-def old_runs(keep: int, before: datetime | None) -> list[Old]:
+def old_runs(
+    keep: int, before: datetime | None, among: Callable[[RunResults], bool] | None = None
+) -> list[Old]:
     """The run directories beyond the newest `keep`, where `before` is given only those that are older.
 
-    Never the newest, which `latest` points to; none that is being written; none whose results a run that
-    stays refers to (--last-failed); nothing that is not named as a run is.
+    among: which runs are counted and may go; without it all, also those whose results cannot be read. Never
+    the newest, which `latest` points to; none that is being written; none whose results a run that stays
+    refers to (--last-failed); nothing that is not named as a run is.
     """
     dated = [(folder, results, _started(folder)) for folder, results in store.list_runs()]
     runs = [(folder, results, started) for folder, results, started in dated if started is not None]
+    chosen = [one for one in runs if among is None or (one[1] is not None and among(one[1]))]
     latest = (store.runs_dir() / store.LATEST).resolve()
     doomed = [
         Old(folder=folder, started=started)
-        for number, (folder, results, started) in enumerate(runs)
+        for number, (folder, results, started) in enumerate(chosen)
         if number >= max(keep, 1)
         and (before is None or started < before)
         and folder.resolve() != latest

@@ -11,7 +11,9 @@ from typing import TypeVar
 
 import msgspec
 
+from quizmatrix import baseline
 from quizmatrix.cli import selection
+from quizmatrix.compare import Comparison
 from quizmatrix.errors import HistoryError, UsageError
 from quizmatrix.history.kept import Kind
 from quizmatrix.history.record import History
@@ -28,7 +30,7 @@ T = TypeVar("T")
 # Options that are of one run, and not taken over from the last one with its command.
 _OF_ONE_RUN = frozenset(
     {"output", "resume", *Format, "quiet", "verbose", "dry_run", "last_failed", "failed_first", "fail_fast"}
-    | {"jobs", "max_time", "retries", "offline", "refresh", "shell"}
+    | {"jobs", "max_time", "retries", "offline", "refresh", "shell", "fail_on", "on_finish"}
 )
 
 
@@ -161,6 +163,10 @@ class Past:
     def with_luck(self, results: list[CellResult]) -> list[CellResult]:
         """See History.with_luck."""
         return self._try(lambda: self._history.with_luck(results), results)
+
+    def since_last(self, results: RunResults, place: Path) -> Comparison | None:
+        """See baseline.since_last."""
+        return self._try(lambda: baseline.since_last(self._history, results, place), None)
 
     def record(self, run_store: RunStore) -> None:
         """Keep the run that has ended."""

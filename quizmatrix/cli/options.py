@@ -102,3 +102,41 @@ def add_reports(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--junit", metavar="FILE", help="JUnit XML, for a CI system (-: stdout)")
     group.add_argument("--markdown", metavar="FILE", help="Markdown, for a pull request (-: stdout)")
     group.add_argument("--html", metavar="FILE", help="one page with grid, logs and search, for a browser")
+
+
+def add_conduct(parser: Parser) -> argparse._ArgumentGroup:
+    """How many cells are run at a time, and for how long."""
+    group = parser.add_argument_group("how they are run")
+    group.add_argument("-j", "--jobs", metavar="N", help="VMs at a time (default: what the host can hold)")
+    group.add_argument(
+        "--max-time",
+        metavar="T",
+        help="for the whole run: what has not started by then is skipped, what has is stopped",
+    )
+    group.add_argument("--retries", metavar="N", default="0", help="more tries for cells that did not boot")
+    group.add_argument("--build", action="store_true", help="build first what is out of date of OpenZFS")
+    group.add_argument(
+        "--shard",
+        metavar="N",
+        default="1",
+        help="deal each cell's tests into N slices, each in a VM of its own",
+    )
+    group.add_argument("-x", "--fail-fast", action="store_true", help="stop at the first failure")
+    return group
+
+
+def add_results(parser: Parser) -> argparse._ArgumentGroup:
+    """What a run leaves behind and tells others."""
+    group = parser.add_argument_group("results")
+    group.add_argument("--json", metavar="FILE", help="write results.json there too (-: stdout)")
+    add_reports(group)
+    group.add_argument(
+        "--fail-on",
+        choices=["any", "regression"],
+        default="any",
+        help="regression: exit status 1 only where something fails that did not in the last run of the same",
+    )
+    group.add_argument(
+        "--on-finish", metavar="CMD", help="a script for sh, at the end; it gets results.json on stdin"
+    )
+    return group

@@ -7,14 +7,17 @@ import difflib
 from typing import NoReturn
 
 from quizmatrix.cli.building import add_image, add_kernel, add_module, add_zfs
+from quizmatrix.cli.nightlyparser import add_nightly
 from quizmatrix.cli.options import (
     Commands,
     Parser,
     add_command,
+    add_conduct,
     add_guest,
     add_image_and_profiles,
     add_limits,
     add_reports,
+    add_results,
     add_selection,
     add_sources,
 )
@@ -39,10 +42,8 @@ exit status:
   125   no verdict: a wrong command line or matrix, or a cell that could not be tested
   130   interrupted
 """
-
-
-# What takes a command behind `--`.
-_WITH_COMMAND = ("run:run", "shell:shell", "visits:execute", "bisect:bisect")
+# Handlers of what takes a command after `--`.
+_WITH_COMMAND = ("run:run", "nightly:install", "bisect:bisect", "shell:shell", "visits:execute")
 
 
 class _Version(argparse.Action):
@@ -80,13 +81,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         setattr(args, late, unknown.pop(0))
     if unknown:
         raise _explain_unknown(unknown[0], args)
-    if command is not None and args.handler not in (
-        "run:run",
-        "shell:shell",
-        "visits:execute",
-        "bisect:bisect",
-    ):
-        raise UsageError("only `quizmatrix run`, `shell`, `exec` and `bisect` take a command after `--`")
+    if command is not None and args.handler not in _WITH_COMMAND:
+        raise UsageError(
+            "only `quizmatrix run`, `nightly install`, `bisect`, `shell` and `exec` take a command after `--`"
+        )
     args.command = command
     args.arguments = head[1:]
     return args
@@ -125,6 +123,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     add_zfs(commands)
     _add_doctor(commands)
     _add_runs(commands)
+    add_nightly(commands)
     _add_clean(commands)
     _add_completion(commands)
     return parser, list(commands.choices)
@@ -148,21 +147,7 @@ def _add_run(commands: Commands[Parser]) -> None:
     add_selection(parser)
     add_limits(parser)
     add_sources(parser)
-    group = parser.add_argument_group("how they are run")
-    group.add_argument("-j", "--jobs", metavar="N", help="VMs at a time (default: what the host can hold)")
-    group.add_argument(
-        "--max-time",
-        metavar="T",
-        help="for the whole run: what has not started by then is skipped, what has is stopped",
-    )
-    group.add_argument("--retries", metavar="N", default="0", help="more tries for cells that did not boot")
-    group.add_argument("--build", action="store_true", help="build first what is out of date of OpenZFS")
-    group.add_argument(
-        "--shard",
-        metavar="N",
-        default="1",
-        help="deal each cell's tests into N slices, each in a VM of its own",
-    )
+    group = add_conduct(parser)
     which = group.add_mutually_exclusive_group()
     which.add_argument(
         "--last-failed",
@@ -176,16 +161,16 @@ def _add_run(commands: Commands[Parser]) -> None:
         help="go on with a run that was cut short: what had not ended is run, into its directory",
     )
     which.add_argument("--failed-first", action="store_true", help="all cells, those that failed last first")
-    group.add_argument("-x", "--fail-fast", action="store_true", help="stop at the first failure")
     group.add_argument("-S", "--shell", action="store_true", help="a terminal in the guest after COMMAND")
     group.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")
+    parser.set_defaults(unattended=False)
     add_guest(parser)
-    group = parser.add_argument_group("results")
+    group = add_results(parser)
     group.add_argument("--output", metavar="DIR", help="the run directory (new or empty)")
-    group.add_argument("--json", metavar="FILE", help="write results.json there too (-: stdout)")
-    add_reports(group)
     loudness = group.add_mutually_exclusive_group()
-    loudness.add_argument("-q", "--quiet", action="store_true", help="print only what is not as expected")
+    loudness.add_argument(
+        "-q", "--quiet", action="store_true", help="print only what changed since the last run of the same"
+    )
     loudness.add_argument("-v", "--verbose", action="store_true", help="print every step and the console")
 
 

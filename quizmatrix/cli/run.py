@@ -20,11 +20,13 @@ import msgspec
 
 from quizmatrix import complaints, pivot, progress, report, store
 from quizmatrix.cells import sharded
-from quizmatrix.cli import EXIT_BROKEN_PIPE, again, resume, selection, targets
+from quizmatrix.cli import EXIT_BROKEN_PIPE, again, finish, resume, selection, targets
 from quizmatrix.cli.again import Again, Past
 from quizmatrix.cli.cells import handoff_words, print_cells
 from quizmatrix.cli.plan import make_plan, tasks_of
+from quizmatrix.cli.selection import Selection
 from quizmatrix.cli.zfs import bring_up_to_date
+from quizmatrix.compare import Comparison
 from quizmatrix.errors import HostError, QuizmatrixError, UsageError
 from quizmatrix.events import CellNote
 from quizmatrix.matrix import Handoff
@@ -54,15 +56,7 @@ def run(args: argparse.Namespace) -> int:
         args = resume.with_its_command(args)
     elif (args.last_failed or args.failed_first) and not args.command and not _hands_disks_on(args):
         args = again.with_last_command(args)
-    if not args.command and not selection.hands_disks_on(args.matrix):
-        example = args.matrix if args.matrix and not args.matrix.endswith(".toml") else "uname -a"
-        raise UsageError(
-            "there is no command to run",
-            next_step=f"It comes after `--`: quizmatrix run --only 6.1-x86_64 -- {example}",
-        )
-    whole = selection.selected(args, selection.limits_of(args))
-    shards = selection.checked("--shard", args.shard, selection.whole_number(1))
-    tasks = tasks_of(msgspec.structs.replace(whole, cells=sharded(whole.cells, shards)), args.command)
+    whole, tasks = selected_tasks(args)
     if args.shell and len(tasks) != 1:
         raise UsageError(
             "-S opens a terminal in one cell",
@@ -89,6 +83,20 @@ def run(args: argparse.Namespace) -> int:
         resume.open_store(args.resume, chosen) if args.resume else _new_store(args, whole.handoff, chosen)
     )
     return _Runner(args, plan, run_store, past, chosen).run()
+
+
+def selected_tasks(args: argparse.Namespace) -> tuple[Selection, list[Task]]:
+    """The cells that a command line means, and what is run in each; UsageError where that is nothing."""
+    if not args.command and not selection.hands_disks_on(args.matrix):
+        example = args.matrix if args.matrix and not args.matrix.endswith(".toml") else "uname -a"
+        raise UsageError(
+            "there is no command to run",
+            next_step=f"It comes after `--`: quizmatrix run --only 6.1-x86_64 -- {example}",
+        )
+    whole = selection.selected(args, selection.limits_of(args))
+    shards = selection.checked("--shard", args.shard, selection.whole_number(1))
+    tasks = tasks_of(msgspec.structs.replace(whole, cells=sharded(whole.cells, shards)), args.command)
+    return whole, tasks
 
 
 def _new_store(args: argparse.Namespace, handoff: Handoff | None, chosen: Again) -> RunStore:
@@ -177,8 +185,11 @@ class _Runner:
         self._plan = plan
         self._store = run_store
         self._stdout_is_taken = targets.take_stdout(args)
+        # Whether a single cell behaves as a local command: at night only what changed is said of one, too.
+        self._is_local = not (self._stdout_is_taken or args.unattended)
         self._past = past
         self._chosen = chosen
+        self._news: Comparison | None = None
         self._interrupted = False
         self._reader_is_gone = False
         self._began = time.monotonic()
@@ -195,18 +206,30 @@ class _Runner:
         # By what was run now. What was not run again has ended as expected.
         judged = self._chosen.merged(results) if self._chosen.is_resumed else results
         status = report.exit_status(judged, interrupted=self._interrupted)
+        results = self._chosen.merged(results)
+        if finish.needs_last(self._args):
+            now = msgspec.structs.replace(self._store.results, cells=results)
+            self._news = self._past.since_last(now, self._store.folder)
+        if not self._interrupted and finish.forgives(self._args):
+            status = finish.status_of_news(status, self._news, judged)
         if self._reader_is_gone and status == EXIT_NO_VERDICT:
             status = EXIT_BROKEN_PIPE
-        results = self._chosen.merged(results)
         self._store.finish(results, status)
         self._past.record(self._store)
+        try:
+            self._write_everything(results, status)
+        finally:  # also where nobody reads our output any more
+            if self._args.on_finish is not None:
+                finish.hand_on(self._args.on_finish, self._store.results, self._store.folder)
+        return status
+
+    def _write_everything(self, results: list[CellResult], status: int) -> None:
         self._report(results, status)
         troubles = [self._store.trouble, *self._write_reports()]
         for trouble in filter(None, troubles):
             progress.Screen(sys.stderr).print(f"quizmatrix: {trouble.render()}")
         if self._past.trouble is not None:
             again.tell(again.sentence(self._past.trouble))
-        return status
 
     async def _conduct(self, shown: Progress) -> list[CellResult]:
         conductor = Scheduler(
@@ -215,7 +238,7 @@ class _Runner:
             Preparer(Policy(offline=self._args.offline, refresh=self._args.refresh)),
             shown.see,
         )
-        if len(self._plan.tasks) == 1 and not self._chosen.earlier and not self._stdout_is_taken:
+        if len(self._plan.tasks) == 1 and not self._chosen.earlier and self._is_local:
 
             def on_gone() -> None:
                 self._reader_is_gone = True
@@ -265,8 +288,13 @@ class _Runner:
 
     def _report(self, results: list[CellResult], status: int) -> None:
         """The grid; or of a single cell, what its own output does not say."""
-        if len(results) == 1 and not self._stdout_is_taken:
+        if len(results) == 1 and self._is_local:
             self._report_one(results[0])
+        elif self._args.quiet and self._news is not None:
+            out = sys.stderr if self._stdout_is_taken else sys.stdout
+            text = finish.words_of_news(self._news, self._store, colour=wants_colour(out))
+            if text:
+                progress.Screen(out).print(text)
         elif not self._args.quiet or status != EXIT_OK or any(result.flaky for result in results):
             out = sys.stderr if self._stdout_is_taken else sys.stdout
             seconds = time.monotonic() - self._began

@@ -52,7 +52,11 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 def load(place: Path) -> Kept:
     """A run from its directory; QuizmatrixError where that cannot be read."""
-    results = store.load(place)
+    return of(store.load(place), place)
+
+
+def of(results: RunResults, place: Path) -> Kept:
+    """A run whose results are known, with the tests that its directory has."""
     tests = {
         result.cell: {test.name: test for test in subtests.load(place / result.folder)}
         for result in results.cells

@@ -1,0 +1,122 @@
+"""What `run` makes of its end for somebody who was not there: --quiet, --fail-on and --on-finish."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+import anyio
+
+from quizmatrix import process
+from quizmatrix.cli.again import tell
+from quizmatrix.compare import UNTESTED, Change, Comparison, Line, render
+from quizmatrix.errors import QuizmatrixError
+from quizmatrix.outcome import EXIT_FAILED, EXIT_NO_VERDICT, EXIT_OK
+from quizmatrix.report import command_words
+from quizmatrix.spec import CellResult, RunResults, to_json
+from quizmatrix.store import RunStore
+from quizmatrix.subtest import SubtestOutcome
+from quizmatrix.text import clean_line
+from quizmatrix.units import format_seconds
+
+# Seconds that a command of --on-finish may take: a run whose end waits for it holds its lock.
+HOOK_LIMIT = 600.0
+
+
+def forgives(args: argparse.Namespace) -> bool:
+    """Whether only what is new makes the run fail."""
+    return bool(args.fail_on == "regression")
+
+
+def needs_last(args: argparse.Namespace) -> bool:
+    """Whether the run has to be compared with the last one of its kind."""
+    return args.quiet or forgives(args)
+
+
+def status_of_news(status: int, news: Comparison | None, results: list[CellResult]) -> int:
+    """The exit status where only regressions count: what failed before is forgiven.
+
+    status: where everything counts, which it is where there is nothing to compare with, and where nothing
+    could be tested. What fails and was never tested before has no past that would forgive it.
+    """
+    if news is None or status == EXIT_NO_VERDICT:
+        return status
+    bad = {result.cell for result in results if not result.is_as_expected}
+    if any(_counts(line, bad) for line in news.lines):
+        return status or EXIT_FAILED
+    if any(not result.outcome.is_verdict and not result.is_as_expected for result in results):
+        return EXIT_NO_VERDICT
+    return EXIT_OK
+
+
+def _counts(line: Line, bad: set[str]) -> bool:
+    if line.change is not Change.NEW:
+        return line.change is Change.REGRESSED
+    if not line.name:
+        return not bad.isdisjoint(line.cells)
+    return line.after in (SubtestOutcome.FAILED, SubtestOutcome.KILLED)
+
+
+def words_of_news(news: Comparison, run_store: RunStore, *, colour: bool) -> str:
+    """What changed, as a mail would have it; nothing where nothing has.
+
+    A run in which no cell was tested is told of however often that happens: else nobody would notice.
+    """
+    results = run_store.results
+    news = news.where(lambda line: line.change is not Change.STILL_FAILING or line.before != line.after)
+    if news.lines:
+        what = clean_line(command_words(results) or results.matrix)
+        head = f"{news.before} -> {news.after}: {what}"
+        return f"{head}\n\n{render(news, colour=colour)}\n\nlogs: {run_store.folder}"
+    if results.cells and all(result.outcome in UNTESTED for result in results.cells):
+        details = list(dict.fromkeys(clean_line(result.detail) for result in results.cells if result.detail))
+        return "\n".join(["no cell could be tested", *(f"  {detail}" for detail in details[:5])])
+    return ""
+
+
+def hand_on(command: str, results: RunResults, folder: Path, limit: float = HOOK_LIMIT) -> None:
+    """Give the results to what --on-finish names; what goes wrong there is told, and no fault of the run."""
+    try:
+        status = anyio.run(_run_hook, command, results, folder, limit)
+    except (QuizmatrixError, OSError) as error:
+        tell(f"--on-finish could not be run: {clean_line(str(error))}")
+        return
+    if status is None:
+        tell(f"--on-finish had not ended after {format_seconds(limit)} and was killed: {clean_line(command)}")
+    elif status != 0:
+        ended = f"by signal {-status}" if status < 0 else f"with {status}"
+        tell(f"--on-finish ended {ended}: {clean_line(command)}")
+
+
+async def _run_hook(command: str, results: RunResults, folder: Path, limit: float) -> int | None:
+    """The exit status of a script for sh; None where it was killed."""
+    # From memory: a full disk is among the things that a mail may have to tell of.
+    with os.fdopen(os.memfd_create("results.json"), "w+b") as told:
+        told.write(to_json(results))
+        told.flush()
+        told.seek(0)
+        sys.stderr.flush()
+        hook = await process.start(
+            ["sh", "-c", command],
+            stdin=told,
+            output=sys.stderr.fileno(),
+            env={
+                "QUIZMATRIX_RUN": results.run,
+                "QUIZMATRIX_RUN_DIR": str(folder),
+                "QUIZMATRIX_EXIT_STATUS": str(results.exit_code),
+            },
+        )
+    status: int | None = None
+    try:
+        with anyio.move_on_after(limit):
+            status = await hook.wait()
+    finally:
+        if status is None:
+            process.signal_group(hook, signal.SIGKILL)
+        with anyio.CancelScope(shield=True):
+            await hook.wait()
+            await hook.aclose()
+    return status

@@ -1,0 +1,184 @@
+"""The user's crontab: two lines of it are ours for each job, and no byte of the others is touched.
+
+Ours are a mark, `# quizmatrix nightly NAME`, and the line that follows it and runs NAME. A mark whose
+line was deleted stands for nothing else: what follows it then is the user's.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix import process
+from quizmatrix.errors import HostError
+from quizmatrix.nightly.job import Job, Standing
+
+# Characters of a command that Debian's cron takes (MAX_COMMAND of its cron.h, less its end).
+_LONGEST = 998
+
+
+def line_of(job: Job) -> str:
+    """The line that runs a job. HostError where cron(8) would not take it.
+
+    crontab(5): an unescaped `%` is the end of the command.
+    """
+    hour, minute = job.hour_and_minute
+    settings = [f"{name}={value}" for name, value in job.entry_environment.items()]
+    words = shlex.join([*(["env", *settings] if settings else []), *job.entry]).replace("%", r"\%")
+    if "\n" in words or len(words.encode()) > _LONGEST:
+        raise HostError(
+            f"a crontab cannot run {job.entry[0]}",
+            cause="the command would be longer than cron takes" if "\n" not in words else "a newline in it",
+            next_step="Install quizmatrix under a shorter path.",
+        )
+    return f"{minute} {hour} * * * {words}"
+
+
+def mark_of(name: str) -> str:
+    """The line before ours."""
+    return f"# quizmatrix nightly {name}"
+
+
+class _Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """Lines first..end (not with it) of a crontab are ours; line: the second, None where it is not there."""
+
+    first: int
+    end: int
+    line: bytes | None
+
+
+def _runs(line: bytes, name: str) -> bool:
+    """Whether a line, as it stands or commented out, runs the job."""
+    return re.search(rb"-m quizmatrix nightly run " + re.escape(name.encode()) + rb"(?!\S)", line) is not None
+
+
+def _entries(lines: list[bytes], name: str) -> Iterator[_Entry]:
+    mark = mark_of(name).encode()
+    for number, line in enumerate(lines):
+        if line.rstrip(b" \t\r\n") == mark:
+            has_line = number + 1 < len(lines) and _runs(lines[number + 1], name)
+            yield _Entry(
+                first=number,
+                end=number + 1 + has_line,
+                line=lines[number + 1] if has_line else None,
+            )
+
+
+def with_job(text: bytes, job: Job) -> bytes:
+    """The crontab with a job in it: where its lines stand, or at the end."""
+    ours = [mark_of(job.name).encode() + b"\n", line_of(job).encode() + b"\n"]
+    lines = _lines(text)
+    entries = list(_entries(lines, job.name))
+    if not entries:
+        if text and not text.endswith(b"\n"):
+            text += b"\n"
+        return text + b"".join(ours)
+    at = entries[0].first
+    lines = _without(lines, entries)
+    return b"".join([*lines[:at], *ours, *lines[at:]])
+
+
+def without_job(text: bytes, name: str) -> bytes:
+    """The crontab without our lines of a job."""
+    lines = _lines(text)
+    return b"".join(_without(lines, list(_entries(lines, name))))
+
+
+def _lines(text: bytes) -> list[bytes]:
+    """The lines with their ends. Only a newline ends one, which bytes.splitlines() sees otherwise."""
+    return re.findall(rb"[^\n]*\n|[^\n]+", text)
+
+
+def _without(lines: list[bytes], entries: list[_Entry]) -> list[bytes]:
+    ours = {number for entry in entries for number in range(entry.first, entry.end)}
+    return [line for number, line in enumerate(lines) if number not in ours]
+
+
+def trouble_in(text: bytes, job: Job) -> str:
+    """Why a crontab will not run a job as it was installed; empty where it will."""
+    entries = list(_entries(_lines(text), job.name))
+    if not entries:
+        if any(_runs(line, job.name) for line in _lines(text)):
+            return "its mark in the crontab was deleted by hand, its line was not"
+        return "its line in the crontab was deleted by hand"
+    if len(entries) > 1:
+        return f"its line is {len(entries)} times in the crontab"
+    line = entries[0].line
+    if line is None:
+        return "its line in the crontab was deleted by hand, its mark was not"
+    if line.rstrip(b"\r\n") != line_of(job).encode():
+        shown = line.strip().decode(errors="replace")
+        return f"its line in the crontab was edited by hand: {shown}"
+    return ""
+
+
+def is_there() -> bool:
+    """Whether this host has crontab(1)."""
+    return process.find_program("crontab") is not None
+
+
+def read() -> bytes:
+    """The user's crontab, empty where there is none; HostError where it cannot be read."""
+    asked = process.ask([process.require_program("crontab", "cron"), "-l"])
+    if asked.status == 0:
+        return asked.output
+    if b"no crontab" in asked.errors or b"No such file" in asked.errors:
+        return b""
+    # Not taken for an empty one: that would be written back.
+    raise HostError("cannot read your crontab", cause=asked.last_words, next_step="crontab -l")
+
+
+def _write(text: bytes) -> None:
+    crontab = process.require_program("crontab", "cron")
+    # Without a line there was none before us.
+    done = process.ask([crontab, "-"], stdin=text) if text else process.ask([crontab, "-r"])
+    if done.status != 0:
+        raise HostError("cannot write your crontab", cause=done.last_words, next_step="crontab -e")
+
+
+def install(job: Job) -> None:
+    """Write a job's lines into the crontab; HostError where that cannot be."""
+    old = read()
+    new = with_job(old, job)
+    if new != old:
+        _write(new)
+
+
+def remove(name: str) -> bool:
+    """Remove a job's lines from the crontab; whether there were any."""
+    if not is_there():
+        return False
+    old = read()
+    new = without_job(old, name)
+    if new != old:
+        _write(new)
+    return new != old
+
+
+def standing(job: Job, now: datetime) -> Standing:
+    """What has become of a job's line; now: local time."""
+    if not is_there():
+        return Standing(trouble="crontab is not installed any more (Debian's package: cron)")
+    trouble = trouble_in(read(), job)
+    if not trouble and not daemon_runs():
+        trouble = NO_DAEMON
+    return Standing(next=None if trouble else job.next_time(now), trouble=trouble)
+
+
+NO_DAEMON = "no cron daemon runs here (on Debian: sudo systemctl start cron, or sudo service cron start)"
+
+
+def daemon_runs(processes: Path = Path("/proc")) -> bool:
+    """Whether some cron daemon seems to be there, by the names of the processes."""
+    for path in processes.glob("[0-9]*/comm"):
+        try:
+            if re.search(r"cron(d)?$", path.read_text().strip()):
+                return True
+        except OSError:
+            continue
+    return False

@@ -1,0 +1,99 @@
+"""One night at a time: a lock that the kernel takes from whoever dies."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.errors import UsageError, host_error
+from quizmatrix.nightly.job import Job
+
+# Seconds in which who only looks (`holder`), or a child of one that was killed, lets go.
+_PATIENCE = 1.0
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """Who runs a job. since: ISO 8601 in UTC."""
+
+    pid: int = 0
+    since: str = ""
+
+    @property
+    def words(self) -> str:
+        """`process 4711, since 2026-11-25 02:00`, in local time."""
+        since = datetime.fromisoformat(self.since).astimezone() if self.since else None
+        return f"process {self.pid}" + (f", since {since:%Y-%m-%d %H:%M}" if since else "")
+
+
+def _path(job: Job) -> Path:
+    return job.state / "nightly" / f"{job.name}.lock"
+
+
+@contextlib.contextmanager
+def held(job: Job) -> Iterator[None]:
+    """Hold a job's lock. UsageError where another process does, HostError where it cannot be made.
+
+    What the file says is for people: a lock is held only by a process that lives (flock(2)).
+    """
+    path = _path(job)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise host_error("lock the nightly run", error) from error
+    try:
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise _busy(job, _read(path)) from None
+            except OSError as error:
+                raise host_error(f"lock {path}", error) from error
+            time.sleep(0.05)
+        os.ftruncate(handle, 0)
+        os.write(handle, msgspec.json.encode(Holder(pid=os.getpid(), since=datetime.now(UTC).isoformat())))
+        yield
+    finally:
+        os.close(handle)
+
+
+def holder(job: Job) -> Holder | None:
+    """Who runs a job now, if anybody does."""
+    try:
+        handle = os.open(_path(job), os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(_path(job))
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return None
+
+
+def _read(path: Path) -> Holder:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Holder)
+    except (OSError, msgspec.MsgspecError):
+        return Holder()
+
+
+def _busy(job: Job, who: Holder) -> UsageError:
+    return UsageError(
+        f"the nightly run {job.name} is still going on",
+        cause=who.words,
+        next_step=f"It is not started twice. quizmatrix nightly status {job.name}",
+    )
