@@ -196,8 +196,8 @@ def create(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         store.hold()
-        paths.write_atomic(folder / RESULTS, to_json(store.results))
         store.write_event(RunStarted.of(results, tasks))
+        paths.write_atomic(folder / RESULTS, to_json(store.results))
         if output is None:
             _point_latest_to(folder)
     except OSError as error:
