@@ -270,8 +270,10 @@ def _looked_at(name: str) -> Shown:
         standing = by.standing(job, datetime.now())  # noqa: DTZ005 - a clock on the wall
     except QuizmatrixError as error:
         standing = Standing(trouble=str(error))
-    if not standing.trouble and not Path(job.folder).is_dir():
-        standing = msgspec.structs.replace(standing, trouble=f"its folder {job.folder} is gone")
+    # What the timer or the line needs, and does not tell anybody that it lacks.
+    gone = [path for path in (job.entry[0], job.folder) if not Path(path).exists()]
+    if not standing.trouble and gone:
+        standing = Standing(trouble=f"{gone[0]} is gone: install it again, or remove it")
     return Shown(
         name=name,
         at=job.at,

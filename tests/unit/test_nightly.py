@@ -8,22 +8,24 @@ import shutil
 import stat
 import subprocess
 import sys
-from datetime import datetime
+from datetime import datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from quizmatrix import store
+from quizmatrix import retention, store
 from quizmatrix.cli import run_command
 from quizmatrix.errors import DataError, HostError, QuizmatrixError, UsageError
 from quizmatrix.nightly import crontab, lock, systemd
 from quizmatrix.nightly import job as jobs
 from quizmatrix.nightly.job import Job, Night, Scheduler
-from tests.unit.test_history import result, seed, state
+from quizmatrix.spec import RunResults
+from tests.unit.test_history import START, result, seed, state
 
 __all__ = ["state"]  # a fixture
 
@@ -64,6 +66,7 @@ LINES = some.sampled_from(
 CRONTABS = some.lists(LINES, max_size=12).map(b"".join)
 
 
+@settings(deadline=None)
 @given(CRONTABS, some.binary(max_size=4))
 def test_what_is_not_ours_stays(text: bytes, end: bytes) -> None:
     text += end.replace(b"\n", b"").replace(b"#", b"")
@@ -76,6 +79,7 @@ def test_what_is_not_ours_stays(text: bytes, end: bytes) -> None:
     assert crontab.with_job(there, JOB) == there
 
 
+@settings(deadline=None)
 @given(CRONTABS, CRONTABS)
 def test_one_that_is_there_is_replaced_in_its_place(before: bytes, after: bytes) -> None:
     later = job_of(at="23:59")
@@ -85,6 +89,7 @@ def test_one_that_is_there_is_replaced_in_its_place(before: bytes, after: bytes)
     assert crontab.without_job(moved, "n") == before + after
 
 
+@settings(deadline=None)
 @given(CRONTABS, CRONTABS)
 def test_jobs_do_not_meet(before: bytes, after: bytes) -> None:
     others = [job_of("n.n"), job_of("n-1"), job_of("N")]
@@ -412,6 +417,7 @@ def test_what_is_gone_is_said(
     assert f"cannot go to {work}" in say(capsys, "run", "my", expect=125)
     shown = say(capsys, "status", "my", expect=1)
     assert "exit status 125, the nightly run my cannot go to" in shown
+    assert "  next  never" in shown
     assert "there is no nightly run `mine`" in say(capsys, "run", "mine", expect=125)
 
 
@@ -447,6 +453,24 @@ def test_only_its_own_runs_are_removed(host: Path, capfd: pytest.CaptureFixture[
     assert night is not None
     assert (night.exit_code, night.totals, night.run) == (125, {"unprepared": 1}, runs[0].name)
     assert say(capfd, "run", "quick", expect=125).startswith("no cell could be tested\n  ")
+
+
+@pytest.mark.usefixtures("state")
+def test_by_age_only_its_own_runs_go_too() -> None:
+    theirs = seed(1, [result("6.1-s390x")], command=["another"])
+    mine = [seed(number, [result("6.1-s390x")]) for number in (2, 3, 4)]
+    seed(5, [result("6.1-s390x")])
+
+    def old(keep: int, day: int, **among: Any) -> list[Path]:
+        before = START + timedelta(days=day, hours=1)
+        return sorted(one.folder for one in retention.old_runs(keep, before, **among))
+
+    def is_mine(results: RunResults) -> bool:
+        return results.command == ["./t"]
+
+    assert old(1, 3) == [theirs, *mine[:2]]
+    assert old(1, 3, among=is_mine) == mine[:2]
+    assert old(3, 3, among=is_mine) == mine[:1]
 
 
 def test_systemd_is_asked(
