@@ -64,7 +64,8 @@ def folders_of(spec: CellSpec) -> list[str]:
     """The host folders that a guest sees and that others may change."""
     layers = [layer.path for layer in spec.layers if layer.tag not in _NAMED_BY_CONTENT]
     work_tree = [spec.work_tree] if spec.work_tree else []
-    return [*layers, *work_tree, *(bind.path for bind in spec.binds)]
+    files = [profile.files for profile in spec.profiles if profile.files]
+    return [*layers, *work_tree, *(bind.path for bind in spec.binds), *files]
 
 
 def _state_of(folder: str) -> str:

@@ -11,7 +11,7 @@ import msgspec
 from quizmatrix import subtests
 from quizmatrix.outcome import Outcome
 from quizmatrix.pattern import common_sentence
-from quizmatrix.spec import CellResult
+from quizmatrix.spec import CellResult, Step
 from quizmatrix.subtest import Subtest, SubtestOutcome
 from quizmatrix.text import paint
 
@@ -52,7 +52,7 @@ def whole(results: list[CellResult], run: Path, *, every: bool = False, colour: 
         return ""
     shown = dict(list(rows.items())[: len(rows) if every else MOST_ROWS])
     ids = [cell.unsharded for cell in cells]
-    text = _table(shown, ids, colour) if _fits(shown, ids) else _lists(shown, ids)
+    text = _table(shown, ids, colour) if _fits(shown, ids) else _lists(shown, cells)
     if len(shown) < len(rows):
         text += f"\nand {len(rows) - len(shown)} more (`quizmatrix runs show --tests` shows every test)"
     return "\n\n".join(part for part in (text, sentences(table)) if part)
@@ -125,14 +125,19 @@ def _table(rows: dict[str, Row], ids: list[str], colour: bool) -> str:
     return tabulate(table, headers=["test", *ids], tablefmt="simple", disable_numparse=True)
 
 
-def _lists(rows: dict[str, Row], ids: list[str]) -> str:
-    """For each test the cells where it did what: `failed on 6.1-s390x, 6.12-s390x; passed on the other 7`."""
+def _lists(rows: dict[str, Row], cells: list[CellResult]) -> str:
+    """For each test the cells where it did what: `failed on 6.1-s390x, 6.12-s390x; passed on the other 7`.
+
+    Where disks are handed on, a test is looked for in the steps that have it.
+    """
     lines = []
     for name, row in rows.items():
         places: dict[str, list[str]] = {}
-        for index, cell in enumerate(ids):
+        steps = {_step(cells[index]) for index in row}
+        asked = [(index, cell.unsharded) for index, cell in enumerate(cells) if _step(cell) in steps]
+        for index, cell in asked:
             places.setdefault(outcome_words(row[index]) if index in row else "absent", []).append(cell)
-        parts = [f"{words} {_on(cells, len(ids))}" for words, cells in places.items() if words != "passed"]
+        parts = [f"{words} {_on(where, len(asked))}" for words, where in places.items() if words != "passed"]
         if not parts:
             parts = ["passed everywhere"]
         elif passed := places.get("passed"):
@@ -140,6 +145,10 @@ def _lists(rows: dict[str, Row], ids: list[str]) -> str:
         lines.append(name)
         lines += textwrap.wrap("; ".join(parts), _WIDTH, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)
+
+
+def _step(cell: CellResult) -> Step | None:
+    return cell.handoff.step if cell.handoff else None
 
 
 def _on(cells: list[str], of: int) -> str:
