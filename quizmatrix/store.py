@@ -287,6 +287,11 @@ def find_run(name: str) -> Path:
     )
 
 
+def name_of(folder: Path) -> str:
+    """What `find_run` finds a run directory by: its id, or its path where --output has put it elsewhere."""
+    return folder.name if folder.parent == runs_dir() else str(folder.absolute())
+
+
 def load(folder: Path) -> RunResults:
     """The results in a run directory; UsageError where there are none, DamagedError where unreadable.
 

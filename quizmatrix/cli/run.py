@@ -300,6 +300,10 @@ class _Runner:
             seconds = time.monotonic() - self._began
             text = report.whole(results, self._store.folder, seconds, colour=wants_colour(out))
             progress.Screen(out).print(text.rstrip())
+            if any(result.outcome is Outcome.CANCELLED for result in results):
+                progress.Screen(out).print(
+                    f"to go on: quizmatrix run --resume {store.name_of(self._store.folder)}"
+                )
             if self._args.verbose and (known := complaints.allowed(results)):
                 progress.Screen(out).print(known)
 

@@ -64,7 +64,7 @@ def show(args: argparse.Namespace) -> int:
     print(f"run {results.run}: {report.command_words(results)}\n")
     if results.finished is None:
         print("The run has not finished, or was killed; what had ended by then:")
-        print(f"(to go on with it: quizmatrix run --resume {results.run})\n")
+        print(f"(to go on with it: quizmatrix run --resume {store.name_of(folder)})\n")
     if results.cells:
         colour = wants_colour(sys.stdout)
         text = report.whole(results.cells, folder, results.seconds, colour=colour, every_test=args.tests)
