@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -96,6 +97,27 @@ def new_dir(final: Path) -> Iterator[Path]:
     finally:
         if made.exists():
             shutil.rmtree(made, ignore_errors=True)
+
+
+# Seconds in which a lock may be held by a child that a killed process had just begun, or by who only looks.
+_LOCK_PATIENCE = 1.0
+
+
+def take_lock(handle: int) -> bool:
+    """Lock an open file or folder (flock(2)) until it is closed; False where another process has it.
+
+    OSError where the file system has no such locks.
+    """
+    until = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
 
 
 @contextlib.asynccontextmanager

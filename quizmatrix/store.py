@@ -25,9 +25,6 @@ RESULTS = "results.json"
 EVENTS = "events.jsonl"
 # In a cell's folder: its part of RESULTS.
 RESULT = "result.json"
-
-# Seconds in which the lock of a process that was killed may still be held by a child that it had just begun.
-_LOCK_PATIENCE = 1.0
 LATEST = "latest"
 
 
@@ -88,21 +85,13 @@ class RunStore:
         UsageError where another process writes it.
         """
         lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        until = time.monotonic() + _LOCK_PATIENCE
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() < until:
-                    time.sleep(0.02)
-                    continue
+        # A file system without such locks: then the age of the results has to tell.
+        with contextlib.suppress(OSError):
+            if not paths.take_lock(lock):
                 os.close(lock)
                 raise UsageError(
                     f"the run {self.results.run} is still going on", next_step="quizmatrix runs list"
-                ) from None
-            except OSError:
-                pass  # a file system without such locks: then the age of the results has to tell
-            break
+                )
         self._lock = lock
 
     def resume(self, done: list[CellResult], again: Sequence[str]) -> None:

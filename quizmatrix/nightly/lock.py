@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
+from quizmatrix import paths
 from quizmatrix.errors import UsageError, host_error
 from quizmatrix.nightly.job import Job
-
-# Seconds in which who only looks (`holder`), or a child of one that was killed, lets go.
-_PATIENCE = 1.0
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,17 +46,12 @@ def held(job: Job) -> Iterator[None]:
     except OSError as error:
         raise host_error("lock the nightly run", error) from error
     try:
-        until = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise _busy(job, _read(path)) from None
-            except OSError as error:
-                raise host_error(f"lock {path}", error) from error
-            time.sleep(0.05)
+        try:
+            is_ours = paths.take_lock(handle)
+        except OSError as error:
+            raise host_error(f"lock {path}", error) from error
+        if not is_ours:
+            raise _busy(job, _read(path))
         os.ftruncate(handle, 0)
         os.write(handle, msgspec.json.encode(Holder(pid=os.getpid(), since=datetime.now(UTC).isoformat())))
         yield
