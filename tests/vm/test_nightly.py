@@ -15,7 +15,8 @@ import pytest
 
 from tests.vm.conftest import ARCHES, KERNEL
 
-# What cron(8) reads is empty, and sendmail is a program that appends to a file.
+# What cron(8) reads is empty, and sendmail is a program that appends to a file. touch: cron compares these
+# folders' times in whole seconds, and overlooks what is written in the second in which it read them.
 NAMESPACE = """
 set -e
 mount -t tmpfs none "$1"
@@ -23,6 +24,7 @@ mkdir "$1/upper" "$1/work"
 mount -t overlay -o lowerdir=/usr/sbin,upperdir="$1/upper",workdir="$1/work" overlay /usr/sbin
 mount -t tmpfs -o mode=1730,gid=$(stat -c %g /var/spool/cron/crontabs) none /var/spool/cron/crontabs
 mount -t tmpfs none /etc/cron.d
+touch -d @0 /var/spool/cron/crontabs /etc/cron.d
 mount -t tmpfs none /run
 mount --bind /dev/null /etc/crontab
 printf '#!/bin/sh\\ncat >> "%s"\\n' "$2" > /usr/sbin/sendmail
