@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -162,6 +163,11 @@ def find_compiler(order: Order) -> str:
     return "gcc" if order.arch.is_native else f"{order.arch.facts.cross_prefix}gcc"
 
 
+def _uses_ccache() -> bool:
+    """ccache(1) is turned off by CCACHE_DISABLE; it is then not even started for each of a thousand files."""
+    return "CCACHE_DISABLE" not in os.environ and process.find_program("ccache") is not None
+
+
 async def _key(tree: Tree, arch: Arch, wishes: list[kconfig.Wish], compiler: str) -> str:
     said = (await process.run([compiler, "--version"])).output.splitlines()[:1]
     facts = arch.facts.build
@@ -182,7 +188,7 @@ class _Work:
         self._pool = pool
         self._folder = builds_dir() / (tree.work or key)
         self._log = self._folder.with_name(f"{self._folder.name}.log")
-        ccache = "ccache " if process.find_program("ccache") else ""
+        ccache = "ccache " if _uses_ccache() else ""
         prefix = "" if arch.is_native else arch.facts.cross_prefix
         self._tools = [f"ARCH={arch.facts.build.make_arch}", f"CROSS_COMPILE={prefix}", f"CC={compiler}"]
         self._make = [
