@@ -70,7 +70,10 @@ def run(args: argparse.Namespace) -> int:
         _say_what_would_be_run(args, whole.handoff, chosen.tasks)
         return EXIT_OK
     past = Past()
-    unbuilt = bring_up_to_date(args, whole.cells) if args.build else {}
+    unbuilt = {}
+    if args.build:
+        left = plan.max_time and plan.max_time - (time.monotonic() - began)
+        unbuilt = bring_up_to_date(args, whole.cells, left)
     plan = msgspec.structs.replace(
         plan,
         spent=time.monotonic() - began,

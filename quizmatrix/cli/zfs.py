@@ -42,7 +42,7 @@ def _run(args: argparse.Namespace, steps: tuple[str, ...]) -> int:
     else:
         options = recall(tree)
     jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None
-    results = _build_cells(args, tree, options, cells, steps, jobs or process.usable_cpus())
+    results = _build_cells(args, tree, options, cells, steps, cpus=jobs or process.usable_cpus())
     print(_table(results))
     errors = parts.explain((result.cell, result.error) for result in results)
     if errors:
@@ -50,11 +50,13 @@ def _run(args: argparse.Namespace, steps: tuple[str, ...]) -> int:
     return EXIT_NO_VERDICT if errors else EXIT_OK
 
 
-def bring_up_to_date(args: argparse.Namespace, cells: list[Cell]) -> dict[str, QuizmatrixError]:
+def bring_up_to_date(
+    args: argparse.Namespace, cells: list[Cell], seconds: float | None
+) -> dict[str, QuizmatrixError]:
     """Build what is out of date of the tree around the current folder, or of the one built last.
 
-    With the options of its last build. Returns why cells have no OpenZFS of this state, by their ids;
-    UsageError where no cell wants one.
+    With the options of its last build, and for so many seconds at most. Returns why cells have no OpenZFS of
+    this state, by their ids, as far as that is known; UsageError where no cell wants one.
     """
     wanted = [cell for cell in cells if any(use.name == PROFILE for use in cell.profiles)]
     if not wanted:
@@ -62,8 +64,10 @@ def bring_up_to_date(args: argparse.Namespace, cells: list[Cell]) -> dict[str, Q
             "--build has nothing to build", cause="no cell has the profile zfs", next_step="Add -p zfs."
         )
     tree = last_tree()
-    results = _build_cells(args, tree, recall(tree), wanted, STEPS, process.usable_cpus())
-    if len(wanted) > 1 and not args.quiet:
+    results = _build_cells(
+        args, tree, recall(tree), wanted, STEPS, cpus=process.usable_cpus(), seconds=seconds
+    )
+    if results and len(wanted) > 1 and not args.quiet:
         print(f"{_table(results)}\n", file=sys.stderr)
     return {result.cell: result.error for result in results if result.error is not None}
 
@@ -74,14 +78,20 @@ def _build_cells(
     options: Options,
     cells: list[Cell],
     steps: tuple[str, ...],
+    *,
     cpus: int,
+    seconds: float | None = None,
 ) -> list[CellBuild]:
-    """Take the steps for the cells on so many CPUs, and say what is going on."""
+    """Take the steps for the cells on so many CPUs, and say what is going on; no results where the seconds
+    were over before.
+    """
     tell = parts.teller(args)
     preparer = Preparer(Policy(offline=args.offline, refresh=args.refresh))
 
     async def main() -> list[CellBuild]:
-        return await Sweep(tree, options, preparer, cpus, tell).run(cells, steps)
+        with anyio.move_on_after(seconds):
+            return await Sweep(tree, options, preparer, cpus, tell).run(cells, steps)
+        return []
 
     return anyio.run(main)
 

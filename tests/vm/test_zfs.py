@@ -79,7 +79,12 @@ def test_an_edit_is_built_and_seen(quizmatrix: Quizmatrix, edited: Path) -> None
     marked = text.replace('"ZFS: Loaded module', '"ZFS: Loaded edited module')
     assert marked != text
     edited.write_text(marked)
-    argv = ("run", "--build", *ONLY[:1], "--only", CELLS[0], "-p", "zfs", "--", "dmesg | grep -c edited")
+    options = ("run", "--build", *ONLY[:1], "--only", CELLS[0], "-p", "zfs")
+    argv = (*options, "--", "dmesg | grep -c edited")
+    # The build's time is the run's.
+    done = quizmatrix(*options, "--max-time", "2s", *argv[-2:], cwd=edited.parent)
+    assert done.returncode == 125
+    assert b"the run's time of 2.00s was over before it had started" in done.stderr
     done = quizmatrix(*argv, cwd=edited.parent)
     assert (done.returncode, done.stdout) == (0, b"1\n"), done.stderr.decode()
     # What does not compile is not run with what was built before.
