@@ -223,6 +223,8 @@ def _read_once(cell: str, way: str, mount: str, folder: Path, disk: Path) -> flo
             ]
             with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as daemon:
                 while not (Path(name) / "socket").exists():
+                    if daemon.poll() is not None:
+                        raise SystemExit(f"{VIRTIOFSD} ended with {daemon.returncode}")
                     time.sleep(0.01)
                 said = bare_qemu(spec, more)
                 daemon.kill()
