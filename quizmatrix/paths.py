@@ -103,12 +103,13 @@ def new_dir(final: Path) -> Iterator[Path]:
 _LOCK_PATIENCE = 1.0
 
 
-def take_lock(handle: int) -> bool:
+def take_lock(handle: int, patience: float = _LOCK_PATIENCE) -> bool:
     """Lock an open file or folder (flock(2)) until it is closed; False where another process has it.
 
+    patience: seconds for which it is tried again, with no turn for other tasks.
     OSError where the file system has no such locks.
     """
-    until = time.monotonic() + _LOCK_PATIENCE
+    until = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import sqlite3
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -174,17 +172,11 @@ def _locked() -> Iterator[None]:
     except OSError as error:
         raise _of_host("write the history", error) from error
     with file:
-        until = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > until:
-                    raise HistoryError(f"another process holds {file.name}") from error
-                time.sleep(0.02)
-            except OSError:  # a file system without locks
-                break
+        is_ours = True
+        with contextlib.suppress(OSError):  # a file system without locks
+            is_ours = paths.take_lock(file.fileno(), _PATIENCE)
+        if not is_ours:
+            raise HistoryError(f"another process holds {file.name}")
         yield
 
 
