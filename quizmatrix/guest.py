@@ -149,7 +149,8 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     own.mkdir(parents=True)
     artifacts.mkdir()
     files = {
-        "cell": spec.cell,
+        # A prompt shows a host's name up to the first dot.
+        "hostname": spec.cell.replace(".", "_"),
         "command": command_script(spec),
         "end-marker": marker,
         "layers": "\n".join(share.tag for share in spec.layers),
@@ -160,7 +161,7 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     for number, bind in enumerate(spec.binds):
         shares.append(Share(tag=f"bind{number}", path=bind.path, writable=bind.writable))
     files["binds"] = "\n".join(
-        f"bind{number} {'rw' if bind.writable else 'ro'} {bind.guest}"
+        f"bind{number} {'rw' if bind.writable else 'ro'} {_fstab_word(bind.guest)}"
         for number, bind in enumerate(spec.binds)
     )
     if spec.session is not None:
@@ -174,12 +175,17 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     if spec.handed is not None:
         files["sync"] = "what the command wrote is for another guest"
     if spec.work_tree is not None:
-        files["work-tree"] = spec.work_tree
+        files["work-tree"] = _fstab_word(spec.work_tree)
         shares.append(Share(tag="work", path=spec.work_tree))
     for name, text in files.items():
         # A word of a command need not be UTF-8; Python keeps such bytes as surrogates (PEP 383).
         (own / name).write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
     return shares
+
+
+def _fstab_word(path: str) -> str:
+    """A path as fstab(5) has it: what separates words there, and the backslash, by their octal numbers."""
+    return "".join(f"\\{ord(char):03o}" if char in " \t\n\\" else char for char in path)
 
 
 def _write_profile(profile: ActiveProfile, layer: Path, own: Path) -> None:

@@ -15,7 +15,7 @@ from quizmatrix.kernel import modules
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.seal import Seal, seal_of
 
-_SCRIPTS = ("init2", "agent", "terminal")
+_SCRIPTS = ("fstab", "init2", "agent", "terminal")
 _FOLDERS = ("dev", "proc", "sys", "root")
 
 
