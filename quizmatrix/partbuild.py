@@ -30,10 +30,6 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
 
 R = TypeVar("R")
 
-# Seconds for which a layer stays that another has taken the place of: a long test goes on while its
-# developer edits and builds.
-_RECENT = 6 * 3600.0
-
 
 class Done(StrEnum):
     """What became of a part."""
@@ -80,7 +76,7 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
         Earlier ones go, but for the last and the recent, on which guests may be running, and those that the
         guests of any kernel still get.
         """
-        recent = time.time() - _RECENT
+        recent = time.time() - buildlayer.RECENT
         used = buildlayer.layers_in_use()
         keep = {self.layer(state).name, self._last()}
         for path in self.layers.glob(f"{self.part}-????????????????*"):

@@ -1,16 +1,19 @@
 """Build layers: what was built for one kernel, such as OpenZFS, between the kernel layer and the user's.
 
 For each stored kernel there is a folder for what somebody puts there by hand, and references to what
-quizmatrix itself built, by name. An index of all modules of a guest together lies on top.
+quizmatrix itself built, by name. A guest gets all of the latter as one folder of hard links, with an index of
+all its modules: each folder that it has to mount costs it time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +27,10 @@ from quizmatrix.kernel.artifact import Kernel
 _LAYER = "layer"
 _MODULES = "usr/lib/modules"
 _READ_BY_DEPMOD = ("modules.builtin", "modules.order")
+
+# Seconds for which what another has taken the place of stays, from when a guest last got it: a long test goes
+# on while its developer edits and builds.
+RECENT = 6 * 3600.0
 
 # modinfo(8): what a module's kernel has to be called.
 _VERMAGIC = re.compile(rb"\0vermagic=(\S+)")
@@ -88,42 +95,51 @@ def layers_in_use() -> set[str]:
     return {layer for reference in every for layer in (*reference.layers, *reference.runtime)}
 
 
-def _layers(kernel: Kernel, *, with_runtime: bool) -> list[Path]:
-    found = [root_of(kernel)]
+def _referenced(kernel: Kernel, *, with_runtime: bool) -> list[Path]:
+    found: list[Path] = []
     for reference in references(kernel.record.key):
         found += map(Path, [*(reference.runtime if with_runtime else []), *reference.layers])
-    return [layer for layer in found if layer.is_dir()]
+    return found
+
+
+def _by_hand(kernel: Kernel) -> list[Path]:
+    return [root] if (root := root_of(kernel)).is_dir() else []
 
 
 async def obtain(kernel: Kernel, *, with_runtime: bool) -> list[Path]:
-    """The build layers of a kernel, the lowest first, with an index of their modules and the kernel's on top.
+    """The build layers of a kernel, the lowest first: what was put there by hand, and all else together.
 
     with_runtime: for the small image. Raises DamagedError where a module is another kernel's or depmod(8)
-    finds fault with it, HostError where that is not installed.
+    finds fault with it, HostError where that is not installed or the disk does not take it.
     """
-    layers = _layers(kernel, with_runtime=with_runtime)
+    by_hand, referenced = _by_hand(kernel), _referenced(kernel, with_runtime=with_runtime)
+    layers = [*by_hand, *referenced]
     found = [own for layer in layers if any(_files(own := layer / _MODULES / kernel.record.release))]
     if not found:
         _check_release(kernel, layers)
-        return layers
-    index = _folder_of(kernel.record.key) / f"index-{_state(found)}"
+        if len(referenced) < 2:
+            return layers
+    joined = _folder_of(kernel.record.key) / f"joined-{_state(referenced, found)}"
     try:
         async with paths.locked(paths.cache_dir() / "locks" / f"build-layer-{kernel.record.key}.lock"):
-            if not index.is_dir():
-                with paths.new_dir(index) as made:
-                    await _index(kernel, found, made)
-                _forget_old(index)
+            if not joined.is_dir():
+                with paths.new_dir(joined) as made:
+                    for layer in referenced:
+                        _lay_over(layer, made)
+                    if found:
+                        await _index(kernel, found, made)
+            os.utime(joined)
+            _forget_old(joined)
     except OSError as error:
-        raise host_error(f"index the modules of {kernel.record.release}", error) from error
-    return [*layers, index]
+        raise host_error(f"join what was built for {kernel.record.release}", error) from error
+    return [*by_hand, joined]
 
 
 def has_module(kernel: Kernel, name: str) -> bool:
     """Whether a guest of this kernel can load a module of this name, or has it built in."""
     release = kernel.record.release
-    built = (
-        path for layer in _layers(kernel, with_runtime=False) for path in _files(layer / _MODULES / release)
-    )
+    layers = [*_by_hand(kernel), *_referenced(kernel, with_runtime=False)]
+    built = (path for layer in layers for path in _files(layer / _MODULES / release))
     if any(modules.module_name(path.name) == name for path in built):
         return True
     return any(
@@ -152,14 +168,44 @@ def _files(own: Path) -> Iterator[Path]:
     return (path for path in own.rglob("*.ko*") if path.is_file())
 
 
-def _state(found: list[Path]) -> str:
-    """Changes when a module comes, goes or is another."""
+def _state(referenced: list[Path], found: list[Path]) -> str:
+    """Changes when a layer is another, or a module comes, goes or is another."""
+    modules_of = (path for own in found for path in sorted(_files(own)))
     facts = [
-        f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}"
-        for own in found
-        for path in sorted(_files(own))
+        f"{path} {(status := path.stat()).st_size} {status.st_mtime_ns} {status.st_ino}"
+        for path in (*referenced, *modules_of)
     ]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+
+
+def _lay_over(layer: Path, lower: Path) -> None:
+    """Add a layer to what is there, as a guest would see it above that."""
+    for entry in os.scandir(layer):
+        target = lower / entry.name
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if target.is_symlink() or target.is_file() or (target.is_dir() and not is_folder):
+            _remove(target)
+        if is_folder:
+            target.mkdir(exist_ok=True)
+            shutil.copymode(entry.path, target)
+            _lay_over(Path(entry.path), target)
+        else:
+            _link(Path(entry.path), target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _link(file: Path, target: Path) -> None:
+    try:
+        os.link(file, target, follow_symlinks=False)
+    except OSError:
+        # It lies on another disk, or is linked as often as its file system allows.
+        shutil.copy2(file, target, follow_symlinks=False)
 
 
 def _check_release(kernel: Kernel, layers: list[Path]) -> None:
@@ -203,16 +249,15 @@ async def _index(kernel: Kernel, found: list[Path], into: Path) -> None:
                 shutil.copyfile(path, all_of_them / path.name)
         await modules.index_modules(Path(name), release)
         made = into / _MODULES / release
-        made.mkdir(parents=True)
+        made.mkdir(parents=True, exist_ok=True)
         for path in all_of_them.glob("modules.*"):
+            # Not through a hard link into somebody's layer.
+            (made / path.name).unlink(missing_ok=True)
             path.rename(made / path.name)
 
 
-def _forget_old(index: Path) -> None:
-    """Remove earlier indexes, but for the last, which guests may have."""
-    others = sorted(
-        (path for path in index.parent.glob("index-*") if path != index),
-        key=lambda path: path.stat().st_mtime,
-    )
-    for path in others[:-1]:
-        shutil.rmtree(path, ignore_errors=True)
+def _forget_old(joined: Path) -> None:
+    """Remove what no guest got for a while."""
+    for path in joined.parent.glob("joined-*"):
+        if path != joined and path.stat().st_mtime < time.time() - RECENT:
+            shutil.rmtree(path, ignore_errors=True)

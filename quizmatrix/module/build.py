@@ -113,8 +113,8 @@ async def build(module: Module, kernel: Kernel, options: Options, pool: JobServe
             _refer(module, kernel, built, tell)
         except OSError as error:
             raise host_error(f"build {module.path}", error) from error
-    # The index is made now, and not when the first guest waits for it.
-    await buildlayer.obtain(kernel, with_runtime=False)
+    # Joined now, and not when the first guest waits for it.
+    await buildlayer.obtain(kernel, with_runtime=True)
     return built
 
 

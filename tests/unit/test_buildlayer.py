@@ -1,7 +1,10 @@
 """Build layers: what was built for a kernel, and the index of all its modules."""
 
+import os
 import shutil
 import subprocess
+import tempfile
+import time
 from pathlib import Path
 
 import anyio
@@ -17,6 +20,7 @@ from quizmatrix.kernel.tree import Tree
 from quizmatrix.version import KernelVersion
 
 RELEASE = "6.1.9-toy"
+UPDATES = f"usr/lib/modules/{RELEASE}/updates"
 MAGIC = 'const char magic[] __attribute__((section(".modinfo"))) = "vermagic={} SMP";\n'
 
 
@@ -60,6 +64,10 @@ def names(kernel: Kernel) -> list[str]:
 def folder(path: Path) -> Path:
     path.mkdir()
     return path
+
+
+def contents(layer: Path) -> set[str]:
+    return {str(path.relative_to(layer)) for path in layer.rglob("*")}
 
 
 def index_of(layers: list[Path], name: str = "modules.dep") -> str:
@@ -106,15 +114,19 @@ def test_a_reference_that_cannot_be_read_is_none(kernel: Kernel, tmp_path: Path)
     assert names(kernel) == []
 
 
-def test_one_index_of_all_layers(kernel: Kernel, tmp_path: Path) -> None:
+def test_all_layers_in_one_folder_with_one_index(kernel: Kernel, tmp_path: Path) -> None:
     own = put(buildlayer.root_of(kernel), "by_hand")
     a = put(tmp_path / "a", "first")
     b = put(tmp_path / "b", "second")
     runtime = folder(tmp_path / "runtime")
+    (runtime / "library").write_text("needed")
     refer(kernel, "a", a, b, runtime=(runtime,))
     layers = obtain(kernel, with_runtime=True)
-    assert layers[:-1] == [own, runtime, a, b]
-    assert obtain(kernel)[:-1] == [own, a, b]
+    assert layers[:-1] == [own]
+    assert contents(layers[-1]) >= {"library", f"{UPDATES}/first.ko", f"{UPDATES}/second.ko"}
+    assert (layers[-1] / UPDATES / "first.ko").samefile(a / UPDATES / "first.ko")
+    assert "library" not in contents(obtain(kernel)[-1])
+    assert f"{UPDATES}/by_hand.ko" not in contents(layers[-1])
     assert sorted(index_of(layers).split()) == [
         f"updates/{name}.ko:" for name in ("by_hand", "first", "second")
     ]
@@ -123,6 +135,58 @@ def test_one_index_of_all_layers(kernel: Kernel, tmp_path: Path) -> None:
     assert not buildlayer.has_module(kernel, "third")
     # All files of the index are there, those included that only say that there is nothing.
     assert "modules.alias.bin" in {path.name for path in layers[-1].rglob("*")}
+
+
+def test_layers_without_modules_are_joined_too(kernel: Kernel, tmp_path: Path) -> None:
+    a, b = folder(tmp_path / "a"), folder(tmp_path / "b")
+    (a / "file").write_text("a")
+    (b / "file").write_text("b")
+    refer(kernel, "programs", a, b)
+    (joined,) = obtain(kernel)
+    assert (joined / "file").read_text() == "b"
+    assert (a / "file").read_text() == "a"
+
+
+def test_upper_layers_hide_what_is_below(kernel: Kernel, tmp_path: Path) -> None:
+    """Whatever the two are: files, links and folders, as overlayfs has it."""
+    lower, upper = folder(tmp_path / "lower"), folder(tmp_path / "upper")
+    for name in ("file", "was_file"):
+        (lower / name).write_text("lower")
+    (lower / "link").symlink_to("file")
+    (lower / "folder_link").symlink_to("folder")
+    for name in ("folder", "was_folder"):
+        (lower / name / "deep").mkdir(parents=True)
+    (upper / "file").symlink_to("link")
+    (upper / "link").write_text("upper")
+    (upper / "was_file").mkdir()
+    (upper / "was_folder").write_text("upper")
+    (upper / "folder_link").mkdir()
+    (upper / "folder/more").mkdir(parents=True)
+    (upper / "folder").chmod(0o1777)
+    refer(kernel, "programs", lower, upper)
+    (joined,) = obtain(kernel)
+    assert contents(joined) == {
+        *("file", "link", "was_file", "was_folder", "folder_link", "folder", "folder/deep", "folder/more")
+    }
+    assert str((joined / "file").readlink()) == "link"
+    assert (joined / "link").read_text() == (joined / "was_folder").read_text() == "upper"
+    assert not (joined / "folder_link").is_symlink()
+    assert (joined / "folder").stat().st_mode & 0o7777 == 0o1777
+    assert (lower / "file").read_text() == "lower"
+
+
+def test_what_cannot_be_linked_is_copied(kernel: Kernel, tmp_path: Path) -> None:
+    """Linux has no hard links from one file system to another."""
+    memory = Path("/dev/shm")
+    if memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("/dev/shm and the temporary folder are one file system")
+    with tempfile.TemporaryDirectory(dir=memory) as name:
+        (Path(name) / "file").write_text("there")
+        (Path(name) / "link").symlink_to("nowhere")
+        refer(kernel, "programs", Path(name), folder(tmp_path / "a"))
+        (joined,) = obtain(kernel)
+        assert (joined / "file").read_text() == "there"
+        assert str((joined / "link").readlink()) == "nowhere"
 
 
 def test_what_depends_on_a_module_of_another_layer(kernel: Kernel, tmp_path: Path) -> None:
@@ -147,24 +211,30 @@ def test_of_two_of_one_name_the_upper_counts(kernel: Kernel, tmp_path: Path) -> 
     assert "from-lower" not in said
 
 
-def test_an_index_is_made_once_for_a_state(kernel: Kernel, tmp_path: Path) -> None:
+def test_layers_are_joined_once_for_a_state(kernel: Kernel, tmp_path: Path) -> None:
     layer = put(tmp_path / "a", "hello")
     refer(kernel, "a", layer)
     first = obtain(kernel)[-1]
-    before = first.stat().st_ctime_ns
+    (first / "mark").touch()
     assert obtain(kernel)[-1] == first
-    assert first.stat().st_ctime_ns == before
+    assert (first / "mark").exists()
     put(layer, "other")
     assert obtain(kernel)[-1] != first
 
 
-def test_old_indexes_are_forgotten_but_for_the_last(kernel: Kernel, tmp_path: Path) -> None:
+def test_what_no_guest_got_for_a_while_is_forgotten(kernel: Kernel, tmp_path: Path) -> None:
     refer(kernel, "a", tmp_path / "a")
     made = []
     for number in range(3):
         put(tmp_path / "a", f"number{number}")
         made.append(obtain(kernel)[-1])
-    assert [index.is_dir() for index in made] == [False, True, True]
+    assert all(joined.is_dir() for joined in made)
+    long_ago = time.time() - buildlayer.RECENT - 60
+    for joined in made:
+        os.utime(joined, (long_ago, long_ago))
+    assert obtain(kernel)[-1] == made[-1]
+    assert [joined.is_dir() for joined in made] == [False, False, True]
+    assert made[-1].stat().st_mtime > long_ago + 60
 
 
 def test_a_module_of_another_kernel_is_named(kernel: Kernel, tmp_path: Path) -> None:
@@ -175,7 +245,7 @@ def test_a_module_of_another_kernel_is_named(kernel: Kernel, tmp_path: Path) -> 
     assert caught.value.cause == "they were built for 6.1.8-other"
     with pytest.raises(DamagedError):
         buildlayer.check(kernel, layer)
-    assert not list(buildlayer.root_of(kernel).parent.glob("*index*"))
+    assert not list(buildlayer.root_of(kernel).parent.glob("*joined*"))
 
 
 def test_layers_that_are_all_for_another_release(kernel: Kernel, tmp_path: Path) -> None:
