@@ -76,11 +76,11 @@ def test_files_environment_and_binds(
         (tmp_path / name).mkdir()
     (tmp_path / "out").chmod(0o777)
     (tmp_path / "in/file").write_text("bound\n")
-    script = """cat /etc/mine /etc/more /mnt/in/file; echo "$A,$B"; id -un
-        echo back >/mnt/out/file; echo no 2>/dev/null >/mnt/in/no || echo refused"""
+    script = """cat /etc/mine /etc/more '/mnt/put in\\040'/file; echo "$A,$B"; id -un
+        echo back >/mnt/out/file; echo no 2>/dev/null >'/mnt/put in\\040'/no || echo refused"""
     done = quizmatrix(
         *("run", "--only", "6.1-s390x", "-p", "mine", "--env", "B=c d", "--user", "nobody"),
-        *("--bind", f"{tmp_path}/in:/mnt/in:ro", "--bind", f"{tmp_path}/out:/mnt/out", "--", script),
+        *("--bind", f"{tmp_path}/in:/mnt/put in\\040:ro", "--bind", f"{tmp_path}/out:/mnt/out", "--", script),
         env=environment | {"QUIZMATRIX_CONFIG_DIR": str(tmp_path / "config")},
     )
     assert done.stdout.decode().splitlines() == [
