@@ -81,13 +81,14 @@ class Build(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     make_arch: the kernel's own name of it (ARCH=). target: what is made beside the modules. image:
     the file that is then booted, below the build folder. compiler_package: Debian's package of the
-    cross compiler.
+    cross compiler. make_options: more words of make's command line (the kernel's kbuild/makefiles.rst).
     """
 
     make_arch: str
     target: str
     image: str
     compiler_package: str
+    make_options: list[str] = []
 
 
 class Debian(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

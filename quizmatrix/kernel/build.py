@@ -172,7 +172,7 @@ async def _key(tree: Tree, arch: Arch, wishes: list[kconfig.Wish], compiler: str
     said = (await process.run([compiler, "--version"])).output.splitlines()[:1]
     facts = arch.facts.build
     parts = [_RECIPE, tree.key, arch.name, facts.make_arch, facts.target, facts.image, repr(said)]
-    parts += sorted(wish.line for wish in wishes)
+    parts += [*facts.make_options, *sorted(wish.line for wish in wishes)]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return f"{tree.version.text}-{arch.name}-{digest}"
 
@@ -197,6 +197,7 @@ class _Work:
             *("KBUILD_BUILD_USER=quizmatrix", "KBUILD_BUILD_HOST=quizmatrix"),
             "KBUILD_BUILD_TIMESTAMP=1970-01-01",
             "KBUILD_BUILD_VERSION=1",
+            *arch.facts.build.make_options,
         ]
 
     async def configure(self, wishes: list[kconfig.Wish]) -> None:
