@@ -16,7 +16,7 @@ from quizmatrix.spec import CellResult, CellSpec, encode
 MOST_FILES = 50_000
 
 # Layers whose paths name their content.
-_NAMED_BY_CONTENT = frozenset({"kernel"})
+_NAMED_BY_CONTENT = frozenset({"kernel", "joined"})
 
 
 class Inputs:

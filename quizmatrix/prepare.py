@@ -225,9 +225,7 @@ def make_spec(
 ) -> CellSpec:
     """The specification of `cell`, for the slowest case: the accelerator is decided after it."""
     shares = [Share(tag="kernel", path=str(prepared.kernel.layer))]
-    shares += [
-        Share(tag=f"build{number}", path=str(layer)) for number, layer in enumerate(prepared.build_layers)
-    ]
+    shares += [Share(tag=buildlayer.tag_of(layer), path=str(layer)) for layer in prepared.build_layers]
     shares += [Share(tag=f"user{number}", path=str(layer)) for number, layer in enumerate(layers)]
     disk = prepared.image.disk
     build = prepared.kernel.build_tree

@@ -25,6 +25,7 @@ from quizmatrix.kernel import modules
 from quizmatrix.kernel.artifact import Kernel
 
 _LAYER = "layer"
+_JOINED = "joined-"
 _MODULES = "usr/lib/modules"
 _READ_BY_DEPMOD = ("modules.builtin", "modules.order")
 
@@ -117,9 +118,9 @@ async def obtain(kernel: Kernel, *, with_runtime: bool) -> list[Path]:
     found = [own for layer in layers if any(_files(own := layer / _MODULES / kernel.record.release))]
     if not found:
         _check_release(kernel, layers)
-        if len(referenced) < 2:
-            return layers
-    joined = _folder_of(kernel.record.key) / f"joined-{_state(referenced, found)}"
+        if not referenced:
+            return by_hand
+    joined = _folder_of(kernel.record.key) / f"{_JOINED}{_state(referenced, found)}"
     try:
         async with paths.locked(paths.cache_dir() / "locks" / f"build-layer-{kernel.record.key}.lock"):
             if not joined.is_dir():
@@ -133,6 +134,11 @@ async def obtain(kernel: Kernel, *, with_runtime: bool) -> list[Path]:
     except OSError as error:
         raise host_error(f"join what was built for {kernel.record.release}", error) from error
     return [*by_hand, joined]
+
+
+def tag_of(layer: Path) -> str:
+    """The name of the share of one of these layers: `joined` for the one whose path names its content."""
+    return "joined" if layer.name.startswith(_JOINED) else "by-hand"
 
 
 def has_module(kernel: Kernel, name: str) -> bool:
@@ -258,6 +264,6 @@ async def _index(kernel: Kernel, found: list[Path], into: Path) -> None:
 
 def _forget_old(joined: Path) -> None:
     """Remove what no guest got for a while."""
-    for path in joined.parent.glob("joined-*"):
+    for path in joined.parent.glob(f"{_JOINED}*"):
         if path != joined and path.stat().st_mtime < time.time() - RECENT:
             shutil.rmtree(path, ignore_errors=True)

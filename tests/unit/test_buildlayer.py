@@ -77,7 +77,9 @@ def index_of(layers: list[Path], name: str = "modules.dep") -> str:
 def test_a_kernel_that_nothing_was_built_for(kernel: Kernel, tmp_path: Path) -> None:
     assert obtain(kernel) == []
     refer(kernel, "programs", folder(tmp_path / "programs"))
-    assert obtain(kernel) == [tmp_path / "programs"]
+    (tmp_path / "programs/file").touch()
+    (joined,) = obtain(kernel)
+    assert contents(joined) == {"file"}
 
 
 def test_references_are_by_name(kernel: Kernel, tmp_path: Path) -> None:
@@ -123,6 +125,7 @@ def test_all_layers_in_one_folder_with_one_index(kernel: Kernel, tmp_path: Path)
     refer(kernel, "a", a, b, runtime=(runtime,))
     layers = obtain(kernel, with_runtime=True)
     assert layers[:-1] == [own]
+    assert [*map(buildlayer.tag_of, layers)] == ["by-hand", "joined"]
     assert contents(layers[-1]) >= {"library", f"{UPDATES}/first.ko", f"{UPDATES}/second.ko"}
     assert (layers[-1] / UPDATES / "first.ko").samefile(a / UPDATES / "first.ko")
     assert "library" not in contents(obtain(kernel)[-1])
