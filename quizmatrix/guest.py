@@ -160,9 +160,8 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     shares.append(Share(tag="shared", path=str(artifacts), writable=True))
     for number, bind in enumerate(spec.binds):
         shares.append(Share(tag=f"bind{number}", path=bind.path, writable=bind.writable))
-    # A place is a line of its own, to be made, and a word of fstab(5), to be mounted at.
     files["binds"] = "\n".join(
-        f"{bind.guest}\nbind{number} {'rw' if bind.writable else 'ro'} {_fstab_word(bind.guest)}"
+        f"bind{number} {'rw' if bind.writable else 'ro'} {bind.guest}"
         for number, bind in enumerate(spec.binds)
     )
     if spec.session is not None:
@@ -176,17 +175,12 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     if spec.handed is not None:
         files["sync"] = "what the command wrote is for another guest"
     if spec.work_tree is not None:
-        files["work-tree"] = f"{spec.work_tree}\n{_fstab_word(spec.work_tree)}"
+        files["work-tree"] = spec.work_tree
         shares.append(Share(tag="work", path=spec.work_tree))
     for name, text in files.items():
         # A word of a command need not be UTF-8; Python keeps such bytes as surrogates (PEP 383).
         (own / name).write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
     return shares
-
-
-def _fstab_word(path: str) -> str:
-    """A path as fstab(5) has it: what separates words there, and the backslash, by their octal numbers."""
-    return "".join(f"\\{ord(char):03o}" if char in " \t\n\\" else char for char in path)
 
 
 def _write_profile(profile: ActiveProfile, layer: Path, own: Path) -> None:

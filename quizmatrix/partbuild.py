@@ -30,6 +30,9 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
 
 R = TypeVar("R")
 
+# Seconds for which a layer stays that another has taken the place of. Guests have hard links of it.
+_RECENT = 3600.0
+
 
 class Done(StrEnum):
     """What became of a part."""
@@ -73,10 +76,10 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
     def replace(self, state: str) -> None:
         """Have this state's count from now on.
 
-        Earlier ones go, but for the last and the recent, on which guests may be running, and those that the
-        guests of any kernel still get.
+        Earlier ones go, but for the last, the recent, which another run may be about to join, and those that
+        the guests of any kernel still get.
         """
-        recent = time.time() - buildlayer.RECENT
+        recent = time.time() - _RECENT
         used = buildlayer.layers_in_use()
         keep = {self.layer(state).name, self._last()}
         for path in self.layers.glob(f"{self.part}-????????????????*"):

@@ -29,9 +29,9 @@ _JOINED = "joined-"
 _MODULES = "usr/lib/modules"
 _READ_BY_DEPMOD = ("modules.builtin", "modules.order")
 
-# Seconds for which what another has taken the place of stays, from when a guest last got it: a long test goes
-# on while its developer edits and builds.
-RECENT = 6 * 3600.0
+# Seconds for which what another has taken the place of stays, from when it was last prepared for a guest: a
+# long test goes on while its developer edits and builds.
+RECENT = 24 * 3600.0
 
 # modinfo(8): what a module's kernel has to be called.
 _VERMAGIC = re.compile(rb"\0vermagic=(\S+)")
@@ -118,11 +118,13 @@ async def obtain(kernel: Kernel, *, with_runtime: bool) -> list[Path]:
     found = [own for layer in layers if any(_files(own := layer / _MODULES / kernel.record.release))]
     if not found:
         _check_release(kernel, layers)
-        if not referenced:
-            return by_hand
-    joined = _folder_of(kernel.record.key) / f"{_JOINED}{_state(referenced, found)}"
+    folder = _folder_of(kernel.record.key)
     try:
         async with paths.locked(paths.cache_dir() / "locks" / f"build-layer-{kernel.record.key}.lock"):
+            if not found and not referenced:
+                _forget_old(folder)
+                return by_hand
+            joined = folder / f"{_JOINED}{_state(referenced, found)}"
             if not joined.is_dir():
                 with paths.new_dir(joined) as made:
                     for layer in referenced:
@@ -130,7 +132,7 @@ async def obtain(kernel: Kernel, *, with_runtime: bool) -> list[Path]:
                     if found:
                         await _index(kernel, found, made)
             os.utime(joined)
-            _forget_old(joined)
+            _forget_old(folder)
     except OSError as error:
         raise host_error(f"join what was built for {kernel.record.release}", error) from error
     return [*by_hand, joined]
@@ -193,8 +195,10 @@ def _lay_over(layer: Path, lower: Path) -> None:
             _remove(target)
         if is_folder:
             target.mkdir(exist_ok=True)
-            shutil.copymode(entry.path, target)
+            # A layer may have folders that their own owner does not write to.
+            target.chmod(0o755)
             _lay_over(Path(entry.path), target)
+            shutil.copymode(entry.path, target)
         else:
             _link(Path(entry.path), target)
 
@@ -262,8 +266,9 @@ async def _index(kernel: Kernel, found: list[Path], into: Path) -> None:
             path.rename(made / path.name)
 
 
-def _forget_old(joined: Path) -> None:
-    """Remove what no guest got for a while."""
-    for path in joined.parent.glob(f"{_JOINED}*"):
-        if path != joined and path.stat().st_mtime < time.time() - RECENT:
+def _forget_old(folder: Path) -> None:
+    """Remove what no guest got for a while, but for the last two."""
+    made = sorted(folder.glob(f"{_JOINED}*"), key=lambda path: path.stat().st_mtime)
+    for path in made[:-2]:
+        if path.stat().st_mtime < time.time() - RECENT:
             shutil.rmtree(path, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 Each part has a folder of its own in the cache and is configured, compiled and installed there, and no
 step is taken again whose inputs are as they were. What is installed appears as a whole, as a layer
-that does not change any more: guests may still have the one before.
+that does not change any more.
 """
 
 from __future__ import annotations

@@ -235,8 +235,10 @@ def test_what_no_guest_got_for_a_while_is_forgotten(kernel: Kernel, tmp_path: Pa
     long_ago = time.time() - buildlayer.RECENT - 60
     for joined in made:
         os.utime(joined, (long_ago, long_ago))
+    os.utime(made[1], (long_ago + 1, long_ago + 1))
     assert obtain(kernel)[-1] == made[-1]
-    assert [joined.is_dir() for joined in made] == [False, False, True]
+    # A test that goes on for longer still may have the one before.
+    assert [joined.is_dir() for joined in made] == [False, True, True]
     assert made[-1].stat().st_mtime > long_ago + 60
 
 

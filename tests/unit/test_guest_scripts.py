@@ -17,7 +17,9 @@ PROGRAMS = GUEST / "profiles/zfs/files/usr/local/bin"
 def is_shell(path: Path) -> bool:
     if path.suffix == ".sh" or (path.parent.parent.name == "profiles" and path.name in ("init", "setup")):
         return True
-    return path.parent == GUEST or path.read_bytes().startswith((b"#!/bin/sh", b"#!/guest/busybox sh"))
+    if path.parent == GUEST:
+        return path.name != "fstab"
+    return path.read_bytes().startswith(b"#!/bin/sh")
 
 
 SCRIPTS = [path for path in sorted(GUEST.rglob("*")) if path.is_file() and is_shell(path)]

@@ -75,12 +75,15 @@ def test_files_environment_and_binds(
     for name in ("in", "out"):
         (tmp_path / name).mkdir()
     (tmp_path / "out").chmod(0o777)
+    here = tmp_path / "here"
+    here.chmod(0o777)
     (tmp_path / "in/file").write_text("bound\n")
     script = """cat /etc/mine /etc/more '/mnt/put in\\040'/file; echo "$A,$B"; id -un
-        echo back >/mnt/out/file; echo no 2>/dev/null >'/mnt/put in\\040'/no || echo refused"""
+        echo through >typed_in; echo back >/mnt/out/file; echo no 2>/dev/null >'/mnt/put in\\040'/no || echo refused"""
     done = quizmatrix(
         *("run", "--only", "6.1-s390x", "-p", "mine", "--env", "B=c d", "--user", "nobody"),
-        *("--bind", f"{tmp_path}/in:/mnt/put in\\040:ro", "--bind", f"{tmp_path}/out:/mnt/out", "--", script),
+        *("--bind", f"{tmp_path}/in:/mnt/put in\\040:ro", "--bind", f"{tmp_path}/out:/mnt/out"),
+        *("--bind", f"{here}:{here}", "--", script),
         env=environment | {"QUIZMATRIX_CONFIG_DIR": str(tmp_path / "config")},
     )
     assert done.stdout.decode().splitlines() == [
@@ -92,6 +95,7 @@ def test_files_environment_and_binds(
         "refused",
     ]
     assert (tmp_path / "out/file").read_text() == "back\n"
+    assert (here / "typed_in").read_text() == "through\n"
 
 
 def test_the_memory_of_a_kernel_that_panics(sweep: Run) -> None:
