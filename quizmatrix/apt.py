@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from quizmatrix import paths, process, tomlfile
-from quizmatrix.errors import HostError, NotFetchedError, UnpreparedError, host_error
+from quizmatrix.errors import HostError, NotFetchedError, NotInArchiveError, UnpreparedError, host_error
 from quizmatrix.process import Tell
 
 T = TypeVar("T")
@@ -25,6 +25,9 @@ ARCHIVE_FILE = Path(__file__).with_name("debian.toml")
 
 # Seconds for which an index is not asked for again.
 INDEX_FRESH = 600.0
+
+# What apt says of a file that a mirror has not got, over HTTP and of a local folder.
+_NO_SUCH_FILE = re.compile(r" 404  |File not found - ")
 
 
 class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -150,7 +153,8 @@ class AptRoot:
     async def download(self, packages: list[Package], into: Path) -> list[Path]:
         """Fetch packages into a folder; apt checks each against the signed index.
 
-        Raises NotFetchedError where one does not come, is cut short or is not what was signed.
+        Raises NotInArchiveError where the mirror has not got one, NotFetchedError where it does not come
+        otherwise, is cut short or is not what was signed.
         """
         wanted = [f"{package.name}={package.version}" for package in packages]
         done = await self._apt("apt-get", "-q", "download", *wanted, cwd=into)
@@ -225,9 +229,17 @@ class AptRoot:
             raise self._not_fetched(f"the sources of {', '.join(names)}", done)
 
     def _not_fetched(self, what: str, done: process.Completed) -> NotFetchedError:
+        fact, cause = f"could not fetch {what} from Debian's {self.suite}", _complaint(done)
+        if _NO_SUCH_FILE.search(cause):
+            return NotInArchiveError(
+                fact,
+                cause=cause,
+                next_step="The mirror's index is ahead of its files: run it again later, or name another "
+                f"mirror for [suite.{self.suite}] in {paths.config_dir() / 'debian.toml'}.",
+            )
         return NotFetchedError(
-            f"could not fetch {what} from Debian's {self.suite}",
-            cause=_complaint(done),
+            fact,
+            cause=cause,
             next_step="Check the network and the disk's free space, then run it again.",
         )
 

@@ -57,6 +57,10 @@ class NotFetchedError(UnpreparedError):
     """The archive, or the network, did not give a file."""
 
 
+class NotInArchiveError(NotFetchedError):
+    """The archive's index names a file that the archive has not got."""
+
+
 class DamagedError(UnpreparedError):
     """A file is there and is not what it should be."""
 

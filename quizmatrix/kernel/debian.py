@@ -15,6 +15,7 @@ from quizmatrix import apt, paths
 from quizmatrix.arch import Arch
 from quizmatrix.errors import (
     DamagedError,
+    NotInArchiveError,
     UnpreparedError,
     host_error,
 )
@@ -30,12 +31,17 @@ _RECIPE = "2"
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """The packages that make up one kernel, in one suite. release: what `uname -r` will print."""
+    """One kernel in one suite. release: what `uname -r` will print. image: its package, or one of them."""
 
     root: apt.AptRoot
     release: str
-    version: str
-    packages: list[apt.Package]
+    version: KernelVersion
+    image: apt.Package
+
+    async def packages(self) -> list[apt.Package]:
+        """All that make it up: newer ones are split, and what belongs together is tied by a version."""
+        exact = re.findall(r"(linux-[\w.+~-]+) \(= [^)]*\)", self.image.depends)
+        return [self.image, *(await self.root.show(*exact) if exact else [])]
 
 
 def check_version(wanted: str) -> str:
@@ -56,8 +62,9 @@ def recipe(_wanted: str, arch: Arch) -> str:
 async def fetch(wanted: str, order: Order) -> str:
     """Have the kernel `wanted` (a series, an exact version, `newest`) in the cache; returns its key.
 
-    Raises UnpreparedError where the archive has
-    no such kernel or does not give it, or where it would have to be built otherwise.
+    Mirrors lack a file now and then that their index names: then it is the newest kernel that comes.
+    Raises UnpreparedError where the archive has no such kernel or does not give it, or where it would
+    have to be built otherwise.
     """
     arch, tell = order.arch, order.tell
     debian = arch.facts.debian
@@ -75,8 +82,21 @@ async def fetch(wanted: str, order: Order) -> str:
             f"Debian's archive does not carry {arch.name}",
             next_step=f"Name a kernel that is built: debian-source:{wanted}",
         )
-    found = await _resolve(wanted, debian.arch, flavours[order.options], tell)
-    key = _key(arch, found)
+    failure: NotInArchiveError | None = None
+    for found in await _resolve(wanted, debian.arch, flavours[order.options], tell):
+        if failure is not None:
+            tell(f"{failure}; taking {found.image.name} instead")
+        try:
+            return await _store(found, arch, tell)
+        except NotInArchiveError as error:
+            failure = failure or error
+    raise failure or AssertionError("what was resolved is no empty list")
+
+
+async def _store(found: Found, arch: Arch, tell: Tell) -> str:
+    """Have the kernel in the cache; returns its key."""
+    packages = await found.packages()
+    key = _key(arch, found, packages)
     async with paths.locked(
         paths.cache_dir() / "locks" / f"kernel-{key}.lock",
         lambda: tell("waiting for another quizmatrix that fetches it"),
@@ -87,14 +107,14 @@ async def fetch(wanted: str, order: Order) -> str:
         except DamagedError:
             artifact.remove(key)
         try:
-            await _make(key, found, arch, tell)
+            await _make(key, found, packages, arch, tell)
         except OSError as error:
             raise host_error(f"store the kernel {found.release}", error) from error
     return key
 
 
-async def _resolve(wanted: str, arch: str, flavour: str, tell: Tell) -> Found:
-    """The newest kernel of all suites that is what is wanted; arch and flavour are Debian's."""
+async def _resolve(wanted: str, arch: str, flavour: str, tell: Tell) -> list[Found]:
+    """The kernels of all suites that are what is wanted, the newest first; arch and flavour are Debian's."""
     suites = suites_for(wanted, apt.load_archive(), arch)
     if not suites:
         raise UnpreparedError(
@@ -107,11 +127,12 @@ async def _resolve(wanted: str, arch: str, flavour: str, tell: Tell) -> Found:
         suites,
         arch,
         tell,
-        lambda root: _newest_in(root, wanted, flavour),
+        lambda root: _all_in(root, wanted, flavour),
         is_first_enough=is_exact(wanted),
     )
     if found:
-        return max(found, key=lambda one: (KernelVersion(one.version), natural(one.packages[0].version)))
+        every = (one for kernels in found for one in kernels)
+        return sorted(every, key=lambda one: (one.version, natural(one.image.version)), reverse=True)
     raise UnpreparedError(
         f"Debian's archive has no {wanted} kernel for {arch}-{flavour}",
         cause=f"asked: {', '.join(suites)}",
@@ -172,26 +193,17 @@ def _image_names(flavour: str) -> re.Pattern[str]:
     return re.compile(rf"linux-image-(\d+\.\d+[\w.+~]*(?:-\d[\w.~]*)?-{re.escape(flavour)})")
 
 
-async def _newest_in(root: apt.AptRoot, wanted: str, flavour: str) -> Found | None:
-    """The newest kernel of this flavour in a suite that is what is wanted, with its packages."""
+async def _all_in(root: apt.AptRoot, wanted: str, flavour: str) -> list[Found] | None:
+    """The kernels of this flavour in a suite that are what is wanted; None where there are none."""
     pattern = _image_names(flavour)
     names = [name for name in await root.names("linux-image-") if pattern.fullmatch(name)]
-    if not names:
-        return None
-    candidates = [
-        (version, package)
-        for package in await root.show(*names)
+    found = [
+        Found(root=root, release=match[1], version=version, image=package)
+        for package in (await root.show(*names) if names else [])
         if (version := leading_version(package.version)) is not None and fits(version, wanted)
+        if (match := pattern.fullmatch(package.name)) is not None
     ]
-    if not candidates:
-        return None
-    version, image = max(candidates, key=lambda found: (found[0], natural(found[1].version)))
-    # Newer packages are split; what belongs together is tied by an exact version.
-    exact = re.findall(r"(linux-[\w.+~-]+) \(= [^)]*\)", image.depends)
-    parts = await root.show(*exact) if exact else []
-    match = pattern.fullmatch(image.name)
-    release = match.group(1) if match else ""
-    return Found(root=root, release=release, version=version.text, packages=[image, *parts])
+    return found or None
 
 
 def is_exact(wanted: str) -> bool:
@@ -207,33 +219,33 @@ def fits(version: KernelVersion, wanted: str) -> bool:
     return version.series == asked.series and (asked.is_series or version == asked)
 
 
-def _key(arch: Arch, found: Found) -> str:
+def _key(arch: Arch, found: Found, packages: list[apt.Package]) -> str:
     """Names the content: the packages, and what is made of them."""
     made = [_RECIPE, arch.name, arch.facts.kernel.image]
-    made += sorted(package.sha256 for package in found.packages)
+    made += sorted(package.sha256 for package in packages)
     digest = hashlib.sha256("\n".join(made).encode()).hexdigest()[:16]
     return f"{found.release}-{digest}"
 
 
-async def _make(key: str, found: Found, arch: Arch, tell: Tell) -> None:
-    size = sum(package.size for package in found.packages)
+async def _make(key: str, found: Found, packages: list[apt.Package], arch: Arch, tell: Tell) -> None:
+    size = sum(package.size for package in packages)
     with paths.new_dir(artifact.folder_of(key)) as folder:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".packages.") as name:
-            packages, unpacked = Path(name) / "packages", Path(name) / "unpacked"
-            packages.mkdir()
+            fetched, unpacked = Path(name) / "fetched", Path(name) / "unpacked"
+            fetched.mkdir()
             unpacked.mkdir()
-            tell(f"fetching {found.packages[0].name} ({size // 1_000_000} MB)")
-            archives = await found.root.download(found.packages, packages)
-            tell(f"unpacking {found.packages[0].name}")
+            tell(f"fetching {found.image.name} ({size // 1_000_000} MB)")
+            archives = await found.root.download(packages, fetched)
+            tell(f"unpacking {found.image.name}")
             await apt.unpack(archives, unpacked)
             _arrange(unpacked, folder, found.release, arch)
         await modules.index_modules(folder / artifact.LAYER, found.release)
         record = artifact.KernelRecord(
             key=key,
             arch=arch.name,
-            version=found.version,
+            version=found.version.text,
             release=found.release,
-            packages=[f"{package.name} {package.version}" for package in found.packages],
+            packages=[f"{package.name} {package.version}" for package in packages],
         )
         artifact.seal(folder, record)
 

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import http.server
+import re
 import shutil
 import subprocess
 import threading
@@ -14,34 +15,53 @@ import anyio
 import pytest
 
 from quizmatrix.apt import AptRoot, Archive, Package, Suite, unpack
-from quizmatrix.errors import HostError, NotFetchedError
+from quizmatrix.arch import load_arch
+from quizmatrix.errors import HostError, NotFetchedError, NotInArchiveError
+from quizmatrix.kernel import source
+from quizmatrix.kernel.build import Order
+
+KERNELS = ("4.99.2", "4.99.10")
 
 pytestmark = pytest.mark.skipif(shutil.which("gpg-agent") is None, reason="gpg signs the archive")
 
 
 class Mirror:
-    """A signed archive of one package."""
+    """A signed archive of one package and two kernels."""
 
     def __init__(self, folder: Path, home: Path) -> None:
         """`home`: gpg's."""
         self.folder = folder
         self.home = home
         self.dist = folder / "dists/test"
-        self.deb = folder / "pool/tiny_1.0_all.deb"
-        tree = home / "tree"
-        (tree / "DEBIAN").mkdir(parents=True)
-        (tree / "usr/share/tiny").mkdir(parents=True)
-        (tree / "usr/share/tiny/file").write_text("content\n")
-        (tree / "DEBIAN/control").write_text(
-            "Package: tiny\nVersion: 1.0\nArchitecture: all\n"
-            "Maintainer: me <me@example.org>\nDescription: tiny\n"
-        )
-        self.deb.parent.mkdir(parents=True)
-        subprocess.run(["dpkg-deb", "--build", tree, self.deb], check=True, capture_output=True)
+        self.deb = self.build("tiny", "1.0", "all", ["usr/share/tiny/file"])
+        self.kernels = [self.build_kernel(version) for version in KERNELS]
         self.gpg("--passphrase", "", "--quick-generate-key", "Test <test@example.org>", "default", "default")
         self.keyring = home / "keyring.gpg"
         self.keyring.write_bytes(self.gpg("--export"))
         self.publish()
+
+    def build(self, name: str, version: str, arch: str, files: list[str]) -> Path:
+        """A package in the pool."""
+        tree = self.home / name
+        for file in files:
+            (tree / file).parent.mkdir(parents=True, exist_ok=True)
+            (tree / file).write_text("content\n")
+        (tree / "DEBIAN").mkdir()
+        (tree / "DEBIAN/control").write_text(
+            f"Package: {name}\nVersion: {version}\nArchitecture: {arch}\n"
+            "Maintainer: me <me@example.org>\nDescription: made here\n"
+        )
+        deb = self.folder / f"pool/{name}_{version}_{arch}.deb"
+        deb.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["dpkg-deb", "--build", tree, deb], check=True, capture_output=True)
+        return deb
+
+    def build_kernel(self, version: str) -> Path:
+        """A package of the shape of a kernel's."""
+        release = f"{version}-s390x"
+        files = [f"boot/{name}-{release}" for name in ("vmlinuz", "config", "System.map")]
+        index = f"lib/modules/{release}/modules.order"
+        return self.build(f"linux-image-{release}", f"{version}-1", "s390x", [*files, index])
 
     def gpg(self, *argv: str) -> bytes:
         command = [
@@ -58,12 +78,16 @@ class Mirror:
 
     def publish(self) -> None:
         """Write and sign the index of what is in the pool."""
-        data = self.deb.read_bytes()
-        packages = (
-            "Package: tiny\nVersion: 1.0\nArchitecture: all\nMaintainer: me <me@example.org>\n"
-            f"Filename: pool/{self.deb.name}\nSize: {len(data)}\n"
-            f"SHA256: {hashlib.sha256(data).hexdigest()}\nDescription: tiny\n"
-        ).encode()
+        stanzas = []
+        for deb in (self.deb, *self.kernels):
+            data = deb.read_bytes()
+            name, version, arch = deb.stem.split("_")
+            stanzas.append(
+                f"Package: {name}\nVersion: {version}\nArchitecture: {arch}\n"
+                f"Maintainer: me <me@example.org>\nFilename: pool/{deb.name}\nSize: {len(data)}\n"
+                f"SHA256: {hashlib.sha256(data).hexdigest()}\nDescription: made here\n"
+            )
+        packages = "\n".join(stanzas).encode()
         index = self.dist / "main/binary-s390x/Packages"
         index.parent.mkdir(parents=True, exist_ok=True)
         index.write_bytes(packages)
@@ -90,7 +114,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
 def mirror(made: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Mirror, Archive]]:
     """The archive, served; a test may spoil what is in it."""
     monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path / "cache"))
-    whole = made.deb.read_bytes()
+    whole = {deb: deb.read_bytes() for deb in (made.deb, *made.kernels)}
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None: ...
@@ -105,7 +129,8 @@ def mirror(made: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     server.shutdown()
     thread.join()
     server.server_close()
-    made.deb.write_bytes(whole)
+    for deb, data in whole.items():
+        deb.write_bytes(data)
     made.publish()
 
 
@@ -142,6 +167,7 @@ def test_a_package_that_is_not_what_was_signed(
         fetch(mirror[1], tmp_path / "in")
     assert caught.value.cause
     assert caught.value.next_step
+    assert isinstance(caught.value, NotInArchiveError) == (spoil == "missing")
 
 
 def test_an_index_that_was_changed(mirror: tuple[Mirror, Archive], tmp_path: Path) -> None:
@@ -180,3 +206,54 @@ def test_a_mirror_that_is_not_there(tmp_path: Path, mirror: tuple[Mirror, Archiv
     with pytest.raises(NotFetchedError) as caught:
         fetch(Archive(keyring=mirror[1].keyring, suite={"test": nowhere}), tmp_path / "in")
     assert "debian.toml" in caught.value.next_step
+
+
+@pytest.fixture
+def kernels(mirror: tuple[Mirror, Archive], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mirror:
+    """The archive, as the user's own: the one suite that is known for the series 4.99."""
+    made, archive = mirror
+    monkeypatch.setenv("QUIZMATRIX_CONFIG_DIR", str(tmp_path))
+    (tmp_path / "debian.toml").write_text(
+        f'[suite.test]\nkeyring = "{archive.keyring}"\nmirrors = ["{archive.suite["test"].mirrors[0]}"]\n'
+        'arches = ["s390x"]\ncomponents = ["main"]\nseries = ["4.99"]\n'
+    )
+    return made
+
+
+def obtain(text: str) -> tuple[str, list[str]]:
+    """The release of the kernel, and what was told on the way."""
+    told: list[str] = []
+    order = Order(arch=load_arch("s390x"), tell=told.append)
+
+    async def play() -> str:
+        return (await source.obtain(text, order)).record.release
+
+    return anyio.run(play), told
+
+
+def test_the_newest_kernel_of_a_series(kernels: Mirror) -> None:
+    assert obtain("debian:4.99")[0] == "4.99.10-s390x"
+
+
+def test_a_kernel_that_the_mirror_lacks(kernels: Mirror) -> None:
+    kernels.kernels[1].unlink()
+    with pytest.raises(NotInArchiveError, match=re.escape("linux-image-4.99.10-s390x=")):
+        obtain("debian:4.99.10")
+    release, told = obtain("debian:4.99")
+    assert release == "4.99.2-s390x"
+    assert any("404" in line and "taking linux-image-4.99.2-s390x instead" in line for line in told)
+
+
+def test_a_kernel_that_is_cut_short_is_not_replaced_by_an_older_one(kernels: Mirror) -> None:
+    newest = kernels.kernels[1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.raises(NotFetchedError, match=re.escape("linux-image-4.99.10-s390x=")):
+        obtain("debian:4.99")
+
+
+def test_kernels_none_of_which_the_mirror_has(kernels: Mirror) -> None:
+    for deb in kernels.kernels:
+        deb.unlink()
+    with pytest.raises(NotInArchiveError, match=re.escape("linux-image-4.99.10-s390x=")) as caught:
+        obtain("debian:4.99")
+    assert "[suite.test]" in caught.value.next_step

@@ -79,7 +79,8 @@ def test_files_environment_and_binds(
     here.chmod(0o777)
     (tmp_path / "in/file").write_text("bound\n")
     script = """cat /etc/mine /etc/more '/mnt/put in\\040'/file; echo "$A,$B"; id -un
-        echo through >typed_in; echo back >/mnt/out/file; echo no 2>/dev/null >'/mnt/put in\\040'/no || echo refused"""
+        echo through >typed_in; echo back >/mnt/out/file
+        echo no 2>/dev/null >'/mnt/put in\\040'/no || echo refused"""
     done = quizmatrix(
         *("run", "--only", "6.1-s390x", "-p", "mine", "--env", "B=c d", "--user", "nobody"),
         *("--bind", f"{tmp_path}/in:/mnt/put in\\040:ro", "--bind", f"{tmp_path}/out:/mnt/out"),
