@@ -49,6 +49,14 @@ class SshHost:
         """sshd's own status says nothing of the session's."""
 
 
+# By this byte the guest says that the session has the console: what came earlier would be lost.
+_TAKEN = b"\0"
+# What a terminal's line discipline takes for the end of the input (termios(3), VKILL and VEOF), and the
+# seconds until it is said again: a shell that edits its lines reads one that came during a command as NUL.
+_END_OF_INPUT = b"\x15\x04"
+_AGAIN = 1.0
+
+
 class ConsoleHost:
     """A session on a console: the guest's own line discipline, and no way to tell it of a new window size."""
 
@@ -63,20 +71,36 @@ class ConsoleHost:
     async def serve(self, port: socket.socket) -> None:
         """Pass keys and output on until the guest ends it."""
 
-        async def send() -> None:
-            async for data in self._terminal.typed():
+        async def receive() -> bytes:
+            await anyio.wait_readable(port)
+            return port.recv(1 << 16)
+
+        async def send(data: bytes) -> None:
+            while data:
                 await anyio.wait_writable(port)
-                port.sendall(data)
+                data = data[port.send(data) :]
+
+        async def send_typed() -> None:
+            data = b"\n"
+            async for data in self._terminal.typed():
+                await send(data)
+            if not self._terminal.is_tty and not data.endswith(b"\n"):
+                # A shell that edits its lines itself ends at an empty one alone.
+                await send(b"\n")
+            while not self._terminal.is_tty:
+                await send(_END_OF_INPUT)
+                await anyio.sleep(_AGAIN)
 
         with self._terminal.raw():
             async with anyio.create_task_group() as group:
-                group.start_soon(send)
-                while True:
-                    await anyio.wait_readable(port)
-                    data = port.recv(1 << 16)
-                    if not data:
-                        break
+                data = await receive()
+                while data and _TAKEN not in data:
+                    data = await receive()
+                group.start_soon(send_typed)
+                data = data.partition(_TAKEN)[2] or await receive()
+                while data:
                     await self._terminal.show(1, data)
+                    data = await receive()
                 group.cancel_scope.cancel()
 
     def ended_with(self, status: int) -> None:

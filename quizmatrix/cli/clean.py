@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import stat
 from pathlib import Path
 
 import anyio
@@ -38,12 +39,13 @@ def clean(args: argparse.Namespace) -> int:
     if args.runs:
         doomed.append(store.runs_dir())
     freed = 0
+    links: set[tuple[int, int]] = set()
     if args.runs:
         # Before the folder of the runs: it could be made again from that.
         doomed[:0] = history_files(paths.state_dir())
     for folder in doomed:
         if folder.exists():
-            size = disk_usage(folder) if folder.is_dir() else folder.stat().st_size
+            size = disk_usage(folder, links) if folder.is_dir() else folder.stat().st_size
             freed += size
             print(f"{'would remove' if args.dry_run else 'removing'} {folder} ({size // 1_000_000} MB)")
             if not args.dry_run:
@@ -66,15 +68,24 @@ def remove_tree(folder: Path) -> None:
         raise HostError(f"cannot remove {folder}", cause=done.last_words)
 
 
-def disk_usage(folder: Path) -> int:
-    """Bytes on disk below `folder`."""
+def disk_usage(folder: Path, links: set[tuple[int, int]] | None = None) -> int:
+    """Bytes on disk below `folder`.
+
+    links: the files of several names (device, inode) that were counted elsewhere; those found are added.
+    """
+    links = set() if links is None else links
     total = 0
     folders = [str(folder)]
     # Not os.walk, which recurses: a guest decides how deep its run's folder is.
     while folders:
         with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
             for entry in entries:
-                total += entry.stat(follow_symlinks=False).st_blocks * 512
-                if entry.is_dir(follow_symlinks=False):
+                facts = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(facts.st_mode):
                     folders.append(entry.path)
+                elif facts.st_nlink > 1:
+                    if (facts.st_dev, facts.st_ino) in links:
+                        continue
+                    links.add((facts.st_dev, facts.st_ino))
+                total += facts.st_blocks * 512
     return total

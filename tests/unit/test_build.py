@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from quizmatrix import kconfig
 from quizmatrix.arch import arch_names, load_arch
@@ -169,6 +170,18 @@ def test_a_build_tree_that_is_gone(tree: Tree) -> None:
 def test_other_options_are_another_kernel(tree: Tree) -> None:
     keys = {make(tree), make(tree, "CONFIG_X=y"), make(tree, variant="debug"), make(tree, "CONFIG_X=n")}
     assert len(keys) == 4
+
+
+def test_an_architectures_own_words_for_make(tree: Tree) -> None:
+    def made(*words: str) -> str:
+        facts = X86_64.facts
+        more = replace(facts.build, make_options=list(words))
+        order = replace(quietly(), arch=replace(X86_64, facts=replace(facts, build=more)))
+        return anyio.run(build, tree, order)
+
+    assert len({made(), made("CFLAGS_toy.o=-O2"), made("CFLAGS_toy.o=-O1")}) == 3
+    with pytest.raises(UnpreparedError, match="could not be built for x86_64"):
+        made("CFLAGS_toy.o=-DBROKEN")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from quizmatrix import retention, store
 from quizmatrix.cli import again, run_command
+from quizmatrix.cli.clean import disk_usage
 from quizmatrix.cli.parser import parse
 from quizmatrix.cli.plan import tasks_of
 from quizmatrix.cli.selection import limits_of, selected, selected_cells
@@ -431,6 +433,19 @@ def test_clean_knows_the_history(state: Path, capsys: pytest.CaptureFixture[str]
     assert database.path().exists()
     assert run_command(["clean", "--runs"]) == 0
     assert [path.name for path in state.iterdir()] == []
+
+
+def test_a_file_of_several_names_takes_its_space_once(tmp_path: Path) -> None:
+    for folder in ("one", "one/deeper", "two"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "one/file").write_bytes(bytes(1 << 20))
+    os.link(tmp_path / "one/file", tmp_path / "one/deeper/file")
+    os.link(tmp_path / "one/file", tmp_path / "two/file")
+    (tmp_path / "two/other").write_bytes(bytes(1 << 19))
+    links: set[tuple[int, int]] = set()
+    sizes = [disk_usage(tmp_path / folder, links) for folder in ("one", "two")]
+    assert sizes[0] >= 1 << 20 > sizes[1] >= 1 << 19
+    assert sum(sizes) < 2 << 20
 
 
 def test_a_cell_over_time(capsys: pytest.CaptureFixture[str]) -> None:

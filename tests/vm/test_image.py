@@ -191,6 +191,13 @@ def test_a_terminal_without_an_ssh_server(person: Callable[..., Person]) -> None
     assert one.leave() == 4
 
 
+def test_what_comes_through_a_pipe_ends_a_plain_console(quizmatrix: Quizmatrix) -> None:
+    typed = b"sleep 1\necho $((6 * 7)) >answer\ncat\nlast"
+    done = quizmatrix("shell", "6.1-x86_64", "--", "sh; cat answer; exit 3", input=typed)
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.decode().split()[-2:] == ["last", "42"]
+
+
 def test_a_terminal_after_the_command(person: Callable[..., Person]) -> None:
     one = person("run", "--only", "6.1-x86_64", *DEBIAN, "-S", "--", "echo left >/tmp/trace; exit 3")
     one.wait_for("# ")
