@@ -18,6 +18,7 @@ from quizmatrix.errors import HostError, NotFetchedError, NotInArchiveError, Unp
 from quizmatrix.process import Tell
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _WITHOUT_RECOMMENDS = ("-o", "APT::Install-Recommends=false")
 
@@ -315,6 +316,24 @@ async def ask_suites(
     if failure is not None and not every:
         raise failure
     return every
+
+
+async def first_that_comes(
+    found: list[T], package: Callable[[T], Package], take: Callable[[T], Awaitable[R]], tell: Tell
+) -> R:
+    """What `take` makes of the first of `found` whose files the mirrors have; `package` tells its package.
+
+    Mirrors lack a file now and then that their index names. Raises NotInArchiveError where all do.
+    """
+    failure: NotInArchiveError | None = None
+    for one in found:
+        if failure is not None:
+            tell(f"{failure}; taking {package(one).name} {package(one).version} instead")
+        try:
+            return await take(one)
+        except NotInArchiveError as error:
+            failure = failure or error
+    raise failure or ValueError("nothing was found")
 
 
 def _file_name(package: Package, arch: str) -> str:

@@ -15,7 +15,6 @@ from quizmatrix import apt, paths
 from quizmatrix.arch import Arch
 from quizmatrix.errors import (
     DamagedError,
-    NotInArchiveError,
     UnpreparedError,
     host_error,
 )
@@ -62,9 +61,8 @@ def recipe(_wanted: str, arch: Arch) -> str:
 async def fetch(wanted: str, order: Order) -> str:
     """Have the kernel `wanted` (a series, an exact version, `newest`) in the cache; returns its key.
 
-    Mirrors lack a file now and then that their index names: then it is the newest kernel that comes.
-    Raises UnpreparedError where the archive has no such kernel or does not give it, or where it would
-    have to be built otherwise.
+    The newest that comes, of a series. Raises UnpreparedError where the archive has no such kernel or
+    does not give it, or where it would have to be built otherwise.
     """
     arch, tell = order.arch, order.tell
     debian = arch.facts.debian
@@ -82,15 +80,8 @@ async def fetch(wanted: str, order: Order) -> str:
             f"Debian's archive does not carry {arch.name}",
             next_step=f"Name a kernel that is built: debian-source:{wanted}",
         )
-    failure: NotInArchiveError | None = None
-    for found in await _resolve(wanted, debian.arch, flavours[order.options], tell):
-        if failure is not None:
-            tell(f"{failure}; taking {found.image.name} instead")
-        try:
-            return await _store(found, arch, tell)
-        except NotInArchiveError as error:
-            failure = failure or error
-    raise failure or AssertionError("what was resolved is no empty list")
+    found = await _resolve(wanted, debian.arch, flavours[order.options], tell)
+    return await apt.first_that_comes(found, lambda one: one.image, lambda one: _store(one, arch, tell), tell)
 
 
 async def _store(found: Found, arch: Arch, tell: Tell) -> str:

@@ -42,7 +42,12 @@ async def released(_one: str, _other: str, _arch: Arch, tell: Tell) -> dict[Kern
 
 async def source_tree(wanted: str, tell: Tell) -> Tree:
     """The unpacked source of the kernel `wanted`; UnpreparedError where the archive has none."""
-    version, package, root = await _resolve(wanted, tell)
+    found = await _resolve(wanted, tell)
+    return await apt.first_that_comes(found, lambda one: one[1], lambda one: _unpack(one, tell), tell)
+
+
+async def _unpack(found: Found, tell: Tell) -> Tree:
+    version, package, root = found
 
     async def fetch_archive(scratch: Path) -> Path:
         tell(f"fetching {package.name} ({package.size // 1_000_000} MB)")
@@ -56,8 +61,8 @@ async def source_tree(wanted: str, tell: Tell) -> Tree:
     return Tree(path=path, version=version, key=package.sha256, origin=f"{package.name} {package.version}")
 
 
-async def _resolve(wanted: str, tell: Tell) -> Found:
-    """The newest package of all suites that is what is wanted."""
+async def _resolve(wanted: str, tell: Tell) -> list[Found]:
+    """The packages of the suites that are what is wanted, the newest first."""
     suites = suites_for(wanted, apt.load_archive(), _INDEX_ARCH)
     found = await apt.ask_suites(
         suites,
@@ -67,7 +72,7 @@ async def _resolve(wanted: str, tell: Tell) -> Found:
         is_first_enough=is_exact(wanted),
     )
     if found:
-        return max(found, key=_age)
+        return sorted(found, key=_age, reverse=True)
     raise UnpreparedError(
         f"Debian's archive has no source of the kernel {wanted}",
         cause=f"asked: {', '.join(suites)}",
