@@ -135,7 +135,8 @@ class Control:
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
         try:
-            return msgspec.json.decode(line, type=Message)
+            # It may quote a name of the user's, which need not be UTF-8.
+            return msgspec.json.decode(line.decode(errors="replace"), type=Message)
         except msgspec.MsgspecError as error:
             raise RubbishError(repr(line[:80])) from error
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from quizmatrix.channel import Port
 from quizmatrix.verdict import Stage
 
 
@@ -18,7 +18,7 @@ class TerminalHost(Protocol):
     def write(self, layer: Path) -> None:
         """Put what the guest needs into its run layer; OSError where the disk does not take it."""
 
-    async def serve(self, port: socket.socket) -> None:
+    async def serve(self, port: Port) -> None:
         """Conduct the session over the guest's port, to its end."""
 
     def ended_with(self, status: int) -> None:

@@ -273,7 +273,7 @@ class _Session:
                 group.cancel_scope.cancel()
 
             group.start_soon(listen)
-            await terminal.serve(self._ports[qemu.TERMINAL].host)
+            await terminal.serve(self._ports[qemu.TERMINAL])
             group.cancel_scope.cancel()
 
     async def _expect(self, event: str) -> Message | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from pathlib import Path
 
 import anyio
 
+from quizmatrix.channel import Port
 from quizmatrix.spec import Session, TerminalKind
 from quizmatrix.tty import Terminal
 
@@ -30,12 +30,12 @@ class SshHost:
         self._keys.write(layer)
         self._folder = layer.parent
 
-    async def serve(self, port: socket.socket) -> None:
+    async def serve(self, port: Port) -> None:
         """Connect, and conduct the session to its end."""
         from quizmatrix import ssh
 
         async with (
-            ssh.connected(port, self._keys, self._user) as connection,
+            ssh.connected(port.host, self._keys, self._user) as connection,
             anyio.create_task_group() as group,
         ):
             group.start_soon(ssh.receive_visitors, connection, self._folder)
@@ -68,39 +68,30 @@ class ConsoleHost:
     def write(self, _layer: Path) -> None:
         """A console needs nothing."""
 
-    async def serve(self, port: socket.socket) -> None:
+    async def serve(self, port: Port) -> None:
         """Pass keys and output on until the guest ends it."""
-
-        async def receive() -> bytes:
-            await anyio.wait_readable(port)
-            return port.recv(1 << 16)
-
-        async def send(data: bytes) -> None:
-            while data:
-                await anyio.wait_writable(port)
-                data = data[port.send(data) :]
 
         async def send_typed() -> None:
             data = b"\n"
             async for data in self._terminal.typed():
-                await send(data)
+                await port.send(data)
             if not self._terminal.is_tty and not data.endswith(b"\n"):
                 # A shell that edits its lines itself ends at an empty one alone.
-                await send(b"\n")
+                await port.send(b"\n")
             while not self._terminal.is_tty:
-                await send(_END_OF_INPUT)
+                await port.send(_END_OF_INPUT)
                 await anyio.sleep(_AGAIN)
 
         with self._terminal.raw():
             async with anyio.create_task_group() as group:
-                data = await receive()
+                data = await port.receive()
                 while data and _TAKEN not in data:
-                    data = await receive()
+                    data = await port.receive()
                 group.start_soon(send_typed)
-                data = data.partition(_TAKEN)[2] or await receive()
+                data = data.partition(_TAKEN)[2] or await port.receive()
                 while data:
                     await self._terminal.show(1, data)
-                    data = await receive()
+                    data = await port.receive()
                 group.cancel_scope.cancel()
 
     def ended_with(self, status: int) -> None:

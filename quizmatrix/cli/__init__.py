@@ -26,8 +26,7 @@ def main() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        # Nobody reads any more; Python would complain of it once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Nobody reads any more.
         status = status or EXIT_BROKEN_PIPE
     with contextlib.suppress(OSError):
         sys.stderr.flush()

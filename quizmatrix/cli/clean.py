@@ -38,19 +38,21 @@ def clean(args: argparse.Namespace) -> int:
     doomed = [paths.cache_dir() / name for name in CACHE_FOLDERS]
     if args.runs:
         doomed.append(store.runs_dir())
-    freed = 0
     links: set[tuple[int, int]] = set()
     if args.runs:
         # Before the folder of the runs: it could be made again from that.
         doomed[:0] = history_files(paths.state_dir())
-    for folder in doomed:
-        if folder.exists():
-            size = disk_usage(folder, links) if folder.is_dir() else folder.stat().st_size
-            freed += size
-            print(f"{'would remove' if args.dry_run else 'removing'} {folder} ({size // 1_000_000} MB)")
-            if not args.dry_run:
-                remove_tree(folder)
-    if not freed:
+    # Before any is removed: a file that is in two of them is one of a single name afterwards.
+    sizes = {
+        folder: disk_usage(folder, links) if folder.is_dir() else folder.stat().st_size
+        for folder in doomed
+        if folder.exists()
+    }
+    for folder, size in sizes.items():
+        print(f"{'would remove' if args.dry_run else 'removing'} {folder} ({size // 1_000_000} MB)")
+        if not args.dry_run:
+            remove_tree(folder)
+    if not any(sizes.values()):
         print(f"There is nothing in {paths.cache_dir()}.")
     return EXIT_OK
 

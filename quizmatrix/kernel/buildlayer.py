@@ -195,10 +195,9 @@ def _lay_over(layer: Path, lower: Path) -> None:
             _remove(target)
         if is_folder:
             target.mkdir(exist_ok=True)
-            # A layer may have folders that their own owner does not write to.
-            target.chmod(0o755)
+            # A layer may have folders that their own owner does not write to; into these more may come.
+            target.chmod(entry.stat().st_mode & 0o7777 | 0o700)
             _lay_over(Path(entry.path), target)
-            shutil.copymode(entry.path, target)
         else:
             _link(Path(entry.path), target)
 

@@ -165,7 +165,7 @@ def test_upper_layers_hide_what_is_below(kernel: Kernel, tmp_path: Path) -> None
     (upper / "was_folder").write_text("upper")
     (upper / "folder_link").mkdir()
     (upper / "folder/more").mkdir(parents=True)
-    (upper / "folder").chmod(0o1777)
+    (upper / "folder").chmod(0o1577)
     refer(kernel, "programs", lower, upper)
     (joined,) = obtain(kernel)
     assert contents(joined) == {

@@ -2,12 +2,15 @@
 
 import os
 import shlex
+import socket
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import msgspec
 import pytest
 from hypothesis import given
@@ -20,6 +23,8 @@ from quizmatrix.console import ConsoleWatch, first_trouble
 from quizmatrix.outcome import Outcome
 from quizmatrix.reproduce import write_script
 from quizmatrix.spec import ActiveProfile, Bind, CellSpec, Share
+from quizmatrix.terminal import ConsoleHost
+from quizmatrix.tty import Terminal
 from quizmatrix.verdict import Evidence, Stage, judge
 
 
@@ -351,6 +356,57 @@ def test_messages_in_pieces() -> None:
 def test_rubbish_is_recognized(rubbish: bytes) -> None:
     with pytest.raises(RubbishError):
         converse([rubbish], lambda control: control.receive())
+
+
+def test_a_message_that_quotes_a_name_which_is_no_utf8() -> None:
+    said = b'{"event":"failed","message":"no /mnt/\xff"}\n'
+    message = converse([said], lambda control: control.receive())
+    assert message.message == "no /mnt/\ufffd"
+
+
+def typed_to(guest: Callable[[Port], None]) -> bytes:
+    """What a terminal shows of a guest that gets "typed" through a pipe."""
+
+    async def play() -> bytes:
+        read, write = os.pipe()
+        os.write(write, b"typed")
+        os.close(write)
+        shown, show = os.pipe()
+        port = Port()
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.to_thread.run_sync, guest, port)
+            await ConsoleHost(Terminal((read, show, show))).serve(port)
+        for end in (read, show):
+            os.close(end)
+        port.close()
+        with os.fdopen(shown, "rb") as all_of_it:
+            return all_of_it.read()
+
+    return anyio.run(play)
+
+
+def test_what_comes_through_a_pipe_waits_for_the_session() -> None:
+    def guest(port: Port) -> None:
+        time.sleep(0.2)
+        with pytest.raises(BlockingIOError):
+            port.guest.recv(100, socket.MSG_DONTWAIT)
+        port.guest.sendall(b"lost in a console\0a prompt")
+        got = b""
+        while b"\x04" not in got:
+            got += port.guest.recv(100)
+        port.guest.sendall(got.replace(b"\n", b"|"))
+        port.close_guest()
+
+    assert typed_to(guest) == b"a prompttyped|\x15\x04"
+
+
+def test_a_guest_that_dies_with_what_was_typed_unread() -> None:
+    def guest(port: Port) -> None:
+        port.guest.sendall(b"\0")
+        port.guest.recv(1)
+        port.close_guest()
+
+    assert typed_to(guest) == b""
 
 
 def test_a_console_holds_much_that_nobody_has_read() -> None:
