@@ -13,9 +13,10 @@ import anyio
 import msgspec
 
 from quizmatrix import paths
-from quizmatrix.cells import Cell
+from quizmatrix.cells import Cell, debian_suite
 from quizmatrix.errors import QuizmatrixError
 from quizmatrix.kernel import buildlayer
+from quizmatrix.kernel.artifact import Kernel
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +95,18 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
             return self.stamp.read_text().split()[0]
         except (OSError, IndexError, UnicodeDecodeError):
             return ""
+
+
+async def joined(kernel: Kernel, cell: Cell, result: PartResult) -> PartResult:
+    """What became of a part of which the kernel's guests get the last state, now that it is joined for them.
+
+    Now, and not when the first guest of the cell waits for it.
+    """
+    try:
+        await buildlayer.obtain(kernel, with_runtime=debian_suite(cell.image) is None)
+    except QuizmatrixError as error:
+        return PartResult(done=Done.FAILED, seconds=result.seconds, error=error)
+    return result
 
 
 def forget(top: Path, part: str) -> None:

@@ -122,7 +122,11 @@ async def session(
         async def send() -> None:
             async for data in terminal.typed():
                 process.stdin.write(data)
-            process.stdin.write_eof()
+            if terminal.is_tty:
+                # It is gone, which is no news where hang-ups are ignored (nohup(1)).
+                process.close()
+            else:
+                process.stdin.write_eof()
 
         async def resize() -> None:
             async for columns, rows in terminal.resized():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -75,10 +76,15 @@ class ConsoleHost:
             data = b"\n"
             async for data in self._terminal.typed():
                 await port.send(data)
-            if not self._terminal.is_tty and not data.endswith(b"\n"):
+            if self._terminal.is_tty:
+                # It is gone, which is no news where hang-ups are ignored (nohup(1)).
+                self.status = 128 + signal.SIGHUP
+                group.cancel_scope.cancel()
+                return
+            if not data.endswith(b"\n"):
                 # A shell that edits its lines itself ends at an empty one alone.
                 await port.send(b"\n")
-            while not self._terminal.is_tty:
+            while True:
                 await port.send(_END_OF_INPUT)
                 await anyio.sleep(_AGAIN)
 

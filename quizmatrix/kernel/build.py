@@ -65,6 +65,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: processes that compile at a time; None: as many as this process has CPUs. pool: or those of a pool.
     needs_tree: whether modules are to be built against it: where its build tree is gone, it is built again.
+    is_replacing: whether the cache has what the source said earlier; that stays where no newer comes.
     """
 
     arch: Arch
@@ -73,6 +74,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     jobs: int | None = None
     pool: JobServer | None = None
     needs_tree: bool = False
+    is_replacing: bool = False
 
 
 def recipe(_wanted: str, arch: Arch) -> str:

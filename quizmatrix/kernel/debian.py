@@ -81,7 +81,12 @@ async def fetch(wanted: str, order: Order) -> str:
             next_step=f"Name a kernel that is built: debian-source:{wanted}",
         )
     found = await _resolve(wanted, debian.arch, flavours[order.options], tell)
-    return await apt.first_that_comes(found, lambda one: one.image, lambda one: _store(one, arch, tell), tell)
+    return await apt.first_that_comes(
+        found[:1] if order.is_replacing else found,
+        lambda one: one.image,
+        lambda one: _store(one, arch, tell),
+        tell,
+    )
 
 
 async def _store(found: Found, arch: Arch, tell: Tell) -> str:

@@ -28,7 +28,8 @@ async def fetch(wanted: str, order: Order) -> str:
 
     Raises UnpreparedError where the archive has no such source, or it cannot be built.
     """
-    return await build.build(await source_tree(wanted, order.tell), order)
+    found = await _resolve(wanted, order.tell)
+    return await build.build(await _first_tree(found[:1] if order.is_replacing else found, order.tell), order)
 
 
 async def released(_one: str, _other: str, _arch: Arch, tell: Tell) -> dict[KernelVersion, str]:
@@ -42,7 +43,10 @@ async def released(_one: str, _other: str, _arch: Arch, tell: Tell) -> dict[Kern
 
 async def source_tree(wanted: str, tell: Tell) -> Tree:
     """The unpacked source of the kernel `wanted`; UnpreparedError where the archive has none."""
-    found = await _resolve(wanted, tell)
+    return await _first_tree(await _resolve(wanted, tell), tell)
+
+
+async def _first_tree(found: list[Found], tell: Tell) -> Tree:
     return await apt.first_that_comes(found, lambda one: one[1], lambda one: _unpack(one, tell), tell)
 
 

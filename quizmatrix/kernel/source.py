@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Awaitable, Callable
 
 import msgspec
+from msgspec.structs import replace
 
 from quizmatrix.arch import Arch
-from quizmatrix.errors import DamagedError, UnpreparedError, UsageError
+from quizmatrix.errors import DamagedError, NotInArchiveError, UnpreparedError, UsageError
 from quizmatrix.kernel import artifact, build, debian, debiansource, git, kernelorg, tarball, worktree
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import DEFAULT, Options, Order
@@ -114,6 +116,16 @@ def _reference(spec: KernelSpec, options: Options) -> str:
     return spec.text if options == DEFAULT else f"{spec.text} {options!r}"
 
 
+def _earlier(reference: str, arch: Arch, recipe: str) -> Kernel | None:
+    """What the source said earlier, if that is whole."""
+    with contextlib.suppress(DamagedError):
+        kernel = artifact.find(reference, arch.name, recipe)
+        if kernel is not None:
+            kernel.check(thoroughly=True)
+        return kernel
+    return None
+
+
 async def obtain(
     text: str, order: Order, *, offline: bool = False, refresh: bool = False, thorough: bool = False
 ) -> Kernel:
@@ -155,7 +167,14 @@ async def obtain(
     if source.is_built:
         # Before a source of 140 MB is fetched in vain.
         build.find_compiler(order)
-    key = await source.fetch(spec.wanted, order)
+    earlier = _earlier(reference, arch, recipe) if refresh else None
+    try:
+        key = await source.fetch(spec.wanted, replace(order, is_replacing=earlier is not None))
+    except NotInArchiveError as error:
+        if earlier is None:
+            raise
+        tell(f"{error}; keeping {earlier.record.release}")
+        return earlier
     artifact.refer(reference, arch.name, recipe, key)
     kernel = artifact.load(key)
     if kernel is None:

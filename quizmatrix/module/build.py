@@ -113,8 +113,6 @@ async def build(module: Module, kernel: Kernel, options: Options, pool: JobServe
             _refer(module, kernel, built, tell)
         except OSError as error:
             raise host_error(f"build {module.path}", error) from error
-    # Joined now, and not when the first guest waits for it.
-    await buildlayer.obtain(kernel, with_runtime=True)
     return built
 
 

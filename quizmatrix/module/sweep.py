@@ -59,4 +59,5 @@ class Sweep:
         async def make() -> Built:
             return await build.build(self._module, kernel, self._options, self._pool, tell)
 
-        return await self._parts.once(kernel.record.key, make)
+        result = await self._parts.once(kernel.record.key, make)
+        return result if result.error else await partbuild.joined(kernel, cell, result)

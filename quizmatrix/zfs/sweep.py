@@ -91,12 +91,8 @@ class Sweep:
         done = CellBuild(cell=cell.id, userland=userland, modules=modules)
         if INSTALL in steps and done.error is None:
             self._refer(kernel, userland, modules)
-            try:
-                # Joined now, and not when the first guest waits for it.
-                await buildlayer.obtain(kernel, with_runtime=cell_module.debian_suite(cell.image) is None)
-            except QuizmatrixError as error:
-                unfit = PartResult(done=Done.FAILED, seconds=modules.seconds, error=error)
-                return CellBuild(cell=cell.id, userland=userland, modules=unfit)
+            joined = await partbuild.joined(kernel, cell, modules)
+            return CellBuild(cell=cell.id, userland=userland, modules=joined)
         return done
 
     def _refer(self, kernel: Kernel, userland: PartResult, modules: PartResult) -> None:

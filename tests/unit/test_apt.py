@@ -14,6 +14,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from quizmatrix import paths
 from quizmatrix.apt import AptRoot, Archive, Package, Suite, unpack
 from quizmatrix.arch import load_arch
 from quizmatrix.errors import HostError, NotFetchedError, NotInArchiveError
@@ -77,7 +78,7 @@ class Mirror:
         return subprocess.run(command, check=True, capture_output=True).stdout
 
     def publish(self) -> None:
-        """Write and sign the index of what is in the pool."""
+        """Write and sign the index of the packages."""
         stanzas = []
         for deb in (self.deb, *self.kernels):
             data = deb.read_bytes()
@@ -220,13 +221,13 @@ def kernels(mirror: tuple[Mirror, Archive], tmp_path: Path, monkeypatch: pytest.
     return made
 
 
-def obtain(text: str) -> tuple[str, list[str]]:
+def obtain(text: str, *, refresh: bool = False) -> tuple[str, list[str]]:
     """The release of the kernel, and what was told on the way."""
     told: list[str] = []
     order = Order(arch=load_arch("s390x"), tell=told.append)
 
     async def play() -> str:
-        return (await source.obtain(text, order)).record.release
+        return (await source.obtain(text, order, refresh=refresh)).record.release
 
     return anyio.run(play), told
 
@@ -242,6 +243,20 @@ def test_a_kernel_that_the_mirror_lacks(kernels: Mirror) -> None:
     release, told = obtain("debian:4.99")
     assert release == "4.99.2-s390x"
     assert any("404" in line and "taking linux-image-4.99.2-s390x 4.99.2-1 instead" in line for line in told)
+
+
+def test_what_the_cache_has_is_not_replaced_by_something_older(kernels: Mirror) -> None:
+    newest = kernels.kernels.pop()
+    kernels.publish()
+    assert obtain("debian:4.99")[0] == "4.99.2-s390x"
+    kernels.kernels.append(newest)
+    kernels.publish()
+    shutil.rmtree(paths.cache_dir() / "apt")
+    newest.unlink()
+    release, told = obtain("debian:4.99", refresh=True)
+    assert release == "4.99.2-s390x"
+    assert "404" in told[-1]
+    assert told[-1].endswith("; keeping 4.99.2-s390x")
 
 
 def test_a_kernel_that_is_cut_short_is_not_replaced_by_an_older_one(kernels: Mirror) -> None:

@@ -206,11 +206,17 @@ def test_a_terminal_after_the_command(person: Callable[..., Person]) -> None:
     assert one.leave() == 3
 
 
-def test_a_window_that_is_closed(person: Callable[..., Person]) -> None:
-    one = person("shell", "6.1-x86_64", *DEBIAN)
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_window_that_is_closed(handler: signal.Handlers, person: Callable[..., Person]) -> None:
+    """With hang-ups ignored it is as below nohup(1)."""
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        one = person("shell", "6.1-x86_64", *DEBIAN)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     one.wait_for("# ")
     one.close_the_window()
-    assert os.waitstatus_to_exitcode(os.waitpid(one.pid, 0)[1]) in (0, 130)
+    assert os.waitstatus_to_exitcode(os.waitpid(one.pid, 0)[1]) in (129, 130)
 
 
 def test_a_command_without_a_terminal(quizmatrix: Quizmatrix) -> None:
