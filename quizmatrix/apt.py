@@ -63,17 +63,14 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
 
 def load_archive() -> Archive:
     """What ships, with what the user's `debian.toml` replaces; DataError where either is wrong."""
-    archive = tomlfile.load(ARCHIVE_FILE, Archive)
-    own = paths.config_dir() / "debian.toml"
-    if not own.is_file():
-        return archive
-    user = tomlfile.load(own, Archive)
-    return Archive(keyring=user.keyring or archive.keyring, suite=archive.suite | user.suite)
+    return tomlfile.load_over(ARCHIVE_FILE, paths.config_dir() / "debian.toml", Archive)
 
 
-def carries(arch: str) -> bool:
-    """Whether a suite has kernels for Debian's `arch`."""
-    return any(arch in suite.arches for suite in load_archive().suite.values())
+def carries(arch: str, series: str = "") -> bool:
+    """Whether a suite has kernels for Debian's `arch`, and those of a series that suites are known for."""
+    suites = load_archive().suite.values()
+    known = [suite for suite in suites if series in suite.series] or suites
+    return any(arch in suite.arches for suite in known)
 
 
 class AptRoot:

@@ -17,7 +17,7 @@ from quizmatrix.finding import SplatPolicy, Tolerance
 from quizmatrix.matrix import Include, Limits, Matrix, shipped_variants
 from quizmatrix.outcome import Outcome
 from quizmatrix.profile import Use
-from quizmatrix.version import is_unreleased
+from quizmatrix.version import is_unreleased, series_of
 
 V = TypeVar("V", str, int)
 
@@ -224,7 +224,8 @@ def _make_cell(
         facts = load_arch(arch).facts
     except UsageError as error:
         raise DataError(where, cause=error.fact, next_step=error.next_step) from error
-    if not kernel or re.search(r"[\s\x00-\x1f]", kernel):
+    # A place behind `SOURCE:` may have spaces.
+    if not kernel or re.search(r"[\x00-\x1f]" if ":" in kernel else r"\s", kernel):
         raise DataError(where, cause=f"{kernel!r} is no kernel", next_step='Write it like "6.1" or "newest".')
 
     def first(key: Callable[[Limits], V | None]) -> V:
@@ -234,7 +235,8 @@ def _make_cell(
     if is_flavour and (facts.debian is None or variant not in facts.debian.variants):
         raise DataError(where, cause=f"Debian has no variant {variant} of its kernels for {arch}")
     ready_made = (variant is None and not built_here) or is_flavour
-    ready_made = ready_made and facts.debian is not None and apt.carries(facts.debian.arch)
+    if facts.debian is None or not apt.carries(facts.debian.arch, series_of(kernel)):
+        ready_made = False
     cell = Cell(
         kernel=kernel,
         source=matrix.source or default_source(kernel, ready_made=ready_made),

@@ -82,7 +82,11 @@ def host_error(action: str, error: OSError) -> HostError:
         errno.EROFS: "That file system is read-only; name writable folders with "
         "QUIZMATRIX_CACHE_DIR and QUIZMATRIX_STATE_DIR.",
         errno.EACCES: "Make it accessible, or name other folders with "
-        "QUIZMATRIX_CACHE_DIR and QUIZMATRIX_STATE_DIR.",
+        "QUIZMATRIX_CACHE_DIR, QUIZMATRIX_STATE_DIR and QUIZMATRIX_CONFIG_DIR.",
+        errno.ENOTDIR: "A file is where a folder is to be: QUIZMATRIX_CACHE_DIR, QUIZMATRIX_STATE_DIR "
+        "and QUIZMATRIX_CONFIG_DIR name folders.",
+        errno.EEXIST: "A file is where a folder is to be: QUIZMATRIX_CACHE_DIR, QUIZMATRIX_STATE_DIR "
+        "and QUIZMATRIX_CONFIG_DIR name folders.",
     }.get(error.errno or 0, "")
     cause = (error.strerror or str(error)) + (f":{where}" if where else "")
     return HostError(f"cannot {action}", cause=cause, next_step=next_step)

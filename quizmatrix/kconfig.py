@@ -20,7 +20,7 @@ from quizmatrix import paths
 from quizmatrix.errors import DataError
 from quizmatrix.version import KernelVersion
 
-_LINE = re.compile(r"CONFIG_(\w+)=(\"[^\"]*\"|[^\s#=]+)\s*(?:#\s*(.*))?")
+_LINE = re.compile(r"CONFIG_(\w+)=(\"[^\"]*\"|[ymn]|-?\d+|0[xX][0-9a-fA-F]+)\s*(?:#\s*(.*))?")
 # How a kernel's own configuration writes `n`.
 NOT_SET = re.compile(r"# CONFIG_(\w+) is not set")
 # A symbol's entry in a Kconfig file, and what it depends on there.

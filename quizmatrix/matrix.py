@@ -14,6 +14,7 @@ from quizmatrix.arch import debian_variants
 from quizmatrix.errors import DataError, UsageError
 from quizmatrix.finding import SplatPolicy, check_allowed
 from quizmatrix.outcome import Outcome
+from quizmatrix.version import KernelVersion
 
 MAX_CPUS = 255
 _IMAGE = re.compile(r"small|debian(:[\w.-]+)?")
@@ -96,6 +97,14 @@ class Variant(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
 
     config: list[str] = []
     clang: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, "`KEY`: ...", where a value is none."""
+        Limits.__post_init__(self)
+        try:
+            kconfig.parse_fragment("\n".join(self.config), "config", KernelVersion("6.1"))
+        except DataError as error:
+            raise ValueError(f"`config`: {error.cause}") from error
 
 
 class Handoff(

@@ -17,21 +17,48 @@ T = TypeVar("T")
 
 def load(path: Path, kind: type[T]) -> T:
     """Read `path` as a `kind` (a msgspec Struct); DataError says the file, the line and the mend."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"cannot read {path}", cause=error.strerror or str(error)) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"cannot read {path}", cause="it is not UTF-8 text") from error
-    return parse(text, kind, str(path))
+    return parse(_read(path), kind, str(path))
+
+
+def load_over(shipped: Path, own: Path, kind: type[T]) -> T:
+    """What ships, with what a user's file replaces where there is one: key by key, also in tables."""
+    if not own.is_file():
+        return load(shipped, kind)
+    text = _read(own)
+    raw = _merged(_tables(_read(shipped), str(shipped)), _tables(text, str(own)))
+    return _convert(text, raw, kind, str(own))
 
 
 def parse(text: str, kind: type[T], name: str) -> T:
     """The same for a text; `name` is what errors call it."""
+    return _convert(text, _tables(text, name), kind, name)
+
+
+def _read(path: Path) -> str:
     try:
-        raw = tomllib.loads(text)
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot read {path}", cause=error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"cannot read {path}", cause="it is not UTF-8 text") from error
+
+
+def _tables(text: str, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOML's own errors are ValueErrors
         raise DataError(f"{name} is not TOML", cause=str(error)) from error
+
+
+def _merged(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(lower)
+    for key, value in upper.items():
+        below = lower.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _convert(text: str, raw: dict[str, Any], kind: type[T], name: str) -> T:
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:

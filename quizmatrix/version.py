@@ -93,6 +93,14 @@ def is_unreleased(text: str) -> bool:
     return version.is_next or version.is_candidate
 
 
+def series_of(text: str) -> str:
+    """The series of the kernel that `text` names; empty where it names none."""
+    try:
+        return KernelVersion(text).series
+    except ValueError:
+        return ""
+
+
 def natural(text: str) -> Natural:
     """A key that orders texts with their numbers as numbers."""
     return tuple(

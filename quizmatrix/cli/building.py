@@ -25,7 +25,11 @@ def add_kernel(commands: Commands[Parser]) -> None:
         help="where versions that name none come from (default: debian-source; kernel.org for candidates, "
         "next-DATE and master)",
     )
-    make.add_argument("--variant", metavar="V", help="a fragment of kernel-configs/variant: debug, kasan")
+    make.add_argument(
+        "--variant",
+        metavar="V",
+        help="a fragment of kernel-configs/variant: debug, kasan, lockdep, ... (README lists them)",
+    )
     make.add_argument("--config", metavar="FILE", help="a fragment of your own")
     make.add_argument("--clang", action="store_true", help="compile with clang")
     make.add_argument("-j", "--jobs", metavar="N", help="processes at a time (default: one for each CPU)")

@@ -11,6 +11,7 @@ from quizmatrix.cli import selection
 from quizmatrix.cli.each import make_each
 from quizmatrix.errors import DamagedError, UsageError
 from quizmatrix.image import debian
+from quizmatrix.kernel import source
 from quizmatrix.matrix import Limits
 from quizmatrix.outcome import EXIT_OK
 from quizmatrix.process import Tell
@@ -27,6 +28,7 @@ def build(args: argparse.Namespace) -> int:
     debian.expand(include)
     arches = [load_arch(name) for name in selection.words("--arch", args.arches) or [host_arch().name]]
     suites = {arch.name: debian.choose_suite(arch, args.suite) for arch in arches}
+    source.parse_spec(args.kernel or _SETUP_KERNEL)
     preparer = Preparer(Policy())
 
     async def build_one(arch: Arch, tell: Tell) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import anyio.to_thread
 
 from quizmatrix import kconfig, partbuild, process
 from quizmatrix.arch import Arch, host_arch, load_arch
-from quizmatrix.cells import default_source
+from quizmatrix.cells import cells_on_the_spot, default_source
 from quizmatrix.cli import selection
 from quizmatrix.cli.clean import disk_usage, remove_tree
 from quizmatrix.cli.each import make_each
 from quizmatrix.errors import DamagedError, DataError, UsageError
 from quizmatrix.kernel import artifact, buildlayer, source
-from quizmatrix.kernel.build import Options, Order, builds_dir, builds_locked
+from quizmatrix.kernel.build import Options, Order, builds_dir, builds_locked, options_of
+from quizmatrix.matrix import Limits
 from quizmatrix.module.build import modules_dir
 from quizmatrix.outcome import EXIT_OK
 from quizmatrix.process import Tell
@@ -53,23 +55,35 @@ def _config_lines(args: argparse.Namespace) -> list[str]:
             f"unknown variant `{args.variant}`", next_step=f"Known: {', '.join(kconfig.variants())}."
         )
     keys = [
-        f"CONFIG_{name.removeprefix('CONFIG_')}={value}"
+        f"CONFIG_{name}={value}"
         for value, given in (("y", args.enable), ("n", args.disable), ("m", args.module))
-        for name in selection.words("-e, -d, -m", given)
+        for name in map(_symbol, selection.words("-e, -d, -m", given))
     ]
     kconfig.parse_fragment("\n".join(keys), "the command line", KernelVersion("6.1"))
     lines: list[str] = []
     if args.config is not None:
         try:
             text = Path(args.config).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"cannot read {args.config}", cause=str(error)) from error
+        except OSError as error:
+            raise DataError(f"cannot read {args.config}", cause=error.strerror or str(error)) from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"cannot read {args.config}", cause="it is not UTF-8 text") from error
         kconfig.parse_fragment(text, args.config, KernelVersion("6.1"))
         text = kconfig.NOT_SET.sub(r"CONFIG_\1=n", text)
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     # What is typed wins over what is in the file.
     typed = {line.partition("=")[0] for line in keys}
     return [line for line in lines if line.partition("=")[0].strip() not in typed] + keys
+
+
+def _symbol(text: str) -> str:
+    name = text.removeprefix("CONFIG_")
+    if not re.fullmatch(r"\w+", name, re.ASCII):
+        raise UsageError(
+            f"`{text}` is no symbol of a kernel's configuration",
+            next_step="Name it alone, as in -e KASAN; a file of CONFIG_X=value lines goes to --config.",
+        )
+    return name
 
 
 def list_kernels(_: argparse.Namespace) -> int:
@@ -156,13 +170,23 @@ def _used() -> set[str]:
 
 
 def _find(text: str, *, among_used: bool = False) -> str:
-    """The key that `text` is or begins; among_used: of several, the one that is still asked for."""
+    """The key that `text` is or begins, or that of the kernel which the cell of this id has.
+
+    among_used: of several, the one that is still asked for.
+    """
+    if not text:
+        raise UsageError("a kernel's name is empty", next_step="Is a variable in the command line empty?")
     found = [key for key in artifact.stored_keys() if key.startswith(text)]
     if text in found:
         return text
     if among_used and len(found) > 1:
         found = [key for key in found if key in _used()] or found
-    if len(found) != 1:
-        problem = "begins the names of several kernels" if found else "is no kernel in the cache"
-        raise UsageError(f"`{text}` {problem}", next_step="quizmatrix kernel list")
-    return found[0]
+    if len(found) > 1:
+        raise UsageError(f"`{text}` begins the names of several kernels: {', '.join(found)}")
+    if found:
+        return found[0]
+    for cell in cells_on_the_spot([text], Limits()):
+        kernel = source.find(cell.kernel_spec, load_arch(cell.arch), options_of(cell))
+        if kernel is not None:
+            return kernel.record.key
+    raise UsageError(f"`{text}` is no kernel in the cache", next_step="quizmatrix kernel list")

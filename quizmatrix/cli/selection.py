@@ -104,6 +104,7 @@ def selected(args: argparse.Namespace, overrides: Limits, *, built_here: bool = 
     path = find_matrix(args.matrix or DEFAULT_MATRIX)
     matrix = load_matrix(path)
     if args.source is not None:
+        source.check_name(args.source, f"--source {args.source}")
         matrix = msgspec.structs.replace(matrix, source=args.source)
     matrix = msgspec.structs.replace(
         matrix,

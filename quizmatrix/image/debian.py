@@ -92,6 +92,7 @@ def choose_suite(arch: Arch, asked: str | None) -> str:
     if found is None:
         raise UnpreparedError(
             f"Debian's {asked or 'archive'} does not carry {arch.name}",
+            cause="" if arch.facts.debian else f"arch/{arch.name}.toml has no [debian]",
             next_step=f"Suites that do: {', '.join(carrying)}." if carrying else "Use the small image.",
         )
     return found

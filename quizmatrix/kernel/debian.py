@@ -114,10 +114,9 @@ async def _resolve(wanted: str, arch: str, flavour: str, tell: Tell) -> list[Fou
     suites = suites_for(wanted, apt.load_archive(), arch)
     if not suites:
         raise UnpreparedError(
-            f"Debian's archive has no {wanted} kernel for {arch}",
+            f"Debian's archive has no ready-made {wanted} kernel for {arch}",
             cause="no suite with that series carries this architecture",
-            next_step=f"`series` and `arches` of the suites stand in {apt.ARCHIVE_FILE}; "
-            "a matrix leaves a cell out with `exclude`.",
+            next_step=f"Name one that is built: debian-source:{wanted}.",
         )
     found = await apt.ask_suites(
         suites,
@@ -130,9 +129,10 @@ async def _resolve(wanted: str, arch: str, flavour: str, tell: Tell) -> list[Fou
         every = (one for kernels in found for one in kernels)
         return sorted(every, key=lambda one: (one.version, natural(one.image.version)), reverse=True)
     raise UnpreparedError(
-        f"Debian's archive has no {wanted} kernel for {arch}-{flavour}",
+        f"Debian's archive has no ready-made {wanted} kernel for {arch}",
         cause=f"asked: {', '.join(suites)}",
-        next_step="A series (6.1), an exact version that a suite still has, or `newest`.",
+        next_step="A series (6.1), an exact version that a suite still has, or `newest`; "
+        f"or one that is built: kernel.org:{wanted}.",
     )
 
 

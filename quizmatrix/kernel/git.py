@@ -16,7 +16,7 @@ from quizmatrix.arch import Arch
 from quizmatrix.errors import NotFetchedError, UnpreparedError, UsageError, host_error
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
-from quizmatrix.kernel.tree import Tree, sources_dir, version_of_makefile
+from quizmatrix.kernel.tree import Tree, absolute, sources_dir, version_of_makefile
 from quizmatrix.process import Tell
 from quizmatrix.version import KernelVersion
 
@@ -28,11 +28,14 @@ _ELSEWHERE = re.compile(r"\w+://|[\w.@-]+:")
 
 
 def check(wanted: str) -> str:
-    """`PATH-OR-URL#REF` as it was written; ValueError where it names a path that is no folder."""
-    place, _ = _split(wanted)
-    if is_local(wanted) and not Path(place).is_dir():
-        raise ValueError(f"there is no folder {place}")
-    return wanted
+    """`PATH-OR-URL#REF`, a path from wherever it was named; ValueError where that is no folder."""
+    if not is_local(wanted):
+        return wanted
+    place, ref = _split(wanted)
+    folder = absolute(place)
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    return f"{folder}#{ref}"
 
 
 def is_local(wanted: str) -> bool:
@@ -124,9 +127,10 @@ async def _borrow(work: Path, place: str, ref: str) -> str:
     """Let the work tree use the objects of a repository on this host (gitrepository-layout(5))."""
     commit = _commit_here(place, ref)
     if not commit:
+        asked = process.ask(["git", "-C", place, "rev-parse", "--git-dir"])
         raise NotFetchedError(
             f"{place} has no commit `{ref}`",
-            cause=process.ask(["git", "-C", place, "rev-parse", "--git-dir"]).last_words,
+            cause=asked.last_words if asked.status else "",
             next_step="A branch, a tag or a commit's hash goes behind the #.",
         )
     objects = await _git(Path(place), "rev-parse", "--path-format=absolute", "--git-path", "objects")

@@ -35,8 +35,8 @@ def _own_file() -> Path:
     return paths.config_dir() / "kernel.org.toml"
 
 
-def _otherwise() -> str:
-    return f"A mirror is named in {_own_file()}: base = ADDRESS."
+def _otherwise(key: str = "base") -> str:
+    return f"Another address is named in {_own_file()}: {key} = ADDRESS."
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,12 +92,7 @@ async def _newest_major(site: Site) -> tuple[int, list[Release]]:
 
 def load_site() -> Site:
     """What ships, with what the user's file replaces; DataError where either is wrong."""
-    site = tomlfile.load(_SITE_FILE, Site)
-    if not _own_file().is_file():
-        return site
-    user = tomlfile.load(_own_file(), Site)
-    given = {name: value for name in Site.__struct_fields__ if (value := getattr(user, name)) is not None}
-    return msgspec.structs.replace(site, **given)
+    return tomlfile.load_over(_SITE_FILE, _own_file(), Site)
 
 
 async def fetch(wanted: str, order: Order) -> str:
@@ -131,7 +126,9 @@ async def _snapshot(url: str, order: Order) -> Tree:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".snapshot.") as scratch:
-            archive = await download.fetch_file(url, Path(scratch), order.tell, otherwise=_otherwise())
+            archive = await download.fetch_file(
+                url, Path(scratch), order.tell, otherwise=_otherwise("candidate, next or master")
+            )
             return await tarball.unpack(archive, order, origin=url)
     except OSError as error:
         raise host_error(f"store {url}", error) from error
@@ -164,7 +161,14 @@ async def _resolve(wanted: str, site: Site, tell: Tell) -> Release:
     if wanted == NEWEST:
         _major, releases = await _newest_major(site)
     else:
-        releases = await _releases_in(_folder_of(KernelVersion(wanted), site), site)
+        folder = _folder_of(KernelVersion(wanted), site)
+        releases = await _releases_in(folder, site)
+        if not releases:
+            raise UnpreparedError(
+                f"kernel.org has no release {wanted}",
+                cause=f"there is nothing at {folder}",
+                next_step=f"Is that a version? {_otherwise()}",
+            )
     fitting = [release for release in releases if fits(release.version, wanted)]
     if not fitting:
         raise UnpreparedError(

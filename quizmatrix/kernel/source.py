@@ -25,7 +25,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     what a kernel of it is made by. fetch: has that kernel in the cache for an architecture, and
     returns its key. is_local: whether that takes no network. is_built: whether it is built here.
     released: its releases between two kernels of it, or more, and what stands behind `NAME:` for
-    each; None: it has none.
+    each; None: it has none. example: what a person may write, where that is no version.
     """
 
     check: Callable[[str], str]
@@ -33,6 +33,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     fetch: Callable[[str, Order], Awaitable[str]]
     is_local: Callable[[str], bool] = lambda _wanted: False
     is_built: bool = True
+    example: str = ""
     released: Callable[[str, str, Arch, Tell], Awaitable[dict[KernelVersion, str]]] | None = None
 
 
@@ -59,12 +60,21 @@ SOURCES: dict[str, Source] = {
         fetch=git.fetch,
         is_local=git.is_local,
         released=git.released,
+        example="Write git:FOLDER#REF or git:URL#REF; REF is a branch, a tag or a commit.",
     ),
     "tarball": Source(
-        check=tarball.check, recipe=tarball.recipe, fetch=tarball.fetch, is_local=lambda _wanted: True
+        check=tarball.check,
+        recipe=tarball.recipe,
+        fetch=tarball.fetch,
+        is_local=lambda _wanted: True,
+        example="Write tarball:FILE, an archive of a kernel's source.",
     ),
     "path": Source(
-        check=worktree.check, recipe=worktree.recipe, fetch=worktree.fetch, is_local=lambda _wanted: True
+        check=worktree.check,
+        recipe=worktree.recipe,
+        fetch=worktree.fetch,
+        is_local=lambda _wanted: True,
+        example="Write path:FOLDER, the top folder of a kernel's source.",
     ),
 }
 DEFAULT_SOURCE = "debian"
@@ -82,24 +92,30 @@ class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.source}:{self.wanted}"
 
 
+def check_name(name: str, where: str) -> None:
+    """UsageError where there is no source of this name."""
+    if name not in SOURCES:
+        near = difflib.get_close_matches(name, SOURCES, 1, 0.5)
+        raise UsageError(
+            f"unknown kernel source `{name}` in `{where}`",
+            next_step=f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(SOURCES)}.",
+        )
+
+
 def parse_spec(text: str) -> KernelSpec:
     """Read `6.1`, `6.1.176`, `newest` or `SOURCE:WANTED`; UsageError says what could be written."""
     source, colon, wanted = text.partition(":")
     if not colon:
         source, wanted = DEFAULT_SOURCE, text
-    if source not in SOURCES:
-        near = difflib.get_close_matches(source, SOURCES, 1, 0.5)
-        raise UsageError(
-            f"unknown kernel source `{source}` in `{text}`",
-            next_step=f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(SOURCES)}.",
-        )
+    check_name(source, text)
     try:
         return KernelSpec(source=source, wanted=SOURCES[source].check(wanted))
     except ValueError as error:
         raise UsageError(
             f"unknown kernel `{wanted}`",
             cause=str(error),
-            next_step="A kernel is a series (6.1), an exact version (6.1.176), a candidate (6.13-rc2), "
+            next_step=SOURCES[source].example
+            or "A kernel is a series (6.1), an exact version (6.1.176), a candidate (6.13-rc2), "
             f"next-DATE, master, `newest`, or SOURCE:KERNEL with one of the sources {', '.join(SOURCES)}.",
         ) from error
 
@@ -113,7 +129,8 @@ def find(text: str, arch: Arch, options: Options = DEFAULT) -> Kernel | None:
 
 def _reference(spec: KernelSpec, options: Options) -> str:
     """What a kernel is remembered by: the same specification with other options is another kernel."""
-    return spec.text if options == DEFAULT else f"{spec.text} {options!r}"
+    variant = f"+{options.variant}" if options.variant else ""
+    return " ".join([f"{spec.text}{variant}", *options.config, *(["--clang"] if options.clang else [])])
 
 
 def _earlier(reference: str, arch: Arch, recipe: str) -> Kernel | None:
@@ -157,7 +174,7 @@ async def obtain(
         raise UnpreparedError(
             str(damage) if damage else f"the kernel {text} for {arch.name} is not in the cache",
             cause="--offline forbids fetching it",
-            next_step=f"Once, with a network: quizmatrix prepare --only {text}-{arch.name}",
+            next_step="Once, with a network: `quizmatrix prepare` of these cells, or this without --offline.",
         )
     if damage is not None:
         tell(f"{damage}; fetching it again")

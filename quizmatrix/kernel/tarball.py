@@ -8,26 +8,27 @@ from quizmatrix.arch import Arch
 from quizmatrix.errors import UnpreparedError, host_error
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
-from quizmatrix.kernel.tree import Tree, read_version, unpacked
+from quizmatrix.kernel.tree import Tree, absolute, read_version, unpacked
 from quizmatrix.seal import sha256_of
 
 
 def check(wanted: str) -> str:
-    """The file as it was written; ValueError where there is none."""
-    if not Path(wanted).is_file():
-        raise ValueError(f"there is no file {wanted}")
-    return wanted
+    """The file, from wherever it was named; ValueError where there is none."""
+    file = absolute(wanted)
+    if not file.is_file():
+        raise ValueError(f"there is no file {file}")
+    return str(file)
 
 
 def recipe(wanted: str, arch: Arch) -> str:
     """Names all that a build depends on, the state of the file among it."""
-    now = Path(wanted).resolve().stat()
+    now = Path(wanted).stat()
     return f"{build.recipe(wanted, arch)} {now.st_size} {now.st_mtime_ns}"
 
 
 async def fetch(wanted: str, order: Order) -> str:
     """Have a kernel of the archive in the cache; returns its key. Raises UnpreparedError where it fails."""
-    return await build.build(await unpack(Path(wanted).resolve(), order), order)
+    return await build.build(await unpack(Path(wanted), order), order)
 
 
 async def unpack(archive: Path, order: Order, *, origin: str | None = None) -> Tree:

@@ -62,6 +62,11 @@ def version_of_makefile(text: str, where: str) -> KernelVersion:
         ) from error
 
 
+def absolute(place: str) -> Path:
+    """A file or folder as it is named in a matrix, where no shell has seen to `~`."""
+    return Path(place).expanduser().resolve()
+
+
 def sources_dir() -> Path:
     """Where unpacked sources and work trees of repositories are."""
     return paths.cache_dir() / "sources"

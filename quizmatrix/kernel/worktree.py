@@ -9,13 +9,14 @@ from quizmatrix.arch import Arch
 from quizmatrix.errors import UnpreparedError
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
-from quizmatrix.kernel.tree import Tree, read_version
+from quizmatrix.kernel.tree import Tree, absolute, read_version
 
 
 def check(wanted: str) -> str:
-    """The folder as it was written; ValueError where it is no kernel's source."""
-    read_version(Path(wanted))
-    return wanted
+    """The folder, from wherever it was named; ValueError where it is no kernel's source."""
+    folder = absolute(wanted)
+    read_version(folder)
+    return str(folder)
 
 
 def recipe(wanted: str, arch: Arch) -> str:
@@ -25,7 +26,7 @@ def recipe(wanted: str, arch: Arch) -> str:
 
 async def fetch(wanted: str, order: Order) -> str:
     """Have a kernel of the tree in the cache; returns its key. Raises UnpreparedError where it fails."""
-    path = Path(wanted).resolve()
+    path = Path(wanted)
     try:
         version = read_version(path)
     except ValueError as error:

@@ -15,9 +15,9 @@ import anyio
 import pytest
 
 from quizmatrix import paths
-from quizmatrix.apt import AptRoot, Archive, Package, Suite, unpack
+from quizmatrix.apt import AptRoot, Archive, Package, Suite, load_archive, unpack
 from quizmatrix.arch import load_arch
-from quizmatrix.errors import HostError, NotFetchedError, NotInArchiveError
+from quizmatrix.errors import DataError, HostError, NotFetchedError, NotInArchiveError
 from quizmatrix.kernel import source
 from quizmatrix.kernel.build import Order
 
@@ -230,6 +230,23 @@ def obtain(text: str, *, refresh: bool = False) -> tuple[str, list[str]]:
         return (await source.obtain(text, order, refresh=refresh)).record.release
 
     return anyio.run(play), told
+
+
+def test_a_users_file_replaces_single_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUIZMATRIX_CONFIG_DIR", str(tmp_path))
+    shipped = load_archive()
+    (tmp_path / "debian.toml").write_text(
+        '[suite.bookworm]\nmirrors = ["http://mirror.example.org/debian"]\n'
+    )
+    mine = load_archive()
+    assert mine.suite["bookworm"].mirrors == ["http://mirror.example.org/debian"]
+    assert mine.suite["bookworm"].series == shipped.suite["bookworm"].series
+    assert mine.suite["sid"] == shipped.suite["sid"]
+    assert mine.keyring == shipped.keyring
+    (tmp_path / "debian.toml").write_text("[suite.bookwrm]\nmirrors = []\n")
+    with pytest.raises(DataError, match="line 1") as caught:
+        load_archive()
+    assert "`suite.bookwrm`" in caught.value.cause
 
 
 def test_the_newest_kernel_of_a_series(kernels: Mirror) -> None:

@@ -39,7 +39,15 @@ def test_the_kernels_own_word_for_no() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["A=y", "CONFIG_A", "CONFIG_A=y=y", "CONFIG_A=y # since 5.0", "# CONFIG_A is not set x\nfoo"]
+    "line",
+    [
+        "A=y",
+        "CONFIG_A",
+        "CONFIG_A=y=y",
+        "CONFIG_A=yes",
+        "CONFIG_A=y # since 5.0",
+        "# CONFIG_A is not set x\nfoo",
+    ],
 )
 def test_a_line_that_is_none_is_named(line: str) -> None:
     with pytest.raises(DataError, match=r"f\.config"):
@@ -94,6 +102,23 @@ def test_what_nothing_asks_for_is_removed(tree: Tree, capsys: pytest.CaptureFixt
     assert artifact.stored_keys() == [used]
     assert sorted(path.name for path in builds_dir().iterdir() if path.is_dir()) == [used]
     assert run_command(["kernel", "remove"]) == 125
+
+
+def test_a_kernel_is_named_by_what_is_not_empty(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
+    key = make(tree)
+    assert run_command(["kernel", "remove", ""]) == 125
+    assert artifact.stored_keys() == [key]
+    make(tree, "CONFIG_X=y")
+    assert run_command(["kernel", "show", "6.1.9"]) == 125
+    assert key in capsys.readouterr().err
+    obtain(f"path:{tree.path}")
+    assert run_command(["kernel", "show", f"path:{tree.path}-x86_64"]) == 0
+    assert str(tree.path) in capsys.readouterr().out
+
+
+def test_a_symbol_is_named_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["kernel", "build", "6.1", "-e", "KASAN=y"]) == 125
+    assert "`KASAN=y` is no symbol" in capsys.readouterr().err
 
 
 def test_numbers_are_not_those_of_tinyconfig(tree: Tree) -> None:

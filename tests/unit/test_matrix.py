@@ -57,6 +57,8 @@ def test_where_a_kernel_comes_from_that_names_no_source(tmp_path: Path) -> None:
         "path:/x",
         "debian-source:6.1",
     ]
+    old = 'kernels = ["5.10", "path:/a b"]\narches = ["s390x"]\n'
+    assert [cell.kernel_spec for cell in read(old, tmp_path)] == ["debian-source:5.10", "path:/a b"]
     named = {cell.kernel_spec for cell in read('source = "kernel.org"\n' + text, tmp_path)}
     assert named == {"kernel.org:6.1", "kernel.org:6.13-rc2", "path:/x"}
 
@@ -128,6 +130,7 @@ def test_expectations(tmp_path: Path) -> None:
             "not defined",
             "v",
         ),
+        (BASE + '[variant.v]\nconfig = ["CONFG_X=y"]\n', "line 4", "`CONFG_X=y` is no line", ""),
         ('kernels = ["6 1"]\narches = ["s390x"]\n', "m.toml", "'6 1' is no kernel", "6.1"),
     ],
 )
