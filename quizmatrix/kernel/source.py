@@ -133,12 +133,12 @@ def _reference(spec: KernelSpec, options: Options) -> str:
     return " ".join([f"{spec.text}{variant}", *options.config, *(["--clang"] if options.clang else [])])
 
 
-def _earlier(reference: str, arch: Arch, recipe: str) -> Kernel | None:
-    """What the source said earlier, if that is whole."""
+def _earlier(reference: str, arch: Arch, recipe: str, *, thorough: bool) -> Kernel | None:
+    """What the source said earlier, if that is whole; thorough: as of `obtain`."""
     with contextlib.suppress(DamagedError):
         kernel = artifact.find(reference, arch.name, recipe)
         if kernel is not None:
-            kernel.check(thoroughly=True)
+            kernel.check(thoroughly=thorough)
         return kernel
     return None
 
@@ -184,7 +184,7 @@ async def obtain(
     if source.is_built:
         # Before a source of 140 MB is fetched in vain.
         build.find_compiler(order)
-    earlier = _earlier(reference, arch, recipe) if refresh else None
+    earlier = _earlier(reference, arch, recipe, thorough=thorough) if refresh else None
     try:
         key = await source.fetch(spec.wanted, replace(order, is_replacing=earlier is not None))
     except NotInArchiveError as error:

@@ -63,8 +63,11 @@ def version_of_makefile(text: str, where: str) -> KernelVersion:
 
 
 def absolute(place: str) -> Path:
-    """A file or folder as it is named in a matrix, where no shell has seen to `~`."""
-    return Path(place).expanduser().resolve()
+    """A file or folder as a matrix names it, where no shell has seen to `~`; ValueError for no user's."""
+    try:
+        return Path(place).expanduser().resolve()
+    except RuntimeError as error:
+        raise ValueError(f"{place} names no user's home") from error
 
 
 def sources_dir() -> Path:

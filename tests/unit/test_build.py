@@ -325,6 +325,17 @@ def test_the_version_of_a_tree(fields: str, version: str, tmp_path: Path) -> Non
     assert read_version(tmp_path).text == version
 
 
+@pytest.mark.parametrize("name", ["path", "git", "tarball"])
+def test_places_of_sources_know_home(name: str, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tree.path.parent))
+    (tree.path.parent / "x.tar").touch()
+    there = "x.tar" if name == "tarball" else tree.path.name
+    spec = source.parse_spec(f"{name}:~/{there}")
+    assert spec.wanted.removesuffix("#HEAD") == str(tree.path.parent / there)
+    with pytest.raises(UsageError, match="no-such-user"):
+        source.parse_spec(f"{name}:~no-such-user/x")
+
+
 def test_a_folder_that_is_no_kernel(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         source.parse_spec(f"path:{tmp_path}")
