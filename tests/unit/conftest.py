@@ -9,9 +9,9 @@ import pytest
 TOY = Path(__file__).parents[1] / "toy-kernel"
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No unit test finds or harms the cache, runs and settings of who runs it."""
+    """No unit test finds or harms the cache, runs and settings of who runs it; tests of VMs use them."""
     top = tmp_path_factory.mktemp("user")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("CACHE", "STATE", "CONFIG"):
