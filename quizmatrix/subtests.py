@@ -27,7 +27,8 @@ _MOST_LINES = 2_000_000
 # Lines that may matter. A stream may be a gigabyte long, so the others are passed over without a look.
 _OF_INTEREST = re.compile(
     rb"\n([ \t]*(?:not ok|ok|\d+\.\.\d|K?TAP version|Bail out!|# Subtest|Tests? |Test:"
-    rb"|\[[-\d:.T]{1,32}\] Test|Results Summary|Running Time:|(?:PASS|FAIL|SKIP|KILLED)[ \t])[^\n]*)"
+    rb"|\[[-\d:.T]{1,32}\] Test|Results Summary|Running Time:|No test results|(?:PASS|FAIL|SKIP|KILLED)[ \t])"
+    rb"[^\n]*)"
 )
 
 # The runner's console line (OpenZFS, tests/test-runner/bin/test-runner.py.in, Cmd.log), from 2.4 on with the
@@ -38,9 +39,11 @@ _RUNNER_TEST = re.compile(
 )
 _RUNNER_COUNT = re.compile(r"(PASS|FAIL|SKIP|KILLED)\s+(\d{1,9})")
 # What only the runner, or the report that zfs-tests.sh prints after it (zts-report.py), says. Where no test
-# ran, the runner itself says nothing, and the report is all there is.
+# ran, the runner itself says nothing, and the report is all there is: in 2.4.3 one sentence, and the exit
+# status 0.
 _RUNNER_SIGN = re.compile(
-    r"Running Time:\t\d+:\d\d:\d\d|Tests with results? (?:other than|of) PASS that are (?:un)?expected:"
+    r"Running Time:\t\d+:\d\d:\d\d|No test results were found\."
+    r"|Tests with results? (?:other than|of) PASS that are (?:un)?expected:"
 )
 _RUNNER_SUMMARY = "Results Summary"
 _RUNNER_ROOT = "/zfs-tests/tests/"

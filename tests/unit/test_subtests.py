@@ -143,6 +143,12 @@ def test_what_is_no_known_format(text: str) -> None:
         ("1..0 # Skipped: no disk\n", ""),
         ("Results Summary\n\nRunning Time:\t00:00:00\n", "no test ran"),
         ("\nTests with results other than PASS that are expected:\n", "no test ran"),
+        (
+            "\n\nNo test results were found.\nLog directory: Could not determine log directory.\n",
+            "no test ran",
+        ),
+        # With -q the report has none to find where the runner named none.
+        ("Results Summary\nPASS\t2\n\nRunning Time:\t00:00:01\n\n\nNo test results were found.\n", ""),
         ("Running Time: long\n", ""),
     ],
 )
