@@ -50,6 +50,17 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     keyring: str | None = None
     suite: dict[str, Suite] = {}
 
+    def suites_of(self, series: str, arch: str) -> list[str]:
+        """The suites that may have kernels of a series for Debian's `arch`.
+
+        Those known for the series, or else those for anything.
+        """
+        carrying = {name: suite for name, suite in self.suite.items() if arch in suite.arches}
+        known = [name for name, suite in carrying.items() if series in suite.series]
+        anywhere = [name for name, suite in carrying.items() if not suite.series]
+        listed = any(series in suite.series for suite in self.suite.values())
+        return known or ([] if listed else anywhere)
+
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):
     """One package of one suite. size: bytes of the .deb. depends: the raw field."""
@@ -67,10 +78,11 @@ def load_archive() -> Archive:
 
 
 def carries(arch: str, series: str = "") -> bool:
-    """Whether a suite has kernels for Debian's `arch`, and those of a series that suites are known for."""
-    suites = load_archive().suite.values()
-    known = [suite for suite in suites if series in suite.series] or suites
-    return any(arch in suite.arches for suite in known)
+    """Whether a suite may have kernels for Debian's `arch`; of a series, where one is named."""
+    archive = load_archive()
+    if series:
+        return bool(archive.suites_of(series, arch))
+    return any(arch in suite.arches for suite in archive.suite.values())
 
 
 class AptRoot:
@@ -316,14 +328,20 @@ async def ask_suites(
 
 
 async def first_that_comes(
-    found: list[T], package: Callable[[T], Package], take: Callable[[T], Awaitable[R]], tell: Tell
+    found: list[T],
+    package: Callable[[T], Package],
+    take: Callable[[T], Awaitable[R]],
+    tell: Tell,
+    *,
+    only_newest: bool,
 ) -> R:
-    """What `take` makes of the first of `found` whose files the mirrors have; `package` tells its package.
+    """What `take` makes of the first of `found` whose files the mirrors have, or of the very first.
 
-    Mirrors lack a file now and then that their index names. Raises NotInArchiveError where all do.
+    package: of one of them. Mirrors lack a file now and then that their index names. Raises NotInArchiveError
+    where none is had.
     """
     failure: NotInArchiveError | None = None
-    for one in found:
+    for one in found[:1] if only_newest else found:
         if failure is not None:
             tell(f"{failure}; taking {package(one).name} {package(one).version} instead")
         try:

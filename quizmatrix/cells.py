@@ -235,8 +235,7 @@ def _make_cell(
     if is_flavour and (facts.debian is None or variant not in facts.debian.variants):
         raise DataError(where, cause=f"Debian has no variant {variant} of its kernels for {arch}")
     ready_made = (variant is None and not built_here) or is_flavour
-    if facts.debian is None or not apt.carries(facts.debian.arch, series_of(kernel)):
-        ready_made = False
+    ready_made = ready_made and facts.debian is not None and apt.carries(facts.debian.arch, series_of(kernel))
     cell = Cell(
         kernel=kernel,
         source=matrix.source or default_source(kernel, ready_made=ready_made),

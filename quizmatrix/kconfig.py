@@ -88,6 +88,11 @@ def parse_fragment(text: str, name: str, version: KernelVersion) -> list[Wish]:
     return list(wishes.values())
 
 
+def check_fragment(text: str, name: str) -> None:
+    """DataError as of `parse_fragment`, before it is known for which kernel the fragment will be."""
+    parse_fragment(text, name, KernelVersion("6.1"))
+
+
 def _holds(word: str, version: KernelVersion, origin: str) -> bool:
     if word == "optional":
         return True

@@ -14,7 +14,6 @@ from quizmatrix.arch import debian_variants
 from quizmatrix.errors import DataError, UsageError
 from quizmatrix.finding import SplatPolicy, check_allowed
 from quizmatrix.outcome import Outcome
-from quizmatrix.version import KernelVersion
 
 MAX_CPUS = 255
 _IMAGE = re.compile(r"small|debian(:[\w.-]+)?")
@@ -102,7 +101,7 @@ class Variant(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
         """Raises ValueError, "`KEY`: ...", where a value is none."""
         Limits.__post_init__(self)
         try:
-            kconfig.parse_fragment("\n".join(self.config), "config", KernelVersion("6.1"))
+            kconfig.check_fragment("\n".join(self.config), "config")
         except DataError as error:
             raise ValueError(f"`config`: {error.cause}") from error
 

@@ -17,15 +17,15 @@ T = TypeVar("T")
 
 def load(path: Path, kind: type[T]) -> T:
     """Read `path` as a `kind` (a msgspec Struct); DataError says the file, the line and the mend."""
-    return parse(_read(path), kind, str(path))
+    return parse(read_text(path), kind, str(path))
 
 
 def load_over(shipped: Path, own: Path, kind: type[T]) -> T:
     """What ships, with what a user's file replaces where there is one: key by key, also in tables."""
     if not own.is_file():
         return load(shipped, kind)
-    text = _read(own)
-    raw = _merged(_tables(_read(shipped), str(shipped)), _tables(text, str(own)))
+    text = read_text(own)
+    raw = _merged(_tables(read_text(shipped), str(shipped)), _tables(text, str(own)))
     return _convert(text, raw, kind, str(own))
 
 
@@ -34,7 +34,8 @@ def parse(text: str, kind: type[T], name: str) -> T:
     return _convert(text, _tables(text, name), kind, name)
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A text that a person wrote; DataError where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

@@ -28,11 +28,12 @@ def build(args: argparse.Namespace) -> int:
     debian.expand(include)
     arches = [load_arch(name) for name in selection.words("--arch", args.arches) or [host_arch().name]]
     suites = {arch.name: debian.choose_suite(arch, args.suite) for arch in arches}
-    source.parse_spec(args.kernel or _SETUP_KERNEL)
+    kernel = args.kernel or _SETUP_KERNEL
+    source.parse_spec(kernel)
     preparer = Preparer(Policy())
 
     async def build_one(arch: Arch, tell: Tell) -> str:
-        (cell,) = cells_on_the_spot([f"{args.kernel or _SETUP_KERNEL}-{arch.name}"], Limits())
+        (cell,) = cells_on_the_spot([f"{kernel}-{arch.name}"], Limits())
         image = await preparer.build_image(cell, suites[arch.name], include, tell)
         return f"{image.key} ({image.disk.stat().st_size // 1_000_000} MB)"
 

@@ -10,20 +10,19 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from quizmatrix import kconfig, partbuild, process
+from quizmatrix import kconfig, partbuild, process, tomlfile
 from quizmatrix.arch import Arch, host_arch, load_arch
 from quizmatrix.cells import cells_on_the_spot, default_source
 from quizmatrix.cli import selection
 from quizmatrix.cli.clean import disk_usage, remove_tree
 from quizmatrix.cli.each import make_each
-from quizmatrix.errors import DamagedError, DataError, UsageError
+from quizmatrix.errors import DamagedError, UsageError
 from quizmatrix.kernel import artifact, buildlayer, source
 from quizmatrix.kernel.build import Options, Order, builds_dir, builds_locked, options_of
 from quizmatrix.matrix import Limits
 from quizmatrix.module.build import modules_dir
 from quizmatrix.outcome import EXIT_OK
 from quizmatrix.process import Tell
-from quizmatrix.version import KernelVersion
 from quizmatrix.zfs.tree import builds_dir as zfs_dir
 
 
@@ -59,16 +58,11 @@ def _config_lines(args: argparse.Namespace) -> list[str]:
         for value, given in (("y", args.enable), ("n", args.disable), ("m", args.module))
         for name in map(_symbol, selection.words("-e, -d, -m", given))
     ]
-    kconfig.parse_fragment("\n".join(keys), "the command line", KernelVersion("6.1"))
+    kconfig.check_fragment("\n".join(keys), "the command line")
     lines: list[str] = []
     if args.config is not None:
-        try:
-            text = Path(args.config).read_text(encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"cannot read {args.config}", cause=error.strerror or str(error)) from error
-        except UnicodeDecodeError as error:
-            raise DataError(f"cannot read {args.config}", cause="it is not UTF-8 text") from error
-        kconfig.parse_fragment(text, args.config, KernelVersion("6.1"))
+        text = tomlfile.read_text(Path(args.config))
+        kconfig.check_fragment(text, args.config)
         text = kconfig.NOT_SET.sub(r"CONFIG_\1=n", text)
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     # What is typed wins over what is in the file.

@@ -82,10 +82,11 @@ async def fetch(wanted: str, order: Order) -> str:
         )
     found = await _resolve(wanted, debian.arch, flavours[order.options], tell)
     return await apt.first_that_comes(
-        found[:1] if order.is_replacing else found,
+        found,
         lambda one: one.image,
         lambda one: _store(one, arch, tell),
         tell,
+        only_newest=order.is_replacing,
     )
 
 
@@ -170,14 +171,9 @@ def suites_for(wanted: str, archive: apt.Archive, arch: str) -> list[str]:
 
     Those known for the series, or else those for anything.
     """
-    carrying = {name: suite for name, suite in archive.suite.items() if arch in suite.arches}
     if wanted == NEWEST:
-        return [name for name, suite in carrying.items() if suite.newest]
-    series = KernelVersion(wanted).series
-    known = [name for name, suite in carrying.items() if series in suite.series]
-    anywhere = [name for name, suite in carrying.items() if not suite.series]
-    listed = any(series in suite.series for suite in archive.suite.values())
-    return known or ([] if listed else anywhere)
+        return [name for name, suite in archive.suite.items() if arch in suite.arches and suite.newest]
+    return archive.suites_of(KernelVersion(wanted).series, arch)
 
 
 def _image_names(flavour: str) -> re.Pattern[str]:

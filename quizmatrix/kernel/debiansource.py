@@ -28,8 +28,8 @@ async def fetch(wanted: str, order: Order) -> str:
 
     Raises UnpreparedError where the archive has no such source, or it cannot be built.
     """
-    found = await _resolve(wanted, order.tell)
-    return await build.build(await _first_tree(found[:1] if order.is_replacing else found, order.tell), order)
+    tree = await source_tree(wanted, order.tell, only_newest=order.is_replacing)
+    return await build.build(tree, order)
 
 
 async def released(_one: str, _other: str, _arch: Arch, tell: Tell) -> dict[KernelVersion, str]:
@@ -41,13 +41,15 @@ async def released(_one: str, _other: str, _arch: Arch, tell: Tell) -> dict[Kern
     return await released_in(_INDEX_ARCH, ask, tell)
 
 
-async def source_tree(wanted: str, tell: Tell) -> Tree:
-    """The unpacked source of the kernel `wanted`; UnpreparedError where the archive has none."""
-    return await _first_tree(await _resolve(wanted, tell), tell)
+async def source_tree(wanted: str, tell: Tell, *, only_newest: bool = False) -> Tree:
+    """The unpacked source of the kernel `wanted`; UnpreparedError where the archive has none.
 
-
-async def _first_tree(found: list[Found], tell: Tell) -> Tree:
-    return await apt.first_that_comes(found, lambda one: one[1], lambda one: _unpack(one, tell), tell)
+    only_newest: of several that would do.
+    """
+    found = await _resolve(wanted, tell)
+    return await apt.first_that_comes(
+        found, lambda one: one[1], lambda one: _unpack(one, tell), tell, only_newest=only_newest
+    )
 
 
 async def _unpack(found: Found, tell: Tell) -> Tree:

@@ -133,16 +133,6 @@ def _reference(spec: KernelSpec, options: Options) -> str:
     return " ".join([f"{spec.text}{variant}", *options.config, *(["--clang"] if options.clang else [])])
 
 
-def _earlier(reference: str, arch: Arch, recipe: str, *, thorough: bool) -> Kernel | None:
-    """What the source said earlier, if that is whole; thorough: as of `obtain`."""
-    with contextlib.suppress(DamagedError):
-        kernel = artifact.find(reference, arch.name, recipe)
-        if kernel is not None:
-            kernel.check(thoroughly=thorough)
-        return kernel
-    return None
-
-
 async def obtain(
     text: str, order: Order, *, offline: bool = False, refresh: bool = False, thorough: bool = False
 ) -> Kernel:
@@ -184,12 +174,16 @@ async def obtain(
     if source.is_built:
         # Before a source of 140 MB is fetched in vain.
         build.find_compiler(order)
-    earlier = _earlier(reference, arch, recipe, thorough=thorough) if refresh else None
+    earlier: Kernel | None = None
+    if refresh:
+        with contextlib.suppress(DamagedError):
+            earlier = artifact.find(reference, arch.name, recipe)
     try:
         key = await source.fetch(spec.wanted, replace(order, is_replacing=earlier is not None))
     except NotInArchiveError as error:
         if earlier is None:
             raise
+        earlier.check(thoroughly=thorough)
         tell(f"{error}; keeping {earlier.record.release}")
         return earlier
     artifact.refer(reference, arch.name, recipe, key)
