@@ -13,7 +13,8 @@ from quizmatrix.cli import parts, selection
 from quizmatrix.errors import QuizmatrixError, UsageError
 from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK
 from quizmatrix.prepare import Policy, Preparer
-from quizmatrix.zfs.build import CONFIGURE, STEPS, Options, recall, remember
+from quizmatrix.zfs.build import CONFIGURE, STEPS
+from quizmatrix.zfs.options import Options, recall, remember
 from quizmatrix.zfs.sweep import CellBuild, Sweep
 from quizmatrix.zfs.tree import Tree, find_tree, last_tree
 

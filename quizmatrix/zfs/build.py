@@ -11,12 +11,12 @@ import hashlib
 import os
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from quizmatrix import paths, seal
+from quizmatrix import paths, process, seal
 from quizmatrix import steps as steps_module
 from quizmatrix.arch import Arch
 from quizmatrix.errors import UnpreparedError, host_error
@@ -26,15 +26,16 @@ from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.partbuild import Built, Installed
 from quizmatrix.process import Tell
 from quizmatrix.version import KernelVersion, leading_version
-from quizmatrix.zfs import runtime
+from quizmatrix.zfs import answers, runtime
+from quizmatrix.zfs.options import Options
 from quizmatrix.zfs.sysroot import Sysroot
-from quizmatrix.zfs.tree import LAST, Tree, builds_dir
+from quizmatrix.zfs.tree import Tree, builds_dir
 
 # Changes when the same inputs are built otherwise.
-_RECIPE = "1"
+_RECIPE = "2"
 
-# In a tree's folder of builds: how it was built last.
-_OPTIONS = "options.json"
+# How many compilers ./configure starts at a time: the builds share the CPUs, each time in another way.
+_TEST_JOBS = "TEST_JOBS"
 
 CONFIGURE, MAKE, INSTALL = STEPS = ("configure", "make", "install")
 
@@ -42,39 +43,6 @@ _SOURCES = frozenset({".c", ".h", ".S"})
 
 # Of the tree's folders those whose files no module is made of.
 _NOT_OF_MODULES = frozenset({"cmd", "contrib", "etc", "lib", "man", "rpm", "tests", "udev"})
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What is built otherwise than by default.
-
-    debug: with OpenZFS's own assertions, and symbols. experimental: for kernels too that are newer than
-    its META knows. configure: further arguments of ./configure.
-    """
-
-    debug: bool = False
-    experimental: bool = False
-    configure: tuple[str, ...] = ()
-
-    @property
-    def arguments(self) -> list[str]:
-        """What ./configure is given for them."""
-        debug = ["--enable-debug", "--enable-debuginfo"] if self.debug else []
-        return [*debug, *(["--enable-linux-experimental"] if self.experimental else []), *self.configure]
-
-
-def remember(tree: Tree, options: Options) -> None:
-    """Have later steps, and builds on the way, done with these options."""
-    tree.work.mkdir(parents=True, exist_ok=True)
-    paths.write_atomic(tree.work / _OPTIONS, msgspec.json.encode(options))
-    paths.write_atomic(builds_dir() / LAST, str(tree.path).encode())
-
-
-def recall(tree: Tree) -> Options:
-    """The options of the tree's last build."""
-    try:
-        return msgspec.json.decode((tree.work / _OPTIONS).read_bytes(), type=Options)
-    except (OSError, msgspec.MsgspecError):
-        return Options()
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -234,7 +202,7 @@ class _Work:
             if part.linked:
                 _link_sources(part.tree.path / part.linked, part.folder / part.linked)
             for words in part.make:
-                await self._run(["make", *words], jobs=True)
+                await self._make(words)
         return await self._install(state) if INSTALL in steps else None
 
     def installed(self, state: str | None = None) -> Built | None:
@@ -262,7 +230,15 @@ class _Work:
     def _configuration(self) -> str:
         """Names all that ./configure depends on."""
         configure = hashlib.sha256((self._part.tree.path / "configure").read_bytes()).hexdigest()
-        made = [_RECIPE, configure, *self._arguments(), repr(self._environment()), self._part.made_for]
+        compiler = _identity(self._part.sysroot.compiler.split()[0])
+        made = [
+            _RECIPE,
+            configure,
+            *self._arguments(),
+            repr(self._environment()),
+            self._part.made_for,
+            compiler,
+        ]
         return hashlib.sha256("\n".join(made).encode()).hexdigest()[:24]
 
     def _environment(self) -> dict[str, str]:
@@ -276,19 +252,37 @@ class _Work:
         wanted = self._configuration()
         if self._configured.exists() and self._configured.read_text() == wanted:
             return
-        shutil.rmtree(part.folder)
-        part.folder.mkdir()
         part.log.unlink(missing_ok=True)
         self._tell("configuring")
         known = builds_dir() / "configured" / f"{wanted}.cache"
-        own = part.folder / "config.cache"
-        if known.exists():
-            shutil.copyfile(known, own)
-        await self._run([str(part.tree.path / "configure"), f"--cache-file={own}", *self._arguments()])
-        if own.exists():
+        shared = known.read_bytes() if known.exists() else b""
+        try:
+            found = await self._find_answers(shared)
+        except UnpreparedError:
+            if not shared:
+                raise
+            # They may not fit: of a program that is gone, or a file that was not written whole.
+            self._tell("configuring again, without what another build found")
+            known.unlink(missing_ok=True)
+            found = await self._find_answers(b"")
+        if found:
             known.parent.mkdir(parents=True, exist_ok=True)
-            paths.write_atomic(known, own.read_bytes())
+            paths.write_atomic(known, answers.to_share(found, [_TEST_JOBS]))
         self._configured.write_text(wanted)
+
+    async def _find_answers(self, shared: bytes) -> bytes:
+        """Run ./configure in an empty folder, knowing `shared`; all that it knows then."""
+        part = self._part
+        shutil.rmtree(part.folder)
+        part.folder.mkdir()
+        own = part.folder / "config.cache"
+        argv = [str(part.tree.path / "configure"), f"--cache-file={own}", *self._arguments()]
+        async with self._needed_pool.token():
+            varying = {_TEST_JOBS: str(self._needed_pool.share)}
+            if shared:
+                own.write_bytes(answers.to_start_with(shared, varying))
+            await self._step(argv, env=varying)
+        return own.read_bytes() if own.exists() else b""
 
     async def _install(self, state: str) -> Built:
         part = self._part
@@ -296,7 +290,7 @@ class _Work:
         built = self._built(state)
         with paths.new_dir(built.layer) as made:
             for words in part.install:
-                await self._run(["make", *(word.format(layer=made) for word in words)], jobs=True)
+                await self._make([word.format(layer=made) for word in words])
             _merge_usr(made)
             if built.runtime is not None:
                 with paths.new_dir(built.runtime) as libraries:
@@ -304,20 +298,36 @@ class _Work:
         self._installed.replace(state)
         return built
 
-    async def _run(self, argv: list[str], *, jobs: bool = False) -> None:
-        """Run a step; its output goes to the log, its first error into the exception."""
-        part, pool = self._part, self._pool
-        if pool is None:
+    @property
+    def _needed_pool(self) -> JobServer:
+        if self._pool is None:
             raise AssertionError("a part is only looked at")
+        return self._pool
+
+    async def _make(self, words: list[str]) -> None:
+        pool = self._needed_pool
         async with pool.token():
-            await steps_module.run(
-                argv,
-                part.log,
-                fact=f"{part.name} could not be built",
-                cwd=part.folder,
-                env=self._environment() | (pool.environment if jobs else {"TEST_JOBS": str(pool.share)}),
-                pass_fds=pool.descriptors if jobs else (),
-            )
+            await self._step(["make", *words], env=pool.environment, pass_fds=pool.descriptors)
+
+    async def _step(self, argv: list[str], *, env: Mapping[str, str], pass_fds: Sequence[int] = ()) -> None:
+        """Run a program; its output goes to the log, its first error into the exception."""
+        await steps_module.run(
+            argv,
+            self._part.log,
+            fact=f"{self._part.name} could not be built",
+            cwd=self._part.folder,
+            env=self._environment() | dict(env),
+            pass_fds=pass_fds,
+        )
+
+
+def _identity(compiler: str) -> str:
+    """Names the compiler that is installed: an upgrade makes it another one."""
+    path = process.find_program(compiler)
+    if path is None:
+        return compiler
+    state = Path(path).resolve().stat()
+    return f"{compiler} {state.st_size} {state.st_mtime_ns}"
 
 
 def _link_sources(source: Path, target: Path) -> None:

@@ -19,7 +19,8 @@ from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.partbuild import Built, Done, PartResult, Parts, TellOf
 from quizmatrix.prepare import Preparer
 from quizmatrix.zfs import build, sysroot
-from quizmatrix.zfs.build import INSTALL, STEPS, Options, Part
+from quizmatrix.zfs.build import INSTALL, STEPS, Part
+from quizmatrix.zfs.options import Options
 from quizmatrix.zfs.tree import Tree, make_ready
 
 # The name of OpenZFS among what was built for a kernel.

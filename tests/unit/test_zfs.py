@@ -18,7 +18,8 @@ from quizmatrix.kernel.tree import Tree as KernelTree
 from quizmatrix.partbuild import Built
 from quizmatrix.version import KernelVersion
 from quizmatrix.zfs import build
-from quizmatrix.zfs.build import CONFIGURE, INSTALL, MAKE, STEPS, Options, Part
+from quizmatrix.zfs.build import CONFIGURE, INSTALL, MAKE, STEPS, Part
+from quizmatrix.zfs.options import Options
 from quizmatrix.zfs.sysroot import Sysroot
 from quizmatrix.zfs.tree import Tree, find_tree, make_ready
 
@@ -153,8 +154,8 @@ def modules(tree: Tree, kernel: Kernel, options: Options | None = None) -> Part:
     return build.modules(tree, X86_64, kernel, sysroot(), options or Options())
 
 
-def take(part: Part, *steps: str) -> Built | None:
-    pool = JobServer(2)
+def take(part: Part, *steps: str, cpus: int = 2) -> Built | None:
+    pool = JobServer(cpus)
     try:
         return anyio.run(build.build, part, pool, lambda _said: None, steps or STEPS)
     finally:
@@ -273,13 +274,58 @@ def test_what_is_to_be_configured_anew(change: str, tree: Tree, kernel: Kernel) 
     assert set(options.arguments) <= set(given)
 
 
-def test_answers_are_known_in_another_tree(tree: Tree, kernel: Kernel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cpus", [(1, 2), (2, 1), (4, 4)])
+def test_answers_are_known_in_another_tree(
+    cpus: tuple[int, int], tree: Tree, kernel: Kernel, tmp_path: Path
+) -> None:
     first = modules(tree, kernel)
-    take(first)
+    take(first, cpus=cpus[0])
     assert "checking for an answer... found" in first.log.read_text()
     other = modules(find_tree(str(shutil.copytree(TOY, tmp_path / "other"))), kernel)
-    take(other)
+    take(other, cpus=cpus[1])
     assert "checking for an answer... (cached)" in other.log.read_text()
+    # Where a program lies is another thing on another PATH.
+    assert "checking for awk... (cached)" not in other.log.read_text()
+    assert len(lines(other, "configured")) == 1
+    # What was found with the answers of another is shared in its turn.
+    (kept,) = (tree.work.parent / "configured").iterdir()
+    assert "TEST_JOBS" not in kept.read_text()
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        b"",
+        b"\xff\x00\n",
+        b"ac_cv_answer='cut off",
+        b"ac_cv_answer=found\nac_cv_env_TEST_JOBS_set=set\nac_cv_env_TEST_JOBS_value=99\n",
+        b"ac_cv_env_CC_set=set\nac_cv_env_CC_value=another\n",
+        b"ac_cv_prog_AWK=/nowhere/awk\n",
+    ],
+)
+def test_answers_that_do_not_fit_are_found_anew(answers: bytes, tree: Tree, tmp_path: Path) -> None:
+    take(userland(tree))
+    (kept,) = (tree.work.parent / "configured").iterdir()
+    good = kept.read_bytes()
+    kept.write_bytes(answers)
+    other = userland(find_tree(str(shutil.copytree(TOY, tmp_path / "other"))))
+    assert take(other) is not None
+    assert kept.read_bytes() == good
+
+
+def test_another_compiler_knows_none_of_the_answers(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(userland(tree))
+    compiler = tmp_path / "bin/false"
+    compiler.parent.mkdir()
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{compiler.parent}:{os.environ['PATH']}")
+    part = userland(tree)
+    assert build.installed(part) is None
+    take(part)
+    assert "checking for an answer... found" in part.log.read_text()
 
 
 def test_steps_one_by_one(tree: Tree, kernel: Kernel) -> None:

@@ -14,6 +14,8 @@ from tests.vm.conftest import Quizmatrix
 CELLS = ("6.1-x86_64", "6.1-s390x")
 ONLY = ("endian", "--only", ",".join(CELLS))
 
+EDITED = "module/os/linux/zfs/zfs_ioctl_os.c"
+
 # Seconds; two cores need half an hour for two kernels and two OpenZFS from nothing.
 LIMIT = 4200
 
@@ -22,8 +24,13 @@ pytestmark = pytest.mark.timeout(LIMIT)
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source."""
-    return source_tree(tmp_path_factory.mktemp("source"))
+    """The source. It is kept in the user's cache, where a test that was killed may have left its edit."""
+    place = source_tree(tmp_path_factory.mktemp("source"))
+    kept = place.with_name("before-the-edit")
+    if kept.exists():
+        (place / EDITED).write_bytes(kept.read_bytes())
+        kept.unlink()
+    return place
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,10 +42,12 @@ def built(tree: Path) -> None:
 @pytest.fixture
 def edited(tree: Path) -> Iterator[Path]:
     """A file of the module, which is as it was after the test; but newer, or make would not see that."""
-    path = tree / "module/os/linux/zfs/zfs_ioctl_os.c"
+    path, kept = tree / EDITED, tree.with_name("before-the-edit")
     text = path.read_bytes()
+    kept.write_bytes(text)
     yield path
     path.write_bytes(text)
+    kept.unlink()
 
 
 def run_directory(done: subprocess.CompletedProcess[bytes], folder: Path) -> dict[str, dict[str, object]]:

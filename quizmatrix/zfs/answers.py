@@ -1,0 +1,31 @@
+"""The answers that OpenZFS's ./configure found (autoconf's config.cache), for the next tree's to know.
+
+An answer is shared only if it is the same in every build of the configuration it is stored under. Where a
+program lies depends on the user's PATH and on what is installed today. Autoconf also keeps the variables
+that a builder may set, its "precious" ones, and refuses to go on where one has another value than before.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+
+_PROGRAM = rb"(?:ac|am|lt|acl)_cv_(?:path|prog)_\w+"
+
+
+def to_share(found: bytes, varying: Iterable[str]) -> bytes:
+    """What of a config.cache holds for any other build. varying: precious variables that differ by build."""
+    own = "|".join(map(re.escape, varying)).encode()
+    dropped = re.compile(rb"(?:%b|ac_cv_env_(?:%b)_(?:set|value))=" % (_PROGRAM, own))
+    return b"".join(line for line in found.splitlines(keepends=True) if not dropped.match(line))
+
+
+def to_start_with(shared: bytes, varying: Mapping[str, str]) -> bytes:
+    """A config.cache for one build, whose precious variables have these values."""
+    lines = [
+        f"ac_cv_env_{name}_set=set\nac_cv_env_{name}_value={shlex.quote(value)}\n"
+        for name, value in varying.items()
+    ]
+    # autoconf reads the file as a script: what stands last counts.
+    return shared.rstrip(b"\n") + b"\n" + "".join(lines).encode()
