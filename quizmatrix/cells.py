@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from quizmatrix import apt, profile, units
+from quizmatrix import apt, parameters, profile, units
 from quizmatrix.arch import arch_names, debian_variants, load_arch
 from quizmatrix.errors import DataError, UsageError
 from quizmatrix.finding import SplatPolicy, Tolerance
@@ -47,10 +47,11 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One kernel on one architecture.
 
     kernel: as the matrix names it. source: where it comes from if it names none. timeout,
-    boot_timeout: seconds on hardware. memory: MiB. image: the name of its base image. profiles: all that are
-    set up, in that order. config: lines that its variant adds to the kernel's configuration; clang: whether
-    it wants that compiler. tolerance: of its kernel's complaints. shard: the slice of its tests that it runs.
-    expected: the outcome that is no news, `why` it is not `passed`.
+    boot_timeout: seconds on hardware. memory: MiB. image: the name of its base image. append: more kernel
+    parameters. profiles: all that are set up, in that order. config: lines that its variant adds to the
+    kernel's configuration; clang: whether it wants that compiler. tolerance: of its kernel's complaints.
+    shard: the slice of its tests that it runs. expected: the outcome that is no news, `why` it is not
+    `passed`.
     """
 
     kernel: str
@@ -62,6 +63,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
     cpus: int
     image: str = SMALL
+    append: str = ""
     profiles: tuple[Use, ...] = ()
     config: tuple[str, ...] = ()
     clang: bool = False
@@ -246,6 +248,7 @@ def _make_cell(
         memory=units.parse_size(first(lambda limits: limits.memory)),
         cpus=first(lambda limits: limits.cpus),
         image=first(lambda limits: limits.image),
+        append=parameters.joined(limits.append for limits in reversed(sources) if limits.append),
         tolerance=Tolerance(
             splat=SplatPolicy(first(lambda limits: limits.splat)), allow=tuple(matrix.allow_splats)
         ),

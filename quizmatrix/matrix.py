@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from quizmatrix import kconfig, paths, profile, tomlfile, units
+from quizmatrix import kconfig, parameters, paths, profile, tomlfile, units
 from quizmatrix.arch import debian_variants
 from quizmatrix.errors import DataError, UsageError
 from quizmatrix.finding import SplatPolicy, check_allowed
@@ -28,7 +28,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     timeout: of the command, boot_timeout: from QEMU's start to the guest's first word, both as
     durations on hardware. memory: of the guest, a size. cpus: of the guest. image: its base image. splat:
-    what a complaint of its kernel means.
+    what a complaint of its kernel means. append: more kernel parameters; unlike the others, these come
+    on top of what less specific places say.
     """
 
     timeout: str | None = None
@@ -37,6 +38,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cpus: int | None = None
     image: str | None = None
     splat: SplatPolicy | None = None
+    append: str | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError, "`KEY`: ...", where a limit is none."""
@@ -44,6 +46,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("timeout", self.timeout, units.parse_duration),
             ("boot-timeout", self.boot_timeout, units.parse_duration),
             ("memory", self.memory, _parse_memory),
+            ("append", self.append, parameters.check),
         ):
             if text is not None:
                 try:

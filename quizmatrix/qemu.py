@@ -37,6 +37,12 @@ def option_value(text: str) -> str:
     return text.replace(",", ",,")
 
 
+def parameters_of(spec: CellSpec) -> str:
+    """The kernel's command line; what was asked for comes last, since the kernel takes the last of two."""
+    own = [*spec.arch.facts.kernel.command_line, *_COMMAND_LINE, *(_DEBUGGED if spec.debugger else ())]
+    return " ".join([*own, *([spec.append] if spec.append else [])])
+
+
 def _extras(spec: CellSpec, chardevs: Mapping[str, str]) -> list[str]:
     """What only some guests have: a terminal, disks, a network, a debugger."""
     transport = spec.arch.facts.qemu.transport
@@ -90,7 +96,6 @@ def command_line(
     inherits as PASSED_FILE.
     """
     qemu = spec.arch.facts.qemu
-    kernel = spec.arch.facts.kernel
     transport = qemu.transport
     accelerator = spec.accelerator
     argv = [
@@ -106,7 +111,7 @@ def command_line(
         *("-sandbox", _SANDBOX),
         *("-kernel", spec.image),
         *("-initrd", spec.initramfs),
-        *("-append", " ".join([*kernel.command_line, *_COMMAND_LINE, *(_DEBUGGED if spec.debugger else ())])),
+        *("-append", parameters_of(spec)),
     ]
     if passed_fd is not None:
         argv += ["-add-fd", f"fd={passed_fd},set=1"]

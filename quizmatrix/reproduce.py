@@ -140,6 +140,7 @@ def _again(spec: CellSpec) -> list[str]:
     for name, value in spec.environment.items():
         again += ["--env", f"{name}={value}"]
     again += ["--user", spec.user] if spec.user else []
+    again += ["--append", spec.append] if spec.append else []
     for layer in spec.layers:
         if layer.tag.startswith("user"):
             again += ["--layer", layer.path]

@@ -98,6 +98,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         exit_code=ended.exit_code if ended else None,
         signal=ended.signal if ended else None,
         detail=detail,
+        append=spec.append,
         subtests=session.evidence.tests.counts,
         findings=complaints,
         flaky=session.evidence.tests.luck if outcome is Outcome.PASSED else "",

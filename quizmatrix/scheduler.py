@@ -254,6 +254,7 @@ class Scheduler:
         plan = self._plan
         spec = msgspec.structs.replace(
             spec,
+            append=cell.append,
             machine=plan.machine,
             binds=plan.binds,
             environment=plan.environment | (cell.shard.environment if cell.shard else {}),
@@ -304,6 +305,7 @@ def _no_run(task: Task, outcome: Outcome, detail: str) -> CellResult:
         outcome=outcome,
         expected=cell.expected,
         detail=detail,
+        append=cell.append,
         handoff=task.handed,
     )
 

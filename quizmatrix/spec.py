@@ -132,7 +132,8 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     one. debugger: whether QEMU listens for one; stopped: and waits for it; symbols: the kernel with them,
     where there is one. environment: of the command, beside what every one has. user: of the guest, instead
     of root. session: see Session. handed: see Handed; matrix: the file that asks for it. timeout,
-    boot_timeout: seconds, already scaled for the accelerator. memory: MiB. machine: a value of QEMU's option
+    boot_timeout: seconds, already scaled for the accelerator. memory: MiB. append: kernel parameters beside
+    those that every guest has. machine: a value of QEMU's option
     -machine, instead of the architecture's. tolerance: of its kernel's complaints. folder: where results go;
     it exists, and is empty but for disks.
     """
@@ -167,6 +168,7 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     boot_timeout: float
     memory: int
     cpus: int
+    append: str = ""
     machine: str | None = None
     tolerance: Tolerance = Tolerance()
     folder: str
@@ -196,7 +198,8 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     its tests that it ran, `2of4`. findings: what its kernel complained of, the first ones; the cell's
     findings.json has their traces. inputs: the same for runs of the same (see inputs.Inputs), empty where
     that is not known. flaky: why this outcome is not to be relied on, empty where nothing is known against
-    it. earlier: the run that it is the result of, where it was not run again. handoff: where disks are
+    it. earlier: the run that it is the result of, where it was not run again. append: the kernel parameters
+    that were asked for. handoff: where disks are
     handed on; `cell` is then the way they have gone, and what follows it is of the cell that ran.
     """
 
@@ -220,6 +223,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     inputs: str = ""
     flaky: str = ""
     earlier: str = ""
+    append: str = ""
     timings: Timings = Timings()
 
     @property

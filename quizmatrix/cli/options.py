@@ -73,6 +73,13 @@ def add_limits(parser: Parser) -> None:
     group.add_argument("--boot-timeout", metavar="T", help="until the guest is up (on hardware)")
     group.add_argument("--memory", metavar="M", help="of a guest: 512M, 1G")
     group.add_argument("--cpus", metavar="N", help="of a guest")
+    group.add_argument(
+        "--append",
+        action="append",
+        default=[],
+        metavar="WORDS",
+        help="more kernel parameters, behind the matrix's: 'slub_debug=FZP loglevel=7'",
+    )
 
 
 def add_guest(parser: Parser) -> None:

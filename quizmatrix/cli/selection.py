@@ -63,6 +63,7 @@ def limits_of(args: argparse.Namespace) -> Limits:
             memory=args.memory,
             cpus=cpus,
             image=args.image,
+            append=" ".join(args.append) if args.append else None,
         )
     except ValueError as error:
         raise UsageError("that limit cannot be set", cause=str(error)) from error

@@ -45,6 +45,30 @@ def test_the_most_specific_limit_counts(tmp_path: Path) -> None:
     assert {cell.timeout for cell in overridden} == {7}
 
 
+def test_kernel_parameters_add_up(tmp_path: Path) -> None:
+    text = BASE + 'append = "a loglevel=4"\n[arch.s390x]\nappend = "s=1 a"\n[variant.kasan]\nappend = "k"\n'
+    text += """[[include]]
+kernel = "6.1"
+arch = "s390x"
+variant = "kasan"
+append = 'dyndbg="file x.c +p" loglevel=6'
+"""
+    found = {cell.id: cell.append for cell in read(text, tmp_path)}
+    assert found["6.1-x86_64"] == "a loglevel=4"
+    assert found["6.1-s390x"] == "loglevel=4 s=1 a"
+    assert found["6.1-s390x+kasan"] == 'loglevel=4 s=1 a k dyndbg="file x.c +p" loglevel=6'
+    more = expand(load_matrix(tmp_path / "m.toml"), "m", Limits(append="loglevel=7"))
+    assert [cell.append.split()[-1] for cell in more] == ["loglevel=7"] * 5
+    # As the command that repeats a cell gives it: all that it had, once more.
+    for cell in more:
+        again = expand(load_matrix(tmp_path / "m.toml"), "m", Limits(append=cell.append))
+        assert {other.id: other.append for other in again}[cell.id] == cell.append
+    with pytest.raises(DataError, match=r"line 3.*a quotation mark is not closed"):
+        read(BASE + "append = 'dyndbg=\"file x.c'\n", tmp_path)
+    with pytest.raises(DataError, match="on one line"):
+        read(BASE + 'append = "a\\nb"\n', tmp_path)
+
+
 def test_where_a_kernel_comes_from_that_names_no_source(tmp_path: Path) -> None:
     text = 'kernels = ["6.1", "6.13-rc2", "path:/x"]\narches = ["x86_64", "ppc64"]\n'
     text += 'include = [{ kernel = "6.1", arch = "x86_64", variant = "kasan" }]\n'
