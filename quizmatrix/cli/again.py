@@ -83,14 +83,14 @@ def with_last_command(args: argparse.Namespace) -> argparse.Namespace:
 def as_run(
     args: argparse.Namespace, results: RunResults, not_taken_over: frozenset[str]
 ) -> argparse.Namespace:
-    """The command line of an earlier run. What is on this one wins; some options are not taken over."""
-    from quizmatrix.cli.parser import parse
+    """The command line of an earlier run. What is typed on this one wins; some options are not taken over."""
+    from quizmatrix.cli.parser import parse, typed
 
     old = parse(["run", *results.arguments, *(["--", *results.command] if results.command else [])])
+    of_earlier = {action.dest for action in args.parser._actions} - not_taken_over - typed(args)
     for name, value in vars(args).items():
-        if name in ("command", "arguments"):
-            continue  # the next run without COMMAND means the same, too
-        if name in not_taken_over or value != args.parser.get_default(name):
+        # The next run without COMMAND means the same, too.
+        if name not in of_earlier and name not in ("command", "arguments"):
             setattr(old, name, value)
     return old
 

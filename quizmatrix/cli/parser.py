@@ -90,6 +90,24 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
+def typed(args: argparse.Namespace) -> frozenset[str]:
+    """The names of those attributes of a command line that were typed, also where that is their default."""
+    head, _ = build_parser()
+    _leave_out_defaults(head)
+    found, _ = head.parse_known_args([args.name.split()[0], *args.arguments])
+    return frozenset(vars(found))
+
+
+def _leave_out_defaults(parser: argparse.ArgumentParser) -> None:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _leave_out_defaults(command)
+        else:
+            action.default = argparse.SUPPRESS
+    parser._defaults.clear()
+
+
 def _explain_unknown(word: str, args: argparse.Namespace) -> UsageError:
     if not word.startswith("-"):
         return UsageError(

@@ -17,7 +17,8 @@ _PROGRAM = rb"(?:ac|am|lt|acl)_cv_(?:path|prog)_\w+"
 def to_share(found: bytes, varying: Iterable[str]) -> bytes:
     """What of a config.cache holds for any other build. varying: precious variables that differ by build."""
     own = "|".join(map(re.escape, varying)).encode()
-    dropped = re.compile(rb"(?:%b|ac_cv_env_(?:%b)_(?:set|value))=" % (_PROGRAM, own))
+    # A value with a blank is guarded: `test ${NAME+y} || NAME='...'`.
+    dropped = re.compile(rb"(?:test \S+ \|\| )?(?:%b|ac_cv_env_(?:%b)_(?:set|value))=" % (_PROGRAM, own))
     return b"".join(line for line in found.splitlines(keepends=True) if not dropped.match(line))
 
 

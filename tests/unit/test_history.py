@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from quizmatrix import retention, store
-from quizmatrix.cli import again, run_command
+from quizmatrix.cli import again, resume, run_command
 from quizmatrix.cli.clean import disk_usage
-from quizmatrix.cli.parser import parse
+from quizmatrix.cli.parser import parse, typed
 from quizmatrix.cli.plan import tasks_of
 from quizmatrix.cli.selection import limits_of, selected, selected_cells
 from quizmatrix.errors import HistoryError
@@ -384,6 +384,43 @@ def test_without_a_command_the_last_run_is_meant(capsys: pytest.CaptureFixture[s
     assert args.arguments == ["quick", "--env", "A=1", "-j", "9"]
     assert run_command(["run", "--last-failed", "--dry-run"]) == 0
     assert "6.1-s390x" in capsys.readouterr().out
+
+
+# Options that have a default of their own, each with another value.
+DEFAULTS = {"--accel": "tcg", "--retries": "3", "--shard": "2", "--fail-on": "regression"}
+
+
+def test_which_options_have_a_default() -> None:
+    options = parse(["run"]).parser._actions
+    assert {one.option_strings[-1] for one in options if one.option_strings and one.default} <= {
+        *DEFAULTS,
+        "--help",
+    }
+
+
+@pytest.mark.parametrize("option", DEFAULTS)
+def test_what_is_typed_wins_though_it_is_the_default(option: str) -> None:
+    place = seed(1, [result("6.1-s390x", "failed")], arguments=["quick", option, DEFAULTS[option]])
+    name = option.removeprefix("--").replace("-", "_")
+    default = parse(["run"]).parser.get_default(name)
+    for again_with in (
+        lambda *words: again.with_last_command(parse(["run", "--last-failed", *words])),
+        lambda *words: resume.with_its_command(parse(["run", "--resume", str(place), *words])),
+    ):
+        assert vars(again_with(option, default))[name] == default
+        assert vars(again_with(f"{option}={default}"))[name] == default
+    # Untyped, it is the earlier run's: all of what --resume goes on with.
+    assert vars(resume.with_its_command(parse(["run", "--resume", str(place)])))[name] == DEFAULTS[option]
+    assert again.with_last_command(parse(["run", "--last-failed"])).accel == (
+        "tcg" if option == "--accel" else "auto"
+    )
+
+
+def test_an_option_is_typed_though_it_is_the_default() -> None:
+    args = parse(["run", "quick", "--accel", "auto", "-p", "net", "-x", "--", "true", "--retries", "0"])
+    assert typed(args) == {"matrix", "accel", "profiles", "fail_fast"}
+    assert typed(parse(["run"])) == set()
+    assert typed(parse(["runs", "show", "latest"])) == {"run"}
 
 
 def test_a_cell_that_was_not_run_again_is_found_in_the_new_run(tmp_path: Path) -> None:
