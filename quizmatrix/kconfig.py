@@ -29,6 +29,10 @@ _DEPENDS = re.compile(r"^\s+depends on (.*)$", re.MULTILINE)
 _LIMIT = re.compile(r"(from|before) (\d+\.\d+)")
 
 
+# The origin of what the user asks for, in a matrix or on the command line.
+_USERS = "asked for"
+
+
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """One symbol that is asked for. origin: the file and line that ask. optional: no error if not had."""
 
@@ -36,6 +40,11 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     value: str
     origin: str
     optional: bool = False
+
+    @property
+    def is_users(self) -> bool:
+        """Whether the user asks for it, and not a fragment that ships."""
+        return self.origin.partition(":")[0] == _USERS
 
     @property
     def line(self) -> str:
@@ -139,7 +148,7 @@ def wishes_for(arch: str, version: KernelVersion, variant: str | None, extra: li
         (path.read_text(encoding="utf-8"), str(path.relative_to(root)))
         for path in fragment_files(arch, version, variant)
     ]
-    for text, name in [*texts, ("\n".join(extra), "asked for")]:
+    for text, name in [*texts, ("\n".join(extra), _USERS)]:
         for wish in parse_fragment(text, name, version):
             wishes.pop(wish.symbol, None)
             wishes[wish.symbol] = wish
@@ -193,6 +202,15 @@ def unmet(wishes: list[Wish], config: dict[str, str], tree: Path) -> list[Unmet]
             )
         found.append(Unmet(wish=wish, got=config.get(symbol, "not set"), lacking=lacking))
     return found
+
+
+def unknown(wishes: list[Wish], defined: set[str]) -> list[Unmet]:
+    """The wishes for symbols that a kernel does not define, whatever its configuration will be."""
+    return [
+        Unmet(wish=wish, got="not set", lacking=[_unknown(wish.symbol, defined)])
+        for wish in wishes
+        if wish.symbol not in defined
+    ]
 
 
 def _dependencies(tree: Path) -> dict[str, list[str]]:

@@ -78,6 +78,7 @@ class Preparer:
         arch = load_arch(cell.arch)
         qemu = arch.facts.qemu
         process.require_program(qemu.binary, qemu.package)
+        self._look_ahead(cell, arch)
         installed: dict[str, str] | None = None
         image = await self._small_image(arch, tell)
         kernel = await self.kernel(cell, tell)
@@ -106,6 +107,14 @@ class Preparer:
             has_sshd="openssh-server" in (installed or ()),
         )
 
+    def _look_ahead(self, cell: Cell, arch: Arch) -> None:
+        """Raise what can be known before anything is fetched or built, or waited for."""
+        asked = cells.debian_suite(cell.image)
+        image = None if asked is None else self._stored_image(arch, asked)[1]
+        if asked is None or image is not None:
+            for use in cell.profiles:
+                profile.check_packages(use, image.installed if image else None)
+
     async def build_image(self, cell: Cell, suite: str, include: list[str], tell: Tell) -> DebianImage:
         """Build a Debian image for the architecture of `cell`, which configures it where that is foreign."""
         return await debian.build(load_arch(cell.arch), suite, include, self._setup_guest(cell, tell), tell)
@@ -121,18 +130,18 @@ class Preparer:
             options=options_of(cell),
             tell=tell,
             pool=pool,
+            fetches=self._fetches,
             needs_tree=pool is not None,
         )
 
         async def obtain() -> Kernel:
-            async with self._fetches:
-                return await source.obtain(
-                    cell.kernel_spec,
-                    order,
-                    offline=self._policy.offline,
-                    refresh=self._policy.refresh,
-                    thorough=self._policy.thorough,
-                )
+            return await source.obtain(
+                cell.kernel_spec,
+                order,
+                offline=self._policy.offline,
+                refresh=self._policy.refresh,
+                thorough=self._policy.thorough,
+            )
 
         return await self._once(
             f"kernel {cell.kernel_spec} {cell.arch} {order.options} {order.needs_tree}", obtain
@@ -161,18 +170,25 @@ class Preparer:
 
     async def _debian_image(self, cell: Cell, asked: str, tell: Tell) -> DebianImage:
         arch = load_arch(cell.arch)
-        suite = debian.choose_suite(arch, asked or None)
-        image = debian.find(arch, suite)
+        suite, image = self._stored_image(arch, asked)
         if image is not None and not self._policy.refresh:
             return image
-        if self._policy.offline:
-            raise UnpreparedError(
-                f"the Debian image for {arch.name} is not in the cache",
-                cause="--offline forbids fetching it",
-                next_step=f"Once, with a network: quizmatrix image build --arch {arch.name}",
-            )
         include = image.include if image else []
         return await self.build_image(cell, suite, include, tell)
+
+    def _stored_image(self, arch: Arch, asked: str) -> tuple[str, DebianImage | None]:
+        """The suite of a Debian image, and the image if it is there; raises where it cannot be made."""
+        suite = debian.choose_suite(arch, asked or None)
+        image = debian.find(arch, suite)
+        if image is None or self._policy.refresh:
+            if self._policy.offline:
+                raise UnpreparedError(
+                    f"the Debian image for {arch.name} is not in the cache",
+                    cause="--offline forbids fetching it",
+                    next_step=f"Once, with a network: quizmatrix image build --arch {arch.name}",
+                )
+            debian.require_tools()
+        return suite, image
 
     def _setup_guest(self, cell: Cell, tell: Tell) -> debian.Guest:
         """A guest of the cell's architecture and kernel, for what only runs there."""

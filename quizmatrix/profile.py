@@ -232,7 +232,12 @@ def check(
             next_step=facts.built_by.format(cell=cell)
             or f"Install it where `quizmatrix kernel show {kernel}` says.",
         )
-    missing = [name for name in facts.packages if name not in (installed or ())]
+    check_packages(use, installed)
+
+
+def check_packages(use: Use, installed: Iterable[str] | None) -> None:
+    """UnpreparedError where a base image lacks what a profile needs; `installed` as of `check`."""
+    missing = [name for name in facts_of(use.name, "the cell").packages if name not in (installed or ())]
     if missing:
         raise UnpreparedError(
             f"the profile {use.name} needs {', '.join(missing)} in the base image",

@@ -148,6 +148,21 @@ class RunStore:
             self._trouble = self._trouble or error
 
 
+def check_output(output: Path) -> None:
+    """UsageError where a folder that is to be a run directory holds something."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(
+            f"{output} exists and is not empty",
+            next_step="Name a new folder for --output: results are never written over others.",
+        )
+
+
+def check_not_going_on(folder: Path) -> None:
+    """UsageError where another process writes this run directory."""
+    if is_going_on(folder):
+        raise UsageError(f"the run {folder.name} is still going on", next_step="quizmatrix runs list")
+
+
 def create(
     output: Path | None,
     command: list[str],
@@ -167,11 +182,8 @@ def create(
     """
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     folder = (output or runs_dir() / run).absolute()
-    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(
-            f"{output} exists and is not empty",
-            next_step="Name a new folder for --output: results are never written over others.",
-        )
+    if output is not None:
+        check_output(output)
     results = RunResults(
         run=run,
         command=command,

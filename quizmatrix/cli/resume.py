@@ -38,6 +38,7 @@ def with_its_command(args: argparse.Namespace) -> argparse.Namespace:
             next_step="Leave that out, or leave out --resume.",
         )
     folder = store.find_run(args.resume).absolute()
+    store.check_not_going_on(folder)
     results = store.load(folder)
     if not results.matrix:
         raise UsageError(f"{results.run} was a terminal's session, which cannot be resumed")

@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         _say_what_would_be_run(args, whole.handoff, chosen.tasks)
         return EXIT_OK
+    if args.output and not args.resume:
+        store.check_output(Path(args.output))
     past = Past()
     unbuilt = {}
     if args.build:

@@ -149,13 +149,18 @@ def remove(key: str) -> None:
     shutil.rmtree(images_dir() / key, ignore_errors=True)
 
 
+def require_tools() -> str:
+    """The path of mksquashfs(1); HostError where it is not installed."""
+    return process.require_program("mksquashfs", TOOLS["mksquashfs"])
+
+
 async def build(arch: Arch, suite: str, include: list[str], guest: Guest, tell: Tell) -> DebianImage:
     """Have the image of these packages in the cache, and make it the one that guests get.
 
     guest: where the packages of another architecture are configured. Raises HostError where a tool
     is missing, UnpreparedError where a package is, or one cannot be configured.
     """
-    squash = process.require_program("mksquashfs", TOOLS["mksquashfs"])
+    squash = require_tools()
     root = apt.AptRoot(apt.load_archive(), suite, _debian_name(arch))
     tell(f"asking Debian's {suite}")
     await root.update()

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 
 import anyio
@@ -64,6 +64,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """For whom a kernel is had: its architecture and options, and who hears how far it is.
 
     jobs: processes that compile at a time; None: as many as this process has CPUs. pool: or those of a pool.
+    fetches: lets in who fetches or unpacks a source: many at a time only share the network and the disk.
     needs_tree: whether modules are to be built against it: where its build tree is gone, it is built again.
     is_replacing: whether the cache has what the source said earlier; that stays where no newer comes.
     """
@@ -73,8 +74,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     tell: Tell
     jobs: int | None = None
     pool: JobServer | None = None
+    fetches: anyio.CapacityLimiter | None = None
     needs_tree: bool = False
     is_replacing: bool = False
+
+    @property
+    def fetching(self) -> AbstractAsyncContextManager[None]:
+        """Held by whoever fetches or unpacks a source, but not by who waits for another build."""
+        return self.fetches or nullcontext()
 
 
 def recipe(_wanted: str, arch: Arch) -> str:
@@ -117,23 +124,24 @@ async def build(tree: Tree, order: Order) -> str:
     key = await _key(tree, arch, wishes, compiler)
     if _is_stored(key, order):
         return key
-    # One build at a time, over all runs of this user: each uses all cores.
-    async with builds_locked(lambda: tell("waiting for another build to end")):
-        if _is_stored(key, order):
-            return key
-        artifact.remove(key)
-        pool = order.pool or JobServer(order.jobs or process.usable_cpus())
-        work = _Work(tree, order, key, compiler, pool)
-        try:
-            await tree.check_out()
-            await work.configure(wishes)
-            await work.compile()
-            await work.collect(wishes)
-        except OSError as error:
-            raise host_error(f"build {tree.origin}", error) from error
-        finally:
-            if order.pool is None:
-                pool.close()
+    pool = order.pool or JobServer(order.jobs or process.usable_cpus())
+    work = _Work(tree, order, key, compiler, pool)
+    try:
+        async with paths.locked(work.lock, lambda: tell("waiting for another build of the same")):
+            if _is_stored(key, order):
+                return key
+            # A wish that cannot be granted is told now, and not after the build of another kernel.
+            async with order.fetching:
+                await work.look_ahead(wishes)
+            # One build at a time, over all runs of this user: each uses all cores.
+            async with builds_locked(lambda: tell("waiting for another build to end")):
+                artifact.remove(key)
+                await work.build(wishes)
+    except OSError as error:
+        raise host_error(f"build {tree.origin}", error) from error
+    finally:
+        if order.pool is None:
+            pool.close()
     return key
 
 
@@ -188,6 +196,7 @@ class _Work:
         self._key = key
         self._tell = order.tell
         self._pool = pool
+        self._is_configured = False
         self._folder = builds_dir() / (tree.work or key)
         self._log = self._folder.with_name(f"{self._folder.name}.log")
         ccache = "ccache " if _uses_ccache() else ""
@@ -202,7 +211,33 @@ class _Work:
             *arch.facts.build.make_options,
         ]
 
-    async def configure(self, wishes: list[kconfig.Wish]) -> None:
+    @property
+    def lock(self) -> Path:
+        """Held by whoever works in the folder."""
+        return paths.cache_dir() / "locks" / f"build-{self._folder.name}.lock"
+
+    async def look_ahead(self, wishes: list[kconfig.Wish]) -> None:
+        """Do what needs no turn of its own: check that the wishes can be granted."""
+        if self._tree.defined is not None:
+            asked = [wish for wish in wishes if wish.is_users and not wish.optional and wish.value != "n"]
+            if asked:
+                defined = await self._tree.defined([wish.symbol for wish in asked])
+                self._refuse(kconfig.unknown(asked, defined))
+        # What was built there is of use to others until its turn comes.
+        elif not (self._folder / artifact.BUILD_STAMP).exists():
+            await self._configure(wishes)
+            self._is_configured = True
+
+    async def build(self, wishes: list[kconfig.Wish]) -> None:
+        """Have the kernel in the cache."""
+        await self._tree.check_out()
+        # `kernel remove --unused` may have been here while it waited.
+        if not (self._is_configured and (self._folder / ".config").exists()):
+            await self._configure(wishes)
+        await self._compile()
+        await self._collect(wishes)
+
+    async def _configure(self, wishes: list[kconfig.Wish]) -> None:
         """Write the configuration and check that every wish was granted."""
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / artifact.BUILD_STAMP).unlink(missing_ok=True)
@@ -216,7 +251,9 @@ class _Work:
         await self._run("sh", str(merge), "-m", "-O", str(self._folder), str(config), str(fragment))
         await self._run(*self._make, "olddefconfig")
         got = kconfig.read_config(config.read_text(encoding="utf-8"))
-        problems = kconfig.unmet(wishes, got, self._tree.path)
+        self._refuse(kconfig.unmet(wishes, got, self._tree.path))
+
+    def _refuse(self, problems: list[kconfig.Unmet]) -> None:
         if problems:
             raise UnpreparedError(
                 f"{self._tree.origin} for {self._arch.name} cannot be configured as asked",
@@ -224,12 +261,12 @@ class _Work:
                 next_step="Mend the fragment, or mark the line `# optional` or `# from VERSION`.",
             )
 
-    async def compile(self) -> None:
+    async def _compile(self) -> None:
         """Build the image and the modules."""
         self._tell(f"building {self._tree.origin} for {self._arch.name}: {self._log}")
         await self._run(*self._make, self._arch.facts.build.target, "modules")
 
-    async def collect(self, wishes: list[kconfig.Wish]) -> None:
+    async def _collect(self, wishes: list[kconfig.Wish]) -> None:
         """Put what was built into the cache of kernels."""
         release = (self._folder / "include/config/kernel.release").read_text().strip()
         with paths.new_dir(artifact.folder_of(self._key)) as made:

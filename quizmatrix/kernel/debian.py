@@ -80,14 +80,15 @@ async def fetch(wanted: str, order: Order) -> str:
             f"Debian's archive does not carry {arch.name}",
             next_step=f"Name a kernel that is built: debian-source:{wanted}",
         )
-    found = await _resolve(wanted, debian.arch, flavours[order.options], tell)
-    return await apt.first_that_comes(
-        found,
-        lambda one: one.image,
-        lambda one: _store(one, arch, tell),
-        tell,
-        only_newest=order.is_replacing,
-    )
+    async with order.fetching:
+        found = await _resolve(wanted, debian.arch, flavours[order.options], tell)
+        return await apt.first_that_comes(
+            found,
+            lambda one: one.image,
+            lambda one: _store(one, arch, tell),
+            tell,
+            only_newest=order.is_replacing,
+        )
 
 
 async def _store(found: Found, arch: Arch, tell: Tell) -> str:

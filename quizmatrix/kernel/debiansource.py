@@ -28,7 +28,8 @@ async def fetch(wanted: str, order: Order) -> str:
 
     Raises UnpreparedError where the archive has no such source, or it cannot be built.
     """
-    tree = await source_tree(wanted, order.tell, only_newest=order.is_replacing)
+    async with order.fetching:
+        tree = await source_tree(wanted, order.tell, only_newest=order.is_replacing)
     return await build.build(tree, order)
 
 

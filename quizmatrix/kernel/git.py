@@ -87,7 +87,8 @@ async def fetch(wanted: str, order: Order) -> str:
     here = is_local(wanted)
     work = sources_dir() / f"git-{hashlib.sha256(_lasting(place, here).encode()).hexdigest()[:16]}"
     lock = paths.cache_dir() / "locks" / f"{work.name}.lock"
-    async with paths.locked(lock, lambda: order.tell("waiting for another that reads the repository")):
+    waiting = paths.locked(lock, lambda: order.tell("waiting for another that reads the repository"))
+    async with order.fetching, waiting:
         try:
             await _git(work, "init", "--quiet", str(work))
             commit = await (_borrow(work, place, ref) if here else _fetch_from(work, place, ref, order))
@@ -106,6 +107,12 @@ async def fetch(wanted: str, order: Order) -> str:
         await _git(work, "checkout", "--quiet", "--force", "--detach", commit)
         await _git(work, "clean", "-qfdx")
 
+    async def defined(symbols: list[str]) -> set[str]:
+        found = await _defined(work, commit, r"\w+", "*Kconfig*")
+        missing = [symbol for symbol in symbols if symbol not in found]
+        # Any file may hold what a Kconfig file includes.
+        return found | await _defined(work, commit, "|".join(missing)) if missing else found
+
     return await build.build(
         Tree(
             path=work,
@@ -114,9 +121,19 @@ async def fetch(wanted: str, order: Order) -> str:
             origin=f"{place} {commit[:12]}",
             work=build.lasting_work(work, order),
             check_out=check_out,
+            defined=defined,
         ),
         order,
     )
+
+
+async def _defined(work: Path, commit: str, symbols: str, *files: str) -> set[str]:
+    """The symbols fitting a pattern that files of a commit define as Kconfig files do."""
+    pattern = rf"^(menu)?config[[:space:]]+({symbols})[[:space:]]*$"
+    # git-grep(1) ends with 1 where it finds nothing.
+    argv = ["git", "-C", str(work), "grep", "-hE", "-e", pattern, commit, "--", *files]
+    lines = (await process.run(argv)).output.decode(errors="replace").splitlines()
+    return {line.split()[-1] for line in lines}
 
 
 def _lasting(place: str, here: bool) -> str:

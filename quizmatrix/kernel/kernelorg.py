@@ -104,7 +104,8 @@ async def fetch(wanted: str, order: Order) -> str:
     """
     site = load_site()
     unsigned = _unsigned_address(wanted, site)
-    tree = await (_snapshot(unsigned, order) if unsigned else _release(wanted, site, order.tell))
+    async with order.fetching:
+        tree = await (_snapshot(unsigned, order) if unsigned else _release(wanted, site, order.tell))
     return await build.build(tree, order)
 
 

@@ -28,7 +28,9 @@ def recipe(wanted: str, arch: Arch) -> str:
 
 async def fetch(wanted: str, order: Order) -> str:
     """Have a kernel of the archive in the cache; returns its key. Raises UnpreparedError where it fails."""
-    return await build.build(await unpack(Path(wanted), order), order)
+    async with order.fetching:
+        tree = await unpack(Path(wanted), order)
+    return await build.build(tree, order)
 
 
 async def unpack(archive: Path, order: Order, *, origin: str | None = None) -> Tree:

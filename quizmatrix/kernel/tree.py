@@ -27,7 +27,8 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
 
     key: names its content. origin: where it came from, for a person. work: the name of the folder
     it is built in, for a tree that changes; default: one for each kernel. check_out: brings `path`
-    to this content; awaited when nothing else builds.
+    to this content; awaited when nothing else builds. defined: where `path` is not there before that, which
+    of some symbols of a configuration its Kconfig files define, and others that they do.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
     origin: str
     work: str | None = None
     check_out: Callable[[], Awaitable[None]] = _as_it_is
+    defined: Callable[[list[str]], Awaitable[set[str]]] | None = None
 
 
 def read_version(tree: Path) -> KernelVersion:

@@ -111,14 +111,19 @@ LIBRARIES = (
 )
 
 
+def require_tools() -> None:
+    """HostError names what is not installed of the tools that build them."""
+    for tool, package in _TOOLS.items():
+        process.require_program(tool, package)
+
+
 async def build_libraries(arch: Arch, into: Path, pool: JobServer, tell: Tell) -> None:
     """Build the libraries for an architecture and put them below `into`.
 
     pool: of the CPUs. Raises HostError where a tool is missing, NotFetchedError or DamagedError where a
     source is not to be had or is not as it is known, UnpreparedError where it cannot be compiled.
     """
-    for tool, package in _TOOLS.items():
-        process.require_program(tool, package)
+    require_tools()
     logs = paths.cache_dir() / "sysroots/logs"
     logs.mkdir(parents=True, exist_ok=True)
     failures: list[QuizmatrixError] = []

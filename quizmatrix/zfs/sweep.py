@@ -68,6 +68,7 @@ class Sweep:
             external.check_source(cell.kernel_spec)
             # Before a kernel is built in vain, where its name tells; or else after it.
             build.check_kernel(self._tree, cell.kernel, self._options)
+            sysroot.require_tools(arch)
             kernel = await self._preparer.kernel(
                 cell, lambda said: self._tell(cell.id, said), pool=self._pool
             )

@@ -19,7 +19,7 @@ from quizmatrix.errors import host_error
 from quizmatrix.image import debian
 from quizmatrix.jobserver import JobServer
 from quizmatrix.process import Tell, require_program
-from quizmatrix.zfs.libraries import build_libraries
+from quizmatrix.zfs import libraries
 
 # Changes when what is made of the same packages changes.
 _RECIPE = "1"
@@ -56,17 +56,30 @@ class Sysroot(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+def require_tools(arch: Arch) -> str:
+    """The name of the compiler; HostError where it is not installed, or another tool is not."""
+    compiler = "gcc" if arch.is_native else f"{arch.facts.cross_prefix}gcc"
+    require_program(compiler, "gcc" if arch.is_native else arch.facts.build.compiler_package)
+    require_program("pkg-config", "pkg-config")
+    if not _is_carried(arch):
+        libraries.require_tools()
+    return compiler
+
+
+def _is_carried(arch: Arch) -> bool:
+    """Whether Debian has packages of the architecture."""
+    return arch.facts.debian is not None and apt.carries(arch.facts.debian.arch)
+
+
 async def obtain(arch: Arch, suite: str | None, pool: JobServer, tell: Tell) -> Sysroot:
     """The sysroot of an architecture, made where the cache lacks it.
 
     suite: Debian's. pool: of the CPUs. Raises NotFetchedError where packages do not come, UnpreparedError
     where libraries cannot be built, HostError where a tool is missing.
     """
-    carried = arch.facts.debian is not None and apt.carries(arch.facts.debian.arch)
+    compiler = require_tools(arch)
+    carried = _is_carried(arch)
     triple = arch.facts.cross_prefix.removesuffix("-")
-    compiler = "gcc" if arch.is_native else f"{triple}-gcc"
-    require_program(compiler, "gcc" if arch.is_native else arch.facts.build.compiler_package)
-    require_program("pkg-config", "pkg-config")
     if carried:
         name = debian.choose_suite(arch, suite)
         folder = await _made(f"{arch.name}-{name}", lambda into: _unpack(arch, name, into, tell), tell)
@@ -78,7 +91,7 @@ async def obtain(arch: Arch, suite: str | None, pool: JobServer, tell: Tell) -> 
             packages=[usr / "lib" / triple / "pkgconfig", usr / "share/pkgconfig"],
             libraries=[usr / "lib" / triple, folder / "lib" / triple],
         )
-    folder = await _made(arch.name, lambda into: build_libraries(arch, into, pool, tell), tell)
+    folder = await _made(arch.name, lambda into: libraries.build_libraries(arch, into, pool, tell), tell)
     usr = folder / "usr"
     return Sysroot(
         folder=folder,

@@ -403,12 +403,10 @@ def test_what_is_typed_wins_though_it_is_the_default(option: str) -> None:
     place = seed(1, [result("6.1-s390x", "failed")], arguments=["quick", option, DEFAULTS[option]])
     name = option.removeprefix("--").replace("-", "_")
     default = parse(["run"]).parser.get_default(name)
-    for again_with in (
-        lambda *words: again.with_last_command(parse(["run", "--last-failed", *words])),
-        lambda *words: resume.with_its_command(parse(["run", "--resume", str(place), *words])),
-    ):
-        assert vars(again_with(option, default))[name] == default
-        assert vars(again_with(f"{option}={default}"))[name] == default
+    for words in ([option, default], [f"{option}={default}"]):
+        failed = again.with_last_command(parse(["run", "--last-failed", *words]))
+        resumed = resume.with_its_command(parse(["run", "--resume", str(place), *words]))
+        assert (vars(failed)[name], vars(resumed)[name]) == (default, default)
     # Untyped, it is the earlier run's: all of what --resume goes on with.
     assert vars(resume.with_its_command(parse(["run", "--resume", str(place)])))[name] == DEFAULTS[option]
     assert again.with_last_command(parse(["run", "--last-failed"])).accel == (
