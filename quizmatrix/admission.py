@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import process
+from quizmatrix import cgroup, process
 from quizmatrix.arch import Accelerator
 from quizmatrix.cells import Cell
 from quizmatrix.errors import HostError
@@ -44,10 +44,14 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Left(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host has left just now, MiB of memory and of disk, whoever takes the rest."""
+    """What a host has left just now, MiB of memory and of disk, whoever takes the rest.
+
+    is_of_cgroup: whether the memory is what the limit of a cgroup leaves.
+    """
 
     memory: int = _NO_LIMIT
     disk: int = _NO_LIMIT
+    is_of_cgroup: bool = False
 
 
 def need_of(cell: Cell, accelerator: Accelerator, *, disks: int = 0) -> Need:
@@ -124,7 +128,8 @@ class Admission:
         left = self._look()
         memory = need.memory if self._running else min(need.memory, _QEMU_MEMORY + _LEAST_MEMORY)
         if left.memory < memory:
-            return f"{left.memory} MiB of memory left, and a guest needs {memory}"
+            within = " within the limit of its cgroup" if left.is_of_cgroup else ""
+            return f"{left.memory} MiB of memory left{within}, and a guest needs {memory}"
         if left.disk < need.disk:
             return f"{left.disk} MiB of disk left for its run directory, and a guest needs {need.disk}"
         return ""
@@ -151,11 +156,23 @@ def host_admission(jobs: int | None, folder: Path) -> Admission:
         cpus=process.usable_cpus() if jobs is None else _NO_LIMIT,
         memory=int(available_memory() * _MEMORY_SHARE),
         places=jobs if jobs is not None else _NO_LIMIT,
-        look=lambda: Left(memory=available_memory(), disk=_free_disk(folder)),
+        look=lambda: _left(folder),
     )
 
 
+def _left(folder: Path) -> Left:
+    ours, hosts = cgroup.memory_left(), _hosts_memory()
+    is_less = ours is not None and ours >> 20 < hosts
+    return Left(memory=available_memory(), disk=_free_disk(folder), is_of_cgroup=is_less)
+
+
 def available_memory() -> int:
+    """MiB that this process may still take: of the host's, and within the limits of its cgroups."""
+    ours = cgroup.memory_left()
+    return _hosts_memory() if ours is None else min(_hosts_memory(), ours >> 20)
+
+
+def _hosts_memory() -> int:
     """MiB, MemAvailable of /proc/meminfo (kernel document filesystems/proc.rst)."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
@@ -175,7 +192,8 @@ def _free_disk(folder: Path) -> int:
 def threads_of_a_core() -> int:
     """How many CPUs of this process share one core: they do not make an emulated guest faster.
 
-    From thread_siblings_list (kernel document admin-guide/cputopology.rst).
+    From thread_siblings_list (kernel document admin-guide/cputopology.rst). Where a cgroup gives it less time
+    than there are cores, each guest gets one of its own.
     """
     cpus = os.sched_getaffinity(0)
     try:
@@ -185,4 +203,4 @@ def threads_of_a_core() -> int:
         }
     except OSError:
         return 1
-    return max(1, len(cpus) // len(cores))
+    return max(1, process.usable_cpus() // len(cores))

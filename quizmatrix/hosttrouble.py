@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from quizmatrix import cgroup
 from quizmatrix.units import format_seconds
 
 # Seconds that the clocks may drift apart by themselves.
@@ -18,8 +19,8 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
     """This host at one time.
 
     awake, passed: seconds since its start, without and with those that it was suspended (clock_gettime(2),
-    CLOCK_MONOTONIC and CLOCK_BOOTTIME). oom_kills: processes that its kernel killed for want of memory
-    (`oom_kill` of /proc/vmstat).
+    CLOCK_MONOTONIC and CLOCK_BOOTTIME). oom_kills: processes that its kernel killed for want of memory: of
+    our own cgroup, where the kernel counts by cgroup, else all (`oom_kill` of /proc/vmstat).
     """
 
     awake: float
@@ -46,7 +47,7 @@ class HostWatch:
 
     @property
     def has_killed_for_memory(self) -> bool:
-        """Whether the kernel has killed anything for want of memory since."""
+        """Whether the kernel has killed anything of ours for want of memory since."""
         return self._look().oom_kills > self._first.oom_kills
 
     @property
@@ -58,6 +59,8 @@ class HostWatch:
 
 
 def _oom_kills() -> int:
+    if (ours := cgroup.oom_kills()) is not None:
+        return ours
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:

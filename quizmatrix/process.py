@@ -16,6 +16,7 @@ import anyio
 import msgspec
 from anyio.abc import Process
 
+from quizmatrix import cgroup
 from quizmatrix.errors import HostError
 
 # Hears what a long step is doing, a line at a time.
@@ -51,8 +52,13 @@ def printable(argv: Sequence[str]) -> str:
 
 
 def usable_cpus() -> int:
-    """The CPUs that this process may run on."""
-    return len(os.sched_getaffinity(0))
+    """The CPUs that this process may run on, and whose time its cgroups (of a container, say) give it.
+
+    Of half a CPU nothing can be made: a guest's time limits are those of a whole one.
+    """
+    given = cgroup.cpus()
+    own = len(os.sched_getaffinity(0))
+    return own if given is None else max(1, min(own, int(given)))
 
 
 def find_program(name: str) -> str | None:

@@ -123,7 +123,8 @@ def _judge_silence(seen: Evidence, console: ConsoleWatch, reached: bool) -> tupl
             else f"ended with status {seen.qemu_status}"
         )
         if seen.qemu_status == -signal.SIGKILL and seen.host_is_out_of_memory:
-            how = "was killed: this host ran out of memory (take fewer at a time, -j, or smaller, --memory)"
+            how = "was killed: this host ran out of memory, or the cgroup that quizmatrix runs in did "
+            how += "(take fewer at a time, -j, or smaller, --memory)"
         words = seen.qemu_words.splitlines()[-1:]
         return Outcome.LOST, f"QEMU {how}" + (f": {words[0]}" if words else "")
     if not reached:

@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import accel, apt, paths, prepare, process
+from quizmatrix import accel, apt, cgroup, paths, prepare, process
 from quizmatrix.admission import available_memory
 from quizmatrix.arch import Arch, arch_names, load_arch
 from quizmatrix.cells import cells_on_the_spot
@@ -200,4 +200,7 @@ def _places() -> list[Finding]:
 
 def _room() -> Finding:
     cpus, memory = process.usable_cpus(), available_memory()
-    return Finding(what="host", state="ok", says=f"{cpus} CPUs, {memory} MiB of memory available")
+    found = {"CPUs": cgroup.cpus(), "memory": cgroup.memory_left()}
+    limited = [what for what, limit in found.items() if limit is not None]
+    limits = f" (a cgroup limits its {' and '.join(limited)})" if limited else ""
+    return Finding(what="host", state="ok", says=f"{cpus} CPUs, {memory} MiB of memory available{limits}")

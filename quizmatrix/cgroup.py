@@ -1,0 +1,139 @@
+"""What the cgroups that this process is in leave it of the host: CPUs and memory, in a container above all.
+
+Both versions are read (kernel documents admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst and
+scheduler/sched-bwc.rst), and each cgroup above ours, as far up as it can be seen: any of them may have the
+limit. Everything is read anew each time, since limits are changed while programs run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+PROC = Path("/proc")
+
+# How /proc/self/mountinfo writes blanks and backslashes (proc(5)).
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+
+# The page cache of a cgroup, which its kernel takes back before it kills anything.
+_PAGE_CACHE = ("active_file", "inactive_file")
+
+
+# No Struct: this module takes the standard library alone, so that a guest's Python reads it too (tests/vm).
+class Cgroup(NamedTuple):
+    """A cgroup that this process is in. folder: its files. is_v2: whether they are those of version 2."""
+
+    folder: Path
+    is_v2: bool
+
+    def number(self, name: str) -> int | None:
+        """What the file of this name says; None where there is none, or it sets no limit (`max`)."""
+        try:
+            text = (self.folder / name).read_text().strip()
+        except OSError:
+            return None
+        return int(text) if re.fullmatch(r"-?\d+", text) else None
+
+    def table(self, name: str) -> dict[str, int]:
+        """A file of names and numbers, a pair a line; empty where there is none."""
+        try:
+            lines = [line.split() for line in (self.folder / name).read_text().splitlines()]
+        except OSError:
+            return {}
+        return {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdecimal()}
+
+    @property
+    def cpus(self) -> float | None:
+        """CPUs' worth of time that it may take; None where it has no limit of its own."""
+        if self.is_v2:
+            try:
+                words = (self.folder / "cpu.max").read_text().split()
+            except OSError:
+                return None
+            quota, period = (int(word) if word.isdecimal() else None for word in (*words, "", "")[:2])
+        else:
+            quota, period = self.number("cpu.cfs_quota_us"), self.number("cpu.cfs_period_us")
+        return quota / period if quota and quota > 0 and period else None
+
+    @property
+    def memory_left(self) -> int | None:
+        """Bytes until its limit, what it can take back of its page cache included; None where it has none."""
+        limits: tuple[str, ...]
+        if self.is_v2:
+            # Above `high` it is throttled until next to nothing goes on.
+            limits, used = ("memory.max", "memory.high"), self.number("memory.current")
+        else:
+            limits, used = ("memory.limit_in_bytes",), self.number("memory.usage_in_bytes")
+        limit = min((found for name in limits if (found := self.number(name)) is not None), default=None)
+        if limit is None or used is None:
+            return None
+        facts = self.table("memory.stat")
+        # In version 1 only these count the cgroups below, too.
+        prefix = "total_" if any(f"total_{name}" in facts for name in _PAGE_CACHE) else ""
+        names = [*(f"{prefix}{name}" for name in _PAGE_CACHE), "slab_reclaimable"]
+        return max(0, limit - used + min(sum(facts.get(name, 0) for name in names), used))
+
+    @property
+    def oom_kills(self) -> int | None:
+        """How many of its processes were killed for want of memory, its own or the host's."""
+        return self.table("memory.events" if self.is_v2 else "memory.oom_control").get("oom_kill")
+
+
+def cpus(proc: Path = PROC) -> float | None:
+    """CPUs' worth of time that the cgroups leave us; None where they do not limit it."""
+    found = [one.cpus for one in _ours("cpu", proc)]
+    return min((limit for limit in found if limit is not None), default=None)
+
+
+def memory_left(proc: Path = PROC) -> int | None:
+    """Bytes that the cgroups leave us, their page cache included; None where they do not limit memory."""
+    found = [one.memory_left for one in _ours("memory", proc)]
+    return min((left for left in found if left is not None), default=None)
+
+
+def oom_kills(proc: Path = PROC) -> int | None:
+    """How many processes of our cgroup were killed for want of memory; None where nobody counts them."""
+    return next((found for one in _ours("memory", proc) if (found := one.oom_kills) is not None), None)
+
+
+def _ours(controller: str, proc: Path) -> Iterator[Cgroup]:
+    """The cgroups that this process is in, the innermost first, of either version."""
+    try:
+        lines = (proc / "self/cgroup").read_text().splitlines()
+        mounts = (proc / "self/mountinfo").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        # `4:memory:/a/b`, and of version 2 `0::/a/b`.
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        is_v2 = not controllers
+        if not is_v2 and controller not in controllers.split(","):
+            continue
+        for mount in mounts:
+            if (found := _mounted(mount, is_v2, controller)) is not None:
+                yield from (Cgroup(folder=folder, is_v2=is_v2) for folder in _upwards(path, *found))
+                break
+
+
+def _mounted(line: str, is_v2: bool, controller: str) -> tuple[PurePosixPath, Path] | None:
+    """Which part of the hierarchy a line of mountinfo shows, and where; None where it is of another one."""
+    before, _, after = line.partition(" - ")
+    kind, _, options = (*after.split(" "), "", "", "")[:3]
+    if kind != ("cgroup2" if is_v2 else "cgroup") or not (is_v2 or controller in options.split(",")):
+        return None
+    root, point = (_ESCAPED.sub(lambda match: chr(int(match[1], 8)), word) for word in before.split(" ")[3:5])
+    return PurePosixPath(root), Path(point)
+
+
+def _upwards(path: str, root: PurePosixPath, point: Path) -> list[Path]:
+    """The folders of a cgroup and of those above it, as far up as the mount shows them.
+
+    In a container without a namespace for cgroups the path is the host's, and the mount shows its end of it.
+    """
+    inside = PurePosixPath(path)
+    parts = inside.relative_to(root).parts if inside.is_relative_to(root) else ()
+    # Of a process outside of its namespace's root the path begins with `..`: no folder here.
+    parts = () if ".." in parts else parts
+    return [point.joinpath(*parts[:length]) for length in range(len(parts), -1, -1)]
