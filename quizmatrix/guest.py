@@ -1,14 +1,11 @@
-"""The host's half of the guest: the run layer, and what a guest leaves behind in /shared."""
+"""The host's half of the guest: the run layer."""
 
 from __future__ import annotations
 
-import errno
 import shlex
 import shutil
-import stat
 from pathlib import Path
 
-from quizmatrix import process
 from quizmatrix import spec as specs
 from quizmatrix.spec import HANDED_DISK, ActiveProfile, CellSpec, Session, Share
 
@@ -199,63 +196,3 @@ def _write_profile(profile: ActiveProfile, layer: Path, own: Path) -> None:
 def retire_run_layer(folder: Path) -> None:
     """Take the end marker out of a used run layer: by hand (reproduce.sh) it would only be noise."""
     (specs.run_layer_of(folder) / ".quizmatrix/end-marker").unlink(missing_ok=True)
-
-
-def make_artifacts_safe(artifacts: Path) -> list[str]:
-    """Take the teeth out of what a guest left in /shared; returns what was changed.
-
-    The guest may be hostile: a symbolic link to the host's files, which a reader on the host
-    would follow, becomes a text file that names its target; devices, FIFOs and sockets go;
-    set-user-ID bits are cleared; folders that could not be read or removed are opened to their
-    owner. Links that stay inside are kept. The guest is gone by now.
-    """
-    changed: list[str] = []
-    artifacts.chmod(0o755)
-    folders = [artifacts]
-    # Not os.walk, which recurses: the guest decides how deep this is.
-    while folders:
-        folder = folders.pop()
-        try:
-            folders += _make_folder_safe(artifacts, folder, changed)
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
-                raise
-            # What no path reaches, nobody can read either. rm(1) goes down without paths, however deep.
-            process.ask(["rm", "-rf", "--", str(folder)])
-            changed.append(f"{folder.relative_to(artifacts)} was too deep; removed")
-    return changed
-
-
-def _make_folder_safe(artifacts: Path, folder: Path, changed: list[str]) -> list[Path]:
-    """The same for what is in one folder; returns the folders in it."""
-    below = []
-    for path in list(folder.iterdir()):
-        mode = path.lstat().st_mode
-        shown = str(path.relative_to(artifacts))
-        if stat.S_ISLNK(mode):
-            target = str(path.readlink())
-            if _leads_out(artifacts, path):
-                path.unlink()
-                # x: whatever else the guest left under this name is not written through.
-                with path.open("x", encoding="utf-8", errors="surrogateescape") as file:
-                    file.write(f"symbolic link to {target}\n")
-                changed.append(f"{shown} was a symbolic link to {target}")
-        elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            path.unlink()
-            changed.append(f"{shown} was no file; removed")
-        elif mode & (stat.S_ISUID | stat.S_ISGID):
-            path.chmod(stat.S_IMODE(mode) & 0o777)
-            changed.append(f"{shown} was set-user-ID")
-        if stat.S_ISDIR(mode):
-            if mode & stat.S_IRWXU != stat.S_IRWXU:
-                path.chmod(stat.S_IMODE(mode) & 0o777 | stat.S_IRWXU)
-            below.append(path)
-    return below
-
-
-def _leads_out(artifacts: Path, link: Path) -> bool:
-    """Whether following `link` would leave `artifacts`; a loop counts as leading out."""
-    try:
-        return not link.resolve().is_relative_to(artifacts.resolve())
-    except (OSError, RuntimeError):
-        return True

@@ -12,15 +12,16 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from quizmatrix import debugger, findings, guest, layerdisks, paths, qemu, qmp, reproduce, subtests, vm
+from quizmatrix import debugger, findings, guest, layerdisks, paths, qemu, reproduce, subtests, vm
 from quizmatrix import spec as specs
 from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
 from quizmatrix.console import ConsoleWatch
-from quizmatrix.errors import QuizmatrixError, host_error
+from quizmatrix.errors import host_error
 from quizmatrix.finding import FindingSummary
 from quizmatrix.hosttrouble import HostWatch
 from quizmatrix.observer import NOBODY, Observer, TerminalHost
 from quizmatrix.outcome import Outcome
+from quizmatrix.shared import Shared
 from quizmatrix.spec import CellResult, CellSpec, Share, Timings
 from quizmatrix.verdict import Evidence, Stage, judge
 
@@ -35,14 +36,8 @@ _CONSOLE_LIMIT_BYTES = 64 << 20
 # Seconds for the console to bring what the kernel said while the command ran.
 _CONSOLE_LIMIT = 3.0
 
-# Seconds for QEMU to write a guest's memory.
-_DUMP_LIMIT = 120.0
-
 # Seconds between the guest's word that a terminal session ended and the host's end of it.
 _SESSION_GRACE = 0.5
-
-# Changes in /shared that are named one by one.
-_NOTES_SHOWN = 5
 
 # Seconds between two looks at the console.
 _CONSOLE_PAUSE = 0.02
@@ -124,6 +119,7 @@ class _Session:
         )
         self.watch = ConsoleWatch()
         self._host = HostWatch()
+        self._shared = Shared(spec)
         self._spec = spec
         self._folder = Path(spec.folder)
         self._console = console
@@ -148,7 +144,7 @@ class _Session:
         finally:
             # The guest is gone, also where we were cancelled; what it left may still bite.
             with anyio.CancelScope(shield=True):
-                await self._take_shared()
+                self.evidence.notes += await self._shared.settle()
             self._gather()
         self.evidence.host_is_out_of_memory = self._host.has_killed_for_memory
         self.evidence.notes += self._host.notes
@@ -177,15 +173,6 @@ class _Session:
         except OSError as error:
             self.evidence.notes.append(str(host_error("keep what its kernel complained of", error)))
             return []
-
-    async def _take_shared(self) -> None:
-        if self._spec.has_9p:
-            return
-        try:
-            trouble = await layerdisks.take_shared(self._folder)
-        except (OSError, QuizmatrixError) as error:
-            trouble = f"/shared could not be unpacked: {error}"
-        self.evidence.notes += [trouble] if trouble else []
 
     async def _boot_and_talk(self, shares: list[Share]) -> None:
         async with (
@@ -331,19 +318,10 @@ class _Session:
         """A kernel that said its last words restarts, and QEMU ends; some only halt."""
         await self._dying.wait()
         if self._spec.debugger and self.watch.panic is not None:
-            await self._keep_memory()
+            trouble = await self._shared.keep_memory(self._ports[qemu.QMP])
+            self.evidence.notes += [trouble] if trouble else []
         await anyio.sleep(vm.END_GRACE)
         self._talk.cancel()
-
-    async def _keep_memory(self) -> None:
-        core = specs.artifacts_of(self._folder) / "vmcore"
-        try:
-            with anyio.fail_after(_DUMP_LIMIT):
-                await qmp.dump_memory(self._ports[qemu.QMP], core)
-        except (qmp.QmpError, TimeoutError) as error:
-            self.evidence.notes.append(f"its memory could not be kept: {error or 'it took too long'}")
-        else:
-            self.evidence.notes.append(f"its memory is in {core.parent.name}/{core.name}")
 
     async def _guard(self, reader: Callable[[], Awaitable[None]]) -> None:
         """A file that cannot be written ends this cell, and no other."""
@@ -366,12 +344,8 @@ class _Session:
         try:
             guest.retire_run_layer(self._folder)
             shutil.rmtree(specs.host_folder_of(self._folder), ignore_errors=True)
-            changed = guest.make_artifacts_safe(specs.artifacts_of(self._folder))
         except OSError as error:
-            changed = [str(host_error("look through what it left in /shared", error))]
-        self.evidence.notes += changed[:_NOTES_SHOWN]
-        if len(changed) > _NOTES_SHOWN:
-            self.evidence.notes.append(f"and {len(changed) - _NOTES_SHOWN} more in /shared")
+            self.evidence.notes.append(str(host_error(f"tidy {self._folder}", error)))
         for name, output in zip(("stdout", "stderr"), self._outputs, strict=True):
             if output.was_cut:
                 self.evidence.notes.append(

@@ -47,6 +47,32 @@ def test_what_is_left_in_shared(sweep: Callable[..., Sweep]) -> None:
         assert "secret was a symbolic link to /etc/passwd" in cell["detail"]
 
 
+def test_the_memory_of_a_guest_goes_where_no_link_of_its_leads(
+    sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    """The host writes vmcore while the guest may still write to the same folder."""
+    victims = [tmp_path / f"victim{number}" for number in range(3)]
+    for victim in victims[:2]:
+        victim.write_text("precious\n")
+    # The first is what the host was to write to, the last does not exist, and is not to come about.
+    script = f"""cd /shared
+        ln -s {victims[0]} vmcore; ln -s {victims[1]} .vmcore; ln -s {victims[2]} vmcore-1; ln -s .. up
+        ln -s up/../../stdout through; printf '\\033]0;title\\007' >"$(printf 'a\\033[2Jb')"
+        echo c >/proc/sysrq-trigger; sleep 100"""
+    done = sweep(script, options=("-p", "debug", "--memory", "256M"))
+    for cell in done.cells.values():
+        assert cell["outcome"] == "panicked", cell["detail"]
+        left = done.folder / cell["cell"] / "artifacts"
+        assert [victim.exists() for victim in victims] == [True, True, False]
+        assert {victim.read_text() for victim in victims[:2]} == {"precious\n"}
+        assert (left / "vmcore").read_text() == f"symbolic link to {victims[0]}\n"
+        assert not any(path.is_symlink() for path in left.iterdir())
+        assert "its memory is in artifacts/vmcore-2" in cell["detail"]
+        core = (left / "vmcore-2").read_bytes()
+        assert core.startswith((b"KDUMP   ", b"\x7fELF", b"makedumpfile"))
+        assert sorted(path.name for path in left.parent.iterdir() if "core" in path.name) == []
+
+
 def test_escape_sequences_stay_out_of_the_report(sweep: Callable[..., Sweep]) -> None:
     done = sweep(r"printf '\033[2J\033]0;title\007red \033[31malert\033[0m \r\b\n'; exit 1")
     assert "    red alert\n" in done.report

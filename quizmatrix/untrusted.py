@@ -1,0 +1,166 @@
+"""Files in places that a guest writes to, or has written to: nothing here follows what it left there.
+
+A guest leaves what it likes in its /shared: symbolic links to files of the host, FIFOs that block who opens
+them, devices, trees deeper than any path, names with escape sequences. What the host reads or writes there
+goes through this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from quizmatrix import process
+from quizmatrix.text import clean_line
+
+# O_NONBLOCK: opening a FIFO does not wait. O_NOCTTY: a terminal does not become ours.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# Parts of a link's way that are looked at; no honest link has more, and each costs a system call.
+_MOST_PARTS = 100
+
+
+def open_folder(path: Path | str, *, at: int | None = None) -> int:
+    """A folder's descriptor. at: of the folder that `path` is in. OSError where it is anything else."""
+    return os.open(path, _FOLDER, dir_fd=at)
+
+
+def open_regular(path: Path | str, *, at: int | None = None) -> BinaryIO:
+    """Open a regular file for reading; OSError where it is anything else, a link to one included."""
+    handle = os.open(path, _READ, dir_fd=at)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_end(path: Path, size: int) -> bytes:
+    """The last `size` bytes of a regular file."""
+    with open_regular(path) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+        return file.read(size)
+
+
+def create(path: Path | str, *, at: int | None = None, mode: int = 0o600) -> int:
+    """A new file's descriptor, to write to; FileExistsError where anything has the name, a link included."""
+    return os.open(path, _CREATE, mode, dir_fd=at)
+
+
+def move_in(made: Path, folder: Path) -> Path:
+    """Move a file of ours into a folder that no guest writes to any more, and return where it is.
+
+    Under its own name, or `NAME-1` and so on where the guest left something of that name. Both are on one
+    file system.
+    """
+    number = 0
+    while True:
+        target = folder / (f"{made.name}-{number}" if number else made.name)
+        # Not Path.exists, which follows a link: rename(2) replaces one, and would lose what the guest left.
+        if not os.path.lexists(target):
+            made.rename(target)
+            return target
+        number += 1
+
+
+def make_safe(folder: Path) -> list[str]:
+    """Take the teeth out of what a guest left in `folder`; returns what was changed, a line each.
+
+    A symbolic link to the host's files, which a reader on the host would follow, becomes a text file that
+    names its target; devices, FIFOs and sockets go; set-user-ID bits are cleared; folders that could not be
+    read or removed are opened to their owner. Links that stay inside are kept. The guest is gone by now.
+    """
+    changed: list[str] = []
+    links: list[Path] = []
+    root = str(folder)
+    folder.chmod(0o755)
+    folders = [root]
+    # Not os.walk, which recurses: the guest decides how deep this is.
+    while folders:
+        here = folders.pop()
+        try:
+            folders += _make_folder_safe(root, here, links, changed)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            # What no path reaches, nobody can read either. rm(1) goes down without paths, however deep.
+            process.ask(["rm", "-rf", "--", here])
+            changed.append(f"{_shown(root, here)} was too deep; removed")
+    # Behind all that: where a folder cannot be read yet, nobody knows which of the names in it are links.
+    for link in links:
+        with contextlib.suppress(FileNotFoundError):  # removed with what was too deep
+            _make_link_safe(root, link, changed)
+    return changed
+
+
+def _shown(root: str, path: str) -> str:
+    return clean_line(os.path.relpath(path, root))
+
+
+def _make_folder_safe(root: str, folder: str, links: list[Path], changed: list[str]) -> list[str]:
+    """The same for what is in one folder; returns the folders in it, and adds the links to `links`."""
+    below = []
+    with os.scandir(folder) as entries:
+        found = list(entries)
+    for entry in found:
+        mode = entry.stat(follow_symlinks=False).st_mode
+        if stat.S_ISLNK(mode):
+            links.append(Path(entry.path))
+        elif stat.S_ISDIR(mode):
+            if mode & stat.S_IRWXU != stat.S_IRWXU or mode & (stat.S_ISUID | stat.S_ISGID):
+                Path(entry.path).chmod(stat.S_IMODE(mode) & 0o777 | stat.S_IRWXU)
+            below.append(entry.path)
+        elif not stat.S_ISREG(mode):
+            Path(entry.path).unlink()
+            changed.append(f"{_shown(root, entry.path)} was no file; removed")
+        elif mode & (stat.S_ISUID | stat.S_ISGID):
+            Path(entry.path).chmod(stat.S_IMODE(mode) & 0o777)
+            changed.append(f"{_shown(root, entry.path)} was set-user-ID")
+    return below
+
+
+def _make_link_safe(root: str, link: Path, changed: list[str]) -> None:
+    target = link.readlink()
+    if not leads_out(root, link):
+        return
+    link.unlink()
+    with os.fdopen(create(link, mode=0o644), "wb") as file:
+        file.write(b"symbolic link to %s\n" % os.fsencode(target))
+    changed.append(f"{_shown(root, str(link))} was a symbolic link to {clean_line(str(target))}")
+
+
+def leads_out(root: str, link: Path) -> bool:
+    """Whether following `link` could leave `root`, by way of other links too; a loop counts as leading out.
+
+    Nothing outside `root` is looked at. A part that does not exist is taken for a folder.
+    """
+    place = list(link.parent.relative_to(root).parts)
+    ahead = [link.name]
+    for _ in range(_MOST_PARTS):
+        if not ahead:
+            return False
+        part = ahead.pop()
+        if part == "..":
+            if not place:
+                return True
+            place.pop()
+        elif part not in ("", "."):
+            try:
+                target = os.readlink("/".join((root, *place, part)))  # noqa: PTH115 - keeps a slash at the end
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+                    return True
+                place.append(part)  # no link, or nothing
+            else:
+                if target.startswith("/"):
+                    return True
+                ahead += reversed(target.split("/"))
+    return True
