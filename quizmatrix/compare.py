@@ -167,12 +167,19 @@ def _tests(before: Kept, after: Kept) -> Iterator[Line]:
         had = {name: test for result in old[cell] for name, test in before.tests.get(result.cell, {}).items()}
         has = {name: test for result in new[cell] for name, test in after.tests.get(result.cell, {}).items()}
         same = _ran_from_the_same(old[cell], new[cell])
+        old_known = all(map(before.knows_failures, old[cell]))
+        new_known = all(map(after.knows_failures, new[cell]))
         for name in dict.fromkeys([*has, *had]):
             was, now = had.get(name), has.get(name)
             change = _test(was, now, same=same)
             absent = not old_ended if was is None else now is None and not new_ended
             if absent:
-                change = _where_one_is_unknown(was, now, before, after)
+                change = _where_one_is_unknown(
+                    was,
+                    now,
+                    had_no_other=not before.is_complete and old_known,
+                    has_no_other=not after.is_complete and new_known,
+                )
             if change is not None:
                 words = [str(test.outcome) if test else "" for test in (was, now)]
                 yield Line(change=change, name=name, cells=[cell], before=words[0], after=words[1])
@@ -195,12 +202,15 @@ def _test(was: Subtest | None, now: Subtest | None, *, same: bool) -> Change | N
 
 
 def _where_one_is_unknown(
-    was: Subtest | None, now: Subtest | None, before: Kept, after: Kept
+    was: Subtest | None, now: Subtest | None, *, had_no_other: bool, has_no_other: bool
 ) -> Change | None:
-    """Of a run whose directory is gone only the tests that failed are known: others did not."""
-    if was is None and now is not None and now.outcome.is_bad and not before.is_complete:
+    """Of a run whose directory is gone only the tests that failed are known, up to a number: others did not.
+
+    had_no_other, has_no_other: whether that holds for the earlier run, and for the later one.
+    """
+    if was is None and now is not None and now.outcome.is_bad and had_no_other:
         return Change.REGRESSED
-    if now is None and was is not None and was.outcome.is_bad and not after.is_complete:
+    if now is None and was is not None and was.outcome.is_bad and has_no_other:
         return Change.FIXED
     return None
 

@@ -132,6 +132,7 @@ class _Session:
         ]
         self._dying = anyio.Event()
         self._console_ended = anyio.Event()
+        self._console_was_cut = False
         self._talk = anyio.CancelScope()
         self._reached: dict[Stage, float] = {}
         self._steps: dict[str, float] = {}
@@ -150,12 +151,17 @@ class _Session:
         self.evidence.notes += self._host.notes
 
     async def read_tests(self) -> None:
-        """Look for the results of single tests in the command's output."""
+        """Look for the results of single tests in the command's output and on the console."""
         stdout = self._outputs[0]
         is_whole = stdout.ended.is_set() and not stdout.was_cut
 
         def read() -> subtests.Subtests:
-            found = subtests.read(self._folder / "stdout", is_whole=is_whole)
+            found = subtests.read(
+                self._folder / "stdout",
+                self._folder / "console.log",
+                is_whole=is_whole,
+                console_is_whole=not self._console_was_cut,
+            )
             if found.tests:
                 paths.write_atomic(self._folder / subtests.FILE, specs.to_json(found.tests))
             return found
@@ -165,6 +171,7 @@ class _Session:
             self.evidence.tests = await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
         except OSError as error:
             self.evidence.notes.append(str(host_error("read the tests in its output", error)))
+        self.evidence.notes += self.evidence.tests.limits
 
     async def keep_findings(self) -> list[FindingSummary]:
         """Keep what the kernel complained of, and sum it up."""
@@ -303,6 +310,11 @@ class _Session:
                 if file.tell() < _CONSOLE_LIMIT_BYTES:
                     file.write(data)
                     file.flush()
+                elif not self._console_was_cut:
+                    self._console_was_cut = True
+                    self.evidence.notes.append(
+                        f"its console was longer than the {_CONSOLE_LIMIT_BYTES >> 20} MiB that are kept"
+                    )
                 self.watch.feed(data)
                 if self.watch.last_line != shown:
                     shown = self.watch.last_line

@@ -1,19 +1,25 @@
-"""Results inside a command's output: what TAP, KTAP and OpenZFS's test runner say of single tests."""
+"""Results of single tests in a command's output and on its kernel's console.
+
+They are TAP's, KTAP's, and those of OpenZFS's test runner.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from io import BytesIO
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
-from quizmatrix.subtest import Subtest, SubtestOutcome
+from quizmatrix.kernellog import CONSOLE_LINE, STAMP, TEXT, KernelTests, Remembered
+from quizmatrix.subtest import MOST_NAMED, Subtest, SubtestOutcome
 from quizmatrix.tap import TapReader
-from quizmatrix.text import clean_line
+from quizmatrix.testrunner import RunnerReader
 
 # The list of a cell's subtests, in its folder.
 FILE = "subtests.json"
@@ -23,44 +29,26 @@ _CHUNK = 1 << 18
 # Bytes of a line that are looked at: a longer one is judged by its beginning.
 _LONGEST_LINE = 4096
 # Lines of interest that are read: no tests are that many, and a guest must not keep us for an hour.
-_MOST_LINES = 2_000_000
-# Lines that may matter. A stream may be a gigabyte long, so the others are passed over without a look.
-_OF_INTEREST = re.compile(
-    rb"\n([ \t]*(?:not ok|ok|\d+\.\.\d|K?TAP version|Bail out!|# Subtest|Tests? |Test:"
+MOST_LINES = 2_000_000
+# Lines that may matter, of the kernel's and of the command's own. A stream may be a gigabyte long, so the
+# others are passed over without a look.
+_OUTPUT_LINE = re.compile(
+    rb"\n(?:(?P<own>[ \t]*(?:not ok|ok|\d+\.\.\d|K?TAP version|Bail out!|# Subtest|Tests? |Test:"
+    rb"|(?:#[ \t]+){1,16}(?:(?:not )?ok \d|1\.\.\d|K?TAP version)"
     rb"|\[[-\d:.T]{1,32}\] Test|Results Summary|Running Time:|No test results|(?:PASS|FAIL|SKIP|KILLED)[ \t])"
-    rb"[^\n]*)"
+    rb"[^\n]*)|" + STAMP + TEXT + rb")"
 )
-
-# The runner's console line (OpenZFS, tests/test-runner/bin/test-runner.py.in, Cmd.log), from 2.4 on with the
-# time before it.
-_RUNNER_TEST = re.compile(
-    r"(?:\[[-\d:.T]+\] )?Test(?: \((?P<identifier>[^()]*)\))?: (?P<path>\S.*?) \(run as [^()]*\)\s+"
-    r"\[\d+:\d\d\] \[(?P<outcome>PASS|FAIL|SKIP|KILLED)\](?P<reran> \(RERAN\))?"
-)
-_RUNNER_COUNT = re.compile(r"(PASS|FAIL|SKIP|KILLED)\s+(\d{1,9})")
-# What only the runner, or the report that zfs-tests.sh prints after it (zts-report.py), says. Where no test
-# ran, the runner itself says nothing, and the report is all there is: in 2.4.3 one sentence, and the exit
-# status 0.
-_RUNNER_SIGN = re.compile(
-    r"Running Time:\t\d+:\d\d:\d\d|No test results were found\."
-    r"|Tests with results? (?:other than|of) PASS that are (?:un)?expected:"
-)
-_RUNNER_SUMMARY = "Results Summary"
-_RUNNER_ROOT = "/zfs-tests/tests/"
-_RUNNER_WORDS = {
-    "PASS": SubtestOutcome.PASSED,
-    "FAIL": SubtestOutcome.FAILED,
-    "SKIP": SubtestOutcome.SKIPPED,
-    "KILLED": SubtestOutcome.KILLED,
-}
 
 
 class Subtests(msgspec.Struct, frozen=True, kw_only=True):
-    """What a command's output says of its tests.
+    """What a command's output, and its kernel's console, say of its tests.
 
-    is_known: whether the output is of a known format; without that the rest is empty. tests: by name, in the
-    order of the output. unnamed: how many more there were whose names are not known, or are too many.
-    missing: tests that were announced and did not run. bail_out: why the tests gave up, None: they did not.
+    is_known: whether there is something of a known format; without that the rest is empty. tests: by name, in
+    the order of the output, then of the console; of a test that both have the worse outcome. unnamed: how
+    many more there were whose names are not known, or are too many. missing: tests that were announced and
+    did not run. bail_out: why the tests gave up, None: they did not. none_ran: the command's own tests are
+    none, whatever the kernel's are. has_unread: there were more lines of results than are read, or the
+    console that has some is not all there. has_left_out: there were more tests than are kept by name.
     """
 
     is_known: bool = False
@@ -68,6 +56,9 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
     unnamed: dict[SubtestOutcome, int] = {}
     missing: int = 0
     bail_out: str | None = None
+    none_ran: bool = False
+    has_unread: bool = False
+    has_left_out: bool = False
 
     @property
     def counts(self) -> dict[str, int]:
@@ -81,6 +72,13 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
         words = [f"{count} {outcome}" for outcome, count in self.counts.items()]
         words += [f"{self.missing} not run"] if self.missing else []
         return f"tests: {', '.join(words) or 'none'}" if self.is_known else ""
+
+    @property
+    def limits(self) -> list[str]:
+        """What is to be said of the limits that were met."""
+        total = sum(self.counts.values())
+        named = f"of {total:,} tests the first {len(self.tests):,} are kept by name"
+        return [named] if self.has_left_out else []
 
     @property
     def luck(self) -> str:
@@ -101,47 +99,46 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
             (self.missing, "did not run"),
         ]
         words = [f"{count} of {total} tests {what}" for count, what in told if count]
+        if self.has_unread:
+            words.append("there were more test results than are read")
         if self.bail_out is not None:
             words.insert(0, "the tests bailed out" + (f": {self.bail_out}" if self.bail_out else ""))
-        return "; ".join(words) or ("" if total else "no test ran")
+        return "; ".join(words) or ("no test ran" if self.none_ran or not total else "")
 
 
-def read(path: Path, *, is_whole: bool = True) -> Subtests:
-    """The results in a file that a guest wrote; nothing where there is no such file.
+def read(
+    output: Path, console: Path | None = None, *, is_whole: bool = True, console_is_whole: bool = True
+) -> Subtests:
+    """The results in files that a guest wrote; nothing where there are no such files.
 
-    is_whole: whether the file has all of the output: what a part of it lacks is no news. OSError where the
-    file cannot be read.
+    is_whole, console_is_whole: whether the file has all that was written: what a part of it lacks is no news.
+    OSError where a file cannot be read.
     """
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return Subtests()
-    with file:
-        found = parse(file)
-    if is_whole:
-        return found
-    return msgspec.structs.replace(found, missing=0, is_known=bool(found.counts))
+    with ExitStack() as stack:
+
+        def opened(path: Path | None) -> BinaryIO:
+            if path is None or not path.is_file():
+                return BytesIO()
+            return stack.enter_context(path.open("rb"))
+
+        return parse(opened(output), opened(console), is_whole=is_whole, console_is_whole=console_is_whole)
 
 
-def parse(file: BinaryIO) -> Subtests:
-    """The results in a stream of any bytes, of any length."""
-    tap, runner = TapReader(), _RunnerReader()
-    taken = 0
-    for line in islice(_lines(file), _MOST_LINES):
-        taken += 1
-        tap.feed(line)
-        runner.feed(line)
-    tap.finish()
-    runner.finish()
-    if not tap.is_known:
-        tap = TapReader()
-    return Subtests(
-        is_known=tap.is_known or runner.is_known,
-        tests=[*tap.tests, *runner.tests.values()],
-        unnamed=dict(tap.unnamed + runner.unnamed),
-        missing=tap.missing if taken < _MOST_LINES else 0,
-        bail_out=tap.bail_out,
-    )
+def parse(
+    output: BinaryIO,
+    console: BinaryIO | None = None,
+    *,
+    is_whole: bool = True,
+    console_is_whole: bool = True,
+    most_lines: int = MOST_LINES,
+) -> Subtests:
+    """The results in streams of any bytes, of any length; see `read`. most_lines: of each that are read."""
+    reading = _Reading(most_lines)
+    # The console first: what it has is not looked for in the output.
+    if console is not None:
+        reading.take_console(console, is_whole=console_is_whole)
+    reading.take_output(output, is_whole=is_whole)
+    return reading.conclude()
 
 
 def load(folder: Path) -> list[Subtest]:
@@ -152,61 +149,109 @@ def load(folder: Path) -> list[Subtest]:
         return []
 
 
-def _lines(file: BinaryIO) -> Iterator[str]:
+class _Reading:
+    """Four readers at work, and what is made of what they have read."""
+
+    def __init__(self, most_lines: int) -> None:
+        self._most_lines = most_lines
+        # What the command's programs say; what its kernel says, as the command prints it, and on the console.
+        self._own = TapReader()
+        self._runner = RunnerReader()
+        self._printed = KernelTests()
+        self._said = KernelTests()
+        self._known = Remembered()
+        self._has_unread = False
+
+    def take_console(self, console: BinaryIO, *, is_whole: bool) -> None:
+        """Read a kernel's console."""
+        lines = _lines(console, CONSOLE_LINE)
+        for match, has_ended in islice(lines, self._most_lines):
+            text = _text_of(match["text"])
+            # Of a line that has no end, half is a pass that may be none, or a plan of fewer tests.
+            if has_ended or text.lstrip().startswith("not ok"):
+                self._known.learn(match)
+                self._said.feed(text)
+        is_whole = is_whole and next(lines, None) is None
+        self._said.finish(is_whole=is_whole)
+        self._has_unread |= self._said.tap.is_known and not is_whole
+
+    def take_output(self, output: BinaryIO, *, is_whole: bool) -> None:
+        """Read a command's output, after the console."""
+        lines = _lines(output, _OUTPUT_LINE)
+        for match, _ in islice(lines, self._most_lines):
+            if match["own"] is not None:
+                line = _text_of(match["own"])
+                self._own.feed(line)
+                self._runner.feed(line)
+            elif self._known.is_new(match):
+                self._printed.feed(_text_of(match["text"]))
+        has_unread = next(lines, None) is not None
+        is_whole = is_whole and not has_unread
+        self._printed.finish(is_whole=is_whole)
+        self._own.finish()
+        self._runner.finish()
+        if not self._own.is_known:
+            self._own = TapReader()
+        if not is_whole:
+            self._own.missing = 0
+            self._own.is_known = bool(self._own.tests or self._own.unnamed)
+            self._runner.is_known = bool(self._runner.tests or self._runner.unnamed)
+        known = (self._own.is_known, self._runner.is_known, self._printed.tap.is_known)
+        self._has_unread |= has_unread and any(known)
+
+    def conclude(self) -> Subtests:
+        """What all of them have read, a test of one name being one test."""
+        own, runner, kernels = self._own, self._runner, [self._printed.tap, self._said.tap]
+        taps = [own, *(tap for tap in kernels if tap.is_known)]
+        unnamed = runner.unnamed.copy()
+        for tap in taps:
+            unnamed += tap.unnamed
+        named = _by_name([own.tests, runner.tests.values(), *(tap.tests for tap in taps[1:])], unnamed)
+        own_is_known = own.is_known or runner.is_known
+        return Subtests(
+            is_known=own_is_known or len(taps) > 1,
+            tests=list(named.values()),
+            unnamed=dict(unnamed),
+            missing=sum(tap.missing for tap in taps),
+            bail_out=next((tap.bail_out for tap in taps if tap.bail_out is not None), None),
+            none_ran=own_is_known and not (own.tests or own.unnamed or runner.tests or runner.unnamed),
+            has_unread=self._has_unread,
+            has_left_out=len(named) == MOST_NAMED and bool(unnamed),
+        )
+
+
+def _by_name(found: Iterable[Iterable[Subtest]], unnamed: Counter[SubtestOutcome]) -> dict[str, Subtest]:
+    """The tests, of one that is there twice the worse outcome; `unnamed` counts those beyond MOST_NAMED."""
+    named: dict[str, Subtest] = {}
+    for test in chain.from_iterable(found):
+        before = named.get(test.name)
+        if before is None and len(named) == MOST_NAMED:
+            unnamed[test.outcome] += 1
+        elif before is None or _badness(test) > _badness(before):
+            named[test.name] = test
+    return named
+
+
+def _badness(test: Subtest) -> int:
+    if test.outcome.is_bad:
+        return 3
+    # That it was skipped elsewhere does not make what ran be skipped.
+    return 0 if test.outcome is SubtestOutcome.SKIPPED else 1 + test.failed_before
+
+
+def _lines(file: BinaryIO, pattern: re.Pattern[bytes]) -> Iterator[tuple[re.Match[bytes], bool]]:
+    """The matches of `pattern`, which begins with a line feed, and whether there is one behind them."""
     rest = b"\n"
     while chunk := file.read(_CHUNK):
         data = rest + chunk
         end = data.rfind(b"\n")
-        yield from _of_interest(data[:end])
+        for match in pattern.finditer(data[:end]):
+            yield match, data[match.end() : match.end() + 1] == b"\n"
         # The end of a longer line is glued to its beginning, behind what is looked at.
         rest = data[end : end + _LONGEST_LINE]
-    yield from _of_interest(rest)
+    for match in pattern.finditer(rest):
+        yield match, False
 
 
-def _of_interest(data: bytes) -> Iterator[str]:
-    for match in _OF_INTEREST.finditer(data):
-        yield match.group(1)[: _LONGEST_LINE - 1].decode(errors="replace").rstrip()
-
-
-class _RunnerReader:
-    """Reads what OpenZFS's test runner prints. Of a test that ran again the last result counts."""
-
-    def __init__(self) -> None:
-        self.is_known = False
-        self.tests: dict[str, Subtest] = {}
-        self.unnamed: Counter[SubtestOutcome] = Counter()
-        self._told: Counter[SubtestOutcome] = Counter()
-        self._totals: Counter[SubtestOutcome] | None = None
-
-    def feed(self, line: str) -> None:
-        """Take the next line."""
-        if match := _RUNNER_TEST.fullmatch(line):
-            self._take(match)
-        elif line == _RUNNER_SUMMARY:
-            self.finish()
-            self.is_known = True
-            self._totals = Counter()
-        elif _RUNNER_SIGN.match(line):
-            self.finish()
-            self.is_known = True
-        elif self._totals is not None and (match := _RUNNER_COUNT.fullmatch(line)):
-            self._totals[_RUNNER_WORDS[match[1]]] += int(match[2])
-
-    def finish(self) -> None:
-        """A summary has ended, or the output: with -q the runner counts passes that it does not name."""
-        if self._totals is not None:
-            self.unnamed += self._totals - self._told
-            self._totals = None
-            self._told.clear()
-
-    def _take(self, match: re.Match[str]) -> None:
-        self.is_known = True
-        outcome = _RUNNER_WORDS[match["outcome"]]
-        self._told[outcome] += 1
-        _, root, below = match["path"].partition(_RUNNER_ROOT)
-        name = clean_line(below if root and below else match["path"])
-        name += f" ({clean_line(match['identifier'])})" if match["identifier"] else ""
-        before = self.tests.get(name)
-        failed = match["reran"] is not None
-        failed |= before is not None and (before.outcome.is_bad or before.failed_before)
-        self.tests[name] = Subtest(name=name, outcome=outcome, failed_before=failed and not outcome.is_bad)
+def _text_of(line: bytes) -> str:
+    return line[: _LONGEST_LINE - 1].decode(errors="replace").rstrip()

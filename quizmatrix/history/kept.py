@@ -10,7 +10,7 @@ from quizmatrix import store, subtests
 from quizmatrix.finding import FindingSummary
 from quizmatrix.outcome import Outcome
 from quizmatrix.spec import CellResult, RunResults
-from quizmatrix.subtest import Subtest
+from quizmatrix.subtest import Subtest, SubtestOutcome
 
 # Results of a cell, beside the verdicts, that a kernel or a test may be the cause of.
 TOLD = frozenset(outcome for outcome in Outcome if outcome.is_verdict) | {Outcome.BOOT_FAILED}
@@ -38,6 +38,11 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     place: Path
     tests: dict[str, dict[str, Subtest]] = {}
     is_complete: bool = True
+
+    def knows_failures(self, result: CellResult) -> bool:
+        """Whether every test that failed in a cell is known by name: the history keeps a number of them."""
+        bad = sum(test.outcome.is_bad for test in self.tests.get(result.cell, {}).values())
+        return bad >= sum(result.subtests.get(outcome, 0) for outcome in SubtestOutcome if outcome.is_bad)
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,8 @@ T = TypeVar("T")
 # Earlier runs of a cell that are looked at for luck, and for the time it takes.
 _LAST = 20
 _LAST_TIMES = 5
+# Tests of a cell that are kept: those that were not good, and a guest decides how many they are.
+MOST_TESTS = 100_000
 
 
 class History:
@@ -42,7 +44,13 @@ class History:
         """Keep a run, instead of what was kept of it before."""
         # As it is in results.json: what is no UTF-8 is replaced.
         results = msgspec.json.decode(encode(results), type=RunResults)
-        tests = {result.cell: subtests.load(place / result.folder) for result in results.cells}
+        tests = {result.cell: _worth_keeping(place, result) for result in results.cells}
+        for cell, found in tests.items():
+            if len(found) > MOST_TESTS:
+                self._tell(
+                    f"{cell}: of its {len(found):,} tests that failed the history keeps {MOST_TESTS:,}: "
+                    "the others are known while the run directory is there"
+                )
 
         def keep(connection: sqlite3.Connection) -> None:
             with database.writing(connection):
@@ -211,11 +219,17 @@ def _catch_up(connection: sqlite3.Connection) -> int:
         # One that was killed will not change any more: what had ended by then counts.
         if results is None or (results.finished is None and store.is_going_on(place)):
             continue
-        tests = {result.cell: subtests.load(place / result.folder) for result in results.cells}
+        tests = {result.cell: _worth_keeping(place, result) for result in results.cells}
         with database.writing(connection):
             _keep(connection, place, results, tests)
         found += 1
     return found
+
+
+def _worth_keeping(place: Path, result: CellResult) -> list[Subtest]:
+    """The tests of a cell that were not good, or not at once."""
+    found = subtests.load(place / result.folder)
+    return [test for test in found if test.outcome.is_bad or test.failed_before]
 
 
 def _keep(
@@ -256,7 +270,7 @@ def _keep(
                 encode(result).decode(),
             ],
         ).lastrowid
-        bad = [test for test in tests[result.cell] if test.outcome.is_bad or test.failed_before]
+        bad = tests[result.cell][:MOST_TESTS]
         connection.executemany("INSERT OR IGNORE INTO names (name) VALUES (?)", ([test.name] for test in bad))
         connection.executemany(
             "INSERT OR REPLACE INTO subtests SELECT ?, key, ?, ? FROM names WHERE name = ?",

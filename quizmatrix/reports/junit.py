@@ -145,9 +145,17 @@ def _properties(source: Source, result: CellResult) -> dict[str, str]:
         "read_on": way.read_on if way else None,
         "command": _command(source, result),
         "folder": source.folder / result.folder,
+        "tests without a case": _unnamed(source, result),
         **{f"finding {one.fingerprint}": f"{one.kind}: {one.title}" for one in result.findings},
     }
     return {name: str(value) for name, value in known.items() if value not in (None, "")}
+
+
+def _unnamed(source: Source, result: CellResult) -> str:
+    """How many of its tests are not known by name; empty where all are."""
+    named = len(subtests.load(source.folder / result.folder)) if result.subtests else 0
+    more = sum(result.subtests.values()) - named
+    return str(more) if more > 0 else ""
 
 
 def _cases(source: Source, result: CellResult, *, explained: bool) -> Iterator[_Case]:

@@ -20,7 +20,7 @@ from quizmatrix.cli.selection import limits_of, selected, selected_cells
 from quizmatrix.errors import HistoryError
 from quizmatrix.history import database, kept
 from quizmatrix.history.kept import Kind, luck_of
-from quizmatrix.history.record import History, days_ago
+from quizmatrix.history.record import MOST_TESTS, History, days_ago
 from quizmatrix.outcome import Outcome
 from quizmatrix.reports.source import load as load_source
 from quizmatrix.scheduler import longest_first
@@ -161,6 +161,32 @@ def test_a_hundred_thousand_tests() -> None:
     assert found is not None
     assert len(found.tests["6.1-s390x"]) == 100_000
     assert database.path().stat().st_size < 20_000_000
+
+
+def test_of_more_tests_the_history_keeps_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    """And what it does not know is not taken for news."""
+    names = {f"t{number}": "failed" for number in range(MOST_TESTS + 1)}
+    failed = {"failed": len(names)}
+    places = [seed(day, [result("6.1-s390x", "failed")], {"6.1-s390x": names}) for day in (1, 2)]
+    said: list[str] = []
+    history = History(said.append)
+    for place in places:
+        results = store.load(place)
+        cells = [msgspec.structs.replace(cell, subtests=failed) for cell in results.cells]
+        results = msgspec.structs.replace(results, cells=cells)
+        (place / store.RESULTS).write_bytes(to_json(results))
+        history.record(place, results)
+    assert (
+        said
+        == [
+            "6.1-s390x: of its 100,001 tests that failed the history keeps 100,000: "
+            "the others are known while the run directory is there"
+        ]
+        * 2
+    )
+    places[0].rename(places[0].with_name(".away"))
+    assert run_command(["runs", "compare"]) == 0
+    assert "regressed" not in capsys.readouterr().out
 
 
 def test_a_newer_history_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,6 +80,15 @@ def test_what_junit_makes_of_each_outcome(source: Source) -> None:
     assert properties["outcome"] == "panicked"
 
 
+def test_junit_says_how_many_tests_it_has_no_names_of(tmp_path: Path) -> None:
+    cell = result("6.1-s390x", "failed", subtests={"passed": 200_001, "failed": 4})
+    tests = {cell.cell: {"a": "passed", "b": "failed"}}
+    run = make_run(tmp_path / "run", {cell.cell: (cell, {})}, command=["t"], tests=tests)
+    text = text_of(Format.JUNIT, load(run))
+    assert '<property name="tests without a case" value="200003"' in text
+    assert text.count("<testcase ") == 2
+
+
 def test_junit_reads_with_the_library_it_is_written_with(source: Source, tmp_path: Path) -> None:
     (tmp_path / "r.xml").write_text(text_of(Format.JUNIT, source))
     read = junitparser.JUnitXml.fromfile(str(tmp_path / "r.xml"))

@@ -63,6 +63,11 @@ def read(text: str) -> Subtests:
     return parse(io.BytesIO(text.encode()))
 
 
+def judged(tests: Subtests, exit_code: int) -> tuple[Outcome, str]:
+    ended = Message(event="exited", exit_code=exit_code)
+    return judge(Evidence(ended=ended, tests=tests), ConsoleWatch())
+
+
 def listed(text: str) -> dict[str, str]:
     return {test.name: str(test.outcome) for test in read(text).tests}
 
@@ -212,6 +217,15 @@ def test_a_flood() -> None:
     assert many.complaint == ""
     long = parse(io.BytesIO(b"1..2\nok 1 " + b"x" * (3 << 20) + b"\nok 2 b\n"))
     assert [len(test.name) < 300 for test in long.tests] == [True, True]
+    runner = b"".join(
+        b"Test: /t/%d (run as root) [00:00] [%s]\n" % (n, b"FAIL" if n >= MOST_NAMED else b"PASS")
+        for n in range(MOST_NAMED + 50)
+    )
+    ran = parse(io.BytesIO(runner + b"Results Summary\nFAIL\t50\nPASS\t200000\n"))
+    assert len(ran.tests) == MOST_NAMED
+    assert ran.counts == {"passed": MOST_NAMED, "failed": 50}
+    assert ran.limits == ["of 200,050 tests the first 200,000 are kept by name"]
+    assert many.limits == ["of 300,000 tests the first 200,000 are kept by name"]
     deep = b"TAP version 13\n" + b"".join(b" " * n + b"KTAP version 1\n" for n in range(3000)) + b"ok 1 a\n"
     assert parse(io.BytesIO(deep)).counts == {"passed": 1}
 
@@ -245,6 +259,4 @@ def test_a_list_that_cannot_be_read(content: bytes | None, tmp_path: Path) -> No
     ],
 )
 def test_the_verdict(text: str, exit_code: int, outcome: Outcome, detail: str) -> None:
-    ended = Message(event="exited", exit_code=exit_code)
-    evidence = Evidence(ended=ended, tests=read(text))
-    assert judge(evidence, ConsoleWatch()) == (outcome, detail)
+    assert judged(read(text), exit_code) == (outcome, detail)

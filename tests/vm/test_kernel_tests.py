@@ -1,0 +1,93 @@
+"""Results that a kernel prints: KTAP of a module of the user's, from the console and from dmesg's output."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vm.conftest import Quizmatrix
+
+CELL = "debian-source:6.1-x86_64"
+
+# Seconds; two cores need about four minutes for the kernel.
+LIMIT = 3000
+
+pytestmark = pytest.mark.timeout(LIMIT)
+
+# As KUnit prints a suite, with the module's own name before what it says at the top.
+KTAP = """
+#include <linux/module.h>
+static bool works;
+module_param(works, bool, 0);
+static int __init frob(void)
+{
+	pr_info("KTAP version 1\\n1..2\\n");
+	pr_info("    KTAP version 1\\n");
+	pr_info("    # Subtest: first\\n");
+	pr_info("    1..2\\n");
+	pr_info("    ok 1 one\\n");
+	pr_info("    # two: what it says\\n");
+	pr_info("    %s 2 two\\n", works ? "ok" : "not ok");
+	pr_info("%s 1 first\\n", works ? "ok" : "not ok");
+	pr_info("ok 2 second # SKIP no frobs\\n");
+	return 0;
+}
+static void __exit unfrob(void)
+{
+}
+module_init(frob);
+module_exit(unfrob);
+MODULE_LICENSE("GPL");
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
+    """The kernel and its base image, built where this user's cache lacks them."""
+    subprocess.run([sys.executable, "-m", "quizmatrix", "prepare", "--only", CELL], check=True)
+
+
+def test_the_results_of_a_module(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    folder = tmp_path / "ktap"
+    folder.mkdir()
+    (folder / "Kbuild").write_text("obj-m := quizmatrix_ktap.o\n")
+    (folder / "quizmatrix_ktap.c").write_text(KTAP)
+
+    def run(*command: str) -> tuple[int, str, dict[str, Any], list[tuple[str, str]]]:
+        output = tmp_path / "run"
+        done = quizmatrix("run", "--only", CELL, "--output", str(output), "--", *command)
+        (cell,) = json.loads((output / "results.json").read_bytes())["cells"]
+        (place,) = output.glob("*/subtests.json")
+        tests = json.loads(place.read_bytes())
+        named = [(test["name"], test["outcome"]) for test in tests]
+        output.rename(tmp_path / f"run-{len(list(tmp_path.iterdir()))}")
+        return done.returncode, done.stdout.decode(), cell, named
+
+    rows = [("first/one", "passed"), ("first/two", "failed"), ("second", "skipped")]
+    try:
+        done = quizmatrix("module", "build", str(folder), "--only", CELL)
+        assert done.returncode == 0, done.stderr
+        # It loads, and says on the console alone that it does not work.
+        status, printed, cell, named = run("modprobe", "quizmatrix_ktap")
+        assert (status, printed, cell["exit_code"], named) == (1, "", 0, rows)
+        assert (cell["outcome"], cell["detail"]) == ("failed", "1 of 3 tests failed")
+        # The console and two dmesg(1) show the same tests; a part of them is not the whole.
+        script = "modprobe quizmatrix_ktap; dmesg; dmesg -r | head -n -1"
+        status, printed, cell, named = run(script)
+        assert printed.count("ok 1 one") == 2
+        assert (status, cell["detail"], named) == (1, "1 of 3 tests failed", rows)
+        # Where the console is told to be silent, what the command shows counts.
+        status, _, cell, named = run("dmesg -n 1; modprobe quizmatrix_ktap; dmesg")
+        assert (status, cell["detail"], named) == (1, "1 of 3 tests failed", rows)
+        # As a test that works, then as it is loaded again and does not.
+        status, _, cell, named = run("modprobe", "quizmatrix_ktap", "works=1")
+        assert (status, cell["outcome"], cell["subtests"]) == (0, "passed", {"passed": 2, "skipped": 1})
+        again = "modprobe quizmatrix_ktap works=1; rmmod quizmatrix_ktap; modprobe quizmatrix_ktap; dmesg"
+        status, _, cell, named = run(again)
+        assert cell["detail"] == "1 of 6 tests failed"
+        assert ("first/two (2)", "failed") in named
+    finally:
+        quizmatrix("module", "remove", str(folder))
