@@ -12,7 +12,7 @@ from typing import TypeVar
 import anyio
 import msgspec
 
-from quizmatrix import paths
+from quizmatrix import paths, uses
 from quizmatrix.cells import Cell, debian_suite
 from quizmatrix.errors import QuizmatrixError
 from quizmatrix.kernel import buildlayer
@@ -77,8 +77,8 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
     def replace(self, state: str) -> None:
         """Have this state's count from now on.
 
-        Earlier ones go, but for the last, the recent, which another run may be about to join, and those that
-        the guests of any kernel still get.
+        Earlier ones go, but for the last, the recent, which another run may be about to join, those that the
+        guests of any kernel still get, and what somebody is joining.
         """
         recent = time.time() - _RECENT
         used = buildlayer.layers_in_use()
@@ -86,7 +86,9 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
         for path in self.layers.glob(f"{self.part}-????????????????*"):
             is_wanted = path.name.removesuffix(".runtime") in keep or str(path) in used
             if not is_wanted and path.stat().st_mtime < recent:
-                shutil.rmtree(path, ignore_errors=True)
+                with uses.unused(path) as nobody_has_it:
+                    if nobody_has_it:
+                        shutil.rmtree(path, ignore_errors=True)
         paths.write_atomic(self.stamp, self.layer(state).name.encode())
 
     def _last(self) -> str:

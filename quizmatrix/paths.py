@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 import anyio
 import platformdirs
@@ -100,25 +101,63 @@ def new_dir(final: Path) -> Iterator[Path]:
 
 
 # Seconds in which a lock may be held by a child that a killed process had just begun, or by who only looks.
-_LOCK_PATIENCE = 1.0
+LOCK_PATIENCE = 1.0
+
+# Folders on file systems without locks, and what those say: as NFS and Lustre may be mounted.
+_without_locks: dict[str, str] = {}
 
 
-def take_lock(handle: int, patience: float = _LOCK_PATIENCE) -> bool:
+def without_locks() -> list[str]:
+    """What a person has to know who works on a file system without locks, where one was met."""
+    return [
+        f"{folder} has no file locks ({said}): let no two quizmatrix work on it at a time"
+        for folder, said in sorted(_without_locks.items())
+    ]
+
+
+def note_no_locks(folder: str, error: OSError) -> None:
+    """Have `without_locks` tell of a folder."""
+    _without_locks[folder] = error.strerror or str(error)
+
+
+def take_lock(handle: int, patience: float = LOCK_PATIENCE, *, shared: bool = False) -> bool:
     """Lock an open file or folder (flock(2)) until it is closed; False where another process has it.
 
-    patience: seconds for which it is tried again, with no turn for other tasks.
-    OSError where the file system has no such locks.
+    patience: seconds for which it is tried again, with no turn for other tasks. shared: others may have the
+    same. On a file system without locks everybody has it, and `without_locks` says so.
     """
     until = time.monotonic() + patience
     while True:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > until:
                 return False
             time.sleep(0.02)
+        except OSError as error:
+            note_no_locks(os.path.dirname(os.readlink(f"/proc/self/fd/{handle}")), error)  # noqa: PTH115, PTH120
+            return True
         else:
             return True
+
+
+def open_locked(path: Path, patience: float = LOCK_PATIENCE, *, shared: bool = False) -> IO[bytes] | None:
+    """Make a lock file and hold its lock until it is closed; None where another process has it.
+
+    patience, shared: see take_lock. OSError where it cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = path.open("ab")
+        if not take_lock(file.fileno(), patience, shared=shared):
+            file.close()
+            return None
+        # Whoever removed the file while we waited had the lock of a file that is none any more.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+        file.close()
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.asynccontextmanager
@@ -129,20 +168,17 @@ async def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Asyn
     process that dies. flock offers nothing to await without blocking a thread that no
     cancellation could end, hence the pause between tries. HostError where the lock cannot be made.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    except OSError as error:
-        raise host_error("write the cache", error) from error
+    told = False
+    while True:
+        try:
+            file = open_locked(path, patience=0)
+        except OSError as error:
+            raise host_error("write the cache", error) from error
+        if file is not None:
+            break
+        if not told:
+            on_wait()
+            told = True
+        await anyio.sleep(0.2)
     with file:
-        told = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    on_wait()
-                    told = True
-                await anyio.sleep(0.2)
         yield

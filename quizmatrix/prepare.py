@@ -25,6 +25,7 @@ from quizmatrix.kernel.build import Order, options_of
 from quizmatrix.outcome import Outcome
 from quizmatrix.process import Tell
 from quizmatrix.spec import BASE_DISK, ActiveProfile, CellSpec, Disk, Share
+from quizmatrix.uses import Uses
 
 # Kernels fetched and unpacked at a time: more only share the network and the disk.
 _FETCHES = 2
@@ -66,6 +67,7 @@ class Preparer:
     def __init__(self, policy: Policy) -> None:
         """Nothing is fetched before the first cell asks."""
         self._policy = policy
+        self._uses = Uses()
         self._locks: dict[str, anyio.Lock] = {}
         self._made: dict[str, object] = {}
         self._fetches = anyio.CapacityLimiter(_FETCHES)
@@ -90,6 +92,8 @@ class Preparer:
             image = msgspec.structs.replace(image, disk=whole.disk)
             installed = whole.installed
         build_layers = await buildlayer.obtain(kernel, with_runtime=suite is None)
+        for layer in build_layers:
+            await self._uses.hold(layer)
         for use in cell.profiles:
             profile.check(
                 use,
@@ -135,13 +139,17 @@ class Preparer:
         )
 
         async def obtain() -> Kernel:
-            return await source.obtain(
-                cell.kernel_spec,
-                order,
-                offline=self._policy.offline,
-                refresh=self._policy.refresh,
-                thorough=self._policy.thorough,
-            )
+            while True:
+                kernel = await source.obtain(
+                    cell.kernel_spec,
+                    order,
+                    offline=self._policy.offline,
+                    refresh=self._policy.refresh,
+                    thorough=self._policy.thorough,
+                )
+                # What is removed in just this moment is had again.
+                if await self._uses.hold(kernel.folder):
+                    return kernel
 
         return await self._once(
             f"kernel {cell.kernel_spec} {cell.arch} {order.options} {order.needs_tree}", obtain
@@ -171,10 +179,12 @@ class Preparer:
     async def _debian_image(self, cell: Cell, asked: str, tell: Tell) -> DebianImage:
         arch = load_arch(cell.arch)
         suite, image = self._stored_image(arch, asked)
-        if image is not None and not self._policy.refresh:
+        if image is not None and not self._policy.refresh and await self._uses.hold(image.disk.parent):
             return image
         include = image.include if image else []
-        return await self.build_image(cell, suite, include, tell)
+        built = await self.build_image(cell, suite, include, tell)
+        await self._uses.hold(built.disk.parent)
+        return built
 
     def _stored_image(self, arch: Arch, asked: str) -> tuple[str, DebianImage | None]:
         """The suite of a Debian image, and the image if it is there; raises where it cannot be made."""

@@ -14,6 +14,12 @@ from quizmatrix.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT
 # As a shell reports a program that wrote to a pipe nobody reads (128 + SIGPIPE).
 EXIT_BROKEN_PIPE = 141
 
+# Handlers of what fetches, builds or boots: the cache is not emptied meanwhile.
+_USING_THE_CACHE = frozenset(
+    {"run:run", "shell:shell", "bisect:bisect", "nightly:run", "cells:prepare", "doctor:doctor"}
+    | {"kernels:build", "images:build", "modules:build", "zfs:build", "zfs:step"}
+)
+
 
 def main() -> None:
     """Run the program and exit."""
@@ -50,12 +56,24 @@ def _open_closed_streams() -> None:
 
 def run_command(argv: list[str]) -> int:
     """Run one command line; its exit status."""
+    status = _run(argv)
+    ours = argv[: argv.index("--")] if "--" in argv else argv
+    paths = sys.modules.get("quizmatrix.paths")
+    if paths is not None and not {"-q", "--quiet"}.intersection(ours):
+        for note in paths.without_locks():
+            with contextlib.suppress(OSError):
+                print(f"quizmatrix: {note}", file=sys.stderr, flush=True)
+    return status
+
+
+def _run(argv: list[str]) -> int:
     from quizmatrix.cli.parser import parse
 
     try:
         args = parse(argv)
         module, _, function = args.handler.partition(":")
-        status: int = getattr(importlib.import_module(f"quizmatrix.cli.{module}"), function)(args)
+        with _cache_of(args.handler):
+            status: int = getattr(importlib.import_module(f"quizmatrix.cli.{module}"), function)(args)
     except QuizmatrixError as error:
         return _complain(error)
     except KeyboardInterrupt:
@@ -75,6 +93,14 @@ def run_command(argv: list[str]) -> int:
         print("quizmatrix: internal error: please report the lines above", file=sys.stderr)
         return EXIT_NO_VERDICT
     return status
+
+
+def _cache_of(handler: str) -> contextlib.AbstractContextManager[None]:
+    if handler not in _USING_THE_CACHE:
+        return contextlib.nullcontext()
+    from quizmatrix import uses
+
+    return uses.of_the_cache(lambda text: print(f"quizmatrix: {text}", file=sys.stderr))
 
 
 def _complain(error: QuizmatrixError) -> int:

@@ -6,11 +6,12 @@ import argparse
 import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 
-from quizmatrix import paths, process, store
+from quizmatrix import paths, process, store, uses
 from quizmatrix.errors import HostError
 from quizmatrix.history import database
 from quizmatrix.outcome import EXIT_OK
@@ -34,7 +35,7 @@ CACHE_FOLDERS = (
 
 
 def clean(args: argparse.Namespace) -> int:
-    """Remove the cache, and with --runs the kept runs and the history."""
+    """Remove the cache, and with --runs the kept runs and the history; none of it where any is in use."""
     doomed = [paths.cache_dir() / name for name in CACHE_FOLDERS]
     if args.runs:
         doomed.append(store.runs_dir())
@@ -48,13 +49,38 @@ def clean(args: argparse.Namespace) -> int:
         for folder in doomed
         if folder.exists()
     }
-    for folder, size in sizes.items():
-        print(f"{'would remove' if args.dry_run else 'removing'} {folder} ({size // 1_000_000} MB)")
-        if not args.dry_run:
-            remove_tree(folder)
+    said = {folder: f"{folder} ({size // 1_000_000} MB)" for folder, size in sizes.items()}
+    if args.dry_run:
+        print("".join(f"would remove {words}\n" for words in said.values()), end="")
+    else:
+        with _alone(args):
+            for folder, words in said.items():
+                print(f"removing {words}")
+                # The lock files go last, with their locks.
+                if folder != paths.cache_dir() / "locks":
+                    remove_tree(folder)
     if not any(sizes.values()):
         print(f"There is nothing in {paths.cache_dir()}.")
     return EXIT_OK
+
+
+@contextlib.contextmanager
+def _alone(args: argparse.Namespace) -> Iterator[None]:
+    """Nobody uses what is removed, or begins to meanwhile. HostError says who does."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(uses.removing_the_cache())
+        if args.runs:
+            for folder in sorted(store.runs_dir().glob("[!.]*")):
+                if not folder.is_symlink() and store.is_going_on(folder):
+                    raise HostError(
+                        f"the run {folder.name} is still going on",
+                        cause=uses.holders(folder),
+                        next_step="Wait for its end, or end it; then this again.",
+                    )
+            if paths.state_dir().is_dir():
+                stack.enter_context(database.locked())
+                stack.callback((paths.state_dir() / database.LOCK).unlink, missing_ok=True)
+        yield
 
 
 def history_files(state: Path) -> list[Path]:

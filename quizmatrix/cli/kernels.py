@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from quizmatrix.cells import cells_on_the_spot, default_source
 from quizmatrix.cli import selection
 from quizmatrix.cli.clean import disk_usage, remove_tree
 from quizmatrix.cli.each import make_each
-from quizmatrix.errors import DamagedError, UsageError
+from quizmatrix.errors import DamagedError, HostError, UsageError
 from quizmatrix.kernel import artifact, buildlayer, source
 from quizmatrix.kernel.build import Options, Order, builds_dir, builds_locked, options_of
 from quizmatrix.matrix import Limits
@@ -124,23 +125,37 @@ def show(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    """Remove kernels from the cache, with what was built beside them."""
+    """Remove kernels from the cache, with what was built beside them: all that are named, or none."""
     if not args.key and not args.unused:
         raise UsageError("no kernel is named", next_step="quizmatrix kernel list; or --unused")
-    used = _used()
+    named = list(dict.fromkeys(_find(text) for text in args.key))
+    used = {*_used(), *named}
     unused = [key for key in artifact.stored_keys() if key not in used] if args.unused else []
-    for key in dict.fromkeys([*(_find(text) for text in args.key), *unused]):
-        tree = artifact.build_tree_of(key)
-        artifact.remove(key)
-        buildlayer.remove(key)
-        partbuild.forget(modules_dir(), key)
-        partbuild.forget(zfs_dir(), f"modules-{key}")
-        if tree is not None:
-            _remove_build(tree)
-        print(f"removed {key}")
+    with ExitStack() as stack:
+        for key in named:
+            stack.enter_context(artifact.alone(key))
+        for key in named:
+            _remove(key)
+    for key in unused:
+        try:
+            with artifact.alone(key):
+                _remove(key)
+        except HostError as error:
+            print(f"kept {key}: in use {error.cause}")
     if args.unused:
         anyio.run(_remove_unfinished)
     return EXIT_OK
+
+
+def _remove(key: str) -> None:
+    tree = artifact.build_tree_of(key)
+    artifact.discard(key)
+    buildlayer.remove(key)
+    partbuild.forget(modules_dir(), key)
+    partbuild.forget(zfs_dir(), f"modules-{key}")
+    if tree is not None:
+        _remove_build(tree)
+    print(f"removed {key}")
 
 
 def _remove_build(folder: Path) -> None:

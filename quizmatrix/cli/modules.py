@@ -22,6 +22,7 @@ from quizmatrix.module.build import (
     find_module,
     modules_dir,
     references,
+    removing,
 )
 from quizmatrix.module.hint import BUILT, names_of
 from quizmatrix.module.sweep import CellBuild, Sweep
@@ -130,8 +131,9 @@ def remove(args: argparse.Namespace) -> int:
         if not marks:
             raise UsageError(f"no module was built of `{asked}`", next_step="quizmatrix module list")
         for mark in sorted(marks):
-            for key in buildlayer.kernels():
-                buildlayer.forget(key, mark)
-            remove_tree(modules_dir() / mark)
+            with removing(mark):
+                for key in buildlayer.kernels():
+                    buildlayer.forget(key, mark)
+                remove_tree(modules_dir() / mark)
             print(f"removed {mark}")
     return EXIT_OK

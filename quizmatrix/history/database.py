@@ -104,7 +104,7 @@ def move_aside() -> Path | None:
 
     HistoryError where it cannot be moved.
     """
-    with _locked():
+    with locked():
         if not _is_damaged():
             return None
         aside = path().with_name(f"{FILE}.corrupt-{datetime.now(UTC):%Y%m%d-%H%M%S}")
@@ -134,7 +134,7 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
         _check_tables(connection)
         return
     # Two at once would both make the tables; SQLite does not wait for its turn to begin with WAL.
-    with _locked():
+    with locked():
         _check_tables(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         with writing(connection):
@@ -165,18 +165,16 @@ def _check_tables(connection: sqlite3.Connection) -> None:
 
 
 @contextlib.contextmanager
-def _locked() -> Iterator[None]:
+def locked() -> Iterator[None]:
     """Alone with the file. Held for a moment only, so it is tried again rather than waited for."""
+    lock = path().with_name(LOCK)
     try:
-        file = path().with_name(LOCK).open("a")
+        file = paths.open_locked(lock, _PATIENCE)
     except OSError as error:
         raise _of_host("write the history", error) from error
+    if file is None:
+        raise HistoryError(f"another process holds {lock}")
     with file:
-        is_ours = True
-        with contextlib.suppress(OSError):  # a file system without locks
-            is_ours = paths.take_lock(file.fileno(), _PATIENCE)
-        if not is_ours:
-            raise HistoryError(f"another process holds {file.name}")
         yield
 
 

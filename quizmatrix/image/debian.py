@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import apt, paths, process, tomlfile
+from quizmatrix import apt, paths, process, tomlfile, uses
 from quizmatrix.apt import Package
 from quizmatrix.arch import Arch
 from quizmatrix.errors import DamagedError, UnpreparedError, UsageError, host_error
@@ -142,11 +142,12 @@ def current_keys() -> set[str]:
 
 
 def remove(key: str) -> None:
-    """Forget a stored image."""
-    for path in (images_dir() / "refs").glob("*"):
-        if path.read_text() == key:
-            path.unlink()
-    shutil.rmtree(images_dir() / key, ignore_errors=True)
+    """Forget a stored image; HostError where somebody uses it."""
+    with uses.removing(images_dir() / key, f"the image {key}"):
+        for path in (images_dir() / "refs").glob("*"):
+            if path.read_text() == key:
+                path.unlink()
+        shutil.rmtree(images_dir() / key, ignore_errors=True)
 
 
 def require_tools() -> str:
@@ -192,7 +193,8 @@ def _whole(key: str) -> DebianImage | None:
     try:
         return load(key)
     except DamagedError:
-        shutil.rmtree(images_dir() / key)
+        with uses.removing(images_dir() / key, f"the damaged image {key}"):
+            shutil.rmtree(images_dir() / key)
         return None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import paths
+from quizmatrix import paths, uses
 from quizmatrix.errors import DamagedError, UnpreparedError, host_error
 from quizmatrix.kconfig import Wish
 from quizmatrix.seal import Seal, seal_of
@@ -200,7 +200,18 @@ def refer(spec: str, arch: str, recipe: str, key: str) -> None:
 
 
 def remove(key: str) -> None:
-    """Forget a stored kernel, damaged or not, if there is one."""
+    """Forget a stored kernel, damaged or not, if there is one; HostError where somebody uses it."""
+    with alone(key):
+        discard(key)
+
+
+def alone(key: str) -> contextlib.AbstractContextManager[None]:
+    """Have nobody use the kernel of this key within the block; HostError says who does."""
+    return uses.removing(folder_of(key), f"the kernel {key}")
+
+
+def discard(key: str) -> None:
+    """Forget a stored kernel that nobody uses."""
     folder = folder_of(key)
     doomed = folder.with_name(f".{key}.removed")
     try:

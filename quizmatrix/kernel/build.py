@@ -135,7 +135,8 @@ async def build(tree: Tree, order: Order) -> str:
                 await work.look_ahead(wishes)
             # One build at a time, over all runs of this user: each uses all cores.
             async with builds_locked(lambda: tell("waiting for another build to end")):
-                artifact.remove(key)
+                if not work.is_for_stored:
+                    artifact.remove(key)
                 await work.build(wishes)
     except OSError as error:
         raise host_error(f"build {tree.origin}", error) from error
@@ -236,6 +237,15 @@ class _Work:
             await self._configure(wishes)
         await self._compile()
         await self._collect(wishes)
+
+    @property
+    def is_for_stored(self) -> bool:
+        """Whether the kernel is stored, and lacks only what this folder holds: guests may be using it."""
+        try:
+            kernel = artifact.load(self._key)
+        except DamagedError:
+            return False
+        return kernel is not None and kernel.record.build == str(self._folder)
 
     async def _configure(self, wishes: list[kconfig.Wish]) -> None:
         """Write the configuration and check that every wish was granted."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import paths
+from quizmatrix import paths, uses
 from quizmatrix.errors import DamagedError, host_error
 from quizmatrix.kernel import modules
 from quizmatrix.kernel.artifact import Kernel
@@ -113,7 +113,27 @@ async def obtain(kernel: Kernel, *, with_runtime: bool) -> list[Path]:
     with_runtime: for the small image. Raises DamagedError where a module is another kernel's or depmod(8)
     finds fault with it, HostError where that is not installed or the disk does not take it.
     """
-    by_hand, referenced = _by_hand(kernel), _referenced(kernel, with_runtime=with_runtime)
+    # What is replaced meanwhile stays until it is joined.
+    held = uses.Uses()
+    try:
+        referenced = await _held(kernel, held, with_runtime=with_runtime)
+        return await _join(kernel, _by_hand(kernel), referenced)
+    finally:
+        held.release()
+
+
+async def _held(kernel: Kernel, held: uses.Uses, *, with_runtime: bool) -> list[Path]:
+    """The layers that are referred to, none of which is removed while they are held."""
+    are_there = False
+    while not are_there:
+        referenced = _referenced(kernel, with_runtime=with_runtime)
+        are_there = True
+        for layer in referenced:
+            are_there = await held.hold(layer) and are_there
+    return referenced
+
+
+async def _join(kernel: Kernel, by_hand: list[Path], referenced: list[Path]) -> list[Path]:
     layers = [*by_hand, *referenced]
     found = [own for layer in layers if any(_files(own := layer / _MODULES / kernel.record.release))]
     if not found:
@@ -266,8 +286,10 @@ async def _index(kernel: Kernel, found: list[Path], into: Path) -> None:
 
 
 def _forget_old(folder: Path) -> None:
-    """Remove what no guest got for a while, but for the last two."""
+    """Remove what no guest got for a while, but for the last two and what a guest still has."""
     made = sorted(folder.glob(f"{_JOINED}*"), key=lambda path: path.stat().st_mtime)
     for path in made[:-2]:
         if path.stat().st_mtime < time.time() - RECENT:
-            shutil.rmtree(path, ignore_errors=True)
+            with uses.unused(path) as nobody_has_it:
+                if nobody_has_it:
+                    shutil.rmtree(path, ignore_errors=True)

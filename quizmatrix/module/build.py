@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
 
-from quizmatrix import paths, process, steps
+from quizmatrix import paths, process, steps, uses
 from quizmatrix.errors import HostError, UnpreparedError, UsageError, host_error
 from quizmatrix.jobserver import JobServer
 from quizmatrix.kernel import buildlayer, external
@@ -106,14 +108,31 @@ async def build(module: Module, kernel: Kernel, options: Options, pool: JobServe
     where a tool is missing or the disk does not take it.
     """
     work = _Work(module, kernel, options, pool, tell)
-    lock = paths.cache_dir() / "locks" / f"module-{module.mark}-{kernel.record.key}.lock"
-    async with paths.locked(lock, lambda: tell("waiting for another build of the same")):
+    async with paths.locked(
+        _lock_of(module.mark, kernel.record.key), lambda: tell("waiting for another build of the same")
+    ):
         try:
             built = await work.take()
             _refer(module, kernel, built, tell)
         except OSError as error:
             raise host_error(f"build {module.path}", error) from error
     return built
+
+
+def _lock_of(mark: str, key: str) -> Path:
+    return paths.cache_dir() / "locks" / f"module-{mark}-{key}.lock"
+
+
+@contextmanager
+def removing(mark: str) -> Iterator[None]:
+    """Nobody builds the module of this mark, or joins it for a guest. HostError says who does."""
+    pattern = _lock_of(mark, "*")
+    with ExitStack() as stack:
+        for lock in sorted(pattern.parent.glob(pattern.name)):
+            stack.enter_context(uses.alone(lock, f"the module {mark}"))
+        for layer in sorted((modules_dir() / mark / "layers").glob("[!.]*")):
+            stack.enter_context(uses.removing(layer, f"the module {mark}"))
+        yield
 
 
 def _refer(module: Module, kernel: Kernel, built: Built, tell: Tell) -> None:
