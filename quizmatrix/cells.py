@@ -24,7 +24,18 @@ V = TypeVar("V", str, int)
 # The base image of a guest that asks for no other.
 SMALL = "small"
 
-DEFAULTS = Limits(timeout="20m", boot_timeout="30s", memory="1G", cpus=1, image=SMALL, splat=SplatPolicy.FAIL)
+# MiB that a guest may have in /shared.
+SHARED_LIMIT = 4096
+
+DEFAULTS = Limits(
+    timeout="20m",
+    boot_timeout="30s",
+    memory="1G",
+    cpus=1,
+    shared_limit=f"{SHARED_LIMIT}M",
+    image=SMALL,
+    splat=SplatPolicy.FAIL,
+)
 
 
 class Shard(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,11 +58,11 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One kernel on one architecture.
 
     kernel: as the matrix names it. source: where it comes from if it names none. timeout,
-    boot_timeout: seconds on hardware. memory: MiB. image: the name of its base image. append: more kernel
-    parameters. profiles: all that are set up, in that order. config: lines that its variant adds to the
-    kernel's configuration; clang: whether it wants that compiler. tolerance: of its kernel's complaints.
-    shard: the slice of its tests that it runs. expected: the outcome that is no news, `why` it is not
-    `passed`.
+    boot_timeout: seconds on hardware. memory, shared_limit: MiB. image: the name of its base image. append:
+    more kernel parameters. profiles: all that are set up, in that order. config: lines that its variant adds
+    to the kernel's configuration; clang: whether it wants that compiler. tolerance: of its kernel's
+    complaints. shard: the slice of its tests that it runs. expected: the outcome that is no news, `why` it is
+    not `passed`.
     """
 
     kernel: str
@@ -61,6 +72,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float
     boot_timeout: float
     memory: int
+    shared_limit: int = SHARED_LIMIT
     cpus: int
     image: str = SMALL
     append: str = ""
@@ -246,6 +258,7 @@ def _make_cell(
         timeout=units.parse_duration(first(lambda limits: limits.timeout)),
         boot_timeout=units.parse_duration(first(lambda limits: limits.boot_timeout)),
         memory=units.parse_size(first(lambda limits: limits.memory)),
+        shared_limit=units.parse_size(first(lambda limits: limits.shared_limit)),
         cpus=first(lambda limits: limits.cpus),
         image=first(lambda limits: limits.image),
         append=parameters.joined(limits.append for limits in reversed(sources) if limits.append),

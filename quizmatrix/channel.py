@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 import anyio
 import msgspec
@@ -21,6 +22,11 @@ _CONSOLE_ROOM = 1 << 18
 # Bytes of one stream that are kept in its file. A command that writes without end must not fill
 # the disk; what is passed on to the user's own stdout has no limit.
 OUTPUT_LIMIT = 1 << 30
+
+# A disk that is full may have room again in a moment, as whoever fills it is ended. Seconds, and between two
+# tries.
+_FULL_DISK_PATIENCE = 10.0
+_FULL_DISK_PAUSE = 0.2
 
 # A control line longer than this is not one of ours.
 _LONGEST_MESSAGE = 65536
@@ -39,6 +45,19 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 class RubbishError(Exception):
     """The guest wrote something to the control port that is no message."""
+
+
+async def write_all(file: FileIO, data: bytes) -> None:
+    """Write all of `data` to a file that has no buffer; OSError where the disk stays full, or fails."""
+    view = memoryview(data)
+    latest = anyio.current_time() + _FULL_DISK_PATIENCE
+    while view:
+        try:
+            view = view[file.write(view) or 0 :]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or anyio.current_time() > latest:
+                raise
+            await anyio.sleep(_FULL_DISK_PAUSE)
 
 
 class Port:
@@ -173,7 +192,7 @@ class Output:
 
     async def pump(self) -> None:
         """Read the stream to its end, or until QEMU is gone. OSError where it cannot be kept."""
-        with self._path.open("wb") as file:
+        with self._path.open("wb", buffering=0) as file:
             while data := await self._port.receive():
                 ready = self._without_marker(data)
                 if ready:
@@ -182,12 +201,11 @@ class Output:
                     return
             await self._take(file, self._held)
 
-    async def _take(self, file: BinaryIO, data: bytes) -> None:
+    async def _take(self, file: FileIO, data: bytes) -> None:
         self.received += len(data)
         wanted = data[: OUTPUT_LIMIT - self.kept]
         self.kept += len(wanted)
-        file.write(wanted)
-        file.flush()
+        await write_all(file, wanted)
         if self._pass_on is not None and data:
             self.is_passing_on = True
             await self._pass_on(data)

@@ -34,6 +34,10 @@ _UNPACKING_LIMIT = 120.0
 SHARED = "shared"
 
 
+class TooLargeError(Exception):
+    """What came back as /shared is larger than it may be; says so."""
+
+
 async def convert(spec: CellSpec, shares: list[Share]) -> CellSpec:
     """`spec` with a disk in place of each share of its guest.
 
@@ -100,15 +104,19 @@ async def _disk(share: Share, image: Path) -> Disk:
     return Disk(serial=share.tag, path=str(image), writable=False)
 
 
-async def take_shared(folder: Path) -> str | None:
+async def take_shared(folder: Path, limit: int) -> str | None:
     """Unpack what came back on the disk into the artifacts of the cell in `folder`.
 
-    Returns what went wrong, or None. The guest may be hostile.
+    limit: bytes. Returns what went wrong, or None; raises TooLargeError. The guest may be hostile.
     """
     disk = specs.host_folder_of(folder) / "layers" / SHARED
     # A guest that came to nothing has written nothing.
     if not disk.exists() or disk.stat().st_blocks == 0:
         return None
+    if (taken := disk.stat().st_blocks * 512) > limit:
+        raise TooLargeError(
+            f"/shared grew to {taken >> 20} MiB, and {limit >> 20} MiB is its limit: nothing of it is kept"
+        )
     with disk.open("rb") as file:
         header = file.read(_TAR_BLOCK)
     # tar(1) would unpack a compressed archive too, which may be of any size.

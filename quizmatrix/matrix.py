@@ -27,14 +27,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What one cell may use; a key that is absent is decided by a less specific place.
 
     timeout: of the command, boot_timeout: from QEMU's start to the guest's first word, both as
-    durations on hardware. memory: of the guest, a size. cpus: of the guest. image: its base image. splat:
-    what a complaint of its kernel means. append: more kernel parameters; unlike the others, these come
+    durations on hardware. memory: of the guest, a size. shared_limit: what it may have in /shared, a size.
+    cpus: of the guest. image: its base image. splat: what a complaint of its kernel means. append: more
+    kernel parameters; unlike the others, these come
     on top of what less specific places say.
     """
 
     timeout: str | None = None
     boot_timeout: str | None = None
     memory: str | None = None
+    shared_limit: str | None = None
     cpus: int | None = None
     image: str | None = None
     splat: SplatPolicy | None = None
@@ -46,6 +48,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("timeout", self.timeout, units.parse_duration),
             ("boot-timeout", self.boot_timeout, units.parse_duration),
             ("memory", self.memory, _parse_memory),
+            ("shared-limit", self.shared_limit, units.parse_size),
             ("append", self.append, parameters.check),
         ):
             if text is not None:

@@ -275,6 +275,7 @@ def make_spec(
         timeout=cell.timeout,
         boot_timeout=cell.boot_timeout,
         memory=cell.memory,
+        shared_limit=cell.shared_limit,
         cpus=cell.cpus,
         tolerance=cell.tolerance,
         folder=str(folder),

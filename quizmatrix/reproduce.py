@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix import paths, process, qemu
+from quizmatrix.cells import SHARED_LIMIT
 from quizmatrix.spec import HANDED_DISK, CellSpec, Disk, Share, Step
 
 # Stands in the command line where the script puts a path of its own.
@@ -127,6 +128,8 @@ def _selection(spec: CellSpec) -> list[str]:
         return [spec.matrix, "--only", ",".join(cells)]
     timeout = spec.timeout / spec.arch.facts.timeout_factor.of(spec.accelerator)
     limits = ["--memory", f"{spec.memory}M", "--cpus", str(spec.cpus), "--timeout", f"{timeout:g}s"]
+    if spec.shared_limit != SHARED_LIMIT:
+        limits += ["--shared-limit", f"{spec.shared_limit}M"]
     return ["--only", spec.cell, *limits]
 
 

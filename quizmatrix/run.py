@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from quizmatrix import debugger, findings, guest, layerdisks, paths, qemu, reproduce, subtests, vm
 from quizmatrix import spec as specs
-from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
+from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError, write_all
 from quizmatrix.console import ConsoleWatch
 from quizmatrix.errors import host_error
 from quizmatrix.finding import FindingSummary
@@ -75,7 +75,8 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
             *([qemu.QMP] if spec.debugger else []),
         ]
         ports = {name: stack.enter_context(closing(Port())) for name in names}
-        session = _Session(spec, console, ports, marker.encode(), observer)
+        log = stack.enter_context(closing(vm.Log(Path(spec.folder) / "qemu.log")))
+        session = _Session(spec, console, ports, log, marker.encode(), observer)
         await session.conduct(shares)
         await session.read_tests()
         complaints = await session.keep_findings()
@@ -109,6 +110,7 @@ class _Session:
         spec: CellSpec,
         console: ConsolePipe,
         ports: dict[str, Port],
+        log: vm.Log,
         marker: bytes,
         observer: Observer,
     ) -> None:
@@ -124,6 +126,7 @@ class _Session:
         self._folder = Path(spec.folder)
         self._console = console
         self._ports = ports
+        self._log = log
         self._observer = observer
         self._control = Control(ports["control"])
         self._outputs = [
@@ -147,6 +150,8 @@ class _Session:
             with anyio.CancelScope(shield=True):
                 self.evidence.notes += await self._shared.settle()
             self._gather()
+            self.evidence.excess, self.evidence.shortage = self._shared.excess, self._shared.shortage
+            self.evidence.qemu_words = self._log.last_words
         self.evidence.host_is_out_of_memory = self._host.has_killed_for_memory
         self.evidence.notes += self._host.notes
 
@@ -184,18 +189,19 @@ class _Session:
     async def _boot_and_talk(self, shares: list[Share]) -> None:
         async with (
             anyio.create_task_group() as group,
-            vm.running(self._spec, shares, self._console, self._ports, self._folder / "qemu.log") as machine,
+            vm.running(self._spec, shares, self._console, self._ports, self._log) as machine,
         ):
             group.start_soon(self._guard, self._read_console)
+            group.start_soon(self._guard, self._log.pump)
             for output in self._outputs:
                 group.start_soon(self._guard, output.pump)
             with self._talk:
                 async with anyio.create_task_group() as talk:
                     talk.start_soon(self._give_up_on_a_dead_guest)
+                    talk.start_soon(self._end_a_greedy_guest)
                     await self._converse()
                     if self._has_gone_silent:
                         self.evidence.qemu_status = await machine.status_soon()
-                        self.evidence.qemu_words = machine.last_words
                     talk.cancel_scope.cancel()
 
     @property
@@ -304,12 +310,11 @@ class _Session:
                     break
 
     async def _read_console(self) -> None:
-        with (self._folder / "console.log").open("wb") as file:
+        with (self._folder / "console.log").open("wb", buffering=0) as file:
             shown = ""
             while data := await self._console.receive():
                 if file.tell() < _CONSOLE_LIMIT_BYTES:
-                    file.write(data)
-                    file.flush()
+                    await write_all(file, data)
                 elif not self._console_was_cut:
                     self._console_was_cut = True
                     self.evidence.notes.append(
@@ -335,6 +340,11 @@ class _Session:
         await anyio.sleep(vm.END_GRACE)
         self._talk.cancel()
 
+    async def _end_a_greedy_guest(self) -> None:
+        """Of what it writes to /shared this host suffers, and every other guest on it."""
+        await self._shared.outgrow()
+        self._talk.cancel()
+
     async def _guard(self, reader: Callable[[], Awaitable[None]]) -> None:
         """A file that cannot be written ends this cell, and no other."""
         try:
@@ -358,6 +368,7 @@ class _Session:
             shutil.rmtree(specs.host_folder_of(self._folder), ignore_errors=True)
         except OSError as error:
             self.evidence.notes.append(str(host_error(f"tidy {self._folder}", error)))
+        self.evidence.notes += [self._log.cut] if self._log.cut else []
         for name, output in zip(("stdout", "stderr"), self._outputs, strict=True):
             if output.was_cut:
                 self.evidence.notes.append(

@@ -1,14 +1,16 @@
-"""A guest's /shared on the host: taken back, made safe, and completed once the guest is gone."""
+"""A guest's /shared on the host: watched while it runs, taken back and made safe once it is gone."""
 
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import msgspec
 
-from quizmatrix import layerdisks, qmp, untrusted
+from quizmatrix import layerdisks, process, qmp, untrusted
 from quizmatrix import spec as specs
 from quizmatrix.channel import Port
 from quizmatrix.errors import QuizmatrixError, host_error
@@ -21,15 +23,106 @@ _DUMP_LIMIT = 120.0
 # Changes that are named one by one.
 _NOTES_SHOWN = 5
 
+# Seconds between two looks at how full the disk is, which is one system call.
+_PAUSE = 0.25
+# Seconds after which /shared is measured though the disk shows nothing new: some file systems tell late.
+_LONGEST_TRUST = 5.0
+# How much longer than measuring took nothing is measured: of many files it takes seconds.
+_MEASURING_SHARE = 10.0
+
+# Files in /shared: each takes of what the file system has, and of our time afterwards.
+_MOST_FILES = 1_000_000
+# Files that the disk got more of before anybody counts.
+_FILES_TRUSTED = 100_000
+
+# What is to stay free on this host's disk, in bytes, or the part of a small disk.
+_RESERVE = 256 << 20
+_RESERVE_SHARE = 0.05
+
+
+class _Disk(msgspec.Struct, frozen=True, kw_only=True):
+    """The file system that /shared is on. free, reserve: bytes. files: those that it has."""
+
+    free: int
+    reserve: int
+    files: int
+
+    @property
+    def is_short(self) -> bool:
+        return self.free < self.reserve
+
 
 class Shared:
-    """The /shared of one guest."""
+    """The /shared of one guest.
 
-    def __init__(self, spec: CellSpec) -> None:
-        """What comes of it is in the cell's folder."""
+    excess: that it outgrew its limit, in words. shortage: that this host's disk was full, and it took of it.
+    """
+
+    def __init__(
+        self, spec: CellSpec, *, most_files: int = _MOST_FILES, trusted: int = _FILES_TRUSTED
+    ) -> None:
+        """What comes of it is in the cell's folder.
+
+        most_files: in /shared. trusted: new files on the disk before those are counted.
+        """
+        self._most_files, self._trusted = most_files, trusted
+        self.excess = ""
+        self.shortage = ""
         self._spec = spec
+        self._limit = spec.shared_limit << 20
         self._folder = Path(spec.folder)
         self._artifacts = specs.artifacts_of(self._folder)
+
+    async def outgrow(self) -> None:
+        """Return when the guest is to be ended for what it wrote: `excess` or `shortage` then says why.
+
+        Nobody tells of what is written through QEMU, so the disk is looked at again and again.
+        """
+        first = disk = self._disk()
+        used, when, trust = 0, time.monotonic(), 0.0
+        while True:
+            await anyio.sleep(_PAUSE)
+            now, past = self._disk(), time.monotonic() - when
+            may_be = used + max(0, disk.free - now.free)
+            has_many = now.files - first.files > self._trusted
+            is_due = may_be > self._limit or now.is_short or has_many or past > _LONGEST_TRUST
+            if not is_due or past < trust:
+                continue
+            before, started = used, time.monotonic()
+            used, disk = await self._measure("-B1"), now
+            self._judge(used, before, now)
+            if has_many and (count := await self._measure("--inodes")) > self._most_files:
+                self.excess = f"/shared had {count} files, and {self._most_files} are its limit"
+            if self.excess or self.shortage:
+                return
+            when = time.monotonic()
+            trust = (when - started) * _MEASURING_SHARE
+
+    def _judge(self, used: int, before: int, disk: _Disk) -> None:
+        if used > self._limit:
+            self.excess = f"/shared grew to {used >> 20} MiB, and {self._spec.shared_limit} MiB is its limit"
+        # Of several guests only who fills the disk. Where it is full, nobody's /shared grows any more.
+        elif disk.is_short and used > disk.reserve and (used > before or disk.free < disk.reserve // 8):
+            left = f"this host had {disk.free >> 20} MiB of disk left"
+            self.shortage = f"{left}, and /shared held {used >> 20} MiB"
+
+    def _disk(self) -> _Disk:
+        try:
+            facts = os.statvfs(self._artifacts)
+        except OSError:  # removed meanwhile, which the session notices by itself
+            return _Disk(free=1, reserve=0, files=0)
+        free, size = facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
+        reserve = min(_RESERVE, int(size * _RESERVE_SHARE))
+        return _Disk(free=free, reserve=reserve, files=facts.f_files - facts.f_ffree)
+
+    async def _measure(self, what: str) -> int:
+        """Bytes or files in /shared. By du(1), which goes down without paths and follows no link (fts(3))."""
+        argv = ["du", "-s", "-x", "-P", what, "--", str(self._artifacts)]
+        try:
+            # What a guest removes meanwhile is an error to du, and its total comes nevertheless.
+            return int((await process.run(argv)).output.split(maxsplit=1)[0])
+        except (QuizmatrixError, ValueError, IndexError):
+            return 0
 
     async def keep_memory(self, port: Port) -> str:
         """Write the guest's memory for a debugger; what kept us from it, or nothing. port: QEMU's own.
@@ -55,7 +148,7 @@ class Shared:
         """
         if not self._folder.is_dir():
             return []
-        notes = await self._take_back()
+        notes = await self._take_back() + await self._give_room_back()
         # In a thread: the guest decided how much that is, and other guests do not wait.
         return notes + await anyio.to_thread.run_sync(self._make_safe)
 
@@ -63,10 +156,23 @@ class Shared:
         if self._spec.has_9p:
             return []
         try:
-            trouble = await layerdisks.take_shared(self._folder)
+            trouble = await layerdisks.take_shared(self._folder, self._limit)
+        except layerdisks.TooLargeError as error:
+            self.excess, trouble = str(error), None
         except (OSError, QuizmatrixError) as error:
             trouble = f"/shared could not be unpacked: {error}"
         return [trouble] if trouble else []
+
+    async def _give_room_back(self) -> list[str]:
+        """Other guests write to the same disk, and are to end well."""
+        if not self.shortage or not self._disk().is_short:
+            return []
+        await process.run(["rm", "-rf", "--", str(self._artifacts)])
+        try:
+            self._artifacts.mkdir(exist_ok=True)
+        except OSError as error:
+            return [str(host_error("make /shared anew", error))]
+        return ["what was in /shared was removed, to give the other cells room"]
 
     def _make_safe(self) -> list[str]:
         core, notes = self._folder / _CORE, []

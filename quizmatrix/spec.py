@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from quizmatrix.arch import Accelerator, Arch
-from quizmatrix.cells import SMALL, folder_name
+from quizmatrix.cells import SHARED_LIMIT, SMALL, folder_name
 from quizmatrix.errors import DamagedError
 from quizmatrix.finding import FindingSummary, Tolerance
 from quizmatrix.matrix import Handoff
@@ -132,7 +132,8 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     one. debugger: whether QEMU listens for one; stopped: and waits for it; symbols: the kernel with them,
     where there is one. environment: of the command, beside what every one has. user: of the guest, instead
     of root. session: see Session. handed: see Handed; matrix: the file that asks for it. timeout,
-    boot_timeout: seconds, already scaled for the accelerator. memory: MiB. append: kernel parameters beside
+    boot_timeout: seconds, already scaled for the accelerator. memory: MiB. shared_limit: MiB that its guest
+    may have in /shared. append: kernel parameters beside
     those that every guest has. machine: a value of QEMU's option
     -machine, instead of the architecture's. tolerance: of its kernel's complaints. folder: where results go;
     it exists, and is empty but for disks.
@@ -167,6 +168,7 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float
     boot_timeout: float
     memory: int
+    shared_limit: int = SHARED_LIMIT
     cpus: int
     append: str = ""
     machine: str | None = None

@@ -32,6 +32,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     stage: the last one reached. step: what the guest was last doing on its way to the command. ended:
     its word on the command's end. init_failed: its word that it could not get there. expired: seconds of
     the limit that ran out. rubbish: what was no message. host_trouble: what failed on this side.
+    excess: that it wrote more to /shared than it may. shortage: that this host had no room for what it wrote.
     qemu_status: exit status of a QEMU that ended by itself. qemu_words: what it said. host_is_out_of_memory:
     whether this host's kernel killed processes meanwhile for want of memory.
     silent_reset_is_fault: what a reset means that the console did not announce. tests: what the command's
@@ -45,6 +46,8 @@ class Evidence(msgspec.Struct, kw_only=True):
     expired: float | None = None
     rubbish: str = ""
     host_trouble: str = ""
+    excess: str = ""
+    shortage: str = ""
     qemu_status: int | None = None
     qemu_words: str = ""
     host_is_out_of_memory: bool = False
@@ -66,6 +69,10 @@ def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
     if console.panic is not None:
         died = "Attempted to kill init" in console.panic
         return Outcome.PANICKED, ("init died: " if died else "") + console.panic
+    if seen.excess:
+        return Outcome.FAILED, f"stopped: {seen.excess}"
+    if seen.shortage:
+        return Outcome.LOST, f"stopped: {seen.shortage}"
     if seen.ended is not None:
         return _judge_end(seen.ended, console, seen)
     if seen.rubbish:

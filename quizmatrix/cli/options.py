@@ -73,6 +73,7 @@ def add_limits(parser: Parser) -> None:
     group.add_argument("--boot-timeout", metavar="T", help="until the guest is up (on hardware)")
     group.add_argument("--memory", metavar="M", help="of a guest: 512M, 1G")
     group.add_argument("--cpus", metavar="N", help="of a guest")
+    group.add_argument("--shared-limit", metavar="M", help="of what a guest has in /shared (default: 4G)")
     group.add_argument(
         "--append",
         action="append",

@@ -61,6 +61,7 @@ def limits_of(args: argparse.Namespace) -> Limits:
             timeout=args.timeout,
             boot_timeout=args.boot_timeout,
             memory=args.memory,
+            shared_limit=args.shared_limit,
             cpus=cpus,
             image=args.image,
             append=" ".join(args.append) if args.append else None,

@@ -1,7 +1,12 @@
 """Guests that misbehave harm nobody but themselves."""
 
-from collections.abc import Callable
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.vm.conftest import Quizmatrix, Sweep
 
@@ -71,6 +76,54 @@ def test_the_memory_of_a_guest_goes_where_no_link_of_its_leads(
         core = (left / "vmcore-2").read_bytes()
         assert core.startswith((b"KDUMP   ", b"\x7fELF", b"makedumpfile"))
         assert sorted(path.name for path in left.parent.iterdir() if "core" in path.name) == []
+
+
+def test_shared_has_a_limit(sweep: Callable[..., Sweep]) -> None:
+    script = (
+        "i=0; while dd if=/dev/zero of=/shared/$i bs=1M count=16 2>/dev/null; do i=$((i+1)); done; sleep 100"
+    )
+    done = sweep(script, options=("--shared-limit", "64M"))
+    for cell in done.cells.values():
+        assert cell["outcome"] == "failed", cell
+        assert (cell["exit_code"], cell["detail"][:25]) == (None, "stopped: /shared grew to "), cell
+        assert "64 MiB is its limit" in cell["detail"]
+        left = done.folder / cell["cell"] / "artifacts"
+        # Nobody says how fast it is: what it wrote before it was looked at again is there.
+        assert sum(path.stat().st_size for path in left.iterdir()) >> 20 >= 64
+        assert (done.folder / cell["cell"] / "reproduce.sh").read_text().count("--shared-limit 64M") == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 300 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300M", "none", str(disk)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("nothing can be mounted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_who_fills_the_disk_through_shared_ends_alone(quizmatrix: Quizmatrix, small_disk: Path) -> None:
+    script = """case $QUIZMATRIX_ARCH in
+        x86_64) while :; do dd if=/dev/zero of=/shared/$i bs=1M; i=x$i; done ;;
+        *) echo kept >/shared/kept; i=0
+            while [ $i -lt 40 ]; do head -c 65536 /dev/zero; usleep 500000; i=$((i+1)); done ;;
+        esac 2>/dev/null"""
+    folder = small_disk / "run"
+    argv = ["run", "-k", "6.1", "-a", "x86_64,s390x", "--offline", "-j2", "--output", str(folder)]
+    done = quizmatrix(*argv, "--timeout", "60s", "--", script)
+    results = json.loads((folder / "results.json").read_bytes())
+    cells = {cell["arch"]: cell for cell in results["cells"]}
+    assert cells["x86_64"]["outcome"] == "lost", done.stdout.decode()
+    assert re.search(r"stopped: this host had \d+ MiB of disk left", cells["x86_64"]["detail"])
+    assert "was removed" in cells["x86_64"]["detail"]
+    assert list((folder / "6.1-x86_64/artifacts").iterdir()) == []
+    assert cells["s390x"]["outcome"] == "passed", cells["s390x"]["detail"]
+    assert (folder / "6.1-s390x/stdout").read_bytes() == bytes(65536 * 40)
+    assert (folder / "6.1-s390x/artifacts/kept").read_text() == "kept\n"
+    assert b"cannot write" not in done.stderr
 
 
 def test_escape_sequences_stay_out_of_the_report(sweep: Callable[..., Sweep]) -> None:
