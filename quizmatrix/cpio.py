@@ -41,6 +41,11 @@ def char_device(name: str, major: int, minor: int, mode: int = 0o600) -> bytes:
     return _entry(name, stat.S_IFCHR | mode, device=(major, minor))
 
 
+def block_device(name: str, major: int, minor: int, mode: int = 0o600) -> bytes:
+    """A block device node."""
+    return _entry(name, stat.S_IFBLK | mode, device=(major, minor))
+
+
 def join(parts: Iterable[bytes]) -> bytes:
     """One archive of the parts, in order, ended as the kernel expects."""
     return b"".join(parts) + _entry(_TRAILER, 0)

@@ -6,6 +6,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+from quizmatrix import skeleton
 from quizmatrix import spec as specs
 from quizmatrix.spec import HANDED_DISK, ActiveProfile, CellSpec, Session, Share
 
@@ -151,6 +152,7 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
         "command": command_script(spec),
         "end-marker": marker,
         "layers": "\n".join(share.tag for share in spec.layers),
+        "usr-folders": _usr_folders(spec.layers),
         "disks": "\n".join(disk.serial for disk in spec.disks if disk.writable),
     }
     shares = [*spec.layers, Share(tag="run", path=str(layer))]
@@ -180,17 +182,36 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     return shares
 
 
+def _usr_folders(layers: list[Share]) -> str:
+    """A line for each folder of a merged /usr that a layer has beside its /usr: `lib user0`."""
+    lines = []
+    for name in skeleton.MERGED:
+        folders = {share.tag: Path(share.path) / name for share in layers}
+        tags = [tag for tag, folder in folders.items() if folder.is_dir() and not folder.is_symlink()]
+        lines += [" ".join([name, *tags])] if tags else []
+    return "\n".join(lines)
+
+
 def _write_profile(profile: ActiveProfile, layer: Path, own: Path) -> None:
     own.mkdir(parents=True)
     if profile.files is not None:
-        shutil.copytree(profile.files, layer, symlinks=True, dirs_exist_ok=True)
+        _copy_files(Path(profile.files), layer)
     for name, text in profile.texts.items():
-        path = layer / name.lstrip("/")
+        path = layer / skeleton.place_of(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     (own / "environment").write_text(_exports(profile.environment), encoding="utf-8")
     if profile.init:
         (own / "init").write_text(profile.init, encoding="utf-8")
+
+
+def _copy_files(files: Path, layer: Path) -> None:
+    """Lay a profile's files over the guest's root."""
+    for path in sorted(files.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, layer / skeleton.place_of(path.name), symlinks=True, dirs_exist_ok=True)
+        else:
+            shutil.copy2(path, layer / path.name, follow_symlinks=False)
 
 
 def retire_run_layer(folder: Path) -> None:

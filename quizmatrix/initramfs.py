@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import cpio, paths
+from quizmatrix import cpio, paths, skeleton
 from quizmatrix.arch import Arch
 from quizmatrix.errors import host_error
 from quizmatrix.image.artifact import Image
@@ -24,7 +24,7 @@ def assemble(kernel: Kernel, image: Image, arch: Arch) -> Path:
 
     The name is that of all that goes in, so a changed guest script is in the next run.
     """
-    guest = _guest_archive()
+    guest = _guest_archive() + skeleton.layer() + _nodes_of(kernel)
     wanted = list(arch.facts.kernel.modules)
     if not kernel.has_9p:
         # What a guest reaches its layers by (see layerdisks).
@@ -48,6 +48,11 @@ def assemble(kernel: Kernel, image: Image, arch: Arch) -> Path:
     except OSError as error:
         raise host_error("write the initramfs", error) from error
     return path
+
+
+def _nodes_of(kernel: Kernel) -> bytes:
+    devname = kernel.modules / "modules.devname"
+    return skeleton.nodes(devname.read_text(encoding="utf-8")) if devname.is_file() else b""
 
 
 def _is_whole(path: Path, seal: Path) -> bool:

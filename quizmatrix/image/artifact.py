@@ -15,7 +15,7 @@ SUITES = ("bookworm", "trixie", "sid")
 class Image(msgspec.Struct, frozen=True, kw_only=True):
     """A base image as a guest gets it.
 
-    archive: its part of an initramfs, with the guest's own busybox and tini; key: the content of that.
+    archive: its part of an initramfs, with the guest's own busybox; key: the content of that.
     disk: a read-only file system that is the base layer; None where that is in the archive.
     disk_type: as mount(8) and the kernel's module call it.
     """

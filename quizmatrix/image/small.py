@@ -1,4 +1,4 @@
-"""The small base image: busybox and tini of the architecture's own Debian packages.
+"""The small base image: busybox of the architecture's own Debian package.
 
 It travels inside the initramfs, so a guest has its root as soon as it has a kernel.
 """
@@ -20,12 +20,11 @@ from quizmatrix.image import userland
 from quizmatrix.image.artifact import SUITES, Image, images_dir
 from quizmatrix.process import Tell
 
-_RECIPE = "2"
+_RECIPE = "3"
 
 # Package -> the program's name in the guest, and where the package has it (that moved with merged /usr).
 _PROGRAMS: dict[str, tuple[str, ...]] = {
     "busybox-static": ("busybox", "bin/busybox", "usr/bin/busybox"),
-    "tini": ("tini", "usr/bin/tini-static"),
 }
 
 _FOLDERS = {
@@ -59,6 +58,78 @@ _LINKS = {
     "var/run": "/run",
     "etc/mtab": "/proc/self/mounts",
 }
+# What Debian has in a folder for the system's programs. init1 puts all of busybox into /usr/bin; the kernel
+# (modprobe, poweroff) and many scripts ask for these by their path.
+_SYSTEM_PROGRAMS = [
+    "acpid",
+    "adjtimex",
+    "arp",
+    "arping",
+    "blockdev",
+    "brctl",
+    "chroot",
+    "crond",
+    "depmod",
+    "devmem",
+    "fdisk",
+    "findfs",
+    "freeramdisk",
+    "fsfreeze",
+    "fstrim",
+    "getty",
+    "halt",
+    "httpd",
+    "hwclock",
+    "i2cdetect",
+    "i2cdump",
+    "i2cget",
+    "i2cset",
+    "i2ctransfer",
+    "ifconfig",
+    "ifdown",
+    "ifup",
+    "insmod",
+    "ip",
+    "ipneigh",
+    "klogd",
+    "loadfont",
+    "loadkmap",
+    "logread",
+    "losetup",
+    "lsmod",
+    "mdev",
+    "mke2fs",
+    "mkdosfs",
+    "mkswap",
+    "modinfo",
+    "modprobe",
+    "nameif",
+    "nologin",
+    "partprobe",
+    "pivot_root",
+    "poweroff",
+    "rdate",
+    "reboot",
+    "rmmod",
+    "route",
+    "run-init",
+    "start-stop-daemon",
+    "sulogin",
+    "swapoff",
+    "swapon",
+    "switch_root",
+    "sysctl",
+    "syslogd",
+    "telnetd",
+    "tunctl",
+    "ubirename",
+    "udhcpc",
+    "udhcpd",
+    "uevent",
+    "vconfig",
+    "watchdog",
+]
+_LINKS |= {f"usr/sbin/{name}": f"../bin/{name}" for name in _SYSTEM_PROGRAMS}
 _FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
     "etc/group": "root:x:0:\ndisk:x:6:\nnogroup:x:65534:\n",

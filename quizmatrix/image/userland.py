@@ -1,7 +1,7 @@
 """The small image's programs, cross-built where Debian has no packages of an architecture.
 
-busybox and tini of Debian's source packages, with Debian's patches and its configuration of the
-static busybox, linked statically against the cross compiler's C library.
+busybox of Debian's source package, with Debian's patches and its configuration of the static busybox,
+linked statically against the cross compiler's C library.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from quizmatrix.arch import Arch
 from quizmatrix.image.artifact import images_dir
 from quizmatrix.process import Tell
 
-_TINI_CONFIG = '#define TINI_VERSION "{version}"\n#define TINI_GIT ""\n'
-
 
 async def build_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
-    """busybox and tini for an architecture, by name.
+    """busybox for an architecture, by name.
 
     Raises HostError where a tool is missing, UnpreparedError where the compiler fails, NotFetchedError
     where the sources cannot be had.
@@ -35,10 +33,10 @@ async def build_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
     log = top / f"small-{arch.name}.log"
     with tempfile.TemporaryDirectory(dir=top, prefix=".build.") as name:
         folder = Path(name)
-        busybox, tini = [await debiansources.obtain(package, folder, tell) for package in ("busybox", "tini")]
-        tell(f"building busybox and tini for {arch.name}")
+        busybox = await debiansources.obtain("busybox", folder, tell)
+        tell(f"building busybox for {arch.name}")
         log.unlink(missing_ok=True)
-        return {"busybox": await _busybox(busybox, arch, log), "tini": await _tini(tini, compiler, log)}
+        return {"busybox": await _busybox(busybox, arch, log)}
 
 
 async def _busybox(tree: Path, arch: Arch, log: Path) -> bytes:
@@ -52,21 +50,6 @@ async def _busybox(tree: Path, arch: Arch, log: Path) -> bytes:
     await _step(["sh", "-c", 'yes "" | "$@"', "sh", *make, "oldconfig"], tree, log)
     await _step([*make, f"-j{process.usable_cpus()}", "busybox"], tree, log)
     return (tree / "busybox").read_bytes()
-
-
-async def _tini(tree: Path, compiler: str, log: Path) -> bytes:
-    """All that its build system does is to make two headers: the version's and the licence's."""
-    headers = tree / "headers"
-    headers.mkdir()
-    version = (tree / "debian/changelog").read_text().partition("(")[2].partition("-")[0]
-    (headers / "tiniConfig.h").write_text(_TINI_CONFIG.format(version=version))
-    licence = (tree / "LICENSE").read_bytes()
-    numbers = ",".join(map(str, licence))
-    (headers / "tiniLicense.h").write_text(
-        f"unsigned char LICENSE[] = {{{numbers}}};\nunsigned int LICENSE_len = {len(licence)};\n"
-    )
-    await _step([compiler, "-O2", "-s", "-static", f"-I{headers}", "-o", "tini", "src/tini.c"], tree, log)
-    return (tree / "tini").read_bytes()
 
 
 async def _step(argv: list[str], tree: Path, log: Path) -> None:

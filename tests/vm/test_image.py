@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm.conftest import ARCHES, KERNEL, Quizmatrix, Sweep
+from tests.vm.test_root import ROOT, TMPFILE
 
 # Seconds; a foreign architecture's packages are configured in an emulated guest.
 LIMIT = 1800
@@ -43,6 +44,11 @@ def test_a_whole_unix(sweep: Callable[..., Sweep]) -> None:
     }
     assert orders == {"x86_64": "little", "s390x": "big"}
     assert all("udev" in cell["timings"]["steps"] for cell in done.cells.values())
+
+
+def test_what_the_kernel_and_programs_ask_for_is_there(sweep: Callable[..., Sweep]) -> None:
+    done = sweep(ROOT + TMPFILE, options=(*DEBIAN, "--no-work-tree"))
+    assert [cell["outcome"] for cell in done.cells.values()] == ["passed", "passed"], done.report
 
 
 def test_a_device_with_errors(sweep: Callable[..., Sweep]) -> None:
