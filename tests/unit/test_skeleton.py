@@ -1,9 +1,8 @@
 """What every guest's root has, as a part of its initramfs."""
 
-import subprocess
-from pathlib import Path
+import stat
 
-from quizmatrix import cpio, skeleton
+from quizmatrix import skeleton
 
 DEVNAME = """# Device nodes to trigger on-demand module loading.
 fuse fuse c10:229
@@ -15,15 +14,18 @@ none
 """
 
 
-def listed(archive: bytes, tmp_path: Path) -> list[str]:
-    (tmp_path / "archive").write_bytes(cpio.join([archive]))
-    with (tmp_path / "archive").open("rb") as file:
-        done = subprocess.run(["cpio", "-tv", "--quiet"], stdin=file, capture_output=True, check=True)
-    return [" ".join(line.split()[i] for i in (0, -1)) for line in done.stdout.decode().splitlines()]
+def listed(archive: bytes) -> list[str]:
+    """Modes and names of an archive without files."""
+    lines = []
+    while archive:
+        mode, size = int(archive[14:22], 16), int(archive[94:102], 16)
+        lines.append(f"{stat.filemode(mode)} {archive[110 : 110 + size - 1].decode()}")
+        archive = archive[(110 + size + 3) // 4 * 4 :]
+    return lines
 
 
-def test_nodes_are_those_that_a_kernel_names(tmp_path: Path) -> None:
-    assert listed(skeleton.nodes(DEVNAME), tmp_path) == [
+def test_nodes_are_those_that_a_kernel_names() -> None:
+    assert listed(skeleton.nodes(DEVNAME)) == [
         "drwxr-xr-x guest/nodes",
         "drwxr-xr-x guest/nodes/net",
         "drwxr-xr-x guest/nodes/vfio",
