@@ -255,7 +255,9 @@ class AptRoot:
 
     async def _apt(self, *argv: str, cwd: Path | None = None) -> process.Completed:
         process.require_program(argv[0], "apt")
-        return await process.run(argv, cwd=cwd, env={"APT_CONFIG": str(self._root / "apt.conf")})
+        # No limit: apt gives up by itself where nothing comes any more, and much may come slowly.
+        env = {"APT_CONFIG": str(self._root / "apt.conf")}
+        return await process.run(argv, cwd=cwd, env=env, limit=None)
 
     def _configure(self, mirror: str) -> None:
         """Write the root. apt reads only APT_CONFIG before `Dir`, so nothing of the host's is used."""

@@ -9,6 +9,8 @@
     +-- HistoryError           the record of earlier runs cannot be read or written
     +-- HostError              this host lacks something: a program, a writable folder, space
 
+    ReaderGoneError            nobody reads what we print any more (`| head`); exit status 141
+
 Each says the fact, the cause and the next step. Only `quizmatrix.cli` turns them into exit statuses.
 """
 
@@ -67,6 +69,13 @@ class DamagedError(UnpreparedError):
 
 class HistoryError(QuizmatrixError):
     """The record of earlier runs cannot be read or written. That is no verdict on the run that wanted it."""
+
+
+class ReaderGoneError(BaseException):
+    """Nobody reads our output any more: a reason to leave, and no fault in what was being done.
+
+    No OSError, which would be taken for one of the file that is being written meanwhile.
+    """
 
 
 class HostError(QuizmatrixError):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 import msgspec
 
 from quizmatrix import seal
+from quizmatrix.concurrency import in_thread
+from quizmatrix.errors import HostError
 from quizmatrix.spec import CellResult, CellSpec, encode
 
 # Files of a folder that are looked at: about half a second. Of a larger one nothing is said.
@@ -33,10 +35,12 @@ class Inputs:
         for folder in folders:
             async with self._locks.setdefault(folder, anyio.Lock()):
                 if folder not in self._states:
-                    # In a thread: guests that boot meanwhile do not wait for it.
-                    self._states[folder] = await anyio.to_thread.run_sync(
-                        _state_of, folder, abandon_on_cancel=True
-                    )
+                    try:
+                        # In a thread: guests that boot meanwhile do not wait for it.
+                        self._states[folder] = await in_thread(partial(_state_of, folder))
+                    except (OSError, HostError):
+                        # Nothing is said of it then; that is no verdict on any cell.
+                        self._states[folder] = ""
 
     async def key(self, spec: CellSpec, before: CellResult | None = None) -> str:
         """The word for what `spec` is run from: all in it, and the files of the folders that its guest sees.
@@ -69,7 +73,4 @@ def folders_of(spec: CellSpec) -> list[str]:
 
 
 def _state_of(folder: str) -> str:
-    try:
-        return seal.state_of(Path(folder), at_most=MOST_FILES)
-    except OSError:
-        return ""
+    return seal.state_of(Path(folder), at_most=MOST_FILES)

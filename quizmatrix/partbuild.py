@@ -14,6 +14,7 @@ import msgspec
 
 from quizmatrix import paths, uses
 from quizmatrix.cells import Cell, debian_suite
+from quizmatrix.concurrency import task_group
 from quizmatrix.errors import QuizmatrixError
 from quizmatrix.kernel import buildlayer
 from quizmatrix.kernel.artifact import Kernel
@@ -127,7 +128,7 @@ async def of_each(cells: Sequence[Cell], build: Callable[[Cell], Awaitable[R]]) 
     async def one(cell: Cell) -> None:
         found[cell.id] = await build(cell)
 
-    async with anyio.create_task_group() as group:
+    async with task_group() as group:
         for cell in cells:
             group.start_soon(one, cell)
     return [found[cell.id] for cell in cells]

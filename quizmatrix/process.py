@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import shutil
@@ -16,14 +17,25 @@ import anyio
 import msgspec
 from anyio.abc import Process
 
-from quizmatrix import cgroup
+from quizmatrix import cgroup, reaper
+from quizmatrix.concurrency import task_group
 from quizmatrix.errors import HostError
+from quizmatrix.units import format_seconds
 
 # Hears what a long step is doing, a line at a time.
 Tell = Callable[[str], None]
 
-# Seconds between asking a helper program to stop and killing it.
+# Seconds between asking a helper program to stop and killing it, and for it to die of that: one that hangs
+# in the kernel (a file server that does not answer) does not.
 TERM_GRACE = 5.0
+KILL_GRACE = 5.0
+# Seconds without a byte after which what a program that has ended left running is no longer listened to, and
+# those after which it is not even if it goes on writing.
+_OUTPUT_GRACE = 1.0
+_OUTPUT_AT_MOST = 10.0
+# Seconds for a program that answers at once, and for any other that names no limit of its own.
+_ANSWER_LIMIT = 30.0
+_LIMIT = 3600.0
 
 # A child of the runner has to die with it, `kill -9` included. setpriv(1) asks the kernel for a
 # SIGKILL at the parent's death (prctl(2), PR_SET_PDEATHSIG); a parent that died before that was
@@ -94,42 +106,74 @@ async def start(
     stdout and stderr both go to `output`. env: added to this process's own environment. HostError where it
     cannot be started.
     """
-    try:
-        return await _open(
-            argv,
-            stdin=stdin,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            pass_fds=pass_fds,
-            env=dict(os.environ) | dict(env or {}),
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise HostError(f"cannot start {argv[0]}", cause=error.strerror or str(error)) from error
+    return await _open(
+        argv,
+        stdin=stdin,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        pass_fds=pass_fds,
+        env=dict(os.environ) | dict(env or {}),
+        start_new_session=True,
+    )
 
 
 async def _open(
     argv: Sequence[str], *, stdin: IO[bytes] | int = subprocess.DEVNULL, **options: Any
 ) -> Process:
-    """Start a child. Shielded: one that is cancelled in between would leave a child that nobody knows."""
-    with anyio.CancelScope(shield=True):
-        child = await anyio.open_process(tied_to_parent(argv), stdin=stdin, **options)
-    return child  # noqa: RET504 - a scope may end early, says mypy
+    """Start a child. Shielded: one that is cancelled in between would leave a child that nobody knows.
+
+    HostError where it cannot be started: it is not there, or the host gives no more processes.
+    """
+    reaper.use_pidfds()
+    try:
+        with anyio.CancelScope(shield=True):
+            child = await anyio.open_process(tied_to_parent(argv), stdin=stdin, **options)
+        return child  # noqa: RET504 - a scope may end early, says mypy
+    except OSError as error:
+        next_step = "`ulimit -u` shows how many processes you may have; -j 1 takes fewer."
+        raise HostError(
+            f"cannot start {argv[0]}",
+            cause=error.strerror or str(error),
+            next_step=next_step if error.errno == errno.EAGAIN else "",
+        ) from error
 
 
-def ask(argv: Sequence[str], *, stdin: bytes = b"", keep: Sequence[str] = ()) -> Completed:
-    """Run a program that answers at once, and wait for it; status 127 where it is not installed.
+def ask(
+    argv: Sequence[str], *, stdin: bytes = b"", keep: Sequence[str] = (), limit: float = _ANSWER_LIMIT
+) -> Completed:
+    """Run a program that answers at once, and wait for it.
 
-    keep: variables that it gets beside those that every helper does.
+    keep: variables that it gets beside those that every helper does. limit: seconds. Its status is 127
+    where it cannot be started, and 124 where it had not ended in time and was killed.
     """
     kept = {name: os.environ[name] for name in keep if name in os.environ}
-    try:
-        done = subprocess.run(
-            argv, input=stdin, capture_output=True, check=False, env=_small_environment() | kept
-        )
-    except OSError as error:
-        return Completed(argv=tuple(argv), status=127, output=b"", errors=str(error).encode())
-    return Completed(argv=tuple(argv), status=done.returncode, output=done.stdout, errors=done.stderr)
+    # Files in memory, not pipes: who waits for a pipe's end waits for all that the program leaves running.
+    with _memory_file(stdin) as given, _memory_file() as output, _memory_file() as errors:
+        try:
+            status = subprocess.run(
+                argv,
+                stdin=given,
+                stdout=output,
+                stderr=errors,
+                check=False,
+                env=_small_environment() | kept,
+                timeout=limit,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            status = 124
+            errors.write(f"{argv[0]} did not answer within {format_seconds(limit)}\n".encode())
+        except OSError as error:
+            status = 127
+            errors.write(str(error).encode())
+        said = [file.read() for file in (output, errors) if file.seek(0) == 0]
+    return Completed(argv=tuple(argv), status=status, output=said[0], errors=said[1])
+
+
+def _memory_file(data: bytes = b"") -> IO[bytes]:
+    file = os.fdopen(os.memfd_create("quizmatrix"), "w+b", buffering=0)
+    file.write(data)
+    file.seek(0)
+    return file
 
 
 def _small_environment() -> dict[str, str]:
@@ -149,60 +193,97 @@ async def run(
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
     on_output: Callable[[bytes], None] | None = None,
+    limit: float | None = _LIMIT,
 ) -> Completed:
     """Run a helper program to its end with a small environment; its output comes back.
 
     env: added to PATH, HOME, LC_ALL and proxy settings. pass_fds: descriptors that it inherits. on_output:
-    is given stdout and stderr as they come, and they do not come back. Cancellation stops the program and
-    its children: TERM, five seconds, KILL.
+    is given stdout and stderr as they come, and they do not come back. limit: seconds. Cancellation stops the
+    program and its children: TERM, five seconds, KILL. What it leaves running when it ends goes on.
+    HostError where it cannot be started, or takes longer than `limit`.
     """
-    small = _small_environment()
-    try:
-        process = await _open(
-            argv,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=cwd,
-            env=small | dict(env or {}),
-            pass_fds=pass_fds,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise HostError(f"cannot start {argv[0]}", cause=error.strerror or str(error)) from error
+    process = await _open(
+        argv,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+        env=_small_environment() | dict(env or {}),
+        pass_fds=pass_fds,
+        start_new_session=True,
+    )
     output, errors = bytearray(), bytearray()
-
-    async def drain(stream: anyio.abc.ByteReceiveStream | None, into: bytearray) -> None:
-        if stream is not None:
-            async for chunk in stream:
-                if on_output is None:
-                    into += chunk
-                else:
-                    on_output(chunk)
-
     try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(drain, process.stdout, output)
-            group.start_soon(drain, process.stderr, errors)
-        status = await process.wait()
+        with anyio.fail_after(limit):
+            status = await _listen(process, on_output or output.extend, on_output or errors.extend)
+    except TimeoutError as error:
+        raise HostError(
+            f"{argv[0]} was stopped",
+            cause=f"it had not ended after {format_seconds(limit or 0)}",
+            next_step=printable(argv),
+        ) from error
     finally:
         with anyio.CancelScope(shield=True):
             await _end(process)
     return Completed(argv=tuple(argv), status=status, output=bytes(output), errors=bytes(errors))
 
 
+async def _listen(
+    process: Process, on_output: Callable[[bytes], None], on_errors: Callable[[bytes], None]
+) -> int:
+    """Take what a child says until it has ended; its exit status."""
+    came = 0
+
+    async def drain(stream: anyio.abc.ByteReceiveStream | None, take: Callable[[bytes], None]) -> None:
+        nonlocal came
+        if stream is not None:
+            async for chunk in stream:
+                came += len(chunk)
+                take(chunk)
+
+    async def leave(drains: anyio.CancelScope) -> None:
+        latest = anyio.current_time() + _OUTPUT_AT_MOST
+        before = -1
+        while came > before and anyio.current_time() < latest:
+            before = came
+            # Twice: the first may have been late, and with it the bytes.
+            await anyio.sleep(_OUTPUT_GRACE / 2)
+            await anyio.sleep(_OUTPUT_GRACE / 2)
+        drains.cancel()
+
+    async with task_group() as group:
+        async with task_group() as drains:
+            drains.start_soon(drain, process.stdout, on_output)
+            drains.start_soon(drain, process.stderr, on_errors)
+            status = await process.wait()
+            # A daemon that it started may have its output, and never close that.
+            group.start_soon(leave, drains.cancel_scope)
+        group.cancel_scope.cancel()
+    return status
+
+
 async def _end(process: Process) -> None:
-    """End a helper's whole process group, asking first."""
+    """End a helper's whole process group, asking first, and wait no longer than it may take."""
     if process.returncode is None:
         with anyio.move_on_after(TERM_GRACE):
             signal_group(process, signal.SIGTERM)
             await process.wait()
+    if await kill(process):
+        await process.aclose()
+
+
+async def kill(process: Process) -> bool:
+    """Kill a child and its children, and wait for its end; False where it has not died soon."""
     if process.returncode is None:
         signal_group(process, signal.SIGKILL)
-        await process.wait()
-    await process.aclose()
+        with anyio.move_on_after(KILL_GRACE):
+            await process.wait()
+    return process.returncode is not None
 
 
 def signal_group(process: Process, number: signal.Signals) -> None:
-    """Send a signal to a child and its children, where they are still there."""
-    with contextlib.suppress(ProcessLookupError):
+    """Send a signal to a child and its children, unless it has ended."""
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        # The number of a child that was reaped may be somebody else's by now. While it is to be waited for,
+        # it is not, and only this thread reaps.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         os.killpg(process.pid, number)

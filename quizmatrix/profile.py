@@ -22,6 +22,9 @@ from quizmatrix.errors import DataError, UnpreparedError, UsageError
 
 _FACTS = "profile.toml"
 
+# Seconds for the host half of a profile.
+_SETUP_LIMIT = 600.0
+
 
 class Option(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One option of a profile. size: whole MiB, duration: seconds, once they are read."""
@@ -252,7 +255,7 @@ async def set_up(use: Use, *, cell: str, arch: str, folder: Path) -> HostHalf:
     """Run the host half of a profile for one cell, if it has one.
 
     folder: of this cell and this run alone; it vanishes with the guest. Raises UnpreparedError with
-    the program's own words where it fails or prints something else.
+    the program's own words where it fails or prints something else, HostError where it does not end.
     """
     program = folders()[use.name] / "setup"
     if not program.is_file():
@@ -266,7 +269,7 @@ async def set_up(use: Use, *, cell: str, arch: str, folder: Path) -> HostHalf:
     }
     folder.mkdir(parents=True, exist_ok=True)
     argv = [str(program)] if os.access(program, os.X_OK) else ["sh", str(program)]
-    done = await process.run(argv, cwd=folder, env=environment)
+    done = await process.run(argv, cwd=folder, env=environment, limit=_SETUP_LIMIT)
     if done.status != 0:
         raise UnpreparedError(
             f"the host half of the profile {use.name} failed with {done.status}",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO, cast
 
 import anyio
 import msgspec
 
+from quizmatrix.errors import ReaderGoneError
 from quizmatrix.events import CellConsole, CellFinished, CellNote, CellReached, Event
 from quizmatrix.report import verdict_words
 from quizmatrix.spec import CellResult
+from quizmatrix.streams import Canvas
 from quizmatrix.text import clean_line, is_screen, paint, wants_colour
 from quizmatrix.units import format_seconds
 from quizmatrix.verdict import Stage
@@ -91,7 +93,7 @@ class Screen:
         if not self._gone:
             try:
                 action()
-            except (OSError, ValueError):
+            except (OSError, ValueError, ReaderGoneError):
                 self._gone = True
 
 
@@ -184,7 +186,7 @@ class Table:
         self._screen = screen
         self._states = {cell: CellState(cell=cell) for cell in cells}
         self._began = time.monotonic()
-        console = Console(file=screen.stream, highlight=False)
+        console = Console(file=cast(TextIO, Canvas(screen.stream)), highlight=False)
         self._height = console.size.height
         self._live = Live(
             console=console,
@@ -235,7 +237,8 @@ class Table:
                 seconds = now - state.since if state.stage else None
                 line = state.line
             shown = format_seconds(seconds) if seconds is not None else ""
-            table.add_row(state.cell, words, shown, Text(clean_line(line), style="dim"))
+            # A Text: what is in brackets in a name is no markup.
+            table.add_row(Text(clean_line(state.cell)), words, shown, Text(clean_line(line), style="dim"))
         ended = sum(state.result is not None for state in states)
         more = f", {len(states) - room} not shown" if len(states) > room else ""
         table.caption = f"{ended} of {len(states)} cells, {format_seconds(now - self._began)}{more}"

@@ -10,13 +10,13 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 
 from quizmatrix import debugger, findings, guest, layerdisks, paths, qemu, reproduce, subtests, vm
 from quizmatrix import spec as specs
 from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError, write_all
+from quizmatrix.concurrency import in_thread, task_group
 from quizmatrix.console import ConsoleWatch
-from quizmatrix.errors import host_error
+from quizmatrix.errors import HostError, QuizmatrixError, host_error
 from quizmatrix.finding import FindingSummary
 from quizmatrix.hosttrouble import HostWatch
 from quizmatrix.observer import NOBODY, Observer, TerminalHost
@@ -173,9 +173,11 @@ class _Session:
 
         try:
             # In a thread: a gigabyte takes its time, and other guests do not wait.
-            self.evidence.tests = await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
+            self.evidence.tests = await in_thread(read)
         except OSError as error:
             self.evidence.notes.append(str(host_error("read the tests in its output", error)))
+        except HostError as error:
+            self.evidence.notes.append(f"the tests in its output were not read: {error}")
         self.evidence.notes += self.evidence.tests.limits
 
     async def keep_findings(self) -> list[FindingSummary]:
@@ -184,25 +186,29 @@ class _Session:
             return await findings.conclude(self._spec, self.watch)
         except OSError as error:
             self.evidence.notes.append(str(host_error("keep what its kernel complained of", error)))
-            return []
+        except QuizmatrixError as error:
+            self.evidence.notes.append(f"what its kernel complained of was not kept: {error}")
+        return []
 
     async def _boot_and_talk(self, shares: list[Share]) -> None:
-        async with (
-            anyio.create_task_group() as group,
-            vm.running(self._spec, shares, self._console, self._ports, self._log) as machine,
-        ):
-            group.start_soon(self._guard, self._read_console)
-            group.start_soon(self._guard, self._log.pump)
-            for output in self._outputs:
-                group.start_soon(self._guard, output.pump)
-            with self._talk:
-                async with anyio.create_task_group() as talk:
-                    talk.start_soon(self._give_up_on_a_dead_guest)
-                    talk.start_soon(self._end_a_greedy_guest)
-                    await self._converse()
-                    if self._has_gone_silent:
-                        self.evidence.qemu_status = await machine.status_soon()
-                    talk.cancel_scope.cancel()
+        async with task_group() as group:
+            async with vm.running(self._spec, shares, self._console, self._ports, self._log) as machine:
+                group.start_soon(self._guard, self._read_console)
+                group.start_soon(self._guard, self._log.pump)
+                for output in self._outputs:
+                    group.start_soon(self._guard, output.pump)
+                with self._talk:
+                    async with task_group() as talk:
+                        talk.start_soon(self._give_up_on_a_dead_guest)
+                        talk.start_soon(self._end_a_greedy_guest)
+                        await self._converse()
+                        if self._has_gone_silent:
+                            self.evidence.qemu_status = await machine.status_soon()
+                        talk.cancel_scope.cancel()
+            if machine.outlived_kill:
+                # It keeps its ends of the ports open.
+                self.evidence.notes.append(f"QEMU (process {machine.pid}) was killed, and has not died")
+                group.cancel_scope.cancel()
 
     @property
     def _has_gone_silent(self) -> bool:
@@ -255,7 +261,10 @@ class _Session:
             self.evidence.rubbish = str(rubbish)
         if self.evidence.ended is not None:
             if self._observer.terminal is not None:
-                await self._serve_terminal(self._observer.terminal)
+                try:
+                    await self._serve_terminal(self._observer.terminal)
+                except RubbishError as rubbish:
+                    self.evidence.notes.append(f"the guest sent rubbish: {rubbish}")
             self._reach(Stage.ENDING)
             await self._drain()
             with anyio.move_on_after(_CONSOLE_LIMIT):
@@ -263,7 +272,7 @@ class _Session:
 
     async def _serve_terminal(self, terminal: TerminalHost) -> None:
         """Let a person look around before the guest goes away; ends with the session or the guest."""
-        async with anyio.create_task_group() as group:
+        async with task_group() as group:
 
             async def listen() -> None:
                 message = await self._control.receive()

@@ -14,6 +14,7 @@ from quizmatrix import debugger, prepare, run
 from quizmatrix.admission import Admission, Need, host_admission, need_of
 from quizmatrix.arch import Accelerator, load_arch
 from quizmatrix.cells import Cell
+from quizmatrix.concurrency import task_group
 from quizmatrix.errors import QuizmatrixError, UsageError, host_error
 from quizmatrix.events import CellConsole, CellFinished, CellNote, CellReached, Event
 from quizmatrix.handoff import Shelf
@@ -130,7 +131,7 @@ class Scheduler:
             self._ends = anyio.current_time() + self._plan.max_time - self._plan.spent
         try:
             with self._scope:
-                async with anyio.create_task_group() as group:
+                async with task_group() as group:
                     group.start_soon(self._inputs.look, self._folders())
                     for task in longest_first(self._plan.tasks, self._plan.expected, self._plan.first):
                         group.start_soon(self._run_task, task)

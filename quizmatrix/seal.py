@@ -56,6 +56,8 @@ def state_of(tree: Path, *, apart: frozenset[str] = frozenset(), at_most: int | 
     looked_at = 0
     for top, folders, names in os.walk(tree):
         folders[:] = sorted(set(folders) - (APART | apart if Path(top) == tree else APART))
+        if at_most is not None and looked_at + len(names) > at_most:
+            return ""  # before they are sorted, which all other threads wait for
         # os.walk has links to folders among the folders, and does not follow them.
         for name in sorted([*names, *(name for name in folders if Path(top, name).is_symlink())]):
             try:

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 import msgspec
 
 from quizmatrix import layerdisks, process, qmp, untrusted
 from quizmatrix import spec as specs
 from quizmatrix.channel import Port
+from quizmatrix.concurrency import in_thread
 from quizmatrix.errors import QuizmatrixError, host_error
 from quizmatrix.spec import CellSpec
 
@@ -150,7 +150,7 @@ class Shared:
             return []
         notes = await self._take_back() + await self._give_room_back()
         # In a thread: the guest decided how much that is, and other guests do not wait.
-        return notes + await anyio.to_thread.run_sync(self._make_safe)
+        return notes + await in_thread(self._make_safe)
 
     async def _take_back(self) -> list[str]:
         if self._spec.has_9p:

@@ -14,6 +14,7 @@ import anyio
 import asyncssh
 
 from quizmatrix import process, visit
+from quizmatrix.concurrency import task_group
 from quizmatrix.errors import UnpreparedError
 from quizmatrix.guest import SESSION_START, guest_argv
 from quizmatrix.tty import Terminal
@@ -40,6 +41,8 @@ Subsystem sftp internal-sftp
 _CONNECT_LIMIT = 120.0
 # And to take leave.
 _CLOSE_LIMIT = 2.0
+# Seconds until a visitor who could not be let in is looked for again.
+_PAUSE = 0.1
 
 
 class Keys:
@@ -67,7 +70,7 @@ class Keys:
 async def connected(
     port: socket.socket, keys: Keys, user: str
 ) -> AsyncIterator[asyncssh.SSHClientConnection]:
-    """A connection over `port` to the guest of these keys; UnpreparedError where none comes about."""
+    """A connection over `port` to the guest of these keys; UnpreparedError where it fails."""
     connection = None
     # asyncssh closes what it is given; the port is its owner's.
     own = port.dup()
@@ -91,6 +94,8 @@ async def connected(
         ) from error
     try:
         yield connection
+    except asyncssh.Error as error:
+        raise UnpreparedError("the guest's sshd gave no session", cause=str(error)) from error
     finally:
         # sshd ends when it is told; that the socket is closed it would not see, since the port's is not.
         connection.close()
@@ -116,7 +121,7 @@ async def session(
             term_type=terminal.kind if window else None,
             term_size=window or (),
         ) as process,
-        anyio.create_task_group() as group,
+        task_group() as group,
     ):
 
         async def send() -> None:
@@ -138,7 +143,7 @@ async def session(
 
         group.start_soon(send)
         group.start_soon(resize)
-        async with anyio.create_task_group() as outputs:
+        async with task_group() as outputs:
             outputs.start_soon(show, process.stdout, 1)
             outputs.start_soon(show, process.stderr, 2)
         await process.wait_closed()
@@ -153,10 +158,14 @@ async def session(
 async def receive_visitors(connection: asyncssh.SSHClientConnection, folder: Path) -> None:
     """Do what visitors of the cell in `folder` want, each over a channel of its own; never returns."""
     with visit.listening(folder) as listener:
-        async with anyio.create_task_group() as group:
+        async with task_group() as group:
             while True:
                 await anyio.wait_readable(listener)
-                client, _ = listener.accept()
+                try:
+                    client, _ = listener.accept()
+                except OSError:  # he has gone again, or we have no more descriptors
+                    await anyio.sleep(_PAUSE)
+                    continue
                 client.setblocking(False)
                 group.start_soon(_receive_one, connection, client)
 

@@ -47,7 +47,8 @@ async def run(
                 trouble = trouble or error
             heard(data)
 
-        done = await process.run(argv, cwd=cwd, env=env, pass_fds=pass_fds, on_output=on_output)
+        # However long it takes: a compiler that works is not told from one that hangs.
+        done = await process.run(argv, cwd=cwd, env=env, pass_fds=pass_fds, on_output=on_output, limit=None)
         if trouble is not None:
             raise trouble
     if done.status == 0:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import anyio
-import anyio.to_thread
 import msgspec
 
 from quizmatrix import process
+from quizmatrix.concurrency import in_thread
 from quizmatrix.errors import QuizmatrixError
 from quizmatrix.finding import Finding
 from quizmatrix.fingerprint import RUNNING, SYMBOL
@@ -68,7 +68,7 @@ async def decode(findings: list[Finding], vmlinux: Path, prefix: str) -> list[Fi
 async def _look_up(wanted: dict[str, int], vmlinux: Path, prefix: str) -> dict[str, str]:
     names = await process.run([_tool(prefix, "nm"), "-n", str(vmlinux)])
     # In a thread: there are a hundred thousand names.
-    table = await anyio.to_thread.run_sync(_addresses, names.output, set(wanted), abandon_on_cancel=True)
+    table = await in_thread(lambda: _addresses(names.output, set(wanted)))
     found = {text: table[text] - wanted[text] for text in wanted if text in table}
     if not found:
         return {}

@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 
 from quizmatrix.channel import Port
+from quizmatrix.concurrency import task_group
 from quizmatrix.spec import Session, TerminalKind
 from quizmatrix.tty import Terminal
 
@@ -37,7 +38,7 @@ class SshHost:
 
         async with (
             ssh.connected(port.host, self._keys, self._user) as connection,
-            anyio.create_task_group() as group,
+            task_group() as group,
         ):
             group.start_soon(ssh.receive_visitors, connection, self._folder)
             with self._terminal.raw():
@@ -89,7 +90,7 @@ class ConsoleHost:
                 await anyio.sleep(_AGAIN)
 
         with self._terminal.raw():
-            async with anyio.create_task_group() as group:
+            async with task_group() as group:
                 data = await port.receive()
                 while data and _TAKEN not in data:
                     data = await port.receive()

@@ -18,6 +18,9 @@ _CONTROLS = re.compile(
     "[\ud800-\udfff\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
 
+# The same in a text of several lines, but for their ends and the colours that `paint` and argparse have.
+_IN_A_BLOCK = re.compile(rf"(\x1b\[[0-9;]*m)|{_ESCAPES.pattern}|(?![\n]){_CONTROLS.pattern}")
+
 _LONGEST_LINE = 200
 _TAIL_BYTES = 1 << 16
 
@@ -37,6 +40,11 @@ def clean_line(text: str, longest: int = _LONGEST_LINE) -> str:
     """One line without escape sequences and control characters, cut where it is very long."""
     text = _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\n", " "))).expandtabs(4).rstrip()
     return text if len(text) <= longest else text[:longest] + " ..."
+
+
+def clean_block(text: str) -> str:
+    """A text of any lines as a terminal may show it: without what would act on that, but with colours."""
+    return _IN_A_BLOCK.sub(lambda match: match[1] or "", text)
 
 
 def clean_detail(text: str) -> str:

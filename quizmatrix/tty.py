@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 import anyio
-import anyio.to_thread
+
+from quizmatrix.concurrency import in_thread
 
 _CHUNK = 1 << 16
 
@@ -59,10 +60,13 @@ class Terminal:
             except BlockingIOError:
                 continue
             except OSError:  # a file cannot be waited for; a terminal may be gone
-                data = b"" if self.is_tty else await anyio.to_thread.run_sync(os.read, self._input, _CHUNK)
+                data = b"" if self.is_tty else await in_thread(self._read)
             if not data:
                 return
             yield data
+
+    def _read(self) -> bytes:
+        return os.read(self._input, _CHUNK)
 
     async def resized(self) -> AsyncIterator[tuple[int, int]]:
         """Columns and rows, each time they change."""
@@ -83,4 +87,4 @@ class Terminal:
 
         # Of a terminal that was closed the end of its input tells, and a hang-up.
         with contextlib.suppress(OSError):
-            await anyio.to_thread.run_sync(write_all, abandon_on_cancel=True)
+            await in_thread(write_all)

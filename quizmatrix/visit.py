@@ -17,6 +17,7 @@ import anyio
 import msgspec
 
 from quizmatrix import spec as specs
+from quizmatrix.concurrency import task_group
 from quizmatrix.errors import UsageError
 from quizmatrix.tty import Terminal
 
@@ -90,10 +91,11 @@ class VisitorTerminal(Terminal):
         """Columns and rows, each time they change; ends when the visitor has gone."""
         while True:
             await anyio.wait_readable(self._client)
-            data = self._client.recv(_LONGEST)
-            if not data:
+            try:
+                data = self._client.recv(_LONGEST)
+                self._window = msgspec.json.decode(data, type=tuple[int, int])
+            except (OSError, msgspec.MsgspecError):  # he has gone, or says something else
                 return
-            self._window = msgspec.json.decode(data, type=tuple[int, int])
             yield self._window
 
     def close(self) -> None:
@@ -105,7 +107,10 @@ class VisitorTerminal(Terminal):
 async def receive(client: socket.socket) -> tuple[Request, tuple[int, int, int]] | None:
     """A visitor's request and streams; None where he went away, or it is none."""
     await anyio.wait_readable(client)
-    data, streams, _, _ = socket.recv_fds(client, _LONGEST, 3)
+    try:
+        data, streams, _, _ = socket.recv_fds(client, _LONGEST, 3)
+    except OSError:
+        return None
     try:
         request = msgspec.json.decode(data, type=Request)
         first, second, third = streams
@@ -141,7 +146,7 @@ async def visit(folder: Path, cell: str, request: Request, terminal: Terminal) -
             ) from error
         socket.send_fds(client, [specs.encode(request)], [0, 1, 2])
         client.setblocking(False)
-        async with anyio.create_task_group() as group:
+        async with task_group() as group:
 
             async def tell_of_windows() -> None:
                 async for window in terminal.resized():

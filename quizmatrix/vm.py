@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -87,6 +86,13 @@ class VM:
     def __init__(self, child: Process) -> None:
         """Made by `running`."""
         self._child = child
+        # Whether it hangs in the kernel, where not even KILL reaches it.
+        self.outlived_kill = False
+
+    @property
+    def pid(self) -> int:
+        """Of QEMU's process."""
+        return self._child.pid
 
     async def ended(self) -> int:
         """Wait for QEMU's end; its exit status (negative: the signal)."""
@@ -100,8 +106,7 @@ class VM:
 
     async def kill(self) -> None:
         """End QEMU at once: a guest has nothing that could be lost."""
-        process.signal_group(self._child, signal.SIGKILL)
-        await self._child.wait()
+        self.outlived_kill = not await process.kill(self._child)
 
 
 def require_qemu(spec: CellSpec) -> None:
@@ -127,12 +132,12 @@ async def running(
         pass_fds=[console.guest, *(port.guest.fileno() for port in ports.values())],
         output=log.writer,
     )
-    log.close_writer()
-    console.close_guest()
-    for port in ports.values():
-        port.close_guest()
     vm = VM(child)
     try:
+        log.close_writer()
+        console.close_guest()
+        for port in ports.values():
+            port.close_guest()
         yield vm
     finally:
         with anyio.CancelScope(shield=True):

@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 
-from quizmatrix.errors import QuizmatrixError, host_error
+from quizmatrix import streams
+from quizmatrix.errors import QuizmatrixError, ReaderGoneError, host_error
 from quizmatrix.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT
 
 # As a shell reports a program that wrote to a pipe nobody reads (128 + SIGPIPE).
@@ -24,6 +25,7 @@ _USING_THE_CACHE = frozenset(
 def main() -> None:
     """Run the program and exit."""
     _open_closed_streams()
+    streams.take_over()
     for number in (signal.SIGTERM, signal.SIGHUP):
         # As a Ctrl-C: what is half made is removed on the way out.
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -31,10 +33,10 @@ def main() -> None:
     status = run_command(sys.argv[1:])
     try:
         sys.stdout.flush()
-    except OSError:
+    except (OSError, ReaderGoneError):
         # Nobody reads any more.
         status = status or EXIT_BROKEN_PIPE
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ReaderGoneError):
         sys.stderr.flush()
     # Not sys.exit(): that takes all modules apart, a fiftieth of a second in which nothing is done, and waits
     # for a thread that writes to somebody who does not read.
@@ -78,7 +80,7 @@ def _run(argv: list[str]) -> int:
         return _complain(error)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGoneError):
         return EXIT_BROKEN_PIPE
     except OSError as error:
         # A path nobody thought of: too long, not to be looked at.
@@ -89,8 +91,9 @@ def _run(argv: list[str]) -> int:
         # A fault of ours is no verdict on anybody's kernel: not the 1 that Python would exit with.
         import traceback
 
-        traceback.print_exc()
-        print("quizmatrix: internal error: please report the lines above", file=sys.stderr)
+        with contextlib.suppress(OSError, ReaderGoneError):
+            traceback.print_exc()
+            print("quizmatrix: internal error: please report the lines above", file=sys.stderr)
         return EXIT_NO_VERDICT
     return status
 
@@ -108,6 +111,6 @@ def _complain(error: QuizmatrixError) -> int:
 
     # A file's name, or a key in a matrix, may hold anything.
     lines = [clean_detail(line) for line in f"quizmatrix: {error.render()}".splitlines()]
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ReaderGoneError):
         print("\n".join(lines), file=sys.stderr, flush=True)
     return EXIT_NO_VERDICT

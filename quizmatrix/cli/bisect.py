@@ -14,6 +14,7 @@ from quizmatrix.cells import Cell
 from quizmatrix.cli import selection
 from quizmatrix.cli.plan import make_plan
 from quizmatrix.cli.run import watch_signals
+from quizmatrix.concurrency import task_group
 from quizmatrix.errors import UsageError
 from quizmatrix.events import CellFinished, CellNote, Event
 from quizmatrix.kernel import released
@@ -126,7 +127,7 @@ class _Bisection:
             self._interrupted = True
             conductor.stop()
 
-        async with anyio.create_task_group() as group:
+        async with task_group() as group:
             group.start_soon(watch_signals, stop)
             for result in await conductor.run():
                 self._results[result.cell] = result

@@ -8,6 +8,7 @@ import sys
 from quizmatrix.arch import load_arch
 from quizmatrix.cells import Cell
 from quizmatrix.cli import selection
+from quizmatrix.concurrency import task_group
 from quizmatrix.errors import DamagedError, QuizmatrixError
 from quizmatrix.kernel import source
 from quizmatrix.kernel.build import options_of
@@ -119,7 +120,7 @@ def prepare(args: argparse.Namespace) -> int:
             tell(f"ready: {prepared.kernel.record.release}")
 
     async def prepare_all() -> None:
-        async with anyio.create_task_group() as group:
+        async with task_group() as group:
             for cell in chosen:
                 group.start_soon(prepare_one, cell)
 

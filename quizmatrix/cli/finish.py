@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -114,9 +113,7 @@ async def _run_hook(command: str, results: RunResults, folder: Path, limit: floa
         with anyio.move_on_after(limit):
             status = await hook.wait()
     finally:
-        if status is None:
-            process.signal_group(hook, signal.SIGKILL)
         with anyio.CancelScope(shield=True):
-            await hook.wait()
-            await hook.aclose()
+            if await process.kill(hook):
+                await hook.aclose()
     return status

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 
 from quizmatrix import kconfig, partbuild, process, tomlfile
 from quizmatrix.arch import Arch, host_arch, load_arch
@@ -17,6 +16,7 @@ from quizmatrix.cells import cells_on_the_spot, default_source
 from quizmatrix.cli import selection
 from quizmatrix.cli.clean import disk_usage, remove_tree
 from quizmatrix.cli.each import make_each
+from quizmatrix.concurrency import in_thread
 from quizmatrix.errors import DamagedError, HostError, UsageError
 from quizmatrix.kernel import artifact, buildlayer, source
 from quizmatrix.kernel.build import Options, Order, builds_dir, builds_locked, options_of
@@ -170,7 +170,7 @@ async def _remove_unfinished() -> None:
         kept = {tree for key in artifact.stored_keys() if (tree := artifact.build_tree_of(key)) is not None}
         there = [path.with_suffix("") if path.suffix == ".log" else path for path in builds_dir().glob("*")]
         for folder in sorted(set(there) - kept):
-            await anyio.to_thread.run_sync(_remove_build, folder)
+            await in_thread(partial(_remove_build, folder))
             print(f"removed the build folder {folder.name}")
 
 

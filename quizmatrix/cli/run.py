@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 import msgspec
 
 from quizmatrix import complaints, pivot, progress, report, store
@@ -27,6 +26,7 @@ from quizmatrix.cli.plan import make_plan, tasks_of
 from quizmatrix.cli.selection import Selection
 from quizmatrix.cli.zfs import bring_up_to_date
 from quizmatrix.compare import Comparison
+from quizmatrix.concurrency import in_thread, task_group
 from quizmatrix.errors import HostError, QuizmatrixError, UsageError
 from quizmatrix.events import CellNote
 from quizmatrix.matrix import Handoff
@@ -150,7 +150,7 @@ def _pass_on_to(descriptor: int, on_gone: Callable[[], None]) -> Callable[[bytes
                 write_all(data)
             else:
                 # In a thread: while nobody reads, the rest of the run, Ctrl-C included, goes on.
-                await anyio.to_thread.run_sync(write_all, data, abandon_on_cancel=True)
+                await in_thread(lambda: write_all(data))
         except OSError as error:
             # EIO: the terminal is gone.
             if error.errno not in (errno.EPIPE, errno.EIO):
@@ -253,7 +253,7 @@ class _Runner:
                 stdout=_pass_on_to(sys.stdout.fileno(), on_gone),
                 stderr=_pass_on_to(sys.stderr.fileno(), on_gone),
             )
-        async with anyio.create_task_group() as group:
+        async with task_group() as group:
             group.start_soon(watch_signals, lambda: self._interrupt(conductor))
             group.start_soon(shown.keep)
             self._warn_of_what_the_guest_lacks(shown)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from datetime import datetime
 from pathlib import Path
 
-from quizmatrix import report, store
+from quizmatrix import report, store, streams
 from quizmatrix.cli import targets
 from quizmatrix.cli.again import tell
 from quizmatrix.cli.past import catch_up, show_cell
@@ -18,6 +17,8 @@ from quizmatrix.outcome import EXIT_OK
 from quizmatrix.reports.source import load as load_source
 from quizmatrix.spec import RunResults, to_json
 from quizmatrix.text import clean_detail, wants_colour
+
+_CHUNK = 1 << 16
 
 
 def list_runs(args: argparse.Namespace) -> int:
@@ -80,7 +81,10 @@ def _write_reports(args: argparse.Namespace, folder: Path) -> int:
 
 
 def logs(args: argparse.Namespace) -> int:
-    """Print what a cell wrote, byte for byte; or what each wrote, with headings as tail(1) has them."""
+    """Print what a cell wrote, byte for byte; or what each wrote, with headings as tail(1) has them.
+
+    On a terminal without what that would act on.
+    """
     folder = store.find_run(args.run)
     cells = {result.cell: result for result in store.load(folder).cells}
     if args.cell is not None and args.cell not in cells:
@@ -106,6 +110,5 @@ def _copy_out(path: Path) -> bool:
     except FileNotFoundError:
         return False
     with source:
-        shutil.copyfileobj(source, sys.stdout.buffer)
-    sys.stdout.buffer.flush()
+        streams.copy(iter(lambda: source.read(_CHUNK), b""))
     return True

@@ -11,6 +11,7 @@ from quizmatrix import progress, report, store
 from quizmatrix.cli import selection
 from quizmatrix.cli.plan import make_plan
 from quizmatrix.cli.run import watch_signals
+from quizmatrix.concurrency import task_group
 from quizmatrix.errors import UsageError
 from quizmatrix.outcome import Outcome
 from quizmatrix.prepare import Policy, Preparer
@@ -59,7 +60,7 @@ async def _conduct(
         interrupted = True
         conductor.stop()
 
-    async with anyio.create_task_group() as group:
+    async with task_group() as group:
         group.start_soon(watch_signals, stop)
         (result,) = await conductor.run()
         group.cancel_scope.cancel()

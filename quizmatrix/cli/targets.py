@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from quizmatrix import paths
+from quizmatrix import paths, streams
 from quizmatrix.errors import HostError, UsageError, host_error
 from quizmatrix.reports import Format, render
 from quizmatrix.reports.source import Source
@@ -86,8 +85,7 @@ def _tried(name: str, write: Callable[[], None]) -> HostError | None:
 def _write_report(form: Format, target: str, source: Source) -> None:
     parts = render(form, source)
     if target == STDOUT:
-        sys.stdout.buffer.writelines(parts)
-        sys.stdout.buffer.flush()
+        streams.copy(parts)
         return
     path = Path(target).resolve()
     if path.exists() and not path.is_file():

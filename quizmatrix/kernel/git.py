@@ -23,6 +23,10 @@ from quizmatrix.version import KernelVersion
 # What a user's own way to a repository over ssh needs of the environment.
 _SSH = ("SSH_AUTH_SOCK", "GIT_SSH", "GIT_SSH_COMMAND")
 
+# A server that sends nothing any more is given up; and whatever else git waits for, after these seconds.
+_NO_STANDSTILL = ("-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=120")
+_LIMIT = 3600.0
+
 # What stands before a repository on another host: `https://`, `git@host:`.
 _ELSEWHERE = re.compile(r"\w+://|[\w.@-]+:")
 
@@ -171,7 +175,7 @@ async def _git(place: Path, *words: str) -> str:
     env = {name: os.environ[name] for name in _SSH if name in os.environ}
     # Nobody is there to answer a question for a password.
     env["GIT_TERMINAL_PROMPT"] = "0"
-    done = await process.run(["git", "-C", str(place), *words], env=env)
+    done = await process.run(["git", "-C", str(place), *_NO_STANDSTILL, *words], env=env, limit=_LIMIT)
     if done.status != 0:
         raise NotFetchedError(
             f"git {words[0]} failed",

@@ -11,11 +11,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import anyio
 import msgspec
 
 from quizmatrix import debiansources, paths, process, steps
 from quizmatrix.arch import Arch, ArchFile
+from quizmatrix.concurrency import task_group
 from quizmatrix.errors import QuizmatrixError, host_error
 from quizmatrix.jobserver import JobServer
 from quizmatrix.process import Tell
@@ -147,7 +147,7 @@ async def build_libraries(arch: Arch, into: Path, pool: JobServer, tell: Tell) -
             if failures:
                 group.cancel_scope.cancel()
 
-        async with anyio.create_task_group() as group:
+        async with task_group() as group:
             for library in LIBRARIES:
                 group.start_soon(one, library)
     if failures:

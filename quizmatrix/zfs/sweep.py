@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-import anyio
 import msgspec
 
 from quizmatrix import cells as cell_module
 from quizmatrix import partbuild
 from quizmatrix.arch import Arch, load_arch
 from quizmatrix.cells import Cell
+from quizmatrix.concurrency import task_group
 from quizmatrix.errors import QuizmatrixError
 from quizmatrix.jobserver import JobServer
 from quizmatrix.kernel import buildlayer, external
@@ -86,7 +86,7 @@ class Sweep:
         async def one(part: Part) -> None:
             results[part.name] = await self._part(part, steps)
 
-        async with anyio.create_task_group() as group:
+        async with task_group() as group:
             for part in wanted:
                 group.start_soon(one, part)
         userland, modules = (results[part.name] for part in wanted)

@@ -1,0 +1,107 @@
+"""An error at every await of a cell's life: a typed outcome each time, and nothing left."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import anyio
+import pytest
+
+from quizmatrix import cells, store
+from quizmatrix import spec as specs
+from quizmatrix.concurrency import task_group
+from quizmatrix.errors import HostError
+from quizmatrix.events import CellNote, Event
+from quizmatrix.matrix import Limits
+from quizmatrix.outcome import Outcome
+from quizmatrix.prepare import Policy, Preparer
+from quizmatrix.scheduler import Plan, Scheduler
+from quizmatrix.spec import CellResult
+from quizmatrix.task import in_each
+from tests.injection import Injector
+
+CELL = "6.1-x86_64"
+COMMAND = "echo out; echo err >&2; echo kept >/shared/kept"
+
+
+def qemus() -> list[str]:
+    """The QEMUs that this process has started and that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = path.read_text().partition("(")[2].rpartition(")")
+        except OSError:
+            continue
+        state, parent = rest.split()[:2]
+        if parent == str(os.getpid()) and name.startswith("qemu") and state != "Z":
+            found.append(path.parent.name)
+    return found
+
+
+def run_once(folder: Path, injector: Injector) -> tuple[CellResult, list[str]]:
+    """The cell's result, and what was said of it, with an error somewhere in its life."""
+    notes = []
+
+    def see(event: Event) -> None:
+        if isinstance(event, CellNote):
+            notes.append(event.text)
+
+    plan = Plan(tasks=in_each(cells.cells_on_the_spot([CELL], Limits()), [COMMAND]), jobs=1)
+    run_store = store.create(folder, [COMMAND], tasks=[CELL])
+    results: list[CellResult] = []
+
+    async def conduct() -> None:
+        conductor = Scheduler(plan, run_store, Preparer(Policy(offline=True)), see)
+
+        async def whole() -> None:
+            results.extend(await conductor.run())
+
+        injector.begin()
+        async with task_group() as group:
+            group.start_soon(whole)
+
+    anyio.run(conduct)
+    run_store.finish(results, 0)
+    return results[0], notes
+
+
+def check_what_is_left(folder: Path, result: CellResult) -> None:
+    assert qemus() == []
+    assert store.load(folder).cells == [result]
+    for path in folder.rglob("*"):
+        assert path.name == ".quizmatrix" or not path.name.startswith("."), path
+    cell = folder / result.folder
+    assert not specs.host_folder_of(cell).exists()
+    if result.outcome is Outcome.PASSED:
+        assert (cell / "stdout").read_bytes() == b"out\n"
+        assert (cell / "artifacts/kept").read_text() == "kept\n"
+
+
+@pytest.mark.timeout(900)
+def test_an_error_at_every_await(tmp_path: Path) -> None:
+    def strike(number: int) -> Exception:
+        return OSError(errno.EIO, "injected") if number % 2 else HostError("injected")
+
+    injector = Injector(strike)
+    seen = []
+    for number in range(300):
+        folder = tmp_path / str(number)
+        result, notes = run_once(folder, injector)
+        if injector.struck is None:
+            break
+        where = " > ".join(f"{function}:{line}" for _, function, line in injector.struck)
+        print(f"{number}: {result.outcome} ({result.detail}) at {where}")
+        seen.append(result.outcome)
+        assert not result.detail.startswith("internal error"), (where, result.detail)
+        assert not any("Traceback" in note for note in notes), (where, notes)
+        # What could not be had, what broke, or what does not count where the command has ended.
+        assert result.outcome in (Outcome.UNPREPARED, Outcome.LOST, Outcome.PASSED), (where, result)
+        assert result.outcome is Outcome.PASSED or "injected" in result.detail, (where, result)
+        check_what_is_left(folder, result)
+    assert injector.struck is None
+    assert result.outcome is Outcome.PASSED
+    assert result.detail == ""
+    assert {Outcome.UNPREPARED, Outcome.LOST} <= set(seen)
+    assert len(seen) > 20
