@@ -5,6 +5,7 @@ The only module that imports asyncssh, which takes its time.
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,9 @@ import asyncssh
 from quizmatrix import process, visit
 from quizmatrix.concurrency import task_group
 from quizmatrix.errors import UnpreparedError
+from quizmatrix.fetch import Fetch
 from quizmatrix.guest import SESSION_START, guest_argv
+from quizmatrix.text import clean_detail, clean_line
 from quizmatrix.tty import Terminal
 from quizmatrix.visit import Copy, Reply
 
@@ -179,7 +182,7 @@ async def _receive_one(connection: asyncssh.SSHClientConnection, client: socket.
         terminal = visit.VisitorTerminal(client, request, streams)
         try:
             if request.copy is not None:
-                reply = await _copy(connection, request.copy)
+                reply = await _copy_for(client, connection, request.copy)
             else:
                 words = process.printable(guest_argv(request.command))
                 reply = Reply(status=await session(connection, f"{SESSION_START}; exec {words}", terminal))
@@ -190,6 +193,21 @@ async def _receive_one(connection: asyncssh.SSHClientConnection, client: socket.
         visit.answer(client, reply)
 
 
+async def _copy_for(client: socket.socket, connection: asyncssh.SSHClientConnection, copy: Copy) -> Reply:
+    """The same as `_copy`, which a guest may have go on for ever, until the visitor goes away."""
+    reply = Reply(status=128 + signal.SIGHUP)
+    async with anyio.create_task_group() as group:
+
+        async def leave() -> None:
+            await anyio.wait_readable(client)
+            group.cancel_scope.cancel()
+
+        group.start_soon(leave)
+        reply = await _copy(connection, copy)
+        group.cancel_scope.cancel()
+    return reply
+
+
 async def _copy(connection: asyncssh.SSHClientConnection, copy: Copy) -> Reply:
     """A file, or a folder and what is in it, over SFTP."""
     async with await connection.start_sftp_client() as sftp:
@@ -197,8 +215,9 @@ async def _copy(connection: asyncssh.SSHClientConnection, copy: Copy) -> Reply:
             if copy.into_guest:
                 await sftp.put(copy.host, copy.guest, preserve=True, recurse=True)
             else:
-                await sftp.get(copy.guest, copy.host, preserve=True, recurse=True)
+                odd = await Fetch(sftp).copy(copy.guest, Path(copy.host))
+                return Reply(status=0, problem=clean_line(odd))
         except (asyncssh.SFTPError, OSError) as error:
             ends = (copy.host, copy.guest) if copy.into_guest else (copy.guest, copy.host)
-            return Reply(status=1, problem=f"{' to '.join(ends)}: {error}")
+            return Reply(status=1, problem=f"{' to '.join(ends)}: {clean_detail(str(error))}")
     return Reply(status=0)

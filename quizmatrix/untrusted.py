@@ -10,12 +10,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from quizmatrix import process
 from quizmatrix.text import clean_line
+
+if TYPE_CHECKING:
+    from _typeshed import StrOrBytesPath
 
 # O_NONBLOCK: opening a FIFO does not wait. O_NOCTTY: a terminal does not become ours.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -26,17 +30,17 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_PARTS = 100
 
 
-def open_folder(path: Path | str, *, at: int | None = None) -> int:
+def open_folder(path: StrOrBytesPath, *, at: int | None = None) -> int:
     """A folder's descriptor. at: of the folder that `path` is in. OSError where it is anything else."""
     return os.open(path, _FOLDER, dir_fd=at)
 
 
-def open_regular(path: Path | str, *, at: int | None = None) -> BinaryIO:
+def open_regular(path: StrOrBytesPath, *, at: int | None = None) -> BinaryIO:
     """Open a regular file for reading; OSError where it is anything else, a link to one included."""
     handle = os.open(path, _READ, dir_fd=at)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            raise OSError(errno.EINVAL, "it is no regular file", os.fsdecode(path))
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
@@ -50,9 +54,27 @@ def read_end(path: Path, size: int) -> bytes:
         return file.read(size)
 
 
-def create(path: Path | str, *, at: int | None = None, mode: int = 0o600) -> int:
+def create(path: StrOrBytesPath, *, at: int | None = None, mode: int = 0o600) -> int:
     """A new file's descriptor, to write to; FileExistsError where anything has the name, a link included."""
     return os.open(path, _CREATE, mode, dir_fd=at)
+
+
+def make_folder(name: bytes, *, at: int) -> int:
+    """The descriptor of a folder that is there, or is made; OSError where anything else has the name."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=at)
+    return open_folder(name, at=at)
+
+
+def put_link(target: bytes, name: bytes, *, at: int) -> None:
+    """Make a symbolic link, in place of a file or link of that name; OSError where that is a folder."""
+    made = f".{secrets.token_hex(8)}".encode()
+    os.symlink(target, made, dir_fd=at)
+    try:
+        os.rename(made, name, src_dir_fd=at, dst_dir_fd=at)
+    except BaseException:
+        os.unlink(made, dir_fd=at)
+        raise
 
 
 def move_in(made: Path, folder: Path) -> Path:
@@ -97,7 +119,9 @@ def make_safe(folder: Path) -> list[str]:
     # Behind all that: where a folder cannot be read yet, nobody knows which of the names in it are links.
     for link in links:
         with contextlib.suppress(FileNotFoundError):  # removed with what was too deep
-            _make_link_safe(root, link, changed)
+            target = link.readlink()
+            if make_link_safe(root, link):
+                changed.append(f"{_shown(root, str(link))} was a symbolic link to {clean_line(str(target))}")
     return changed
 
 
@@ -127,14 +151,15 @@ def _make_folder_safe(root: str, folder: str, links: list[Path], changed: list[s
     return below
 
 
-def _make_link_safe(root: str, link: Path, changed: list[str]) -> None:
-    target = link.readlink()
+def make_link_safe(root: str, link: Path) -> bool:
+    """Turn a symbolic link below `root` into a text file where it leads out; whether it did."""
     if not leads_out(root, link):
-        return
+        return False
+    target = link.readlink()
     link.unlink()
     with os.fdopen(create(link, mode=0o644), "wb") as file:
         file.write(b"symbolic link to %s\n" % os.fsencode(target))
-    changed.append(f"{_shown(root, str(link))} was a symbolic link to {clean_line(str(target))}")
+    return True
 
 
 def leads_out(root: str, link: Path) -> bool:

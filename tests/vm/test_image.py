@@ -161,6 +161,34 @@ def test_a_terminal_over_ssh(person: Callable[..., Person], tmp_path: Path) -> N
     assert one.leave() == 9
 
 
+def test_a_copy_from_a_hostile_guest(
+    person: Callable[..., Person], quizmatrix: Quizmatrix, tmp_path: Path
+) -> None:
+    (tmp_path / "evil.py").write_bytes(Path("tests/evil_sftp.py").read_bytes())
+    got = tmp_path / "got"
+    (got / "evil").mkdir(parents=True)
+    victims = [got / "victim", tmp_path / "escaped", got / "escaped"]
+    for victim in victims:
+        victim.write_text("precious\n")
+    # By hand in the configuration that the guest's sshd will read.
+    server = f"/usr/bin/python3 {tmp_path}/evil.py"
+    script = f"sed -i 's,internal-sftp,{server},' /.quizmatrix/ssh/config"
+    one = person("run", "--only", "6.1-x86_64", *DEBIAN, "-S", "--", script)
+    one.wait_for("# ")
+    done = quizmatrix("cp", "latest/6.1-x86_64:/evil", str(got))
+    assert done.returncode == 0, done.stderr
+    assert [victim.read_text() for victim in victims] == ["precious\n"] * 3
+    there = {path.name: path.read_text() for path in (got / "evil").iterdir()}
+    assert there.pop("out") == "symbolic link to /etc/passwd\n"
+    assert there.pop("twice") in ("evil\n", "symbolic link to ../victim\n")
+    assert there == {"plain": "evil\n"}
+    assert (got / "evil/plain").stat().st_mode & 0o7777 == 0o755
+    assert b"1 no files" in done.stderr
+    assert b"3 under names that no file can have" in done.stderr
+    one.type("exit\r")
+    assert one.leave() == 0
+
+
 def test_visitors(person: Callable[..., Person], quizmatrix: Quizmatrix, tmp_path: Path) -> None:
     one = person("shell", "6.1-x86_64", *DEBIAN)
     one.wait_for("# ")
