@@ -145,6 +145,15 @@ def matching(names: Iterable[str], glob: str) -> list[str]:
     return [name for name in names if name == glob or fnmatchcase(name, glob)]
 
 
+_SLICE = re.compile(r"(.+)@([\d*?\[\]!-]+)of(\d+)")
+
+
+def slice_of(pattern: str) -> tuple[str, int | None]:
+    """What a pattern says of a cell without its slice, and of how many slices it is; None where of none."""
+    match = _SLICE.fullmatch(pattern)
+    return (match[1], int(match[3])) if match else (pattern, None)
+
+
 def sharded(cells: list[Cell], shards: int) -> list[Cell]:
     """Each cell as often as its tests are dealt into slices."""
     if shards == 1:
@@ -154,6 +163,11 @@ def sharded(cells: list[Cell], shards: int) -> list[Cell]:
         for cell in cells
         for number in range(1, shards + 1)
     ]
+
+
+def unsharded(cells: list[Cell]) -> list[Cell]:
+    """The cells whose slices these are, each once."""
+    return list({cell.unsharded: msgspec.structs.replace(cell, shard=None) for cell in cells}.values())
 
 
 def parse_cell_id(text: str) -> tuple[str, str, str | None] | None:

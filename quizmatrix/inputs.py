@@ -58,7 +58,7 @@ class Inputs:
         ]
         if kept or not all(states):
             return ""
-        facts = encode(msgspec.structs.replace(spec, folder="", session=None))
+        facts = encode(msgspec.structs.replace(spec, folder="", session=None, again=None))
         facts = facts.replace(encode(str(self._run)).strip(b'"'), b"")
         written = [before.inputs] if before else []
         return hashlib.sha256(b"\n".join([facts, *map(str.encode, [*states, *written])])).hexdigest()[:24]

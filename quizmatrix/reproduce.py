@@ -10,7 +10,7 @@ import msgspec
 
 from quizmatrix import paths, process, qemu
 from quizmatrix.cells import SHARED_LIMIT
-from quizmatrix.spec import HANDED_DISK, CellSpec, Disk, Share, Step
+from quizmatrix.spec import HANDED_DISK, CellResult, CellSpec, CommandLine, Disk, Share, Step
 
 # Stands in the command line where the script puts a path of its own.
 _CONTROL = "@control@"
@@ -67,11 +67,12 @@ def write_script(spec: CellSpec, shares: list[Share]) -> None:
     )
     for disk in handed:
         lines = lines.replace(f"@{disk.serial}@", f'"$dir"/{disk.serial}')
-    again = process.printable(_again(spec))
+    command = spec.again or CommandLine(folder=spec.work_tree or "/", argv=_again(spec))
+    again = process.printable(command.argv)
     text = (_TEMPLATE if spec.has_9p else _TEMPLATE_WITHOUT_9P).format(
         what=_what(spec),
         disks=_disks(handed),
-        cwd=shlex.quote(spec.work_tree or "/"),
+        cwd=shlex.quote(command.folder),
         again=again.replace("\n", "\n#   ") if spec.has_9p else again,
         argv=lines,
     )
@@ -80,7 +81,14 @@ def write_script(spec: CellSpec, shares: list[Share]) -> None:
     path.chmod(0o755)
 
 
-# The commands that the templates above hold.
+def command_of(result: CellResult, folder: Path) -> str:
+    """What a person types to repeat a cell; empty where that is not known. folder: the cell's."""
+    if result.again is None:
+        return command_in(folder)
+    return f"cd {shlex.quote(result.again.folder)} && {process.printable(result.again.argv)}"
+
+
+# The commands that the templates above hold, for run directories of an earlier quizmatrix.
 _COMMAND = re.compile(r"^#   (cd .*?)\n#\n|^(cd .*? && )exec (.*)\n\Z", re.MULTILINE | re.DOTALL)
 
 
@@ -134,7 +142,7 @@ def _selection(spec: CellSpec) -> list[str]:
 
 
 def _again(spec: CellSpec) -> list[str]:
-    """The command line that runs the cell with the same limits and layers."""
+    """The command line that runs a cell that none asked for, with the same limits and layers."""
     again = ["quizmatrix", "run", *_selection(spec), "--image", spec.base]
     for profile in spec.profiles:
         again += ["-p", profile.asked]

@@ -95,6 +95,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         signal=ended.signal if ended else None,
         detail=detail,
         append=spec.append,
+        again=spec.again,
         subtests=session.evidence.tests.counts,
         findings=complaints,
         flaky=session.evidence.tests.luck if outcome is Outcome.PASSED else "",

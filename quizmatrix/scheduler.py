@@ -22,7 +22,7 @@ from quizmatrix.inputs import Inputs, folders_of
 from quizmatrix.observer import Observer, TerminalHost
 from quizmatrix.outcome import Outcome
 from quizmatrix.prepare import Preparer
-from quizmatrix.spec import Bind, CellResult, CellSpec, Session
+from quizmatrix.spec import Bind, CellResult, CellSpec, CommandLine, Session
 from quizmatrix.store import RunStore
 from quizmatrix.task import Task
 from quizmatrix.units import format_seconds
@@ -41,6 +41,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     folders, the lowest first. work_tree: shown to the guest at its own path. accelerator: instead of what a
     trial boot would choose. machine, binds, environment, user: see CellSpec. session: makes a terminal
     session for after the command of the only task, told whether its image has an SSH server.
+    repeat: makes the command line that repeats a task.
     unbuilt: why a cell has not what was to be built for it, by its id without the slice.
     matrix: the file that has disks handed on. expected: seconds that tasks will probably take, by id, where
     that is known. first: ids of the tasks to start first.
@@ -60,6 +61,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     user: str | None = None
     session: Callable[[bool], tuple[Session, TerminalHost]] | None = None
+    repeat: Callable[[Task], CommandLine] | None = None
     unbuilt: dict[str, QuizmatrixError] = {}
     matrix: str | None = None
     expected: dict[str, float] = {}
@@ -263,6 +265,7 @@ class Scheduler:
             disks=[*spec.disks, *await self._shelf.provide(task)],
             handed=task.handed,
             matrix=plan.matrix,
+            again=plan.repeat(task) if plan.repeat else None,
         )
         spec = await prepare.with_profiles(spec, cell)
         if spec.debugger:
@@ -281,6 +284,8 @@ class Scheduler:
         self._emit(CellReached(cell=task.id, stage=stage, attempt=attempt))
 
     def _finish(self, task: Task, result: CellResult) -> None:
+        if self._plan.repeat is not None:
+            result = msgspec.structs.replace(result, again=self._plan.repeat(task))
         self._results[task.id] = result
         self._ended[task.id].set()
         # In this order: whatever kills us, the events lack nothing that results.json has.

@@ -122,6 +122,13 @@ class Handed(msgspec.Struct, frozen=True, kw_only=True):
         return "..".join(way[self.step])
 
 
+class CommandLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A command line for a person to type. folder: where; argv: its words."""
+
+    folder: str
+    argv: list[str]
+
+
 class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that is needed to run one command in one cell.
 
@@ -135,8 +142,9 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     boot_timeout: seconds, already scaled for the accelerator. memory: MiB. shared_limit: MiB that its guest
     may have in /shared. append: kernel parameters beside
     those that every guest has. machine: a value of QEMU's option
-    -machine, instead of the architecture's. tolerance: of its kernel's complaints. folder: where results go;
-    it exists, and is empty but for disks.
+    -machine, instead of the architecture's. tolerance: of its kernel's complaints. again: what repeats
+    the cell, where a command line asked for it. folder: where results go; it exists, and is empty but for
+    disks.
     """
 
     cell: str
@@ -173,6 +181,7 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     append: str = ""
     machine: str | None = None
     tolerance: Tolerance = Tolerance()
+    again: CommandLine | None = None
     folder: str
 
 
@@ -201,7 +210,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     findings.json has their traces. inputs: the same for runs of the same (see inputs.Inputs), empty where
     that is not known. flaky: why this outcome is not to be relied on, empty where nothing is known against
     it. earlier: the run that it is the result of, where it was not run again. append: the kernel parameters
-    that were asked for. handoff: where disks are
+    that were asked for. again: what repeats the cell. handoff: where disks are
     handed on; `cell` is then the way they have gone, and what follows it is of the cell that ran.
     """
 
@@ -226,6 +235,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     flaky: str = ""
     earlier: str = ""
     append: str = ""
+    again: CommandLine | None = None
     timings: Timings = Timings()
 
     @property

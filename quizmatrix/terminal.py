@@ -111,7 +111,7 @@ class Sitting:
 
     def __init__(self, command: list[str], user: str | None) -> None:
         """command: its words; none: an interactive shell. user: of the guest, instead of root."""
-        self._command = command
+        self.words = command
         self._user = user
         self._host: SshHost | ConsoleHost | None = None
 
@@ -131,4 +131,4 @@ class Sitting:
             )
         self._host = SshHost(terminal, self._user or "root") if has_sshd else ConsoleHost(terminal)
         window = terminal.size() or (80, 24)
-        return Session(kind=kind, command=self._command, window=window, term=terminal.kind), self._host
+        return Session(kind=kind, command=self.words, window=window, term=terminal.kind), self._host

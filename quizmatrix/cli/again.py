@@ -28,7 +28,7 @@ from quizmatrix.text import clean_line
 T = TypeVar("T")
 
 # Options that are of one run, and not taken over from the last one with its command.
-_OF_ONE_RUN = frozenset(
+OF_ONE_RUN = frozenset(
     {"output", "resume", *Format, "quiet", "verbose", "dry_run", "last_failed", "failed_first", "fail_fast"}
     | {"jobs", "max_time", "retries", "offline", "refresh", "shell", "fail_on", "on_finish"}
 )
@@ -46,11 +46,12 @@ def kind_of(args: argparse.Namespace) -> Kind:
     return Kind(
         command=args.command or [],
         matrix=str(Path(matrix).absolute()) if is_path else matrix,
-        folder=_current_folder(),
+        folder=current_folder(),
     )
 
 
-def _current_folder() -> str:
+def current_folder() -> str:
+    """The current folder as text, never resolved; empty where it is gone."""
     try:
         return os.getcwd()  # noqa: PTH109 - as text, and never resolved
     except OSError:
@@ -65,7 +66,7 @@ def with_last_command(args: argparse.Namespace) -> argparse.Namespace:
     """
     history = History(tell)
     history.catch_up()
-    here = _current_folder()
+    here = current_folder()
     wanted = kind_of(args).matrix if args.matrix else None
     for results in history.runs():
         # A terminal's sessions are of no matrix. One that hands disks on has commands of its own.
@@ -77,7 +78,7 @@ def with_last_command(args: argparse.Namespace) -> argparse.Namespace:
             cause=f"no run of {args.matrix or 'any matrix'} was started in {here}",
             next_step="Give the command after `--`.",
         )
-    return as_run(args, results, _OF_ONE_RUN)
+    return as_run(args, results, OF_ONE_RUN)
 
 
 def as_run(

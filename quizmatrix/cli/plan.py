@@ -10,6 +10,7 @@ from quizmatrix import guest, paths, scheduler
 from quizmatrix.arch import Accelerator
 from quizmatrix.cells import Cell
 from quizmatrix.cli import selection
+from quizmatrix.cli.repeat import repeating
 from quizmatrix.cli.selection import Selection
 from quizmatrix.errors import UsageError, host_error
 from quizmatrix.scheduler import Plan
@@ -57,6 +58,7 @@ def make_plan(args: argparse.Namespace, tasks: list[Task], sitting: Sitting | No
         environment=dict(_setting(text) for text in args.env),
         user=args.user,
         session=sitting.take_place if sitting else None,
+        repeat=repeating(args, sitting.words if sitting else ()),
     )
 
 

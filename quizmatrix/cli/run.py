@@ -18,7 +18,7 @@ import anyio
 import msgspec
 
 from quizmatrix import complaints, pivot, progress, report, store
-from quizmatrix.cells import sharded
+from quizmatrix.cells import unsharded
 from quizmatrix.cli import EXIT_BROKEN_PIPE, again, finish, resume, selection, targets
 from quizmatrix.cli.again import Again, Past
 from quizmatrix.cli.cells import handoff_words, print_cells
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     unbuilt = {}
     if args.build:
         left = plan.max_time and plan.max_time - (time.monotonic() - began)
-        unbuilt = bring_up_to_date(args, whole.cells, left)
+        unbuilt = bring_up_to_date(args, unsharded(whole.cells), left)
     plan = msgspec.structs.replace(
         plan,
         spent=time.monotonic() - began,
@@ -98,10 +98,8 @@ def selected_tasks(args: argparse.Namespace) -> tuple[Selection, list[Task]]:
             "there is no command to run",
             next_step=f"It comes after `--`: quizmatrix run --only 6.1-x86_64 -- {example}",
         )
-    whole = selection.selected(args, selection.limits_of(args))
-    shards = selection.checked("--shard", args.shard, selection.whole_number(1))
-    tasks = tasks_of(msgspec.structs.replace(whole, cells=sharded(whole.cells, shards)), args.command)
-    return whole, tasks
+    whole = selection.selected_slices(args, selection.limits_of(args))
+    return whole, tasks_of(whole, args.command)
 
 
 def _new_store(args: argparse.Namespace, handoff: Handoff | None, chosen: Again) -> RunStore:

@@ -86,6 +86,44 @@ def hands_disks_on(name: str | None) -> bool:
         return False
 
 
+def selected_slices(args: argparse.Namespace, overrides: Limits) -> Selection:
+    """As `selected`, with each cell as often as its tests are dealt into slices: by --shard, or as an id
+    with a slice says (`6.1-s390x@3of20`). UsageError where they say different numbers, or no slice is left.
+    """
+    typed = checked("--shard", args.shard, whole_number(1))
+    only, skip = words("--only", args.only), words("--skip", args.skip)
+    named = {pattern: of for pattern in (*only, *skip) if (of := cell_module.slice_of(pattern)[1])}
+    shards = next(iter(named.values()), typed)
+    for pattern, of in named.items():
+        if of != shards or (typed != 1 and typed != of):
+            other = f"--shard {typed}" if typed not in (1, of) else next(iter(named))
+            raise UsageError(f"{pattern} and {other} deal a cell's tests into different numbers of slices")
+    # A slice is left out below; a cell is where it is named without one.
+    whole = {
+        "only": [cell_module.slice_of(pattern)[0] for pattern in only],
+        "skip": [pattern for pattern in skip if pattern not in named],
+    }
+    found = selected(argparse.Namespace(**vars(args) | whole), overrides)
+    cells = cell_module.sharded(found.cells, shards)
+    for pattern in named:
+        if not any(_is_meant(cell, pattern) for cell in cells):
+            raise UsageError(f"{pattern} fits no slice", cause=f"they are 1of{shards} to {shards}of{shards}")
+    cells = [
+        cell
+        for cell in cells
+        if (not only or any(_is_meant(cell, pattern) for pattern in only))
+        and not any(_is_meant(cell, pattern) for pattern in skip)
+    ]
+    if not cells:
+        raise UsageError("no cell is left to run", next_step="Loosen --only and --skip.")
+    return msgspec.structs.replace(found, cells=cells)
+
+
+def _is_meant(cell: Cell, pattern: str) -> bool:
+    """Whether a pattern fits a cell's id, or what of it is before the slice."""
+    return bool(matching([cell.id, cell.unsharded], pattern))
+
+
 def selected_cells(args: argparse.Namespace, overrides: Limits, *, built_here: bool = False) -> list[Cell]:
     """The cells that a command line means; errors as of `selected`."""
     return selected(args, overrides, built_here=built_here).cells

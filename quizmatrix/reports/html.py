@@ -24,7 +24,7 @@ from quizmatrix.finding import FindingSummary
 from quizmatrix.pattern import common_sentence
 from quizmatrix.reports.excerpt import Excerpt, excerpt
 from quizmatrix.reports.source import Source
-from quizmatrix.reproduce import command_in
+from quizmatrix.reproduce import command_of
 from quizmatrix.spec import CellResult, encode
 from quizmatrix.subtest import Subtest, SubtestOutcome
 from quizmatrix.text import clean_detail, clean_line
@@ -197,7 +197,7 @@ def _cell(source: Source, result: CellResult, logs: list[_Log]) -> dict[str, Any
         "complaints": complained,
         "trace": trace,
         "opens": bad and not (by_console and (complained or trace)),
-        "again": "\n".join(clean_line(line, 4000) for line in command_in(folder).split("\n")),
+        "again": "\n".join(clean_line(line, 4000) for line in command_of(result, folder).split("\n")),
         "logs": sorted(logs, key=lambda log: (log.name == "console.log") != by_console),
     }
 

@@ -13,7 +13,7 @@ from quizmatrix import complaints, pivot, report
 from quizmatrix.outcome import Outcome
 from quizmatrix.pattern import common_sentence
 from quizmatrix.reports.source import Source
-from quizmatrix.reproduce import command_in
+from quizmatrix.reproduce import command_of
 from quizmatrix.spec import CellResult
 from quizmatrix.subtest import SubtestOutcome
 from quizmatrix.text import clean_detail, tail
@@ -120,7 +120,7 @@ def _failure(source: Source, group: list[CellResult]) -> str:
         if lines := tail(folder / stream, _LINES):
             parts += [f"The end of its {stream}:", _fence(lines)]
     if first.release is not None:
-        again = command_in(folder)
+        again = command_of(first, folder)
         parts.append(f"Logs: {_code(report.places(group, source.folder))}")
         for place in report.kept_disks(group, source.folder):
             parts.append(f"Disks it was given: {_code(place)}")
