@@ -85,6 +85,15 @@ def carries(arch: str, series: str = "") -> bool:
     return any(arch in suite.arches for suite in archive.suite.values())
 
 
+def no_keyring(path: str) -> HostError:
+    """The error of a keyring that is not where it has to be."""
+    return HostError(
+        f"the Debian archive's keyring is not at {path}",
+        next_step="On Debian: sudo apt-get install debian-archive-keyring; elsewhere set "
+        f"`keyring` in {paths.config_dir() / 'debian.toml'}.",
+    )
+
+
 class AptRoot:
     """A private apt for one suite and one Debian architecture, or for the suite's sources."""
 
@@ -117,11 +126,7 @@ class AptRoot:
             if is_fresh and stamp.read_text() == asked:
                 return
         if not Path(self._keyring).is_file():
-            raise HostError(
-                f"the Debian archive's keyring is not at {self._keyring}",
-                next_step="On Debian: sudo apt-get install debian-archive-keyring; elsewhere set "
-                f"`keyring` in {paths.config_dir() / 'debian.toml'}.",
-            )
+            raise no_keyring(self._keyring)
         said = ""
         for mirror in self._facts.mirrors:
             self._configure(mirror)

@@ -13,6 +13,9 @@ import msgspec
 from quizmatrix import paths, tomlfile
 from quizmatrix.errors import UsageError
 
+# What the architecture of this host is called where an architecture is asked for.
+NATIVE = "native"
+
 
 class Accelerator(StrEnum):
     """What QEMU runs the guest with (QEMU's option -accel)."""
@@ -139,10 +142,15 @@ def arch_names() -> list[str]:
 
 @cache
 def load_arch(name: str) -> Arch:
-    """Read `arch/NAME.toml`; UsageError where there is none, DataError where it is wrong."""
+    """Read `arch/NAME.toml`, or that of this host (`native`).
+
+    UsageError where there is none, DataError where it is wrong.
+    """
+    if name == NATIVE:
+        return host_arch()
     names = arch_names()
     if name not in names:
-        raise UsageError(f"unknown architecture `{name}`", next_step=f"Known: {', '.join(names)}.")
+        raise UsageError(f"unknown architecture `{name}`", next_step=f"Known: {', '.join(names)}, {NATIVE}.")
     return load_arch_file(paths.data_dir("arch") / f"{name}.toml")
 
 
@@ -161,6 +169,11 @@ def host_arch() -> Arch:
         f"this host is a {platform.machine()}, for which there is no file in arch/",
         next_step=f"Name architectures with -a: {', '.join(arch_names())}.",
     )
+
+
+def real_name(name: str) -> str:
+    """The architecture that a name means: `native` is this host's; UsageError where that is none."""
+    return host_arch().name if name == NATIVE else name
 
 
 def load_arch_file(path: Path) -> Arch:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from quizmatrix import apt, parameters, profile, units
-from quizmatrix.arch import arch_names, debian_variants, load_arch
+from quizmatrix.arch import NATIVE, arch_names, debian_variants, load_arch, real_name
 from quizmatrix.errors import DataError, UsageError
 from quizmatrix.finding import SplatPolicy, Tolerance
 from quizmatrix.matrix import Include, Limits, Matrix, shipped_variants
@@ -170,11 +170,19 @@ def unsharded(cells: list[Cell]) -> list[Cell]:
     return list({cell.unsharded: msgspec.structs.replace(cell, shard=None) for cell in cells}.values())
 
 
+_NATIVE = re.compile(rf"(?<=-){NATIVE}(?=$|[+@])")
+
+
+def with_real_arch(pattern: str) -> str:
+    """An id or a glob of ids with this host's architecture in the place of `native`."""
+    return _NATIVE.sub(lambda _: real_name(NATIVE), pattern)
+
+
 def parse_cell_id(text: str) -> tuple[str, str, str | None] | None:
     """Kernel, architecture and variant of an id, or None where `text` is not one (a glob is not)."""
     if is_glob(text):
         return None
-    kernel, dash, rest = text.rpartition("-")
+    kernel, dash, rest = with_real_arch(text).rpartition("-")
     arch, _, variant = rest.partition("+")
     return (kernel, arch, variant or None) if kernel and dash and arch in arch_names() else None
 

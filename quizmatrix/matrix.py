@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 
 from quizmatrix import kconfig, parameters, paths, profile, tomlfile, units
-from quizmatrix.arch import debian_variants
+from quizmatrix.arch import NATIVE, debian_variants, host_arch
 from quizmatrix.errors import DataError, UsageError
 from quizmatrix.finding import SplatPolicy, check_allowed
 from quizmatrix.outcome import Outcome
@@ -207,9 +208,63 @@ def find_matrix(name: str) -> Path:
     )
 
 
+def _host(matrix: Matrix) -> str | None:
+    """This host's architecture; None where there is no file of it and the matrix has others."""
+    try:
+        return host_arch().name
+    except UsageError:
+        if not {*matrix.arches, *(extra.arch for extra in matrix.include)} - {NATIVE}:
+            raise
+        return None
+
+
+def with_native(matrix: Matrix, host: str | None) -> Matrix:
+    """A matrix with the architecture `host` in the place of `native`; without `native` where that is None.
+
+    What is there anyway counts once: of an `include` that one whose architecture is written so is left out
+    where there is another of the same, and takes the place of what the kernels and architectures make.
+    """
+
+    def name(arch: str) -> str:
+        return host if arch == NATIVE and host is not None else arch
+
+    replace = msgspec.structs.replace
+    written = {(one.kernel, one.arch, one.variant) for one in matrix.include}
+    include, exclude = [], [replace(one, arch=name(one.arch)) for one in matrix.exclude]
+    for one in matrix.include:
+        if one.arch != NATIVE:
+            include.append(one)
+        elif host is not None and (one.kernel, host, one.variant) not in written:
+            include.append(replace(one, arch=host))
+            if one.variant is None:
+                exclude.append(Exclude(kernel=glob.escape(one.kernel), arch=host))
+    limits = {arch: own for arch, own in matrix.arch.items() if arch != NATIVE}
+    if host is not None and NATIVE in matrix.arch:
+        limits[host] = _over(limits.get(host, Limits()), matrix.arch[NATIVE])
+    return replace(
+        matrix,
+        arches=list(dict.fromkeys(name(arch) for arch in matrix.arches if host or arch != NATIVE)),
+        include=include,
+        exclude=exclude,
+        expect=[replace(one, arch=name(one.arch)) for one in matrix.expect],
+        arch=limits,
+    )
+
+
+def _over(limits: Limits, others: Limits) -> Limits:
+    """`limits`, with what they leave open as `others` have it; kernel parameters add up."""
+    both = {key: (getattr(limits, key), getattr(others, key)) for key in Limits.__struct_fields__}
+    made = {key: one if one is not None else other for key, (one, other) in both.items()}
+    made["append"] = " ".join(filter(None, (others.append, limits.append))) or None
+    return Limits(**made)
+
+
 def load_matrix(path: Path) -> Matrix:
     """Read a matrix file; DataError says the line of what is wrong."""
     matrix = tomlfile.load(path, Matrix)
+    others: tuple[Include | Exclude | Expect, ...] = (*matrix.include, *matrix.exclude, *matrix.expect)
+    if NATIVE in (*matrix.arches, *matrix.arch, *(one.arch for one in others)):
+        matrix = with_native(matrix, _host(matrix))
     profile.resolve([*matrix.profiles, *matrix.profile], matrix.profile, str(path))
     named = matrix.arches + [include.arch for include in matrix.include]
     for name in matrix.arch:

@@ -12,26 +12,23 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import accel, apt, cgroup, paths, prepare, process
+from quizmatrix import accel, apt, apthost, cgroup, paths, prepare, process
 from quizmatrix.admission import available_memory
-from quizmatrix.arch import Arch, arch_names, load_arch
+from quizmatrix.arch import Arch, arch_names, host_arch, load_arch
 from quizmatrix.cells import cells_on_the_spot
 from quizmatrix.cli.clean import disk_usage
 from quizmatrix.errors import QuizmatrixError
-from quizmatrix.image import debian
+from quizmatrix.image import debian, own, small
 from quizmatrix.kernel import build
 from quizmatrix.matrix import Limits, load_matrix, shipped_matrices
 from quizmatrix.outcome import EXIT_FAILED, EXIT_OK
 from quizmatrix.spec import to_json
 
 # Programs that are run, with Debian's packages of them.
-TOOLS = {
-    "apt-get": "apt",
-    "apt-cache": "apt",
-    "dpkg-deb": "dpkg",
-    "depmod": "kmod",
-    "setpriv": "util-linux",
-}
+TOOLS = {"depmod": "kmod", "setpriv": "util-linux"}
+
+# What is said of a program that only fetches from Debian's archive.
+_FOR_DEBIAN = "needed for Debian's kernels, sources and base images alone"
 
 _WANTED_SPACE = 4 << 30
 
@@ -78,12 +75,15 @@ def _print(findings: list[Finding]) -> None:
 
 def _tools() -> list[Finding]:
     found = []
-    for tool, package in TOOLS.items():
+    for tool, package in (TOOLS | apthost.TOOLS).items():
         path = process.find_program(tool)
-        if path is None:
+        if path is not None:
+            found.append(Finding(what=tool, state="ok", says=path))
+        elif tool in TOOLS:
             found.append(Finding(what=tool, state="lack", says="not installed", package=package))
         else:
-            found.append(Finding(what=tool, state="ok", says=path))
+            says = f"not installed: {_FOR_DEBIAN}"
+            found.append(Finding(what=tool, state="note", says=says, package=package))
     try:
         keyring = apt.load_archive().keyring or ""
     except QuizmatrixError as error:
@@ -91,9 +91,29 @@ def _tools() -> list[Finding]:
     if Path(keyring).is_file():
         found.append(Finding(what="keyring", state="ok", says=keyring))
     else:
-        says = f"the Debian archive's keyring is not at {keyring}"
-        found.append(Finding(what="keyring", state="lack", says=says, package="debian-archive-keyring"))
-    return found
+        says = f"the Debian archive's keyring is not at {keyring}: {_FOR_DEBIAN}"
+        found.append(Finding(what="keyring", state="note", says=says, package="debian-archive-keyring"))
+    return [*found, _small_image()]
+
+
+def _small_image() -> Finding:
+    """Whether guests of this host's architecture get a root; without one nothing runs."""
+    what = "small image"
+    try:
+        arch = host_arch()
+    except QuizmatrixError as error:
+        return Finding(what=what, state="note", says=str(error))
+    if small.is_stored(arch):
+        return Finding(what=what, state="ok", says=f"of {arch.name}: in the cache")
+    if apthost.obstacle() is None:
+        return Finding(what=what, state="ok", says="will be made of Debian's packages")
+    if own.programs(arch) is not None:
+        return Finding(what=what, state="ok", says="will be made of this host's own busybox and tini")
+    mend = "or a static busybox and a static tini of this host's, for kernels from source alone"
+    says = (
+        "cannot be made: neither Debian's packages can be fetched nor has this host a static busybox and tini"
+    )
+    return Finding(what=what, state="lack", says=says, mend=mend)
 
 
 def _machines() -> list[Finding]:

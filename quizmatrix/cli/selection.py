@@ -12,7 +12,7 @@ import msgspec
 
 from quizmatrix import cells as cell_module
 from quizmatrix import profile
-from quizmatrix.arch import load_arch
+from quizmatrix.arch import load_arch, real_name
 from quizmatrix.cells import Cell, is_glob, matching
 from quizmatrix.errors import UsageError
 from quizmatrix.kernel import source
@@ -32,6 +32,11 @@ def words(option: str, given: list[str]) -> list[str]:
     if given and not found:
         raise UsageError(f"{option} names nothing", next_step="Is a variable in the command line empty?")
     return found
+
+
+def cell_words(option: str, given: list[str]) -> list[str]:
+    """As `words`, of ids of cells and globs, which may name this host's architecture `native`."""
+    return list(dict.fromkeys(map(cell_module.with_real_arch, words(option, given))))
 
 
 def checked(option: str, text: str, read: Callable[[str], V]) -> V:
@@ -91,7 +96,7 @@ def selected_slices(args: argparse.Namespace, overrides: Limits) -> Selection:
     with a slice says (`6.1-s390x@3of20`). UsageError where they say different numbers, or no slice is left.
     """
     typed = checked("--shard", args.shard, whole_number(1))
-    only, skip = words("--only", args.only), words("--skip", args.skip)
+    only, skip = cell_words("--only", args.only), cell_words("--skip", args.skip)
     named = {pattern: of for pattern in (*only, *skip) if (of := cell_module.slice_of(pattern)[1])}
     shards = next(iter(named.values()), typed)
     for pattern, of in named.items():
@@ -137,8 +142,9 @@ def selected(args: argparse.Namespace, overrides: Limits, *, built_here: bool = 
     here. Raises UsageError where nothing is left, a pattern fits no cell, or a kernel is none; DataError
     where the matrix is wrong.
     """
-    only, skip = words("--only", args.only), words("--skip", args.skip)
-    kernels, arches = words("--kernels", args.kernels), words("--arches", args.arches)
+    only, skip = cell_words("--only", args.only), cell_words("--skip", args.skip)
+    kernels = words("--kernels", args.kernels)
+    arches = list(dict.fromkeys(map(real_name, words("--arches", args.arches))))
     added = profile.parse_words(args.profiles)
     profile.resolve(added, added, "-p")
     path = find_matrix(args.matrix or DEFAULT_MATRIX)

@@ -1,6 +1,7 @@
 """The small base image: busybox of the architecture's own Debian package.
 
-It travels inside the initramfs, so a guest has its root as soon as it has a kernel.
+On a host without apt, dpkg-deb or Debian's keyring, of its own architecture: the host's static busybox and
+tini. It travels inside the initramfs, so a guest has its root as soon as it has a kernel.
 """
 
 from __future__ import annotations
@@ -9,14 +10,10 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from quizmatrix import apt, cpio, paths
+from quizmatrix import apt, apthost, cpio, paths
 from quizmatrix.arch import Arch
-from quizmatrix.errors import (
-    DamagedError,
-    UnpreparedError,
-    host_error,
-)
-from quizmatrix.image import userland
+from quizmatrix.errors import DamagedError, HostError, UnpreparedError, host_error
+from quizmatrix.image import own, userland
 from quizmatrix.image.artifact import SUITES, Image, images_dir
 from quizmatrix.process import Tell
 
@@ -143,14 +140,18 @@ _FILES = {
 async def obtain(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Image:
     """The small image of an architecture, fetched where the cache lacks it.
 
-    Raises UnpreparedError where the packages cannot be had.
+    Raises UnpreparedError where the packages cannot be had, HostError where this host cannot fetch any.
     """
     folder = images_dir() / f"small-{arch.name}-{_recipe_key(arch)}"
     if not refresh:
         image = _load(folder)
         if image is not None:
             return image
-    if offline:
+    obstacle = apthost.obstacle()
+    programs = own.programs(arch) if obstacle is not None else None
+    if refresh and obstacle is not None and (image := _load(folder)) is not None:
+        return image
+    if offline and programs is None:
         raise UnpreparedError(
             f"the small base image for {arch.name} is not in the cache",
             cause="--offline forbids fetching it",
@@ -163,7 +164,11 @@ async def obtain(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Ima
         image = None if refresh else _load(folder)
         if image is None:
             try:
-                image = await _make(folder, arch, tell)
+                if programs is not None:
+                    tell(f"{obstacle}: the base image is made of this host's own busybox and tini")
+                elif obstacle is not None:
+                    raise _cannot_be_made(arch, obstacle)
+                image = _make(folder, programs or await _fetch_programs(arch, tell))
             except OSError as error:
                 raise host_error("store the base image", error) from error
     return image
@@ -186,8 +191,21 @@ def _load(folder: Path) -> Image | None:
     return Image(key=key, archive=folder / "base.cpio")
 
 
-async def _make(folder: Path, arch: Arch, tell: Tell) -> Image:
-    programs = await _fetch_programs(arch, tell)
+def _cannot_be_made(arch: Arch, obstacle: HostError) -> HostError:
+    instead = " Or install a static busybox and a static tini on this host." if arch.is_native else ""
+    return HostError(
+        f"the small base image for {arch.name} cannot be made: {obstacle.fact}",
+        cause="its busybox and tini come from Debian, whatever the kernel",
+        next_step=f"{obstacle.next_step}{instead}",
+    )
+
+
+def is_stored(arch: Arch) -> bool:
+    """Whether the cache has the image of an architecture."""
+    return _load(images_dir() / f"small-{arch.name}-{_recipe_key(arch)}") is not None
+
+
+def _make(folder: Path, programs: dict[str, bytes]) -> Image:
     parts = [cpio.directory("guest"), cpio.directory("layers"), cpio.directory("layers/base")]
     parts += [cpio.file(f"guest/{name}", data, 0o755) for name, data in programs.items()]
     base = "layers/base/"

@@ -87,6 +87,7 @@ OPTIONS: dict[str, list[str]] = {
     "--no-work-tree": ["--no-work-tree"],
     "--profiles": ["--profiles", "memdev:count=2"],
     "--shard": ["--shard", "2"],
+    "--shared-limit": ["--shared-limit", "2G"],
     "--source": ["--source", "debian"],
     "--timeout": ["--timeout", "7s"],
     "--user": ["--user=-x"],
