@@ -109,14 +109,17 @@ def add_module(commands: Commands[Parser]) -> None:
         "build",
         "modules:build",
         help="build what is out of date, and have the cells' guests get it",
+        usage="quizmatrix module build DIR... [MATRIX] [OPTION]...",
         description="Build the kernel module in DIR, whose Kbuild or Makefile says `obj-m := NAME.o`, for "
         "every kernel of MATRIX, out of DIR, which is never written to. `modprobe` finds it then in every "
-        "guest of these kernels: those that are built here, as ready-made ones have no build tree.",
+        "guest of these kernels: those that are built here, as ready-made ones have no build tree. Modules "
+        "of several DIR may use each other's symbols. The last word is MATRIX where it is no folder, or the "
+        "name of a matrix that ships.",
         epilog="example:\n"
         "  quizmatrix module build ./hello endian --only '6.1-*'\n"
         "  quizmatrix run endian --only '6.1-*' -- 'modprobe hello && dmesg | tail'",
     )
-    make.add_argument("folder", metavar="DIR", help="the module's source")
+    make.add_argument("folder", nargs="+", metavar="DIR", help="the module's source")
     add_selection(make)
     group = make.add_argument_group("how it is built")
     group.add_argument(

@@ -15,6 +15,7 @@ from quizmatrix.cli import parts, selection
 from quizmatrix.cli.clean import remove_tree
 from quizmatrix.errors import UsageError
 from quizmatrix.kernel import buildlayer
+from quizmatrix.matrix import shipped_matrices
 from quizmatrix.module.build import (
     Module,
     Options,
@@ -28,49 +29,65 @@ from quizmatrix.module.hint import BUILT, names_of
 from quizmatrix.module.sweep import CellBuild, Sweep
 from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK
 from quizmatrix.prepare import Policy, Preparer
+from quizmatrix.text import clean_line
 
 
 def build(args: argparse.Namespace) -> int:
-    """Build a module for every cell; 125 where one cannot be built."""
-    module = find_module(args.folder)
+    """Build modules for every cell; 125 where one cannot be built."""
+    modules = _modules(args)
     options = Options(make=tuple(args.make))
     check_options(options)
     cells = selection.selected_cells(args, selection.limits_of(args), built_here=True)
-    results = _build_cells(args, module, options, cells)
-    print(table(results))
-    errors = parts.explain((result.cell, result.result.error) for result in results)
+    results = _build_cells(args, modules, options, cells)
+    print(table(results, modules))
+    errors = parts.explain((found.cell, result.error) for found in results for result in found.results)
     if errors:
         print(f"\n{errors}", file=sys.stderr)
     names = {
         name
-        for result in results
-        if result.result.built is not None
-        for name in buildlayer.module_names(result.result.built.layer)
+        for found in results
+        for result in found.results
+        if result.built is not None
+        for name in buildlayer.module_names(result.built.layer)
     }
     if names and not args.quiet:
         print(f"\nIn their guests:\n  {process.printable(_how_to_run(args, cells, sorted(names)))}")
     return EXIT_NO_VERDICT if errors else EXIT_OK
 
 
+def _modules(args: argparse.Namespace) -> list[Module]:
+    """The modules in the folders that were named; a MATRIX behind them is taken for that.
+
+    One that was typed behind an option the parser has found, where it is one.
+    """
+    words = [*args.folder, *([args.matrix] if args.matrix is not None else [])]
+    args.matrix = None
+    if len(words) > 1 and (words[-1] in shipped_matrices() or not Path(words[-1]).is_dir()):
+        args.matrix = words.pop()
+    found = {module.mark: module for module in map(find_module, words)}
+    return list(found.values())
+
+
 def _build_cells(
-    args: argparse.Namespace, module: Module, options: Options, cells: list[Cell]
+    args: argparse.Namespace, modules: list[Module], options: Options, cells: list[Cell]
 ) -> list[CellBuild]:
     jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None
     tell = parts.teller(args)
     preparer = Preparer(Policy(offline=args.offline, refresh=args.refresh))
 
     async def main() -> list[CellBuild]:
-        return await Sweep(module, options, preparer, jobs or process.usable_cpus(), tell).run(cells)
+        return await Sweep(modules, options, preparer, jobs or process.usable_cpus(), tell).run(cells)
 
     return anyio.run(main)
 
 
-def table(results: list[CellBuild]) -> str:
-    """A row for each cell: built, reused or failed."""
+def table(results: list[CellBuild], modules: list[Module]) -> str:
+    """A row for each cell, a column for each module: built, reused or failed."""
     from tabulate import tabulate
 
-    rows = [[result.cell, parts.words(result.result)] for result in results]
-    return tabulate(rows, headers=["cell", "module"], disable_numparse=True)
+    heads = [clean_line(module.path.name) for module in modules] if len(modules) > 1 else ["module"]
+    rows = [[found.cell, *map(parts.words, found.results)] for found in results]
+    return tabulate(rows, headers=["cell", *heads], disable_numparse=True)
 
 
 def _how_to_run(args: argparse.Namespace, cells: list[Cell], names: list[str]) -> list[str]:

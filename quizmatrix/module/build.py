@@ -26,6 +26,11 @@ _RECIPE = "1"
 # What kbuild reads first, the one that counts standing first.
 _KBUILD = ("Kbuild", "Makefile")
 
+# What kbuild leaves of the symbols that a module exports, and is told of those of other modules.
+_SYMBOLS = "Module.symvers"
+_OTHERS_SYMBOLS = "KBUILD_EXTRA_SYMBOLS"
+_UNDEFINED = re.compile(r'modpost: "([^"]+)" \[.*\] undefined!')
+
 # Said on make's command line by us, and no one else's.
 _OURS = frozenset(
     {"ARCH", "CROSS_COMPILE", "CC", "M", "O", "MO", "INSTALL_MOD_PATH", "INSTALL_MOD_DIR", "DEPMOD"}
@@ -46,6 +51,10 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
     def work(self) -> Path:
         """Where it is built, for each kernel in a folder of its own."""
         return modules_dir() / self.mark
+
+    def symbols(self, kernel: Kernel) -> Path:
+        """The file that names what it exports, once it was built for a kernel."""
+        return self.work / kernel.record.key / _SYMBOLS
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,13 +110,40 @@ def check_options(options: Options) -> None:
             raise UsageError(f"--make {word}", cause=f"{name} is what the kernel was built with, or ours")
 
 
-async def build(module: Module, kernel: Kernel, options: Options, pool: JobServer, tell: Tell) -> Built:
+class Company(msgspec.Struct, frozen=True, kw_only=True):
+    """What a module is built together with.
+
+    neighbours: modules whose headers it may use. built: those of them that were built for the kernel, whose
+    symbols it may use.
+    """
+
+    neighbours: tuple[Module, ...] = ()
+    built: tuple[Module, ...] = ()
+
+
+ALONE = Company()
+
+
+class UndefinedSymbolError(UnpreparedError):
+    """A module uses a symbol that neither the kernel nor the modules it was built with export."""
+
+
+async def build(
+    module: Module,
+    kernel: Kernel,
+    options: Options,
+    pool: JobServer,
+    tell: Tell,
+    *,
+    company: Company = ALONE,
+) -> Built:
     """Have the guests of a kernel get the module as its source is now.
 
-    Raises UnpreparedError with the compiler's first error or where the kernel has no build tree, HostError
-    where a tool is missing or the disk does not take it.
+    Raises UndefinedSymbolError where neither the kernel nor its company exports a symbol that it needs,
+    UnpreparedError with the compiler's first error or where the kernel has no build tree, HostError where a
+    tool is missing or the disk does not take it.
     """
-    work = _Work(module, kernel, options, pool, tell)
+    work = _Work(module, kernel, options, pool, tell, company)
     async with paths.locked(
         _lock_of(module.mark, kernel.record.key), lambda: tell("waiting for another build of the same")
     ):
@@ -157,8 +193,17 @@ def references(key: str) -> list[buildlayer.Reference]:
 class _Work:
     """The building of one module for one kernel, in a folder that an interrupted build leaves to the next."""
 
-    def __init__(self, module: Module, kernel: Kernel, options: Options, pool: JobServer, tell: Tell) -> None:
+    def __init__(
+        self,
+        module: Module,
+        kernel: Kernel,
+        options: Options,
+        pool: JobServer,
+        tell: Tell,
+        company: Company,
+    ) -> None:
         key = kernel.record.key
+        self._company = company
         self._module = module
         self._kernel = kernel
         self._options = options
@@ -173,6 +218,8 @@ class _Work:
     async def take(self) -> Built:
         files = mirror.scan(self._module.path)
         made_of = [_RECIPE, self._kernel.record.key, *self._options.make, mirror.name_of(files)]
+        made_of += [mirror.name_of(mirror.scan(other.path)) for other in self._company.neighbours]
+        made_of += [other.mark for other in self._company.built]
         state = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
         layer = self._installed.layer(state)
         if self._installed.is_current(state):
@@ -180,9 +227,10 @@ class _Work:
         tree = external.require_build_tree(self._kernel)
         given = external.variables(self._kernel)
         process.require_program("make", "make")
-        make = ["make", "-C", str(tree), *self._kernel.record.make, *self._options.make, f"M={self._copy}"]
+        make = ["make", "-C", str(tree), *self._kernel.record.make, *self._make_words(), f"M={self._copy}"]
         process.require_program(given.get("CC") or "gcc", "gcc")
         mirror.follow(self._module.path, files, self._copy)
+        self._show_neighbours()
         self._log.unlink(missing_ok=True)
         self._tell("compiling")
         await self._run([*make, "modules"])
@@ -194,6 +242,39 @@ class _Work:
             buildlayer.check(self._kernel, made)
         self._installed.replace(state)
         return Built(layer=layer)
+
+    def _make_words(self) -> list[str]:
+        """What make(1) is given by the user, and the symbols of the other modules."""
+        exported = [str(other.symbols(self._kernel)) for other in self._company.built]
+        words = []
+        for word in self._options.make:
+            name, _, value = word.partition("=")
+            if name == _OTHERS_SYMBOLS:
+                exported.insert(0, value)
+            else:
+                words.append(word)
+        return [*words, f"{_OTHERS_SYMBOLS}={' '.join(exported)}"] if exported else words
+
+    def _show_neighbours(self) -> None:
+        """Have `-I$(src)/../NAME` find the headers of another module whose folder lies beside this one's."""
+        for other in self._company.neighbours:
+            link = self._module.work / other.path.name
+            if other.path.parent == self._module.path.parent and (link.is_symlink() or not link.exists()):
+                link.unlink(missing_ok=True)
+                link.symlink_to(other.path)
+
+    def _where_it_is(self, symbol: str) -> str:
+        """How to build the module together with the one that has the symbol, where one that was built has."""
+        key = self._kernel.record.key
+        for found in references(key):
+            try:
+                symbols = Module(path=Path(found.origin)).symbols(self._kernel).read_text(errors="replace")
+            except OSError:
+                continue
+            if f"\t{symbol}\t" in symbols:
+                both = process.printable([found.origin, str(self._module.path)])
+                return f"It is in {found.origin}: quizmatrix module build {both}"
+        return "Name the folder of the module that exports it, too: quizmatrix module build DIR DIR"
 
     def _check_for_modules(self) -> None:
         """UnpreparedError where kbuild was content and made nothing."""
@@ -220,4 +301,7 @@ class _Work:
             except (UnpreparedError, HostError) as error:
                 # What is to be mended is the user's file, not its copy; so it is one error on all kernels.
                 cause = error.cause.replace(str(self._copy), str(self._module.path))
+                if match := _UNDEFINED.search(cause):
+                    step = self._where_it_is(match[1])
+                    raise UndefinedSymbolError(error.fact, cause=cause, next_step=step) from error
                 raise type(error)(error.fact, cause=cause, next_step=error.next_step) from error

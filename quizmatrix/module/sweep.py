@@ -1,4 +1,4 @@
-"""A module for many cells at once: built once for each kernel, on one pool of CPUs."""
+"""Modules for many cells at once: each built once for each kernel, on one pool of CPUs."""
 
 from __future__ import annotations
 
@@ -12,25 +12,29 @@ from quizmatrix.cells import Cell
 from quizmatrix.errors import QuizmatrixError
 from quizmatrix.jobserver import JobServer
 from quizmatrix.kernel import external
+from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.module import build
-from quizmatrix.module.build import Module, Options
+from quizmatrix.module.build import Company, Module, Options, UndefinedSymbolError
 from quizmatrix.partbuild import Built, Done, PartResult, Parts, TellOf
 from quizmatrix.prepare import Preparer
+from quizmatrix.process import Tell
 
 
 class CellBuild(msgspec.Struct, frozen=True, kw_only=True):
-    """One cell's. What came of its kernel's module, or why there is no kernel."""
+    """One cell's: what came of each module for its kernel, in their order, or why there is no kernel."""
 
     cell: str
-    result: PartResult
+    results: list[PartResult]
 
 
 class Sweep:
-    """Builds one module for cells."""
+    """Builds modules for cells."""
 
-    def __init__(self, module: Module, options: Options, preparer: Preparer, cpus: int, tell: TellOf) -> None:
-        """cpus: processes that compile at a time, over all builds."""
-        self._module = module
+    def __init__(
+        self, modules: Sequence[Module], options: Options, preparer: Preparer, cpus: int, tell: TellOf
+    ) -> None:
+        """modules: may use each other's symbols. cpus: processes that compile at a time, over all builds."""
+        self._modules = modules
         self._options = options
         self._preparer = preparer
         self._pool = JobServer(cpus)
@@ -43,9 +47,9 @@ class Sweep:
             results = await partbuild.of_each(cells, self._cell)
         finally:
             self._pool.close()
-        return [CellBuild(cell=cell.id, result=result) for cell, result in zip(cells, results, strict=True)]
+        return [CellBuild(cell=cell.id, results=result) for cell, result in zip(cells, results, strict=True)]
 
-    async def _cell(self, cell: Cell) -> PartResult:
+    async def _cell(self, cell: Cell) -> list[PartResult]:
         def tell(said: str) -> None:
             self._tell(cell.id, said)
 
@@ -54,10 +58,39 @@ class Sweep:
             external.check_source(cell.kernel_spec)
             kernel = await self._preparer.kernel(cell, tell, pool=self._pool)
         except QuizmatrixError as error:
-            return PartResult(done=Done.FAILED, seconds=time.monotonic() - began, error=error)
+            failed = PartResult(done=Done.FAILED, seconds=time.monotonic() - began, error=error)
+            return [failed, *[PartResult()] * (len(self._modules) - 1)]
+        results = await self._build(kernel, tell)
+        if any(result.error for result in results):
+            return results
+        return [await partbuild.joined(kernel, cell, result) for result in results]
+
+    async def _build(self, kernel: Kernel, tell: Tell) -> list[PartResult]:
+        """Build the modules for a kernel, those later that wait for the symbols of others."""
+        results: dict[str, PartResult] = {}
+        built: list[Module] = []
+        waiting = list(self._modules)
+        while waiting:
+            before = len(built)
+            for module in waiting:
+                result = await self._once(module, kernel, tell, tuple(built))
+                results[module.mark] = result
+                if result.error is None:
+                    built.append(module)
+            if len(built) == before:
+                break
+            waiting = [
+                module for module in waiting if isinstance(results[module.mark].error, UndefinedSymbolError)
+            ]
+        return [results[module.mark] for module in self._modules]
+
+    async def _once(
+        self, module: Module, kernel: Kernel, tell: Tell, built: tuple[Module, ...]
+    ) -> PartResult:
+        company = Company(neighbours=tuple(one for one in self._modules if one != module), built=built)
 
         async def make() -> Built:
-            return await build.build(self._module, kernel, self._options, self._pool, tell)
+            return await build.build(module, kernel, self._options, self._pool, tell, company=company)
 
-        result = await self._parts.once(kernel.record.key, make)
-        return result if result.error else await partbuild.joined(kernel, cell, result)
+        # With more that was built it is another try.
+        return await self._parts.once(f"{kernel.record.key} {module.mark} {len(built)}", make)

@@ -378,6 +378,69 @@ def test_openzfs_is_none_of_them(hello: Path, tmp_path: Path, kernel: Kernel) ->
     assert len(references(kernel.record.key)) == 1
 
 
+def write_chain(top: Path) -> list[Path]:
+    """Three modules, the first of which needs the second, and that the third."""
+    folders = [write_module(top / name, name) for name in ("top", "middle", "base")]
+    for folder, words in zip(
+        folders,
+        ("needs := middle_do", "needs := base_do\nexports := middle_do", "exports := base_do"),
+        strict=True,
+    ):
+        with (folder / "Kbuild").open("a") as file:
+            file.write(f"{words}\n")
+    return folders
+
+
+def test_modules_that_need_each_others_symbols(
+    tmp_path: Path, cached: Kernel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = write_chain(tmp_path)
+    (tmp_path / "base/base.h").write_text("int base;\n")
+    with (tmp_path / "middle/Kbuild").open("a") as file:
+        file.write("KCFLAGS := -I$(M)/../base\n")
+    middle = tmp_path / "middle/middle.c"
+    middle.write_text(f'#include "base.h"\n{middle.read_text()}')
+    argv = [*map(str, folders), "endian", "--only", "6.1-x86_64", "--offline"]
+
+    def rows(*argv: str) -> list[list[str]]:
+        status, out, err = command(capsys, "build", *argv, "-q")
+        assert status == 0, err
+        lines = [line.split() for line in out.splitlines()]
+        return [lines[0], [word for word in lines[2] if not word.endswith("s")]]
+
+    assert rows(*argv) == [["cell", "top", "middle", "base"], ["6.1-x86_64", "built", "built", "built"]]
+    assert {name for name in ("top", "middle", "base") if buildlayer.has_module(cached, name)} == {
+        "top",
+        "middle",
+        "base",
+    }
+    assert rows(*argv)[1] == ["6.1-x86_64", "reused", "reused", "reused"]
+    # A header of what is exported is compiled into what uses it.
+    (tmp_path / "base/base.h").write_text("int base, more;\n")
+    assert rows(*argv)[1] == ["6.1-x86_64", "built", "built", "built"]
+    status, out, _ = command(capsys, "build", *argv[:3], "--only", "6.1-x86_64", "--offline", "endian")
+    assert (status, out.count("reused")) == (0, 3)
+    assert "quizmatrix run endian --only 6.1-x86_64 -- modprobe base" in out
+
+
+def test_a_symbol_that_nobody_exports(
+    tmp_path: Path, cached: Kernel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    top, middle, base = map(str, write_chain(tmp_path))
+    only = ("--only", "6.1-x86_64", "--offline", "-q")
+    status, out, err = command(capsys, "build", top, middle, *only)
+    assert (status, out.split()[-2:]) == (125, ["failed", "failed"])
+    assert f'modpost: "base_do" [{middle}/middle.ko] undefined!' in err
+    assert "Name the folder of the module that exports it, too" in err
+    assert command(capsys, "build", base, *only)[0] == 0
+    status, _, err = command(capsys, "build", middle, *only)
+    assert status == 125
+    assert f"It is in {base}: quizmatrix module build {base} {middle}" in err
+    # Symbols that the user names stay.
+    symbols = Module(path=Path(base)).symbols(cached)
+    assert command(capsys, "build", middle, "--make", f"KBUILD_EXTRA_SYMBOLS={symbols}", *only)[0] == 0
+
+
 # Bad input.
 
 

@@ -8,7 +8,12 @@ TARGET := $(INSTALL_MOD_PATH)/lib/modules/6.1.9-toy/$(INSTALL_MOD_DIR)
 
 .SECONDARY:
 
+# `needs` and `exports` of a Kbuild are names of symbols.
 modules: $(MODULES)
+	@for name in $(needs); do cat $(KBUILD_EXTRA_SYMBOLS) /dev/null | grep -q "	$$name	" || { \
+		echo "ERROR: modpost: \"$$name\" [$(M)/$(firstword $(obj-m:.o=)).ko] undefined!"; exit 1; }; done
+	@for name in $(exports); do printf '0x00000000\t%s\tmod\tEXPORT_SYMBOL_GPL\t\n' $$name; done \
+		>$(M)/Module.symvers
 	@printf '%s\n' $(MODULES) >$(M)/modules.order
 
 $(M)/%.o: $(M)/%.c
