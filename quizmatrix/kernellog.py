@@ -33,6 +33,8 @@ TEXT = (
     rb"(?P<text>[ \t]*(?:[\w.-]{1,64}: [ \t]*)?(?:(?:#[ \t]+){0,16}" + _RESULT + rb"|Bail out!|# Subtest)"
     rb"(?:(?!" + _ANOTHER + rb")[^\n])*)"
 )
+# Of which every TEXT has one.
+WORDS = (b"ok ", b"1..", b"TAP version", b"Bail out!", b"# Subtest")
 # A line of a console. What has no line feed behind it, printed by init say, may stand before a stamp.
 CONSOLE_LINE = re.compile(rb"(?:\n|(?=\[ *\d))(?:" + STAMP + rb")?" + TEXT)
 
@@ -49,9 +51,9 @@ _MOST_REMEMBERED = 200_000
 class KernelTests:
     """Reads the results in a kernel's lines, which are given without what stands before them."""
 
-    def __init__(self) -> None:
-        """tap: what is read."""
-        self.tap = TapReader()
+    def __init__(self, most_named: int) -> None:
+        """tap: what is read. most_named: tests that are kept by name."""
+        self.tap = TapReader(most_named)
         self._names: set[str] = set()
 
     def feed(self, text: str) -> None:

@@ -180,6 +180,8 @@ class _Session:
         except HostError as error:
             self.evidence.notes.append(f"the tests in its output were not read: {error}")
         self.evidence.notes += self.evidence.tests.limits
+        if self.evidence.tests.kernel_has_some and self.evidence.ended and not self.watch.ended:
+            self.evidence.notes.append("the end of its console did not arrive, and may have results of tests")
 
     async def keep_findings(self) -> list[FindingSummary]:
         """Keep what the kernel complained of, and sum it up."""

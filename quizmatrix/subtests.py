@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from quizmatrix.kernellog import CONSOLE_LINE, STAMP, TEXT, KernelTests, Remembered
+from quizmatrix.kernellog import CONSOLE_LINE, STAMP, TEXT, WORDS, KernelTests, Remembered
 from quizmatrix.subtest import MOST_NAMED, Subtest, SubtestOutcome
 from quizmatrix.tap import TapReader
 from quizmatrix.testrunner import RunnerReader
@@ -32,12 +32,14 @@ _LONGEST_LINE = 4096
 MOST_LINES = 2_000_000
 # Lines that may matter, of the kernel's and of the command's own. A stream may be a gigabyte long, so the
 # others are passed over without a look.
-_OUTPUT_LINE = re.compile(
-    rb"\n(?:(?P<own>[ \t]*(?:not ok|ok|\d+\.\.\d|K?TAP version|Bail out!|# Subtest|Tests? |Test:"
+_OWN = (
+    rb"(?P<own>[ \t]*(?:not ok|ok|\d+\.\.\d|K?TAP version|Bail out!|# Subtest|Tests? |Test:"
     rb"|(?:#[ \t]+){1,16}(?:(?:not )?ok \d|1\.\.\d|K?TAP version)"
     rb"|\[[-\d:.T]{1,32}\] Test|Results Summary|Running Time:|No test results|(?:PASS|FAIL|SKIP|KILLED)[ \t])"
-    rb"[^\n]*)|" + STAMP + TEXT + rb")"
+    rb"[^\n]*)"
 )
+_OWN_LINE = re.compile(rb"\n" + _OWN)
+_OUTPUT_LINE = re.compile(rb"\n(?:" + _OWN + rb"|" + STAMP + TEXT + rb")")
 
 
 class Subtests(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,8 +49,9 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
     the order of the output, then of the console; of a test that both have the worse outcome. unnamed: how
     many more there were whose names are not known, or are too many. missing: tests that were announced and
     did not run. bail_out: why the tests gave up, None: they did not. none_ran: the command's own tests are
-    none, whatever the kernel's are. has_unread: there were more lines of results than are read, or the
-    console that has some is not all there. has_left_out: there were more tests than are kept by name.
+    none, whatever the kernel's are. kernel_has_some: some are on the console. has_unread: there were more
+    lines of results than are read, or the console that has some is not all there. has_left_out: there were
+    more tests than are kept by name.
     """
 
     is_known: bool = False
@@ -57,6 +60,7 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
     missing: int = 0
     bail_out: str | None = None
     none_ran: bool = False
+    kernel_has_some: bool = False
     has_unread: bool = False
     has_left_out: bool = False
 
@@ -131,9 +135,13 @@ def parse(
     is_whole: bool = True,
     console_is_whole: bool = True,
     most_lines: int = MOST_LINES,
+    most_named: int = MOST_NAMED,
 ) -> Subtests:
-    """The results in streams of any bytes, of any length; see `read`. most_lines: of each that are read."""
-    reading = _Reading(most_lines)
+    """The results in streams of any bytes, of any length; see `read`.
+
+    most_lines: of each that are read. most_named: tests that are kept by name.
+    """
+    reading = _Reading(most_lines, most_named)
     # The console first: what it has is not looked for in the output.
     if console is not None:
         reading.take_console(console, is_whole=console_is_whole)
@@ -152,19 +160,20 @@ def load(folder: Path) -> list[Subtest]:
 class _Reading:
     """Four readers at work, and what is made of what they have read."""
 
-    def __init__(self, most_lines: int) -> None:
+    def __init__(self, most_lines: int, most_named: int) -> None:
         self._most_lines = most_lines
+        self._most_named = most_named
         # What the command's programs say; what its kernel says, as the command prints it, and on the console.
-        self._own = TapReader()
-        self._runner = RunnerReader()
-        self._printed = KernelTests()
-        self._said = KernelTests()
+        self._own = TapReader(most_named)
+        self._runner = RunnerReader(most_named)
+        self._printed = KernelTests(most_named)
+        self._said = KernelTests(most_named)
         self._known = Remembered()
         self._has_unread = False
 
     def take_console(self, console: BinaryIO, *, is_whole: bool) -> None:
         """Read a kernel's console."""
-        lines = _lines(console, CONSOLE_LINE)
+        lines = _lines(console, CONSOLE_LINE, None)
         for match, has_ended in islice(lines, self._most_lines):
             text = _text_of(match["text"])
             # Of a line that has no end, half is a pass that may be none, or a plan of fewer tests.
@@ -177,7 +186,7 @@ class _Reading:
 
     def take_output(self, output: BinaryIO, *, is_whole: bool) -> None:
         """Read a command's output, after the console."""
-        lines = _lines(output, _OUTPUT_LINE)
+        lines = _lines(output, _OUTPUT_LINE, _OWN_LINE)
         for match, _ in islice(lines, self._most_lines):
             if match["own"] is not None:
                 line = _text_of(match["own"])
@@ -206,7 +215,8 @@ class _Reading:
         unnamed = runner.unnamed.copy()
         for tap in taps:
             unnamed += tap.unnamed
-        named = _by_name([own.tests, runner.tests.values(), *(tap.tests for tap in taps[1:])], unnamed)
+        lists = [own.tests, runner.tests.values(), *(tap.tests for tap in taps[1:])]
+        named = _by_name(lists, unnamed, self._most_named)
         own_is_known = own.is_known or runner.is_known
         return Subtests(
             is_known=own_is_known or len(taps) > 1,
@@ -214,18 +224,21 @@ class _Reading:
             unnamed=dict(unnamed),
             missing=sum(tap.missing for tap in taps),
             bail_out=next((tap.bail_out for tap in taps if tap.bail_out is not None), None),
+            kernel_has_some=self._said.tap.is_known,
             none_ran=own_is_known and not (own.tests or own.unnamed or runner.tests or runner.unnamed),
             has_unread=self._has_unread,
-            has_left_out=len(named) == MOST_NAMED and bool(unnamed),
+            has_left_out=len(named) == self._most_named and bool(unnamed),
         )
 
 
-def _by_name(found: Iterable[Iterable[Subtest]], unnamed: Counter[SubtestOutcome]) -> dict[str, Subtest]:
-    """The tests, of one that is there twice the worse outcome; `unnamed` counts those beyond MOST_NAMED."""
+def _by_name(
+    found: Iterable[Iterable[Subtest]], unnamed: Counter[SubtestOutcome], most: int
+) -> dict[str, Subtest]:
+    """The first `most` tests, of one that is there twice the worse outcome; `unnamed` counts the others."""
     named: dict[str, Subtest] = {}
     for test in chain.from_iterable(found):
         before = named.get(test.name)
-        if before is None and len(named) == MOST_NAMED:
+        if before is None and len(named) == most:
             unnamed[test.outcome] += 1
         elif before is None or _badness(test) > _badness(before):
             named[test.name] = test
@@ -239,17 +252,27 @@ def _badness(test: Subtest) -> int:
     return 0 if test.outcome is SubtestOutcome.SKIPPED else 1 + test.failed_before
 
 
-def _lines(file: BinaryIO, pattern: re.Pattern[bytes]) -> Iterator[tuple[re.Match[bytes], bool]]:
-    """The matches of `pattern`, which begins with a line feed, and whether there is one behind them."""
+def _lines(
+    file: BinaryIO, pattern: re.Pattern[bytes], without_kernels: re.Pattern[bytes] | None
+) -> Iterator[tuple[re.Match[bytes], bool]]:
+    """The matches of `pattern`, which begins with a line feed, and whether there is one behind them.
+
+    without_kernels: the pattern, which is a quicker one, for what cannot hold a kernel's results.
+    """
+
+    def found(data: bytes) -> Iterator[re.Match[bytes]]:
+        asked = pattern if any(word in data for word in WORDS) else without_kernels
+        return asked.finditer(data) if asked is not None else iter(())
+
     rest = b"\n"
     while chunk := file.read(_CHUNK):
         data = rest + chunk
         end = data.rfind(b"\n")
-        for match in pattern.finditer(data[:end]):
+        for match in found(data[:end]):
             yield match, data[match.end() : match.end() + 1] == b"\n"
         # The end of a longer line is glued to its beginning, behind what is looked at.
         rest = data[end : end + _LONGEST_LINE]
-    for match in pattern.finditer(rest):
+    for match in found(rest):
         yield match, False
 
 

@@ -54,8 +54,11 @@ class TapReader:
     what is indented, and what kselftest has put behind `# `, to any depth.
     """
 
-    def __init__(self) -> None:
-        """tests, unnamed, missing, bail_out: see subtests.Subtests; they are there after `finish`."""
+    def __init__(self, most_named: int = MOST_NAMED) -> None:
+        """most_named: tests that are kept by name; of more there is the number.
+
+        tests, unnamed, missing, bail_out: see subtests.Subtests; they are there after `finish`.
+        """
         self.is_known = False
         self.tests: list[Subtest] = []
         self.unnamed: Counter[SubtestOutcome] = Counter()
@@ -65,6 +68,7 @@ class TapReader:
         # The name that a comment gave to a stream which has not begun.
         self._announced: str | None = None
         self._kept = 0
+        self._most_named = most_named
 
     def feed(self, line: str) -> None:
         """Take the next line."""
@@ -158,7 +162,7 @@ class TapReader:
 
     def _keep(self, level: _Level, name: str, outcome: SubtestOutcome) -> None:
         self._kept += 1
-        if self._kept > MOST_NAMED:
+        if self._kept > self._most_named:
             self.unnamed[outcome] += 1
         else:
             level.tests.append(Subtest(name=name, outcome=outcome))

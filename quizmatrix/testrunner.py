@@ -34,11 +34,12 @@ _WORDS = {
 class RunnerReader:
     """Reads what OpenZFS's test runner prints. Of a test that ran again the last result counts.
 
-    tests: by name, the first MOST_NAMED. unnamed: how many more.
+    tests: by name. unnamed: how many more.
     """
 
-    def __init__(self) -> None:
-        """Nothing was read yet; the results are there after `finish`."""
+    def __init__(self, most_named: int = MOST_NAMED) -> None:
+        """most_named: tests that are kept by name. The results are there after `finish`."""
+        self._most_named = most_named
         self.is_known = False
         self.tests: dict[str, Subtest] = {}
         self.unnamed: Counter[SubtestOutcome] = Counter()
@@ -74,7 +75,7 @@ class RunnerReader:
         name = clean_line(below if root and below else match["path"])
         name += f" ({clean_line(match['identifier'])})" if match["identifier"] else ""
         before = self.tests.get(name)
-        if before is None and len(self.tests) == MOST_NAMED:
+        if before is None and len(self.tests) == self._most_named:
             self.unnamed[outcome] += 1
             return
         failed = match["reran"] is not None
