@@ -82,19 +82,20 @@ class HostError(QuizmatrixError):
     """This host lacks something: a program, a writable folder, space."""
 
 
-_FOLDERS = "QUIZMATRIX_CACHE_DIR, QUIZMATRIX_STATE_DIR and QUIZMATRIX_CONFIG_DIR"
+# The variables that name the folders we write to.
+FOLDERS = "QUIZMATRIX_CACHE_DIR, QUIZMATRIX_STATE_DIR and QUIZMATRIX_CONFIG_DIR"
 
 
 def host_error(action: str, error: OSError) -> HostError:
     """Turn an OSError met while doing `action` ("write the cache") into an error for a person."""
-    in_the_way = f"A file is where a folder is to be: {_FOLDERS} name folders."
+    in_the_way = f"A file is where a folder is to be: {FOLDERS} name folders."
     where = f" {os.fspath(error.filename)}" if isinstance(error.filename, str) else ""
     next_step = {
         errno.ENOSPC: "Free some space (`quizmatrix clean` empties the cache), then run it again.",
         errno.EDQUOT: "The disk quota is used up; free some space, then run it again.",
         errno.EROFS: "That file system is read-only; name writable folders with "
         "QUIZMATRIX_CACHE_DIR and QUIZMATRIX_STATE_DIR.",
-        errno.EACCES: f"Make it accessible, or name other folders with {_FOLDERS}.",
+        errno.EACCES: f"Make it accessible, or name other folders with {FOLDERS}.",
         errno.ENOTDIR: in_the_way,
         errno.EEXIST: in_the_way,
     }.get(error.errno or 0, "")

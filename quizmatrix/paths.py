@@ -18,7 +18,7 @@ from typing import IO
 import anyio
 import platformdirs
 
-from quizmatrix.errors import host_error
+from quizmatrix.errors import FOLDERS, HostError, host_error
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -34,28 +34,53 @@ def data_dir(name: str) -> Path:
 
 def cache_dir() -> Path:
     """What can be fetched or built again: QUIZMATRIX_CACHE_DIR, or the user's cache directory."""
-    return Path(
-        os.environ.get("QUIZMATRIX_CACHE_DIR") or platformdirs.user_cache_path("quizmatrix")
-    ).absolute()
+    return _place("QUIZMATRIX_CACHE_DIR", platformdirs.user_cache_path)
 
 
 def state_dir() -> Path:
     """What a user would miss, the runs: QUIZMATRIX_STATE_DIR, or the user's state directory."""
-    return Path(
-        os.environ.get("QUIZMATRIX_STATE_DIR") or platformdirs.user_state_path("quizmatrix")
-    ).absolute()
+    return _place("QUIZMATRIX_STATE_DIR", platformdirs.user_state_path)
 
 
 def config_dir() -> Path:
     """The user's own settings: QUIZMATRIX_CONFIG_DIR, or the user's config directory."""
-    return Path(
-        os.environ.get("QUIZMATRIX_CONFIG_DIR") or platformdirs.user_config_path("quizmatrix")
-    ).absolute()
+    return _place("QUIZMATRIX_CONFIG_DIR", platformdirs.user_config_path)
 
 
-def standing_layer() -> Path:
-    """The user layer that every run has where it exists: `layer` in the user's data directory."""
-    return platformdirs.user_data_path("quizmatrix").absolute() / "layer"
+def standing_layer() -> Path | None:
+    """The user layer that every run has where it exists: `layer` in the user's data directory, if any."""
+    try:
+        layer = platformdirs.user_data_path("quizmatrix").absolute() / "layer"
+    except RuntimeError:  # a user without a home
+        return None
+    return layer if layer.is_dir() else None
+
+
+def _place(variable: str, find: Callable[[str], Path]) -> Path:
+    """The folder that a variable names, or else one in the user's home; HostError where there is neither."""
+    if named := os.environ.get(variable):
+        return Path(named).absolute()
+    try:
+        return find("quizmatrix").absolute()
+    except RuntimeError as error:
+        raise no_home(f"Set HOME, or {variable} (all of them: {FOLDERS}).") from error
+
+
+def home() -> Path:
+    """The user's home; HostError where they have none."""
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise no_home("Set HOME.") from error
+
+
+def no_home(next_step: str) -> HostError:
+    """The error of a user without a home, as a container may have."""
+    return HostError(
+        "this user has no home directory",
+        cause=f"HOME is not set, and no user has the number {os.getuid()}",
+        next_step=next_step,
+    )
 
 
 def mark_of(folder: Path) -> str:
@@ -103,21 +128,23 @@ def new_dir(final: Path) -> Iterator[Path]:
 # Seconds in which a lock may be held by a child that a killed process had just begun, or by who only looks.
 LOCK_PATIENCE = 1.0
 
-# Folders on file systems without locks, and what those say: as NFS and Lustre may be mounted.
-_without_locks: dict[str, str] = {}
+# Of each file system without locks that was met: a folder there, and what the kernel said.
+_without_locks: dict[int, tuple[str, str]] = {}
 
 
 def without_locks() -> list[str]:
     """What a person has to know who works on a file system without locks, where one was met."""
     return [
-        f"{folder} has no file locks ({said}): let no two quizmatrix work on it at a time"
-        for folder, said in sorted(_without_locks.items())
+        f"the file system of {folder} has no locks ({said}): let no two quizmatrix work there at a time"
+        for folder, said in _without_locks.values()
     ]
 
 
-def note_no_locks(folder: str, error: OSError) -> None:
-    """Have `without_locks` tell of a folder."""
-    _without_locks[folder] = error.strerror or str(error)
+def note_no_locks(folder: Path, error: OSError) -> None:
+    """Have `without_locks` tell of a folder's file system."""
+    with contextlib.suppress(OSError):
+        said = error.strerror or str(error)
+        _without_locks.setdefault(folder.stat().st_dev, (str(folder), said))
 
 
 def take_lock(handle: int, patience: float = LOCK_PATIENCE, *, shared: bool = False) -> bool:
@@ -135,7 +162,7 @@ def take_lock(handle: int, patience: float = LOCK_PATIENCE, *, shared: bool = Fa
                 return False
             time.sleep(0.02)
         except OSError as error:
-            note_no_locks(os.path.dirname(os.readlink(f"/proc/self/fd/{handle}")), error)  # noqa: PTH115, PTH120
+            note_no_locks(Path(f"/proc/self/fd/{handle}").readlink().parent, error)
             return True
         else:
             return True

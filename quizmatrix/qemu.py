@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 
-from quizmatrix import debugger
+from quizmatrix import debugger, filesystem
 from quizmatrix.spec import CellSpec, Disk, Share, TerminalKind
 
 # The guest's virtio-serial ports, and with the console the chardevs QEMU is given.
@@ -68,6 +70,9 @@ def _extras(spec: CellSpec, chardevs: Mapping[str, str]) -> list[str]:
 def _blockdev(disk: Disk) -> str:
     """The value of -blockdev for a disk: a raw file, with errors in between where it is to have some."""
     file = {"driver": "file", "filename": option_value(disk.path)}
+    with contextlib.suppress(OSError):  # what is not there, or not ours to read, QEMU itself tells of
+        if not filesystem.has_locks(Path(disk.path)):
+            file["locking"] = "off"
     if disk.fails:
         # QEMU's document devel/blkdebug.rst. 5: EIO.
         rule = {"event": "none", "iotype": disk.fails, "errno": "5"}

@@ -5,6 +5,8 @@ The only module that imports asyncssh, which takes its time.
 
 from __future__ import annotations
 
+import getpass
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -69,11 +71,24 @@ class Keys:
             (folder / name).write_bytes(data)
 
 
+def _have_a_name() -> None:
+    """asyncssh looks up its user's name and home, of which it uses nothing here. Not every user has them."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = str(os.getuid())
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/nonexistent"  # as Debian's users have it that are none
+
+
 @asynccontextmanager
 async def connected(
     port: socket.socket, keys: Keys, user: str
 ) -> AsyncIterator[asyncssh.SSHClientConnection]:
     """A connection over `port` to the guest of these keys; UnpreparedError where it fails."""
+    _have_a_name()
     connection = None
     # asyncssh closes what it is given; the port is its owner's.
     own = port.dup()

@@ -70,8 +70,9 @@ def _alone(args: argparse.Namespace) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(uses.removing_the_cache())
         if args.runs:
-            for folder in sorted(store.runs_dir().glob("[!.]*")):
-                if not folder.is_symlink() and store.is_going_on(folder):
+            for folder, results in store.list_runs():
+                has_ended = results is not None and results.finished is not None
+                if not has_ended and store.is_going_on(folder):
                     raise HostError(
                         f"the run {folder.name} is still going on",
                         cause=uses.holders(folder),
@@ -85,7 +86,8 @@ def _alone(args: argparse.Namespace) -> Iterator[None]:
 
 def history_files(state: Path) -> list[Path]:
     """The files that the history is made of, those that were moved aside included."""
-    names = [database.FILE, *(database.FILE + end for end in database.COMPANIONS), database.LOCK]
+    names = [database.FILE, *(database.FILE + end for end in database.COMPANIONS)]
+    names += [database.LOCK, database.DOT_LOCK]
     return [state / name for name in names] + sorted(state.glob(f"{database.FILE}.corrupt-*"))
 
 

@@ -41,8 +41,7 @@ def tasks_of(chosen: Selection, command: list[str] | None) -> list[Task]:
 def make_plan(args: argparse.Namespace, tasks: list[Task], sitting: Sitting | None) -> Plan:
     """What the command line asks of the scheduler, checked."""
     layers = scheduler.check_layers([Path(layer) for layer in args.layer])
-    standing = paths.standing_layer()
-    if standing.is_dir():
+    if (standing := paths.standing_layer()) is not None:
         layers.insert(0, standing)
     return Plan(
         tasks=tasks,

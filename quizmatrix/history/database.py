@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from quizmatrix import paths
+from quizmatrix import filesystem, paths
 from quizmatrix.errors import HistoryError, host_error
 
 FILE = "history.sqlite"
-# What SQLite has beside it while it is open (sqlite.org/wal.html).
-COMPANIONS = ("-wal", "-shm")
+# What SQLite has beside it while it is open (sqlite.org/tempfiles.html).
+COMPANIONS = ("-wal", "-shm", "-journal")
+# And instead of locks where the file system has none: a folder.
+DOT_LOCK = f"{FILE}.lock"
 LOCK = "history.lock"
 
 # Seconds to wait for another process that writes.
@@ -70,7 +72,7 @@ def connected() -> Iterator[sqlite3.Connection]:
     """
     try:
         paths.state_dir().mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path(), timeout=_PATIENCE, isolation_level=None)
+        connection = _open()
     except OSError as error:
         raise _of_host("write the history", error) from error
     except sqlite3.Error as error:
@@ -84,6 +86,34 @@ def connected() -> Iterator[sqlite3.Connection]:
             yield connection
     except sqlite3.Error as error:
         raise _translated(error) from error
+
+
+def _open() -> sqlite3.Connection:
+    lock = path().with_name(LOCK)
+    lock.touch()
+    if filesystem.has_locks(lock):
+        connection = sqlite3.connect(path(), timeout=_PATIENCE, isolation_level=None)
+        if filesystem.is_remote(paths.state_dir()):
+            # WAL wants memory that all who write share, and hosts share none (sqlite.org/wal.html).
+            _leave_wal(connection)
+        return connection
+    # SQLite's own way for such file systems: a folder beside the file is the lock (sqlite.org/vfs.html).
+    connection = sqlite3.connect(
+        f"{path().as_uri()}?vfs=unix-dotfile", uri=True, timeout=_PATIENCE, isolation_level=None
+    )
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    _leave_wal(connection)
+    connection.execute("PRAGMA locking_mode = NORMAL")
+    return connection
+
+
+def _leave_wal(connection: sqlite3.Connection) -> None:
+    """Have the file in no WAL mode, whoever made it."""
+    connection.execute("PRAGMA journal_mode = DELETE")
+
+
+def _takes_wal() -> bool:
+    return not filesystem.is_remote(paths.state_dir()) and filesystem.has_locks(path().with_name(LOCK))
 
 
 @contextlib.contextmanager
@@ -120,7 +150,7 @@ def move_aside() -> Path | None:
 
 def _is_damaged() -> bool:
     try:
-        with contextlib.closing(sqlite3.connect(path(), timeout=_PATIENCE)) as connection:
+        with contextlib.closing(_open()) as connection:
             _check_tables(connection)
             return bool(connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",))
     except DamagedHistoryError:
@@ -136,7 +166,8 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
     # Two at once would both make the tables; SQLite does not wait for its turn to begin with WAL.
     with locked():
         _check_tables(connection)
-        connection.execute("PRAGMA journal_mode = WAL")
+        if _takes_wal():
+            connection.execute("PRAGMA journal_mode = WAL")
         with writing(connection):
             for step in _STEPS[_version(connection) :]:
                 for statement in step.split(";"):
@@ -192,4 +223,8 @@ def _translated(error: sqlite3.Error) -> Exception:
         next_step = "Free some space: `quizmatrix runs prune` removes old runs, `quizmatrix clean` the cache."
     elif name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
         next_step = "Make it writable, or name another folder with QUIZMATRIX_STATE_DIR."
+    elif name.startswith("SQLITE_BUSY") and (left := path().with_name(DOT_LOCK)).exists():
+        next_step = f"Another process writes it; if none does, one was killed: rmdir {left}"
+    elif name.startswith(("SQLITE_IOERR", "SQLITE_PROTOCOL")):
+        next_step = "Name a folder on a disk of this host with QUIZMATRIX_STATE_DIR."
     return HistoryError(f"cannot use the history {path()}", cause=str(error), next_step=next_step)

@@ -25,7 +25,7 @@ def unit_name(name: str) -> str:
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd/user"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or paths.home() / ".config") / "systemd/user"
 
 
 def _files(name: str) -> list[Path]:

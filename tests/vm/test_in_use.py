@@ -20,20 +20,20 @@ DEBIAN = ("--image", "debian")
 @pytest.fixture
 def own_cache(tmp_path: Path, environment: dict[str, str]) -> dict[str, str]:
     """A cache of this test's own, with hard links to what the run needs of the user's."""
+    copy_of_cache(tmp_path / "cache")
+    return environment | {"QUIZMATRIX_CACHE_DIR": str(tmp_path / "cache")}
+
+
+def copy_of_cache(own: Path) -> None:
+    """Hard links to what a cell with the Debian image is run from, which is had where it is lacking."""
     argv = [sys.executable, "-m", "quizmatrix", "prepare", "--only", f"{KERNEL}-x86_64", *DEBIAN]
     subprocess.run(argv, check=True)
-    own = tmp_path / "cache"
     kernel = source.find(KERNEL, load_arch("x86_64"))
     assert kernel is not None
     images = [folder.name for folder in (paths.cache_dir() / "images").glob("[!.]*x86_64*")]
-    for name in (
-        f"kernels/{kernel.folder.name}",
-        "kernels/refs",
-        "images/refs",
-        *(f"images/{i}" for i in images),
-    ):
+    names = [f"kernels/{kernel.folder.name}", "kernels/refs", "images/refs", *(f"images/{i}" for i in images)]
+    for name in names:
         shutil.copytree(paths.cache_dir() / name, own / name, copy_function=link, symlinks=True)
-    return environment | {"QUIZMATRIX_CACHE_DIR": str(own)}
 
 
 def link(source: str, target: str) -> None:
