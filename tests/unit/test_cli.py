@@ -74,6 +74,23 @@ def test_options_may_stand_between_a_run_and_its_cell() -> None:
         (["run", "quick", "true"], ["unexpected argument `true`", "after `--`"]),
         (["--verson"], ["unknown option `--verson`", "`--version`"]),
         (["run", "--only", "", "--", "true"], ["--only names nothing"]),
+        *(
+            ([*argv, "--", blank], ["COMMAND names nothing", "variable"])
+            for argv in (
+                ["run", "--only", "6.1-x86_64"],
+                ["bisect", "6.1", "newest"],
+                ["shell", "6.1-x86_64"],
+                ["exec", "latest/6.1-x86_64"],
+                ["nightly", "install", "--at", "2:00"],
+            )
+            for blank in ("", " \t\n")
+        ),
+        (["run", "", "--", "true"], ["MATRIX names nothing"]),
+        (["run", "--layer", "", "--", "true"], ["--layer names nothing"]),
+        (["run", "--user=", "--", "true"], ["--user names nothing"]),
+        (["run", "-j", "", "--", "true"], ["--jobs names nothing"]),
+        (["run", "-p", "net", "-p", " ", "--", "true"], ["--profiles names nothing"]),
+        (["runs", "show", ""], ["RUN names nothing"]),
         (["run", "quick", "-k", "6.1,4.19", "--", "true"], ["--kernels 4.19 fits no cell"]),
         (["run", "--json", "/no/dir/x", "--", "true"], ["--json /no/dir/x cannot be written"]),
         (["run", "--memory", "9" * 400 + "G", "--", "true"], ["`memory`"]),
