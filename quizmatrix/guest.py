@@ -6,7 +6,7 @@ import shlex
 import shutil
 from pathlib import Path
 
-from quizmatrix import skeleton
+from quizmatrix import boundfile, skeleton
 from quizmatrix import spec as specs
 from quizmatrix.spec import HANDED_DISK, ActiveProfile, CellSpec, Session, Share
 
@@ -14,6 +14,9 @@ _OPERATORS = frozenset({"&&", "||", "|"})
 # By its path: busybox, which starts the command, would take `sh` for its own, whatever the image has.
 _SHELL = "/bin/sh"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# Where the values of variables are that are passed on, in the guest and in the run layer.
+PASSED_ON = ".quizmatrix/passed-on"
 
 # Takes the environment of a terminal session.
 SESSION_START = ". /.quizmatrix/session-environment"
@@ -73,6 +76,9 @@ def _own_environment(spec: CellSpec) -> dict[str, str]:
         environment["QUIZMATRIX_HANDOFF"] = spec.handed.step
         environment["QUIZMATRIX_DISKS"] = " ".join(f"/dev/{name}" for name in names)
         environment["QUIZMATRIX_WRITER"] = spec.handed.written_on
+    if spec.typed is not None:
+        # A shell takes it where it is true (POSIX, sh, PWD).
+        environment["PWD"] = spec.typed
     return environment | spec.environment
 
 
@@ -85,7 +91,10 @@ def command_script(spec: CellSpec) -> str:
         "SHELL": "/bin/sh",
         **_own_environment(spec),
     }
-    settings = " ".join(shlex.quote(f"{name}={value}") for name, value in environment.items())
+    settings = " ".join(
+        f'{name}="$passed_{name}"' if name in spec.passed_on else shlex.quote(f"{name}={value}")
+        for name, value in environment.items()
+    )
     busybox = "/run/quizmatrix/busybox"
     argv = guest_argv(spec.command)
     check = ""
@@ -99,7 +108,7 @@ def command_script(spec: CellSpec) -> str:
             "exit 125; }\n"
         )
     return (
-        f"{check}cd {shlex.quote(spec.work_tree or '/root')} || exit 125\n"
+        f"{_take_passed_on(spec)}{check}cd {shlex.quote(spec.work_tree or '/root')} || exit 125\n"
         f"exec {busybox} env -i {settings} \\\n"
         f"  {busybox} setsid {busybox} time -f 'status %x' -o \"$1\" \\\n"
         f"  {shlex.join(argv)}\n"
@@ -108,7 +117,18 @@ def command_script(spec: CellSpec) -> str:
 
 def session_environment(spec: CellSpec) -> str:
     """What a terminal session, and every visitor's command, begins with: the same as the command's."""
-    return f"{_exports(_own_environment(spec))}cd {shlex.quote(spec.work_tree or '/root')}"
+    folder = f"cd {shlex.quote(spec.work_tree or '/root')}"
+    typed = f"cd {shlex.quote(spec.typed)} 2>/dev/null || " if spec.typed is not None else ""
+    environment = _own_environment(spec)
+    passed_on = [name for name in environment if name in spec.passed_on]
+    own = _exports({name: value for name, value in environment.items() if name not in passed_on})
+    own += "".join(f'export {name}="$passed_{name}"\n' for name in passed_on)
+    return f"{_take_passed_on(spec)}{own}{typed}{folder}"
+
+
+def _take_passed_on(spec: CellSpec) -> str:
+    """The line that takes what is passed on: in a file of its own, which does not outlive the guest."""
+    return f"[ -e /{PASSED_ON} ] && . /{PASSED_ON}\n" if spec.passed_on else ""
 
 
 def _exports(environment: dict[str, str]) -> str:
@@ -157,12 +177,15 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     }
     shares = [*spec.layers, Share(tag="run", path=str(layer))]
     shares.append(Share(tag="shared", path=str(artifacts), writable=True))
-    for number, bind in enumerate(spec.binds):
-        shares.append(Share(tag=f"bind{number}", path=bind.path, writable=bind.writable))
+    shares += boundfile.shares_of(spec)
     files["binds"] = "\n".join(
-        f"bind{number} {'rw' if bind.writable else 'ro'} {bind.guest}"
+        f"bind{number} {'rw' if bind.writable else 'ro'} {'file' if bind.is_file else 'folder'} {bind.guest}"
         for number, bind in enumerate(spec.binds)
     )
+    if spec.passed_on:
+        files["passed-on"] = "\n".join(
+            f"passed_{name}={shlex.quote(spec.environment[name])}" for name in spec.passed_on
+        )
     if spec.session is not None:
         columns, rows = spec.session.window
         files["terminal"] = spec.session.kind
@@ -173,6 +196,8 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
         _write_profile(profile, layer, own / "profiles" / f"{number:02}-{profile.name}")
     if spec.handed is not None:
         files["sync"] = "what the command wrote is for another guest"
+    if spec.names:
+        files["names"] = "\n".join(f"{name}\n{place}" for name, place in spec.names.items())
     if spec.work_tree is not None:
         files["work-tree"] = spec.work_tree
         shares.append(Share(tag="work", path=spec.work_tree))
@@ -215,5 +240,6 @@ def _copy_files(files: Path, layer: Path) -> None:
 
 
 def retire_run_layer(folder: Path) -> None:
-    """Take the end marker out of a used run layer: by hand (reproduce.sh) it would only be noise."""
-    (specs.run_layer_of(folder) / ".quizmatrix/end-marker").unlink(missing_ok=True)
+    """Take out of a used run layer what is not to be kept, and what by hand (reproduce.sh) would be noise."""
+    for name in (".quizmatrix/end-marker", PASSED_ON):
+        (specs.run_layer_of(folder) / name).unlink(missing_ok=True)

@@ -65,7 +65,7 @@ class Inputs:
 
 
 def folders_of(spec: CellSpec) -> list[str]:
-    """The host folders that a guest sees and that others may change."""
+    """The host folders, and single files, that a guest sees and that others may change."""
     layers = [layer.path for layer in spec.layers if layer.tag not in _NAMED_BY_CONTENT]
     work_tree = [spec.work_tree] if spec.work_tree else []
     files = [profile.files for profile in spec.profiles if profile.files]
@@ -73,4 +73,7 @@ def folders_of(spec: CellSpec) -> list[str]:
 
 
 def _state_of(folder: str) -> str:
+    if Path(folder).is_file():
+        now = Path(folder).stat()
+        return f"{now.st_size} {now.st_mtime_ns}"
     return seal.state_of(Path(folder), at_most=MOST_FILES)

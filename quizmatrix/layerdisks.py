@@ -46,8 +46,9 @@ async def convert(spec: CellSpec, shares: list[Share]) -> CellSpec:
     folder = specs.host_folder_of(Path(spec.folder)) / "layers"
     for share in shares:
         if share.writable and share.tag != SHARED:
+            bound = {f"bind{number}": bind.path for number, bind in enumerate(spec.binds)}
             raise UnpreparedError(
-                f"{share.path} cannot be bound for writing",
+                f"{bound.get(share.tag, share.path)} cannot be bound for writing",
                 cause=f"the kernel {spec.release} has no 9p",
                 next_step="Bind it read-only (`:ro`), or take a kernel with 9p.",
             )

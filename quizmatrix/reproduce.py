@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import paths, process, qemu
+from quizmatrix import boundfile, guest, paths, process, qemu
+from quizmatrix import spec as specs
 from quizmatrix.cells import SHARED_LIMIT
 from quizmatrix.spec import HANDED_DISK, CellResult, CellSpec, CommandLine, Disk, Share, Step
 
@@ -61,17 +62,24 @@ def write_script(spec: CellSpec, shares: list[Share]) -> None:
         msgspec.structs.replace(disk, path=f"@{disk.serial}@") if disk in handed else disk
         for disk in spec.disks
     ]
+    files = {f"bind{number}": bind.path for number, bind in enumerate(spec.binds) if bind.is_file}
+    shares = [
+        msgspec.structs.replace(share, path=f"@{share.tag}@") if share.tag in files else share
+        for share in shares
+    ]
     argv = qemu.command_line(msgspec.structs.replace(spec, disks=by_hand), shares, chardevs)
     lines = _an_option_a_line(argv).replace(
         f"pipe,id=control,path={_CONTROL}", '"pipe,id=control,path=$dir/control"'
     )
     for disk in handed:
         lines = lines.replace(f"@{disk.serial}@", f'"$dir"/{disk.serial}')
+    for tag in files:
+        lines = lines.replace(f"@{tag}@", f'"$dir"/{tag}')
     command = spec.again or CommandLine(folder=spec.work_tree or "/", argv=_again(spec))
     again = process.printable(command.argv)
     text = (_TEMPLATE if spec.has_9p else _TEMPLATE_WITHOUT_9P).format(
         what=_what(spec),
-        disks=_disks(handed),
+        disks=_disks(handed) + _files(files) + _passed_on(spec),
         cwd=shlex.quote(command.folder),
         again=again.replace("\n", "\n#   ") if spec.has_9p else again,
         argv=lines,
@@ -129,6 +137,28 @@ def _disks(handed: list[Disk]) -> str:
     return text
 
 
+def _files(files: dict[str, str]) -> str:
+    """The lines that make a folder for each file which the guest sees; see boundfile."""
+    return "".join(
+        f'mkdir "$dir/{tag}"\nln -L {shlex.quote(path)} "$dir/{tag}/{boundfile.NAME}" 2>/dev/null ||'
+        f' cp {shlex.quote(path)} "$dir/{tag}/{boundfile.NAME}"\n'
+        for tag, path in files.items()
+    )
+
+
+def _passed_on(spec: CellSpec) -> str:
+    """The lines that pass variables on, as they are where the script is run, while its guest is there."""
+    if not spec.passed_on:
+        return ""
+    place = shlex.quote(str(specs.run_layer_of(Path(spec.folder)) / guest.PASSED_ON))
+    text = "# --env NAME: as they are here.\n"
+    text += "quoted() { printf '%s\\n' \"$1\" | sed \"s/'/'\\\\\\\\''/g; 1s/^/'/; \\$s/\\$/'/\"; }\n"
+    text += f"passed={place}\n"
+    text += 'trap \'rm -rf "$dir" "$passed"; kill $feeder 2>/dev/null || :\' EXIT\n'
+    lines = "; ".join(f'printf \'passed_{name}=%s\\n\' "$(quoted "${{{name}-}}")"' for name in spec.passed_on)
+    return f'{text}(umask 077; {{ {lines}; }} >"$passed")\n'
+
+
 def _selection(spec: CellSpec) -> list[str]:
     """The words that choose the cell and its limits; of disks handed on, all that had them before."""
     if spec.handed is not None and spec.matrix is not None:
@@ -149,7 +179,7 @@ def _again(spec: CellSpec) -> list[str]:
     for bind in spec.binds:
         again += ["--bind", f"{bind.path}:{bind.guest}{'' if bind.writable else ':ro'}"]
     for name, value in spec.environment.items():
-        again += ["--env", f"{name}={value}"]
+        again += ["--env", name if name in spec.passed_on else f"{name}={value}"]
     again += ["--user", spec.user] if spec.user else []
     again += ["--append", spec.append] if spec.append else []
     for layer in spec.layers:

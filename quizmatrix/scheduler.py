@@ -15,6 +15,7 @@ from quizmatrix.admission import Admission, Need, host_admission, need_of
 from quizmatrix.arch import Accelerator, load_arch
 from quizmatrix.cells import Cell
 from quizmatrix.concurrency import task_group
+from quizmatrix.currentfolder import other_names
 from quizmatrix.errors import QuizmatrixError, UsageError, host_error
 from quizmatrix.events import CellConsole, CellFinished, CellNote, CellReached, Event
 from quizmatrix.handoff import Shelf
@@ -42,6 +43,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     trial boot would choose. machine, binds, environment, user: see CellSpec. session: makes a terminal
     session for after the command of the only task, told whether its image has an SSH server.
     repeat: makes the command line that repeats a task.
+    typed, passed_on: see CellSpec.
     unbuilt: why a cell has not what was to be built for it, by its id without the slice.
     matrix: the file that has disks handed on. expected: seconds that tasks will probably take, by id, where
     that is known. first: ids of the tasks to start first.
@@ -55,10 +57,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     fail_fast: bool = False
     layers: list[Path] = []
     work_tree: str | None = None
+    typed: str | None = None
     accelerator: Accelerator | None = None
     machine: str | None = None
     binds: list[Bind] = []
     environment: dict[str, str] = {}
+    passed_on: list[str] = []
     user: str | None = None
     session: Callable[[bool], tuple[Session, TerminalHost]] | None = None
     repeat: Callable[[Task], CommandLine] | None = None
@@ -259,8 +263,11 @@ class Scheduler:
             spec,
             append=cell.append,
             machine=plan.machine,
+            names=other_names(plan.work_tree, task.command, plan.typed) if plan.work_tree else {},
+            typed=plan.typed,
             binds=plan.binds,
             environment=plan.environment | (cell.shard.environment if cell.shard else {}),
+            passed_on=plan.passed_on,
             user=plan.user,
             disks=[*spec.disks, *await self._shelf.provide(task)],
             handed=task.handed,

@@ -66,11 +66,15 @@ class ActiveProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bind(msgspec.Struct, frozen=True, kw_only=True):
-    """A host folder that a guest sees at a place of its own. writable: what it writes stays there."""
+    """A host folder, or a single file, that a guest sees at a place of its own.
+
+    writable: what it writes stays there.
+    """
 
     path: str
     guest: str
     writable: bool = True
+    is_file: bool = False
 
 
 class TerminalKind(StrEnum):
@@ -135,9 +139,11 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     base: the base image's name. image, initramfs: paths of the kernel's. disks: what the guest has beside
     its root. has_9p: whether its kernel mounts folders of the host. layers: between the base and the run
     layer, the lowest first. work_tree: the folder the command is run in, shown at the same place, or None.
+    names: other paths that lead into it, and where to; typed: the one by which the user's shell knows it.
     command: the words. profiles: in the order in which they are set up. network: whether the guest gets
     one. debugger: whether QEMU listens for one; stopped: and waits for it; symbols: the kernel with them,
-    where there is one. environment: of the command, beside what every one has. user: of the guest, instead
+    where there is one. passed_on: names in `environment` whose values are kept nowhere.
+    environment: of the command, beside what every one has. user: of the guest, instead
     of root. session: see Session. handed: see Handed; matrix: the file that asks for it. timeout,
     boot_timeout: seconds, already scaled for the accelerator. memory: MiB. shared_limit: MiB that its guest
     may have in /shared. append: kernel parameters beside
@@ -162,12 +168,15 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     layers: list[Share]
     binds: list[Bind] = []
     work_tree: str | None
+    names: dict[str, str] = {}
+    typed: str | None = None
     profiles: list[ActiveProfile] = []
     network: bool = False
     debugger: bool = False
     stopped: bool = False
     symbols: str | None = None
     environment: dict[str, str] = {}
+    passed_on: list[str] = []
     user: str | None = None
     session: Session | None = None
     handed: Handed | None = None

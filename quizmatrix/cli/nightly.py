@@ -49,6 +49,12 @@ def install(args: argparse.Namespace) -> int:
     words = arguments_of_run(args.arguments[1:])
     folder = _current_folder()
     of_run = _args_of_run(words, args.command)
+    if passed_on := [text for text in of_run.env if "=" not in text]:
+        raise UsageError(
+            f"--env {passed_on[0]} cannot be passed on at night",
+            cause="what is started then has an environment of its own",
+            next_step=f"Give it a value, --env {passed_on[0]}=VALUE, or have the command read a file.",
+        )
     _, tasks = run_module.selected_tasks(of_run)
     make_plan(of_run, tasks, None)
     targets.check(of_run)

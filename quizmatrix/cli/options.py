@@ -95,10 +95,15 @@ def add_guest(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="HOST:GUEST[:ro]",
-        help="a folder shown at a place in the guest, and written through to",
+        help="a folder or a file shown at a place in the guest, and written through to",
     )
     group.add_argument(
-        "--env", action="append", default=[], metavar="K=V", help="a variable of the command's environment"
+        "--env",
+        action="append",
+        default=[],
+        metavar="K[=V]",
+        help="a variable of the command's environment; without =V it is passed on from here, and its value "
+        "is not recorded",
     )
     group.add_argument("--user", metavar="NAME", help="run COMMAND as this user of the guest")
     group.add_argument(

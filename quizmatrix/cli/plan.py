@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from quizmatrix import guest, paths, scheduler
+from quizmatrix import currentfolder, guest, paths, scheduler
 from quizmatrix.arch import Accelerator
 from quizmatrix.cells import Cell
 from quizmatrix.cli import selection
@@ -43,6 +43,9 @@ def make_plan(args: argparse.Namespace, tasks: list[Task], sitting: Sitting | No
     layers = scheduler.check_layers([Path(layer) for layer in args.layer])
     if (standing := paths.standing_layer()) is not None:
         layers.insert(0, standing)
+    environment = dict(_setting(text) for text in args.env)
+    is_passed_on = {text.partition("=")[0]: "=" not in text for text in args.env}
+    work_tree, typed = (None, None) if args.no_work_tree else _work_tree(_current_folder())
     return Plan(
         tasks=tasks,
         jobs=selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None,
@@ -50,15 +53,29 @@ def make_plan(args: argparse.Namespace, tasks: list[Task], sitting: Sitting | No
         retries=selection.checked("--retries", args.retries, selection.whole_number(0)),
         fail_fast=args.fail_fast,
         layers=layers,
-        work_tree=None if args.no_work_tree else guest.work_tree_of(_current_folder()),
+        work_tree=work_tree,
+        typed=typed,
         accelerator=None if args.accel == "auto" else Accelerator(args.accel),
         machine=_machine(args, [task.cell for task in tasks]),
         binds=[_bind(text) for text in args.bind],
-        environment=dict(_setting(text) for text in args.env),
+        environment=environment,
+        passed_on=[name for name in environment if is_passed_on[name]],
         user=args.user,
         session=sitting.take_place if sitting else None,
         repeat=repeating(args, sitting.words if sitting else ()),
     )
+
+
+def _work_tree(folder: Path) -> tuple[str | None, str | None]:
+    """The current folder as the guest is shown it, and its name in the user's shell where that is another.
+
+    One that cannot be shown at its own path (`/dev/shm/x`) can be at that name.
+    """
+    typed = currentfolder.as_typed(str(folder))
+    own = guest.work_tree_of(folder)
+    if own is None and typed is not None:
+        return guest.work_tree_of(Path(typed)), None
+    return own, typed if own else None
 
 
 def _bind(text: str) -> Bind:
@@ -67,21 +84,32 @@ def _bind(text: str) -> Bind:
     host, colon, place = rest.rpartition(":")
     if not colon or not host or not place.startswith("/"):
         raise UsageError(f"--bind {text}", next_step="Write --bind HOST:GUEST[:ro], GUEST beginning with /.")
-    if not Path(host).is_dir():
-        raise UsageError(f"--bind {text}", cause=f"{host} is not a folder")
+    is_file = Path(host).is_file()
+    if not is_file and not Path(host).is_dir():
+        raise UsageError(f"--bind {text}", cause=f"{host} is neither a folder nor a file")
     clean = os.path.normpath(place)
     if (clean.count("/") == 1 and clean.strip("/") in ("", *guest.TAKEN)) or "\n" in clean:
         raise UsageError(
             f"--bind {text}", cause=f"{clean} is the guest's own", next_step="Bind it to a folder below."
         )
-    return Bind(path=str(Path(host).absolute()), guest=clean, writable=mode == "rw")
+    return Bind(path=str(Path(host).absolute()), guest=clean, writable=mode == "rw", is_file=is_file)
 
 
 def _setting(text: str) -> tuple[str, str]:
+    """Read NAME=VALUE, or NAME alone: the variable of our own environment."""
     name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise UsageError(f"--env {text}", next_step="Write --env NAME=VALUE.")
-    return name, value
+    if not name.isidentifier() or not name.isascii():
+        raise UsageError(
+            f"--env {text}",
+            cause=f"`{name}` is no name of a variable",
+            next_step="Write --env NAME=VALUE, or --env NAME to pass a variable of yours on.",
+        )
+    if not equals and name not in os.environ:
+        raise UsageError(
+            f"--env {name} passes a variable on that is not set",
+            next_step=f"Export it, or give it a value: --env {name}=VALUE.",
+        )
+    return name, value if equals else os.environ[name]
 
 
 def _machine(args: argparse.Namespace, cells: list[Cell]) -> str | None:

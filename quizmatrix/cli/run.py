@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import complaints, pivot, progress, report, store
+from quizmatrix import complaints, currentfolder, pivot, progress, report, store
 from quizmatrix.cells import unsharded
 from quizmatrix.cli import EXIT_BROKEN_PIPE, again, finish, resume, selection, targets
 from quizmatrix.cli.again import Again, Past
@@ -275,11 +275,7 @@ class _Runner:
         if (
             here is not None
             and self._plan.work_tree is None
-            and any(
-                not word.startswith("/") and os.path.exists(here / word)  # noqa: PTH110 - any word at all
-                for word in tasks[0].command
-                if word
-            )
+            and currentfolder.is_meant(here, tasks[0].command)
         ):
             reason = "as asked for" if self._args.no_work_tree else "it cannot be, under that name"
             text = f"the current folder {here} is not shown to the guest, {reason}"

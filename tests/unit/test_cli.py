@@ -81,12 +81,15 @@ def test_options_may_stand_between_a_run_and_its_cell() -> None:
                 ["bisect", "6.1", "newest"],
                 ["shell", "6.1-x86_64"],
                 ["exec", "latest/6.1-x86_64"],
-                ["nightly", "install", "--at", "2:00"],
             )
             for blank in ("", " \t\n")
         ),
         (["run", "", "--", "true"], ["MATRIX names nothing"]),
         (["run", "--layer", "", "--", "true"], ["--layer names nothing"]),
+        (["run", "--env", "NO_SUCH_VARIABLE", "--", "true"], ["NO_SUCH_VARIABLE", "not set", "Export it"]),
+        (["run", "--env", "a-b=1", "--", "true"], ["`a-b` is no name of a variable"]),
+        (["nightly", "install", "--at", "2:00", "--env", "PATH", "--", "true"], ["--env PATH", "at night"]),
+        (["run", "--bind", "/no/such:/etc/x", "--", "true"], ["/no/such is neither a folder nor a file"]),
         (["run", "--user=", "--", "true"], ["--user names nothing"]),
         (["run", "-j", "", "--", "true"], ["--jobs names nothing"]),
         (["run", "-p", "net", "-p", " ", "--", "true"], ["--profiles names nothing"]),

@@ -1,9 +1,11 @@
 """One cell behaves like running the command here."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -131,3 +133,77 @@ def test_closed_streams(environment: dict[str, str], tmp_path: Path) -> None:
         ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *argv], cwd=tmp_path, check=False, env=environment
     )
     assert done.returncode == 4
+
+
+def test_the_folder_typed_is_the_folder_seen(
+    quizmatrix: Quizmatrix, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """A shell shows the path it was sent to (POSIX, cd): so do command lines, and so does the guest."""
+    real = tmp_path / "real/below"
+    real.mkdir(parents=True)
+    (tmp_path / "link with space").symlink_to("real")
+    typed = tmp_path / "link with space/below"
+    (real / "t.sh").write_text('#!/bin/sh\npwd; pwd -P; cat "$1"\n')
+    (real / "t.sh").chmod(0o755)
+    (real / "data").write_text("found\n")
+    words = [f"{typed}/t.sh", f"{tmp_path}/real/below/data"]
+    there = {"cwd": typed, "env": environment | {"PWD": str(typed)}}
+    done = quizmatrix(*only("6.1-x86_64", *words), **there)
+    assert done.stderr == b""
+    assert done.stdout.decode() == f"{typed}\n{real}\nfound\n"
+    # Where the shell has the folder's own path, a word may still go through a link.
+    done = quizmatrix(*only("6.1-x86_64", f"'{typed}/t.sh' data"), cwd=real)
+    assert (done.stdout.decode(), done.stderr) == (f"{real}\n{real}\nfound\n", b"")
+
+
+def test_a_folder_that_cannot_be_shown_is_said(
+    quizmatrix: Quizmatrix, environment: dict[str, str], tmp_path: Path
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        Path(folder, "data").write_text("found\n")
+        done = quizmatrix(*only("6.1-x86_64", "ls data; echo $?"), cwd=folder)
+        assert f"the current folder {folder} is not shown to the guest" in done.stderr.decode()
+        assert done.stdout == b"1\n"
+        # At a name that does not hide what the guest has there it can be.
+        (tmp_path / "link").symlink_to(folder)
+        there = {"cwd": folder, "env": environment | {"PWD": str(tmp_path / "link")}}
+        done = quizmatrix(*only("6.1-x86_64", "pwd; cat data"), **there)
+        assert (done.stdout.decode(), done.stderr) == (f"{tmp_path}/link\nfound\n", b"")
+
+
+def test_a_variable_and_a_file_are_passed_on(
+    quizmatrix: Quizmatrix, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The variable's value is in the guest and, afterwards, nowhere; the file is the host's own."""
+    value = 's3cret it\'s\n$HOME "x" '
+    for name in ("read", "written"):
+        (tmp_path / name).write_text(f"{name}\n")
+    (tmp_path / "link").symlink_to("written")
+    options = (
+        *("--env", "TOKEN", "--env", "PLAIN=1", "--output", "run"),
+        *("--bind", f"{tmp_path}/read:/etc/deep/a b:ro", "--bind", f"{tmp_path}/link:/etc/mtab"),
+    )
+    script = """printf '%s|' "$TOKEN" "$PLAIN"; cat '/etc/deep/a b' /etc/mtab; echo more >>/etc/mtab
+        echo no >'/etc/deep/a b'; ls /layers 2>&1"""
+    there = {"env": environment | {"TOKEN": value}}
+    done = quizmatrix(*only("6.1-x86_64", script, options=options), **there)
+    assert done.stdout.decode().startswith(f"{value}|1|read\nwritten\n")
+    assert b"Read-only file system" in done.stderr
+    assert (tmp_path / "read").read_text() == "read\n"
+    assert (tmp_path / "link").read_text() == "written\nmore\n"
+    run = tmp_path / "here/run"
+    kept = [path for path in run.rglob("*") if path.is_file() and path.name not in ("stdout", "stderr")]
+    assert not [path for path in kept if b"s3cret" in path.read_bytes()]
+    assert json.loads((run / "results.json").read_bytes())["arguments"][3:5] == ["--env", "TOKEN"]
+    text = (run / "6.1-x86_64/reproduce.sh").read_text()
+    assert "--env TOKEN --env PLAIN=1" in text
+    # By hand the variable is the one of whoever types that.
+    again = subprocess.run(
+        [run / "6.1-x86_64/reproduce.sh"],
+        capture_output=True,
+        check=False,
+        timeout=200,
+        env=environment | {"TOKEN": f"{value}2"},
+    )
+    assert f"{value}2|1|read\nwritten\nmore\n" in again.stdout.decode(), again
+    assert not list(run.rglob("passed-on"))

@@ -12,8 +12,9 @@ def test_layers_and_what_comes_back(quizmatrix: Quizmatrix, tmp_path: Path) -> N
     (layer / "opt").mkdir(parents=True)
     (layer / "opt/greeting").write_text("from a layer")
     (tmp_path / "here/typed").write_text("beside it")
+    (tmp_path / "bound").write_text("a single file")
     script = """
-        cat /opt/greeting typed
+        cat /opt/greeting typed /etc/deep/bound
         modprobe dm_mod && grep -q ^dm_mod /proc/modules || exit 9
         mkdir /shared/kept; echo back >/shared/kept/file
         ln -s /etc/passwd /shared/leads-out; mknod /shared/null c 1 3
@@ -21,9 +22,21 @@ def test_layers_and_what_comes_back(quizmatrix: Quizmatrix, tmp_path: Path) -> N
         exit 3
     """
     folder = tmp_path / "run"
-    argv = ["run", "--only", CELL, "--layer", str(layer), "--output", str(folder), "--", script]
+    argv = [
+        "run",
+        "--only",
+        CELL,
+        "--layer",
+        str(layer),
+        "--bind",
+        f"{tmp_path}/bound:/etc/deep/bound:ro",
+        "--output",
+        str(folder),
+        "--",
+        script,
+    ]
     done = quizmatrix(*argv)
-    assert (done.returncode, done.stdout) == (3, b"from a layerbeside it")
+    assert (done.returncode, done.stdout) == (3, b"from a layerbeside ita single file")
     artifacts = folder / CELL / "artifacts"
     assert (artifacts / "kept/file").read_text() == "back\n"
     assert (artifacts / "stays").readlink() == Path("kept")
@@ -37,3 +50,7 @@ def test_a_folder_that_would_be_written_to(quizmatrix: Quizmatrix, tmp_path: Pat
     assert done.returncode == 125
     assert b"has no 9p" in done.stderr
     assert b":ro" in done.stderr
+    (tmp_path / "file").touch()
+    done = quizmatrix("run", "--only", CELL, "--bind", f"{tmp_path}/file:/mnt/file", "--", "true")
+    assert done.returncode == 125
+    assert f"{tmp_path}/file cannot be bound for writing" in done.stderr.decode()

@@ -1,0 +1,64 @@
+"""The current folder's names, and whether a command speaks of its files."""
+
+from pathlib import Path
+
+import pytest
+
+from quizmatrix.currentfolder import as_typed, is_meant, other_names
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A folder with a file, a link to the folder above it, and one in it that leads nowhere else."""
+    real = tmp_path / "real"
+    (real / "below").mkdir(parents=True)
+    (real / "below/t.sh").touch()
+    (tmp_path / "link").symlink_to("real")
+    (real / "self").symlink_to(".")
+    return real
+
+
+def test_the_shells_word_counts_where_it_is_true(tree: Path) -> None:
+    here, link = str(tree / "below"), str(tree.parent / "link/below")
+    assert as_typed(here, {"PWD": link}) == link
+    for wrong in (here, str(tree), "/no/such", "below", f"{link}/", f"{link}/../below", ""):
+        assert as_typed(here, {"PWD": wrong}) is None
+    assert as_typed(here, {}) is None
+
+
+def test_other_names(tree: Path) -> None:
+    here, top = str(tree / "below"), str(tree.parent)
+    link = f"{top}/link/below"
+    assert other_names(here, ["true"], link) == {link: here}
+    assert other_names(here, [f"{link}/t.sh", "x"], None) == {link: here}
+    assert other_names(here, [f"cd / && '{link}/t.sh' | cat"], None) == {link: here}
+    # The link itself, where it leads into what is shown.
+    assert other_names(top, [f"{top}/link/below/t.sh", "x"], None) == {}
+    assert other_names(str(tree), [f"{top}/link/below/t.sh", "x"], None) == {f"{top}/link": str(tree)}
+    assert other_names(here, [f"{here}/t.sh", "/etc/passwd", "/no/such", "link"], None) == {}
+    assert other_names(here, ["it's"], None) == {}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["./t.sh"],
+        ["sh", "t.sh"],
+        ["sh", "-c", "cat t.sh"],
+        ["cat *.sh"],
+        ["cat <t.sh>/dev/null"],
+        ['sh "$PWD/x"'],
+        ["HERE/t.sh"],
+        ["HERE/t.sh", "x"],
+        ["find", "."],
+        ["make"],
+    ],
+)
+def test_a_command_that_means_its_folder(tree: Path, command: list[str]) -> None:
+    here = tree / "below"
+    assert is_meant(here, [word.replace("HERE", str(here)) for word in command])
+
+
+def test_a_command_that_does_not() -> None:
+    assert not is_meant(Path("/"), ["uname -a; cat /etc/passwd"])
+    assert not is_meant(Path("/usr/local"), ["uname", "-a"])
