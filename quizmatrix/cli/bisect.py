@@ -42,6 +42,8 @@ def bisect(args: argparse.Namespace) -> int:
         raise UsageError(f"--arch {','.join(arches)}", cause="a bisection is of one architecture")
     arch = load_arch(arches[0]) if arches else host_arch()
     ends = _cells(args, [args.a, args.b], arch.name)
+    # What is wrong with the options is told before anybody is asked.
+    make_plan(args, in_each(ends, args.command), None)
     specs = (ends[0].kernel_spec, ends[1].kernel_spec)
     _tell("asking what was released")
     kernels = anyio.run(released.between, specs, arch)

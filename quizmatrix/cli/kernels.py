@@ -19,7 +19,7 @@ from quizmatrix.cli.each import make_each
 from quizmatrix.concurrency import in_thread
 from quizmatrix.errors import DamagedError, HostError, UsageError
 from quizmatrix.kernel import artifact, buildlayer, source
-from quizmatrix.kernel.build import Options, Order, builds_dir, builds_locked, options_of
+from quizmatrix.kernel.build import Options, Order, builds_dir, builds_locked, options_of, tools_for
 from quizmatrix.matrix import Limits
 from quizmatrix.module.build import modules_dir
 from quizmatrix.outcome import EXIT_OK
@@ -43,9 +43,14 @@ def build(args: argparse.Namespace) -> int:
         order = Order(arch=arch, options=options, tell=tell, jobs=jobs, needs_tree=True)
         return (await source.obtain(text, order, refresh=args.refresh)).record.key
 
-    return make_each(
-        {f"{text}-{arch.name}": partial(build_one, text, arch) for text in specs for arch in arches}
-    )
+    wanted = [(text, arch) for text in specs for arch in arches]
+    # What cannot be built for want of a tool says so first, and not after the builds of others.
+    wanted.sort(key=lambda one: not _lacks_tools(one[1], options))
+    return make_each({f"{text}-{arch.name}": partial(build_one, text, arch) for text, arch in wanted})
+
+
+def _lacks_tools(arch: Arch, options: Options) -> bool:
+    return any(process.find_program(tool) is None for tool in tools_for(arch, options))
 
 
 def _config_lines(args: argparse.Namespace) -> list[str]:

@@ -33,6 +33,7 @@ def step(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, steps: tuple[str, ...]) -> int:
+    jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None
     tree = find_tree(args.source_tree)
     cells = selection.selected_cells(args, selection.limits_of(args), built_here=True)
     if steps != STEPS and len(cells) != 1:
@@ -42,7 +43,6 @@ def _run(args: argparse.Namespace, steps: tuple[str, ...]) -> int:
         remember(tree, options)
     else:
         options = recall(tree)
-    jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None
     results = _build_cells(args, tree, options, cells, steps, cpus=jobs or process.usable_cpus())
     print(_table(results))
     errors = parts.explain((result.cell, result.error) for result in results)

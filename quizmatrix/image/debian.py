@@ -218,8 +218,13 @@ class _Work:
 
     async def install(self, essential: set[str], guest: Guest) -> Path:
         """Install the packages; the root as a tar archive."""
+        is_runnable = await self._is_runnable()
+        if not is_runnable:
+            # Before hundreds of packages are fetched in vain.
+            qemu = self._arch.facts.qemu
+            process.require_program(qemu.binary, qemu.package)
         debs = await self._fetch()
-        if await self._is_runnable():
+        if is_runnable:
             try:
                 return await self._install_here(debs)
             except UnpreparedError as error:

@@ -1,7 +1,9 @@
 """What can be known is told before a lock, a download or another build is waited for."""
 
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -152,6 +154,32 @@ def test_what_openzfs_is_built_with(toy: Path, tmp_path: Path, monkeypatch: pyte
     error: QuizmatrixError | None = done.kernel.error
     assert isinstance(error, HostError)
     assert "`pkg-config` is not installed" in str(error)
+
+
+def test_the_kernel_that_cannot_be_built_is_told_of_first(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # All programs of this host but one architecture's compiler.
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for folder in os.environ["PATH"].split(os.pathsep):
+        for path in Path(folder).glob("*"):
+            if not path.name.startswith("s390x-") and not (programs / path.name).is_symlink():
+                (programs / path.name).symlink_to(path)
+    monkeypatch.setenv("PATH", str(programs))
+    argv = [sys.executable, "-m", "quizmatrix", "kernel", "build", f"path:{toy}", "-a", "x86_64,s390x"]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 125
+    lacking = done.stdout.index("`s390x-linux-gnu-gcc` is not installed")
+    assert lacking < done.stdout.index(f"path:{toy}-x86_64: ready: 6.1.9")
+
+
+def test_options_of_a_bisection(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["bisect", "kernel.org:6.1", "kernel.org:6.2", "-a", "x86_64", "--bind", "nothing", "--", "true"]
+    assert run_command(argv) == 125
+    said = capsys.readouterr().err
+    assert "--bind nothing" in said
+    assert "asking what was released" not in said
 
 
 def test_where_results_go(
