@@ -10,6 +10,8 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -17,26 +19,35 @@ import msgspec
 from quizmatrix import paths, process, run
 from quizmatrix import spec as specs
 from quizmatrix.arch import Accelerator, Arch
-from quizmatrix.errors import host_error
-from quizmatrix.outcome import Outcome
-from quizmatrix.spec import CellSpec
+from quizmatrix.spec import CellResult, CellSpec
 
 KVM_DEVICE = Path("/dev/kvm")
 
-# Seconds the trial boot may take; a guest that KVM really runs is there in one or two.
-TRIAL_LIMIT = 20.0
+# Seconds in which a guest that KVM runs is up: in one or two, on an idle host.
+TRIAL_LIMIT = 10.0
+# And how many times as long as the same guest took under emulation, on a busy one.
+_TIMES_EMULATED = 2.0
+
+# Seconds for which it is remembered that KVM runs no guest: another hypervisor may have had it meanwhile.
+_NO_LASTS = 86400.0
+
+# Boots a specification to its result.
+Boot = Callable[[CellSpec], Awaitable[CellResult]]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What was found out for one architecture: the accelerator, and why in one line.
 
-    detail: what the trial boot died of. host: what the answer holds for.
+    detail: what the trial boot died of. host: what the answer holds for. when: seconds since the epoch.
+    is_known: whether it says anything of KVM; else of one guest, and it is not remembered.
     """
 
     accelerator: Accelerator
     why: str
     detail: str = ""
     host: str = ""
+    when: float = 0.0
+    is_known: bool = True
 
 
 def without_trial(arch: Arch) -> Answer | None:
@@ -53,51 +64,96 @@ def without_trial(arch: Arch) -> Answer | None:
             accelerator=Accelerator.TCG,
             why=f"{KVM_DEVICE} may not be opened (join its group: sudo usermod -aG kvm $USER)",
         )
+    return recall(arch)
+
+
+def recall(arch: Arch) -> Answer | None:
+    """What an earlier trial has shown, where that still holds."""
     try:
         answer = msgspec.json.decode(_remembered(arch).read_bytes(), type=Answer)
     except (OSError, msgspec.MsgspecError):
         return None
-    return answer if answer.host == _host(arch) else None
+    lasts = answer.accelerator is Accelerator.KVM or 0 <= time.time() - answer.when < _NO_LASTS
+    return answer if lasts and answer.host == _host(arch) else None
 
 
-async def try_kvm(spec: CellSpec) -> Answer:
+async def find_out(spec: CellSpec) -> Answer:
+    """The accelerator for guests like `spec`, by a trial where nothing else tells. Raises as try_kvm does."""
+    return without_trial(spec.arch) or await try_kvm(spec)
+
+
+async def try_kvm(spec: CellSpec, boot: Boot = run.run_cell) -> Answer:
     """Boot `spec` under KVM, with `true` as its command, and remember whether that worked.
 
-    Takes at most a few seconds over TRIAL_LIMIT. Raises QuizmatrixError where the trial itself
-    is not possible.
+    A guest that does not come up may have itself to blame (its kernel is being bisected, say), or a host that
+    is busy: only where it comes up under emulation, and then again not under KVM, is it KVM. Takes at most
+    half a minute on an idle host. Raises QuizmatrixError where the trial itself is not possible.
     """
-    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="quizmatrix-") as folder:
-        trial = msgspec.structs.replace(
-            spec,
-            accelerator=Accelerator.KVM,
-            command=["true"],
-            work_tree=None,
-            boot_timeout=TRIAL_LIMIT,
-            timeout=TRIAL_LIMIT,
-            folder=folder,
-        )
-        result = await run.run_cell(trial)
-    took = time.monotonic() - began
-    if result.outcome in (Outcome.PASSED, Outcome.SPLAT):
-        answer = Answer(
-            accelerator=Accelerator.KVM,
-            why=f"KVM booted a guest in {took:.1f} s",
-            host=_host(spec.arch),
-        )
-    else:
-        answer = Answer(
+        trial = _Trial(spec, boot, Path(folder))
+        first = await trial.boot(Accelerator.KVM, TRIAL_LIMIT)
+        if _is_up(first):
+            return _remember(spec.arch, _yes(first))
+        factor = spec.arch.facts.timeout_factor.of(Accelerator.TCG)
+        emulated = await trial.boot(Accelerator.TCG, spec.boot_timeout * factor)
+        if not _is_up(emulated):
+            return Answer(
+                accelerator=Accelerator.TCG,
+                why=f"{spec.cell} boots neither under KVM nor emulated, which tells nothing of KVM",
+                detail=first.detail,
+                is_known=False,
+            )
+        limit = max(TRIAL_LIMIT, _TIMES_EMULATED * (emulated.timings.boot or 0))
+        second = await trial.boot(Accelerator.KVM, limit)
+    if _is_up(second):
+        return _remember(spec.arch, _yes(second))
+    return _remember(
+        spec.arch,
+        Answer(
             accelerator=Accelerator.TCG,
-            why=f"{KVM_DEVICE} opens, but KVM ran no guest ({result.detail.partition(': ')[0]})",
-            detail=result.detail,
-            host=_host(spec.arch),
+            why=f"{KVM_DEVICE} opens, but KVM ran no guest ({second.detail.partition(': ')[0]})",
+            detail=second.detail,
+        ),
+    )
+
+
+class _Trial:
+    """Boots of one guest, with nothing of the user's in it."""
+
+    def __init__(self, spec: CellSpec, boot: Boot, folder: Path) -> None:
+        self._spec = msgspec.structs.replace(
+            spec, command=["true"], work_tree=None, append="", timeout=TRIAL_LIMIT
         )
-    try:
-        path = _remembered(spec.arch)
+        self._boot = boot
+        self._folder = folder
+        self._number = 0
+
+    async def boot(self, accelerator: Accelerator, limit: float) -> CellResult:
+        self._number += 1
+        folder = self._folder / str(self._number)
+        folder.mkdir()
+        spec = msgspec.structs.replace(
+            self._spec, accelerator=accelerator, boot_timeout=limit, folder=str(folder)
+        )
+        return await self._boot(spec)
+
+
+def _is_up(result: CellResult) -> bool:
+    """Whether a program of the guest ran and told us so, whatever came then."""
+    return result.timings.boot is not None
+
+
+def _yes(result: CellResult) -> Answer:
+    return Answer(accelerator=Accelerator.KVM, why=f"KVM booted a guest in {result.timings.boot or 0:.1f} s")
+
+
+def _remember(arch: Arch, answer: Answer) -> Answer:
+    answer = msgspec.structs.replace(answer, host=_host(arch), when=time.time())
+    # Where that cannot be written, the next run finds out anew.
+    with suppress(OSError):
+        path = _remembered(arch)
         path.parent.mkdir(parents=True, exist_ok=True)
         paths.write_atomic(path, specs.to_json(answer))
-    except OSError as error:
-        raise host_error("remember what KVM can do here", error) from error
     return answer
 
 

@@ -64,12 +64,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 class Preparer:
     """Prepares the cells of one run; cells that share an artifact wait for one making of it."""
 
-    def __init__(self, policy: Policy) -> None:
-        """Nothing is fetched before the first cell asks."""
+    def __init__(
+        self, policy: Policy, find_out: Callable[[CellSpec], Awaitable[Answer]] = accel.find_out
+    ) -> None:
+        """Nothing is fetched before the first cell asks. find_out: which accelerator guests get."""
         self._policy = policy
         self._uses = Uses()
         self._locks: dict[str, anyio.Lock] = {}
         self._made: dict[str, object] = {}
+        self._answers: dict[str, Answer] = {}
+        self._find_out = find_out
         self._fetches = anyio.CapacityLimiter(_FETCHES)
 
     async def prepare(self, cell: Cell, tell: Tell) -> Prepared:
@@ -160,10 +164,13 @@ class Preparer:
         if asked is not None:
             return Answer(accelerator=asked, why="asked for with --accel")
 
-        async def find_out() -> Answer:
-            return accel.without_trial(spec.arch) or await accel.try_kvm(spec)
-
-        return await self._once(f"accelerator {spec.arch.name}", find_out)
+        async with self._lock(f"accelerator {spec.arch.name}"):
+            known = self._answers.get(spec.arch.name) or self._answers.get(spec.kernel_key)
+            if known is None:
+                known = await self._find_out(spec)
+                # What one kernel does not tell, another may.
+                self._answers[spec.arch.name if known.is_known else spec.kernel_key] = known
+            return known
 
     def likely_accelerator(self, cell: Cell, asked: Accelerator | None) -> Accelerator:
         """What `accelerator` will say, as far as that is known without a trial boot; else emulation."""

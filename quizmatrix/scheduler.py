@@ -253,9 +253,9 @@ class Scheduler:
             folder=self._store.cell_folder(task.folder),
         )
         answer = await self._preparer.accelerator(spec, self._plan.accelerator)
-        if cell.arch not in self._told:
-            self._told.add(cell.arch)
-            text = f"{cell.arch}: {answer.accelerator}, {answer.why}"
+        text = f"{cell.arch}: {answer.accelerator}, {answer.why}"
+        if text not in self._told:
+            self._told.add(text)
             self._emit(CellNote(cell="", text=text))
         # After the trial boot, whose answer is kept, and is the architecture's own machine's.
         plan = self._plan

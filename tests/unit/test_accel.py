@@ -1,0 +1,136 @@
+"""What a trial of KVM is taken for, with a stand-in for the boots: of a host on which KVM works, too."""
+
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+
+from quizmatrix import accel, paths
+from quizmatrix.accel import TRIAL_LIMIT, Answer
+from quizmatrix.arch import Accelerator, load_arch
+from quizmatrix.outcome import Outcome
+from quizmatrix.prepare import Policy, Preparer
+from quizmatrix.spec import CellResult, CellSpec, Timings
+from tests.ready import ended
+
+ARCH = load_arch("x86_64")
+KVM, TCG = Accelerator.KVM, Accelerator.TCG
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def spec_of(kernel: str = "6.1") -> CellSpec:
+    return CellSpec(
+        cell=f"{kernel}-x86_64",
+        kernel=kernel,
+        kernel_key=kernel,
+        release=kernel,
+        arch=ARCH,
+        variant=None,
+        accelerator=TCG,
+        image="/none",
+        initramfs="/none",
+        layers=[],
+        work_tree="/home/user",
+        append="init=/nonsense",
+        command=["reboot"],
+        timeout=1200,
+        boot_timeout=30,
+        memory=512,
+        cpus=1,
+        folder="/none",
+    )
+
+
+class Machine:
+    """Boots nothing: says for each boot how many seconds it took to come up, or None where it never did."""
+
+    def __init__(self, *boots: tuple[Accelerator, float | None]) -> None:
+        self.boots = list(boots)
+        self.seen: list[CellSpec] = []
+
+    async def boot(self, spec: CellSpec) -> CellResult:
+        self.seen.append(spec)
+        accelerator, seconds = self.boots.pop(0)
+        assert spec.accelerator is accelerator
+        assert Path(spec.folder).is_dir()
+        assert not list(Path(spec.folder).iterdir())
+        assert (spec.command, spec.work_tree, spec.append) == (["true"], None, "")
+        result = ended(spec, Outcome.PANICKED if seconds else Outcome.BOOT_FAILED)
+        return msgspec.structs.replace(result, detail="no sign of life", timings=Timings(boot=seconds))
+
+    def tried(self, kernel: str = "6.1") -> Answer:
+        async def play() -> Answer:
+            return await accel.try_kvm(spec_of(kernel), self.boot)
+
+        answer = anyio.run(play)
+        assert not self.boots
+        return answer
+
+
+def test_a_guest_that_comes_up_is_enough_whatever_becomes_of_it() -> None:
+    answer = Machine((KVM, 1.25)).tried()
+    assert (answer.accelerator, answer.why) == (KVM, "KVM booted a guest in 1.2 s")
+    assert accel.recall(ARCH) == answer
+
+
+def test_a_kernel_that_boots_nowhere_says_nothing_of_kvm() -> None:
+    answer = Machine((KVM, None), (TCG, None)).tried()
+    assert (answer.accelerator, answer.is_known) == (TCG, False)
+    assert "6.1-x86_64 boots neither under KVM nor emulated" in answer.why
+    assert accel.recall(ARCH) is None
+
+
+def test_kvm_that_runs_no_guest_that_emulation_runs_is_remembered_for_a_day() -> None:
+    answer = Machine((KVM, None), (TCG, 2.0), (KVM, None)).tried()
+    assert (answer.accelerator, answer.is_known) == (TCG, True)
+    assert accel.recall(ARCH) == answer
+    path = paths.cache_dir() / "accelerator/x86_64.json"
+    for age, is_remembered in ((80000, True), (90000, False), (-90000, False)):
+        old = msgspec.structs.replace(answer, when=answer.when - age)
+        path.write_bytes(msgspec.json.encode(old))
+        assert (accel.recall(ARCH) is not None) == is_remembered, age
+    # What an earlier quizmatrix had remembered had no date.
+    path.write_bytes(msgspec.json.encode({"accelerator": "tcg", "why": "no", "host": answer.host}))
+    assert accel.recall(ARCH) is None
+    # That it works stays so.
+    works = msgspec.structs.replace(answer, accelerator=KVM, when=0)
+    path.write_bytes(msgspec.json.encode(works))
+    assert accel.recall(ARCH) == works
+    accel.forget()
+    assert accel.recall(ARCH) is None
+
+
+def test_a_busy_host_is_given_the_time_that_emulation_took() -> None:
+    machine = Machine((KVM, None), (TCG, 25.0), (KVM, 40.0))
+    assert machine.tried().accelerator is KVM
+    first, emulated, second = (spec.boot_timeout for spec in machine.seen)
+    assert first == TRIAL_LIMIT
+    assert emulated == 30 * ARCH.facts.timeout_factor.tcg
+    assert second == 50
+
+
+def test_an_answer_that_cannot_be_written_is_given_all_the_same() -> None:
+    paths.cache_dir().write_text("in the way")
+    assert Machine((KVM, 1.0)).tried().accelerator is KVM
+
+
+def test_another_kernel_of_the_run_is_tried_where_one_said_nothing() -> None:
+    answers = [
+        Answer(accelerator=TCG, why="this kernel boots nowhere", is_known=False),
+        Answer(accelerator=KVM, why="it works"),
+    ]
+
+    async def find_out(_: CellSpec) -> Answer:
+        return answers.pop(0)
+
+    async def play() -> list[Accelerator]:
+        preparer = Preparer(Policy(offline=True), find_out)
+        kernels = ("bad", "bad", "good", "good", "bad")
+        return [(await preparer.accelerator(spec_of(kernel), None)).accelerator for kernel in kernels]
+
+    assert anyio.run(play) == [TCG, TCG, KVM, KVM, KVM]

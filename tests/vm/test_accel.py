@@ -1,0 +1,41 @@
+"""The trial of KVM, with real QEMUs: where KVM works and where it does not."""
+
+import os
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+
+from quizmatrix import accel
+from quizmatrix.arch import Accelerator, host_arch
+from quizmatrix.cells import cells_on_the_spot
+from quizmatrix.matrix import Limits
+from quizmatrix.prepare import Policy, Preparer, make_spec
+from quizmatrix.spec import CellSpec
+from tests.vm.conftest import KERNEL
+
+
+async def real_spec() -> CellSpec:
+    (cell,) = cells_on_the_spot([f"{KERNEL}-{host_arch().name}"], Limits())
+    prepared = await Preparer(Policy()).prepare(cell, lambda _text: None)
+    return make_spec(cell, prepared, command=["true"], layers=[], work_tree=None, folder=Path("/none"))
+
+
+def test_a_kernel_that_panics_is_not_taken_for_a_kvm_that_does_not_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not os.access(accel.KVM_DEVICE, os.R_OK | os.W_OK):
+        pytest.skip(f"there is no {accel.KVM_DEVICE} to try")
+    spec = anyio.run(real_spec)
+    monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path))
+    (tmp_path / "empty").touch()
+    # Its kernel finds no init, under whatever it runs.
+    broken = msgspec.structs.replace(spec, initramfs=str(tmp_path / "empty"))
+    answer = anyio.run(accel.try_kvm, broken)
+    assert (answer.accelerator, answer.is_known) == (Accelerator.TCG, False), answer
+    assert accel.recall(spec.arch) is None
+    answer = anyio.run(accel.try_kvm, spec)
+    assert answer.is_known, answer
+    assert accel.recall(spec.arch) == answer
+    assert answer.accelerator is Accelerator.KVM or "KVM ran no guest" in answer.why
