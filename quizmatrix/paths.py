@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -89,14 +90,26 @@ def mark_of(folder: Path) -> str:
     return f"{name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
 
 
-def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
+@functools.cache
+def usual_mode() -> int:
+    """The mode of a new file of this user's (umask(2)).
+
+    Read, since asking the system call for it sets it, for all threads.
+    """
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 0o666 & ~int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
+    return 0o644
+
+
+def write_atomic(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o644) -> None:
     """Replace `path` by `data` (or its pieces) in one step: a reader sees the old file or the new, whole."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     made = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.writelines([data] if isinstance(data, bytes) else data)
-        made.chmod(0o644)
+        made.chmod(mode)
         made.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

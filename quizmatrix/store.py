@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import paths
+from quizmatrix import paths, private
 from quizmatrix.errors import DamagedError, HostError, QuizmatrixError, UsageError, host_error
 from quizmatrix.events import CellConsole, CellFinished, Line, RunFinished, RunResumed, RunStarted
 from quizmatrix.matrix import Handoff
@@ -53,9 +53,8 @@ class RunStore:
         folder = self.folder / name
         try:
             _put_aside(folder)
-            folder.mkdir(parents=True)
             # A guest may leave set-user-ID programs of root's: nobody else gets at them.
-            folder.chmod(0o700)
+            folder.mkdir(mode=0o700, parents=True)
         except OSError as error:
             raise host_error(f"make the folder {folder}", error) from error
         return folder
@@ -67,7 +66,7 @@ class RunStore:
         line = encode({"time": _now()} | msgspec.to_builtins(event))
         if self._trouble:
             line = b"\n" + line  # the last one may have been cut off
-        with self._note_trouble(), (self.folder / EVENTS).open("ab") as file:
+        with self._note_trouble(), private.append_to(self.folder / EVENTS) as file:
             file.write(line + b"\n")
 
     def write_cell(self, folder_name: str, result: CellResult) -> None:
@@ -75,9 +74,8 @@ class RunStore:
         cells = [cell for cell in self.results.cells if cell.cell != result.cell]
         self._replace(cells=[*cells, result])
         with self._note_trouble():
-            folder = self.folder / folder_name
-            folder.mkdir(exist_ok=True)
-            paths.write_atomic(folder / RESULT, to_json(result))
+            folder = private.folder(self.folder / folder_name)
+            private.write(folder / RESULT, to_json(result))
 
     def hold(self) -> None:
         """Let others see that this directory is being written, until `finish` or this process's end.
@@ -102,7 +100,8 @@ class RunStore:
         """
         try:
             self.hold()
-            with (self.folder / EVENTS).open("ab") as file:
+            private.close(self.folder / EVENTS)
+            with private.append_to(self.folder / EVENTS) as file:
                 file.write(b"\n")  # what was killed may have left half a line
         except OSError as error:
             raise host_error(f"write to {self.folder}", error) from error
@@ -137,7 +136,7 @@ class RunStore:
             totals[cell.outcome] = totals.get(cell.outcome, 0) + 1
         self.results = msgspec.structs.replace(self.results, totals=totals)
         with self._note_trouble():
-            paths.write_atomic(self.folder / RESULTS, to_json(self.results))
+            private.write(self.folder / RESULTS, to_json(self.results))
 
     @contextlib.contextmanager
     def _note_trouble(self) -> Iterator[None]:
@@ -195,10 +194,13 @@ def create(
     )
     store = RunStore(folder, results)
     try:
+        if output is None:
+            private.folder(private.state_dir() / "runs")
+            folder.mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         store.hold()
         store.write_event(RunStarted.of(results, tasks))
-        paths.write_atomic(folder / RESULTS, to_json(store.results))
+        private.write(folder / RESULTS, to_json(store.results))
         if output is None:
             _point_latest_to(folder)
     except OSError as error:

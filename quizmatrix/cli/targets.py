@@ -92,4 +92,5 @@ def _write_report(form: Format, target: str, source: Source) -> None:
         with path.open("wb") as file:  # a pipe or a device is written to, not replaced
             file.writelines(parts)
     else:
-        paths.write_atomic(path, parts)
+        # It may be for others: a job that collects reports, a web server.
+        paths.write_atomic(path, parts, mode=paths.usual_mode())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from quizmatrix import filesystem, paths
+from quizmatrix import filesystem, paths, private
 from quizmatrix.errors import HistoryError, host_error
 
 FILE = "history.sqlite"
@@ -71,7 +71,11 @@ def connected() -> Iterator[sqlite3.Connection]:
     Raises HistoryError where the file cannot be had, or is a newer quizmatrix's; DamagedHistoryError.
     """
     try:
-        paths.state_dir().mkdir(parents=True, exist_ok=True)
+        private.state_dir()
+        for own in (path(), path().with_name(LOCK)):
+            with contextlib.suppress(OSError):  # SQLite says more of what is wrong
+                # Its companions get the mode of the file.
+                private.append_to(own).close()
         connection = _open()
     except OSError as error:
         raise _of_host("write the history", error) from error

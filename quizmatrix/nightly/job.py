@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 import quizmatrix
-from quizmatrix import paths
+from quizmatrix import paths, private
 from quizmatrix.errors import DataError, UsageError, host_error
 from quizmatrix.spec import to_json
 
@@ -186,8 +186,8 @@ def save(job: Job) -> None:
         ) from error
     try:
         # Not for others: a proxy's password may be among the variables, a secret among --env.
-        _folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-        paths.write_atomic(path_of(job.name), msgspec.json.format(data) + b"\n")
+        private.folder(_folder())
+        private.write(path_of(job.name), msgspec.json.format(data) + b"\n")
     except OSError as error:
         raise host_error("write the nightly run's file", error) from error
 
@@ -223,8 +223,8 @@ def _night_of(job: Job) -> Path:
 def keep_night(job: Job, night: Night) -> None:
     """Write how it went, for `last_night`."""
     try:
-        _night_of(job).parent.mkdir(parents=True, exist_ok=True)
-        paths.write_atomic(_night_of(job), to_json(night))
+        private.folder(_night_of(job).parent)
+        private.write(_night_of(job), to_json(night))
     except OSError as error:
         raise host_error("write how the night went", error) from error
 

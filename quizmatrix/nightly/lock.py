@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import paths
+from quizmatrix import paths, private
 from quizmatrix.errors import UsageError, host_error
 from quizmatrix.nightly.job import Job
 
@@ -41,8 +41,8 @@ def held(job: Job) -> Iterator[None]:
     """
     path = _path(job)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        private.folder(path.parent)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, private.FILE_MODE)
     except OSError as error:
         raise host_error("lock the nightly run", error) from error
     try:

@@ -207,3 +207,21 @@ def test_a_variable_and_a_file_are_passed_on(
     )
     assert f"{value}2|1|read\nwritten\nmore\n" in again.stdout.decode(), again
     assert not list(run.rglob("passed-on"))
+
+
+def test_nobody_else_reads_what_a_command_was_given(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    junit = tmp_path / "junit.xml"
+    options = ("--env", "TOKEN=s3cret", "-p", "blockdev:count=1,size=1M,persist=kept", "--junit", str(junit))
+    script = 'echo "$TOKEN" | tee /shared/kept >/dev/quizb0; [ $TOKEN ]'
+    done = quizmatrix(*only("6.1-x86_64", script, options=options), umask=0o002)
+    assert done.returncode == 0, done.stderr
+    state = tmp_path / "state"
+    files = [path for path in state.rglob("*") if path.is_file() and not path.is_symlink()]
+    told = {path for path in files if b"s3cret" in path.read_bytes()}
+    names = {path.name for path in told}
+    assert names >= {"results.json", "history.sqlite", "command", "kept", "quizb0.raw"}
+    for path in told:
+        above = [one for one in (path, *path.parents) if one != state and one.is_relative_to(state)]
+        assert any(not one.stat().st_mode & 0o077 for one in above), path
+    # What its user names is as this user's files are.
+    assert junit.stat().st_mode & 0o777 == 0o664
