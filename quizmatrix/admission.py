@@ -11,10 +11,11 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import cgroup, process
+from quizmatrix import process
 from quizmatrix.arch import Accelerator
 from quizmatrix.cells import Cell
 from quizmatrix.errors import HostError
+from quizmatrix.memory import available_memory, hosts_memory
 
 # MiB that QEMU itself takes beside the guest's memory.
 _QEMU_MEMORY = 160
@@ -161,23 +162,8 @@ def host_admission(jobs: int | None, folder: Path) -> Admission:
 
 
 def _left(folder: Path) -> Left:
-    ours, hosts = cgroup.memory_left(), _hosts_memory()
-    is_less = ours is not None and ours >> 20 < hosts
-    return Left(memory=available_memory(), disk=_free_disk(folder), is_of_cgroup=is_less)
-
-
-def available_memory() -> int:
-    """MiB that this process may still take: of the host's, and within the limits of its cgroups."""
-    ours = cgroup.memory_left()
-    return _hosts_memory() if ours is None else min(_hosts_memory(), ours >> 20)
-
-
-def _hosts_memory() -> int:
-    """MiB, MemAvailable of /proc/meminfo (kernel document filesystems/proc.rst)."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) // 1024
-    return 1024
+    memory = available_memory()
+    return Left(memory=memory, disk=_free_disk(folder), is_of_cgroup=memory < hosts_memory())
 
 
 def _free_disk(folder: Path) -> int:

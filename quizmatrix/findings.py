@@ -9,6 +9,7 @@ import msgspec
 from quizmatrix import paths, symbols
 from quizmatrix.console import ConsoleWatch
 from quizmatrix.finding import Finding, FindingSummary
+from quizmatrix.kernel import artifact
 from quizmatrix.spec import CellSpec, to_json
 
 # The findings in a cell's folder.
@@ -25,12 +26,24 @@ async def conclude(spec: CellSpec, watch: ConsoleWatch) -> list[FindingSummary]:
     found = spec.tolerance.apply(watch.findings)
     if not found:
         return []
-    if spec.symbols is not None:
-        found = await symbols.decode(found, Path(spec.symbols), spec.arch.facts.cross_prefix)
+    if (kernel := _symbols_of(spec)) is not None:
+        found = await symbols.decode(found, kernel, spec.arch.facts.cross_prefix)
     paths.write_atomic(Path(spec.folder) / FILE, to_json(found))
     # A fatal one is not left out, however much came before it.
     first = sorted(found, key=lambda finding: not finding.kind.is_fatal)[:_MOST_SUMMARIES]
     return [finding.summary for finding in sorted(first, key=lambda finding: finding.line)]
+
+
+def _symbols_of(spec: CellSpec) -> Path | None:
+    """The guest's kernel with its symbols; None where another is being built, or was, in its place."""
+    if spec.symbols is None:
+        return None
+    kernel = Path(spec.symbols)
+    try:
+        is_ours = kernel.with_name(artifact.BUILD_STAMP).read_text() == spec.kernel_key
+    except OSError:
+        return None
+    return kernel if is_ours else None
 
 
 def load(folder: Path) -> list[Finding]:

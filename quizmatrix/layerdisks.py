@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import paths, process
+from quizmatrix import paths, process, squashfs
 from quizmatrix import spec as specs
 from quizmatrix.errors import HostError, UnpreparedError, host_error
 from quizmatrix.spec import CellSpec, Disk, Share
@@ -92,6 +92,7 @@ async def _disk(share: Share, image: Path) -> Disk:
     folder = Path(share.path).resolve()
     argv = [process.require_program(*_MAKER), str(folder), str(image)]
     argv += ["-quiet", "-no-progress", "-exit-on-error", "-noI", "-noD", "-noF", "-noX", "-noappend"]
+    argv += squashfs.limits()
     # What grows while it is read, the images of other cells included.
     ours = [path.resolve() for path in (paths.cache_dir(), paths.state_dir(), image.parents[3])]
     inside = [str(path) for path in ours if path != folder and path.is_relative_to(folder)]

@@ -13,7 +13,6 @@ import anyio
 import msgspec
 
 from quizmatrix import accel, apt, apthost, cgroup, paths, prepare, process
-from quizmatrix.admission import available_memory
 from quizmatrix.arch import Arch, arch_names, host_arch, load_arch
 from quizmatrix.cells import cells_on_the_spot
 from quizmatrix.cli.clean import disk_usage
@@ -21,6 +20,7 @@ from quizmatrix.errors import QuizmatrixError
 from quizmatrix.image import debian, own, small
 from quizmatrix.kernel import build
 from quizmatrix.matrix import Limits, load_matrix, shipped_matrices
+from quizmatrix.memory import available_memory
 from quizmatrix.outcome import EXIT_FAILED, EXIT_OK
 from quizmatrix.spec import to_json
 

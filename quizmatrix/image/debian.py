@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import apt, paths, process, tomlfile, uses
+from quizmatrix import apt, paths, process, squashfs, tomlfile, uses
 from quizmatrix.apt import Package
 from quizmatrix.arch import Arch
 from quizmatrix.errors import DamagedError, UnpreparedError, UsageError, host_error
@@ -305,11 +305,11 @@ class _Work:
             await self._run(
                 "sh",
                 "-c",
-                'exec "$1" - "$2" -tar -quiet -no-progress -comp lz4 -Xhc <"$3"',
+                'tar=$1; shift; exec "$@" <"$tar"',
                 "sh",
-                squash,
-                str(disk),
                 str(tar),
+                *(squash, "-", str(disk), "-tar", "-quiet", "-no-progress", "-comp", "lz4", "-Xhc"),
+                *squashfs.limits(),
             )
             record = DebianImage(
                 key=key,

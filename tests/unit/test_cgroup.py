@@ -10,9 +10,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix import admission, cgroup, hosttrouble, process
+from quizmatrix import cgroup, hosttrouble, process
 from quizmatrix.admission import Admission, Left, Need
 from quizmatrix.errors import HostError
+from quizmatrix.memory import available_memory
 from tests import cgroups
 
 MIB = 1 << 20
@@ -135,11 +136,16 @@ def inside(folders: list[Path], script: str) -> subprocess.CompletedProcess[str]
 
 def test_a_real_cgroup_of_version_1(limited: list[Path], tmp_path: Path) -> None:
     look = (
-        "from quizmatrix import admission, cgroup, hosttrouble, process\n"
-        "print(process.usable_cpus(), admission.available_memory(), hosttrouble.now().oom_kills)"
+        "from quizmatrix import hosttrouble, memory, process, squashfs\n"
+        "print(process.usable_cpus(), memory.available_memory(), hosttrouble.now().oom_kills)\n"
+        "print(*squashfs.limits())"
     )
-    cpus, memory, kills = map(int, inside(limited, look).stdout.split())
+    said = inside(limited, look).stdout.split()
+    cpus, memory, kills = map(int, said[:3])
     assert cpus == 1
+    # Helpers that would take all CPUs and a part of the host's memory by themselves.
+    assert said[3:6] == ["-processors", "1", "-mem"]
+    assert int(said[6].removesuffix("M")) <= 128
     assert 400 < memory <= 512
     assert kills == 0
     # Its page cache is no memory that is gone; what a program keeps is.
@@ -156,4 +162,4 @@ def test_a_real_cgroup_of_version_1(limited: list[Path], tmp_path: Path) -> None
     assert int(inside(limited, look).stdout.split()[2]) == 1
     assert hosttrouble.now().oom_kills == before
     assert process.usable_cpus() == len(os.sched_getaffinity(0)) or cgroup.cpus() is not None
-    assert admission.available_memory() > 0
+    assert available_memory() > 0

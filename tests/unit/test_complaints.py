@@ -10,16 +10,19 @@ import msgspec
 import pytest
 
 from quizmatrix import complaints, findings, process, symbols
+from quizmatrix.arch import host_arch
 from quizmatrix.cells import cells_on_the_spot, expand
 from quizmatrix.channel import Message
 from quizmatrix.console import ConsoleWatch
 from quizmatrix.errors import DataError
 from quizmatrix.finding import Finding, Kind, SplatPolicy, Tolerance
+from quizmatrix.kernel import artifact
 from quizmatrix.matrix import Limits, load_matrix
 from quizmatrix.outcome import Outcome
 from quizmatrix.report import explanations, whole
 from quizmatrix.spec import CellResult, to_json
 from quizmatrix.verdict import Evidence, judge
+from tests.unit.test_guest_channel import spec
 
 CONSOLES = Path(__file__).parent / "consoles"
 LINE = "WARNING: CPU: 0 PID: 1 at here.c:1"
@@ -231,6 +234,26 @@ def test_functions_are_traced_to_their_lines(
     if process.find_program("addr2line"):
         # The host's own tools read it too.
         assert decode("no-such-prefix-") == place
+
+
+def test_symbols_of_a_kernel_that_was_built_in_its_place_are_not_its(tmp_path: Path) -> None:
+    """A long test goes on while its developer edits and builds: in the same folder."""
+    (tmp_path / "inode.c").write_text(SOURCE)
+    elf = tmp_path / "vmlinux"
+    build = ["gcc", "-g", "-nostdlib", "-static", "-Wl,-e,outer", "-O0", str(tmp_path / "inode.c")]
+    subprocess.run([*build, "-o", str(elf)], check=True)
+    cell = spec(tmp_path, host_arch().name, kernel_key="ours", symbols=str(elf))
+    console = watch(WARNING.replace(b"here_it_is+0x1/0x2", b"outer+0x20/0x40"))
+
+    def places() -> dict[str, str]:
+        anyio.run(findings.conclude, cell, console)
+        return findings.load(tmp_path)[0].places
+
+    assert places() == {}  # it is being built in
+    (tmp_path / artifact.BUILD_STAMP).write_text("another")
+    assert places() == {}
+    (tmp_path / artifact.BUILD_STAMP).write_text("ours")
+    assert list(places()) == ["outer+0x20/0x40"]
 
 
 @pytest.mark.parametrize(
