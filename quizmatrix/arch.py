@@ -46,12 +46,21 @@ class TimeoutFactor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return self.kvm if accelerator is Accelerator.KVM else self.tcg
 
 
+class Slots(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Slots of a PCI bus that devices may be put into: from `first` on, `count` of them."""
+
+    first: int
+    count: int
+
+
 class Qemu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How QEMU is asked for a machine of this architecture.
 
     binary: the program. package: Debian's package of it. machine, cpu: values of -machine and -cpu.
     transport: the last word of a virtio device's name (`virtio-9p-ccw`): device, pci or ccw.
-    console: the options that tie the kernel's console to the chardev `console`.
+    console: the options that tie the kernel's console to the chardev `console`. slots: of the bus, where it
+    has a limit; QEMU chooses among them, until there are more devices than slots: then a slot takes several,
+    as functions of one device.
     """
 
     binary: str
@@ -60,6 +69,7 @@ class Qemu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     cpu: PerAccelerator
     transport: str
     console: list[str]
+    slots: Slots | None = None
 
 
 class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from quizmatrix import debugger, filesystem
+from quizmatrix import bus, debugger, filesystem
+from quizmatrix.bus import Bus
 from quizmatrix.spec import CellSpec, Disk, Share, TerminalKind
 
 # The guest's virtio-serial ports, and with the console the chardevs QEMU is given.
@@ -45,7 +46,17 @@ def parameters_of(spec: CellSpec) -> str:
     return " ".join([*own, *([spec.append] if spec.append else [])])
 
 
-def _extras(spec: CellSpec, chardevs: Mapping[str, str]) -> list[str]:
+def _others(spec: CellSpec) -> int:
+    """Devices on the bus that are neither disks nor folders: the ports, and the network."""
+    return 1 + spec.network
+
+
+def check(spec: CellSpec, shares: list[Share]) -> None:
+    """UnpreparedError where no machine could be made for `spec`."""
+    bus.check_room(spec.cell, folders=len(shares), disks=len(spec.disks), others=_others(spec))
+
+
+def _extras(spec: CellSpec, chardevs: Mapping[str, str], places: Bus) -> list[str]:
     """What only some guests have: a terminal, disks, a network, a debugger."""
     transport = spec.arch.facts.qemu.transport
     argv: list[str] = []
@@ -54,10 +65,10 @@ def _extras(spec: CellSpec, chardevs: Mapping[str, str]) -> list[str]:
         argv += ["-device", f"{device},bus=ports.0,chardev={TERMINAL},name=quizmatrix.{TERMINAL}"]
     for disk in spec.disks:
         argv += ["-blockdev", _blockdev(disk)]
-        argv += ["-device", f"virtio-blk-{transport},drive={disk.serial},serial={disk.serial}"]
+        argv += ["-device", f"virtio-blk-{transport},drive={disk.serial},serial={disk.serial}{places.next()}"]
     if spec.network:
         argv += ["-netdev", "user,id=network"]
-        argv += ["-device", f"virtio-net-{transport},netdev=network"]
+        argv += ["-device", f"virtio-net-{transport},netdev=network{places.next()}"]
     if spec.debugger:
         argv += ["-action", "panic=pause"]
         if QMP in chardevs:
@@ -124,15 +135,17 @@ def command_line(
         kind, _, options = chardevs[name].partition(",")
         argv += ["-chardev", f"{kind},id={name}" + (f",{options}" if options else "")]
     argv += qemu.console
-    argv += ["-device", f"virtio-serial-{transport},id=ports,max_ports=8"]
+    places = Bus(qemu, len(shares) + len(spec.disks) + _others(spec))
+    argv += ["-device", f"virtio-serial-{transport},id=ports,max_ports=8{places.next()}"]
     for name in PORTS:
         argv += ["-device", f"virtserialport,bus=ports.0,chardev={name},name=quizmatrix.{name}"]
-    argv += _extras(spec, chardevs)
+    argv += _extras(spec, chardevs, places)
     for share in shares:
         # security_model=none: files made in /shared belong to the user who runs QEMU.
         # multidevs=remap: a folder may reach over several file systems.
         fsdev = f"local,id={share.tag},path={option_value(share.path)},security_model=none"
         fsdev += ",multidevs=remap" + ("" if share.writable else ",readonly=on")
         argv += ["-fsdev", fsdev]
-        argv += ["-device", f"virtio-9p-{transport},fsdev={share.tag},mount_tag={share.tag}"]
+        device = f"virtio-9p-{transport},fsdev={share.tag},mount_tag={share.tag}{places.next()}"
+        argv += ["-device", device]
     return argv

@@ -54,6 +54,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
     marker = secrets.token_hex(16)
     try:
         shares = guest.write_run_layer(spec, marker)
+        qemu.check(spec, shares)
         if observer.terminal is not None:
             observer.terminal.write(specs.run_layer_of(Path(spec.folder)))
         reproduce.write_script(spec, shares)

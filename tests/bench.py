@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -241,6 +242,51 @@ def _read_once(cell: str, way: str, mount: str, folder: Path, disk: Path) -> flo
     return end - begin
 
 
+# A tree in the folder the command is run in, which is read as it is on the host at that moment, and the same
+# one in a mount that keeps in the guest what it has once read: each with nothing of it in the guest's memory,
+# and again.
+_READ_TREES = r"""
+    up() { read -r now rest </proc/uptime; echo $now; }
+    cat_all() { find "$1" -type f -print0 | xargs -0 cat >/dev/null; }
+    umount /mnt/bound; mkdir /l /u; mount -t tmpfs u /u; mkdir /u/u /u/w /m
+    mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,ro,cache=loose bind0 /l
+    mount -t overlay -o lowerdir=/l,upperdir=/u/u,workdir=/u/w m /m
+    for round in 1 2 3 4 5; do for tree in "$PWD" /m; do
+        echo 3 >/proc/sys/vm/drop_caches
+        first=$(up); cat_all "$tree"; again=$(up); cat_all "$tree"; echo $first $again $(up)
+    done; done"""
+
+
+def reading_a_tree(cell: str) -> list[list[str]]:
+    """Two rows: the reading of a work tree, this package and its tests, and what caching it would save."""
+    with tempfile.TemporaryDirectory() as name:
+        tree = Path(name) / "tree"
+        skipped = shutil.ignore_patterns("__pycache__")
+        for folder in ("quizmatrix", "tests"):
+            # Not where `python -m` would look for the package.
+            shutil.copytree(Path(__file__).parents[1] / folder, tree / "copy" / folder, ignore=skipped)
+        count = sum(path.is_file() for path in tree.rglob("*"))
+        argv = [*QUIZMATRIX, "run", "--only", cell, "--offline", "--bind", f"{tree}:/mnt/bound:ro"]
+        done = subprocess.run([*argv, "--", _READ_TREES], check=True, stdout=subprocess.PIPE, cwd=tree)
+    times = [[float(word) for word in line.split()] for line in done.stdout.decode().splitlines()]
+    rows = []
+    for what, at in (("read", 0), ("read again", 1)):
+        live, kept = (
+            statistics.median(line[at + 1] - line[at] for line in times[side::2]) for side in (0, 1)
+        )
+        rows.append(
+            row(
+                f"a work tree of {count} files {what} in {cell}",
+                f"{live:.2f} s",
+                f"cached by the guest {kept:.2f} s",
+                f"{live / kept:.1f} times",
+                "-",
+                True,
+            )
+        )
+    return rows
+
+
 def _virtiofs(socket: Path, memory: int, transport: str) -> list[str]:
     """The options of QEMU's document on virtiofsd: the daemon shares the guest's memory."""
     return [
@@ -423,6 +469,7 @@ def measure() -> int:
     rows += [guest_start(cell) for cell in BUILT_CELLS]
     rows += [debian_image(BUILT_CELLS[0]), shell_start(BUILT_CELLS[0]), image_making()]
     rows += reading(READING)
+    rows += [line for cell in ("6.1-x86_64", "6.1-s390x") for line in reading_a_tree(cell)]
     rows += [against_virtme("6.1-x86_64", 2.5), against_virtme(f"{BUILT}-x86_64", 4)]
     rows += [makespan("quick"), makespan("endian"), build_of_what_is_built(), help_cpu()]
     rows += scheduling()

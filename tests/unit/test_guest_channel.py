@@ -1,6 +1,7 @@
 """The host's half of the guest: command line, console, channel, verdict."""
 
 import os
+import re
 import shlex
 import socket
 import time
@@ -13,16 +14,17 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from quizmatrix import guest, qemu
+from quizmatrix import bus, guest, qemu
 from quizmatrix.arch import Accelerator, arch_names, load_arch
 from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
 from quizmatrix.console import ConsoleWatch, first_trouble
+from quizmatrix.errors import UnpreparedError
 from quizmatrix.outcome import Outcome
 from quizmatrix.reproduce import write_script
-from quizmatrix.spec import ActiveProfile, Bind, CellSpec, Share
+from quizmatrix.spec import ActiveProfile, Bind, CellSpec, Disk, Share
 from quizmatrix.terminal import ConsoleHost
 from quizmatrix.tty import Terminal
 from quizmatrix.verdict import Evidence, Stage, judge
@@ -71,6 +73,32 @@ def test_the_command_line(arch: str, tmp_path: Path) -> None:
     assert "path=/home/me/a,, b," in text
     writable = [word for word in argv if word.startswith("local,") and not word.endswith("readonly=on")]
     assert [word.split(",")[1] for word in writable] == ["id=shared"]
+
+
+@pytest.mark.parametrize("arch", arch_names())
+def test_places_on_the_bus(arch: str, tmp_path: Path) -> None:
+    usual = spec(tmp_path, arch)
+    shares = guest.write_run_layer(usual, "marker")
+    assert not [word for word in qemu.command_line(usual, shares, CHARDEVS) if ",addr=" in word]
+    disks = [Disk(serial=f"quizb{number}", path="/x") for number in range(bus.ROOM - 1 - len(shares))]
+    full = msgspec.structs.replace(usual, disks=disks)
+    qemu.check(full, shares)
+    argv = qemu.command_line(full, shares, CHARDEVS)
+    devices = [word for word in argv if re.match(rf"virtio-\w+-{usual.arch.facts.qemu.transport},", word)]
+    assert len(devices) == bus.ROOM
+    found = [re.search(r",addr=(0x\w+)\.(\d)(,multifunction=on)?$", device) for device in devices]
+    if usual.arch.facts.qemu.slots is None:
+        assert found == [None] * bus.ROOM
+    else:
+        places = [(int(match[1], 16), int(match[2])) for match in found if match]
+        assert len(set(places)) == bus.ROOM
+        assert all(0 < slot < 31 and function < 8 for slot, function in places)
+        # Of each slot that several share the first one says so, and is there before the others.
+        firsts = [place for place, match in zip(places, found, strict=True) if match and match[3]]
+        assert firsts == [(slot, 0) for slot, function in places if function == 1]
+    more = msgspec.structs.replace(full, network=True)
+    with pytest.raises(UnpreparedError, match="65 devices, and a guest has room for 64"):
+        qemu.check(more, shares)
 
 
 def test_the_specification_is_json() -> None:
@@ -254,6 +282,7 @@ def test_output_is_exact_however_it_comes(pieces: list[bytes], cut: int) -> None
     import tempfile
 
     data = b"".join(pieces)
+    assume(MARKER not in data)  # that is the end, however it came there
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "out"
         assert through_output([*pieces, MARKER[:cut], MARKER[cut:]], path) == (data, data, True)

@@ -1,8 +1,14 @@
 """What the guest's machine is made of: kernel parameters, devices, processors."""
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from tests.vm.conftest import Sweep
+import pytest
+
+from tests.vm.conftest import ARCHES, Quizmatrix, Sweep
 
 Run = Callable[..., Sweep]
 
@@ -20,3 +26,100 @@ def test_kernel_parameters(sweep: Run) -> None:
         script = (folder / "reproduce.sh").read_text()
         assert f"--append '{' '.join(words)}'" in script
         assert f"oops=panic {' '.join(words)}'" in script
+
+
+# What a guest has looked at before its host changes it, and what it then finds in one place.
+LOOK = """
+    look() {
+        cat grows shrinks replaced 2>&1; wc -c <grows; ./program
+    }
+    for place in "$PWD" /usr/share/layer /mnt/bound; do
+        cd $place; look >/dev/null; cat removed folder/file became >/dev/null; [ ! -e made ]; ls >/dev/null
+    done
+    echo ready
+    until [ -e /mnt/bound/made ]; do sleep 1; done
+    for place in "$1" /usr/share/layer /mnt/bound; do
+        cd $place; look
+    done
+    # Names are found within two seconds, and a little more where the host is busy.
+    for place in "$1" /usr/share/layer; do
+        cd $place
+        tries=0
+        until [ -e made ] && [ ! -e removed ] || [ $tries = 20 ]; do sleep 1; tries=$((tries + 1)); done
+        ls; cat made became/file
+        echo again >removed; cat removed; mkdir folder; ls folder
+    done
+"""
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_a_host_that_edits_while_the_guest_runs(
+    arch: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    here, layer, bound = (tmp_path / name for name in ("here", "layer", "bound"))
+    places = [here, layer / "usr/share/layer", bound]
+    for place in places:
+        (place / "folder").mkdir(parents=True)
+        for name in ("grows", "shrinks", "replaced", "removed", "folder/file", "became"):
+            (place / name).write_text("as it was\n")
+        (place / "program").write_text("#!/bin/sh\necho old\n")
+        (place / "program").chmod(0o755)
+    argv = [sys.executable, "-m", "quizmatrix", "run", "--only", f"6.1-{arch}", "--offline"]
+    argv += ["--layer", str(layer), "--bind", f"{bound}:/mnt/bound", "--"]
+    with subprocess.Popen(
+        [*argv, "sh", "-c", LOOK, "sh", str(here)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        cwd=here,
+        text=True,
+    ) as guest:
+        assert guest.stdout is not None
+        assert guest.stdout.readline() == "ready\n"
+        for place in places:
+            (place / "grows").write_text("longer than it ever was\n")
+            (place / "shrinks").write_text("short\n")
+            (place / "program").write_text("#!/bin/sh\necho new\n")
+            (place / "beside").write_text("put in its place\n")
+            (place / "beside").replace(place / "replaced")
+            (place / "removed").unlink()
+            shutil.rmtree(place / "folder")
+            (place / "became").unlink()
+            (place / "became").mkdir()
+            (place / "became/file").write_text("in a folder\n")
+            (place / "made").write_text("made\n")
+        said = guest.stdout.read().splitlines()
+    contents = ["longer than it ever was", "short", "put in its place", "24", "new"]
+    names = ["became", "grows", "made", "program", "replaced", "shrinks"]
+    assert said == contents * 3 + [*names, "made", "in a folder", "again"] * 2
+    assert not (here / "removed").exists()
+    assert guest.returncode == 0
+
+
+def test_as_many_devices_as_there_is_room_for(sweep: Run, tmp_path: Path) -> None:
+    binds: list[str] = []
+    for number in range(30):
+        (tmp_path / f"{number}").mkdir()
+        binds += ["--bind", f"{tmp_path / str(number)}:/mnt/{number}"]
+    # With the ports, the network, and the kernel's, the run's, the work tree's folder and /shared: 64.
+    options = ("-p", "net,blockdev:count=28,size=1M", *binds)
+    script = """set -e
+        for number in $(seq 0 27); do echo disk $number | dd of=/dev/quizb$number 2>/dev/null; done
+        for number in $(seq 0 27); do head -n 1 /dev/quizb$number; done
+        for number in $(seq 0 29); do echo $number >/mnt/$number/file; done
+        ping -c 1 -w 20 10.0.2.2 >/dev/null"""
+    done = sweep(script, options=options)
+    for cell in done.cells.values():
+        said = (done.folder / cell["cell"] / "stdout").read_text().splitlines()
+        assert cell["outcome"] == "passed", cell["detail"]
+        assert said == [f"disk {number}" for number in range(28)]
+    assert [(tmp_path / f"{number}/file").read_text() for number in range(30)] == [
+        f"{number}\n" for number in range(30)
+    ]
+
+
+def test_more_devices_than_there_is_room_for(quizmatrix: Quizmatrix) -> None:
+    argv = ["run", "--only", "6.1-x86_64", "--offline", "-p", "blockdev:count=60,size=1M", "--", "true"]
+    done = quizmatrix(*argv)
+    assert done.returncode == 125
+    assert b"6.1-x86_64 would have 65 devices, and a guest has room for 64: 60 disks" in done.stderr
