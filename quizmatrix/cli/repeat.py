@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from quizmatrix import currentfolder
 from quizmatrix.cli.again import OF_ONE_RUN, current_folder
 from quizmatrix.spec import CommandLine
 from quizmatrix.task import Task
@@ -20,7 +21,9 @@ def repeating(args: argparse.Namespace, session: Sequence[str] = ()) -> Callable
     session: the words that a terminal of `quizmatrix shell` runs.
     """
     # In the folder where its relative paths are meant.
-    folder = current_folder() or "/"
+    real = current_folder()
+    # By the name that the user's shell has for it, which the guest knows, too.
+    folder = currentfolder.as_typed(real) or real or "/"
     words = _words(args)
     matrix = [args.matrix] if args.matrix else []
 

@@ -115,6 +115,15 @@ def test_an_option_comes_back(option: str, folder: Path) -> None:
     ]
 
 
+def test_where_it_is_typed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (task,) = tasks_of("run", "--only", "6.1-x86_64", "--", "./t")
+    link = folder.with_name(f"{folder.name}-link")
+    link.symlink_to(folder)
+    for name, known in ((str(link), str(link)), (str(folder), str(folder)), ("/", str(folder))):
+        monkeypatch.setenv("PWD", name)
+        assert repeating(parse(["run", "--", "./t"]))(task).folder == known
+
+
 def test_of_a_terminal() -> None:
     (task,) = tasks_of("run", "--only", "6.1-x86_64", "--", "true")
     args = parse(["shell", "6.1-x86_64", "--memory", "2G"])
