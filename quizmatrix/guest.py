@@ -6,13 +6,12 @@ import shlex
 import shutil
 from pathlib import Path
 
-from quizmatrix import boundfile, skeleton
+from quizmatrix import boundfile, mapped, skeleton, user
 from quizmatrix import spec as specs
 from quizmatrix.spec import HANDED_DISK, ActiveProfile, CellSpec, Session, Share
+from quizmatrix.user import BUSYBOX, SHELL
 
 _OPERATORS = frozenset({"&&", "||", "|"})
-# By its path: busybox, which starts the command, would take `sh` for its own, whatever the image has.
-_SHELL = "/bin/sh"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Where the values of variables are that are passed on, in the guest and in the run layer.
@@ -52,12 +51,12 @@ def guest_argv(command: list[str]) -> list[str]:
     operators; every other word arrives as it was given.
     """
     if len(command) == 1:
-        return [_SHELL, "-c", command[0]]
+        return [SHELL, "-c", command[0]]
     if _OPERATORS.isdisjoint(command):
         # A shell, so that its builtins work; it becomes the command, so that signals are exact.
-        return [_SHELL, "-c", '"$@"', "sh", *command]
+        return [SHELL, "-c", '"$@"', "sh", *command]
     words = (word if word in _OPERATORS else shlex.quote(word) for word in command)
-    return [_SHELL, "-c", " ".join(words)]
+    return [SHELL, "-c", " ".join(words)]
 
 
 def _own_environment(spec: CellSpec) -> dict[str, str]:
@@ -95,23 +94,13 @@ def command_script(spec: CellSpec) -> str:
         f'{name}="$passed_{name}"' if name in spec.passed_on else shlex.quote(f"{name}={value}")
         for name, value in environment.items()
     )
-    busybox = "/run/quizmatrix/busybox"
-    argv = guest_argv(spec.command)
-    check = ""
-    if spec.user is not None:
-        # su(1) sets HOME, USER and the groups; the words arrive as they are.
-        # `--`: it would take the words' own options for its.
-        argv = [busybox, "su", "-s", _SHELL, "-c", '"$@"', "--", spec.user, "sh", *argv]
-        user = shlex.quote(spec.user)
-        check = (
-            f"{busybox} id {user} >/dev/null 2>&1 || {{ echo quizmatrix: the guest has no user {user} >&2; "
-            "exit 125; }\n"
-        )
     return (
-        f"{_take_passed_on(spec)}{check}cd {shlex.quote(spec.work_tree or '/root')} || exit 125\n"
-        f"exec {busybox} env -i {settings} \\\n"
-        f"  {busybox} setsid {busybox} time -f 'status %x' -o \"$1\" \\\n"
-        f"  {shlex.join(argv)}\n"
+        f"{_take_passed_on(spec)}cd {shlex.quote(spec.work_tree or '/root')} || exit 125\n"
+        "status=$1; shift\n"
+        f"{user.become(spec.user) if spec.user is not None else ''}"
+        f"exec {BUSYBOX} env -i {settings} \\\n"
+        f"  {BUSYBOX} setsid {BUSYBOX} time -f 'status %x' -o \"$status\" \\\n"
+        f'  "$@" {shlex.join(guest_argv(spec.command))}\n'
     )
 
 
@@ -176,7 +165,8 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
         "disks": "\n".join(disk.serial for disk in spec.disks if disk.writable),
     }
     shares = [*spec.layers, Share(tag="run", path=str(layer))]
-    shares.append(Share(tag="shared", path=str(artifacts), writable=True))
+    model = mapped.prepare(artifacts) if spec.has_9p else mapped.Model.NONE
+    shares.append(Share(tag="shared", path=str(artifacts), writable=True, security_model=model.value))
     shares += boundfile.shares_of(spec)
     files["binds"] = "\n".join(
         f"bind{number} {'rw' if bind.writable else 'ro'} {'file' if bind.is_file else 'folder'} {bind.guest}"

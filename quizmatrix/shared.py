@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import layerdisks, process, qmp, untrusted
+from quizmatrix import layerdisks, mapped, process, qmp, untrusted
 from quizmatrix import spec as specs
 from quizmatrix.channel import Port
 from quizmatrix.concurrency import in_thread
@@ -177,7 +177,7 @@ class Shared:
     def _make_safe(self) -> list[str]:
         core, notes = self._folder / _CORE, []
         try:
-            changed = untrusted.make_safe(self._artifacts)
+            changed = mapped.unmap(self._artifacts) + untrusted.make_safe(self._artifacts)
             if core.exists():
                 moved = untrusted.move_in(core, self._artifacts)
                 notes.append(f"its memory is in {moved.parent.name}/{moved.name}")

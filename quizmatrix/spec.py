@@ -20,11 +20,15 @@ from quizmatrix.outcome import Outcome
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """A host folder the guest sees: the tag it mounts, the folder, and whether it may write there."""
+    """A host folder the guest sees: the tag it mounts, the folder, and whether it may write there.
+
+    security_model: QEMU's option of that name; see mapped.Model.
+    """
 
     tag: str
     path: str
     writable: bool = False
+    security_model: str = "none"
 
 
 # The serial number of the disk that is the base layer (guest/init1).

@@ -105,7 +105,9 @@ def add_guest(parser: Parser) -> None:
         help="a variable of the command's environment; without =V it is passed on from here, and its value "
         "is not recorded",
     )
-    group.add_argument("--user", metavar="NAME", help="run COMMAND as this user of the guest")
+    group.add_argument(
+        "--user", metavar="USER[:GROUP]", help="run COMMAND as this user of the guest, a name or a number"
+    )
     group.add_argument(
         "--no-work-tree", action="store_true", help="do not show the current folder to the guest"
     )

@@ -18,6 +18,7 @@ from quizmatrix.spec import Bind
 from quizmatrix.task import Task, handing_on, in_each
 from quizmatrix.terminal import Sitting
 from quizmatrix.units import parse_duration
+from quizmatrix.user import is_user
 
 
 def tasks_of(chosen: Selection, command: list[str] | None) -> list[Task]:
@@ -60,7 +61,7 @@ def make_plan(args: argparse.Namespace, tasks: list[Task], sitting: Sitting | No
         binds=[_bind(text) for text in args.bind],
         environment=environment,
         passed_on=[name for name in environment if is_passed_on[name]],
-        user=args.user,
+        user=_user(args.user),
         session=sitting.take_place if sitting else None,
         repeat=repeating(args, sitting.words if sitting else ()),
     )
@@ -93,6 +94,12 @@ def _bind(text: str) -> Bind:
             f"--bind {text}", cause=f"{clean} is the guest's own", next_step="Bind it to a folder below."
         )
     return Bind(path=str(Path(host).absolute()), guest=clean, writable=mode == "rw", is_file=is_file)
+
+
+def _user(text: str | None) -> str | None:
+    if text is not None and not is_user(text):
+        raise UsageError(f"--user {text}", next_step="Write --user USER or USER:GROUP, names or numbers.")
+    return text
 
 
 def _setting(text: str) -> tuple[str, str]:

@@ -51,6 +51,20 @@ def test_what_the_kernel_and_programs_ask_for_is_there(sweep: Callable[..., Swee
     assert [cell["outcome"] for cell in done.cells.values()] == ["passed", "passed"], done.report
 
 
+def test_a_user_without_rights(sweep: Callable[..., Sweep]) -> None:
+    script = """set -e
+        echo hi >/dev/stdout; cd /shared; echo one >>out; echo two >>out
+        python3 -c 'import socket
+a, b = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+a.bind("socket"); a.listen(); b.connect("socket"); b.send(b"x"); assert a.accept()[0].recv(1) == b"x"'"""
+    done = sweep(script, options=(*DEBIAN, "--user", "nobody"))
+    for cell in done.cells.values():
+        assert cell["outcome"] == "passed", cell
+        folder = done.folder / cell["cell"]
+        assert (folder / "stdout").read_text() == "hi\n"
+        assert (folder / "artifacts/out").read_text() == "one\ntwo\n"
+
+
 def test_a_device_with_errors(sweep: Callable[..., Sweep]) -> None:
     script = """set -e
         dd if=/dev/zero of=/dev/quize0 bs=1M count=16 2>/dev/null

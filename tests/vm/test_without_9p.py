@@ -54,3 +54,11 @@ def test_a_folder_that_would_be_written_to(quizmatrix: Quizmatrix, tmp_path: Pat
     done = quizmatrix("run", "--only", CELL, "--bind", f"{tmp_path}/file:/mnt/file", "--", "true")
     assert done.returncode == 125
     assert f"{tmp_path}/file cannot be bound for writing" in done.stderr.decode()
+
+
+def test_a_user_without_rights(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    script = "echo hi >/dev/stdout; echo one >>/shared/out; echo two >>/shared/out"
+    argv = ["run", "--only", CELL, "--user", "nobody", "--output", str(tmp_path / "run"), "--", script]
+    done = quizmatrix(*argv)
+    assert (done.returncode, done.stdout) == (0, b"hi\n"), done.stderr
+    assert (tmp_path / "run" / CELL / "artifacts/out").read_text() == "one\ntwo\n"
