@@ -33,8 +33,9 @@ _LONGEST_MESSAGE = 65536
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """What a guest says: booted, step (it begins with one, named in `message`), started, exited (with the
-    command's end), closed (a terminal session), or failed (in init).
+    """What a guest says: booted, step (it begins with one, named in `message`), started, unread (nobody reads
+    the command's stdin any more), exited (with the command's end), closed (a terminal session), or
+    failed (in init).
     """
 
     event: str
@@ -88,6 +89,11 @@ class Port:
                 await anyio.wait_writable(self.host)
             except (BrokenPipeError, ConnectionResetError):
                 return
+
+    def end(self) -> None:
+        """Send no more: the guest reads what was sent, then its end."""
+        with contextlib.suppress(OSError):  # QEMU is gone
+            self.host.shutdown(socket.SHUT_WR)
 
     def close_guest(self) -> None:
         """Let QEMU have the only copy of its end, so that its death shows here."""

@@ -94,13 +94,17 @@ def command_script(spec: CellSpec) -> str:
         f'{name}="$passed_{name}"' if name in spec.passed_on else shlex.quote(f"{name}={value}")
         for name, value in environment.items()
     )
+    argv = guest_argv(spec.command)
+    if spec.stdin is not None:
+        # Not opened before here: time(1), which waits for the command, would hold it open behind that.
+        argv = [BUSYBOX, "sh", "-c", 'exec "$@" <"$0"', "/run/quizmatrix/io/in", *argv]
     return (
         f"{_take_passed_on(spec)}cd {shlex.quote(spec.work_tree or '/root')} || exit 125\n"
         "status=$1; shift\n"
         f"{user.become(spec.user) if spec.user is not None else ''}"
         f"exec {BUSYBOX} env -i {settings} \\\n"
         f"  {BUSYBOX} setsid {BUSYBOX} time -f 'status %x' -o \"$status\" \\\n"
-        f'  "$@" {shlex.join(guest_argv(spec.command))}\n'
+        f'  "$@" {shlex.join(argv)}\n'
     )
 
 
@@ -186,6 +190,8 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
         _write_profile(profile, layer, own / "profiles" / f"{number:02}-{profile.name}")
     if spec.handed is not None:
         files["sync"] = "what the command wrote is for another guest"
+    if spec.stdin is not None:
+        files["stdin"] = "the command has one"
     if spec.names:
         files["names"] = "\n".join(f"{name}\n{place}" for name, place in spec.names.items())
     if spec.work_tree is not None:

@@ -12,7 +12,7 @@ import msgspec
 from quizmatrix import seal
 from quizmatrix.concurrency import in_thread
 from quizmatrix.errors import HostError
-from quizmatrix.spec import CellResult, CellSpec, encode
+from quizmatrix.spec import OWN_STDIN, CellResult, CellSpec, encode
 
 # Files of a folder that are looked at: about half a second. Of a larger one nothing is said.
 MOST_FILES = 50_000
@@ -58,7 +58,9 @@ class Inputs:
         ]
         if kept or not all(states):
             return ""
-        facts = encode(msgspec.structs.replace(spec, folder="", session=None, again=None))
+        # What came through our own stdin was nothing, or nobody asked.
+        given = spec.stdin if spec.stdin != OWN_STDIN else None
+        facts = encode(msgspec.structs.replace(spec, folder="", session=None, again=None, stdin=given))
         facts = facts.replace(encode(str(self._run)).strip(b'"'), b"")
         written = [before.inputs] if before else []
         return hashlib.sha256(b"\n".join([facts, *map(str.encode, [*states, *written])])).hexdigest()[:24]
@@ -69,7 +71,8 @@ def folders_of(spec: CellSpec) -> list[str]:
     layers = [layer.path for layer in spec.layers if layer.tag not in _NAMED_BY_CONTENT]
     work_tree = [spec.work_tree] if spec.work_tree else []
     files = [profile.files for profile in spec.profiles if profile.files]
-    return [*layers, *work_tree, *(bind.path for bind in spec.binds), *files]
+    given = [spec.stdin] if spec.stdin not in (None, OWN_STDIN) else []
+    return [*layers, *work_tree, *(bind.path for bind in spec.binds), *files, *given]
 
 
 def _state_of(folder: str) -> str:

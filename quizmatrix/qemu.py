@@ -13,7 +13,9 @@ from quizmatrix.spec import CellSpec, Disk, Share, TerminalKind
 # The guest's virtio-serial ports, and with the console the chardevs QEMU is given.
 PORTS = ("control", "stdout", "stderr")
 CHARDEVS = ("console", *PORTS)
-# One more, where a person's terminal is to reach the guest.
+# One more, where the command has a standard input,
+STDIN = "stdin"
+# one where a person's terminal is to reach the guest.
 TERMINAL = "terminal"
 # And one to QEMU itself, where a debugger may want the memory of a guest that died.
 QMP = "qmp"
@@ -60,6 +62,8 @@ def _extras(spec: CellSpec, chardevs: Mapping[str, str], places: Bus) -> list[st
     """What only some guests have: a terminal, disks, a network, a debugger."""
     transport = spec.arch.facts.qemu.transport
     argv: list[str] = []
+    if STDIN in chardevs:
+        argv += ["-device", f"virtserialport,bus=ports.0,chardev={STDIN},name=quizmatrix.{STDIN}"]
     if spec.session is not None and TERMINAL in chardevs:
         device = _TERMINAL_DEVICES[spec.session.kind]
         argv += ["-device", f"{device},bus=ports.0,chardev={TERMINAL},name=quizmatrix.{TERMINAL}"]
@@ -107,7 +111,7 @@ def command_line(
 ) -> list[str]:
     """The argv that boots `spec`.
 
-    shares: every folder the guest sees. chardevs: for each of CHARDEVS, and for TERMINAL and QMP
+    shares: every folder the guest sees. chardevs: for each of CHARDEVS, and for STDIN, TERMINAL and QMP
     where there is one, its kind and options (`socket,fd=5`). passed_fd: the file descriptor that QEMU
     inherits as PASSED_FILE.
     """

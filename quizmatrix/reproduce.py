@@ -62,6 +62,8 @@ def write_script(spec: CellSpec, shares: list[Share]) -> None:
         msgspec.structs.replace(disk, path=f"@{disk.serial}@") if disk in handed else disk
         for disk in spec.disks
     ]
+    if spec.stdin is not None:
+        chardevs[qemu.STDIN] = "stdio,signal=off"
     files = {f"bind{number}": bind.path for number, bind in enumerate(spec.binds) if bind.is_file}
     shares = [
         msgspec.structs.replace(share, path=f"@{share.tag}@") if share.tag in files else share
@@ -82,7 +84,7 @@ def write_script(spec: CellSpec, shares: list[Share]) -> None:
         disks=_disks(handed) + _files(files) + _passed_on(spec),
         cwd=shlex.quote(command.folder),
         again=again.replace("\n", "\n#   ") if spec.has_9p else again,
-        argv=lines,
+        argv=_stdin(spec) + lines,
     )
     path = Path(spec.folder) / "reproduce.sh"
     paths.write_atomic(path, text.encode(errors="surrogateescape"))
@@ -137,6 +139,14 @@ def _disks(handed: list[Disk]) -> str:
     return text
 
 
+def _stdin(spec: CellSpec) -> str:
+    """What stands before QEMU where the command has a standard input: the file's, or the script's own."""
+    if spec.stdin is None:
+        return ""
+    path = "" if spec.stdin == specs.OWN_STDIN else f" {shlex.quote(spec.stdin)}"
+    return f"{{ echo; exec cat{path}; }} |\n"
+
+
 def _files(files: dict[str, str]) -> str:
     """The lines that make a folder for each file which the guest sees; see boundfile."""
     return "".join(
@@ -180,6 +190,7 @@ def _again(spec: CellSpec) -> list[str]:
         again += ["--bind", f"{bind.path}:{bind.guest}{'' if bind.writable else ':ro'}"]
     for name, value in spec.environment.items():
         again += ["--env", name if name in spec.passed_on else f"{name}={value}"]
+    again += ["--stdin", spec.stdin] if spec.stdin not in (None, specs.OWN_STDIN) else []
     again += ["--user", spec.user] if spec.user else []
     again += ["--append", spec.append] if spec.append else []
     for layer in spec.layers:

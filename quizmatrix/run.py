@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anyio
 
-from quizmatrix import debugger, findings, guest, layerdisks, paths, qemu, reproduce, subtests, vm
+from quizmatrix import debugger, findings, guest, layerdisks, paths, qemu, reproduce, stdin, subtests, vm
 from quizmatrix import spec as specs
 from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError, write_all
 from quizmatrix.concurrency import in_thread, task_group
@@ -72,6 +72,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         console = stack.enter_context(closing(ConsolePipe()))
         names = [
             *qemu.PORTS,
+            *([qemu.STDIN] if spec.stdin is not None else []),
             *([qemu.TERMINAL] if spec.session else []),
             *([qemu.QMP] if spec.debugger else []),
         ]
@@ -135,6 +136,7 @@ class _Session:
             Output(ports[name], self._folder / name, marker, pass_on)
             for name, pass_on in (("stdout", observer.stdout), ("stderr", observer.stderr))
         ]
+        self._feed = stdin.Feed(spec, ports.get(qemu.STDIN), observer.stdin)
         self._dying = anyio.Event()
         self._console_ended = anyio.Event()
         self._console_was_cut = False
@@ -154,6 +156,7 @@ class _Session:
             self._gather()
             self.evidence.excess, self.evidence.shortage = self._shared.excess, self._shared.shortage
             self.evidence.qemu_words = self._log.last_words
+        self.evidence.notes += [self._feed.trouble] if self._feed.trouble else []
         self.evidence.host_is_out_of_memory = self._host.has_killed_for_memory
         self.evidence.notes += self._host.notes
 
@@ -201,6 +204,7 @@ class _Session:
                 group.start_soon(self._guard, self._log.pump)
                 for output in self._outputs:
                     group.start_soon(self._guard, output.pump)
+                group.start_soon(self._feed.pump)
                 with self._talk:
                     async with task_group() as talk:
                         talk.start_soon(self._give_up_on_a_dead_guest)
@@ -209,6 +213,7 @@ class _Session:
                         if self._has_gone_silent:
                             self.evidence.qemu_status = await machine.status_soon()
                         talk.cancel_scope.cancel()
+                self._feed.stop()
             if machine.outlived_kill:
                 # It keeps its ends of the ports open.
                 self.evidence.notes.append(f"QEMU (process {machine.pid}) was killed, and has not died")
@@ -257,8 +262,10 @@ class _Session:
                 self.evidence.expired = self._spec.boot_timeout
                 return
             self._reach(Stage.RUNNING)
+            self._feed.begin()
             with anyio.move_on_after(self._spec.timeout) as limit:
                 self.evidence.ended = await self._expect("exited")
+            self._feed.stop()
             if limit.cancelled_caught:
                 self.evidence.expired = self._spec.timeout
         except RubbishError as rubbish:
@@ -293,9 +300,12 @@ class _Session:
     async def _expect(self, event: str) -> Message | None:
         """The guest's next message, which has to be `event`; None where there is no more guest."""
         message = await self._control.receive()
-        while message is not None and message.event == "step":
-            self._steps[message.message] = time.monotonic()
-            self.evidence.step = message.message
+        while message is not None and message.event in ("step", "unread"):
+            if message.event == "step":
+                self._steps[message.message] = time.monotonic()
+                self.evidence.step = message.message
+            else:
+                self._feed.unread()
             message = await self._control.receive()
         if message is None:
             return None

@@ -20,7 +20,7 @@ from quizmatrix.errors import QuizmatrixError, UsageError, host_error
 from quizmatrix.events import CellConsole, CellFinished, CellNote, CellReached, Event
 from quizmatrix.handoff import Shelf
 from quizmatrix.inputs import Inputs, folders_of
-from quizmatrix.observer import Observer, TerminalHost
+from quizmatrix.observer import InputSource, Observer, TerminalHost
 from quizmatrix.outcome import Outcome
 from quizmatrix.prepare import Preparer
 from quizmatrix.spec import Bind, CellResult, CellSpec, CommandLine, Session
@@ -43,7 +43,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     trial boot would choose. machine, binds, environment, user: see CellSpec. session: makes a terminal
     session for after the command of the only task, told whether its image has an SSH server.
     repeat: makes the command line that repeats a task.
-    typed, passed_on: see CellSpec.
+    typed, passed_on, stdin: see CellSpec.
     unbuilt: why a cell has not what was to be built for it, by its id without the slice.
     matrix: the file that has disks handed on. expected: seconds that tasks will probably take, by id, where
     that is known. first: ids of the tasks to start first.
@@ -61,6 +61,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: Accelerator | None = None
     machine: str | None = None
     binds: list[Bind] = []
+    stdin: str | None = None
     environment: dict[str, str] = {}
     passed_on: list[str] = []
     user: str | None = None
@@ -122,10 +123,15 @@ class Scheduler:
         self._told: set[str] = set()
         self._stdout: PassOn | None = None
         self._stderr: PassOn | None = None
+        self._stdin: InputSource | None = None
 
     def pass_on(self, *, stdout: PassOn, stderr: PassOn) -> None:
         """Give the command's output to these as it comes."""
         self._stdout, self._stderr = stdout, stderr
+
+    def take_stdin(self, source: InputSource) -> None:
+        """Give the command this to read, where the plan's stdin is `-`."""
+        self._stdin = source
 
     def stop(self) -> None:
         """Stop every task that has not ended; `run` then returns."""
@@ -217,6 +223,10 @@ class Scheduler:
                 self._admission.leave(need)
             if result.outcome.is_verdict or attempt > self._plan.retries:
                 break
+            if self._stdin is not None and self._stdin.consumed:
+                text = f"{result.outcome} ({result.detail}): no further attempt, since its stdin is used up"
+                self._emit(CellNote(cell=task.id, text=text))
+                break
             text = f"{result.outcome} ({result.detail}): attempt {attempt + 1} follows"
             self._emit(CellNote(cell=task.id, text=text))
             attempt, flaky = attempt + 1, f"{result.outcome} in the attempt before"
@@ -232,7 +242,9 @@ class Scheduler:
             timings=timings,
             expected=task.cell.expected,
             shard=_shard_of(task.cell),
-            inputs=await self._inputs.key(spec, self._results.get(task.after or "")),
+            inputs=""
+            if self._stdin is not None and self._stdin.consumed
+            else await self._inputs.key(spec, self._results.get(task.after or "")),
             flaky=flaky if result.outcome.is_verdict and flaky else result.flaky,
             handoff=task.handed,
         )
@@ -267,6 +279,7 @@ class Scheduler:
             typed=plan.typed,
             binds=plan.binds,
             environment=plan.environment | (cell.shard.environment if cell.shard else {}),
+            stdin=plan.stdin,
             passed_on=plan.passed_on,
             user=plan.user,
             disks=[*spec.disks, *await self._shelf.provide(task)],
@@ -283,6 +296,7 @@ class Scheduler:
         return Observer(
             stage=lambda stage: self._reach(task, stage, attempt),
             console=lambda line: self._emit(CellConsole(cell=task.id, line=line)),
+            stdin=self._stdin,
             stdout=self._stdout,
             stderr=self._stderr,
         )

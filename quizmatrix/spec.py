@@ -54,6 +54,10 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     origin: str | None = None
 
 
+# As CellSpec.stdin: what the observer has, and no file.
+OWN_STDIN = "-"
+
+
 class ActiveProfile(msgspec.Struct, frozen=True, kw_only=True):
     """A profile that a guest sets up.
 
@@ -146,7 +150,8 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     names: other paths that lead into it, and where to; typed: the one by which the user's shell knows it.
     command: the words. profiles: in the order in which they are set up. network: whether the guest gets
     one. debugger: whether QEMU listens for one; stopped: and waits for it; symbols: the kernel with them,
-    where there is one. passed_on: names in `environment` whose values are kept nowhere.
+    where there is one. stdin: the file that the command reads, or `-` for what the observer has, or None.
+    passed_on: names in `environment` whose values are kept nowhere.
     environment: of the command, beside what every one has. user: of the guest, instead
     of root. session: see Session. handed: see Handed; matrix: the file that asks for it. timeout,
     boot_timeout: seconds, already scaled for the accelerator. memory: MiB. shared_limit: MiB that its guest
@@ -179,6 +184,7 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     debugger: bool = False
     stopped: bool = False
     symbols: str | None = None
+    stdin: str | None = None
     environment: dict[str, str] = {}
     passed_on: list[str] = []
     user: str | None = None

@@ -31,6 +31,27 @@ def add_command(commands: Commands[Parser], name: str, handler: str, **options: 
     return parser
 
 
+def refuse_blanks(args: argparse.Namespace, command: list[str] | None) -> None:
+    """UsageError where a variable in the command line was empty.
+
+    The shell would pass an empty script, an empty MATRIX would be the default one, and an empty --layer the
+    current folder.
+    """
+    if command is not None and len(command) == 1 and not command[0].strip():
+        raise _names_nothing("COMMAND")
+    for action in args.parser._actions:
+        value = getattr(args, action.dest, None)
+        if value == action.default:
+            continue
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not text.strip():
+                raise _names_nothing(max(action.option_strings, key=len, default=str(action.metavar)))
+
+
+def _names_nothing(what: str) -> UsageError:
+    return UsageError(f"{what} names nothing", next_step="Is a variable in the command line empty?")
+
+
 def add_selection(parser: Parser, *, names_sources: bool = True) -> None:
     parser.add_argument(
         "matrix",
@@ -83,8 +104,13 @@ def add_limits(parser: Parser) -> None:
     )
 
 
-def add_guest(parser: Parser) -> None:
+def add_guest(parser: Parser, *, takes_stdin: bool = True) -> None:
+    """takes_stdin: whether the command may be given a standard input."""
     group = parser.add_argument_group("the guest")
+    if takes_stdin:
+        add_stdin(group)
+    else:
+        parser.set_defaults(stdin=None, no_stdin=True)
     group.add_argument("--accel", choices=["auto", "kvm", "tcg"], default="auto", help="default: auto")
     group.add_argument("--machine", metavar="M", help="QEMU's -machine, instead of the architecture's")
     group.add_argument(
@@ -110,6 +136,20 @@ def add_guest(parser: Parser) -> None:
     )
     group.add_argument(
         "--no-work-tree", action="store_true", help="do not show the current folder to the guest"
+    )
+
+
+def add_stdin(group: argparse._ArgumentGroup) -> None:
+    """What the command reads; the two exclude each other."""
+    which = group.add_mutually_exclusive_group()
+    which.add_argument(
+        "--stdin",
+        metavar="FILE",
+        help="COMMAND's stdin, the same bytes in every cell (-: what comes through ours); without it one "
+        "single cell reads ours, as over ssh, and several cells read /dev/null",
+    )
+    which.add_argument(
+        "--no-stdin", action="store_true", help="COMMAND's stdin is /dev/null, and ours is not read"
     )
 
 

@@ -20,6 +20,7 @@ from quizmatrix.cli.options import (
     add_results,
     add_selection,
     add_sources,
+    refuse_blanks,
 )
 from quizmatrix.errors import UsageError
 
@@ -85,7 +86,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         raise UsageError(
             "only `quizmatrix run`, `nightly install`, `bisect`, `shell` and `exec` take a command after `--`"
         )
-    _refuse_blanks(args, command)
+    refuse_blanks(args, command)
     args.command = command
     args.arguments = head[1:]
     return args
@@ -107,27 +108,6 @@ def _leave_out_defaults(parser: argparse.ArgumentParser) -> None:
         else:
             action.default = argparse.SUPPRESS
     parser._defaults.clear()
-
-
-def _refuse_blanks(args: argparse.Namespace, command: list[str] | None) -> None:
-    """UsageError where a variable in the command line was empty.
-
-    The shell would pass an empty script, an empty MATRIX would be the default one, and an empty --layer the
-    current folder.
-    """
-    if command is not None and len(command) == 1 and not command[0].strip():
-        raise _names_nothing("COMMAND")
-    for action in args.parser._actions:
-        value = getattr(args, action.dest, None)
-        if value == action.default:
-            continue
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and not text.strip():
-                raise _names_nothing(max(action.option_strings, key=len, default=str(action.metavar)))
-
-
-def _names_nothing(what: str) -> UsageError:
-    return UsageError(f"{what} names nothing", next_step="Is a variable in the command line empty?")
 
 
 def _explain_unknown(word: str, args: argparse.Namespace) -> UsageError:
@@ -230,7 +210,7 @@ def _add_shell(commands: Commands[Parser]) -> None:
     add_image_and_profiles(group)
     add_limits(parser)
     add_sources(parser)
-    add_guest(parser)
+    add_guest(parser, takes_stdin=False)
     # What `run` asks of many cells.
     parser.set_defaults(matrix=None, skip=[], kernels=[], arches=[], jobs=None, max_time=None)
     parser.set_defaults(retries="0", fail_fast=False)

@@ -19,7 +19,7 @@ import msgspec
 
 from quizmatrix import complaints, currentfolder, pivot, progress, report, store
 from quizmatrix.cells import unsharded
-from quizmatrix.cli import EXIT_BROKEN_PIPE, again, finish, resume, selection, targets
+from quizmatrix.cli import EXIT_BROKEN_PIPE, again, finish, given, resume, selection, targets
 from quizmatrix.cli.again import Again, Past
 from quizmatrix.cli.cells import handoff_words, print_cells
 from quizmatrix.cli.plan import make_plan, tasks_of
@@ -38,7 +38,8 @@ from quizmatrix.progress import Progress
 from quizmatrix.reports.source import Source
 from quizmatrix.reports.source import load as load_source
 from quizmatrix.scheduler import Plan, Scheduler
-from quizmatrix.spec import CellResult
+from quizmatrix.spec import OWN_STDIN, CellResult
+from quizmatrix.stdin import OwnSource
 from quizmatrix.store import RunStore
 from quizmatrix.task import Task
 from quizmatrix.terminal import Sitting
@@ -87,7 +88,10 @@ def run(args: argparse.Namespace) -> int:
     run_store = (
         resume.open_store(args.resume, chosen) if args.resume else _new_store(args, whole.handoff, chosen)
     )
-    return _Runner(args, plan, run_store, past, chosen).run()
+    source = given.own(args, chosen)
+    path = OWN_STDIN if source else given.kept(plan.stdin, run_store.folder)
+    plan = msgspec.structs.replace(plan, stdin=path)
+    return _Runner(args, plan, run_store, past, chosen, source).run()
 
 
 def selected_tasks(args: argparse.Namespace) -> tuple[Selection, list[Task]]:
@@ -183,7 +187,9 @@ class _Runner:
         run_store: RunStore,
         past: Past,
         chosen: Again,
+        source: OwnSource | None,
     ) -> None:
+        self._source = source
         self._args = args
         self._plan = plan
         self._store = run_store
@@ -251,6 +257,8 @@ class _Runner:
                 stdout=_pass_on_to(sys.stdout.fileno(), on_gone),
                 stderr=_pass_on_to(sys.stderr.fileno(), on_gone),
             )
+        if self._source is not None:
+            conductor.take_stdin(self._source)
         async with task_group() as group:
             group.start_soon(watch_signals, lambda: self._interrupt(conductor))
             group.start_soon(shown.keep)

@@ -1,0 +1,81 @@
+"""The standard input that a command line gives to COMMAND."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+from quizmatrix.cli.again import Again
+from quizmatrix.errors import UsageError, host_error
+from quizmatrix.spec import OWN_STDIN
+from quizmatrix.stdin import OwnSource, own_source
+
+# In a run directory: what came through a pipe and was given to every cell.
+KEPT = "stdin"
+
+
+def file_of(args: argparse.Namespace) -> str | None:
+    """The FILE of --stdin, checked: its path, or `-`; None where there is none."""
+    if args.stdin is None or args.stdin == OWN_STDIN:
+        return None if args.no_stdin else args.stdin
+    path = Path(args.stdin)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise _unreadable(args.stdin, error.strerror or str(error)) from error
+    # Not by opening it: whoever writes into a FIFO would take us for its reader.
+    if not os.access(path, os.R_OK):
+        raise _unreadable(args.stdin, "permission denied")
+    if stat.S_ISCHR(mode) and not path.samefile(os.devnull):
+        raise UsageError(
+            f"--stdin {args.stdin}",
+            cause="a device may have no end",
+            next_step="Pass what you want of it through a pipe: head -c 1M DEVICE | quizmatrix run --stdin -",
+        )
+    if stat.S_ISDIR(mode) or stat.S_ISBLK(mode):
+        raise UsageError(f"--stdin {args.stdin}", cause="it is no file")
+    return str(path.absolute())
+
+
+def _unreadable(name: str, why: str) -> UsageError:
+    return UsageError(f"--stdin {name} cannot be read", cause=why)
+
+
+def own(args: argparse.Namespace, chosen: Again) -> OwnSource | None:
+    """Our own stdin where the one single cell of a run reads it; None where nobody does.
+
+    With -S it is the terminal's, and at night nobody is there.
+    """
+    is_one = len(chosen.tasks) == 1 and not chosen.earlier
+    if not is_one or args.no_stdin or args.stdin is not None or args.shell or args.unattended:
+        return None
+    return own_source()
+
+
+def kept(path: str | None, run: Path) -> str | None:
+    """`path`, or where it can be read once alone (`-`, a FIFO) the file in the run directory with its bytes.
+
+    A run that is resumed finds it there. HostError where the disk does not take it.
+    """
+    if path is None or (path != OWN_STDIN and Path(path).is_file()):
+        return path
+    if path != OWN_STDIN and Path(path).is_char_device():
+        return None  # /dev/null
+    place = run / KEPT
+    if not place.exists():
+        new = place.with_name(f".{KEPT}.new")
+        try:
+            with (
+                Path(path).open("rb") if path != OWN_STDIN else sys.stdin.buffer as source,
+                new.open("wb") as file,
+            ):
+                shutil.copyfileobj(source, file, 1 << 20)
+            new.chmod(0o600)
+            new.rename(place)
+        except OSError as error:
+            raise host_error(f"keep what --stdin {path} gives", error) from error
+    return str(place)
