@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from quizmatrix import paths, tomlfile
+from quizmatrix.elf import Elf
 from quizmatrix.errors import UsageError
 
 # What the architecture of this host is called where an architecture is asked for.
@@ -119,11 +120,13 @@ class ArchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The keys of `arch/NAME.toml`.
 
     host_machines: what `uname -m` prints where it runs natively. cross_prefix: of the cross
-    compiler. byte_order: little or big. debian: absent where Debian's archive does not carry it.
+    compiler. byte_order: little or big. elf: what its programs begin with. debian: absent where Debian's
+    archive does not carry it.
     """
 
     summary: str
     byte_order: str
+    elf: Elf
     host_machines: list[str]
     cross_prefix: str
     qemu: Qemu

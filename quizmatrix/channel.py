@@ -34,7 +34,8 @@ _LONGEST_MESSAGE = 65536
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """What a guest says: booted, step (it begins with one, named in `message`), started, unread (nobody reads
-    the command's stdin any more), exited (with the command's end), closed (a terminal session), or
+    the command's stdin any more), exited (with the command's end;
+    `message` is the architecture of a program that is not for this one), closed (a terminal session), or
     failed (in init).
     """
 

@@ -6,7 +6,7 @@ import shlex
 import shutil
 from pathlib import Path
 
-from quizmatrix import boundfile, mapped, skeleton, user
+from quizmatrix import boundfile, foreign, mapped, skeleton, user
 from quizmatrix import spec as specs
 from quizmatrix.spec import HANDED_DISK, ActiveProfile, CellSpec, Session, Share
 from quizmatrix.user import BUSYBOX, SHELL
@@ -100,6 +100,7 @@ def command_script(spec: CellSpec) -> str:
         argv = [BUSYBOX, "sh", "-c", 'exec "$@" <"$0"', "/run/quizmatrix/io/in", *argv]
     return (
         f"{_take_passed_on(spec)}cd {shlex.quote(spec.work_tree or '/root')} || exit 125\n"
+        f"{foreign.guest_check(spec)}"
         "status=$1; shift\n"
         f"{user.become(spec.user) if spec.user is not None else ''}"
         f"exec {BUSYBOX} env -i {settings} \\\n"

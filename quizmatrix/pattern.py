@@ -48,6 +48,8 @@ def _step(result: CellResult) -> Step | None:
 
 def _sentence(part: list[CellResult], results: list[CellResult]) -> str:
     ran = [result for result in part if result.outcome.is_verdict or result.outcome in _VERBS]
+    # What a cell could not have run is no evidence on it.
+    ran = [result for result in ran if not result.foreign]
     failures = [result for result in ran if result.outcome is not Outcome.PASSED]
     failed = frozenset(result.cell for result in failures)
     if len(failed) == len(ran) or all(result.is_as_expected for result in failures):

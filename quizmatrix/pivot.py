@@ -177,7 +177,7 @@ def _teller(cells: list[CellResult]) -> Callable[[Row], str]:
         ran = tuple(
             (index, test.outcome.is_bad)
             for index, test in row.items()
-            if test.outcome is not SubtestOutcome.SKIPPED
+            if test.outcome is not SubtestOutcome.SKIPPED and not cells[index].foreign
         )
         if ran not in known:
             known[ran] = common_sentence(

@@ -37,6 +37,16 @@ _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=d
 _SECTOR = 512
 
 
+def ports_of(spec: CellSpec) -> list[str]:
+    """The chardevs that QEMU is given for a cell, beside its console."""
+    return [
+        *PORTS,
+        *([STDIN] if spec.stdin is not None else []),
+        *([TERMINAL] if spec.session else []),
+        *([QMP] if spec.debugger else []),
+    ]
+
+
 def option_value(text: str) -> str:
     """A value inside one of QEMU's comma-separated options: a comma is written twice."""
     return text.replace(",", ",,")

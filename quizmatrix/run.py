@@ -11,7 +11,19 @@ from pathlib import Path
 
 import anyio
 
-from quizmatrix import debugger, findings, guest, layerdisks, paths, qemu, reproduce, stdin, subtests, vm
+from quizmatrix import (
+    debugger,
+    findings,
+    foreign,
+    guest,
+    layerdisks,
+    paths,
+    qemu,
+    reproduce,
+    stdin,
+    subtests,
+    vm,
+)
 from quizmatrix import spec as specs
 from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError, write_all
 from quizmatrix.concurrency import in_thread, task_group
@@ -22,7 +34,8 @@ from quizmatrix.hosttrouble import HostWatch
 from quizmatrix.observer import NOBODY, Observer, TerminalHost
 from quizmatrix.outcome import Outcome
 from quizmatrix.shared import Shared
-from quizmatrix.spec import CellResult, CellSpec, Share, Timings
+from quizmatrix.spec import CellResult, CellSpec, Share
+from quizmatrix.stopwatch import Stopwatch
 from quizmatrix.verdict import Evidence, Stage, judge
 
 # Seconds for the rest of the output to arrive once the command has ended, as long as some comes.
@@ -70,18 +83,14 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
             raise
     with ExitStack() as stack:
         console = stack.enter_context(closing(ConsolePipe()))
-        names = [
-            *qemu.PORTS,
-            *([qemu.STDIN] if spec.stdin is not None else []),
-            *([qemu.TERMINAL] if spec.session else []),
-            *([qemu.QMP] if spec.debugger else []),
-        ]
-        ports = {name: stack.enter_context(closing(Port())) for name in names}
+        ports = {name: stack.enter_context(closing(Port())) for name in qemu.ports_of(spec)}
         log = stack.enter_context(closing(vm.Log(Path(spec.folder) / "qemu.log")))
         session = _Session(spec, console, ports, log, marker.encode(), observer)
         await session.conduct(shares)
         await session.read_tests()
         complaints = await session.keep_findings()
+        program = foreign.seen_in(spec, session.evidence.ended)
+        session.evidence.foreign = program.sentence if program else ""
     outcome, detail = judge(session.evidence, session.watch)
     ended = session.evidence.ended
     return CellResult(
@@ -98,10 +107,11 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         detail=detail,
         append=spec.append,
         again=spec.again,
+        foreign=program.architecture if program and outcome is Outcome.FAILED else "",
         subtests=session.evidence.tests.counts,
         findings=complaints,
         flaky=session.evidence.tests.luck if outcome is Outcome.PASSED else "",
-        timings=session.timings(time.monotonic() - started),
+        timings=session.stopwatch.timings(time.monotonic() - started),
     )
 
 
@@ -141,8 +151,7 @@ class _Session:
         self._console_ended = anyio.Event()
         self._console_was_cut = False
         self._talk = anyio.CancelScope()
-        self._reached: dict[Stage, float] = {}
-        self._steps: dict[str, float] = {}
+        self.stopwatch = Stopwatch()
 
     async def conduct(self, shares: list[Share]) -> None:
         """Boot, talk, gather, and end the VM; `evidence` and `watch` then tell what happened."""
@@ -225,29 +234,6 @@ class _Session:
         seen = self.evidence
         return seen.ended is None and seen.expired is None and not seen.rubbish
 
-    def timings(self, total: float) -> Timings:
-        """Seconds between the stages that were reached."""
-
-        def between(first: Stage, second: Stage) -> float | None:
-            if first in self._reached and second in self._reached:
-                return round(self._reached[second] - self._reached[first], 3)
-            return None
-
-        starts = [self._reached.get(Stage.JOINING, 0.0), *self._steps.values()]
-        ends = [*self._steps.values(), self._reached.get(Stage.RUNNING, starts[-1])]
-        names = ["layers", *self._steps]
-        return Timings(
-            steps={
-                name: round(end - start, 3)
-                for name, start, end in zip(names, starts, ends, strict=True)
-                if self._steps
-            },
-            boot=between(Stage.BOOTING, Stage.JOINING),
-            profiles=between(Stage.JOINING, Stage.RUNNING),
-            command=between(Stage.RUNNING, Stage.ENDING),
-            total=round(total, 3),
-        )
-
     async def _converse(self) -> None:
         """Talk to the guest until the command has ended, a limit ran out, or there is no guest."""
         try:
@@ -302,7 +288,7 @@ class _Session:
         message = await self._control.receive()
         while message is not None and message.event in ("step", "unread"):
             if message.event == "step":
-                self._steps[message.message] = time.monotonic()
+                self.stopwatch.begin(message.message)
                 self.evidence.step = message.message
             else:
                 self._feed.unread()
@@ -377,7 +363,7 @@ class _Session:
             self._talk.cancel()
 
     def _reach(self, stage: Stage) -> None:
-        self._reached[stage] = time.monotonic()
+        self.stopwatch.reach(stage)
         self.evidence.stage = stage
         self._observer.stage(stage)
 

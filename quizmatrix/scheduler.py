@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import debugger, prepare, run
+from quizmatrix import debugger, foreign, prepare, run
 from quizmatrix.admission import Admission, Need, host_admission, need_of
 from quizmatrix.arch import Accelerator, load_arch
 from quizmatrix.cells import Cell
@@ -179,7 +179,7 @@ class Scheduler:
     async def _conclude(self, task: Task) -> CellResult:
         """How a task ended, whatever went wrong."""
         try:
-            return await self._attempts(task)
+            return self._known_before(task) or await self._attempts(task)
         except QuizmatrixError as error:
             # What is missing on the host or in the archive leaves the cell untested.
             return _no_run(task, Outcome.UNPREPARED, _in_full(error))
@@ -223,12 +223,10 @@ class Scheduler:
                 self._admission.leave(need)
             if result.outcome.is_verdict or attempt > self._plan.retries:
                 break
-            if self._stdin is not None and self._stdin.consumed:
-                text = f"{result.outcome} ({result.detail}): no further attempt, since its stdin is used up"
-                self._emit(CellNote(cell=task.id, text=text))
+            follows = "its stdin is used up" if self._is_used_up else f"attempt {attempt + 1} follows"
+            self._emit(CellNote(cell=task.id, text=f"{result.outcome} ({result.detail}): {follows}"))
+            if self._is_used_up:
                 break
-            text = f"{result.outcome} ({result.detail}): attempt {attempt + 1} follows"
-            self._emit(CellNote(cell=task.id, text=text))
             attempt, flaky = attempt + 1, f"{result.outcome} in the attempt before"
         timings = msgspec.structs.replace(
             result.timings,
@@ -242,12 +240,34 @@ class Scheduler:
             timings=timings,
             expected=task.cell.expected,
             shard=_shard_of(task.cell),
-            inputs=""
-            if self._stdin is not None and self._stdin.consumed
-            else await self._inputs.key(spec, self._results.get(task.after or "")),
+            inputs=await self._inputs_of(spec, task),
             flaky=flaky if result.outcome.is_verdict and flaky else result.flaky,
             handoff=task.handed,
         )
+
+    @property
+    def _is_used_up(self) -> bool:
+        """Whether what the command read through our stdin could not be read again."""
+        return self._stdin is not None and self._stdin.consumed
+
+    async def _inputs_of(self, spec: CellSpec, task: Task) -> str:
+        before = self._results.get(task.after or "")
+        return "" if self._is_used_up else await self._inputs.key(spec, before)
+
+    def _known_before(self, task: Task) -> CellResult | None:
+        """How a task ends for which nothing need be booted: its program is for another architecture.
+
+        Not before a terminal, which is wanted anyway.
+        """
+        plan = self._plan
+        if plan.session is not None:
+            return None
+        hidden = [bind.guest for bind in plan.binds]
+        name = foreign.before_boot(task.cell, task.command, plan.work_tree, hidden)
+        if name is None:
+            return None
+        known = _no_run(task, Outcome.FAILED, foreign.sentence(task.command, name))
+        return msgspec.structs.replace(known, exit_code=foreign.EXIT_CANNOT_EXECUTE, foreign=name)
 
     def _need(self, task: Task) -> Need:
         accelerator = self._preparer.likely_accelerator(task.cell, self._plan.accelerator)

@@ -228,7 +228,8 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     its tests that it ran, `2of4`. findings: what its kernel complained of, the first ones; the cell's
     findings.json has their traces. inputs: the same for runs of the same (see inputs.Inputs), empty where
     that is not known. flaky: why this outcome is not to be relied on, empty where nothing is known against
-    it. earlier: the run that it is the result of, where it was not run again. append: the kernel parameters
+    it. foreign: what the program is for that it could not run, which says nothing of its kernel.
+    earlier: the run that it is the result of, where it was not run again. append: the kernel parameters
     that were asked for. again: what repeats the cell. handoff: where disks are
     handed on; `cell` is then the way they have gone, and what follows it is of the cell that ran.
     """
@@ -252,6 +253,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     findings: list[FindingSummary] = []
     inputs: str = ""
     flaky: str = ""
+    foreign: str = ""
     earlier: str = ""
     append: str = ""
     again: CommandLine | None = None

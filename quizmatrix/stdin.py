@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import stat
@@ -101,17 +102,15 @@ class FileSource:
 
     def __init__(self, path: str) -> None:
         """OSError where it cannot be opened."""
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._file = io.FileIO(path)
 
     async def read(self) -> bytes:
         """The next bytes; none at the end."""
-        return await in_thread(partial(os.read, self._file, CHUNK))
+        return await in_thread(partial(self._file.read, CHUNK)) or b""
 
     def close(self) -> None:
         """Read no more."""
-        if self._file >= 0:
-            os.close(self._file)
-        self._file = -1
+        self._file.close()
 
 
 class OwnSource:

@@ -36,7 +36,8 @@ class Evidence(msgspec.Struct, kw_only=True):
     qemu_status: exit status of a QEMU that ended by itself. qemu_words: what it said. host_is_out_of_memory:
     whether this host's kernel killed processes meanwhile for want of memory.
     silent_reset_is_fault: what a reset means that the console did not announce. tests: what the command's
-    output says. tolerance: of the kernel's complaints. notes: what else a person has to know.
+    output says. tolerance: of the kernel's complaints. foreign: a sentence on a program of another
+    architecture. notes: what else a person has to know.
     """
 
     stage: Stage = Stage.BOOTING
@@ -54,6 +55,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     silent_reset_is_fault: bool = True
     tests: Subtests = Subtests()
     tolerance: Tolerance = Tolerance()
+    foreign: str = ""
     notes: list[str] = []
 
 
@@ -94,7 +96,7 @@ def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
 def _judge_end(end: Message, console: ConsoleWatch, seen: Evidence) -> tuple[Outcome, str]:
     tests = seen.tests
     if end.exit_code != 0:
-        details = []
+        details = [seen.foreign]
         if end.signal is not None:
             details.append(f"killed by {_signal_name(end.signal)}")
         if console.out_of_memory:

@@ -81,8 +81,7 @@ class _Bisection:
     def run(self) -> int:
         """Search, say what was found, and write everything."""
         run_store = store.create(None, self._args.command, tasks=[cell.id for cell in self._cells])
-        path = given.kept(self._plan.stdin, run_store.folder)
-        self._plan = msgspec.structs.replace(self._plan, stdin=path)
+        self._plan = given.taken(self._args, self._plan, run_store.folder, None)
         last = len(self._cells) - 1
         print(f"{last + 1} kernels, {self._cells[0].kernel} to {self._cells[last].kernel}", flush=True)
         section = anyio.run(self._search, run_store)

@@ -9,8 +9,12 @@ import stat
 import sys
 from pathlib import Path
 
+import msgspec
+
 from quizmatrix.cli.again import Again
+from quizmatrix.cli.repeat import repeating
 from quizmatrix.errors import UsageError, host_error
+from quizmatrix.scheduler import Plan
 from quizmatrix.spec import OWN_STDIN
 from quizmatrix.stdin import OwnSource, own_source
 
@@ -54,6 +58,15 @@ def own(args: argparse.Namespace, chosen: Again) -> OwnSource | None:
     if not is_one or args.no_stdin or args.stdin is not None or args.shell or args.unattended:
         return None
     return own_source()
+
+
+def taken(args: argparse.Namespace, plan: Plan, run: Path, source: OwnSource | None) -> Plan:
+    """`plan` with the command's stdin: `source`, or the file that every cell is given and repeated with."""
+    path = OWN_STDIN if source else kept(plan.stdin, run)
+    if path is not None and path == str(run / KEPT):
+        args = argparse.Namespace(**vars(args) | {"stdin": path})
+        plan = msgspec.structs.replace(plan, repeat=repeating(args))
+    return msgspec.structs.replace(plan, stdin=path)
 
 
 def kept(path: str | None, run: Path) -> str | None:

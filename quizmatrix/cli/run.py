@@ -38,7 +38,7 @@ from quizmatrix.progress import Progress
 from quizmatrix.reports.source import Source
 from quizmatrix.reports.source import load as load_source
 from quizmatrix.scheduler import Plan, Scheduler
-from quizmatrix.spec import OWN_STDIN, CellResult
+from quizmatrix.spec import CellResult
 from quizmatrix.stdin import OwnSource
 from quizmatrix.store import RunStore
 from quizmatrix.task import Task
@@ -89,8 +89,7 @@ def run(args: argparse.Namespace) -> int:
         resume.open_store(args.resume, chosen) if args.resume else _new_store(args, whole.handoff, chosen)
     )
     source = given.own(args, chosen)
-    path = OWN_STDIN if source else given.kept(plan.stdin, run_store.folder)
-    plan = msgspec.structs.replace(plan, stdin=path)
+    plan = given.taken(args, plan, run_store.folder, source)
     return _Runner(args, plan, run_store, past, chosen, source).run()
 
 

@@ -147,7 +147,9 @@ def test_every_source_is_read_to_its_end(kind: str, tmp_path: Path) -> None:
     data = bytes(range(256)) * 4000
     (tmp_path / "file").write_bytes(data)
     if kind == "file":
-        assert received(FileSource(str(tmp_path / "file"))) == b"\n" + data
+        whole = FileSource(str(tmp_path / "file"))
+        assert received(whole) == b"\n" + data
+        whole.close()
         reader = os.open(tmp_path / "file", os.O_RDONLY)
     elif kind == "socket":
         ours, theirs = socket.socketpair()

@@ -1,0 +1,24 @@
+"""A program of 132 bytes, and headers of others."""
+
+import struct
+
+# Ends with 0: mov eax, 60; xor edi, edi; syscall.
+_CODE = bytes.fromhex("b83c00000031ff0f05")
+_BASE = 0x400000
+
+
+def header(
+    machine: int, *, bits: int = 64, byte_order: str = "little", kind: int = 2, code: int = 0
+) -> bytes:
+    """What a program begins with (elf(5)); of 64 bits it is whole, with `code` bytes behind it."""
+    order = ">" if byte_order == "big" else "<"
+    ident = b"\x7fELF" + bytes([1 if bits == 32 else 2, 2 if byte_order == "big" else 1, 1]) + bytes(9)
+    if bits == 32:
+        return ident + struct.pack(f"{order}HH", kind, machine) + bytes(32)
+    size = 120 + code
+    rest = struct.pack(f"{order}HHIQQQIHHHHHH", kind, machine, 1, _BASE + 120, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    return ident + rest + struct.pack(f"{order}IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 0x1000)
+
+
+# It runs on x86_64.
+X86_64 = header(62, code=len(_CODE)) + _CODE

@@ -1,0 +1,116 @@
+"""Programs of another architecture, as far as nothing boots."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from quizmatrix import elf, foreign
+from quizmatrix.arch import arch_names, load_arch
+from quizmatrix.cells import expand
+from quizmatrix.matrix import Matrix
+from quizmatrix.outcome import Outcome
+from quizmatrix.pattern import common_sentence
+from quizmatrix.spec import CellResult
+from tests.tiny_elf import X86_64, header
+
+
+@pytest.mark.parametrize("name", sorted(foreign.machines()))
+def test_every_machine_by_its_header(name: str, tmp_path: Path) -> None:
+    machine = foreign.machines()[name]
+    data = header(machine.machine, bits=machine.bits, byte_order=machine.byte_order)
+    (tmp_path / "prog").write_bytes(data)
+    found = elf.machine_of(tmp_path / "prog")
+    assert found == machine
+    assert foreign.name_of(found) == name
+    for arch in map(load_arch, arch_names()):
+        runs = name == arch.name or name in arch.facts.elf.also
+        assert foreign.of_file(tmp_path / "prog", arch) == (None if runs else name)
+    # What a shell sees of it.
+    digits = data[:20].hex()
+    for other in foreign.machines().values():
+        script = f"case {digits} in {other.pattern}) exit 0 ;; esac; exit 1"
+        assert subprocess.run(["sh", "-c", script], check=False).returncode == (other != machine)
+
+
+def test_what_is_no_program(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for data in (b"", b"#!/bin/sh\n", X86_64[:19], header(62, kind=1), b"\x7fELF" + bytes(60)):
+        path.write_bytes(data)
+        assert elf.machine_of(path) is None
+    assert elf.machine_of(tmp_path) is None
+    assert elf.machine_of(tmp_path / "none") is None
+    path.write_bytes(header(999))
+    assert foreign.of_file(path, load_arch("x86_64")) == "machine 999"
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        (["./prog", "a b"], "./prog"),
+        (["./prog -x /y"], "./prog"),
+        (["  ./prog"], "./prog"),
+        (["./prog && true"], None),
+        (["X=1 ./prog"], None),
+        (["$PROG"], None),
+        (["./prog", "&&", "true"], None),
+        (["sh", "-c", "./prog"], "sh"),
+    ],
+)
+def test_the_word_that_names_the_program(command: list[str], word: str | None) -> None:
+    assert elf.program_word(command) == word
+
+
+def test_before_the_boot(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "below").mkdir(parents=True)
+    program = tree / "below/prog"
+    program.write_bytes(X86_64)
+    program.chmod(0o755)
+    (tmp_path / "link").symlink_to("tree")
+    shutil.copy(program, tmp_path / "outside")
+    s390x, x86_64 = expand(Matrix(kernels=["6.1"], arches=["s390x", "x86_64"]), "test")
+
+    def told(*command: str, hidden: tuple[str, ...] = ()) -> str | None:
+        assert foreign.before_boot(x86_64, [*command], str(tree), [*hidden]) is None
+        return foreign.before_boot(s390x, [*command], str(tree), [*hidden])
+
+    assert told("below/prog", "x") == told("./below/prog") == told(str(program)) == "x86_64"
+    assert told(f"{tmp_path}/link/below/prog", "x") == "x86_64"
+    assert told("prog") is told("../outside", "x") is told("sh", "below/prog") is None
+    assert told("below/prog", "x", hidden=(str(tree / "below"),)) is None
+    program.chmod(0o644)
+    assert told("below/prog", "x") is None
+
+
+def test_it_is_no_evidence() -> None:
+    def result(arch: str, outcome: Outcome, name: str = "") -> CellResult:
+        return CellResult(
+            cell=f"6.1-{arch}",
+            kernel="6.1",
+            release=None,
+            arch=arch,
+            variant=None,
+            accelerator=None,
+            outcome=outcome,
+            foreign=name,
+        )
+
+    passed, other = result("x86_64", Outcome.PASSED), result("ppc64", Outcome.PASSED)
+    assert common_sentence([passed, result("s390x", Outcome.FAILED)]) == "Fails only on s390x."
+    assert common_sentence([passed, result("s390x", Outcome.FAILED, "x86_64")]) == ""
+    failed = result("ppc64", Outcome.FAILED)
+    assert (
+        common_sentence([passed, failed, result("s390x", Outcome.FAILED, "x86_64")]) == "Fails only on ppc64."
+    )
+    assert common_sentence([passed, other, result("s390x", Outcome.FAILED, "x86_64")]) == ""
+
+
+def test_a_shells_complaints() -> None:
+    said = b"""./prog: line 1: syntax error: unexpected "("
+./t.sh: 3: ./other: not found
+bash: line 2: ./third: cannot execute binary file: Exec format error
+oops
+"""
+    assert list(elf.complained_of(said)) == ["./third", "./prog", "./t.sh", "bash"]

@@ -1,0 +1,50 @@
+"""A program of another architecture: 126, the reason, and no word on the kernel."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.tiny_elf import X86_64
+from tests.vm.conftest import Quizmatrix, Sweep
+from tests.vm.test_single import only
+
+SENTENCE = "prog is a program for x86_64"
+
+
+def program(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(X86_64)
+    path.chmod(0o755)
+
+
+def test_a_file_of_the_current_folder_boots_nothing(sweep: Callable[..., Sweep], tmp_path: Path) -> None:
+    program(tmp_path / "here/prog")
+    run = sweep("./prog")
+    cell = run.cells["s390x"]
+    assert (cell["outcome"], cell["exit_code"], cell["detail"]) == ("failed", 126, f"./{SENTENCE}")
+    assert cell["foreign"] == "x86_64"
+    assert cell["timings"]["boot"] is None
+    assert run.cells["x86_64"]["outcome"] == "passed"
+    assert f"./{SENTENCE}" in run.report
+    assert "only on" not in run.report
+
+
+def test_elsewhere_the_guest_looks(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    program(tmp_path / "layer/opt/bin/prog")
+    options = ("--layer", str(tmp_path / "layer"), "--env", "PATH=/opt/bin:/usr/bin:/bin")
+    done = quizmatrix(*only("6.1-s390x", "prog", "a b", options=options))
+    assert (done.returncode, done.stdout) == (126, b"")
+    assert f"6.1-s390x: failed (126): {SENTENCE}" in done.stderr.decode()
+    done = quizmatrix(*only("6.1-x86_64", "prog", "a b", options=options))
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_below_a_script_the_shell_tells(sweep: Callable[..., Sweep], tmp_path: Path) -> None:
+    program(tmp_path / "here/sub/prog")
+    (tmp_path / "here/t.sh").write_text("#!/bin/sh\nset -e\nsub/prog x\n")
+    (tmp_path / "here/t.sh").chmod(0o755)
+    run = sweep("./t.sh")
+    cell = run.cells["s390x"]
+    assert (cell["outcome"], cell["foreign"]) == ("failed", "x86_64")
+    assert cell["detail"] == f"sub/{SENTENCE}"
+    assert run.cells["x86_64"]["outcome"] == "passed"
+    assert "only on" not in run.report
