@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,15 @@ TREE = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(900)
-def test_version_2_in_a_guest(quizmatrix: Quizmatrix) -> None:
+def test_version_2_and_a_history_on_a_server_in_a_guest(quizmatrix: Quizmatrix) -> None:
     script = "mkfs.ext4 -q /dev/quizb0 && mount /dev/quizb0 /mnt && python3 tests/vm/version2.py $PWD"
-    options = ("--image", "debian", "-p", "blockdev:count=1,size=400M", "--memory", "1G")
+    script += " && python3 tests/vm/remote.py"
+    options = ["--image", "debian", "-p", "blockdev:count=1,size=400M", "--memory", "1G"]
+    # What our modules import is Python alone, as far as it is needed there.
+    options += ["--bind", f"{sysconfig.get_path('purelib')}:/srv/packages:ro"]
+    options += ["--env", f"PYTHONPATH={TREE}:/srv/packages", "--env", "QUIZMATRIX_STATE_DIR=/shared/state"]
     done = quizmatrix("run", "--only", f"{KERNEL}-x86_64", *options, "--", script, cwd=TREE)
-    assert (done.returncode, done.stdout) == (0, b"all of it\n"), done.stderr.decode()
+    assert (done.returncode, done.stdout) == (0, b"all of it\non a server\n"), done.stderr.decode()
 
 
 def test_a_run_in_a_container(tmp_path: Path, environment: dict[str, str]) -> None:
