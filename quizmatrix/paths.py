@@ -75,6 +75,15 @@ def home() -> Path:
         raise no_home("Set HOME.") from error
 
 
+def has_home() -> bool:
+    """Whether the user has one."""
+    try:
+        home()
+    except HostError:
+        return False
+    return True
+
+
 def no_home(next_step: str) -> HostError:
     """The error of a user without a home, as a container may have."""
     return HostError(

@@ -175,8 +175,13 @@ def find_compiler(order: Order) -> str:
 
 
 def _uses_ccache() -> bool:
-    """ccache(1) is turned off by CCACHE_DISABLE; it is then not even started for each of a thousand files."""
-    return "CCACHE_DISABLE" not in os.environ and process.find_program("ccache") is not None
+    """ccache(1) is turned off by CCACHE_DISABLE; it is then not even started for each of a thousand files.
+
+    Of a user without a home it knows no place, and compiles nothing.
+    """
+    if "CCACHE_DISABLE" in os.environ or process.find_program("ccache") is None:
+        return False
+    return "CCACHE_DIR" in os.environ or paths.has_home()
 
 
 async def _key(tree: Tree, arch: Arch, wishes: list[kconfig.Wish], compiler: str) -> str:

@@ -1,9 +1,11 @@
 """A user without a home or a name, and file systems without locks: as containers and clusters have them."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from quizmatrix import filesystem
 from quizmatrix.history import database
+from tests.unit.conftest import TOY
 
 TOP = Path(__file__).parents[2]
 
@@ -67,6 +70,21 @@ def test_a_user_without_a_home_who_names_the_folders() -> None:
         assert (done.returncode, done.stderr) == (0, ""), argv
     done = bare("run", "--dry-run", "--only", "6.1-x86_64", "--", "true", **places)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_user_without_a_home_builds() -> None:
+    """ccache(1), where it is installed, would compile nothing for them."""
+    if os.getuid() != 0:
+        pytest.skip("only root becomes another user")
+    # Nobody else reaches pytest's own folders.
+    with tempfile.TemporaryDirectory(prefix="quizmatrix-test-") as name:
+        shutil.copytree(TOY, Path(name, "toy"))
+        for path in (Path(name), *Path(name).rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        places = {f"QUIZMATRIX_{part}_DIR": f"{name}/{part}" for part in ("CACHE", "STATE", "CONFIG")}
+        done = bare("kernel", "build", f"path:{name}/toy", **places)
+        assert done.returncode == 0, done.stderr
+        assert ": ready: 6.1.9-" in done.stdout
 
 
 def without_locks(number: str, script: str, *argv: str) -> subprocess.CompletedProcess[str]:
