@@ -230,10 +230,11 @@ def _write_profile(profile: ActiveProfile, layer: Path, own: Path) -> None:
 def _copy_files(files: Path, layer: Path) -> None:
     """Lay a profile's files over the guest's root."""
     for path in sorted(files.iterdir()):
+        target = layer / skeleton.place_of_entry(path)
         if path.is_dir() and not path.is_symlink():
-            shutil.copytree(path, layer / skeleton.place_of(path.name), symlinks=True, dirs_exist_ok=True)
+            shutil.copytree(path, target, symlinks=True, dirs_exist_ok=True)
         else:
-            shutil.copy2(path, layer / path.name, follow_symlinks=False)
+            shutil.copy2(path, target, follow_symlinks=False)
 
 
 def retire_run_layer(folder: Path) -> None:

@@ -7,6 +7,7 @@ that no layer of a user's hides a link of a merged /usr, or has the root's folde
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from quizmatrix import cpio
 
@@ -38,6 +39,8 @@ def layer() -> bytes:
     parts = [cpio.directory(_LAYER)]
     parts += [cpio.directory(f"{_LAYER}/{name}", mode) for name, mode in _FOLDERS.items()]
     parts += [cpio.symlink(f"{_LAYER}/{name}", f"usr/{name}") for name in MERGED]
+    # Relative: init1 makes the places of binds before this is the root.
+    parts.append(cpio.symlink(f"{_LAYER}/var/run", "../run"))
     return b"".join(parts)
 
 
@@ -60,3 +63,8 @@ def place_of(name: str) -> str:
     """Where a file that a layer has as `name` is in a guest with a merged /usr: `lib/x` -> `usr/lib/x`."""
     clean = name.lstrip("/")
     return f"usr/{clean}" if clean.split("/", 1)[0] in MERGED else clean
+
+
+def place_of_entry(path: Path) -> str:
+    """The same for what lies at a layer's top: a folder is elsewhere, a link is what it says."""
+    return place_of(path.name) if path.is_dir() and not path.is_symlink() else path.name

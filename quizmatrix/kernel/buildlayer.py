@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import paths, uses
+from quizmatrix import paths, skeleton, uses
 from quizmatrix.errors import DamagedError, host_error
 from quizmatrix.kernel import modules
 from quizmatrix.kernel.artifact import Kernel
@@ -27,6 +27,8 @@ from quizmatrix.kernel.artifact import Kernel
 _LAYER = "layer"
 _JOINED = "joined-"
 _MODULES = "usr/lib/modules"
+# Where a layer may have them: what it has in a /lib of its own is in /usr/lib to a guest.
+_PLACES = (_MODULES, "lib/modules")
 _READ_BY_DEPMOD = ("modules.builtin", "modules.order")
 
 # Seconds for which what another has taken the place of stays, from when it was last prepared for a guest: a
@@ -135,7 +137,7 @@ async def _held(kernel: Kernel, held: uses.Uses, *, with_runtime: bool) -> list[
 
 async def _join(kernel: Kernel, by_hand: list[Path], referenced: list[Path]) -> list[Path]:
     layers = [*by_hand, *referenced]
-    found = [own for layer in layers if any(_files(own := layer / _MODULES / kernel.record.release))]
+    found = [own for layer in layers for own in _modules_in(layer, kernel.record.release) if any(_files(own))]
     if not found:
         _check_release(kernel, layers)
     folder = _folder_of(kernel.record.key)
@@ -148,7 +150,8 @@ async def _join(kernel: Kernel, by_hand: list[Path], referenced: list[Path]) -> 
             if not joined.is_dir():
                 with paths.new_dir(joined) as made:
                     for layer in referenced:
-                        _lay_over(layer, made)
+                        for entry in sorted(layer.iterdir()):
+                            _lay_over(entry, made / skeleton.place_of_entry(entry))
                     if found:
                         await _index(kernel, found, made)
             os.utime(joined)
@@ -167,7 +170,7 @@ def has_module(kernel: Kernel, name: str) -> bool:
     """Whether a guest of this kernel can load a module of this name, or has it built in."""
     release = kernel.record.release
     layers = [*_by_hand(kernel), *_referenced(kernel, with_runtime=False)]
-    built = (path for layer in layers for path in _files(layer / _MODULES / release))
+    built = (path for layer in layers for own in _modules_in(layer, release) for path in _files(own))
     if any(modules.module_name(path.name) == name for path in built):
         return True
     return any(
@@ -180,16 +183,22 @@ def has_module(kernel: Kernel, name: str) -> bool:
 
 def module_names(layer: Path) -> set[str]:
     """What `modprobe` calls the modules in a layer."""
-    return {modules.module_name(path.name) for path in _files(layer / _MODULES)}
+    return {modules.module_name(path.name) for own in _modules_in(layer) for path in _files(own)}
 
 
 def check(kernel: Kernel, layer: Path) -> None:
     """DamagedError where a module in a layer was built for another kernel than this one."""
-    own = layer / _MODULES / kernel.record.release
-    if not any(_files(own)):
+    found = [path for own in _modules_in(layer, kernel.record.release) for path in _files(own)]
+    if not found:
         _check_release(kernel, [layer])
-    for path in _files(own):
+    for path in found:
         _check_vermagic(kernel, path)
+
+
+def _modules_in(layer: Path, release: str | None = None) -> list[Path]:
+    """The folders in a layer that may hold modules for `release`, or for any kernel."""
+    places = [layer / place for place in _PLACES if not (layer / place.split("/", 1)[0]).is_symlink()]
+    return [path for place in places for path in ([place / release] if release else sorted(place.glob("*")))]
 
 
 def _files(own: Path) -> Iterator[Path]:
@@ -206,20 +215,20 @@ def _state(referenced: list[Path], found: list[Path]) -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
-def _lay_over(layer: Path, lower: Path) -> None:
-    """Add a layer to what is there, as a guest would see it above that."""
-    for entry in os.scandir(layer):
-        target = lower / entry.name
-        is_folder = entry.is_dir(follow_symlinks=False)
-        if target.is_symlink() or target.is_file() or (target.is_dir() and not is_folder):
-            _remove(target)
-        if is_folder:
-            target.mkdir(exist_ok=True)
-            # A layer may have folders that their own owner does not write to; into these more may come.
-            target.chmod(entry.stat().st_mode & 0o7777 | 0o700)
-            _lay_over(Path(entry.path), target)
-        else:
-            _link(Path(entry.path), target)
+def _lay_over(entry: Path, target: Path) -> None:
+    """Add an entry of a layer to what is there, as a guest would see it above that."""
+    is_folder = entry.is_dir() and not entry.is_symlink()
+    if target.is_symlink() or target.is_file() or (target.is_dir() and not is_folder):
+        _remove(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not is_folder:
+        _link(entry, target)
+        return
+    target.mkdir(exist_ok=True)
+    # A layer may have folders that their own owner does not write to; into these more may come.
+    target.chmod(entry.stat().st_mode & 0o7777 | 0o700)
+    for below in os.scandir(entry):
+        _lay_over(Path(below.path), target / below.name)
 
 
 def _remove(path: Path) -> None:
@@ -240,7 +249,7 @@ def _link(file: Path, target: Path) -> None:
 def _check_release(kernel: Kernel, layers: list[Path]) -> None:
     """DamagedError where there are modules in the layers, and all for kernels of other names."""
     for layer in layers:
-        others = [path.name for path in (layer / _MODULES).glob("*") if any(_files(path))]
+        others = [path.name for path in _modules_in(layer) if any(_files(path))]
         if others:
             raise _of_another(kernel, layer, others[0])
 

@@ -261,3 +261,23 @@ def test_layers_that_are_all_for_another_release(kernel: Kernel, tmp_path: Path)
     with pytest.raises(DamagedError) as caught:
         obtain(kernel)
     assert caught.value.cause == "they were built for 6.1.8-other"
+
+
+def test_a_lib_of_its_own_is_in_usr(kernel: Kernel, tmp_path: Path) -> None:
+    """As `make modules_install INSTALL_MOD_PATH=...` and packages lay it out."""
+    for layer, name in ((tmp_path / "built", "first"), (buildlayer.root_of(kernel), "second")):
+        put(layer, name)
+        (layer / "usr/lib").rename(layer / "lib")
+        (layer / "sbin").mkdir()
+        (layer / "sbin" / name).write_text(name)
+    (tmp_path / "built/bin").symlink_to("usr/bin")
+    refer(kernel, "built", tmp_path / "built")
+    by_hand, joined = obtain(kernel)
+    assert by_hand == buildlayer.root_of(kernel)
+    assert (joined / "usr/sbin/first").read_text() == "first"
+    assert sorted(path.name for path in joined.iterdir()) == ["bin", "usr"]
+    index = (joined / "usr/lib/modules" / RELEASE / "modules.dep").read_text()
+    assert {"updates/first.ko:", "updates/second.ko:"} <= set(index.split())
+    assert buildlayer.has_module(kernel, "first")
+    assert buildlayer.has_module(kernel, "second")
+    assert buildlayer.module_names(tmp_path / "built") == {"first"}

@@ -11,10 +11,13 @@ def test_layers_and_what_comes_back(quizmatrix: Quizmatrix, tmp_path: Path) -> N
     layer = tmp_path / "layer"
     (layer / "opt").mkdir(parents=True)
     (layer / "opt/greeting").write_text("from a layer")
+    (layer / "lib/firmware").mkdir(parents=True)
+    (layer / "lib/firmware/own").write_text("of a lib of its own")
     (tmp_path / "here/typed").write_text("beside it")
     (tmp_path / "bound").write_text("a single file")
     script = """
         cat /opt/greeting typed /etc/deep/bound
+        [ "$(cat /usr/lib/firmware/own)" = "of a lib of its own" ] || exit 8
         modprobe dm_mod && grep -q ^dm_mod /proc/modules || exit 9
         mkdir /shared/kept; echo back >/shared/kept/file
         ln -s /etc/passwd /shared/leads-out; mknod /shared/null c 1 3
