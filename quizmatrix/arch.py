@@ -47,6 +47,14 @@ class TimeoutFactor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return self.kvm if accelerator is Accelerator.KVM else self.tcg
 
 
+class DiskBus(StrEnum):
+    """What a disk is to its guest."""
+
+    VIRTIO = "virtio"
+    SCSI = "scsi"
+    NVME = "nvme"
+
+
 class Slots(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Slots of a PCI bus that devices may be put into: from `first` on, `count` of them."""
 
@@ -61,7 +69,8 @@ class Qemu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     transport: the last word of a virtio device's name (`virtio-9p-ccw`): device, pci or ccw.
     console: the options that tie the kernel's console to the chardev `console`. slots: of the bus, where it
     has a limit; QEMU chooses among them, until there are more devices than slots: then a slot takes several,
-    as functions of one device.
+    as functions of one device. disk-buses: what its disks may be. numa: MiB that the memory of a NUMA
+    node is a multiple of; 0 where the machine has no nodes.
     """
 
     binary: str
@@ -71,6 +80,10 @@ class Qemu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     transport: str
     console: list[str]
     slots: Slots | None = None
+    disk_buses: list[DiskBus] = msgspec.field(
+        name="disk-buses", default_factory=lambda: [DiskBus.VIRTIO, DiskBus.SCSI, DiskBus.NVME]
+    )
+    numa: int = 0
 
 
 class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

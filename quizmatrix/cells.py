@@ -32,6 +32,7 @@ DEFAULTS = Limits(
     boot_timeout="30s",
     memory="1G",
     cpus=1,
+    numa=1,
     shared_limit=f"{SHARED_LIMIT}M",
     image=SMALL,
     splat=SplatPolicy.FAIL,
@@ -76,6 +77,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     cpus: int
     image: str = SMALL
     append: str = ""
+    numa: int = 1
     profiles: tuple[Use, ...] = ()
     config: tuple[str, ...] = ()
     clang: bool = False
@@ -282,6 +284,7 @@ def _make_cell(
         memory=units.parse_size(first(lambda limits: limits.memory)),
         shared_limit=units.parse_size(first(lambda limits: limits.shared_limit)),
         cpus=first(lambda limits: limits.cpus),
+        numa=first(lambda limits: limits.numa),
         image=first(lambda limits: limits.image),
         append=parameters.joined(limits.append for limits in reversed(sources) if limits.append),
         tolerance=Tolerance(

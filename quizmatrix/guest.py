@@ -167,7 +167,7 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
         "end-marker": marker,
         "layers": "\n".join(share.tag for share in spec.layers),
         "usr-folders": _usr_folders(spec.layers),
-        "disks": "\n".join(disk.serial for disk in spec.disks if disk.writable),
+        "disks": "\n".join(f"{disk.serial} {disk.bus}" for disk in spec.disks if disk.writable),
     }
     shares = [*spec.layers, Share(tag="run", path=str(layer))]
     model = mapped.prepare(artifacts) if spec.has_9p else mapped.Model.NONE

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from quizmatrix import kconfig, parameters, paths, profile, tomlfile, units
+from quizmatrix import kconfig, numa, parameters, paths, profile, tomlfile, units
 from quizmatrix.arch import NATIVE, debian_variants, host_arch
 from quizmatrix.errors import DataError, UsageError
 from quizmatrix.finding import SplatPolicy, check_allowed
@@ -29,7 +29,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     timeout: of the command, boot_timeout: from QEMU's start to the guest's first word, both as
     durations on hardware. memory: of the guest, a size. shared_limit: what it may have in /shared, a size.
-    cpus: of the guest. image: its base image. splat: what a complaint of its kernel means. append: more
+    cpus, numa: of the guest, processors and NUMA
+    nodes. image: its base image. splat: what a complaint of its kernel means. append: more
     kernel parameters; unlike the others, these come
     on top of what less specific places say.
     """
@@ -42,6 +43,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     image: str | None = None
     splat: SplatPolicy | None = None
     append: str | None = None
+    numa: int | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError, "`KEY`: ...", where a limit is none."""
@@ -61,6 +63,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError(f"`image`: unknown image `{self.image}`; known: small, debian, debian:SUITE")
         if self.cpus is not None and not 1 <= self.cpus <= MAX_CPUS:
             raise ValueError(f"`cpus`: has to be 1 to {MAX_CPUS}, not {self.cpus}")
+        if self.numa is not None and not 1 <= self.numa <= numa.MOST:
+            raise ValueError(f"`numa`: has to be 1 to {numa.MOST}, not {self.numa}")
 
 
 def _parse_memory(text: str) -> int:

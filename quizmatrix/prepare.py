@@ -9,12 +9,13 @@ from typing import TypeVar, cast
 import anyio
 import msgspec
 
-from quizmatrix import accel, cells, initramfs, process, profile, run
+from quizmatrix import accel, cells, initramfs, numa, process, profile, run
 from quizmatrix import spec as specs
 from quizmatrix.accel import Answer
 from quizmatrix.arch import Accelerator, Arch, load_arch
 from quizmatrix.cells import SMALL, Cell
 from quizmatrix.errors import QuizmatrixError, UnpreparedError
+from quizmatrix.forward import Forward, with_free_port
 from quizmatrix.image import debian, small
 from quizmatrix.image.artifact import Image
 from quizmatrix.image.debian import DebianImage
@@ -98,6 +99,7 @@ class Preparer:
         build_layers = await buildlayer.obtain(kernel, with_runtime=suite is None)
         for layer in build_layers:
             await self._uses.hold(layer)
+        numa.check_kernel(cell.id, kernel.record.release, kernel.config, cell.numa)
         for use in cell.profiles:
             profile.check(
                 use,
@@ -117,6 +119,7 @@ class Preparer:
 
     def _look_ahead(self, cell: Cell, arch: Arch) -> None:
         """Raise what can be known before anything is fetched or built, or waited for."""
+        numa.check_machine(cell.id, arch, cell.numa, cell.memory)
         asked = cells.debian_suite(cell.image)
         image = None if asked is None else self._stored_image(arch, asked)[1]
         if asked is None or image is not None:
@@ -293,6 +296,7 @@ async def with_profiles(spec: CellSpec, cell: Cell) -> CellSpec:
     """`spec` with what the host halves of its profiles give; UnpreparedError where one fails."""
     active: list[ActiveProfile] = []
     disks = list(spec.disks)
+    forwards: list[Forward] = []
     network = debugger = stopped = False
     for use in cell.profiles:
         facts = profile.facts_of(use.name, cell.id)
@@ -301,9 +305,18 @@ async def with_profiles(spec: CellSpec, cell: Cell) -> CellSpec:
             use, cell=cell.id, arch=cell.arch, folder=specs.host_folder_of(Path(spec.folder)) / use.name
         )
         disks += [
-            Disk(serial=disk.serial, path=disk.path, fails=disk.fails, fails_at=disk.fails_at)
+            Disk(
+                serial=disk.serial,
+                path=disk.path,
+                fails=disk.fails,
+                fails_at=disk.fails_at,
+                bus=disk.bus,
+                sector=disk.sector,
+                zone=disk.zone,
+            )
             for disk in half.disks
         ]
+        forwards += profile.forwards_of(use, cell.id)
         network, debugger = network or facts.network, debugger or facts.debugger
         stopped = stopped or half.stopped
         spec = msgspec.structs.replace(spec, user=spec.user or half.user)
@@ -321,7 +334,13 @@ async def with_profiles(spec: CellSpec, cell: Cell) -> CellSpec:
     if stopped:
         spec = msgspec.structs.replace(spec, timeout=_DEBUGGED, boot_timeout=_DEBUGGED)
     return msgspec.structs.replace(
-        spec, profiles=active, disks=disks, network=network, debugger=debugger, stopped=stopped
+        spec,
+        profiles=active,
+        disks=disks,
+        network=network,
+        forwards=[with_free_port(forward) for forward in forwards],
+        debugger=debugger,
+        stopped=stopped,
     )
 
 

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from quizmatrix import kconfig, paths, process, tomlfile, units
+from quizmatrix import forward, kconfig, paths, process, tomlfile, units
+from quizmatrix.arch import DiskBus
 from quizmatrix.errors import DataError, UnpreparedError, UsageError
 
 _FACTS = "profile.toml"
@@ -27,11 +28,15 @@ _SETUP_LIMIT = 600.0
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One option of a profile. size: whole MiB, duration: seconds, once they are read."""
+    """One option of a profile. size: whole MiB, duration: seconds, once they are read; forwards: see forward.
 
-    type: Literal["number", "size", "duration", "switch", "text"]
+    needs: the only values that it may have, each with the symbols that the guest's kernel needs for it.
+    """
+
+    type: Literal["number", "size", "duration", "switch", "text", "forwards"]
     default: int | bool | str
     help: str
+    needs: dict[str, list[str]] = {}
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,12 +77,15 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostDisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A disk that a host half made. fails: `read` or `write` for errors, from byte `fails_from` on."""
+    """A disk that a host half made; see spec.Disk."""
 
     serial: str
     path: str
     fails: Literal["", "read", "write"] = ""
     fails_at: int = 0
+    bus: DiskBus = DiskBus.VIRTIO
+    sector: int = 512
+    zone: int = 0
 
 
 class HostHalf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -177,7 +185,10 @@ def _use(name: str, facts: Facts, given: Mapping[str, Any], where: str) -> Use:
     options = []
     for key, option in facts.options.items():
         try:
-            options.append((key, _read(option.type, given.get(key, option.default))))
+            value = _read(option.type, given.get(key, option.default))
+            if value and option.needs and value not in option.needs:
+                raise ValueError(f"none of {', '.join(option.needs)}: {value!r}")
+            options.append((key, value))
         except ValueError as error:
             raise DataError(where, cause=f"{name}:{key}: {error}") from error
     asked = ",".join(f"{key}={value}" for key, value in given.items())
@@ -201,6 +212,8 @@ def _read(kind: str, value: object) -> str:
         return switch[text.lower()]
     elif "\n" in text:
         raise ValueError("a line break")
+    elif kind == "forwards":
+        return "+".join(map(str, forward.parse(text)))
     return text
 
 
@@ -220,12 +233,18 @@ def check(
     """
     facts = facts_of(use.name, "the cell")
     got = kconfig.read_config(config)
-    lacking = [symbol for symbol in facts.config if got.get(symbol, "n") not in ("y", "m")]
+    needed = [*facts.config]
+    for key, value in use.options:
+        needed += facts.options[key].needs.get(value, [])
+    lacking = [symbol for symbol in needed if got.get(symbol, "n") not in ("y", "m")]
     if lacking:
+        asked = use.asked if set(lacking) - set(facts.config) else use.name
         raise UnpreparedError(
-            f"the profile {use.name} needs {', '.join(f'CONFIG_{symbol}' for symbol in lacking)}",
+            f"the profile {asked} needs {', '.join(f'CONFIG_{symbol}' for symbol in lacking)}",
             cause=f"the kernel {kernel} has not",
-            next_step="Take another kernel; one that is built here has it.",
+            next_step="Take another kernel; one that is built here has it."
+            if asked == use.name
+            else "Take another kernel, such as one of Debian's own.",
         )
     unbuilt = [name for name in facts.modules if not has_module(name)]
     if unbuilt:
@@ -249,6 +268,14 @@ def check_packages(use: Use, installed: Iterable[str] | None) -> None:
             if installed is None
             else "quizmatrix image build --include " + ",".join(missing),
         )
+
+
+def forwards_of(use: Use, where: str) -> list[forward.Forward]:
+    """The ports that the options of a profile have lead to the guest."""
+    options = facts_of(use.name, where).options
+    return [
+        one for key, text in use.options if options[key].type == "forwards" for one in forward.parse(text)
+    ]
 
 
 async def set_up(use: Use, *, cell: str, arch: str, folder: Path) -> HostHalf:

@@ -6,8 +6,10 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from quizmatrix import bus, debugger, filesystem
+from quizmatrix import bus, debugger, filesystem, numa
+from quizmatrix.arch import DiskBus
 from quizmatrix.bus import Bus
+from quizmatrix.errors import UnpreparedError
 from quizmatrix.spec import CellSpec, Disk, Share, TerminalKind
 
 # The guest's virtio-serial ports, and with the console the chardevs QEMU is given.
@@ -33,7 +35,7 @@ _DEBUGGED = ("panic=0",)
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
-# Bytes; what blkdebug counts in.
+# Bytes; what blkdebug counts in, and what a disk has that says nothing else.
 _SECTOR = 512
 
 
@@ -59,12 +61,21 @@ def parameters_of(spec: CellSpec) -> str:
 
 
 def _others(spec: CellSpec) -> int:
-    """Devices on the bus that are neither disks nor folders: the ports, and the network."""
-    return 1 + spec.network
+    """Devices on the bus that are neither disks nor folders: the ports, the network, the SCSI controller."""
+    return 1 + spec.network + any(disk.bus is DiskBus.SCSI for disk in spec.disks)
 
 
 def check(spec: CellSpec, shares: list[Share]) -> None:
     """UnpreparedError where no machine could be made for `spec`."""
+    known = spec.arch.facts.qemu.disk_buses
+    lacking = dict.fromkeys(disk.bus for disk in spec.disks if disk.bus not in known)
+    if lacking:
+        raise UnpreparedError(
+            f"{spec.cell} cannot have disks on {', '.join(lacking)}",
+            cause=f"QEMU's machine for {spec.arch.name} has {', '.join(known)} for them",
+            next_step="Choose another bus, or leave the architecture out.",
+        )
+    numa.check_machine(spec.cell, spec.arch, spec.numa, spec.memory)
     bus.check_room(spec.cell, folders=len(shares), disks=len(spec.disks), others=_others(spec))
 
 
@@ -77,11 +88,10 @@ def _extras(spec: CellSpec, chardevs: Mapping[str, str], places: Bus) -> list[st
     if spec.session is not None and TERMINAL in chardevs:
         device = _TERMINAL_DEVICES[spec.session.kind]
         argv += ["-device", f"{device},bus=ports.0,chardev={TERMINAL},name=quizmatrix.{TERMINAL}"]
-    for disk in spec.disks:
-        argv += ["-blockdev", _blockdev(disk)]
-        argv += ["-device", f"virtio-blk-{transport},drive={disk.serial},serial={disk.serial}{places.next()}"]
+    argv += _disks(spec, places)
     if spec.network:
-        argv += ["-netdev", "user,id=network"]
+        forwards = "".join(f",hostfwd={forward.option}" for forward in spec.forwards)
+        argv += ["-netdev", f"user,id=network{forwards}"]
         argv += ["-device", f"virtio-net-{transport},netdev=network{places.next()}"]
     if spec.debugger:
         argv += ["-action", "panic=pause"]
@@ -89,6 +99,30 @@ def _extras(spec: CellSpec, chardevs: Mapping[str, str], places: Bus) -> list[st
             argv += ["-mon", f"chardev={QMP},mode=control"]
         argv += ["-gdb", f"unix:path={option_value(debugger.socket_of(spec))},server=on,wait=off"]
         argv += ["-S"] if spec.stopped else []
+    return argv
+
+
+def _disks(spec: CellSpec, places: Bus) -> list[str]:
+    """The disks, each on its bus. All that is on SCSI has one controller."""
+    transport = spec.arch.facts.qemu.transport
+    argv: list[str] = []
+    if any(disk.bus is DiskBus.SCSI for disk in spec.disks):
+        argv += ["-device", f"virtio-scsi-{transport},id=scsi{places.next()}"]
+    for disk in spec.disks:
+        argv += ["-blockdev", _blockdev(disk)]
+        name, size = disk.serial, ""
+        if disk.sector != _SECTOR:
+            size = f",logical_block_size={disk.sector},physical_block_size={disk.sector}"
+        match disk.bus:
+            case DiskBus.VIRTIO:
+                device = f"virtio-blk-{transport},drive={name},serial={name}{size}{places.next()}"
+                argv += ["-device", device]
+            case DiskBus.SCSI:
+                argv += ["-device", f"scsi-hd,bus=scsi.0,drive={name},serial={name}{size}"]
+            case DiskBus.NVME:
+                zones = f",zoned=true,zoned.zone_size={disk.zone}M" if disk.zone else ""
+                argv += ["-device", f"nvme,id=nvme-{name},serial={name}{places.next()}"]
+                argv += ["-device", f"nvme-ns,bus=nvme-{name},drive={name}{size}{zones}"]
     return argv
 
 
@@ -134,8 +168,10 @@ def command_line(
         *("-machine", spec.machine or qemu.machine.of(accelerator)),
         *("-accel", accelerator.value),
         *("-cpu", qemu.cpu.of(accelerator)),
-        *("-smp", str(spec.cpus)),
+        # Of several nodes each CPU is a socket of its own: the kernel warns of one that reaches over nodes.
+        *("-smp", str(spec.cpus) if spec.numa == 1 else f"{spec.cpus},sockets={spec.cpus},cores=1,threads=1"),
         *("-m", f"{spec.memory}M"),
+        *(numa.options(spec.numa, spec.memory, spec.cpus, qemu.numa) if spec.numa > 1 else ()),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
         *("-sandbox", _SANDBOX),
@@ -163,4 +199,4 @@ def command_line(
         argv += ["-fsdev", fsdev]
         device = f"virtio-9p-{transport},fsdev={share.tag},mount_tag={share.tag}{places.next()}"
         argv += ["-device", device]
-    return argv
+    return [*argv, *spec.qemu]

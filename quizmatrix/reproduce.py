@@ -193,6 +193,8 @@ def _again(spec: CellSpec) -> list[str]:
     again += ["--stdin", spec.stdin] if spec.stdin not in (None, specs.OWN_STDIN) else []
     again += ["--user", spec.user] if spec.user else []
     again += ["--append", spec.append] if spec.append else []
+    again += ["--numa", str(spec.numa)] if spec.numa > 1 else []
+    again += [f"--qemu={shlex.join(spec.qemu)}"] if spec.qemu else []
     for layer in spec.layers:
         if layer.tag.startswith("user"):
             again += ["--layer", layer.path]

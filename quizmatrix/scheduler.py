@@ -40,7 +40,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     what has is stopped. spent: those of it that are gone before it begins. retries: further attempts at a
     task that could not be tested. fail_fast: stop at the first one that is not as expected. layers: host
     folders, the lowest first. work_tree: shown to the guest at its own path. accelerator: instead of what a
-    trial boot would choose. machine, binds, environment, user: see CellSpec. session: makes a terminal
+    trial boot would choose. machine, qemu, binds, environment, user: see CellSpec. session: makes a terminal
     session for after the command of the only task, told whether its image has an SSH server.
     repeat: makes the command line that repeats a task.
     typed, passed_on, stdin: see CellSpec.
@@ -60,6 +60,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     typed: str | None = None
     accelerator: Accelerator | None = None
     machine: str | None = None
+    qemu: list[str] = []
     binds: list[Bind] = []
     stdin: str | None = None
     environment: dict[str, str] = {}
@@ -294,7 +295,9 @@ class Scheduler:
         spec = msgspec.structs.replace(
             spec,
             append=cell.append,
+            numa=cell.numa,
             machine=plan.machine,
+            qemu=plan.qemu,
             names=other_names(plan.work_tree, task.command, plan.typed) if plan.work_tree else {},
             typed=plan.typed,
             binds=plan.binds,
@@ -308,6 +311,12 @@ class Scheduler:
             again=plan.repeat(task) if plan.repeat else None,
         )
         spec = await prepare.with_profiles(spec, cell)
+        for forward in spec.forwards:
+            leads = f"{forward.address}:{forward.port} leads to port {forward.to} of "
+            # Of several cells it is a word on the whole run: it is not to give way to the next.
+            alone = len(plan.tasks) == 1
+            note = CellNote(cell=task.id if alone else "", text=leads + ("the guest" if alone else task.id))
+            self._emit(note)
         if spec.debugger:
             self._emit(CellNote(cell=task.id, text=f"for gdb: {spec.folder}/{debugger.SCRIPT}"))
         return prepare.with_accelerator(spec, answer.accelerator)

@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
-from quizmatrix.arch import Accelerator, Arch
+from quizmatrix.arch import Accelerator, Arch, DiskBus
 from quizmatrix.cells import SHARED_LIMIT, SMALL, folder_name
 from quizmatrix.errors import DamagedError
 from quizmatrix.finding import FindingSummary, Tolerance
+from quizmatrix.forward import Forward
 from quizmatrix.matrix import Handoff
 from quizmatrix.outcome import Outcome
 
@@ -40,10 +41,11 @@ HANDED_DISK = "quizh"
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True):
-    """A virtio-blk disk: the serial number a guest knows it by, and the file it is on the host.
+    """A disk: the serial number a guest knows it by, and the file it is on the host.
 
     fails: `read` or `write` where such requests end in errors, fails_at: at this byte alone (0: everywhere).
-    origin: the file that it was a copy of.
+    origin: the file that it was a copy of. sector: bytes of a logical one. zone: MiB of each zone, of a zoned
+    one (0: it is not).
     """
 
     serial: str
@@ -52,6 +54,9 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     fails: str = ""
     fails_at: int = 0
     origin: str | None = None
+    bus: DiskBus = DiskBus.VIRTIO
+    sector: int = 512
+    zone: int = 0
 
 
 # As CellSpec.stdin: what the observer has, and no file.
@@ -156,8 +161,9 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     of root. session: see Session. handed: see Handed; matrix: the file that asks for it. timeout,
     boot_timeout: seconds, already scaled for the accelerator. memory: MiB. shared_limit: MiB that its guest
     may have in /shared. append: kernel parameters beside
-    those that every guest has. machine: a value of QEMU's option
-    -machine, instead of the architecture's. tolerance: of its kernel's complaints. again: what repeats
+    those that every guest has. numa: its NUMA nodes. machine: a value of QEMU's
+    option -machine, instead of the architecture's. qemu: more words of its command line. forwards: ports of
+    the host that lead to it. tolerance: of its kernel's complaints. again: what repeats
     the cell, where a command line asked for it. folder: where results go; it exists, and is empty but for
     disks.
     """
@@ -181,6 +187,7 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     typed: str | None = None
     profiles: list[ActiveProfile] = []
     network: bool = False
+    forwards: list[Forward] = []
     debugger: bool = False
     stopped: bool = False
     symbols: str | None = None
@@ -198,7 +205,9 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     shared_limit: int = SHARED_LIMIT
     cpus: int
     append: str = ""
+    numa: int = 1
     machine: str | None = None
+    qemu: list[str] = []
     tolerance: Tolerance = Tolerance()
     again: CommandLine | None = None
     folder: str

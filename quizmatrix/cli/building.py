@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quizmatrix.cli.options import Commands, Parser, add_command, add_selection, add_sources
+from quizmatrix.cli.options import NO_LIMITS, Commands, Parser, add_command, add_selection, add_sources
 
 
 def add_kernel(commands: Commands[Parser]) -> None:
@@ -132,7 +132,7 @@ def add_module(commands: Commands[Parser]) -> None:
     group.add_argument("-j", "--jobs", metavar="N", help="processes at a time (default: one for each CPU)")
     group.add_argument("-q", "--quiet", action="store_true", help="print only the table")
     add_sources(make)
-    make.set_defaults(timeout=None, boot_timeout=None, memory=None, cpus=None, shared_limit=None, append=[])
+    make.set_defaults(**NO_LIMITS)
     add_command(actions, "list", "modules:list_modules", help="the modules that guests get")
     remove = add_command(actions, "remove", "modules:remove", help="have no guest get a module any more")
     remove.add_argument("module", nargs="+", metavar="DIR|NAME", help="as `module list` has it")
@@ -155,4 +155,4 @@ def _add_zfs_options(parser: Parser) -> None:
     )
     group.add_argument("-j", "--jobs", metavar="N", help="processes at a time (default: one for each CPU)")
     group.add_argument("-q", "--quiet", action="store_true", help="print only the table")
-    parser.set_defaults(timeout=None, boot_timeout=None, memory=None, cpus=None, shared_limit=None, append=[])
+    parser.set_defaults(**NO_LIMITS)

@@ -94,6 +94,7 @@ def add_limits(parser: Parser) -> None:
     group.add_argument("--boot-timeout", metavar="T", help="until the guest is up (on hardware)")
     group.add_argument("--memory", metavar="M", help="of a guest: 512M, 1G")
     group.add_argument("--cpus", metavar="N", help="of a guest")
+    group.add_argument("--numa", metavar="N", help="NUMA nodes of a guest, which share its memory and CPUs")
     group.add_argument("--shared-limit", metavar="M", help="of what a guest has in /shared (default: 4G)")
     group.add_argument(
         "--append",
@@ -102,6 +103,18 @@ def add_limits(parser: Parser) -> None:
         metavar="WORDS",
         help="more kernel parameters, behind the matrix's: 'slub_debug=FZP loglevel=7'",
     )
+
+
+# Of a command without these options: what selection.limits_of reads.
+NO_LIMITS: dict[str, Any] = {
+    "timeout": None,
+    "boot_timeout": None,
+    "memory": None,
+    "shared_limit": None,
+    "cpus": None,
+    "numa": None,
+    "append": [],
+}
 
 
 def add_guest(parser: Parser, *, takes_stdin: bool = True) -> None:
@@ -113,6 +126,13 @@ def add_guest(parser: Parser, *, takes_stdin: bool = True) -> None:
         parser.set_defaults(stdin=None, no_stdin=True)
     group.add_argument("--accel", choices=["auto", "kvm", "tcg"], default="auto", help="default: auto")
     group.add_argument("--machine", metavar="M", help="QEMU's -machine, instead of the architecture's")
+    group.add_argument(
+        "--qemu",
+        action="append",
+        default=[],
+        metavar="ARG",
+        help="more of QEMU's command line, which is not checked: '-device virtio-rng-pci'",
+    )
     group.add_argument(
         "--layer", action="append", default=[], metavar="DIR", help="a folder laid over the guest's root"
     )

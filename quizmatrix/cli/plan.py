@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 
-from quizmatrix import currentfolder, guest, paths, scheduler
+from quizmatrix import currentfolder, guest, paths, profile, scheduler
 from quizmatrix.arch import Accelerator
 from quizmatrix.cells import Cell
 from quizmatrix.cli import given, selection
@@ -44,6 +45,7 @@ def make_plan(args: argparse.Namespace, tasks: list[Task], sitting: Sitting | No
     layers = scheduler.check_layers([Path(layer) for layer in args.layer])
     if (standing := paths.standing_layer()) is not None:
         layers.insert(0, standing)
+    _check_ports(args, tasks)
     environment = dict(_setting(text) for text in args.env)
     is_passed_on = {text.partition("=")[0]: "=" not in text for text in args.env}
     work_tree, typed = (None, None) if args.no_work_tree else _work_tree(_current_folder())
@@ -58,6 +60,7 @@ def make_plan(args: argparse.Namespace, tasks: list[Task], sitting: Sitting | No
         typed=typed,
         accelerator=None if args.accel == "auto" else Accelerator(args.accel),
         machine=_machine(args, [task.cell for task in tasks]),
+        qemu=_more_of_qemu(args),
         binds=[_bind(text) for text in args.bind],
         stdin=given.file_of(args),
         environment=environment,
@@ -130,6 +133,33 @@ def _machine(args: argparse.Namespace, cells: list[Cell]) -> str | None:
             next_step="Choose one with -a or --only.",
         )
     return machine
+
+
+def _more_of_qemu(args: argparse.Namespace) -> list[str]:
+    """The words of each --qemu, taken apart as a shell does."""
+    words: list[str] = []
+    for text in args.qemu:
+        try:
+            words += shlex.split(text)
+        except ValueError as error:
+            raise UsageError(f"--qemu {text}", cause=str(error)) from error
+    return words
+
+
+def _check_ports(args: argparse.Namespace, tasks: list[Task]) -> None:
+    """UsageError where several guests at a time would be behind one port of the host."""
+    if len(tasks) == 1 or args.jobs == "1":
+        return
+    for task in tasks:
+        for use in task.cell.profiles:
+            for forward in profile.forwards_of(use, task.id):
+                if forward.port:
+                    raise UsageError(
+                        f"{use.name}:forward={forward} for {len(tasks)} cells at a time",
+                        cause="a port of the host leads to one guest",
+                        next_step=f"Write 0 for any port that is free, forward={forward.address}:0-"
+                        f"{forward.to}, choose one cell, or run one at a time: -j 1.",
+                    )
 
 
 def _current_folder() -> Path:

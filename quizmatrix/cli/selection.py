@@ -61,6 +61,7 @@ def whole_number(least: int) -> Callable[[str], int]:
 def limits_of(args: argparse.Namespace) -> Limits:
     """The limits that the command line sets."""
     cpus = checked("--cpus", args.cpus, whole_number(1)) if args.cpus is not None else None
+    numa = checked("--numa", args.numa, whole_number(1)) if args.numa is not None else None
     try:
         return Limits(
             timeout=args.timeout,
@@ -68,6 +69,7 @@ def limits_of(args: argparse.Namespace) -> Limits:
             memory=args.memory,
             shared_limit=args.shared_limit,
             cpus=cpus,
+            numa=numa,
             image=args.image,
             append=" ".join(args.append) if args.append else None,
         )

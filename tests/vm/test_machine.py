@@ -1,8 +1,12 @@
 """What the guest's machine is made of: kernel parameters, devices, processors."""
 
+import contextlib
+import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,3 +127,63 @@ def test_more_devices_than_there_is_room_for(quizmatrix: Quizmatrix) -> None:
     done = quizmatrix(*argv)
     assert done.returncode == 125
     assert b"6.1-x86_64 would have 65 devices, and a guest has room for 64: 60 disks" in done.stderr
+
+
+def test_disks_on_scsi(sweep: Run) -> None:
+    script = """set -e
+        for number in 0 1 2; do
+            disk=$(readlink /dev/quizb$number); cat /sys/block/$disk/queue/logical_block_size
+            echo $number | dd of=/dev/quizb$number bs=4096 conv=sync 2>/dev/null; head -c 1 /dev/quizb$number
+            case $disk in sd*) ;; *) exit 9 ;; esac
+        done"""
+    done = sweep(script, options=("-p", "blockdev:bus=scsi,count=3,size=32M,sector=4096"))
+    for cell in done.cells.values():
+        said = (done.folder / cell["cell"] / "stdout").read_text()
+        assert (cell["outcome"], said) == ("passed", "4096\n04096\n14096\n2"), cell["detail"]
+
+
+def test_zoned_nvme_nodes_and_more_of_qemu(quizmatrix: Quizmatrix) -> None:
+    script = """set -e
+        for number in 0 1; do
+            disk=$(readlink /dev/quizb$number); cat /sys/block/$disk/queue/zoned
+            cat /sys/block/$disk/queue/chunk_sectors /sys/block/$disk/queue/logical_block_size
+        done
+        cat /sys/devices/system/node/node*/cpulist
+        modprobe virtio-rng; cat /sys/class/misc/hw_random/rng_available"""
+    options = ["--qemu", "-device virtio-rng-pci,id=more", "--numa", "2", "--cpus", "4"]
+    options += ["-p", "blockdev:bus=nvme,size=64M,zoned=yes,zone=8M,sector=4096"]
+    done = quizmatrix("run", "--only", "6.1-x86_64", "--offline", *options, "--", script)
+    disk = ["host-managed", str(8 << 11), "4096"]
+    assert done.stdout.decode().split() == [*disk, *disk, "0-1", "2-3", "virtio_rng.0"], done.stderr
+    assert done.returncode == 0
+
+
+def test_what_a_machine_or_a_kernel_has_not(quizmatrix: Quizmatrix) -> None:
+    for option, words in (
+        (("-p", "blockdev:bus=nvme"), "6.1-s390x cannot have disks on nvme"),
+        (("--numa", "2"), "6.1-s390x cannot have 2 NUMA nodes: QEMU's machine for s390x has none"),
+        (("-p", "blockdev:zoned=yes"), "zoned needs bus=nvme"),
+    ):
+        done = quizmatrix("run", "--only", "6.1-s390x", "--offline", *option, "--", "true")
+        assert done.returncode == 125
+        assert words in done.stderr.decode()
+
+
+def test_a_port_that_leads_to_the_guest(environment: dict[str, str], tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "quizmatrix", "run", "--only", "6.1-s390x", "--offline"]
+    argv += ["-p", "net:forward=0-7000", "--", "while :; do echo from the guest | nc -l -p 7000; done"]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, env=environment, cwd=tmp_path, text=True) as run:
+        assert run.stderr is not None
+        found = re.search(r" 127\.0\.0\.1:(\d+) leads to port 7000 of the guest", run.stderr.readline())
+        assert found is not None
+        said = b""
+        while run.poll() is None and said != b"from the guest\n":
+            # Before the guest listens there is nobody, or one who hangs up.
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", int(found[1])), 10) as connection,
+            ):
+                said = connection.recv(100)
+            time.sleep(0.1)
+        run.terminate()
+    assert said == b"from the guest\n"
