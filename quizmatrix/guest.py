@@ -8,6 +8,7 @@ from pathlib import Path
 
 from quizmatrix import boundfile, foreign, mapped, skeleton, user
 from quizmatrix import spec as specs
+from quizmatrix.errors import UnpreparedError
 from quizmatrix.spec import HANDED_DISK, ActiveProfile, CellSpec, Session, Share
 from quizmatrix.user import BUSYBOX, SHELL
 
@@ -150,11 +151,29 @@ def work_tree_of(folder: Path) -> str | None:
     return None if own else str(folder.absolute())
 
 
+def _check_binds(spec: CellSpec) -> None:
+    """UnpreparedError where the guest could write to its own run directory.
+
+    What the host writes there goes by names, and a guest that may move them would choose where it goes.
+    """
+    folder = Path(spec.folder).resolve()
+    for bind in spec.binds:
+        if bind.writable and not bind.is_file and folder.is_relative_to(Path(bind.path).resolve()):
+            raise UnpreparedError(
+                f"{bind.path} cannot be bound for writing",
+                cause=f"the run directory {folder.parent} is in it, and is not the guest's to change",
+                next_step="Bind it read-only (`:ro`), bind a folder in it, or name another --output.",
+            )
+
+
 def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     """Write the cell's run layer and return every share of its guest.
 
-    marker: what ends the command's output streams. Raises OSError where the disk does not take it.
+    marker: what ends the command's output streams. Raises OSError where the disk does not take it,
+    UnpreparedError where the guest could write to its own run directory.
     """
+    if spec.has_9p:
+        _check_binds(spec)
     folder = Path(spec.folder)
     layer, artifacts = specs.run_layer_of(folder), specs.artifacts_of(folder)
     own = layer / ".quizmatrix"

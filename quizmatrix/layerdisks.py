@@ -124,7 +124,7 @@ async def take_shared(folder: Path, limit: int) -> str | None:
     # tar(1) would unpack a compressed archive too, which may be of any size.
     if header[_TAR_MAGIC_AT:].partition(b"\0")[0].rstrip() != b"ustar":
         return "what came back as /shared is no archive"
-    # tar leaves out absolute names and `..`; the rest is make_artifacts_safe's.
+    # tar leaves out absolute names and `..`; the rest is what untrusted.make_safe is for.
     argv = ["tar", "-xf", str(disk), "-C", str(specs.artifacts_of(folder)), "--no-same-owner"]
     with anyio.move_on_after(_UNPACKING_LIMIT):
         done = await process.run([*argv, "--delay-directory-restore"])

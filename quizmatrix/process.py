@@ -37,6 +37,9 @@ _OUTPUT_AT_MOST = 10.0
 _ANSWER_LIMIT = 30.0
 _LIMIT = 3600.0
 
+# Bytes of a helper's errors that are kept: the last ones.
+_ERRORS_KEPT = 1 << 20
+
 # A child of the runner has to die with it, `kill -9` included. setpriv(1) asks the kernel for a
 # SIGKILL at the parent's death (prctl(2), PR_SET_PDEATHSIG); a parent that died before that was
 # asked shows as another $PPID.
@@ -212,9 +215,16 @@ async def run(
         start_new_session=True,
     )
     output, errors = bytearray(), bytearray()
+
+    def hear_errors(data: bytes) -> None:
+        errors.extend(data)
+        # One for each of a million files that a guest left is more than anybody reads.
+        if len(errors) > 2 * _ERRORS_KEPT:
+            del errors[:-_ERRORS_KEPT]
+
     try:
         with anyio.fail_after(limit):
-            status = await _listen(process, on_output or output.extend, on_output or errors.extend)
+            status = await _listen(process, on_output or output.extend, on_output or hear_errors)
     except TimeoutError as error:
         raise HostError(
             f"{argv[0]} was stopped",

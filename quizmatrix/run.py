@@ -22,6 +22,7 @@ from quizmatrix import (
     reproduce,
     stdin,
     subtests,
+    untrusted,
     vm,
 )
 from quizmatrix import spec as specs
@@ -162,6 +163,8 @@ class _Session:
             # The guest is gone, also where we were cancelled; what it left may still bite.
             with anyio.CancelScope(shield=True):
                 self.evidence.notes += await self._shared.settle()
+                # A file that is bound for writing has a folder there, to which the guest could write.
+                self.evidence.notes += await untrusted.remove(specs.host_folder_of(self._folder))
             self._gather()
             self.evidence.excess, self.evidence.shortage = self._shared.excess, self._shared.shortage
             self.evidence.qemu_words = self._log.last_words
@@ -374,7 +377,6 @@ class _Session:
             return
         try:
             guest.retire_run_layer(self._folder)
-            shutil.rmtree(specs.host_folder_of(self._folder), ignore_errors=True)
         except OSError as error:
             self.evidence.notes.append(str(host_error(f"tidy {self._folder}", error)))
         self.evidence.notes += [self._log.cut] if self._log.cut else []

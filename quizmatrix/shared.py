@@ -155,6 +155,19 @@ class Shared:
     async def _take_back(self) -> list[str]:
         if self._spec.has_9p:
             return []
+        async with anyio.create_task_group() as group:
+
+            async def watch() -> None:
+                await self.outgrow()
+                group.cancel_scope.cancel()
+
+            # An archive of empty files is small, and what it makes is not.
+            group.start_soon(watch)
+            notes = await self._unpack()
+            group.cancel_scope.cancel()
+        return notes
+
+    async def _unpack(self) -> list[str]:
         try:
             trouble = await layerdisks.take_shared(self._folder, self._limit)
         except layerdisks.TooLargeError as error:
@@ -167,12 +180,12 @@ class Shared:
         """Other guests write to the same disk, and are to end well."""
         if not self.shortage or not self._disk().is_short:
             return []
-        await process.run(["rm", "-rf", "--", str(self._artifacts)])
+        trouble = await untrusted.remove(self._artifacts)
         try:
             self._artifacts.mkdir(exist_ok=True)
         except OSError as error:
-            return [str(host_error("make /shared anew", error))]
-        return ["what was in /shared was removed, to give the other cells room"]
+            return [*trouble, str(host_error("make /shared anew", error))]
+        return trouble or ["what was in /shared was removed, to give the other cells room"]
 
     def _make_safe(self) -> list[str]:
         core, notes = self._folder / _CORE, []

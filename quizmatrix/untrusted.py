@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from quizmatrix import process
+from quizmatrix.errors import QuizmatrixError
 from quizmatrix.text import clean_line
 
 if TYPE_CHECKING:
@@ -91,6 +92,18 @@ def move_in(made: Path, folder: Path) -> Path:
             made.rename(target)
             return target
         number += 1
+
+
+async def remove(path: Path) -> list[str]:
+    """Remove a folder, or a file, and all that is in it; what has stayed, in words.
+
+    By rm(1), which goes down without paths, however deep, and follows no link.
+    """
+    try:
+        done = await process.run(["rm", "-rf", "--", str(path)])
+    except QuizmatrixError as error:
+        return [str(error)]
+    return [f"{path} could not be removed: {clean_line(done.last_words)}"] if done.status else []
 
 
 def make_safe(folder: Path) -> list[str]:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import anyio
 import pytest
 
 from quizmatrix import untrusted
@@ -137,3 +138,17 @@ def test_what_is_moved_in_replaces_nothing(tmp_path: Path) -> None:
     assert untrusted.move_in(tmp_path / "vmcore", left) == left / "vmcore-2"
     assert (left / "vmcore-2").read_text() == "ours"
     assert (left / "vmcore-1").is_symlink()
+
+
+def test_what_is_deeper_than_python_goes_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "host/here").mkdir(parents=True)
+    (tmp_path / "precious").write_text("precious")
+    here = untrusted.open_folder(tmp_path / "host/here")
+    for _ in range(1500):
+        below = untrusted.make_folder(b"deep", at=here)
+        os.symlink(tmp_path, b"link", dir_fd=below)
+        os.close(here)
+        here = below
+    os.close(here)
+    assert anyio.run(untrusted.remove, tmp_path / "host") == []
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]

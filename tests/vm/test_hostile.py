@@ -78,6 +78,14 @@ def test_the_memory_of_a_guest_goes_where_no_link_of_its_leads(
         assert sorted(path.name for path in left.parent.iterdir() if "core" in path.name) == []
 
 
+def test_a_bind_that_holds_the_run_directory(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    """The guest could have put links in place of what the host writes there."""
+    argv = ("run", "--only", "6.1-x86_64", "--offline", "--output", "out")
+    done = quizmatrix(*argv, "--bind", f"{tmp_path}:/mnt", "--", "true")
+    assert done.returncode == 125
+    assert b"cannot be bound for writing" in done.stderr
+
+
 def test_shared_has_a_limit(sweep: Callable[..., Sweep]) -> None:
     script = (
         "i=0; while dd if=/dev/zero of=/shared/$i bs=1M count=16 2>/dev/null; do i=$((i+1)); done; sleep 100"

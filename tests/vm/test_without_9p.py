@@ -1,5 +1,6 @@
 """Debian's cloud kernel, which has no 9p: a guest of it is like any other."""
 
+import tarfile
 from pathlib import Path
 
 from tests.vm.conftest import Quizmatrix
@@ -65,3 +66,41 @@ def test_a_user_without_rights(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
     done = quizmatrix(*argv)
     assert (done.returncode, done.stdout) == (0, b"hi\n"), done.stderr
     assert (tmp_path / "run" / CELL / "artifacts/out").read_text() == "one\ntwo\n"
+
+
+def test_an_archive_of_a_hostile_guest(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    """What comes back on the disk is what the guest has put there: here by hand."""
+    victims = [tmp_path / name for name in ("a", "b", "c", "d")]
+    for victim in victims:
+        victim.write_text("precious\n")
+    files = [
+        *(("to", tarfile.SYMTYPE, str(tmp_path)), ("to/a", tarfile.REGTYPE, "")),
+        *(("up", tarfile.SYMTYPE, "../../../.."), ("up/b", tarfile.REGTYPE, "")),
+        *(("hard", tarfile.LNKTYPE, str(victims[2])), ("hard", tarfile.REGTYPE, "")),
+        *(("../../../../c", tarfile.REGTYPE, ""), (str(victims[3]), tarfile.REGTYPE, "")),
+        *(("pipe", tarfile.FIFOTYPE, ""), ("device", tarfile.CHRTYPE, ""), ("good", tarfile.REGTYPE, "")),
+    ]
+    with tarfile.open(tmp_path / "here/evil.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        for name, kind, target in files:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.mode, member.size = kind, target, 0o4755, 0
+            tar.addfile(member)
+    script = """read -r disk </run/quizmatrix/shared-disk; rm /run/quizmatrix/shared-disk
+        dd if=evil.tar of="$disk" bs=64k 2>/dev/null; sync"""
+    folder = tmp_path / "run"
+    done = quizmatrix("run", "--only", CELL, "--output", str(folder), "--", script)
+    assert [victim.read_text() for victim in victims] == ["precious\n"] * 4, done.stderr
+    left = folder / CELL / "artifacts"
+    kept = [path for path in left.rglob("*") if not path.is_dir()]
+    assert not [path for path in kept if path.is_symlink() or path.stat().st_nlink > 1]
+    assert (left / "good").stat().st_mode & 0o7000 == 0
+    assert not {"pipe", "device"} & {path.name for path in left.iterdir()}
+
+
+def test_what_comes_back_has_a_limit(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    argv = ["run", "--only", CELL, "--shared-limit", "16M", "--output", str(folder), "--"]
+    done = quizmatrix(*argv, "dd if=/dev/zero of=/shared/large bs=1M count=32")
+    assert done.returncode == 1
+    assert b"16 MiB is its limit" in done.stderr
+    assert list((folder / CELL / "artifacts").iterdir()) == []
