@@ -17,6 +17,8 @@ from quizmatrix.text import paint
 
 # Rows of a table, or names of a list, that a person reads.
 MOST_ROWS = 40
+# Tests of all cells together that are compared: guests decide how many they are, and each takes memory.
+MOST_TESTS = 1_000_000
 # Names behind a sentence: the rows tell the others.
 _MOST_NAMES = 3
 # Characters of a line, and the cells whose squares fit beside a name.
@@ -35,10 +37,14 @@ Row = dict[int, Subtest]
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
-    """Tests, and the cells that ran some: a row's keys are indices of `cells`."""
+    """Tests, and the cells that ran some: a row's keys are indices of `cells`.
+
+    unread: cells whose tests are none of them, for want of room.
+    """
 
     cells: list[CellResult]
     rows: dict[str, Row]
+    unread: list[str] = []
 
 
 def whole(results: list[CellResult], run: Path, *, every: bool = False, colour: bool = False) -> str:
@@ -49,7 +55,7 @@ def whole(results: list[CellResult], run: Path, *, every: bool = False, colour: 
     table = collect(results, run, every=every)
     cells, rows = table.cells, table.rows
     if not rows:
-        return ""
+        return sentences(table)
     shown = dict(list(rows.items())[: len(rows) if every else MOST_ROWS])
     ids = [cell.unsharded for cell in cells]
     text = _table(shown, ids, colour) if _fits(shown, ids) else _lists(shown, cells)
@@ -58,17 +64,23 @@ def whole(results: list[CellResult], run: Path, *, every: bool = False, colour: 
     return "\n\n".join(part for part in (text, sentences(table)) if part)
 
 
-def collect(results: list[CellResult], run: Path, *, every: bool = False) -> Table:
-    """The rows that `whole` shows, of all length."""
+def collect(results: list[CellResult], run: Path, *, every: bool = False, most: int = MOST_TESTS) -> Table:
+    """The rows that `whole` shows, of all length. most: tests that are read; then no further cell is."""
     cells: list[CellResult] = []
     rows: dict[str, Row] = {}
     # A cell's slices share a column: together they are what it ran.
     columns: dict[str, int] = {}
+    unread: dict[str, None] = {}
+    read = 0
     for result in results:
+        if result.subtests and read >= most:
+            unread[result.unsharded] = None
+            continue
         tests = subtests.load(run / result.folder) if result.subtests else []
         if tests and result.unsharded not in columns:
             columns[result.unsharded] = len(cells)
             cells.append(result)
+        read += len(tests)
         for test in tests:
             rows.setdefault(test.name, {})[columns[result.unsharded]] = test
     if not every:
@@ -78,7 +90,7 @@ def collect(results: list[CellResult], run: Path, *, every: bool = False) -> Tab
         ranked = {name: _rank(row, len(cells) if steps < 2 else 0) for name, row in rows.items()}
         names = sorted((name for name in rows if ranked[name] < _SAME), key=ranked.__getitem__)
         rows = {name: rows[name] for name in names}
-    return Table(cells=cells, rows=rows)
+    return Table(cells=cells, rows=rows, unread=list(unread))
 
 
 def bad_lines(result: CellResult, run: Path) -> list[str]:
@@ -156,7 +168,10 @@ def _on(cells: list[str], of: int) -> str:
 
 
 def sentences(table: Table) -> str:
-    """`Fails only on s390x: NAME, NAME and 3 more.`, a line for each thing that failures share."""
+    """`Fails only on s390x: NAME, NAME and 3 more.`, a line for each thing that failures share.
+
+    And one for the cells that were not looked at.
+    """
     tell = _teller(table.cells)
     named: dict[str, list[str]] = {}
     for name, row in table.rows.items():
@@ -166,6 +181,8 @@ def sentences(table: Table) -> str:
     for sentence, names in named.items():
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         lines.append(f"{sentence}: {', '.join(names[:_MOST_NAMES])}{more}")
+    if table.unread:
+        lines.append(f"There are more tests than are compared: those of {', '.join(table.unread)} are not.")
     return "\n".join(lines)
 
 

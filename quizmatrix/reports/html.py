@@ -225,5 +225,5 @@ def _tests(source: Source) -> dict[str, Any]:
             for name, row in shown
         ],
         "left_out": len(table.rows) - len(shown),
-        "sentences": pivot.sentences(table).split("\n") if table.rows else [],
+        "sentences": pivot.sentences(table).split("\n"),
     }

@@ -130,7 +130,7 @@ def _failure(source: Source, group: list[CellResult]) -> str:
 
 def _tests(source: Source) -> str:
     table = pivot.collect(source.cells, source.folder)
-    if not table.rows:
+    if not table.rows and not table.unread:
         return ""
     names = list(table.rows)[: pivot.MOST_ROWS]
     rows = []

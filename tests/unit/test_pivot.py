@@ -91,6 +91,16 @@ def test_many_rows(tmp_path: Path) -> None:
     assert pivot.bad_lines(found[1], tmp_path)[-1] == "and 59 more"
 
 
+def test_more_tests_than_are_compared(tmp_path: Path) -> None:
+    found = cells(tmp_path, {"6.1-x86_64": "pf", "6.1-s390x": "pp", "6.12-x86_64": "ff", "6.12-s390x": ""})
+    table = pivot.collect(found, tmp_path, most=3)
+    assert [cell.cell for cell in table.cells] == ["6.1-x86_64", "6.1-s390x"]
+    assert pivot.sentences(table).splitlines() == [
+        "Fails only on x86_64: t1",
+        "There are more tests than are compared: those of 6.12-x86_64 are not.",
+    ]
+
+
 def test_many_cells(tmp_path: Path) -> None:
     ids = [f"{kernel}-{arch}" for kernel in ("5.10", "6.1", "6.12", "newest") for arch in ("x86_64", "s390x")]
     table = {

@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.vm.conftest import Quizmatrix
+from tests.vm.conftest import Quizmatrix, Sweep
 
 CELL = "debian-source:6.1-x86_64"
 
@@ -48,6 +49,35 @@ MODULE_LICENSE("GPL");
 def built() -> None:
     """The kernel and its base image, built where this user's cache lacks them."""
     subprocess.run([sys.executable, "-m", "quizmatrix", "prepare", "--only", CELL], check=True)
+
+
+# Through printk of whatever kernel, and kselftest's output beside it.
+SAID = r"""
+said() { for line; do printf '%s\n' "$line" >/dev/kmsg; done; }
+said 'KTAP version 1' 1..2 '  KTAP version 1' '  1..2' '  ok 1 fine' '  not ok 2 frob' 'not ok 1 inner'
+said 'ok 2 outer'
+printf '%s\n' 'TAP version 13' 1..1 '# selftests: x: y' '# TAP version 13' '# 1..2' '# ok 1 a' '# ok 2 b'
+echo ok 1 y
+printf 'half a line without its end' >/dev/console
+said 'KTAP version 1' 1..1 'not ok 1 behind'
+"""
+
+
+def test_what_debians_kernels_and_kselftest_print(sweep: Callable[..., Sweep]) -> None:
+    found = sweep(SAID)
+    assert found.status == 1
+    for cell in found.cells.values():
+        assert (cell["outcome"], cell["detail"]) == ("failed", "2 of 6 tests failed")
+        listed = json.loads((found.folder / cell["cell"] / "subtests.json").read_bytes())
+        assert [(test["name"], test["outcome"]) for test in listed] == [
+            ("y/a", "passed"),
+            ("y/b", "passed"),
+            ("inner/fine", "passed"),
+            ("inner/frob", "failed"),
+            ("outer", "passed"),
+            ("behind", "failed"),
+        ]
+    assert "frob" in found.report
 
 
 def test_the_results_of_a_module(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
