@@ -63,8 +63,14 @@ def own(args: argparse.Namespace, chosen: Again) -> OwnSource | None:
 def taken(args: argparse.Namespace, plan: Plan, run: Path, source: OwnSource | None) -> Plan:
     """`plan` with the command's stdin: `source`, or the file that every cell is given and repeated with."""
     path = OWN_STDIN if source else kept(plan.stdin, run)
+    repeated: dict[str, str | bool] | None = None
     if path is not None and path == str(run / KEPT):
-        args = argparse.Namespace(**vars(args) | {"stdin": path})
+        repeated = {"stdin": path}
+    elif path is None and args.stdin is None:
+        # One cell by itself would read the stdin of whoever repeats it.
+        repeated = {"no_stdin": True}
+    if repeated is not None:
+        args = argparse.Namespace(**vars(args) | repeated)
         plan = msgspec.structs.replace(plan, repeat=repeating(args))
     return msgspec.structs.replace(plan, stdin=path)
 

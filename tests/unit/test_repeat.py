@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from quizmatrix.cells import Cell
+from quizmatrix.cli import given
 from quizmatrix.cli.parser import parse
+from quizmatrix.cli.plan import make_plan
 from quizmatrix.cli.repeat import LEFT_OUT, repeating
 from quizmatrix.cli.run import selected_tasks
 from quizmatrix.errors import UsageError
@@ -84,11 +86,15 @@ OPTIONS: dict[str, list[str]] = {
     "--layer": ["--layer", "l", "--layer", "m"],
     "--machine": ["--machine", "pc"],
     "--memory": ["--memory", "2G"],
+    "--no-stdin": ["--no-stdin"],
     "--no-work-tree": ["--no-work-tree"],
+    "--numa": ["--numa", "2"],
     "--profiles": ["--profiles", "memdev:count=2"],
+    "--qemu": ["--qemu=-device virtio-rng-pci", "--qemu", "x"],
     "--shard": ["--shard", "2"],
     "--shared-limit": ["--shared-limit", "2G"],
     "--source": ["--source", "debian"],
+    "--stdin": ["--stdin", "f"],
     "--timeout": ["--timeout", "7s"],
     "--user": ["--user=-x"],
 }
@@ -113,6 +119,15 @@ def test_an_option_comes_back(option: str, folder: Path) -> None:
         "./t",
         "a b",
     ]
+
+
+def test_one_of_several_cells_reads_nobodys_stdin(tmp_path: Path) -> None:
+    """By itself it would read that of whoever repeats it."""
+    words = ["run", "m.toml", "--source", "debian", "--", "cat"]
+    args, tasks = parse(words), tasks_of(*words)
+    plan = given.taken(args, make_plan(args, tasks, None), tmp_path, None)
+    assert plan.repeat is not None
+    assert plan.repeat(tasks[0]).argv[-3:] == ["--no-stdin", "--", "cat"]
 
 
 def test_where_it_is_typed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
