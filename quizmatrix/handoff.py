@@ -7,11 +7,13 @@ disks: each gets a copy of its own, which shares its blocks where the file syste
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from quizmatrix import process
+from quizmatrix.concurrency import in_thread
 from quizmatrix.errors import HostError
 from quizmatrix.outcome import Outcome
 from quizmatrix.spec import HANDED_DISK, CellResult, Disk
@@ -35,6 +37,7 @@ class Shelf:
             if task.after is not None:
                 self._waited_for[task.after].add(task.id)
         self._kept: set[str] = set()
+        self._unneeded: list[str] = []
 
     async def provide(self, task: Task) -> list[Disk]:
         """The disks for an attempt at a task, whose folder is there; HostError where they cannot be made."""
@@ -43,7 +46,7 @@ class Shelf:
             return []
         # Those of an attempt that came to nothing are worth nothing.
         for old in self._run.glob(f"{task.folder}.attempt-*/{_FOLDER}"):
-            shutil.rmtree(old, ignore_errors=True)
+            await in_thread(partial(shutil.rmtree, old, ignore_errors=True))
         folder = self._of(task.id)
         folder.mkdir()
         names = [f"{HANDED_DISK}{number}" for number in range(wanted.count)]
@@ -78,14 +81,14 @@ class Shelf:
         return f"{handed.read_on} did not read the disks of {handed.written_on}: {before.outcome}"
 
     def settle(self, task: Task, result: CellResult) -> CellResult:
-        """Hear how a task ended, remove what nobody needs any more, and say in the result what is kept.
+        """Hear how a task ended, and say in the result what is kept: the disks as a failed task got them.
 
-        Kept are the disks as a task that failed was given them.
+        What nobody needs any more is for `remove_unneeded`.
         """
         if task.disks is None:
             return result
         if result.outcome is not Outcome.PASSED or not self._waited_for[task.id]:
-            self._remove(task.id)
+            self._unneeded.append(task.id)
         after = task.disks.after
         if after is None:
             return result
@@ -97,8 +100,14 @@ class Shelf:
         waiting = self._waited_for[after]
         waiting.discard(task.id)
         if not waiting:
-            self._remove(after)
+            self._unneeded.append(after)
         return result
+
+    async def remove_unneeded(self) -> None:
+        """Remove the disks that nobody needs any more. In a thread: of large ones it takes its time."""
+        while self._unneeded:
+            task = self._unneeded.pop()
+            await in_thread(partial(self._remove, task))
 
     def clear(self) -> None:
         """Remove all but what is kept, also where the run was cut short."""

@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 
 from quizmatrix import (
     debugger,
@@ -17,7 +18,6 @@ from quizmatrix import (
     foreign,
     guest,
     layerdisks,
-    paths,
     qemu,
     reproduce,
     stdin,
@@ -27,7 +27,7 @@ from quizmatrix import (
 )
 from quizmatrix import spec as specs
 from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError, write_all
-from quizmatrix.concurrency import in_thread, task_group
+from quizmatrix.concurrency import task_group, wind_up
 from quizmatrix.console import ConsoleWatch
 from quizmatrix.errors import HostError, QuizmatrixError, host_error
 from quizmatrix.finding import FindingSummary
@@ -52,6 +52,16 @@ _CONSOLE_LIMIT = 3.0
 
 # Seconds between the guest's word that a terminal session ended and the host's end of it.
 _SESSION_GRACE = 0.5
+
+# What a guest may begin with before its command.
+_MOST_STEPS = 1000
+
+# Seconds for what a guest left to be brought into order, and where we are to stop meanwhile.
+_TIDYING_LIMIT = 1800.0
+_TIDYING_HURRIED = 10.0
+
+# Bytes of a console that are looked through at once: of the shortest lines they take 30 ms.
+_CONSOLE_PIECE = 1 << 15
 
 # Seconds between two looks at the console.
 _CONSOLE_PAUSE = 0.02
@@ -161,36 +171,30 @@ class _Session:
             await self._boot_and_talk(shares)
         finally:
             # The guest is gone, also where we were cancelled; what it left may still bite.
-            with anyio.CancelScope(shield=True):
-                self.evidence.notes += await self._shared.settle()
-                # A file that is bound for writing has a folder there, to which the guest could write.
-                self.evidence.notes += await untrusted.remove(specs.host_folder_of(self._folder))
-            self._gather()
+            try:
+                await wind_up(self._tidy, limit=_TIDYING_LIMIT, hurried=_TIDYING_HURRIED)
+            finally:
+                self._gather()
             self.evidence.excess, self.evidence.shortage = self._shared.excess, self._shared.shortage
             self.evidence.qemu_words = self._log.last_words
         self.evidence.notes += [self._feed.trouble] if self._feed.trouble else []
         self.evidence.host_is_out_of_memory = self._host.has_killed_for_memory
         self.evidence.notes += self._host.notes
 
+    async def _tidy(self) -> None:
+        try:
+            self.evidence.notes += await self._shared.settle()
+            # A file that is bound for writing has a folder there, to which the guest could write.
+            self.evidence.notes += await untrusted.remove(specs.host_folder_of(self._folder))
+        except QuizmatrixError as error:
+            self.evidence.notes.append(str(error))
+
     async def read_tests(self) -> None:
         """Look for the results of single tests in the command's output and on the console."""
         stdout = self._outputs[0]
         is_whole = stdout.ended.is_set() and not stdout.was_cut
-
-        def read() -> subtests.Subtests:
-            found = subtests.read(
-                self._folder / "stdout",
-                self._folder / "console.log",
-                is_whole=is_whole,
-                console_is_whole=not self._console_was_cut,
-            )
-            if found.tests:
-                paths.write_atomic(self._folder / subtests.FILE, specs.to_json(found.tests))
-            return found
-
         try:
-            # In a thread: a gigabyte takes its time, and other guests do not wait.
-            self.evidence.tests = await in_thread(read)
+            self.evidence.tests = await subtests.told_of(self._folder, is_whole, not self._console_was_cut)
         except OSError as error:
             self.evidence.notes.append(str(host_error("read the tests in its output", error)))
         except HostError as error:
@@ -291,6 +295,8 @@ class _Session:
         message = await self._control.receive()
         while message is not None and message.event in ("step", "unread"):
             if message.event == "step":
+                if self.stopwatch.steps == _MOST_STEPS:
+                    raise RubbishError("more steps than any guest takes")
                 self.stopwatch.begin(message.message)
                 self.evidence.step = message.message
             else:
@@ -332,7 +338,9 @@ class _Session:
                     self.evidence.notes.append(
                         f"its console was longer than the {_CONSOLE_LIMIT_BYTES >> 20} MiB that are kept"
                     )
-                self.watch.feed(data)
+                for start in range(0, len(data), _CONSOLE_PIECE):
+                    self.watch.feed(data[start : start + _CONSOLE_PIECE])
+                    await anyio.lowlevel.checkpoint()
                 if self.watch.last_line != shown:
                     shown = self.watch.last_line
                     self._observer.console(shown)
@@ -375,6 +383,7 @@ class _Session:
         if not self._folder.is_dir():
             self.evidence.host_trouble = f"its folder {self._folder} was removed while it ran"
             return
+        self.evidence.notes += self._shared.put_aside_unless_settled()
         try:
             guest.retire_run_layer(self._folder)
         except OSError as error:

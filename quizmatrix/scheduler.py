@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import traceback
 from collections.abc import Awaitable, Callable
@@ -167,6 +168,8 @@ class Scheduler:
         # What is skipped is so because of another, which has failed or was to, or for want of time.
         if self._plan.fail_fast and not result.is_as_expected and result.outcome is not Outcome.SKIPPED:
             self.stop()
+        with contextlib.suppress(QuizmatrixError):  # the end of the run removes them, too
+            await self._shelf.remove_unneeded()
 
     async def _in_time(self, task: Task) -> CellResult:
         with anyio.CancelScope(deadline=self._ends):

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import anyio
 import msgspec
 
-from quizmatrix import layerdisks, mapped, process, qmp, untrusted
+from quizmatrix import aside, layerdisks, mapped, process, qmp, untrusted
 from quizmatrix import spec as specs
 from quizmatrix.channel import Port
-from quizmatrix.concurrency import in_thread
+from quizmatrix.concurrency import in_thread, task_group
 from quizmatrix.errors import QuizmatrixError, host_error
 from quizmatrix.spec import CellSpec
 
 # A guest's memory, for crash(8), and the seconds for QEMU to write it.
 _CORE = "vmcore"
 _DUMP_LIMIT = 120.0
+
+# Files that are looked through in a moment.
+_FEW_FILES = 500
 
 # Changes that are named one by one.
 _NOTES_SHOWN = 5
@@ -52,6 +56,15 @@ class _Disk(msgspec.Struct, frozen=True, kw_only=True):
         return self.free < self.reserve
 
 
+def put_in_order(folder: str, shown: int) -> tuple[list[str], int]:
+    """Make of a guest's /shared what the host keeps: the first changes, and how many there were.
+
+    OSError where it cannot be looked through.
+    """
+    changed = mapped.unmap(Path(folder)) + untrusted.make_safe(Path(folder))
+    return changed[:shown], len(changed)
+
+
 class Shared:
     """The /shared of one guest.
 
@@ -68,6 +81,7 @@ class Shared:
         self._most_files, self._trusted = most_files, trusted
         self.excess = ""
         self.shortage = ""
+        self._is_settled = False
         self._spec = spec
         self._limit = spec.shared_limit << 20
         self._folder = Path(spec.folder)
@@ -148,14 +162,25 @@ class Shared:
         """
         if not self._folder.is_dir():
             return []
-        notes = await self._take_back() + await self._give_room_back()
-        # In a thread: the guest decided how much that is, and other guests do not wait.
-        return notes + await in_thread(self._make_safe)
+        notes = await self._take_back() + await self._give_room_back() + await self._make_safe()
+        self._is_settled = True
+        return notes
+
+    def put_aside_unless_settled(self) -> list[str]:
+        """Where `settle` did not come to its end, let nobody take what the guest left for safe; say so."""
+        if self._is_settled:
+            return []
+        unchecked = self._artifacts.with_name(f"{self._artifacts.name}.unchecked")
+        try:
+            self._artifacts.rename(unchecked)
+        except OSError as error:
+            return [str(host_error("put what it left in /shared aside", error))]
+        return [f"/shared was not looked through: the links in {unchecked.name}/ may lead anywhere"]
 
     async def _take_back(self) -> list[str]:
         if self._spec.has_9p:
             return []
-        async with anyio.create_task_group() as group:
+        async with task_group() as group:
 
             async def watch() -> None:
                 await self.outgrow()
@@ -187,16 +212,23 @@ class Shared:
             return [*trouble, str(host_error("make /shared anew", error))]
         return trouble or ["what was in /shared was removed, to give the other cells room"]
 
-    def _make_safe(self) -> list[str]:
+    async def _make_safe(self) -> list[str]:
         core, notes = self._folder / _CORE, []
         try:
-            changed = mapped.unmap(self._artifacts) + untrusted.make_safe(self._artifacts)
+            changed, count = await self._look_through()
             if core.exists():
                 moved = untrusted.move_in(core, self._artifacts)
                 notes.append(f"its memory is in {moved.parent.name}/{moved.name}")
         except OSError as error:
-            changed = [str(host_error("look through what it left in /shared", error))]
-        notes += changed[:_NOTES_SHOWN]
-        if len(changed) > _NOTES_SHOWN:
-            notes.append(f"and {len(changed) - _NOTES_SHOWN} more in /shared")
+            changed, count = [str(host_error("look through what it left in /shared", error))], 1
+        notes += changed
+        if count > _NOTES_SHOWN:
+            notes.append(f"and {count - _NOTES_SHOWN} more in /shared")
         return notes
+
+    async def _look_through(self) -> tuple[list[str], int]:
+        """See `put_in_order`; nobody else waits: the guest decided how much that is."""
+        given = (str(self._artifacts), _NOTES_SHOWN)
+        if await in_thread(partial(untrusted.has_more_than, self._artifacts, _FEW_FILES)):
+            return await aside.call(put_in_order, *given, returns=tuple[list[str], int])
+        return await in_thread(partial(put_in_order, *given))

@@ -211,7 +211,7 @@ async def _receive_one(connection: asyncssh.SSHClientConnection, client: socket.
 async def _copy_for(client: socket.socket, connection: asyncssh.SSHClientConnection, copy: Copy) -> Reply:
     """The same as `_copy`, which a guest may have go on for ever, until the visitor goes away."""
     reply = Reply(status=128 + signal.SIGHUP)
-    async with anyio.create_task_group() as group:
+    async with task_group() as group:
 
         async def leave() -> None:
             await anyio.wait_readable(client)

@@ -24,6 +24,11 @@ class Stopwatch:
         """What the guest does on its way to the command begins now."""
         self._steps[step] = time.monotonic()
 
+    @property
+    def steps(self) -> int:
+        """How many have begun."""
+        return len(self._steps)
+
     def timings(self, total: float) -> Timings:
         """Seconds between the stages that were reached."""
 

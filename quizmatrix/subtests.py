@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from io import BytesIO
 from itertools import chain, islice
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import BinaryIO
 
 import msgspec
 
+from quizmatrix import aside, paths
+from quizmatrix.concurrency import in_thread
 from quizmatrix.kernellog import CONSOLE_LINE, STAMP, TEXT, WORDS, KernelTests, Remembered
 from quizmatrix.subtest import MOST_NAMED, Subtest, SubtestOutcome
 from quizmatrix.tap import TapReader
@@ -23,6 +26,10 @@ from quizmatrix.testrunner import RunnerReader
 
 # The list of a cell's subtests, in its folder.
 FILE = "subtests.json"
+
+# Where results are looked for in that folder, and the bytes that are looked through in a moment.
+_READ = ("stdout", "console.log")
+_SHORT = 1 << 20
 
 # Bytes read at a time.
 _CHUNK = 1 << 18
@@ -40,6 +47,17 @@ _OWN = (
 )
 _OWN_LINE = re.compile(rb"\n" + _OWN)
 _OUTPUT_LINE = re.compile(rb"\n(?:" + _OWN + rb"|" + STAMP + TEXT + rb")")
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be said of a command's tests; see the properties of Subtests."""
+
+    counts: dict[str, int] = {}
+    summary: str = ""
+    limits: list[str] = []
+    luck: str = ""
+    complaint: str = ""
+    kernel_has_some: bool = False
 
 
 class Subtests(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +81,18 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
     kernel_has_some: bool = False
     has_unread: bool = False
     has_left_out: bool = False
+
+    @property
+    def told(self) -> Told:
+        """The same without the tests' names."""
+        return Told(
+            counts=self.counts,
+            summary=self.summary,
+            limits=self.limits,
+            luck=self.luck,
+            complaint=self.complaint,
+            kernel_has_some=self.kernel_has_some,
+        )
 
     @property
     def counts(self) -> dict[str, int]:
@@ -108,6 +138,31 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
         if self.bail_out is not None:
             words.insert(0, "the tests bailed out" + (f": {self.bail_out}" if self.bail_out else ""))
         return "; ".join(words) or ("no test ran" if self.none_ran or not total else "")
+
+
+async def told_of(folder: Path, is_whole: bool, console_is_whole: bool) -> Told:
+    """The same as `keep`, and nobody else waits: the guest decides how long the files are.
+
+    HostError, too, where this host has no thread or process left.
+    """
+    given = (str(folder), is_whole, console_is_whole)
+    sizes = [path.stat().st_size for name in _READ if (path := folder / name).exists()]
+    if sum(sizes) <= _SHORT:
+        return await in_thread(partial(keep, *given))
+    return await aside.call(keep, *given, returns=Told)
+
+
+def keep(folder: str, is_whole: bool, console_is_whole: bool) -> Told:
+    """Read the results in a cell's folder, and write there the list of the tests that are known by name.
+
+    is_whole, console_is_whole: see `read`. OSError where that fails.
+    """
+    cell = Path(folder)
+    output, console = (cell / name for name in _READ)
+    found = read(output, console, is_whole=is_whole, console_is_whole=console_is_whole)
+    if found.tests:
+        paths.write_atomic(cell / FILE, msgspec.json.format(msgspec.json.encode(found.tests)) + b"\n")
+    return found.told
 
 
 def read(

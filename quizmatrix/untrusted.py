@@ -12,6 +12,7 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# Seconds for rm(1) to remove what is too deep.
+_REMOVING_LIMIT = 600.0
 
 # Parts of a link's way that are looked at; no honest link has more, and each costs a system call.
 _MOST_PARTS = 100
@@ -106,6 +110,22 @@ async def remove(path: Path) -> list[str]:
     return [f"{path} could not be removed: {clean_line(done.last_words)}"] if done.status else []
 
 
+def has_more_than(folder: Path, files: int) -> bool:
+    """Whether there are more files in a folder, folders included; also where some of it cannot be read."""
+    folders, found = [str(folder)], 0
+    try:
+        while folders:
+            for entry in _entries(folders.pop()):
+                found += 1
+                if found > files:
+                    return True
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+    except OSError:
+        return True
+    return False
+
+
 def make_safe(folder: Path) -> list[str]:
     """Take the teeth out of what a guest left in `folder`; returns what was changed, a line each.
 
@@ -121,14 +141,19 @@ def make_safe(folder: Path) -> list[str]:
     # Not os.walk, which recurses: the guest decides how deep this is.
     while folders:
         here = folders.pop()
+        below: list[str] = []
         try:
-            folders += _make_folder_safe(root, here, links, changed)
+            for entry in _entries(here):
+                if _make_entry_safe(root, entry, links, changed):
+                    below.append(entry.path)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
             # What no path reaches, nobody can read either. rm(1) goes down without paths, however deep.
-            process.ask(["rm", "-rf", "--", here])
+            process.ask(["rm", "-rf", "--", here], limit=_REMOVING_LIMIT)
             changed.append(f"{_shown(root, here)} was too deep; removed")
+            continue
+        folders += below
     # Behind all that: where a folder cannot be read yet, nobody knows which of the names in it are links.
     for link in links:
         with contextlib.suppress(FileNotFoundError):  # removed with what was too deep
@@ -142,26 +167,28 @@ def _shown(root: str, path: str) -> str:
     return clean_line(os.path.relpath(path, root))
 
 
-def _make_folder_safe(root: str, folder: str, links: list[Path], changed: list[str]) -> list[str]:
-    """The same for what is in one folder; returns the folders in it, and adds the links to `links`."""
-    below = []
+def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    """What is in a folder; one at a time, since a guest decides how much that is."""
     with os.scandir(folder) as entries:
-        found = list(entries)
-    for entry in found:
-        mode = entry.stat(follow_symlinks=False).st_mode
-        if stat.S_ISLNK(mode):
-            links.append(Path(entry.path))
-        elif stat.S_ISDIR(mode):
-            if mode & stat.S_IRWXU != stat.S_IRWXU or mode & (stat.S_ISUID | stat.S_ISGID):
-                Path(entry.path).chmod(stat.S_IMODE(mode) & 0o777 | stat.S_IRWXU)
-            below.append(entry.path)
-        elif not stat.S_ISREG(mode):
-            Path(entry.path).unlink()
-            changed.append(f"{_shown(root, entry.path)} was no file; removed")
-        elif mode & (stat.S_ISUID | stat.S_ISGID):
-            Path(entry.path).chmod(stat.S_IMODE(mode) & 0o777)
-            changed.append(f"{_shown(root, entry.path)} was set-user-ID")
-    return below
+        yield from entries
+
+
+def _make_entry_safe(root: str, entry: os.DirEntry[str], links: list[Path], changed: list[str]) -> bool:
+    """The same for one of a folder's entries; whether it is a folder. A link is added to `links`."""
+    mode = entry.stat(follow_symlinks=False).st_mode
+    if stat.S_ISLNK(mode):
+        links.append(Path(entry.path))
+    elif stat.S_ISDIR(mode):
+        if mode & stat.S_IRWXU != stat.S_IRWXU or mode & (stat.S_ISUID | stat.S_ISGID):
+            Path(entry.path).chmod(stat.S_IMODE(mode) & 0o777 | stat.S_IRWXU)
+        return True
+    elif not stat.S_ISREG(mode):
+        Path(entry.path).unlink()
+        changed.append(f"{_shown(root, entry.path)} was no file; removed")
+    elif mode & (stat.S_ISUID | stat.S_ISGID):
+        Path(entry.path).chmod(stat.S_IMODE(mode) & 0o777)
+        changed.append(f"{_shown(root, entry.path)} was set-user-ID")
+    return False
 
 
 def make_link_safe(root: str, link: Path) -> bool:

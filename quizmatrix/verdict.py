@@ -11,7 +11,7 @@ from quizmatrix.channel import Message
 from quizmatrix.console import ConsoleWatch
 from quizmatrix.finding import SplatPolicy, Tolerance
 from quizmatrix.outcome import Outcome
-from quizmatrix.subtests import Subtests
+from quizmatrix.subtests import Told
 from quizmatrix.units import format_seconds
 
 
@@ -53,7 +53,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     qemu_words: str = ""
     host_is_out_of_memory: bool = False
     silent_reset_is_fault: bool = True
-    tests: Subtests = Subtests()
+    tests: Told = Told()
     tolerance: Tolerance = Tolerance()
     foreign: str = ""
     notes: list[str] = []

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import Process
 
 from quizmatrix import process, qemu
@@ -40,6 +41,7 @@ class Log:
         """Read to QEMU's end. OSError where it cannot be kept."""
         with self._path.open("wb", buffering=0) as file:
             while True:
+                await anyio.lowlevel.checkpoint()
                 try:
                     data = os.read(self._reader, CHUNK)
                 except BlockingIOError:

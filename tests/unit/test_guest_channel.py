@@ -14,7 +14,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from quizmatrix import bus, guest, qemu
@@ -232,6 +232,7 @@ def test_the_rest_that_a_console_tells() -> None:
     assert killed.out_of_memory == "(tail)"
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_lines_may_come_in_pieces(data: st.DataObject) -> None:
     text = "\r\n".join([*PANICS, *SPLATS, *ORDINARY]).encode()
@@ -274,6 +275,7 @@ def through_output(pieces: list[bytes], path: Path) -> tuple[bytes, bytes, bool]
     return path.read_bytes(), bytes(passed), ended
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.binary(max_size=8) | st.sampled_from([MARKER[:5], MARKER[:-1]]), max_size=6),
     st.integers(0, 16),
@@ -440,3 +442,25 @@ def test_verdicts(seen: Evidence, console: bytes, outcome: str, detail: str) -> 
     judged, words = judge(seen, watch(console))
     assert judged is Outcome(outcome)
     assert detail in words
+
+
+def test_a_guest_that_always_has_more_to_say_is_not_all_that_is_heard() -> None:
+    async def play() -> int:
+        port, turns = Port(), 0
+
+        async def another() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(another)
+            for _ in range(100):
+                port.guest.send(b"more")
+                await port.receive()
+            group.cancel_scope.cancel()
+        port.close()
+        return turns
+
+    assert anyio.run(play) > 50

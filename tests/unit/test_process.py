@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -80,3 +81,78 @@ def test_a_missing_program_is_named_with_its_package() -> None:
     with pytest.raises(HostError) as caught:
         process.require_program("no-such-program", "its-package")
     assert "apt-get install its-package" in caught.value.next_step
+
+
+def test_a_daemon_that_keeps_the_output_open_is_not_waited_for(tmp_path: Path) -> None:
+    script = f"sleep 1000 & echo $! >{tmp_path}/pid; echo said; exit 3"
+    try:
+        done = anyio.run(process.run, ["sh", "-c", script])
+        assert (done.status, done.output) == (3, b"said\n")
+        asked = process.ask(["sh", "-c", script])
+        assert (asked.status, asked.output) == (3, b"said\n")
+        # What it started goes on: that is what it was started for.
+        pid = int((tmp_path / "pid").read_text())
+        assert Path(f"/proc/{pid}").exists()
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def test_all_output_arrives_however_slowly_it_is_taken() -> None:
+    taken = bytearray()
+
+    def take(data: bytes) -> None:
+        time.sleep(0.01)
+        taken.extend(data)
+
+    async def play() -> process.Completed:
+        return await process.run(["sh", "-c", "seq 100000"], on_output=take)
+
+    assert anyio.run(play).status == 0
+    assert bytes(taken) == b"".join(b"%d\n" % number for number in range(1, 100001))
+
+
+def test_a_program_that_does_not_end_is_stopped() -> None:
+    async def play() -> None:
+        await process.run(["sh", "-c", "sleep 1000"], limit=0.1)
+
+    with pytest.raises(HostError) as caught:
+        anyio.run(play)
+    assert str(caught.value) == "sh was stopped: it had not ended after 0.10s"
+    assert caught.value.next_step == "sh -c 'sleep 1000'"
+    asked = process.ask(["sleep", "1000"], limit=0.1)
+    assert (asked.status, asked.last_words) == (124, "sleep did not answer within 0.10s")
+
+
+def test_what_is_asked_reads_its_input() -> None:
+    assert process.ask(["cat"], stdin=b"\0\xff\n" * 100_000).output == b"\0\xff\n" * 100_000
+
+
+def test_no_signal_is_sent_by_the_number_of_a_child_that_is_gone(tmp_path: Path) -> None:
+    """The kernel gives the number to somebody else; here another member of its group stands for them."""
+
+    async def play() -> None:
+        script = f"sleep 1000 & echo $! >{tmp_path}/pid"
+        child = await process.start(["sh", "-c", script])
+        await child.wait()
+        process.signal_group(child, signal.SIGKILL)
+        assert await process.kill(child)
+
+    anyio.run(play)
+    other = int((tmp_path / "pid").read_text())
+    state = Path(f"/proc/{other}/stat").read_text().rpartition(")")[2].split()[0]
+    os.kill(other, signal.SIGKILL)
+    assert state != "Z"
+
+
+def test_children_are_reaped_in_the_loops_thread() -> None:
+    """A thread that reaps one makes its number another's before the loop knows."""
+
+    async def play() -> int:
+        before = threading.active_count()
+        children = [await process.start(["sleep", "1000"]) for _ in range(3)]
+        threads = threading.active_count() - before
+        for child in children:
+            assert await process.kill(child)
+        return threads
+
+    assert anyio.run(play) == 0

@@ -173,3 +173,19 @@ def test_a_deep_tree_in_shared_is_no_fault_of_the_command_and_can_be_removed(
     elsewhere = environment | {"QUIZMATRIX_CACHE_DIR": str(tmp_path / "cache")}
     assert quizmatrix("clean", "--runs", env=elsewhere).returncode == 0
     assert not (tmp_path / "state/runs").exists()
+
+
+def test_many_files_in_shared(sweep: Callable[..., Sweep]) -> None:
+    """More than are looked through in a moment."""
+    script = """cd /shared; mkdir deep; seq 700 >names; ln -s /etc/passwd a
+        xargs sh -c 'for name; do : >deep/$name; done' sh <names; ln -s ../../../.. deep/701; mkfifo z"""
+    done = sweep(script)
+    for cell in done.cells.values():
+        assert cell["outcome"] == "passed", cell
+        left = done.folder / cell["cell"] / "artifacts"
+        assert (left / "a").read_text() == "symbolic link to /etc/passwd\n"
+        assert (left / "deep/701").read_text() == "symbolic link to ../../../..\n"
+        assert len(list((left / "deep").iterdir())) == 701
+        assert not (left / "z").exists()
+        for said in ("a was a symbolic link", "deep/701 was a symbolic link", "z was no file; removed"):
+            assert said in cell["detail"]

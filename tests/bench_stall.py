@@ -1,0 +1,92 @@
+"""How long a run does not see to its other cells while one leaves half a million files in /shared.
+
+The files are made on the host, where that takes seconds; what they cost afterwards is the same.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import anyio
+
+from quizmatrix import cells, store
+from quizmatrix import spec as specs
+from quizmatrix.concurrency import task_group
+from quizmatrix.matrix import Limits
+from quizmatrix.prepare import Policy, Preparer
+from quizmatrix.scheduler import Plan, Scheduler
+from quizmatrix.task import in_each
+
+CELL = "6.1-x86_64"
+FILES = 500_000
+# The guest is there, and ends when the files are.
+COMMAND = "touch /shared/ready; until [ -e /shared/go ]; do sleep 1; done"
+# A thousand in a folder, and one of a hundred a link out of it.
+FILL = """
+import os, sys
+top, files = sys.argv[1], int(sys.argv[2])
+for number in range(files):
+    folder = f"{top}/{number // 1000}"
+    if number % 1000 == 0:
+        os.mkdir(folder)
+    if number % 100 == 0:
+        os.symlink("/etc/passwd", f"{folder}/{number}")
+    else:
+        os.close(os.open(f"{folder}/{number}", os.O_CREAT | os.O_WRONLY))
+"""
+# Seconds between two beats.
+BEAT = 0.002
+
+
+async def _measure(folder: Path) -> tuple[float, float]:
+    plan = Plan(tasks=in_each(cells.cells_on_the_spot([CELL], Limits()), [COMMAND]))
+    run_store = store.create(folder, [COMMAND])
+    preparer = Preparer(Policy())
+    conductor = Scheduler(plan, run_store, preparer, lambda _event: None)
+    shared = specs.artifacts_of(folder / CELL)
+    worst, began = 0.0, 0.0
+
+    async def beat() -> None:
+        nonlocal worst
+        last = time.monotonic()
+        while True:
+            await anyio.sleep(BEAT)
+            now = time.monotonic()
+            worst, last = max(worst, now - last - BEAT), now
+
+    async def fill() -> None:
+        nonlocal worst, began
+        while not (shared / "ready").exists():  # noqa: ASYNC110 - there is no event in a guest
+            await anyio.sleep(0.1)
+        await anyio.run_process([sys.executable, "-c", FILL, str(shared), str(FILES)])
+        worst, began = 0.0, time.monotonic()
+        (shared / "go").touch()
+
+    async with task_group() as group:
+        group.start_soon(beat)
+        group.start_soon(fill)
+        (result,) = await conductor.run()
+        took = time.monotonic() - began
+        group.cancel_scope.cancel()
+    assert result.outcome == "passed", result.detail
+    return worst, took
+
+
+def longest_stall() -> tuple[float, float]:
+    """Seconds of the longest stall, and from the command's end to the result."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
+        try:
+            return anyio.run(_measure, Path(name) / "run")
+        finally:
+            subprocess.run(["rm", "-rf", f"{name}/run"], check=True)
+
+
+if __name__ == "__main__":
+    stall, took = longest_stall()
+    print(f"{took:.1f} s from the command's end to the result; the longest stall, in s:", file=sys.stderr)
+    print(f"{stall:.3f}")

@@ -1,0 +1,54 @@
+"""Work in a process of its own: its result, and its errors."""
+
+import errno
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from quizmatrix import aside, subtests, untrusted
+from quizmatrix.errors import HostError
+from quizmatrix.shared import put_in_order
+from quizmatrix.subtests import Told
+
+
+def call(function: Any, *arguments: str | bool | int, returns: Any) -> Any:
+    return anyio.run(partial(aside.call, function, *arguments, returns=returns))
+
+
+def test_many_files_are_looked_through(tmp_path: Path) -> None:
+    # A name that is no text.
+    left = tmp_path / os.fsdecode(b"left\xff")
+    left.mkdir()
+    for number in range(30):
+        (left / f"link{number:02}").symlink_to("/etc/passwd")
+    assert untrusted.has_more_than(tmp_path, 30)
+    assert not untrusted.has_more_than(tmp_path, 31)
+    changed, count = call(put_in_order, str(left), 5, returns=tuple[list[str], int])
+    assert count == 30
+    assert len(changed) == 5
+    assert all("was a symbolic link to /etc/passwd" in line for line in changed)
+    assert not any(path.is_symlink() for path in left.iterdir())
+    assert put_in_order(str(left), 5) == ([], 0)
+
+
+def test_results_come_without_the_names(tmp_path: Path) -> None:
+    (tmp_path / "stdout").write_text("TAP version 13\n1..2\nok 1 - a\nnot ok 2 - b\n")
+    here = subtests.keep(str(tmp_path), True, True)
+    (tmp_path / subtests.FILE).unlink()
+    assert call(subtests.keep, str(tmp_path), True, True, returns=Told) == here
+    assert here.counts == {"passed": 1, "failed": 1}
+    assert here.complaint == "1 of 2 tests failed"
+    assert [test.name for test in subtests.load(tmp_path)] == ["a", "b"]
+
+
+def test_errors_are_those_of_the_work(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="nothing-here") as caught:
+        call(put_in_order, str(tmp_path / "nothing-here"), 5, returns=tuple[list[str], int])
+    assert caught.value.errno == errno.ENOENT
+    with pytest.raises(HostError, match="a helper of ours ended with 1") as told:
+        call(subtests.keep, str(tmp_path), returns=Told)
+    assert "TypeError" in told.value.cause
