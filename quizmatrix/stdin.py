@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import stat
+import termios
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,8 @@ from quizmatrix.errors import HostError, host_error
 from quizmatrix.observer import InputSource
 from quizmatrix.spec import OWN_STDIN, CellSpec
 
-# Seconds between two looks whether we have come to the foreground of our terminal: no event tells.
-_BACKGROUND_PAUSE = 0.5
+# Seconds between two looks whether our terminal is ours to read again: no event tells.
+_TAKEN_PAUSE = 0.5
 
 
 async def feed(port: Port, source: InputSource) -> None:
@@ -130,6 +131,9 @@ class OwnSource:
         while True:
             if self._can_wait:
                 await anyio.wait_readable(self._descriptor)
+            if self._is_tty and not _edits_lines(self._descriptor):
+                await anyio.sleep(_TAKEN_PAUSE)
+                continue
             before, self.consumed = self.consumed, True
             try:
                 # In a thread: somebody who shares our stdin may have been faster.
@@ -143,7 +147,7 @@ class OwnSource:
                     self._is_tty and error.errno == errno.EIO and not _is_in_foreground(self._descriptor)
                 ):
                     raise
-                await anyio.sleep(_BACKGROUND_PAUSE)
+                await anyio.sleep(_TAKEN_PAUSE)
                 continue
             self.consumed = before or bool(data)
             return data
@@ -163,6 +167,17 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, CHUNK)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _edits_lines(descriptor: int) -> bool:
+    """Whether the terminal is as a shell leaves it.
+
+    A pager that shows our output has it give every key at once, and those keys are the pager's.
+    """
+    try:
+        return bool(termios.tcgetattr(descriptor)[3] & termios.ICANON)
+    except termios.error:  # it is gone: reading tells
+        return True
 
 
 def _is_in_foreground(descriptor: int) -> bool:

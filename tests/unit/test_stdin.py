@@ -6,7 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
+import tty
 from pathlib import Path
 from typing import IO
 
@@ -252,4 +254,25 @@ def test_an_attempt_that_took_some_is_not_repeated(takes: bool, attempts: int, t
     # What was run from that is not known any more, and no luck can be told.
     assert (result.inputs == "") == takes
     for descriptor in (reader, writer):
+        os.close(descriptor)
+
+
+def test_keys_are_a_pagers_while_it_has_the_terminal() -> None:
+    ours, terminal = pty.openpty()
+    kept = termios.tcgetattr(terminal)
+    source = OwnSource(terminal)
+
+    async def read() -> bytes:
+        with anyio.move_on_after(0.3):
+            return await source.read()
+        return b"none"
+
+    tty.setcbreak(terminal)
+    os.write(ours, b"q")
+    assert anyio.run(read) == b"none"
+    assert os.read(terminal, 10) == b"q"
+    termios.tcsetattr(terminal, termios.TCSANOW, kept)
+    os.write(ours, b"a line\n")
+    assert anyio.run(read) == b"a line\n"
+    for descriptor in (ours, terminal):
         os.close(descriptor)
