@@ -36,7 +36,7 @@ TEXT = (
 # Of which every TEXT has one.
 WORDS = (b"ok ", b"1..", b"TAP version", b"Bail out!", b"# Subtest")
 # A line of a console. What has no line feed behind it, printed by init say, may stand before a stamp.
-CONSOLE_LINE = re.compile(rb"(?:\n|(?=\[ *\d))(?:" + STAMP + rb")?" + TEXT)
+CONSOLE_LINE = re.compile(rb"(?:\n|(?=\[ *\d{1,12}\.\d{6}\]))(?:" + STAMP + rb")?" + TEXT)
 
 _NAMED = re.compile(r"([\w.-]{1,64}: )(.*)")
 _VERSION = re.compile(r"\s*K?TAP version \d{1,9}\s*")

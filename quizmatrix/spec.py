@@ -233,10 +233,11 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict on one cell (the keys of results.json's `cells`).
 
     exit_code: 128+n for signal n; None where the command never ended by itself. subtests: how many of the
-    tests in the command's output ended with each outcome (see subtest.SubtestOutcome). shard: the slice of
-    its tests that it ran, `2of4`. findings: what its kernel complained of, the first ones; the cell's
-    findings.json has their traces. inputs: the same for runs of the same (see inputs.Inputs), empty where
-    that is not known. flaky: why this outcome is not to be relied on, empty where nothing is known against
+    tests in the command's output and on the console ended with each outcome (see subtest.SubtestOutcome).
+    shard: the slice of its tests that it ran, `2of4`. findings: what its kernel complained of, the first
+    ones; the cell's findings.json has their traces. inputs: the same for runs of the same (see
+    inputs.Inputs), empty where that is not known. flaky: why this outcome is not to be relied on, empty
+    where nothing is known against
     it. foreign: what the program is for that it could not run, which says nothing of its kernel.
     earlier: the run that it is the result of, where it was not run again. append: the kernel parameters
     that were asked for. again: what repeats the cell. handoff: where disks are
