@@ -224,7 +224,7 @@ class _Session:
                 with self._talk:
                     async with task_group() as talk:
                         talk.start_soon(self._give_up_on_a_dead_guest)
-                        talk.start_soon(self._end_a_greedy_guest)
+                        talk.start_soon(self._end_a_greedy_guest, machine)
                         await self._converse()
                         if self._has_gone_silent:
                             self.evidence.qemu_status = await machine.status_soon()
@@ -360,9 +360,9 @@ class _Session:
         await anyio.sleep(vm.END_GRACE)
         self._talk.cancel()
 
-    async def _end_a_greedy_guest(self) -> None:
+    async def _end_a_greedy_guest(self, machine: vm.VM) -> None:
         """Of what it writes to /shared this host suffers, and every other guest on it."""
-        await self._shared.outgrow()
+        await self._shared.outgrow(machine.pid)
         self._talk.cancel()
 
     async def _guard(self, reader: Callable[[], Awaitable[None]]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import time
 from functools import partial
 from pathlib import Path
@@ -87,10 +89,11 @@ class Shared:
         self._folder = Path(spec.folder)
         self._artifacts = specs.artifacts_of(self._folder)
 
-    async def outgrow(self) -> None:
+    async def outgrow(self, machine: int | None = None) -> None:
         """Return when the guest is to be ended for what it wrote: `excess` or `shortage` then says why.
 
-        Nobody tells of what is written through QEMU, so the disk is looked at again and again.
+        machine: the process id of its QEMU, where it runs. Nobody tells of what is written through that, so
+        the disk is looked at again and again.
         """
         first = disk = self._disk()
         used, when, trust = 0, time.monotonic(), 0.0
@@ -103,7 +106,7 @@ class Shared:
             if not is_due or past < trust:
                 continue
             before, started = used, time.monotonic()
-            used, disk = await self._measure("-B1"), now
+            used, disk = await self._measure("-B1") + self._hidden(machine), now
             self._judge(used, before, now)
             if has_many and (count := await self._measure("--inodes")) > self._most_files:
                 self.excess = f"/shared had {count} files, and {self._most_files} are its limit"
@@ -128,6 +131,20 @@ class Shared:
         free, size = facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
         reserve = min(_RESERVE, int(size * _RESERVE_SHARE))
         return _Disk(free=free, reserve=reserve, files=facts.f_files - facts.f_ffree)
+
+    def _hidden(self, machine: int | None) -> int:
+        """Bytes of files that the guest has removed and still writes to: they have no name to be found by."""
+        if machine is None:
+            return 0
+        total = 0
+        with contextlib.suppress(OSError):
+            disk = self._artifacts.stat().st_dev
+            for handle in Path(f"/proc/{machine}/fd").iterdir():
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    facts = handle.stat()
+                    is_file = stat.S_ISREG(facts.st_mode) and facts.st_dev == disk
+                    total += facts.st_blocks * 512 if is_file and not facts.st_nlink else 0
+        return total
 
     async def _measure(self, what: str) -> int:
         """Bytes or files in /shared. By du(1), which goes down without paths and follows no link (fts(3))."""

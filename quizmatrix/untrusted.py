@@ -12,7 +12,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -33,6 +33,9 @@ _REMOVING_LIMIT = 600.0
 
 # Parts of a link's way that are looked at; no honest link has more, and each costs a system call.
 _MOST_PARTS = 100
+
+# Changes that are told of in words; of more only their number is known.
+_MOST_WORDS = 1000
 
 
 def open_folder(path: StrOrBytesPath, *, at: int | None = None) -> int:
@@ -134,37 +137,11 @@ def make_safe(folder: Path) -> list[str]:
     read or removed are opened to their owner. Links that stay inside are kept. The guest is gone by now.
     """
     changed: list[str] = []
-    links: list[Path] = []
-    root = str(folder)
     folder.chmod(0o755)
-    folders = [root]
-    # Not os.walk, which recurses: the guest decides how deep this is.
-    while folders:
-        here = folders.pop()
-        below: list[str] = []
-        try:
-            for entry in _entries(here):
-                if _make_entry_safe(root, entry, links, changed):
-                    below.append(entry.path)
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
-                raise
-            # What no path reaches, nobody can read either. rm(1) goes down without paths, however deep.
-            process.ask(["rm", "-rf", "--", here], limit=_REMOVING_LIMIT)
-            changed.append(f"{_shown(root, here)} was too deep; removed")
-            continue
-        folders += below
-    # Behind all that: where a folder cannot be read yet, nobody knows which of the names in it are links.
-    for link in links:
-        with contextlib.suppress(FileNotFoundError):  # removed with what was too deep
-            target = link.readlink()
-            if make_link_safe(root, link):
-                changed.append(f"{_shown(root, str(link))} was a symbolic link to {clean_line(str(target))}")
+    if _pass_through(str(folder), _make_file_safe, changed):
+        # Behind all the rest: where a folder cannot be read yet, nobody knows which names in it are links.
+        _pass_through(str(folder), _make_link_safe, changed)
     return changed
-
-
-def _shown(root: str, path: str) -> str:
-    return clean_line(os.path.relpath(path, root))
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
@@ -173,22 +150,67 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
         yield from entries
 
 
-def _make_entry_safe(root: str, entry: os.DirEntry[str], links: list[Path], changed: list[str]) -> bool:
-    """The same for one of a folder's entries; whether it is a folder. A link is added to `links`."""
-    mode = entry.stat(follow_symlinks=False).st_mode
-    if stat.S_ISLNK(mode):
-        links.append(Path(entry.path))
-    elif stat.S_ISDIR(mode):
+_Handler = Callable[[str, os.DirEntry[str], int, list[str]], None]
+
+
+def _pass_through(root: str, handle: _Handler, changed: list[str]) -> bool:
+    """Have `handle` see every entry below `root`, with its mode; whether there are links among them.
+
+    What it cannot make safe is removed.
+    """
+    has_links = False
+    folders = [root]
+    # Not os.walk, which recurses, and lists: the guest decides how deep this is, and how much is in a folder.
+    while folders:
+        here = folders.pop()
+        try:
+            for entry in _entries(here):
+                mode = entry.stat(follow_symlinks=False).st_mode
+                has_links |= stat.S_ISLNK(mode)
+                folders += [entry.path] if stat.S_ISDIR(mode) else []
+                try:
+                    handle(root, entry, mode, changed)
+                except OSError as error:
+                    _remove(root, entry.path, f"could not be made safe ({error.strerror})", changed)
+        except FileNotFoundError:
+            continue  # it was removed with what is around it
+        except OSError as error:
+            # Of what no path reaches, all of its folder goes.
+            is_deep = error.errno == errno.ENAMETOOLONG
+            why = "was too deep" if is_deep else f"could not be searched ({error.strerror})"
+            _remove(root, here, why, changed)
+    return has_links
+
+
+def _remove(root: str, path: str, why: str, changed: list[str]) -> None:
+    # rm(1) goes down without paths, however deep.
+    process.ask(["rm", "-rf", "--", path], limit=_REMOVING_LIMIT)
+    _note(changed, root, path, f"{why}; removed")
+
+
+def _note(changed: list[str], root: str, path: str, what: str) -> None:
+    # Of a million changes their number is known, and some of the words.
+    words = f"{clean_line(os.path.relpath(path, root))} {clean_line(what)}"
+    changed.append(words if len(changed) < _MOST_WORDS else "")
+
+
+def _make_file_safe(root: str, entry: os.DirEntry[str], mode: int, changed: list[str]) -> None:
+    if stat.S_ISDIR(mode):
         if mode & stat.S_IRWXU != stat.S_IRWXU or mode & (stat.S_ISUID | stat.S_ISGID):
             Path(entry.path).chmod(stat.S_IMODE(mode) & 0o777 | stat.S_IRWXU)
-        return True
-    elif not stat.S_ISREG(mode):
+    elif not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         Path(entry.path).unlink()
-        changed.append(f"{_shown(root, entry.path)} was no file; removed")
-    elif mode & (stat.S_ISUID | stat.S_ISGID):
+        _note(changed, root, entry.path, "was no file; removed")
+    elif stat.S_ISREG(mode) and mode & (stat.S_ISUID | stat.S_ISGID):
         Path(entry.path).chmod(stat.S_IMODE(mode) & 0o777)
-        changed.append(f"{_shown(root, entry.path)} was set-user-ID")
-    return False
+        _note(changed, root, entry.path, "was set-user-ID")
+
+
+def _make_link_safe(root: str, entry: os.DirEntry[str], mode: int, changed: list[str]) -> None:
+    if stat.S_ISLNK(mode):
+        target = Path(entry.path).readlink()
+        if make_link_safe(root, Path(entry.path)):
+            _note(changed, root, entry.path, f"was a symbolic link to {target}")
 
 
 def make_link_safe(root: str, link: Path) -> bool:
@@ -197,7 +219,8 @@ def make_link_safe(root: str, link: Path) -> bool:
         return False
     target = link.readlink()
     link.unlink()
-    with os.fdopen(create(link, mode=0o644), "wb") as file:
+    # Where the disk is full, that it is gone has to do.
+    with contextlib.suppress(OSError), os.fdopen(create(link, mode=0o644), "wb") as file:
         file.write(b"symbolic link to %s\n" % os.fsencode(target))
     return True
 

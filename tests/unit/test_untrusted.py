@@ -1,6 +1,8 @@
 """What a guest left is read, written beside and made safe without following any of it."""
 
 import os
+import resource
+import signal
 from pathlib import Path
 
 import anyio
@@ -77,6 +79,21 @@ def test_a_link_hidden_in_a_locked_folder_helps_no_other_out(tmp_path: Path) -> 
     (left / "u").chmod(0)
     untrusted.make_safe(left)
     assert (left / "out").read_text() == "symbolic link to u/d/../x\n"
+
+
+def test_a_full_disk_leaves_no_link(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / str(number)).symlink_to("/etc/passwd")
+    # A limit of this process stands for the disk's: nothing can be written.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    was = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        assert len(untrusted.make_safe(tmp_path)) == 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, was)
+    assert not any(path.is_symlink() for path in tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
