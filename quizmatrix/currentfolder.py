@@ -68,17 +68,20 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def is_meant(folder: Path, command: Sequence[str]) -> bool:
-    """Whether `command` speaks of files in `folder`, as far as can be seen. A script may always do."""
+def is_meant(folder: Path, command: Sequence[str], *, is_hidden: bool = False) -> bool:
+    """Whether `command` speaks of files in `folder`, as far as can be seen. A script may always do.
+
+    is_hidden: its user asked that the guest should not see it, and is told only of what is surely missed.
+    """
     if len(command) > 1:
         # `sh -c` has its script in a word of its own.
         words = {*command, *(part for word in command for part in _BETWEEN_NAMES.split(word))}
         return any(_is_there(folder, word) for word in words)
-    if len(folder.parts) > 2:
+    if len(folder.parts) > 2 and not is_hidden:
         return True
     # Many a script is started from / or from root's home that has nothing to do with what is there.
     script = "".join(command)
-    if "$PWD" in script or "pwd" in script or "./" in script:
+    if not is_hidden and ("$PWD" in script or "pwd" in script or "./" in script):
         return True
     words = {*_words_of_script(script), *_BETWEEN_NAMES.split(script)}
     return any(_is_there(folder, word) for word in words)

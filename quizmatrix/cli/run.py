@@ -282,7 +282,7 @@ class _Runner:
         if (
             here is not None
             and self._plan.work_tree is None
-            and currentfolder.is_meant(here, tasks[0].command)
+            and currentfolder.is_meant(here, tasks[0].command, is_hidden=self._args.no_work_tree)
         ):
             reason = "as asked for" if self._args.no_work_tree else "it cannot be, under that name"
             text = f"the current folder {here} is not shown to the guest, {reason}"

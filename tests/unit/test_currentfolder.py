@@ -59,6 +59,14 @@ def test_a_command_that_means_its_folder(tree: Path, command: list[str]) -> None
     assert is_meant(here, [word.replace("HERE", str(here)) for word in command])
 
 
+def test_who_hid_it_is_told_of_what_is_missed(tree: Path) -> None:
+    here = tree / "below"
+    for command in (["true"], ["echo $PWD"], ["make"]):
+        assert not is_meant(here, command, is_hidden=True)
+    for command in (["sh t.sh"], ["cat *.sh"], ["sh", "t.sh"]):
+        assert is_meant(here, command, is_hidden=True)
+
+
 def test_a_command_that_does_not() -> None:
     assert not is_meant(Path("/"), ["uname -a; cat /etc/passwd"])
     assert not is_meant(Path("/usr/local"), ["uname", "-a"])
