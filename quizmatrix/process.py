@@ -29,6 +29,8 @@ Tell = Callable[[str], None]
 # in the kernel (a file server that does not answer) does not.
 TERM_GRACE = 5.0
 KILL_GRACE = 5.0
+# Seconds for a program to be there.
+_START_LIMIT = 30.0
 # Seconds without a byte after which what a program that has ended left running is no longer listened to, and
 # those after which it is not even if it goes on writing.
 _OUTPUT_GRACE = 1.0
@@ -129,9 +131,10 @@ async def _open(
     """
     reaper.use_pidfds()
     try:
-        with anyio.CancelScope(shield=True):
-            child = await anyio.open_process(tied_to_parent(argv), stdin=stdin, **options)
-        return child  # noqa: RET504 - a scope may end early, says mypy
+        # Where asyncio cannot watch a child's pipe, it waits for ever for the end of all of them.
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _START_LIMIT):
+            return await anyio.open_process(tied_to_parent(argv), stdin=stdin, **options)
+        raise HostError(f"cannot start {argv[0]}", cause="it took too long")
     except OSError as error:
         next_step = "`ulimit -u` shows how many processes you may have; -j 1 takes fewer."
         raise HostError(

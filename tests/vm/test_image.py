@@ -271,3 +271,17 @@ def test_a_command_without_a_terminal(quizmatrix: Quizmatrix) -> None:
     script = "cat; echo said >&2; exit 6"
     done = quizmatrix("shell", "6.1-x86_64", *DEBIAN, "--", script, input=b"\0binary\xff\n")
     assert (done.returncode, done.stdout, done.stderr) == (6, b"\0binary\xff\n", b"said\n")
+
+
+def test_an_sshd_that_is_none(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    """It speaks, and not SSH as we do: that is said, and is no internal error."""
+    program = tmp_path / "layer/usr/sbin/sshd"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\nprintf 'SSH-1.5-old\\r\\n'; sleep 1000\n")
+    program.chmod(0o755)
+    options = ("--layer", str(tmp_path / "layer"))
+    done = quizmatrix("shell", "6.1-x86_64", *DEBIAN, *options, "--", "true")
+    assert done.returncode == 125
+    assert b"unprepared: no connection to the guest's sshd" in done.stderr, done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+    assert b"internal error" not in done.stderr

@@ -150,13 +150,17 @@ def test_the_first_failure_stops_the_others(quizmatrix: Quizmatrix, tmp_path: Pa
     assert cells == {"6.1-x86_64": "cancelled", "6.1-s390x": "failed"}
 
 
+def programs_without(missing: str, folder: Path) -> Path:
+    """A folder with every program of this host but one."""
+    folder.mkdir()
+    for program in (found for place in os.get_exec_path() for found in Path(place).glob("*")):
+        if program.name != missing and not (folder / program.name).is_symlink():
+            (folder / program.name).symlink_to(program)
+    return folder
+
+
 def test_a_missing_qemu_costs_only_its_own_cells(environment: dict[str, str], tmp_path: Path) -> None:
-    # Every program but QEMU for s390x.
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for program in (found for folder in os.get_exec_path() for found in Path(folder).glob("*")):
-        if program.name != "qemu-system-s390x" and not (programs / program.name).is_symlink():
-            (programs / program.name).symlink_to(program)
+    programs = programs_without("qemu-system-s390x", tmp_path / "bin")
     command = [sys.executable, "-m", "quizmatrix", "run", "-k", "6.1", "-a", "x86_64,s390x"]
     command += ["--offline", "--output", "run", "--", "true"]
     done = subprocess.run(
@@ -170,6 +174,24 @@ def test_a_missing_qemu_costs_only_its_own_cells(environment: dict[str, str], tm
     assert cells["6.1-x86_64"]["outcome"] == "passed", done.stderr
     assert cells["6.1-s390x"]["outcome"] == "unprepared"
     assert "apt-get install" in cells["6.1-s390x"]["detail"]
+    assert done.returncode == 125
+
+
+def test_a_host_that_cannot_start_qemu_is_named(environment: dict[str, str], tmp_path: Path) -> None:
+    """What fails in the midst of a cell says so; it was an internal error with a traceback."""
+    programs = programs_without("setpriv", tmp_path / "bin")
+    command = [sys.executable, "-m", "quizmatrix", "run", "-k", "6.1", "-a", "x86_64,s390x"]
+    done = subprocess.run(
+        [*command, "--offline", "--output", "run", "--", "true"],
+        cwd=tmp_path,
+        env=environment | {"PATH": str(programs)},
+        capture_output=True,
+        check=False,
+    )
+    for cell in results(tmp_path)["cells"]:
+        assert cell["outcome"] == "unprepared"
+        assert cell["detail"] == "`setpriv` is not installed. On Debian: sudo apt-get install util-linux"
+    assert b"Traceback" not in done.stderr
     assert done.returncode == 125
 
 
