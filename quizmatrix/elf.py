@@ -111,14 +111,17 @@ def in_tree(word: str, tree: str) -> Path | None:
     return path if path.is_relative_to(os.path.realpath(tree)) and path.is_file() else None
 
 
-# What a shell says that looks first, and what others say, with its name, of a line in what is no script.
-_LOOKED = re.compile(rb"([^\s:]+): cannot execute", re.MULTILINE)
+# What a shell says that looks first, and what others say, with its name, of a line in what is no script. The
+# guest decides how long its lines are: nothing here goes through one again and again.
+_LOOKED = b": cannot execute"
 _READ = re.compile(rb"^([^\n:]+): (?:line )?\d+: ", re.MULTILINE)
 _MOST_NAMES = 50
 
 
 def complained_of(stderr: bytes) -> Iterator[str]:
     """The names of what a shell could not run as a script, as far as its words tell."""
-    names = dict.fromkeys(match[1] for said in (_LOOKED, _READ) for match in said.finditer(stderr))
+    heads = (line.partition(_LOOKED)[0] for line in stderr.splitlines() if _LOOKED in line)
+    names = dict.fromkeys(head.rpartition(b": ")[2] for head in heads)
+    names |= dict.fromkeys(match[1] for match in _READ.finditer(stderr))
     for name in list(names)[:_MOST_NAMES]:
         yield os.fsdecode(name)

@@ -114,3 +114,11 @@ bash: line 2: ./third: cannot execute binary file: Exec format error
 oops
 """
     assert list(elf.complained_of(said)) == ["./third", "./prog", "./t.sh", "bash"]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "line", [b"a" * (1 << 20), b"a:" * (1 << 19), b"a: " * (1 << 18), b"a\n" * (1 << 19)]
+)
+def test_a_guests_lines_hold_nobody_up(line: bytes) -> None:
+    assert list(elf.complained_of(line)) == []
