@@ -36,6 +36,11 @@ _LONGEST_TRUST = 5.0
 # How much longer than measuring took nothing is measured: of many files it takes seconds.
 _MEASURING_SHARE = 10.0
 
+# And the most where the disk shows that it may be over its limit.
+_PRESSING = 2.0
+# Seconds that measuring takes of a million files on a busy host, and no more.
+_MEASURING_LIMIT = 300.0
+
 # Files in /shared: each takes of what the file system has, and of our time afterwards.
 _MOST_FILES = 1_000_000
 # Files that the disk got more of before anybody counts.
@@ -102,8 +107,10 @@ class Shared:
             now, past = self._disk(), time.monotonic() - when
             may_be = used + max(0, disk.free - now.free)
             has_many = now.files - first.files > self._trusted
-            is_due = may_be > self._limit or now.is_short or has_many or past > _LONGEST_TRUST
-            if not is_due or past < trust:
+            # A guest that has many files is not to be out of sight while it writes much.
+            is_pressing = may_be > self._limit or now.is_short
+            is_due = is_pressing or has_many or past > _LONGEST_TRUST
+            if not is_due or past < (min(trust, _PRESSING) if is_pressing else trust):
                 continue
             before, started = used, time.monotonic()
             used, disk = await self._measure("-B1") + self._hidden(machine), now
@@ -151,9 +158,12 @@ class Shared:
         argv = ["du", "-s", "-x", "-P", what, "--", str(self._artifacts)]
         try:
             # What a guest removes meanwhile is an error to du, and its total comes nevertheless.
-            return int((await process.run(argv)).output.split(maxsplit=1)[0])
-        except (QuizmatrixError, ValueError, IndexError):
-            return 0
+            return int((await process.run(argv, limit=_MEASURING_LIMIT)).output.split(maxsplit=1)[0])
+        except QuizmatrixError as error:
+            self.excess = f"/shared could not be measured: {error}"
+        except (ValueError, IndexError):  # it is gone, which the session notices by itself
+            pass
+        return 0
 
     async def keep_memory(self, port: Port) -> str:
         """Write the guest's memory for a debugger; what kept us from it, or nothing. port: QEMU's own.
