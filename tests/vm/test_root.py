@@ -6,6 +6,7 @@ from tests.vm.conftest import Sweep
 
 # Nothing here is loaded by name but btrfs, which needs what only the kernel asks modprobe(8) for.
 ROOT = """set -e
+    [ "$(cat /proc/sys/kernel/modprobe)" = /sbin/modprobe ]
     ip link add d0 type dummy
     modprobe btrfs
     grep -q ^libcrc32c /proc/modules
