@@ -30,7 +30,7 @@ Tell = Callable[[str], None]
 TERM_GRACE = 5.0
 KILL_GRACE = 5.0
 # Seconds for a program to be there.
-_START_LIMIT = 30.0
+_START_LIMIT = 10.0
 # Seconds without a byte after which what a program that has ended left running is no longer listened to, and
 # those after which it is not even if it goes on writing.
 _OUTPUT_GRACE = 1.0

@@ -189,9 +189,7 @@ class Shared:
         """
         if not self._folder.is_dir():
             return []
-        notes = await self._take_back() + await self._give_room_back() + await self._make_safe()
-        self._is_settled = True
-        return notes
+        return await self._take_back() + await self._give_room_back() + await self._make_safe()
 
     def put_aside_unless_settled(self) -> list[str]:
         """Where `settle` did not come to its end, let nobody take what the guest left for safe; say so."""
@@ -243,6 +241,7 @@ class Shared:
         core, notes = self._folder / _CORE, []
         try:
             changed, count = await self._look_through()
+            self._is_settled = True
             if core.exists():
                 moved = untrusted.move_in(core, self._artifacts)
                 notes.append(f"its memory is in {moved.parent.name}/{moved.name}")
