@@ -46,6 +46,11 @@ def block_device(name: str, major: int, minor: int, mode: int = 0o600) -> bytes:
     return _entry(name, stat.S_IFBLK | mode, device=(major, minor))
 
 
+def fifo(name: str) -> bytes:
+    """A named pipe."""
+    return _entry(name, stat.S_IFIFO | 0o600)
+
+
 def join(parts: Iterable[bytes]) -> bytes:
     """One archive of the parts, in order, ended as the kernel expects."""
     return b"".join(parts) + _entry(_TRAILER, 0)
