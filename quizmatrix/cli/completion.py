@@ -6,6 +6,9 @@ import argparse
 
 from quizmatrix.outcome import EXIT_OK
 
+# What is a file or a folder of the host, by the names of the arguments.
+_FILES = frozenset({"matrix", "json", "junit", "markdown", "html", "layer", "output", "folder", "stdin"})
+
 
 def completion(args: argparse.Namespace) -> int:
     """Print the completion script for a shell."""
@@ -15,7 +18,7 @@ def completion(args: argparse.Namespace) -> int:
 
     parser, _ = build_parser()
     for action in _all_actions(parser):
-        if action.dest in ("matrix", "json", "layer", "output", "folder"):
+        if action.dest in _FILES:
             # Where shtab looks for it; argparse's own class does not know the attribute.
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(parser, args.shell))

@@ -108,11 +108,9 @@ def _small_image() -> Finding:
     if apthost.obstacle() is None:
         return Finding(what=what, state="ok", says="will be made of Debian's packages")
     if own.programs(arch) is not None:
-        return Finding(what=what, state="ok", says="will be made of this host's own busybox and tini")
-    mend = "or a static busybox and a static tini of this host's, for kernels from source alone"
-    says = (
-        "cannot be made: neither Debian's packages can be fetched nor has this host a static busybox and tini"
-    )
+        return Finding(what=what, state="ok", says="will be made of this host's own busybox")
+    mend = "or a static busybox of this host's, for kernels from source alone"
+    says = "cannot be made: neither Debian's packages can be fetched nor has this host a static busybox"
     return Finding(what=what, state="lack", says=says, mend=mend)
 
 

@@ -1,4 +1,4 @@
-"""The small image's programs as this host has them, where Debian's packages cannot be fetched."""
+"""The small image's busybox as this host has it, where Debian's packages cannot be fetched."""
 
 from __future__ import annotations
 
@@ -8,27 +8,21 @@ from pathlib import Path
 from quizmatrix import process
 from quizmatrix.arch import Arch
 
-# The program's name in the guest, and the names under which it may be installed, the static one first.
-NAMES = {"busybox": ("busybox.static", "busybox-static", "busybox"), "tini": ("tini-static", "tini")}
+# The names under which it may be installed, the static one first.
+NAMES = ("busybox.static", "busybox-static", "busybox")
 
 _CLASS_64 = 2
 _INTERPRETER = 3  # PT_INTERP of elf(5): the program wants a dynamic linker
 
 
 def programs(arch: Arch) -> dict[str, bytes] | None:
-    """The programs by name; None where the architecture is another, or one is not installed statically."""
+    """The guest's programs by name; None where the architecture is another, or no busybox is static."""
     if not arch.is_native:
         return None
-    found = {name: _static(names) for name, names in NAMES.items()}
-    there = {name: data for name, data in found.items() if data is not None}
-    return there if len(there) == len(found) else None
-
-
-def _static(names: tuple[str, ...]) -> bytes | None:
-    for name in names:
+    for name in NAMES:
         path = process.find_program(name)
         if path is not None and is_static(data := Path(path).read_bytes()):
-            return data
+            return {"busybox": data}
     return None
 
 

@@ -1,7 +1,7 @@
 """The small base image: busybox of the architecture's own Debian package.
 
-On a host without apt, dpkg-deb or Debian's keyring, of its own architecture: the host's static busybox and
-tini. It travels inside the initramfs, so a guest has its root as soon as it has a kernel.
+On a host without apt, dpkg-deb or Debian's keyring it is the host's own static busybox, for the host's own
+architecture alone. It travels inside the initramfs, so a guest has its root as soon as it has a kernel.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ async def obtain(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Ima
         if image is None:
             try:
                 if programs is not None:
-                    tell(f"{obstacle}: the base image is made of this host's own busybox and tini")
+                    tell(f"{obstacle}: the base image is made of this host's own busybox")
                 elif obstacle is not None:
                     raise _cannot_be_made(arch, obstacle)
                 image = _make(folder, programs or await _fetch_programs(arch, tell))
@@ -192,10 +192,10 @@ def _load(folder: Path) -> Image | None:
 
 
 def _cannot_be_made(arch: Arch, obstacle: HostError) -> HostError:
-    instead = " Or install a static busybox and a static tini on this host." if arch.is_native else ""
+    instead = " Or install a static busybox on this host." if arch.is_native else ""
     return HostError(
         f"the small base image for {arch.name} cannot be made: {obstacle.fact}",
-        cause="its busybox and tini come from Debian, whatever the kernel",
+        cause="its busybox comes from Debian, whatever the kernel",
         next_step=f"{obstacle.next_step}{instead}",
     )
 

@@ -98,10 +98,7 @@ def no_debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in os.environ["PATH"].split(os.pathsep):
         for path in Path(folder).glob("*"):
             link = programs / path.name
-            if (
-                path.name not in (*apthost.TOOLS, *(name for names in own.NAMES.values() for name in names))
-                and not link.exists()
-            ):
+            if path.name not in (*apthost.TOOLS, *own.NAMES) and not link.exists():
                 link.symlink_to(path)
     monkeypatch.setenv("PATH", str(programs))
     monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path / "cache"))
@@ -146,16 +143,14 @@ def test_the_small_image_of_this_hosts_programs(no_debian: Path) -> None:
         assert "`apt-get` is not installed" in caught.value.fact
         assert ("a static busybox" in caught.value.next_step) == (arch == HOST)
     (no_debian / "busybox").write_bytes(elf(3, 1) + b"DYNAMIC")
-    (no_debian / "tini").write_bytes(elf(1) + b"INIT")
     (no_debian / "busybox-static").write_bytes(elf(1) + b"APPLETS")
-    for name in ("busybox", "tini", "busybox-static"):
+    for name in ("busybox", "busybox-static"):
         (no_debian / name).chmod(0o755)
     told: list[str] = []
     made = obtain(HOST, told, offline=True)
     assert b"APPLETS" in made
-    assert b"INIT" in made
     assert b"DYNAMIC" not in made
-    assert "this host's own busybox and tini" in told[-1]
+    assert "this host's own busybox" in told[-1]
     with pytest.raises(HostError):
         obtain(foreign, [])
 
