@@ -88,7 +88,12 @@ def as_run(
     from quizmatrix.cli.parser import parse, typed
 
     old = parse(["run", *results.arguments, *(["--", *results.command] if results.command else [])])
-    of_earlier = {action.dest for action in args.parser._actions} - not_taken_over - typed(args)
+    given = typed(args)
+    # Of options that exclude each other (--stdin, --no-stdin) the earlier run's gives way to the one typed.
+    for group in args.parser._mutually_exclusive_groups:
+        names = {action.dest for action in group._group_actions}
+        given |= names if names & given else set()
+    of_earlier = {action.dest for action in args.parser._actions} - not_taken_over - given
     for name, value in vars(args).items():
         # The next run without COMMAND means the same, too.
         if name not in of_earlier and name not in ("command", "arguments"):

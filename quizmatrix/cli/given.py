@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import stat
 import sys
 from pathlib import Path
 
 import msgspec
 
+from quizmatrix import paths, private
 from quizmatrix.cli.again import Again
 from quizmatrix.cli.repeat import repeating
 from quizmatrix.errors import UsageError, host_error
@@ -86,15 +86,10 @@ def kept(path: str | None, run: Path) -> str | None:
         return None  # /dev/null
     place = run / KEPT
     if not place.exists():
-        new = place.with_name(f".{KEPT}.new")
         try:
-            with (
-                Path(path).open("rb") if path != OWN_STDIN else sys.stdin.buffer as source,
-                new.open("wb") as file,
-            ):
-                shutil.copyfileobj(source, file, 1 << 20)
-            new.chmod(0o600)
-            new.rename(place)
+            with Path(path).open("rb") if path != OWN_STDIN else sys.stdin.buffer as source:
+                pieces = iter(lambda: source.read(1 << 20), b"")
+                paths.write_atomic(place, pieces, mode=private.FILE_MODE)
         except OSError as error:
             raise host_error(f"keep what --stdin {path} gives", error) from error
     return str(place)

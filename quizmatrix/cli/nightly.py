@@ -29,7 +29,7 @@ from quizmatrix.nightly import job as jobs
 from quizmatrix.nightly.job import Job, Night, Scheduler, Standing
 from quizmatrix.outcome import EXIT_FAILED, EXIT_NO_VERDICT, EXIT_OK
 from quizmatrix.process import printable
-from quizmatrix.spec import RunResults, to_json
+from quizmatrix.spec import OWN_STDIN, RunResults, to_json
 from quizmatrix.text import clean_detail, clean_line
 
 _DAY = 86400.0
@@ -54,6 +54,12 @@ def install(args: argparse.Namespace) -> int:
             f"--env {passed_on[0]} cannot be passed on at night",
             cause="what is started then has an environment of its own",
             next_step=f"Give it a value, --env {passed_on[0]}=VALUE, or have the command read a file.",
+        )
+    if of_run.stdin == OWN_STDIN:
+        raise UsageError(
+            "--stdin - gives nothing at night",
+            cause="what is started then has an empty stdin",
+            next_step="Name a file: --stdin FILE.",
         )
     _, tasks = run_module.selected_tasks(of_run)
     make_plan(of_run, tasks, None)

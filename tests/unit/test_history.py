@@ -440,6 +440,25 @@ def test_what_is_typed_wins_though_it_is_the_default(option: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("earlier", "typed_now", "stdin", "no_stdin"),
+    [
+        (["--stdin", "/dev/null"], ["--no-stdin"], None, True),
+        (["--no-stdin"], ["--stdin", "-"], "-", False),
+        (["--no-stdin"], [], None, True),
+        (["--stdin", "/dev/null"], ["--memory", "2G"], "/dev/null", False),
+    ],
+)
+def test_what_is_typed_wins_over_what_excludes_it(
+    earlier: list[str], typed_now: list[str], stdin: str | None, no_stdin: bool
+) -> None:
+    place = seed(1, [result("6.1-s390x", "failed")], arguments=["quick", *earlier])
+    failed = again.with_last_command(parse(["run", "--last-failed", *typed_now]))
+    resumed = resume.with_its_command(parse(["run", "--resume", str(place), *typed_now]))
+    for args in (failed, resumed):
+        assert (args.stdin, args.no_stdin) == (stdin, no_stdin)
+
+
 def test_an_option_is_typed_though_it_is_the_default() -> None:
     args = parse(["run", "quick", "--accel", "auto", "-p", "net", "-x", "--", "true", "--retries", "0"])
     assert typed(args) == {"matrix", "accel", "profiles", "fail_fast"}

@@ -360,6 +360,7 @@ def test_installed_shown_and_removed(host: Path, capsys: pytest.CaptureFixture[s
         (["quick", "--at", "2:00", "--name", "a/b", "--", "true"], "cannot be named"),
         (["quick", "--at", "2:00", "--scheduler", "systemd", "--", "true"], "--scheduler cron"),
         (["quick", "--at", "2:00", "--fail-on", "luck", "--", "true"], "--fail-on"),
+        (["quick", "--at", "2:00", "--stdin", "-", "--", "true"], "--stdin - gives nothing at night"),
     ],
 )
 def test_what_cannot_be_installed(
