@@ -66,37 +66,43 @@ def _close(held: dict[Path, IO[bytes]]) -> None:
 
 
 @contextmanager
-def unused(artifact: Path, patience: float = 0) -> Iterator[bool]:
-    """Whether nobody uses an artifact; then nobody begins to before the block's end.
-
-    patience: seconds to wait for that. The lock's file goes with the artifact.
-    """
+def unused(artifact: Path) -> Iterator[bool]:
+    """Whether nobody uses an artifact; then nobody begins to before the block's end."""
     lock = _lock_of(artifact)
-    held = None
-    if lock is not None:
-        try:
-            held = paths.open_locked(lock, patience=patience)
-        except OSError:
-            # In a cache that we may not write, nothing is ours to remove.
-            yield False
-            return
+    if lock is None:
+        yield True
+        return
     try:
-        yield lock is None or held is not None
-    finally:
-        if lock is not None and held is not None:
-            with held:
-                if not artifact.exists():
-                    lock.unlink(missing_ok=True)
+        held = paths.open_locked(lock, patience=0)
+    except OSError:
+        # In a cache that we may not write, nothing is ours to remove.
+        held = None
+    if held is None:
+        yield False
+        return
+    with held, _gone_with(artifact, lock):
+        yield True
 
 
 @contextmanager
 def removing(artifact: Path, what: str) -> Iterator[None]:
     """Alone with an artifact, to remove it. HostError says who uses `what` it is."""
-    with unused(artifact, paths.LOCK_PATIENCE) as is_ours:
-        lock = _lock_of(artifact)
-        if not is_ours and lock is not None:
-            raise _in_use(what, lock)
+    lock = _lock_of(artifact)
+    if lock is None:
         yield
+        return
+    with alone(lock, what), _gone_with(artifact, lock):
+        yield
+
+
+@contextmanager
+def _gone_with(artifact: Path, lock: Path) -> Iterator[None]:
+    """Remove an artifact's lock file, which we hold, at the block's end if the artifact is gone by then."""
+    try:
+        yield
+    finally:
+        if not artifact.exists():
+            lock.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix import partbuild, paths, store
+from quizmatrix import partbuild, paths, store, uses
 from quizmatrix.arch import load_arch
 from quizmatrix.cli import run_command
 from quizmatrix.errors import HostError
@@ -246,3 +246,15 @@ def test_a_lock_whose_file_is_removed_is_waited_for_anew(tmp_path: Path) -> None
 
     anyio.run(play)
     assert order in (["a in", "a out", "b in", "b out"], ["b in", "b out", "a in", "a out"])
+
+
+def test_a_lock_that_cannot_be_made_is_no_use() -> None:
+    paths.cache_dir().mkdir()
+    (paths.cache_dir() / "locks").write_text("in the way")
+    artifact = paths.cache_dir() / "x"
+    artifact.mkdir()
+    with pytest.raises(HostError, match="lock the x") as caught, uses.removing(artifact, "the x"):
+        pass
+    assert "in use" not in str(caught.value)
+    with uses.unused(artifact) as is_ours:
+        assert not is_ours
