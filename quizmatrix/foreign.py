@@ -15,6 +15,7 @@ from quizmatrix.cells import Cell
 from quizmatrix.channel import Message
 from quizmatrix.elf import Machine
 from quizmatrix.spec import CellSpec
+from quizmatrix.user import BUSYBOX
 
 # What a shell's exit status is for what it cannot execute.
 EXIT_CANNOT_EXECUTE = 126
@@ -94,7 +95,7 @@ def guest_check(spec: CellSpec) -> str:
         "case $magic in *ELF*) [ -e /proc/sys/fs/binfmt_misc/status ] || foreign=look ;; esac\n"
         'if [ "$foreign" ]; then\n'
         "    foreign=\n"
-        '    case $(/run/quizmatrix/busybox hexdump -v -n 20 -e \'20/1 "%02x"\' "$file") in\n'
+        f'    case $({BUSYBOX} hexdump -v -n 20 -e \'20/1 "%02x"\' "$file") in\n'
         f"    {own}) ;;\n{cases}    esac\n"
         "fi\n"
         '[ "$foreign" ] && { echo "$foreign" >/run/quizmatrix/io/foreign; exit 126; }\n'

@@ -304,18 +304,7 @@ async def with_profiles(spec: CellSpec, cell: Cell) -> CellSpec:
         half = await profile.set_up(
             use, cell=cell.id, arch=cell.arch, folder=specs.host_folder_of(Path(spec.folder)) / use.name
         )
-        disks += [
-            Disk(
-                serial=disk.serial,
-                path=disk.path,
-                fails=disk.fails,
-                fails_at=disk.fails_at,
-                bus=disk.bus,
-                sector=disk.sector,
-                zone=disk.zone,
-            )
-            for disk in half.disks
-        ]
+        disks += [Disk(**msgspec.structs.asdict(disk)) for disk in half.disks]
         forwards += profile.forwards_of(use, cell.id)
         network, debugger = network or facts.network, debugger or facts.debugger
         stopped = stopped or half.stopped

@@ -91,7 +91,7 @@ def _tools() -> list[Finding]:
     if Path(keyring).is_file():
         found.append(Finding(what="keyring", state="ok", says=keyring))
     else:
-        says = f"the Debian archive's keyring is not at {keyring}: {_FOR_DEBIAN}"
+        says = f"{apt.no_keyring(keyring).fact}: {_FOR_DEBIAN}"
         found.append(Finding(what="keyring", state="note", says=says, package="debian-archive-keyring"))
     return [*found, _small_image()]
 
