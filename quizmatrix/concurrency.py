@@ -32,7 +32,7 @@ async def task_group() -> AsyncIterator[TaskGroup]:
         async with anyio.create_task_group() as group:
             yield group
     except BaseExceptionGroup as several:
-        chosen = telling(several)
+        chosen = most_telling(several)
         # A `raise` makes the group its context, and the group holds it: a circle.
         context = chosen.__context__
         try:
@@ -41,7 +41,7 @@ async def task_group() -> AsyncIterator[TaskGroup]:
             chosen.__context__ = context
 
 
-def telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def most_telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The one error of a group that is to be told of, or the group where none is."""
     errors = list(_leaves(group))
     if len(errors) == 1:

@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import aside, layerdisks, mapped, process, qmp, untrusted
+from quizmatrix import layerdisks, mapped, offload, process, qmp, untrusted
 from quizmatrix import spec as specs
 from quizmatrix.channel import Port
 from quizmatrix.concurrency import in_thread, task_group
@@ -256,5 +256,5 @@ class Shared:
         """See `put_in_order`; nobody else waits: the guest decided how much that is."""
         given = (str(self._artifacts), _NOTES_SHOWN)
         if await in_thread(partial(untrusted.has_more_than, self._artifacts, _FEW_FILES)):
-            return await aside.call(put_in_order, *given, returns=tuple[list[str], int])
+            return await offload.call(put_in_order, *given, returns=tuple[list[str], int])
         return await in_thread(partial(put_in_order, *given))

@@ -41,18 +41,18 @@ class Stream(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Write it, cleaned where this is a terminal."""
-        with _told_of_a_reader_that_is_gone():
+        with _noticing_a_gone_reader():
             super().write(clean_block(text) if self.is_terminal else text)
         return len(text)
 
     def draw(self, text: str) -> None:
         """Write it as it is: what moves the cursor is ours, and what it shows has been cleaned."""
-        with _told_of_a_reader_that_is_gone():
+        with _noticing_a_gone_reader():
             super().write(text)
 
     def flush(self) -> None:
         """Write what waits in the buffer."""
-        with _told_of_a_reader_that_is_gone():
+        with _noticing_a_gone_reader():
             super().flush()
 
 
@@ -86,7 +86,7 @@ class Canvas(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def _told_of_a_reader_that_is_gone() -> Iterator[None]:
+def _noticing_a_gone_reader() -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -109,7 +109,7 @@ def copy(parts: Iterable[bytes]) -> None:
             sys.stdout.write(clean_block(decoder.decode(part)))
         sys.stdout.flush()
         return
-    with _told_of_a_reader_that_is_gone():
+    with _noticing_a_gone_reader():
         sys.stdout.flush()
         sys.stdout.buffer.writelines(parts)
         sys.stdout.buffer.flush()

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from quizmatrix import aside, paths
+from quizmatrix import offload, paths
 from quizmatrix.concurrency import in_thread
 from quizmatrix.kernellog import CONSOLE_LINE, STAMP, TEXT, WORDS, KernelTests, Remembered
 from quizmatrix.subtest import MOST_NAMED, Subtest, SubtestOutcome
@@ -149,7 +149,7 @@ async def told_of(folder: Path, is_whole: bool, console_is_whole: bool) -> Told:
     sizes = [path.stat().st_size for name in _READ if (path := folder / name).exists()]
     if sum(sizes) <= _SHORT:
         return await in_thread(partial(keep, *given))
-    return await aside.call(keep, *given, returns=Told)
+    return await offload.call(keep, *given, returns=Told)
 
 
 def keep(folder: str, is_whole: bool, console_is_whole: bool) -> Told:

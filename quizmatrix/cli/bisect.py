@@ -11,7 +11,7 @@ import msgspec
 from quizmatrix import process, report, store
 from quizmatrix.arch import host_arch, load_arch
 from quizmatrix.cells import Cell
-from quizmatrix.cli import given, selection
+from quizmatrix.cli import command_stdin, selection
 from quizmatrix.cli.plan import make_plan
 from quizmatrix.cli.run import watch_signals
 from quizmatrix.concurrency import task_group
@@ -81,7 +81,7 @@ class _Bisection:
     def run(self) -> int:
         """Search, say what was found, and write everything."""
         run_store = store.create(None, self._args.command, tasks=[cell.id for cell in self._cells])
-        self._plan = given.taken(self._args, self._plan, run_store.folder, None)
+        self._plan = command_stdin.with_stdin(self._args, self._plan, run_store.folder, None)
         last = len(self._cells) - 1
         print(f"{last + 1} kernels, {self._cells[0].kernel} to {self._cells[last].kernel}", flush=True)
         section = anyio.run(self._search, run_store)

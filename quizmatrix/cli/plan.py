@@ -10,7 +10,7 @@ from pathlib import Path
 from quizmatrix import currentfolder, guest, paths, profile, scheduler
 from quizmatrix.arch import Accelerator
 from quizmatrix.cells import Cell
-from quizmatrix.cli import given, selection
+from quizmatrix.cli import command_stdin, selection
 from quizmatrix.cli.repeat import repeating
 from quizmatrix.cli.selection import Selection
 from quizmatrix.errors import UsageError, host_error
@@ -62,7 +62,7 @@ def make_plan(args: argparse.Namespace, tasks: list[Task], sitting: Sitting | No
         machine=_machine(args, [task.cell for task in tasks]),
         qemu=_more_of_qemu(args),
         binds=[_bind(text) for text in args.bind],
-        stdin=given.file_of(args),
+        stdin=command_stdin.file_of(args),
         environment=environment,
         passed_on=[name for name in environment if is_passed_on[name]],
         user=_user(args.user),

@@ -19,7 +19,7 @@ import msgspec
 
 from quizmatrix import complaints, currentfolder, pivot, progress, report, store
 from quizmatrix.cells import unsharded
-from quizmatrix.cli import EXIT_BROKEN_PIPE, again, finish, given, resume, selection, targets
+from quizmatrix.cli import EXIT_BROKEN_PIPE, again, command_stdin, finish, resume, selection, targets
 from quizmatrix.cli.again import Again, Past
 from quizmatrix.cli.cells import handoff_words, print_cells
 from quizmatrix.cli.plan import make_plan, tasks_of
@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
     run_store = (
         resume.open_store(args.resume, chosen) if args.resume else _new_store(args, whole.handoff, chosen)
     )
-    source = given.own(args, chosen)
-    plan = given.taken(args, plan, run_store.folder, source)
+    source = command_stdin.own_source(args, chosen)
+    plan = command_stdin.with_stdin(args, plan, run_store.folder, source)
     return _Runner(args, plan, run_store, past, chosen, source).run()
 
 

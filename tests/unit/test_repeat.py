@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from quizmatrix.cells import Cell
-from quizmatrix.cli import given
+from quizmatrix.cli import command_stdin
 from quizmatrix.cli.parser import parse
 from quizmatrix.cli.plan import make_plan
 from quizmatrix.cli.repeat import LEFT_OUT, repeating
@@ -125,7 +125,7 @@ def test_one_of_several_cells_reads_nobodys_stdin(tmp_path: Path) -> None:
     """By itself it would read that of whoever repeats it."""
     words = ["run", "m.toml", "--source", "debian", "--", "cat"]
     args, tasks = parse(words), tasks_of(*words)
-    plan = given.taken(args, make_plan(args, tasks, None), tmp_path, None)
+    plan = command_stdin.with_stdin(args, make_plan(args, tasks, None), tmp_path, None)
     assert plan.repeat is not None
     assert plan.repeat(tasks[0]).argv[-3:] == ["--no-stdin", "--", "cat"]
 

@@ -18,7 +18,7 @@ import pytest
 from quizmatrix import store
 from quizmatrix.cells import expand
 from quizmatrix.channel import Port
-from quizmatrix.cli import given
+from quizmatrix.cli import command_stdin
 from quizmatrix.cli.again import Again
 from quizmatrix.cli.parser import parse
 from quizmatrix.errors import UsageError
@@ -83,12 +83,12 @@ def test_git_bisect_run_keeps_its_stdin(tmp_path: Path) -> None:
     ],
 )
 def test_who_reads_it(argv: list[str], cells: int, reads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(given, "own_source", lambda: "it")
+    monkeypatch.setattr("quizmatrix.stdin.own_source", lambda: "it")
     args = parse(["run", *argv, "--", "true"])
     chosen = Again(tasks=[None] * cells, order=[])  # type: ignore[list-item]
-    assert (given.own(args, chosen) is not None) == reads
+    assert (command_stdin.own_source(args, chosen) is not None) == reads
     args.unattended = True
-    assert given.own(args, chosen) is None
+    assert command_stdin.own_source(args, chosen) is None
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_who_reads_it(argv: list[str], cells: int, reads: bool, monkeypatch: pyt
 )
 def test_a_file_that_is_none(name: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        given.file_of(parse(["run", "--stdin", name, "--", "true"]))
+        command_stdin.file_of(parse(["run", "--stdin", name, "--", "true"]))
 
 
 def test_the_two_exclude_each_other() -> None:
@@ -108,15 +108,15 @@ def test_the_two_exclude_each_other() -> None:
 def test_a_fifo_is_kept_for_every_cell(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    path = given.file_of(parse(["run", "--stdin", str(fifo), "--", "true"]))
+    path = command_stdin.file_of(parse(["run", "--stdin", str(fifo), "--", "true"]))
     thread = threading.Thread(target=fifo.write_bytes, args=(b"once",))
     thread.start()
-    kept = given.kept(path, tmp_path)
+    kept = command_stdin.kept_file(path, tmp_path)
     thread.join()
-    assert kept == str(tmp_path / given.KEPT)
+    assert kept == str(tmp_path / command_stdin.KEPT)
     assert Path(kept).read_bytes() == b"once"
-    assert given.kept(path, tmp_path) == kept  # a run that is resumed
-    assert given.kept("/dev/null", tmp_path) is None
+    assert command_stdin.kept_file(path, tmp_path) == kept  # a run that is resumed
+    assert command_stdin.kept_file("/dev/null", tmp_path) is None
 
 
 def received(source: FileSource | OwnSource) -> bytes:

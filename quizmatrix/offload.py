@@ -32,7 +32,7 @@ async def call(function: Callable[..., R], *arguments: str | bool | int, returns
     ends otherwise.
     """
     name = f"{function.__module__}:{function.__qualname__}"
-    argv = [sys.executable, "-P", "-m", "quizmatrix.aside", name, json.dumps(arguments)]
+    argv = [sys.executable, "-P", "-m", "quizmatrix.offload", name, json.dumps(arguments)]
     place = str(Path(quizmatrix.__file__).resolve().parents[1])
     done = await process.run(argv, env={"PYTHONPATH": place})
     if done.status == _FAILED:

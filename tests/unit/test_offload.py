@@ -9,14 +9,14 @@ from typing import Any
 import anyio
 import pytest
 
-from quizmatrix import aside, subtests, untrusted
+from quizmatrix import offload, subtests, untrusted
 from quizmatrix.errors import HostError
 from quizmatrix.shared import put_in_order
 from quizmatrix.subtests import Told
 
 
 def call(function: Any, *arguments: str | bool | int, returns: Any) -> Any:
-    return anyio.run(partial(aside.call, function, *arguments, returns=returns))
+    return anyio.run(partial(offload.call, function, *arguments, returns=returns))
 
 
 def test_many_files_are_looked_through(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import paths, private
+from quizmatrix import paths, private, stdin
 from quizmatrix.cli.again import Again
 from quizmatrix.cli.repeat import repeating
 from quizmatrix.errors import UsageError, host_error
 from quizmatrix.scheduler import Plan
 from quizmatrix.spec import OWN_STDIN
-from quizmatrix.stdin import OwnSource, own_source
+from quizmatrix.stdin import OwnSource
 
 # In a run directory: what came through a pipe and was given to every cell.
 KEPT = "stdin"
@@ -49,7 +49,7 @@ def _unreadable(name: str, why: str) -> UsageError:
     return UsageError(f"--stdin {name} cannot be read", cause=why)
 
 
-def own(args: argparse.Namespace, chosen: Again) -> OwnSource | None:
+def own_source(args: argparse.Namespace, chosen: Again) -> OwnSource | None:
     """Our own stdin where the one single cell of a run reads it; None where nobody does.
 
     With -S it is the terminal's, and at night nobody is there.
@@ -57,12 +57,12 @@ def own(args: argparse.Namespace, chosen: Again) -> OwnSource | None:
     is_one = len(chosen.tasks) == 1 and not chosen.earlier
     if not is_one or args.no_stdin or args.stdin is not None or args.shell or args.unattended:
         return None
-    return own_source()
+    return stdin.own_source()
 
 
-def taken(args: argparse.Namespace, plan: Plan, run: Path, source: OwnSource | None) -> Plan:
+def with_stdin(args: argparse.Namespace, plan: Plan, run: Path, source: OwnSource | None) -> Plan:
     """`plan` with the command's stdin: `source`, or the file that every cell is given and repeated with."""
-    path = OWN_STDIN if source else kept(plan.stdin, run)
+    path = OWN_STDIN if source else kept_file(plan.stdin, run)
     repeated: dict[str, str | bool] | None = None
     if path is not None and path == str(run / KEPT):
         repeated = {"stdin": path}
@@ -75,7 +75,7 @@ def taken(args: argparse.Namespace, plan: Plan, run: Path, source: OwnSource | N
     return msgspec.structs.replace(plan, stdin=path)
 
 
-def kept(path: str | None, run: Path) -> str | None:
+def kept_file(path: str | None, run: Path) -> str | None:
     """`path`, or where it can be read once alone (`-`, a FIFO) the file in the run directory with its bytes.
 
     A run that is resumed finds it there. HostError where the disk does not take it.
