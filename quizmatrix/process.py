@@ -48,6 +48,10 @@ _ERRORS_KEPT = 1 << 20
 _PARENT_CHECK = '[ "$PPID" = "$0" ] || exit 111; exec "$@"'
 
 
+class NotEndedError(HostError):
+    """A helper program had not ended in time."""
+
+
 class Completed(msgspec.Struct, frozen=True, kw_only=True):
     """A helper program that ended: its exit status (negative: the signal) and its output."""
 
@@ -206,7 +210,7 @@ async def run(
     env: added to PATH, HOME, LC_ALL and proxy settings. pass_fds: descriptors that it inherits. on_output:
     is given stdout and stderr as they come, and they do not come back. limit: seconds. Cancellation stops the
     program and its children: TERM, five seconds, KILL. What it leaves running when it ends goes on.
-    HostError where it cannot be started, or takes longer than `limit`.
+    HostError where it cannot be started, NotEndedError where it takes longer than `limit`.
     """
     process = await _open(
         argv,
@@ -229,7 +233,7 @@ async def run(
         with anyio.fail_after(limit):
             status = await _listen(process, on_output or output.extend, on_output or hear_errors)
     except TimeoutError as error:
-        raise HostError(
+        raise NotEndedError(
             f"{argv[0]} was stopped",
             cause=f"it had not ended after {format_seconds(limit or 0)}",
             next_step=printable(argv),

@@ -159,8 +159,10 @@ class Shared:
         try:
             # What a guest removes meanwhile is an error to du, and its total comes nevertheless.
             return int((await process.run(argv, limit=_MEASURING_LIMIT)).output.split(maxsplit=1)[0])
-        except QuizmatrixError as error:
+        except process.NotEndedError as error:
             self.excess = f"/shared could not be measured: {error}"
+        except QuizmatrixError as error:  # this host's fault, and no verdict on the guest
+            self.shortage = f"/shared could not be measured: {error}"
         except (ValueError, IndexError):  # it is gone, which the session notices by itself
             pass
         return 0
