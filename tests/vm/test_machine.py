@@ -28,7 +28,7 @@ def test_kernel_parameters(sweep: Run) -> None:
         assert level == "7"
         assert cell["append"] == " ".join(words)
         script = (folder / "reproduce.sh").read_text()
-        assert f"--append '{' '.join(words)}'" in script
+        assert " ".join(f"--append '{text}'" for text in words) in script
         assert f"oops=panic {' '.join(words)}'" in script
 
 
