@@ -107,7 +107,9 @@ def test_an_error_at_every_await(tmp_path: Path) -> None:
         assert not any("Traceback" in note for note in notes), (where, notes)
         # What could not be had, what broke, or what does not count where the command has ended.
         assert result.outcome in (Outcome.UNPREPARED, Outcome.LOST, Outcome.PASSED), (where, result)
-        assert result.outcome is Outcome.PASSED or "injected" in result.detail, (where, result)
+        # asyncio keeps an error that it meets as it opens a child's pipes for itself.
+        told = "it took too long" if "_connect_pipes" in where else "injected"
+        assert result.outcome is Outcome.PASSED or told in result.detail, (where, result)
         check_what_is_left(folder, result)
     assert injector.struck is None
     assert result.outcome is Outcome.PASSED
