@@ -33,13 +33,16 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse(text: str) -> list[Forward]:
     """Read `[ADDRESS:]PORT-PORT`, several with a `+` between; ValueError where it is something else."""
-    found = []
+    found: list[Forward] = []
     for word in text.split("+") if text else []:
         match = _FORM.fullmatch(word)
         if match is None or int(match["port"]) > 65535 or not 0 < int(match["to"]) <= 65535:
             raise ValueError(f"not [ADDRESS:]PORT-PORT, as in 127.0.0.1:2222-22: {word!r}")
         address = str(ipaddress.IPv4Address(match["address"] or _HOME))
-        found.append(Forward(address=address, port=int(match["port"]), to=int(match["to"])))
+        one = Forward(address=address, port=int(match["port"]), to=int(match["to"]))
+        if one.port and (one.address, one.port) in [(other.address, other.port) for other in found]:
+            raise ValueError(f"one port of the host cannot lead to two of the guest: {address}:{one.port}")
+        found.append(one)
     return found
 
 

@@ -186,8 +186,9 @@ def _use(name: str, facts: Facts, given: Mapping[str, Any], where: str) -> Use:
     for key, option in facts.options.items():
         try:
             value = _read(option.type, given.get(key, option.default))
-            if value and option.needs and value not in option.needs:
-                raise ValueError(f"none of {', '.join(option.needs)}: {value!r}")
+            left_out = _read(option.type, option.default)
+            if option.needs and value not in ("" if option.type == "switch" else left_out, *option.needs):
+                raise ValueError(f"it is one of {', '.join(option.needs)}, not {value!r}")
             options.append((key, value))
         except ValueError as error:
             raise DataError(where, cause=f"{name}:{key}: {error}") from error

@@ -134,7 +134,10 @@ def _judge_silence(seen: Evidence, console: ConsoleWatch, reached: bool) -> tupl
         if seen.qemu_status == -signal.SIGKILL and seen.host_is_out_of_memory:
             how = "was killed: this host ran out of memory, or the cgroup that quizmatrix runs in did "
             how += "(take fewer at a time, -j, or smaller, --memory)"
-        words = seen.qemu_words.splitlines()[-1:]
+        lines = seen.qemu_words.splitlines()
+        # Its error may have a hint behind it: "Use -machine help to list supported machines".
+        errors = [line for line in lines if line.startswith("qemu-")]
+        words = (errors or lines)[-1:]
         return Outcome.LOST, f"QEMU {how}" + (f": {words[0]}" if words else "")
     if not reached:
         return Outcome.BOOT_FAILED, "the guest restarted before it reached the command"

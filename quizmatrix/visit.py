@@ -141,7 +141,7 @@ async def visit(folder: Path, cell: str, request: Request, terminal: Terminal) -
         except OSError as error:
             raise UsageError(
                 f"no guest of {cell} is open",
-                cause=error.strerror or str(error),
+                cause="" if isinstance(error, FileNotFoundError) else error.strerror or str(error),
                 next_step="quizmatrix shell and `run -S` keep one open, where its image has an SSH server.",
             ) from error
         socket.send_fds(client, [specs.encode(request)], [0, 1, 2])

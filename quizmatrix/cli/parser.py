@@ -119,7 +119,7 @@ def _explain_unknown(word: str, args: argparse.Namespace) -> UsageError:
             else f"quizmatrix {args.name} --help",
         )
     known = [option for action in args.parser._actions for option in action.option_strings]
-    near = difflib.get_close_matches(word.partition("=")[0], known, 1, 0.6)
+    near = difflib.get_close_matches(word.partition("=")[0], known, 1, 0.7)
     return UsageError(
         f"unknown option {word}",
         next_step=f"Did you mean `{near[0]}`?" if near else f"quizmatrix {args.name} --help",

@@ -95,7 +95,7 @@ def _bind(text: str) -> Bind:
     clean = os.path.normpath(place)
     if (clean.count("/") == 1 and clean.strip("/") in ("", *guest.TAKEN)) or "\n" in clean:
         raise UsageError(
-            f"--bind {text}", cause=f"{clean} is the guest's own", next_step="Bind it to a folder below."
+            f"--bind {text}", cause=f"{clean} is the guest's own", next_step="Bind it to a place below."
         )
     return Bind(path=str(Path(host).absolute()), guest=clean, writable=mode == "rw", is_file=is_file)
 

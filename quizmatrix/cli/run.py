@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
 def selected_tasks(args: argparse.Namespace) -> tuple[Selection, list[Task]]:
     """The cells that a command line means, and what is run in each; UsageError where that is nothing."""
-    if not args.command and not selection.hands_disks_on(args.matrix):
+    if not args.command and (_is_program(args.matrix) or not selection.hands_disks_on(args.matrix)):
         example = args.matrix if args.matrix and not args.matrix.endswith(".toml") else "uname -a"
         raise UsageError(
             "there is no command to run",
@@ -103,6 +103,13 @@ def selected_tasks(args: argparse.Namespace) -> tuple[Selection, list[Task]]:
         )
     whole = selection.selected_slices(args, selection.limits_of(args))
     return whole, tasks_of(whole, args.command)
+
+
+def _is_program(word: str | None) -> bool:
+    """Whether what stands in MATRIX's place is a program: `quizmatrix run ./repro.sh`."""
+    return (
+        word is not None and not word.endswith(".toml") and Path(word).is_file() and os.access(word, os.X_OK)
+    )
 
 
 def _new_store(args: argparse.Namespace, handoff: Handoff | None, chosen: Again) -> RunStore:

@@ -74,7 +74,7 @@ def limits_of(args: argparse.Namespace) -> Limits:
             append=" ".join(args.append) if args.append else None,
         )
     except ValueError as error:
-        raise UsageError("that limit cannot be set", cause=str(error)) from error
+        raise UsageError("that cannot be set", cause=str(error)) from error
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):

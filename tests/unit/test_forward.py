@@ -12,6 +12,7 @@ from quizmatrix.errors import UnpreparedError
 def test_what_is_one_and_what_is_none() -> None:
     assert forward.parse("") == []
     assert "+".join(map(str, forward.parse("2222-22+10.0.0.1:0-80"))) == "127.0.0.1:2222-22+10.0.0.1:0-80"
+    assert len(forward.parse("0-1+0-2+10.0.0.1:5-1+5-1")) == 4
     assert forward.parse("2222-22")[0].option == "tcp:127.0.0.1:2222-:22"
     for text in (
         "2222",
@@ -24,6 +25,7 @@ def test_what_is_one_and_what_is_none() -> None:
         "1-0",
         "1-65536",
         "1-2+",
+        "5-1+127.0.0.1:5-2",
     ):
         with pytest.raises(ValueError, match=r"."):
             forward.parse(text)

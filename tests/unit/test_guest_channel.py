@@ -426,6 +426,12 @@ FAILED = Message(event="exited", exit_code=137, signal=9)
             "QEMU was killed: this host ran out of memory",
         ),
         (Evidence(qemu_status=1, qemu_words="a\nno such file"), b"", "lost", "status 1: no such file"),
+        (
+            Evidence(qemu_status=1, qemu_words="a\nqemu-x: no machine\nUse -help"),
+            b"",
+            "lost",
+            ": qemu-x: no machine",
+        ),
         (Evidence(stage=Stage.BOOTING, qemu_status=0), b"", "boot-failed", "restarted before"),
         (Evidence(stage=Stage.RUNNING, qemu_status=0), b"reboot: Restarting system\n", "failed", "restarted"),
         (Evidence(stage=Stage.RUNNING, qemu_status=0), b"", "panicked", "triple fault"),

@@ -96,6 +96,24 @@ def test_profiles_that_need_each_other(make: Make) -> None:
         resolve(["a"], {}, "test")
 
 
+def test_an_option_that_has_only_some_values(make: Make) -> None:
+    def resolved(**options: object) -> dict[str, str]:
+        (use,) = resolve(["own"], {"own": options}, "test")
+        return use.environment
+
+    make(
+        "own",
+        '[options.bus]\ntype = "text"\ndefault = "a"\nhelp = "?"\nneeds = { a = [], b = [] }\n'
+        '[options.none]\ntype = "text"\ndefault = ""\nhelp = "?"\nneeds = { a = [] }\n'
+        '[options.on]\ntype = "switch"\ndefault = true\nhelp = "?"\nneeds = { yes = ["X"] }\n',
+    )
+    assert resolved() == {"OWN_BUS": "a", "OWN_NONE": "", "OWN_ON": "yes"}
+    assert resolved(bus="b", none="", on=False) == {"OWN_BUS": "b", "OWN_NONE": "", "OWN_ON": ""}
+    for bad in ("c", ""):
+        with pytest.raises(DataError, match=f"own:bus: it is one of a, b, not '{bad}'"):
+            resolved(bus=bad)
+
+
 @pytest.mark.parametrize("name", ["nosuch", "../memdev", "a/b", "", "."])
 def test_a_name_that_is_none(name: str) -> None:
     with pytest.raises(DataError, match="unknown profile"):

@@ -209,6 +209,19 @@ def test_a_variable_and_a_file_are_passed_on(
     assert not list(run.rglob("passed-on"))
 
 
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [("/proc/new/x", "No such file"), ("/usr/bin", "it is a folder there"), ("/etc/passwd/x", "File exists")],
+)
+def test_a_place_that_no_file_can_have(quizmatrix: Quizmatrix, tmp_path: Path, place: str, why: str) -> None:
+    (tmp_path / "file").touch()
+    done = quizmatrix(*only("6.1-x86_64", "true", options=("--bind", f"{tmp_path}/file:{place}")))
+    (first, *_rest) = done.stderr.decode().splitlines()
+    assert f"boot-failed: init1: --bind: the guest cannot have {place}: " in first
+    assert why in first
+    assert done.returncode == 125
+
+
 def test_nobody_else_reads_what_a_command_was_given(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
     junit = tmp_path / "junit.xml"
     options = ("--env", "TOKEN=s3cret", "-p", "blockdev:count=1,size=1M,persist=kept", "--junit", str(junit))
