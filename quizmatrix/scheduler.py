@@ -6,94 +6,30 @@ import contextlib
 import math
 import traceback
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import anyio
 import msgspec
 
 from quizmatrix import debugger, foreign, prepare, run
 from quizmatrix.admission import Admission, Need, host_admission, need_of
-from quizmatrix.arch import Accelerator, load_arch
 from quizmatrix.cells import Cell
 from quizmatrix.concurrency import task_group
 from quizmatrix.currentfolder import other_names
-from quizmatrix.errors import QuizmatrixError, UsageError, host_error
+from quizmatrix.errors import QuizmatrixError, host_error
 from quizmatrix.events import CellConsole, CellFinished, CellNote, CellReached, Event
 from quizmatrix.handoff import Shelf
 from quizmatrix.inputs import Inputs, folders_of
-from quizmatrix.observer import InputSource, Observer, TerminalHost
+from quizmatrix.observer import InputSource, Observer
 from quizmatrix.outcome import Outcome
+from quizmatrix.plan import Plan, longest_first
 from quizmatrix.prepare import Preparer
-from quizmatrix.spec import Bind, CellResult, CellSpec, CommandLine, Session
+from quizmatrix.spec import CellResult, CellSpec
 from quizmatrix.store import RunStore
 from quizmatrix.task import Task
 from quizmatrix.units import format_seconds
 from quizmatrix.verdict import Stage
-from quizmatrix.version import KernelVersion, leading_version
 
 PassOn = Callable[[bytes], Awaitable[None]]
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be run, and how.
-
-    jobs: VMs at a time at most. max_time: seconds for all of it; what has not started by then is skipped, and
-    what has is stopped. spent: those of it that are gone before it begins. retries: further attempts at a
-    task that could not be tested. fail_fast: stop at the first one that is not as expected. layers: host
-    folders, the lowest first. work_tree: shown to the guest at its own path. accelerator: instead of what a
-    trial boot would choose. machine, qemu, binds, environment, user: see CellSpec. session: makes a terminal
-    session for after the command of the only task, told whether its image has an SSH server.
-    repeat: makes the command line that repeats a task.
-    typed, passed_on, stdin: see CellSpec.
-    unbuilt: why a cell has not what was to be built for it, by its id without the slice.
-    matrix: the file that has disks handed on. expected: seconds that tasks will probably take, by id, where
-    that is known. first: ids of the tasks to start first.
-    """
-
-    tasks: list[Task]
-    jobs: int | None = None
-    max_time: float | None = None
-    spent: float = 0.0
-    retries: int = 0
-    fail_fast: bool = False
-    layers: list[Path] = []
-    work_tree: str | None = None
-    typed: str | None = None
-    accelerator: Accelerator | None = None
-    machine: str | None = None
-    qemu: list[str] = []
-    binds: list[Bind] = []
-    stdin: str | None = None
-    environment: dict[str, str] = {}
-    passed_on: list[str] = []
-    user: str | None = None
-    session: Callable[[bool], tuple[Session, TerminalHost]] | None = None
-    repeat: Callable[[Task], CommandLine] | None = None
-    unbuilt: dict[str, QuizmatrixError] = {}
-    matrix: str | None = None
-    expected: dict[str, float] = {}
-    first: frozenset[str] = frozenset()
-
-
-def longest_first(
-    tasks: list[Task], seconds: dict[str, float] | None = None, first: frozenset[str] = frozenset()
-) -> list[Task]:
-    """The order to start tasks in, so that no long one is left to run alone at the end.
-
-    first: before all others. seconds: what they took before, by id. Those of which that is not known come
-    before those of which it is; by the time limit, then the kernel (newer ones boot longer), then the
-    architecture's factor.
-    """
-    known = seconds or {}
-
-    def expected(task: Task) -> tuple[bool, bool, float, float, bool, KernelVersion, float]:
-        cell = task.cell
-        version = leading_version(cell.kernel.rpartition(":")[2])
-        factor = load_arch(cell.arch).facts.timeout_factor.tcg
-        rule = cell.timeout, version is None, version or KernelVersion("0.0"), factor
-        return task.id in first, task.id not in known, known.get(task.id, 0.0), *rule
-
-    return sorted(tasks, key=expected, reverse=True)
 
 
 class Scheduler:
@@ -215,14 +151,7 @@ class Scheduler:
             await self._admission.enter(need, lambda text: self._emit(CellNote(cell=task.id, text=text)))
             self._started.setdefault(task.id, anyio.current_time())
             try:
-                spec = await self._specify(task, prepared)
-                await self._inputs.look([path for path in folders_of(spec) if path not in self._folders()])
-                observer = self._observer(task, attempt)
-                if self._plan.session is not None:
-                    session, host = self._plan.session(prepared.has_sshd)
-                    spec = msgspec.structs.replace(spec, session=session)
-                    observer = msgspec.structs.replace(observer, terminal=host)
-                result = await self._run_cell(spec, observer)
+                spec, result = await self._attempt(task, prepared, attempt)
             finally:
                 self._admission.leave(need)
             if result.outcome.is_verdict or attempt > self._plan.retries:
@@ -248,6 +177,18 @@ class Scheduler:
             flaky=flaky if result.outcome.is_verdict and flaky else result.flaky,
             handoff=task.handed,
         )
+
+    async def _attempt(
+        self, task: Task, prepared: prepare.Prepared, number: int
+    ) -> tuple[CellSpec, CellResult]:
+        spec = await self._specify(task, prepared)
+        await self._inputs.look([path for path in folders_of(spec) if path not in self._folders()])
+        observer = self._observer(task, number)
+        if self._plan.session is not None:
+            session, host = self._plan.session(prepared.has_sshd)
+            spec = msgspec.structs.replace(spec, session=session)
+            observer = msgspec.structs.replace(observer, terminal=host)
+        return spec, await self._run_cell(spec, observer)
 
     @property
     def _is_used_up(self) -> bool:
@@ -375,14 +316,3 @@ def _shard_of(cell: Cell) -> str | None:
 
 def _in_full(error: QuizmatrixError) -> str:
     return f"{error}. {error.next_step}" if error.next_step else str(error)
-
-
-def check_layers(layers: list[Path]) -> list[Path]:
-    """The folders made absolute; UsageError names one that is no folder."""
-    for layer in layers:
-        if not layer.is_dir():
-            raise UsageError(
-                f"the layer {layer} is not a folder",
-                next_step="A layer is a host folder laid out like the guest's root.",
-            )
-    return [layer.absolute() for layer in layers]

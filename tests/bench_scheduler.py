@@ -22,8 +22,9 @@ from quizmatrix.cells import expand
 from quizmatrix.matrix import Matrix
 from quizmatrix.observer import Observer
 from quizmatrix.outcome import Outcome
+from quizmatrix.plan import Plan
 from quizmatrix.progress import choose
-from quizmatrix.scheduler import Plan, Scheduler
+from quizmatrix.scheduler import Scheduler
 from quizmatrix.spec import CellResult, CellSpec
 from quizmatrix.task import in_each
 from quizmatrix.verdict import Stage

@@ -17,8 +17,9 @@ from quizmatrix import cells, store
 from quizmatrix import spec as specs
 from quizmatrix.concurrency import task_group
 from quizmatrix.matrix import Limits
+from quizmatrix.plan import Plan
 from quizmatrix.prepare import Policy, Preparer
-from quizmatrix.scheduler import Plan, Scheduler
+from quizmatrix.scheduler import Scheduler
 from quizmatrix.task import in_each
 
 CELL = "6.1-x86_64"

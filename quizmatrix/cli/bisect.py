@@ -19,9 +19,10 @@ from quizmatrix.errors import UsageError
 from quizmatrix.events import CellFinished, CellNote, Event
 from quizmatrix.kernel import released
 from quizmatrix.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
+from quizmatrix.plan import Plan
 from quizmatrix.prepare import Policy, Preparer
 from quizmatrix.progress import Screen
-from quizmatrix.scheduler import Plan, Scheduler
+from quizmatrix.scheduler import Scheduler
 from quizmatrix.section import Section, Side
 from quizmatrix.spec import CellResult
 from quizmatrix.store import RunStore

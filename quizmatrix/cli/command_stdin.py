@@ -14,7 +14,7 @@ from quizmatrix import paths, private, stdin
 from quizmatrix.cli.again import Again
 from quizmatrix.cli.repeat import repeating
 from quizmatrix.errors import UsageError, host_error
-from quizmatrix.scheduler import Plan
+from quizmatrix.plan import Plan
 from quizmatrix.spec import OWN_STDIN
 from quizmatrix.stdin import OwnSource
 

@@ -7,14 +7,14 @@ import os
 import shlex
 from pathlib import Path
 
-from quizmatrix import currentfolder, guest, paths, profile, scheduler
+from quizmatrix import currentfolder, guest, paths, profile
 from quizmatrix.arch import Accelerator
 from quizmatrix.cells import Cell
 from quizmatrix.cli import command_stdin, selection
 from quizmatrix.cli.repeat import repeating
 from quizmatrix.cli.selection import Selection
 from quizmatrix.errors import UsageError, host_error
-from quizmatrix.scheduler import Plan
+from quizmatrix.plan import Plan, check_layers
 from quizmatrix.spec import Bind
 from quizmatrix.task import Task, handing_on, in_each
 from quizmatrix.terminal import Sitting
@@ -42,7 +42,7 @@ def tasks_of(chosen: Selection, command: list[str] | None) -> list[Task]:
 
 def make_plan(args: argparse.Namespace, tasks: list[Task], sitting: Sitting | None) -> Plan:
     """What the command line asks of the scheduler, checked."""
-    layers = scheduler.check_layers([Path(layer) for layer in args.layer])
+    layers = check_layers([Path(layer) for layer in args.layer])
     if (standing := paths.standing_layer()) is not None:
         layers.insert(0, standing)
     _check_ports(args, tasks)

@@ -32,12 +32,13 @@ from quizmatrix.events import CellNote
 from quizmatrix.matrix import Handoff
 from quizmatrix.module import hint
 from quizmatrix.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
+from quizmatrix.plan import Plan
 from quizmatrix.prepare import Policy, Preparer
 from quizmatrix.process import printable
 from quizmatrix.progress import Progress
 from quizmatrix.reports.source import Source
 from quizmatrix.reports.source import load as load_source
-from quizmatrix.scheduler import Plan, Scheduler
+from quizmatrix.scheduler import Scheduler
 from quizmatrix.spec import CellResult
 from quizmatrix.stdin import OwnSource
 from quizmatrix.store import RunStore

@@ -14,8 +14,9 @@ from quizmatrix.cli.run import watch_signals
 from quizmatrix.concurrency import task_group
 from quizmatrix.errors import UsageError
 from quizmatrix.outcome import Outcome
+from quizmatrix.plan import Plan
 from quizmatrix.prepare import Policy, Preparer
-from quizmatrix.scheduler import Plan, Scheduler
+from quizmatrix.scheduler import Scheduler
 from quizmatrix.spec import CellResult
 from quizmatrix.task import in_each
 from quizmatrix.terminal import Sitting

@@ -23,8 +23,9 @@ from quizmatrix.matrix import Handoff, Matrix, load_matrix
 from quizmatrix.observer import Observer
 from quizmatrix.outcome import Outcome
 from quizmatrix.pattern import common_sentence
+from quizmatrix.plan import Plan
 from quizmatrix.report import command_words, exit_status, explanations, grid, summary
-from quizmatrix.scheduler import Plan, Scheduler
+from quizmatrix.scheduler import Scheduler
 from quizmatrix.spec import CellResult, CellSpec, Handed, Step, Timings
 from quizmatrix.task import Task, handing_on
 from tests.ready import Ready, ended

@@ -22,8 +22,8 @@ from quizmatrix.history import database, kept
 from quizmatrix.history.kept import Kind, luck_of
 from quizmatrix.history.record import MOST_TESTS, History, days_ago
 from quizmatrix.outcome import Outcome
+from quizmatrix.plan import longest_first
 from quizmatrix.reports.source import load as load_source
-from quizmatrix.scheduler import longest_first
 from quizmatrix.spec import CellResult, RunResults, Timings, to_json
 from quizmatrix.subtest import Subtest, SubtestOutcome
 from quizmatrix.subtests import FILE

@@ -23,7 +23,8 @@ from quizmatrix.events import CellReached
 from quizmatrix.matrix import Matrix
 from quizmatrix.observer import Observer
 from quizmatrix.outcome import Outcome
-from quizmatrix.scheduler import Plan, Scheduler
+from quizmatrix.plan import Plan
+from quizmatrix.scheduler import Scheduler
 from quizmatrix.spec import CellResult, CellSpec
 from quizmatrix.store import RunStore
 from quizmatrix.task import Task, in_each

@@ -17,9 +17,10 @@ from quizmatrix.events import CellFinished, CellNote, Event
 from quizmatrix.matrix import Matrix
 from quizmatrix.observer import Observer
 from quizmatrix.outcome import Outcome
+from quizmatrix.plan import Plan, check_layers, longest_first
 from quizmatrix.prepare import Policy, Prepared, Preparer
 from quizmatrix.report import exit_status
-from quizmatrix.scheduler import Plan, Scheduler, check_layers, longest_first
+from quizmatrix.scheduler import Scheduler
 from quizmatrix.spec import CellResult, CellSpec
 from quizmatrix.task import in_each
 from tests.ready import Ready, ended

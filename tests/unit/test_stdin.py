@@ -26,7 +26,8 @@ from quizmatrix.events import CellNote, Event
 from quizmatrix.matrix import Matrix
 from quizmatrix.observer import Observer
 from quizmatrix.outcome import Outcome
-from quizmatrix.scheduler import Plan, Scheduler
+from quizmatrix.plan import Plan
+from quizmatrix.scheduler import Scheduler
 from quizmatrix.spec import OWN_STDIN, CellResult, CellSpec
 from quizmatrix.stdin import FileSource, OwnSource, feed
 from quizmatrix.task import in_each

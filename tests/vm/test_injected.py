@@ -17,8 +17,9 @@ from quizmatrix.errors import HostError
 from quizmatrix.events import CellNote, Event
 from quizmatrix.matrix import Limits
 from quizmatrix.outcome import Outcome
+from quizmatrix.plan import Plan
 from quizmatrix.prepare import Policy, Preparer
-from quizmatrix.scheduler import Plan, Scheduler
+from quizmatrix.scheduler import Scheduler
 from quizmatrix.spec import CellResult
 from quizmatrix.task import in_each
 from tests.injection import Injector
