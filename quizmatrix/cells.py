@@ -151,7 +151,7 @@ _SLICE = re.compile(r"(.+)@([\d*?\[\]!-]+)of(\d+)")
 
 
 def slice_of(pattern: str) -> tuple[str, int | None]:
-    """What a pattern says of a cell without its slice, and of how many slices it is; None where of none."""
+    """A pattern without its `@NofM`, and M; None where it names no slice."""
     match = _SLICE.fullmatch(pattern)
     return (match[1], int(match[3])) if match else (pattern, None)
 
@@ -297,11 +297,15 @@ def _make_cell(
             cause=f"the variant {variant} is one of Debian's own kernels, and {cell.kernel_spec} is not",
             next_step="Name a series that Debian has ready-made, or define the variant in the matrix.",
         )
+    return _with_expectation(cell, matrix)
+
+
+def _with_expectation(cell: Cell, matrix: Matrix) -> Cell:
     for known in matrix.expect:
         if (
-            fnmatchcase(kernel, known.kernel)
-            and fnmatchcase(arch, known.arch)
-            and (known.variant is None or fnmatchcase(variant or "", known.variant))
+            fnmatchcase(cell.kernel, known.kernel)
+            and fnmatchcase(cell.arch, known.arch)
+            and (known.variant is None or fnmatchcase(cell.variant or "", known.variant))
         ):
             return msgspec.structs.replace(cell, expected=known.outcome, why=known.why)
     return cell

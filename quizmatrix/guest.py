@@ -9,7 +9,7 @@ from pathlib import Path
 from quizmatrix import boundfile, foreign, mapped, skeleton, user
 from quizmatrix import spec as specs
 from quizmatrix.errors import UnpreparedError
-from quizmatrix.spec import HANDED_DISK, ActiveProfile, CellSpec, Session, Share
+from quizmatrix.spec import HANDED_DISK, ActiveProfile, Bind, CellSpec, Session, Share
 from quizmatrix.user import BUSYBOX, SHELL
 
 _OPERATORS = frozenset({"&&", "||", "|"})
@@ -179,6 +179,22 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     own = layer / ".quizmatrix"
     own.mkdir(parents=True)
     artifacts.mkdir()
+    shares = [*spec.layers, Share(tag="run", path=str(layer))]
+    model = mapped.prepare(artifacts) if spec.has_9p else mapped.Model.NONE
+    shares.append(Share(tag="shared", path=str(artifacts), writable=True, security_model=model.value))
+    shares += boundfile.shares_of(spec)
+    if spec.work_tree is not None:
+        shares.append(Share(tag="work", path=spec.work_tree))
+    for number, profile in enumerate(spec.profiles):
+        _write_profile(profile, layer, own / "profiles" / f"{number:02}-{profile.name}")
+    for name, text in _files(spec, marker).items():
+        # A word of a command need not be UTF-8; Python keeps such bytes as surrogates (PEP 383).
+        (own / name).write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+    return shares
+
+
+def _files(spec: CellSpec, marker: str) -> dict[str, str]:
+    """What a guest's scripts read: the texts of the files in its /.quizmatrix, by name."""
     files = {
         # A prompt shows a host's name up to the first dot.
         "hostname": spec.cell.replace(".", "_"),
@@ -187,17 +203,10 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
         "layers": "\n".join(share.tag for share in spec.layers),
         "usr-folders": _usr_folders(spec.layers),
         "disks": "\n".join(f"{disk.serial} {disk.bus}" for disk in spec.disks if disk.writable),
+        "binds": "\n".join(_line_of(number, bind) for number, bind in enumerate(spec.binds)),
     }
-    shares = [*spec.layers, Share(tag="run", path=str(layer))]
-    model = mapped.prepare(artifacts) if spec.has_9p else mapped.Model.NONE
-    shares.append(Share(tag="shared", path=str(artifacts), writable=True, security_model=model.value))
-    shares += boundfile.shares_of(spec)
-    files["binds"] = "\n".join(
-        f"bind{number} {'rw' if bind.writable else 'ro'} {'file' if bind.is_file else 'folder'} {bind.guest}"
-        for number, bind in enumerate(spec.binds)
-    )
     if spec.passed_on:
-        files["passed-on"] = "\n".join(
+        files[Path(PASSED_ON).name] = "\n".join(
             f"passed_{name}={shlex.quote(spec.environment[name])}" for name in spec.passed_on
         )
     if spec.session is not None:
@@ -206,8 +215,6 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
         files["window"] = f"{rows} {columns} {spec.session.term}"
         files["session-environment"] = session_environment(spec)
         files["session"] = session_script(spec.session)
-    for number, profile in enumerate(spec.profiles):
-        _write_profile(profile, layer, own / "profiles" / f"{number:02}-{profile.name}")
     if spec.handed is not None:
         files["sync"] = "what the command wrote is for another guest"
     if spec.stdin is not None:
@@ -216,11 +223,12 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
         files["names"] = "\n".join(f"{name}\n{place}" for name, place in spec.names.items())
     if spec.work_tree is not None:
         files["work-tree"] = spec.work_tree
-        shares.append(Share(tag="work", path=spec.work_tree))
-    for name, text in files.items():
-        # A word of a command need not be UTF-8; Python keeps such bytes as surrogates (PEP 383).
-        (own / name).write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
-    return shares
+    return files
+
+
+def _line_of(number: int, bind: Bind) -> str:
+    mode, kind = "rw" if bind.writable else "ro", "file" if bind.is_file else "folder"
+    return f"bind{number} {mode} {kind} {bind.guest}"
 
 
 def _usr_folders(layers: list[Share]) -> str:

@@ -191,12 +191,15 @@ def command_line(
         argv += ["-device", f"virtserialport,bus=ports.0,chardev={name},name=quizmatrix.{name}"]
     argv += _extras(spec, chardevs, places)
     for share in shares:
-        # security_model=none: files made in a --bind belong to the user who runs QEMU.
-        # multidevs=remap: a folder may reach over several file systems.
-        fsdev = f"local,id={share.tag},path={option_value(share.path)}"
-        fsdev += f",security_model={share.security_model}"
-        fsdev += ",multidevs=remap" + ("" if share.writable else ",readonly=on")
-        argv += ["-fsdev", fsdev]
-        device = f"virtio-9p-{transport},fsdev={share.tag},mount_tag={share.tag}{places.next()}"
-        argv += ["-device", device]
+        argv += _folder(share, transport, places)
     return [*argv, *spec.qemu]
+
+
+def _folder(share: Share, transport: str, places: Bus) -> list[str]:
+    """A folder of the host that the guest mounts by its tag."""
+    # security_model=none: files made in a --bind belong to the user who runs QEMU.
+    # multidevs=remap: a folder may reach over several file systems.
+    fsdev = f"local,id={share.tag},path={option_value(share.path)},security_model={share.security_model}"
+    fsdev += ",multidevs=remap" + ("" if share.writable else ",readonly=on")
+    device = f"virtio-9p-{transport},fsdev={share.tag},mount_tag={share.tag}{places.next()}"
+    return ["-fsdev", fsdev, "-device", device]
