@@ -36,10 +36,10 @@ _CONSOLE_LIMIT = 3.0
 # Seconds between the guest's word that a terminal session ended and the host's end of it.
 _SESSION_GRACE = 0.5
 
-# What a guest may begin with before its command.
+# Steps that a guest may announce before its command.
 _MOST_STEPS = 1000
 
-# Seconds for what a guest left to be brought into order, and where we are to stop meanwhile.
+# Seconds for bringing what a guest left into order, and from when on we are to stop.
 _TIDYING_LIMIT = 1800.0
 _TIDYING_HURRIED = 10.0
 
@@ -286,8 +286,8 @@ class Boot:
         self._talk.cancel()
 
     async def _end_a_greedy_guest(self, machine: vm.VM) -> None:
-        """Of what it writes to /shared this host suffers, and every other guest on it."""
-        await self._shared.outgrow(machine.pid)
+        """End a guest that writes more to /shared than it may, before this host's disk is full."""
+        await self._shared.wait_for_excess(machine.pid)
         self._talk.cancel()
 
     async def _guard(self, reader: Callable[[], Awaitable[None]]) -> None:

@@ -24,8 +24,8 @@ _CONSOLE_ROOM = 1 << 18
 # the disk; what is passed on to the user's own stdout has no limit.
 OUTPUT_LIMIT = 1 << 30
 
-# A disk that is full may have room again in a moment, as whoever fills it is ended. Seconds, and between two
-# tries.
+# A full disk may have room again soon, since the guest that fills it is ended. Seconds until a write is
+# given up, and between two tries.
 _FULL_DISK_PATIENCE = 10.0
 _FULL_DISK_PAUSE = 0.2
 
@@ -34,10 +34,11 @@ _LONGEST_MESSAGE = 65536
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """What a guest says: booted, step (it begins with one, named in `message`), started, unread (nobody reads
-    the command's stdin any more), exited (with the command's end;
-    `message` is the architecture of a program that is not for this one), closed (a terminal session), or
-    failed (in init).
+    """What a guest says.
+
+    booted; step: it begins with the one that `message` names; started: the command; unread: nobody reads the
+    command's stdin any more; exited: the command's end, with `message` the architecture of a program that is
+    not for this one; closed: a terminal session's end; failed: in init.
     """
 
     event: str
@@ -73,7 +74,7 @@ class Port:
 
     async def receive(self) -> bytes:
         """The next bytes; none once QEMU is gone."""
-        # A guest that always has more to say is not all that we hear.
+        # Other tasks get their turn, also where a guest sends without a pause.
         await anyio.lowlevel.checkpoint()
         while True:
             try:

@@ -71,7 +71,7 @@ def _is_below(path: str, folder: str) -> bool:
 def is_meant(folder: Path, command: Sequence[str], *, is_hidden: bool = False) -> bool:
     """Whether `command` speaks of files in `folder`, as far as can be seen. A script may always do.
 
-    is_hidden: its user asked that the guest should not see it, and is told only of what is surely missed.
+    is_hidden: the user asked for that (--no-work-tree), and is told only of files that will surely be missed.
     """
     if len(command) > 1:
         # `sh -c` has its script in a word of its own.

@@ -58,9 +58,11 @@ class Inputs:
         ]
         if kept or not all(states):
             return ""
-        # What came through our own stdin was nothing, or nobody asked.
+        # Our own stdin is left out: where a command has read some of it, nobody asks for this word. So are
+        # ports of the host that lead to the guest: each run may find others free.
         given = spec.stdin if spec.stdin != OWN_STDIN else None
-        facts = encode(msgspec.structs.replace(spec, folder="", session=None, again=None, stdin=given))
+        same = msgspec.structs.replace(spec, folder="", session=None, again=None, stdin=given, forwards=[])
+        facts = encode(same)
         facts = facts.replace(encode(str(self._run)).strip(b'"'), b"")
         written = [before.inputs] if before else []
         return hashlib.sha256(b"\n".join([facts, *map(str.encode, [*states, *written])])).hexdigest()[:24]

@@ -26,8 +26,9 @@ class TerminalHost(Protocol):
 
 
 class InputSource(Protocol):
-    """Where the command's standard input comes from. consumed: whether it has given any bytes that it cannot
-    give again.
+    """Where the command's standard input comes from.
+
+    consumed: whether it has given any bytes that it cannot give again.
     """
 
     consumed: bool
@@ -43,8 +44,8 @@ class Observer(msgspec.Struct, frozen=True, kw_only=True):
     """Who looks on while a cell runs; every part may be absent.
 
     stage: the next stage is reached. console: the console's last line changed. stdin: what the command reads,
-    where the specification says so. stdout, stderr:
-    the command's output as it comes. terminal: has the session that the specification asks for.
+    where the specification says so. stdout, stderr: the command's output as it comes. terminal: has the
+    session that the specification asks for.
     """
 
     stage: Callable[[Stage], None] = lambda _stage: None

@@ -20,7 +20,7 @@ _IN_STATE = ("runs", "nightly", "disks", "history.*")
 def folder(path: Path) -> Path:
     """Make a directory of ours where it is not there, and close it to others; OSError where it cannot be."""
     path.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-    close(path)
+    close_to_others(path)
     return path
 
 
@@ -33,14 +33,14 @@ def state_dir() -> Path:
     state = paths.state_dir()
     state.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
     if "QUIZMATRIX_STATE_DIR" not in os.environ:
-        close(state)
+        close_to_others(state)
     for name in _IN_STATE:
         for path in state.glob(name):
-            close(path)
+            close_to_others(path)
     return state
 
 
-def close(path: Path) -> None:
+def close_to_others(path: Path) -> None:
     """Take from others what rights they have; nothing where it is not ours, or a link."""
     with contextlib.suppress(OSError):
         mode = path.lstat().st_mode
@@ -54,5 +54,5 @@ def append_to(path: Path) -> IO[bytes]:
 
 
 def write(path: Path, data: bytes) -> None:
-    """The same as paths.write_atomic."""
+    """As paths.write_atomic, for a file that nobody else may read."""
     paths.write_atomic(path, data, mode=FILE_MODE)

@@ -262,7 +262,7 @@ async def _listen(
         before = -1
         while came > before and anyio.current_time() < latest:
             before = came
-            # Twice: the first may have been late, and with it the bytes.
+            # Twice: where the loop was busy during the first, the bytes that came are read before the second.
             await anyio.sleep(_OUTPUT_GRACE / 2)
             await anyio.sleep(_OUTPUT_GRACE / 2)
         drains.cancel()

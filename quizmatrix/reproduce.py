@@ -182,7 +182,7 @@ def _selection(spec: CellSpec) -> list[str]:
 
 
 def _again(spec: CellSpec) -> list[str]:
-    """The command line that runs a cell that none asked for, with the same limits and layers."""
+    """A command line with the same limits and layers, for a cell that no command line asked for."""
     again = ["quizmatrix", "run", *_selection(spec), "--image", spec.base]
     for profile in spec.profiles:
         again += ["-p", profile.asked]

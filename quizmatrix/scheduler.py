@@ -257,7 +257,7 @@ class Scheduler:
         spec = await prepare.with_profiles(spec, cell)
         for forward in spec.forwards:
             leads = f"{forward.address}:{forward.port} leads to port {forward.to} of "
-            # Of several cells it is a word on the whole run: it is not to give way to the next.
+            # Of several cells it is said of the whole run: a cell's next note would take its place.
             alone = len(plan.tasks) == 1
             note = CellNote(cell=task.id if alone else "", text=leads + ("the guest" if alone else task.id))
             self._emit(note)

@@ -30,20 +30,19 @@ _FEW_FILES = 500
 _NOTES_SHOWN = 5
 
 # Seconds between two looks at how full the disk is, which is one system call.
-_PAUSE = 0.25
+_LOOK_PAUSE = 0.25
 # Seconds after which /shared is measured though the disk shows nothing new: some file systems tell late.
-_LONGEST_TRUST = 5.0
-# How much longer than measuring took nothing is measured: of many files it takes seconds.
-_MEASURING_SHARE = 10.0
-
-# And the most where the disk shows that it may be over its limit.
-_PRESSING = 2.0
-# Seconds that measuring takes of a million files on a busy host, and no more.
+_LONGEST_UNMEASURED = 5.0
+# Measuring many files takes seconds. After that nothing is measured for this many times as long,
+_PAUSE_SHARE = 10.0
+# but for no more than these seconds where the disk shows that /shared may be over its limit.
+_LONGEST_PAUSE = 2.0
+# Seconds for one measurement: a million files on a busy host take no longer.
 _MEASURING_LIMIT = 300.0
 
-# Files in /shared: each takes of what the file system has, and of our time afterwards.
+# Files that a guest may have in /shared: they take inodes, and time to look through afterwards.
 _MOST_FILES = 1_000_000
-# Files that the disk got more of before anybody counts.
+# They are counted once the file system has this many more than at the start.
 _FILES_TRUSTED = 100_000
 
 # What is to stay free on this host's disk, in bytes, or the part of a small disk.
@@ -94,23 +93,23 @@ class Shared:
         self._folder = Path(spec.folder)
         self._artifacts = specs.artifacts_of(self._folder)
 
-    async def outgrow(self, machine: int | None = None) -> None:
+    async def wait_for_excess(self, machine: int | None = None) -> None:
         """Return when the guest is to be ended for what it wrote: `excess` or `shortage` then says why.
 
-        machine: the process id of its QEMU, where it runs. Nobody tells of what is written through that, so
-        the disk is looked at again and again.
+        machine: the process id of its QEMU, where it runs. Nothing tells of what QEMU writes, so the disk is
+        looked at again and again.
         """
         first = disk = self._disk()
-        used, when, trust = 0, time.monotonic(), 0.0
+        used, when, pause = 0, time.monotonic(), 0.0
         while True:
-            await anyio.sleep(_PAUSE)
+            await anyio.sleep(_LOOK_PAUSE)
             now, past = self._disk(), time.monotonic() - when
             may_be = used + max(0, disk.free - now.free)
             has_many = now.files - first.files > self._trusted
-            # A guest that has many files is not to be out of sight while it writes much.
+            # Also of many files, which take long to measure, much is not to be written meanwhile.
             is_pressing = may_be > self._limit or now.is_short
-            is_due = is_pressing or has_many or past > _LONGEST_TRUST
-            if not is_due or past < (min(trust, _PRESSING) if is_pressing else trust):
+            is_due = is_pressing or has_many or past > _LONGEST_UNMEASURED
+            if not is_due or past < (min(pause, _LONGEST_PAUSE) if is_pressing else pause):
                 continue
             before, started = used, time.monotonic()
             used, disk = await self._measure("-B1") + self._hidden(machine), now
@@ -120,7 +119,7 @@ class Shared:
             if self.excess or self.shortage:
                 return
             when = time.monotonic()
-            trust = (when - started) * _MEASURING_SHARE
+            pause = (when - started) * _PAUSE_SHARE
 
     def _judge(self, used: int, before: int, disk: _Disk) -> None:
         if used > self._limit:
@@ -210,7 +209,7 @@ class Shared:
         async with task_group() as group:
 
             async def watch() -> None:
-                await self.outgrow()
+                await self.wait_for_excess()
                 group.cancel_scope.cancel()
 
             # An archive of empty files is small, and what it makes is not.

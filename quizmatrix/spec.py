@@ -154,18 +154,16 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     layer, the lowest first. work_tree: the folder the command is run in, shown at the same place, or None.
     names: other paths that lead into it, and where to; typed: the one by which the user's shell knows it.
     command: the words. profiles: in the order in which they are set up. network: whether the guest gets
-    one. debugger: whether QEMU listens for one; stopped: and waits for it; symbols: the kernel with them,
-    where there is one. stdin: the file that the command reads, or `-` for what the observer has, or None.
-    passed_on: names in `environment` whose values are kept nowhere.
-    environment: of the command, beside what every one has. user: of the guest, instead
-    of root. session: see Session. handed: see Handed; matrix: the file that asks for it. timeout,
-    boot_timeout: seconds, already scaled for the accelerator. memory: MiB. shared_limit: MiB that its guest
-    may have in /shared. append: kernel parameters beside
-    those that every guest has. numa: its NUMA nodes. machine: a value of QEMU's
-    option -machine, instead of the architecture's. qemu: more words of its command line. forwards: ports of
-    the host that lead to it. tolerance: of its kernel's complaints. again: what repeats
-    the cell, where a command line asked for it. folder: where results go; it exists, and is empty but for
-    disks.
+    one; forwards: ports of the host that lead to it. debugger: whether QEMU listens for one; stopped: and
+    waits for it; symbols: the kernel with them, where there is one. stdin: the file that the command reads,
+    or `-` for what the observer has, or None. environment: of the command, beside what every one has;
+    passed_on: names in it whose values are kept nowhere. user: of the guest, instead of root. session: see
+    Session. handed: see Handed; matrix: the file that asks for it. timeout, boot_timeout: seconds, already
+    scaled for the accelerator. memory: MiB. shared_limit: MiB that the guest may have in /shared. append:
+    kernel parameters beside those that every guest has. numa: NUMA nodes. machine: a value of QEMU's option
+    -machine, instead of the architecture's. qemu: more words of QEMU's command line. tolerance: of its
+    kernel's complaints. again: the command line that repeats the cell, where one asked for it. folder: where
+    results go; it exists, and is empty but for disks.
     """
 
     cell: str
@@ -237,11 +235,11 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     shard: the slice of its tests that it ran, `2of4`. findings: what its kernel complained of, the first
     ones; the cell's findings.json has their traces. inputs: the same for runs of the same (see
     inputs.Inputs), empty where that is not known. flaky: why this outcome is not to be relied on, empty
-    where nothing is known against
-    it. foreign: what the program is for that it could not run, which says nothing of its kernel.
-    earlier: the run that it is the result of, where it was not run again. append: the kernel parameters
-    that were asked for. again: what repeats the cell. handoff: where disks are
-    handed on; `cell` is then the way they have gone, and what follows it is of the cell that ran.
+    where nothing is known against it. foreign: the architecture of a program that could not be run, which
+    says nothing of the kernel. earlier: the run that it is the result of, where it was not run again.
+    append: the kernel parameters that were asked for. again: the command line that repeats the cell. handoff:
+    where disks are handed on; `cell` is then the way they have gone, and what follows it is of the cell that
+    ran.
     """
 
     cell: str

@@ -100,7 +100,7 @@ class RunStore:
         """
         try:
             self.hold()
-            private.close(self.folder / EVENTS)
+            private.close_to_others(self.folder / EVENTS)
             with private.append_to(self.folder / EVENTS) as file:
                 file.write(b"\n")  # what was killed may have left half a line
         except OSError as error:

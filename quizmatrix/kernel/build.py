@@ -229,7 +229,7 @@ class _Work:
             if asked:
                 defined = await self._tree.defined([wish.symbol for wish in asked])
                 self._refuse(kconfig.unknown(asked, defined))
-        # What was built there is of use to others until its turn comes.
+        # A build in that folder stays usable until this one's turn comes.
         elif not (self._folder / artifact.BUILD_STAMP).exists():
             await self._configure(wishes)
             self._is_configured = True

@@ -23,7 +23,7 @@ def test_a_guest_with_too_many_files_is_to_be_ended(tmp_path: Path) -> None:
 
     async def write() -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(shared.outgrow)
+            group.start_soon(shared.wait_for_excess)
             for number in range(300):
                 (folder / str(number)).touch()
                 await anyio.lowlevel.checkpoint()
