@@ -21,6 +21,10 @@ class Case(NamedTuple):
     status: int = 1
 
 
+# No signal ends PID 1. Zeros in the place of its program do.
+OVERWRITE_INIT = """set -- $(sed -n 's/^\\([0-9a-f]*\\)-\\([0-9a-f]*\\) r-xp .*/\\1 \\2/p;T;q' /proc/1/maps)
+dd if=/dev/zero of=/proc/1/mem bs=4096 seek=$((0x$1 / 4096)) count=$(((0x$2 - 0x$1) / 4096)) conv=notrunc"""
+
 CASES = {
     "passes": Case(("true",), "passed", 0, status=0),
     "exits-3": Case(("exit 3",), "failed", 3),
@@ -30,7 +34,9 @@ CASES = {
     "is-not-executable": Case(("/etc/passwd", "x"), "failed", 126),
     "is-slow": Case(("sleep 1000",), "timed-out", None, "still running", ("--timeout", "500ms")),
     "panics": Case(("echo c >/proc/sysrq-trigger; sleep 100",), "panicked", None, "sysrq"),
-    "kills-init": Case(("kill -TERM 1; sleep 100",), "panicked", None, "init died"),
+    # Nothing that a command sends ends PID 1; TERM asks it to restart, as reboot(8) does.
+    "ends-init": Case(("kill -TERM 1; sleep 100",), "failed", None, "restarted or powered off"),
+    "kills-init": Case((f"{OVERWRITE_INIT}; kill -CHLD 1; sleep 100",), "panicked", None, "init died"),
     "splats": Case(("echo '<4>WARNING: CPU: 0 PID: 1 at here.c:1' >/dev/kmsg",), "splat", 0, "here.c"),
     "restarts": Case(("reboot -f; sleep 100",), "failed", None, "restarted or powered off"),
     "switches-off": Case(("poweroff -f; sleep 100",), "failed", None, "restarted or powered off"),
