@@ -10,7 +10,10 @@ from quizmatrix.finding import Finding
 from quizmatrix.titles import without_time
 from quizmatrix.trace import BlockReader
 
-_RESTART = re.compile(r"reboot: (?:Restarting system|machine restart|Power down|System halted)")
+# What a restart that was asked for says: by reboot(2), and by /proc/sysrq-trigger.
+_RESTART = re.compile(
+    r"reboot: (?:Restarting system|machine restart|Power down|System halted)|sysrq: (?:Resetting|Power Off)"
+)
 _ENDED = "quizmatrix: the command has ended"  # guest/agent
 _OUT_OF_MEMORY = re.compile(r"(?:Memory cgroup out|Out) of memory: Killed process \d+ (\(.*?\))")
 

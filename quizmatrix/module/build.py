@@ -232,7 +232,7 @@ class _Work:
         mirror.follow(self._module.path, files, self._copy)
         self._show_neighbours()
         self._log.unlink(missing_ok=True)
-        self._tell("compiling")
+        self._tell(f"compiling {self._module.path.name}")
         await self._run([*make, "modules"])
         self._check_for_modules()
         with paths.new_dir(layer) as made:

@@ -227,6 +227,7 @@ def test_an_oops_is_the_reason_not_the_panic_behind_it() -> None:
 def test_the_rest_that_a_console_tells() -> None:
     assert watch(b"[  1.0] reboot: Restarting system\r\n").restarted
     assert watch(b"[  1.0] reboot: Power down\r\n").restarted
+    assert watch(b"[  1.0] sysrq: Resetting\r\n").restarted
     assert watch(b"[  1.0] quizmatrix: the command has ended\r\n").ended
     killed = watch(b"[  1.0] Out of memory: Killed process 99 (tail) total-vm:1kB\r\n")
     assert killed.out_of_memory == "(tail)"

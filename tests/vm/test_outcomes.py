@@ -39,6 +39,7 @@ CASES = {
     "kills-init": Case((f"{OVERWRITE_INIT}; kill -CHLD 1; sleep 100",), "panicked", None, "init died"),
     "splats": Case(("echo '<4>WARNING: CPU: 0 PID: 1 at here.c:1' >/dev/kmsg",), "splat", 0, "here.c"),
     "restarts": Case(("reboot -f; sleep 100",), "failed", None, "restarted or powered off"),
+    "resets": Case(("echo b >/proc/sysrq-trigger; sleep 100",), "failed", None, "restarted or powered off"),
     "switches-off": Case(("poweroff -f; sleep 100",), "failed", None, "restarted or powered off"),
     "fills-its-memory": Case(("tail /dev/zero",), "failed", 137, "ran out of memory"),
     "writes-without-end": Case(("yes",), "timed-out", None, "still running", ("--timeout", "500ms")),
