@@ -1,4 +1,4 @@
-"""Programs and the architecture that they are for, by the header that each begins with (elf(5))."""
+"""Programs, what they are for and what else they need, by the header that each begins with (elf(5))."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ import msgspec
 
 # Bytes of the header that tell.
 _HEADER = 20
+
+# Where the name of a loader is found, if at all: linkers put it at the beginning.
+_LOOKED_INTO = 1 << 16
+_PT_INTERP = 3
+_MOST_SEGMENTS = 100
+
+# Of 64 and of 32 bits: where a header has the place of its segments, and their size and number, and where a
+# segment has its place and its length.
+_PLACES = ((32, 54, 8, 32), (28, 42, 4, 16))
 
 # Machines that are no architecture of ours, by the names that people know them by (elf.h).
 _OTHERS = {
@@ -75,16 +84,21 @@ def others() -> dict[str, Machine]:
     }
 
 
-def machine_of(path: Path) -> Machine | None:
-    """What the program in a file is for; None where it is no program, or cannot be read."""
+def _head(path: Path, size: int) -> bytes:
+    """The beginning of a file, without waiting for what is a FIFO; empty where it cannot be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            head = os.read(descriptor, _HEADER)
+            return os.read(descriptor, size)
         finally:
             os.close(descriptor)
     except OSError:
-        return None
+        return b""
+
+
+def machine_of(path: Path) -> Machine | None:
+    """What the program in a file is for; None where it is no program, or cannot be read."""
+    head = _head(path, _HEADER)
     if len(head) < _HEADER or head[:4] != b"\x7fELF" or head[4] not in (1, 2) or head[5] not in (1, 2):
         return None
     order = "little" if head[5] == 1 else "big"
@@ -93,6 +107,35 @@ def machine_of(path: Path) -> Machine | None:
     if kind not in (2, 3):
         return None
     return Machine(machine=machine, bits=32 if head[4] == 1 else 64, byte_order=order)
+
+
+def interpreter_of(path: Path) -> str | None:
+    """What the kernel starts in a file's place: for a script what stands behind `#!`, for a program that is
+    linked dynamically its loader. None where it is neither, or cannot be read.
+    """
+    head = _head(path, _LOOKED_INTO)
+    if head.startswith(b"#!"):
+        words = head[2:].partition(b"\n")[0].split()
+        return os.fsdecode(words[0]) if words else None
+    return _loader(head) if head[:4] == b"\x7fELF" else None
+
+
+def _loader(head: bytes) -> str | None:
+    order = ">" if head[5:6] == b"\2" else "<"
+    is_short = head[4:5] == b"\1"
+    form = "I" if is_short else "Q"
+    header, numbers, place, length = _PLACES[is_short]
+    try:
+        (first,) = struct.unpack_from(order + form, head, header)
+        size, number = struct.unpack_from(f"{order}HH", head, numbers)
+        for at in (first + size * index for index in range(min(number, _MOST_SEGMENTS))):
+            if struct.unpack_from(f"{order}I", head, at) == (_PT_INTERP,):
+                (begin,) = struct.unpack_from(order + form, head, at + place)
+                (long,) = struct.unpack_from(order + form, head, at + length)
+                return os.fsdecode(head[begin : begin + long].rstrip(b"\0")) or None
+    except (struct.error, OverflowError):  # no whole program
+        return None
+    return None
 
 
 def program_word(command: Sequence[str]) -> str | None:
@@ -125,3 +168,14 @@ def complained_of(stderr: bytes) -> Iterator[str]:
     names |= dict.fromkeys(match[1] for match in _READ.finditer(stderr))
     for name in list(names)[:_MOST_NAMES]:
         yield os.fsdecode(name)
+
+
+_NOT_FOUND = re.compile(rb": (?:not found|No such file or directory)$")
+
+
+def not_found(stderr: bytes) -> Iterator[str]:
+    """The names of what a shell or env(1) did not find, as far as its words tell."""
+    heads = [line[: match.start()] for line in stderr.splitlines() if (match := _NOT_FOUND.search(line))]
+    names = dict.fromkeys(head.rpartition(b": ")[2] for head in heads)
+    for name in list(names)[:_MOST_NAMES]:
+        yield os.fsdecode(name).strip("'")

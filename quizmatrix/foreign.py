@@ -1,4 +1,6 @@
-"""Programs of another architecture, which a shell takes for scripts and a report for news of a kernel."""
+"""Programs that a guest cannot run, of which a shell says something else: those of another architecture,
+which it takes for scripts (and a report for news of a kernel), and those whose interpreter is not there.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import msgspec
 
 from quizmatrix import elf, paths, profile
 from quizmatrix.arch import Arch, arch_names, load_arch
-from quizmatrix.cells import Cell
+from quizmatrix.cells import SMALL, Cell
 from quizmatrix.channel import Message
 from quizmatrix.elf import Machine
 from quizmatrix.spec import CellSpec
@@ -19,6 +21,9 @@ from quizmatrix.user import BUSYBOX
 
 # What a shell's exit status is for what it cannot execute.
 EXIT_CANNOT_EXECUTE = 126
+
+# Interpreters that every image has: a shell that does not find a script of theirs looked elsewhere.
+_ALWAYS_THERE = frozenset({"/bin/sh", "/usr/bin/sh", "/usr/bin/env"})
 
 # Bytes of the command's stderr that are looked at.
 _LOOKED_AT = 1 << 20
@@ -103,25 +108,26 @@ def guest_check(spec: CellSpec) -> str:
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """A program that was not run. architecture: what it is for."""
+    """A program that was not run. architecture: what it is for, where the guest's is another."""
 
     sentence: str
     architecture: str
 
 
 def seen_in(spec: CellSpec, ended: Message | None) -> Program | None:
-    """The program of another architecture for which the command failed, as the guest or a shell says."""
+    """The program for which the command failed as it cannot be run, as the guest or a shell says."""
     if ended is None or ended.exit_code == 0:
         return None
     if ended.exit_code == EXIT_CANNOT_EXECUTE and ended.message in machines():
         return Program(sentence=sentence(spec.command, ended.message), architecture=ended.message)
     try:
         found = told(spec, Path(spec.folder))
+        missing = None if found else lacking(spec, Path(spec.folder))
     except OSError:
         return None
-    return (
-        Program(sentence=f"{found[0]} is a program for {found[1]}", architecture=found[1]) if found else None
-    )
+    if found:
+        return Program(sentence=f"{found[0]} is a program for {found[1]}", architecture=found[1])
+    return Program(sentence=missing, architecture="") if missing else None
 
 
 def told(spec: CellSpec, folder: Path) -> tuple[str, str] | None:
@@ -139,3 +145,30 @@ def told(spec: CellSpec, folder: Path) -> tuple[str, str] | None:
         if found is not None:
             return name, found
     return None
+
+
+def lacking(spec: CellSpec, folder: Path) -> str | None:
+    """What a program or script of the user's needs that the guest lacks, where a shell "did not find"
+    it though it is there: that is what the kernel says of an interpreter.
+
+    OSError where the command's stderr cannot be read.
+    """
+    if spec.work_tree is None:
+        return None
+    with (folder / "stderr").open("rb") as file:
+        said = file.read(_LOOKED_AT)
+    for name in elf.not_found(said):
+        path = elf.in_tree(name, spec.work_tree)
+        if path is None or not os.access(path, os.X_OK):
+            continue
+        needed = elf.interpreter_of(path)
+        if needed is not None and needed.startswith("/") and needed not in _ALWAYS_THERE:
+            return f"{name} needs {needed}, which the guest does not have" + _way_out(spec, path)
+    return None
+
+
+def _way_out(spec: CellSpec, path: Path) -> str:
+    ways = ["link it with -static"] if elf.machine_of(path) is not None else []
+    if spec.base == SMALL:
+        ways.append("take a Debian: --image debian")
+    return f" ({', or '.join(ways)})" if ways else ""

@@ -22,3 +22,16 @@ def header(
 
 # It runs on x86_64.
 X86_64 = header(62, code=len(_CODE)) + _CODE
+
+
+def with_loader(*, bits: int, byte_order: str, loader: bytes = b"/lib/ld.so") -> bytes:
+    """What begins a program that is linked dynamically: its second segment names its loader."""
+    order = ">" if byte_order == "big" else "<"
+    start = header(62, bits=bits, byte_order=byte_order)[:20]
+    if bits == 32:
+        rest = struct.pack(f"{order}IIIIIHHHHHH", 1, 0, 52, 0, 0, 52, 32, 2, 0, 0, 0)
+        rest += bytes(32) + struct.pack(f"{order}IIIIIIII", 3, 116, 0, 0, len(loader) + 1, 0, 4, 1)
+    else:
+        rest = struct.pack(f"{order}IQQQIHHHHHH", 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+        rest += bytes(56) + struct.pack(f"{order}IIQQQQQQ", 3, 4, 176, 0, 0, len(loader) + 1, 0, 1)
+    return start + rest + loader + b"\0"

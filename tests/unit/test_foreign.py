@@ -13,7 +13,7 @@ from quizmatrix.matrix import Matrix
 from quizmatrix.outcome import Outcome
 from quizmatrix.pattern import common_sentence
 from quizmatrix.spec import CellResult
-from tests.tiny_elf import X86_64, header
+from tests.tiny_elf import X86_64, header, with_loader
 
 
 @pytest.mark.parametrize("name", sorted(foreign.machines()))
@@ -122,3 +122,34 @@ oops
 )
 def test_a_guests_lines_hold_nobody_up(line: bytes) -> None:
     assert list(elf.complained_of(line)) == []
+
+
+def test_what_a_file_needs(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for data, needed in (
+        (b"#! /bin/bash -e\ntrue\n", "/bin/bash"),
+        (b"#!/usr/bin/python3", "/usr/bin/python3"),
+        (b"#!\n", None),
+        (b"true\n", None),
+        (b"", None),
+        (X86_64, None),
+        (with_loader(bits=64, byte_order="little"), "/lib/ld.so"),
+        (with_loader(bits=64, byte_order="big"), "/lib/ld.so"),
+        (with_loader(bits=32, byte_order="little"), "/lib/ld.so"),
+        (with_loader(bits=32, byte_order="big"), "/lib/ld.so"),
+        *((with_loader(bits=64, byte_order="little")[:size], None) for size in (4, 5, 40, 70, 100)),
+    ):
+        path.write_bytes(data)
+        assert elf.interpreter_of(path) == needed
+    assert elf.interpreter_of(tmp_path / "none") is elf.interpreter_of(tmp_path) is None
+    path.write_bytes(b"\x7fELF" + b"\xff" * 1000)  # rubbish, read without an end
+    assert elf.interpreter_of(path) is None
+
+
+def test_what_a_shell_does_not_find() -> None:
+    said = b"""/bin/sh: ./prog: not found
+./t.sh: line 3: ./a b: not found
+env: 'bash': No such file or directory
+./prog: not found here
+"""
+    assert list(elf.not_found(said)) == ["./prog", "./a b", "bash"]

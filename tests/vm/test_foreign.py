@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.tiny_elf import X86_64
+from tests.tiny_elf import X86_64, with_loader
 from tests.vm.conftest import Quizmatrix, Sweep
 from tests.vm.test_single import only
 
@@ -48,3 +48,24 @@ def test_below_a_script_the_shell_tells(sweep: Callable[..., Sweep], tmp_path: P
     assert cell["detail"] == f"sub/{SENTENCE}"
     assert run.cells["x86_64"]["outcome"] == "passed"
     assert "only on" not in run.report
+
+
+def test_what_lacks_its_interpreter(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    """The kernel's "no such file" is of the interpreter, and a shell says it of the script."""
+    here = tmp_path / "here"
+    here.mkdir(exist_ok=True)
+    for name, data in (("t.sh", b"#!/bin/bash\ntrue\n"), ("prog", with_loader(bits=64, byte_order="little"))):
+        (here / name).write_bytes(data)
+        (here / name).chmod(0o755)
+    done = quizmatrix(*only("6.1-x86_64", "./t.sh"))
+    assert done.returncode == 127
+    assert (
+        "failed (127): ./t.sh needs /bin/bash, which the guest does not have (take a Debian: --image debian)"
+    ) in done.stderr.decode()
+    # Said by a script, and of a loader.
+    done = quizmatrix(*only("6.1-x86_64", "./prog; nosuch; ls ./none; exit 3"))
+    assert done.returncode == 3
+    assert (
+        "failed (3): ./prog needs /lib/ld.so, which the guest does not have "
+        "(link it with -static, or take a Debian: --image debian)"
+    ) in done.stderr.decode()
