@@ -16,7 +16,8 @@ _HEADER = 20
 
 # Where the name of a loader is found, if at all: linkers put it at the beginning.
 _LOOKED_INTO = 1 << 16
-_PT_INTERP = 3
+# The type of the segment with that name (PT_INTERP).
+INTERPRETER = 3
 _MOST_SEGMENTS = 100
 
 # Of 64 and of 32 bits: where a header has the place of its segments, and their size and number, and where a
@@ -121,21 +122,30 @@ def interpreter_of(path: Path) -> str | None:
 
 
 def _loader(head: bytes) -> str | None:
+    for kind, place, length in segments(head):
+        if kind == INTERPRETER:
+            return os.fsdecode(head[place : place + length].rstrip(b"\0")) or None
+    return None
+
+
+def segments(head: bytes) -> list[tuple[int, int, int]]:
+    """Type, place and length of a program's segments; none where `head` lacks some of their headers."""
     order = ">" if head[5:6] == b"\2" else "<"
     is_short = head[4:5] == b"\1"
-    form = "I" if is_short else "Q"
+    word = "I" if is_short else "Q"
     header, numbers, place, length = _PLACES[is_short]
+    found = []
     try:
-        (first,) = struct.unpack_from(order + form, head, header)
+        (first,) = struct.unpack_from(order + word, head, header)
         size, number = struct.unpack_from(f"{order}HH", head, numbers)
-        for at in (first + size * index for index in range(min(number, _MOST_SEGMENTS))):
-            if struct.unpack_from(f"{order}I", head, at) == (_PT_INTERP,):
-                (begin,) = struct.unpack_from(order + form, head, at + place)
-                (long,) = struct.unpack_from(order + form, head, at + length)
-                return os.fsdecode(head[begin : begin + long].rstrip(b"\0")) or None
+        for at in (first + size * index for index in range(number if number <= _MOST_SEGMENTS else 0)):
+            (kind,) = struct.unpack_from(f"{order}I", head, at)
+            (begin,) = struct.unpack_from(order + word, head, at + place)
+            (long,) = struct.unpack_from(order + word, head, at + length)
+            found.append((kind, begin, long))
     except (struct.error, OverflowError):  # no whole program
-        return None
-    return None
+        return []
+    return found
 
 
 def program_word(command: Sequence[str]) -> str | None:

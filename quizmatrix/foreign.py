@@ -137,14 +137,17 @@ def told(spec: CellSpec, folder: Path) -> tuple[str, str] | None:
     """
     if spec.work_tree is None:
         return None
-    with (folder / "stderr").open("rb") as file:
-        said = file.read(_LOOKED_AT)
-    for name in elf.complained_of(said):
+    for name in elf.complained_of(_stderr(folder)):
         path = elf.in_tree(name if "/" in name else f"./{name}", spec.work_tree)
         found = of_file(path, spec.arch) if path is not None else None
         if found is not None:
             return name, found
     return None
+
+
+def _stderr(folder: Path) -> bytes:
+    with (folder / "stderr").open("rb") as file:
+        return file.read(_LOOKED_AT)
 
 
 def lacking(spec: CellSpec, folder: Path) -> str | None:
@@ -155,9 +158,7 @@ def lacking(spec: CellSpec, folder: Path) -> str | None:
     """
     if spec.work_tree is None:
         return None
-    with (folder / "stderr").open("rb") as file:
-        said = file.read(_LOOKED_AT)
-    for name in elf.not_found(said):
+    for name in elf.not_found(_stderr(folder)):
         path = elf.in_tree(name, spec.work_tree)
         if path is None or not os.access(path, os.X_OK):
             continue

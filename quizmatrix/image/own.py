@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
-from quizmatrix import process
+from quizmatrix import elf, process
 from quizmatrix.arch import Arch
 
 # The names under which it may be installed, the static one first.
 NAMES = ("busybox.static", "busybox-static", "busybox")
 
 _CLASS_64 = 2
-_INTERPRETER = 3  # PT_INTERP of elf(5): the program wants a dynamic linker
 
 
 def programs(arch: Arch) -> dict[str, bytes] | None:
@@ -28,12 +26,7 @@ def programs(arch: Arch) -> dict[str, bytes] | None:
 
 def is_static(data: bytes) -> bool:
     """Whether a file is a 64-bit program that runs without any library (elf(5))."""
-    if len(data) < 64 or data[:4] != b"\x7fELF" or data[4] != _CLASS_64:
+    if data[:4] != b"\x7fELF" or data[4:5] != bytes([_CLASS_64]):
         return False
-    order = "<" if data[5] == 1 else ">"
-    (start,) = struct.unpack_from(f"{order}Q", data, 32)
-    size, count = struct.unpack_from(f"{order}HH", data, 54)
-    if start + size * count > len(data):
-        return False
-    kinds = [struct.unpack_from(f"{order}I", data, start + size * number)[0] for number in range(count)]
-    return bool(kinds) and _INTERPRETER not in kinds
+    kinds = [kind for kind, _, _ in elf.segments(data)]
+    return bool(kinds) and elf.INTERPRETER not in kinds
