@@ -151,6 +151,13 @@ def work_tree_of(folder: Path) -> str | None:
     return None if own else str(folder.absolute())
 
 
+def why_not_shown(folder: Path) -> str:
+    """Why `work_tree_of` has no path for a folder."""
+    if "\n" in str(folder):
+        return "as there is a line break in its name"
+    return f"which has a {'/'.join(folder.absolute().parts[:2]).replace('//', '/')} of its own"
+
+
 def _check_binds(spec: CellSpec) -> None:
     """UnpreparedError where the guest could write to its own run directory.
 

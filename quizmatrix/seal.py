@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -46,6 +47,23 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _walk(tree: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As os.walk, which recurses, and fails where folders are a thousand deep. Links are files here."""
+    todo = [str(tree)]
+    while todo:
+        top = todo.pop()
+        folders: list[str] = []
+        names: list[str] = []
+        try:
+            with os.scandir(top) as entries:
+                for entry in entries:
+                    (folders if entry.is_dir(follow_symlinks=False) else names).append(entry.name)
+        except OSError:
+            continue  # gone meanwhile, not ours to read, or its name has become too long
+        yield top, folders, names
+        todo += [f"{top}/{name}" for name in folders]
+
+
 def state_of(tree: Path, *, apart: frozenset[str] = frozenset(), at_most: int | None = None) -> str:
     """Names the state of a source tree by every file's path, size and time of change.
 
@@ -54,12 +72,11 @@ def state_of(tree: Path, *, apart: frozenset[str] = frozenset(), at_most: int | 
     """
     digest = hashlib.sha256(os.fsencode(tree.resolve()))
     looked_at = 0
-    for top, folders, names in os.walk(tree):
-        folders[:] = sorted(set(folders) - (APART | apart if Path(top) == tree else APART))
+    for top, folders, names in _walk(tree):
+        folders[:] = sorted(set(folders) - (APART | apart if Path(top) == tree else APART), reverse=True)
         if at_most is not None and looked_at + len(names) > at_most:
             return ""  # before they are sorted, which all other threads wait for
-        # os.walk has links to folders among the folders, and does not follow them.
-        for name in sorted([*names, *(name for name in folders if Path(top, name).is_symlink())]):
+        for name in sorted(names):
             try:
                 now = os.lstat(f"{top}/{name}")
             except OSError:

@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import complaints, currentfolder, pivot, progress, report, store
+from quizmatrix import complaints, currentfolder, guest, pivot, progress, report, store
 from quizmatrix.cells import unsharded
 from quizmatrix.cli import EXIT_BROKEN_PIPE, again, command_stdin, finish, resume, selection, targets
 from quizmatrix.cli.again import Again, Past
@@ -29,7 +29,7 @@ from quizmatrix.compare import Comparison
 from quizmatrix.concurrency import in_thread, task_group
 from quizmatrix.errors import HostError, QuizmatrixError, UsageError
 from quizmatrix.events import CellNote
-from quizmatrix.matrix import Handoff
+from quizmatrix.matrix import Handoff, shipped_matrices
 from quizmatrix.module import hint
 from quizmatrix.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
 from quizmatrix.plan import Plan
@@ -97,10 +97,12 @@ def run(args: argparse.Namespace) -> int:
 def selected_tasks(args: argparse.Namespace) -> tuple[Selection, list[Task]]:
     """The cells that a command line means, and what is run in each; UsageError where that is nothing."""
     if not args.command and (_is_program(args.matrix) or not selection.hands_disks_on(args.matrix)):
-        example = args.matrix if args.matrix and not args.matrix.endswith(".toml") else "uname -a"
+        is_matrix = args.matrix and (args.matrix.endswith(".toml") or args.matrix in shipped_matrices())
+        example = (
+            f"{args.matrix} -- uname -a" if is_matrix else f"--only 6.1-x86_64 -- {args.matrix or 'uname -a'}"
+        )
         raise UsageError(
-            "there is no command to run",
-            next_step=f"It comes after `--`: quizmatrix run --only 6.1-x86_64 -- {example}",
+            "there is no command to run", next_step=f"It comes after `--`: quizmatrix run {example}"
         )
     whole = selection.selected_slices(args, selection.limits_of(args))
     return whole, tasks_of(whole, args.command)
@@ -292,7 +294,7 @@ class _Runner:
             and self._plan.work_tree is None
             and currentfolder.is_meant(here, tasks[0].command, is_hidden=self._args.no_work_tree)
         ):
-            reason = "as asked for" if self._args.no_work_tree else "it cannot be, under that name"
+            reason = "as asked for" if self._args.no_work_tree else guest.why_not_shown(here)
             text = f"the current folder {here} is not shown to the guest, {reason}"
             shown.see(CellNote(cell=tasks[0].id, text=text))
         missed = hint.elsewhere([task.cell for task in tasks], tasks[0].command)

@@ -73,6 +73,7 @@ def test_options_may_stand_between_a_run_and_its_cell() -> None:
         (["run", "--tmeout", "3", "--", "true"], ["unknown option --tmeout", "`--timeout`"]),
         (["run", "--variant", "kasan", "--", "true"], ["unknown option --variant", "run --help"]),
         (["run", "/bin/true"], ["no command to run", "-- /bin/true"]),
+        (["run", "quick"], ["no command to run", "quizmatrix run quick -- uname -a"]),
         (["run", "quick", "true"], ["unexpected argument `true`", "after `--`"]),
         (["--verson"], ["unknown option `--verson`", "`--version`"]),
         (["run", "--only", "", "--", "true"], ["--only names nothing"]),

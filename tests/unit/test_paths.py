@@ -1,13 +1,14 @@
 """Files are written whole or not at all."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import anyio
 import pytest
 
 from quizmatrix.paths import locked, new_dir, write_atomic
-from quizmatrix.seal import seal_of
+from quizmatrix.seal import seal_of, state_of
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
@@ -98,3 +99,39 @@ def test_a_seal_reads_the_content_where_asked(tmp_path: Path) -> None:
     os.utime(path, ns=(seal.mtime_ns, seal.mtime_ns))
     assert seal.fits(path)
     assert not seal.fits(path, thoroughly=True)
+
+
+def test_the_state_of_a_tree_tells_each_change(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "below" / ".git").mkdir(parents=True)
+    (tree / "file").write_text("1")
+    (tree / "link").symlink_to("below")
+    states = [state_of(tree)]
+    (tree / "below" / ".git" / "index").touch()
+    assert state_of(tree) == states[0]
+    (tree / "below" / "new").touch()
+    states.append(state_of(tree))
+    (tree / "link").unlink()
+    states.append(state_of(tree))
+    (tree / "file").write_text("22")
+    states.append(state_of(tree))
+    assert len(set(states)) == 4
+    assert state_of(tree, at_most=1) == ""
+
+
+def test_a_tree_that_is_deeper_than_a_function_may_recurse(tmp_path: Path) -> None:
+    descriptors = [os.open(tmp_path, os.O_RDONLY)]
+    try:
+        for _ in range(1500):  # "d/" each: less than PATH_MAX
+            os.mkdir("d", dir_fd=descriptors[-1])
+            descriptors.append(os.open("d", os.O_RDONLY, dir_fd=descriptors[-1]))
+            os.close(descriptors.pop(-2))
+        before = state_of(tmp_path)
+        os.close(os.open("deep", os.O_CREAT, dir_fd=descriptors[-1]))
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    try:
+        assert state_of(tmp_path) != before
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
