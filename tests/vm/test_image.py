@@ -35,10 +35,12 @@ def images() -> None:
 
 
 def test_a_whole_unix(sweep: Callable[..., Sweep]) -> None:
-    words = ["mkfs.ext4", "-q", "/dev/quizm0", "&&", "python3", "-c"]
-    done = sweep(*words, "import sys; print(sys.byteorder)", options=(*DEBIAN, "-p", "memdev:count=6"))
+    # udev leaves the card's name alone: renamed while the profile set it up, it was gone.
+    words = ["mkfs.ext4", "-q", "/dev/quizm0", "&&", "ip", "route", "get", "10.0.2.3", "oif", "eth0", "&&"]
+    words += ["python3", "-c", "import sys; print(sys.byteorder)"]
+    done = sweep(*words, options=(*DEBIAN, "-p", "memdev:count=6,net"))
     orders = {
-        arch: (done.folder / cell["cell"] / "stdout").read_text().strip()
+        arch: (done.folder / cell["cell"] / "stdout").read_text().split()[-1]
         for arch, cell in done.cells.items()
         if cell["outcome"] == "passed"
     }
