@@ -56,7 +56,7 @@ class Stream(io.TextIOWrapper):
             super().flush()
 
 
-class Canvas(io.TextIOBase):
+class Canvas:  # not a TextIOBase, whose `encoding` cannot be set
     """A terminal as one that draws on it sees it; any other stream is passed through."""
 
     def __init__(self, stream: TextIO) -> None:

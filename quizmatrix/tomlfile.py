@@ -89,6 +89,8 @@ def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: s
         steps.append(own.group(1))
         keys.append(own.group(1))
         message = own.group(2)
+    # `int | null`: TOML has no null.
+    message = message.replace(" | null`", "`")
     line = _line_of(text, raw, steps)
     place = f"{name}, line {line}" if line else name
     cause = message[:1].lower() + message[1:]

@@ -138,7 +138,7 @@ def test_expectations(tmp_path: Path) -> None:
             "",
         ),
         ("x = " + "[" * 3000, "is not TOML", "recursion", ""),
-        (BASE + 'cpus = "two"\n', "line 3", "`cpus`: expected `int", ""),
+        (BASE + 'cpus = "two"\n', "line 3", "`cpus`: expected `int`, got `str`", ""),
         (BASE + "cpus = 0\n", "line 3", "`cpus`: has to be 1 to 255", ""),
         (BASE + 'memory = "16M"\n', "line 3", "`memory`: a guest needs at least", ""),
         (BASE + '[arch.s390x]\ntimeout = "soon"\n', "line 4", "not a duration", ""),

@@ -106,3 +106,12 @@ def test_colours_of_ours_stay(run: Path, tmp_path: Path) -> None:
         clean_block("\x1b[1;31mred\x1b[0m\x1b[2J\x1b]0;t\x07\n\tnext\x9b") == "\x1b[1;31mred\x1b[0m\n\tnext"
     )
     check_clean(clean_block(HOSTILE.decode(errors="replace")).encode())
+
+
+def test_the_table_of_a_run_is_drawn(tmp_path: Path) -> None:
+    """Several cells, of which none can be had: it is drawn, and the report comes in its place."""
+    argv = ("run", "-k", "4.4", "-a", "x86_64,s390x", "--accel", "tcg", "--offline", "--", "true")
+    seen = on_a_terminal(*argv, folder=tmp_path, QUIZMATRIX_CACHE_DIR=str(tmp_path / "cache"))
+    assert b"of 2 cells" in seen, seen
+    assert b"2 unprepared" in seen
+    assert b"Traceback" not in seen
