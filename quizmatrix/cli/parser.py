@@ -43,6 +43,8 @@ exit status:
   125   no verdict: a wrong command line or matrix, or a cell that could not be tested
   130   interrupted
 """
+# The commands that run one of the user's, which comes after `--`.
+_RUNNING = ("run", "bisect", "shell", "exec")
 # Handlers of what takes a command after `--`.
 _WITH_COMMAND = ("run:run", "nightly:install", "bisect:bisect", "shell:shell", "visits:execute")
 
@@ -75,6 +77,23 @@ def parse(argv: list[str]) -> argparse.Namespace:
             f"unknown {what} `{head[0]}`",
             next_step=f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(known)}.",
         )
+    try:
+        return _parsed(parser, head, command)
+    except UsageError as error:
+        # `run uname -a`: its words are taken for ours.
+        if command is None and head and head[0] in _RUNNING:
+            raise UsageError(error.fact, cause=error.cause, next_step=_after_dashes(error)) from error
+        raise
+
+
+def _after_dashes(error: UsageError) -> str:
+    hint = "A command to run comes after `--`"
+    return error.next_step if hint in error.next_step else f"{hint}. {error.next_step}".strip()
+
+
+def _parsed(
+    parser: argparse.ArgumentParser, head: list[str], command: list[str] | None
+) -> argparse.Namespace:
     args, unknown = parser.parse_known_args(head)
     # argparse fills an optional word behind another from what stands before the first option.
     late = {"runs:logs": "cell", "modules:build": "matrix"}.get(args.handler)
