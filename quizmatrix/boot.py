@@ -66,6 +66,7 @@ class Boot:
         self.evidence = Evidence(
             silent_reset_is_fault=spec.arch.facts.kernel.silent_reset == "fault",
             tolerance=spec.tolerance,
+            factor=spec.arch.facts.timeout_factor.of(spec.accelerator),
             notes=[],
         )
         self.watch = ConsoleWatch()

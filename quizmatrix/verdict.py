@@ -29,15 +29,15 @@ class Stage(StrEnum):
 class Evidence(msgspec.Struct, kw_only=True):
     """What was seen.
 
-    stage: the last one reached. step: what the guest was last doing on its way to the command. ended:
-    its word on the command's end. init_failed: its word that it could not get there. expired: seconds of
-    the limit that ran out. rubbish: what was no message. host_trouble: what failed on this side.
-    excess: that it wrote more to /shared than it may. shortage: that this host had no room for what it wrote.
-    qemu_status: exit status of a QEMU that ended by itself. qemu_words: what it said. host_is_out_of_memory:
-    whether this host's kernel killed processes meanwhile for want of memory.
-    silent_reset_is_fault: what a reset means that the console did not announce. tests: what the command's
-    output says. tolerance: of the kernel's complaints. foreign: a sentence on a program of another
-    architecture. notes: what else a person has to know.
+    stage: the last one reached. step: what the guest was last doing on its way to the command. ended: its
+    word on the command's end. init_failed: its word that it could not get there. expired: seconds of the
+    limit that ran out. factor: how many times longer limits are here than on hardware. rubbish: what was no
+    message. host_trouble: what failed on this side. excess: that it wrote more to /shared than it may.
+    shortage: that this host had no room for what it wrote. qemu_status: exit status of a QEMU that ended by
+    itself. qemu_words: what it said. host_is_out_of_memory: whether this host's kernel killed processes
+    meanwhile for want of memory. silent_reset_is_fault: what a reset means that the console did not announce.
+    tests: what the command's output says. tolerance: of the kernel's complaints. foreign: a sentence on a
+    program of another architecture. notes: what else a person has to know.
     """
 
     stage: Stage = Stage.BOOTING
@@ -45,6 +45,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     ended: Message | None = None
     init_failed: str = ""
     expired: float | None = None
+    factor: float = 1.0
     rubbish: str = ""
     host_trouble: str = ""
     excess: str = ""
@@ -84,6 +85,8 @@ def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
     reached = seen.stage is Stage.RUNNING
     if seen.expired is not None:
         limit = format_seconds(seen.expired)
+        if seen.factor != 1:
+            limit += f" (emulated; {format_seconds(seen.expired / seen.factor)} on hardware)"
         if reached:
             return Outcome.TIMED_OUT, f"the command was still running after {limit}"
         if seen.step.startswith("profile "):

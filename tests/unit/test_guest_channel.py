@@ -414,6 +414,12 @@ FAILED = Message(event="exited", exit_code=137, signal=9)
         (Evidence(ended=END, notes=["cut"]), b"", "passed", "cut"),
         (Evidence(ended=END, host_trouble="disk full"), b"", "lost", "disk full"),
         (Evidence(stage=Stage.RUNNING, expired=3.0), b"", "timed-out", "still running after 3.00s"),
+        (
+            Evidence(stage=Stage.RUNNING, expired=6.0, factor=6.0),
+            b"",
+            "timed-out",
+            "still running after 6.00s (emulated; 1.00s on hardware)",
+        ),
         (Evidence(stage=Stage.BOOTING, expired=3.0), b"", "boot-failed", "no sign of life"),
         (Evidence(stage=Stage.JOINING, expired=3.0), b"", "boot-failed", "layers"),
         (Evidence(stage=Stage.RUNNING, expired=3.0), b"Kernel panic - not syncing: y\n", "panicked", "y"),
