@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from quizmatrix.cells import Cell
@@ -197,14 +198,5 @@ def test_what_a_report_shows(tmp_path: Path) -> None:
     (tmp_path / "reproduce.sh").write_text("#!/bin/sh\ncd /x && exec quizmatrix run -- a\n")
     assert command_of(result, tmp_path) == "cd /x && quizmatrix run -- a"
     again = CommandLine(folder="/a b", argv=["quizmatrix", "run", "--", "it's\nso"])
-    known = CellResult(
-        cell=cell.id,
-        kernel="6.1",
-        release=None,
-        arch="x86_64",
-        variant=None,
-        accelerator=None,
-        outcome=Outcome.FAILED,
-        again=again,
-    )
+    known = msgspec.structs.replace(result, again=again)
     assert command_of(known, tmp_path) == "cd '/a b' && quizmatrix run -- 'it'\"'\"'s\nso'"
