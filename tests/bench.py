@@ -22,11 +22,15 @@ import anyio
 import msgspec
 from tabulate import tabulate
 
-from quizmatrix import cells, guest, paths, prepare, process, qemu
-from quizmatrix.arch import Accelerator
+from quizmatrix.core import paths, process
 from quizmatrix.kernel.artifact import Kernel
-from quizmatrix.matrix import Limits
-from quizmatrix.spec import CellSpec
+from quizmatrix.model import cells
+from quizmatrix.model.arch import Accelerator
+from quizmatrix.model.matrix import Limits
+from quizmatrix.model.spec import CellSpec
+from quizmatrix.prepare import preparer as prepare
+from quizmatrix.run import qemu
+from quizmatrix.run import runlayer as guest
 
 # Started as a file, not as a module: its folder is on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

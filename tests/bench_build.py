@@ -17,10 +17,10 @@ from pathlib import Path
 
 import anyio
 
-from quizmatrix import paths, process
-from quizmatrix.arch import load_arch
+from quizmatrix.core import paths, process
 from quizmatrix.kernel import debiansource
 from quizmatrix.kernel.build import Order, build
+from quizmatrix.model.arch import load_arch
 
 TARGET = 1 / 3
 

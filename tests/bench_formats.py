@@ -16,9 +16,13 @@ import anyio
 import msgspec
 from tabulate import tabulate
 
-from quizmatrix import cells, initramfs, paths, prepare, run
-from quizmatrix.arch import load_arch
-from quizmatrix.matrix import Limits
+from quizmatrix.core import paths
+from quizmatrix.image import initramfs
+from quizmatrix.model import cells
+from quizmatrix.model.arch import load_arch
+from quizmatrix.model.matrix import Limits
+from quizmatrix.prepare import preparer as prepare
+from quizmatrix.run import cell as run
 
 CELL = "6.1-x86_64"
 ROUNDS = 5

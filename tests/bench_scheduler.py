@@ -16,18 +16,18 @@ from pathlib import Path
 
 import anyio
 
-from quizmatrix import store
-from quizmatrix.admission import Admission
-from quizmatrix.cells import expand
-from quizmatrix.matrix import Matrix
-from quizmatrix.observer import Observer
-from quizmatrix.outcome import Outcome
-from quizmatrix.plan import Plan
-from quizmatrix.progress import choose
-from quizmatrix.scheduler import Scheduler
-from quizmatrix.spec import CellResult, CellSpec
-from quizmatrix.task import in_each
-from quizmatrix.verdict import Stage
+from quizmatrix.model.cells import expand
+from quizmatrix.model.matrix import Matrix
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult, CellSpec
+from quizmatrix.model.task import in_each
+from quizmatrix.report.progress import choose
+from quizmatrix.run.observer import Observer
+from quizmatrix.run.verdict import Stage
+from quizmatrix.runs import directory as store
+from quizmatrix.schedule.admission import Admission
+from quizmatrix.schedule.plan import Plan
+from quizmatrix.schedule.scheduler import Scheduler
 from tests.ready import Ready, ended
 
 

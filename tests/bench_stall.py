@@ -13,14 +13,15 @@ from pathlib import Path
 
 import anyio
 
-from quizmatrix import cells, store
-from quizmatrix import spec as specs
-from quizmatrix.concurrency import task_group
-from quizmatrix.matrix import Limits
-from quizmatrix.plan import Plan
-from quizmatrix.prepare import Policy, Preparer
-from quizmatrix.scheduler import Scheduler
-from quizmatrix.task import in_each
+from quizmatrix.core.concurrency import task_group
+from quizmatrix.model import cells
+from quizmatrix.model import spec as specs
+from quizmatrix.model.matrix import Limits
+from quizmatrix.model.task import in_each
+from quizmatrix.prepare.preparer import Policy, Preparer
+from quizmatrix.runs import directory as store
+from quizmatrix.schedule.plan import Plan
+from quizmatrix.schedule.scheduler import Scheduler
 
 CELL = "6.1-x86_64"
 FILES = 500_000

@@ -18,11 +18,11 @@ from pathlib import Path
 import anyio
 from tabulate import tabulate
 
-from quizmatrix import paths, process
-from quizmatrix.arch import load_arch
-from quizmatrix.jobserver import JobServer
+from quizmatrix.build.zfs import sysroot
+from quizmatrix.core import paths, process
+from quizmatrix.core.jobserver import JobServer
 from quizmatrix.kernel import source
-from quizmatrix.zfs import sysroot
+from quizmatrix.model.arch import load_arch
 from tests.bench import QUIZMATRIX, cpu_of, row, timed
 from tests.openzfs import source_tree
 

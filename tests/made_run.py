@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 
-from quizmatrix import store, subtests
-from quizmatrix.events import CellFinished, CellNote, CellReached
-from quizmatrix.matrix import Handoff
-from quizmatrix.spec import CellResult, Handed, Step, to_json
-from quizmatrix.subtest import Subtest, SubtestOutcome
-from quizmatrix.verdict import Stage
+from quizmatrix.model.events import CellFinished, CellNote, CellReached
+from quizmatrix.model.matrix import Handoff
+from quizmatrix.model.spec import CellResult, Handed, Step, to_json
+from quizmatrix.model.subtest import Subtest, SubtestOutcome
+from quizmatrix.run.verdict import Stage
+from quizmatrix.runs import directory as store
+from quizmatrix.subtests import reading as subtests
 from tests.unit.test_report import result
 
 # What a guest may try on whoever reads its logs. Each would retitle a page that ran it.

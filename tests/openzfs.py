@@ -7,8 +7,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix import apt, paths
-from quizmatrix.errors import NotFetchedError
+from quizmatrix.core import paths
+from quizmatrix.core.errors import NotFetchedError
+from quizmatrix.debian import apt
 
 # Where the source comes from, the newest first: a mirror may have an index and not the files that it names.
 VERSIONS = (("sid", ""), ("trixie-backports", "=2.4.3-1~bpo13+1"))

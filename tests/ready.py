@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from quizmatrix.accel import Answer
-from quizmatrix.arch import Accelerator
-from quizmatrix.cells import Cell
 from quizmatrix.image.artifact import Image
 from quizmatrix.kernel.artifact import Kernel, KernelRecord
-from quizmatrix.outcome import Outcome
-from quizmatrix.prepare import Policy, Prepared, Preparer
-from quizmatrix.spec import CellResult, CellSpec
+from quizmatrix.model.arch import Accelerator
+from quizmatrix.model.cells import Cell
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult, CellSpec
+from quizmatrix.prepare.accelerator import Answer
+from quizmatrix.prepare.preparer import Policy, Prepared, Preparer
 
 
 class Ready(Preparer):

@@ -18,11 +18,13 @@ from pathlib import Path
 import anyio
 from tabulate import tabulate
 
-from quizmatrix import cells, prepare, run
-from quizmatrix.cells import Cell
-from quizmatrix.matrix import Limits
-from quizmatrix.outcome import Outcome
-from quizmatrix.prepare import Prepared, Preparer
+from quizmatrix.model import cells
+from quizmatrix.model.cells import Cell
+from quizmatrix.model.matrix import Limits
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.prepare import preparer as prepare
+from quizmatrix.prepare.preparer import Prepared, Preparer
+from quizmatrix.run import cell as run
 
 
 class Soak:

@@ -8,9 +8,9 @@ import os
 import signal
 import sys
 
-from quizmatrix import streams
-from quizmatrix.errors import QuizmatrixError, ReaderGoneError, host_error
-from quizmatrix.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT
+from quizmatrix.core import streams
+from quizmatrix.core.errors import QuizmatrixError, ReaderGoneError, host_error
+from quizmatrix.model.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT
 
 # As a shell reports a program that wrote to a pipe nobody reads (128 + SIGPIPE).
 EXIT_BROKEN_PIPE = 141
@@ -60,7 +60,7 @@ def run_command(argv: list[str]) -> int:
     """Run one command line; its exit status."""
     status = _run(argv)
     ours = argv[: argv.index("--")] if "--" in argv else argv
-    paths = sys.modules.get("quizmatrix.paths")
+    paths = sys.modules.get("quizmatrix.core.paths")
     if paths is not None and not {"-q", "--quiet"}.intersection(ours):
         for note in paths.without_locks():
             with contextlib.suppress(OSError):
@@ -101,13 +101,13 @@ def _run(argv: list[str]) -> int:
 def _cache_of(handler: str) -> contextlib.AbstractContextManager[None]:
     if handler not in _USING_THE_CACHE:
         return contextlib.nullcontext()
-    from quizmatrix import uses
+    from quizmatrix.core import uses
 
     return uses.of_the_cache(lambda text: print(f"quizmatrix: {text}", file=sys.stderr))
 
 
 def _complain(error: QuizmatrixError) -> int:
-    from quizmatrix.text import clean_detail
+    from quizmatrix.core.text import clean_detail
 
     # A file's name, or a key in a matrix, may hold anything.
     lines = [clean_detail(line) for line in f"quizmatrix: {error.render()}".splitlines()]

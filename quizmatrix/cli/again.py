@@ -11,19 +11,19 @@ from typing import TypeVar
 
 import msgspec
 
-from quizmatrix import baseline
 from quizmatrix.cli import selection
-from quizmatrix.compare import Comparison
-from quizmatrix.errors import HistoryError, UsageError
-from quizmatrix.history.kept import Kind
-from quizmatrix.history.record import History
-from quizmatrix.outcome import Outcome
-from quizmatrix.progress import Screen
-from quizmatrix.reports import Format
-from quizmatrix.spec import CellResult, RunResults
-from quizmatrix.store import RunStore
-from quizmatrix.task import Task, with_sources
-from quizmatrix.text import clean_line
+from quizmatrix.core.errors import HistoryError, UsageError
+from quizmatrix.core.text import clean_line
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult, RunResults
+from quizmatrix.model.task import Task, with_sources
+from quizmatrix.report import baseline
+from quizmatrix.report.compare import Comparison
+from quizmatrix.report.formats import Format
+from quizmatrix.report.progress import Screen
+from quizmatrix.runs.directory import RunStore
+from quizmatrix.runs.history.kept import Kind
+from quizmatrix.runs.history.record import History
 
 T = TypeVar("T")
 

@@ -8,27 +8,29 @@ import sys
 import anyio
 import msgspec
 
-from quizmatrix import process, report, store
-from quizmatrix.arch import host_arch, load_arch
-from quizmatrix.cells import Cell
+from quizmatrix.bisect.search import Section, Side
 from quizmatrix.cli import command_stdin, selection
 from quizmatrix.cli.plan import make_plan
 from quizmatrix.cli.run import watch_signals
-from quizmatrix.concurrency import task_group
-from quizmatrix.errors import UsageError
-from quizmatrix.events import CellFinished, CellNote, Event
+from quizmatrix.core import process
+from quizmatrix.core.concurrency import task_group
+from quizmatrix.core.errors import UsageError
+from quizmatrix.core.text import clean_detail, clean_line
+from quizmatrix.core.units import format_seconds
 from quizmatrix.kernel import released
-from quizmatrix.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
-from quizmatrix.plan import Plan
-from quizmatrix.prepare import Policy, Preparer
-from quizmatrix.progress import Screen
-from quizmatrix.scheduler import Scheduler
-from quizmatrix.section import Section, Side
-from quizmatrix.spec import CellResult
-from quizmatrix.store import RunStore
-from quizmatrix.task import in_each
-from quizmatrix.text import clean_detail, clean_line
-from quizmatrix.units import format_seconds
+from quizmatrix.model.arch import host_arch, load_arch
+from quizmatrix.model.cells import Cell
+from quizmatrix.model.events import CellFinished, CellNote, Event
+from quizmatrix.model.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
+from quizmatrix.model.spec import CellResult
+from quizmatrix.model.task import in_each
+from quizmatrix.prepare.preparer import Policy, Preparer
+from quizmatrix.report import grid as report
+from quizmatrix.report.progress import Screen
+from quizmatrix.runs import directory as store
+from quizmatrix.runs.directory import RunStore
+from quizmatrix.schedule.plan import Plan
+from quizmatrix.schedule.scheduler import Scheduler
 
 
 def bisect(args: argparse.Namespace) -> int:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 
-from quizmatrix.arch import load_arch
-from quizmatrix.cells import Cell
 from quizmatrix.cli import selection
-from quizmatrix.concurrency import task_group
-from quizmatrix.errors import DamagedError, QuizmatrixError
+from quizmatrix.core.concurrency import task_group
+from quizmatrix.core.errors import DamagedError, QuizmatrixError
+from quizmatrix.core.text import clean_line
+from quizmatrix.core.units import format_seconds
 from quizmatrix.kernel import source
 from quizmatrix.kernel.build import options_of
-from quizmatrix.matrix import Handoff, Limits
-from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK, Outcome
-from quizmatrix.spec import Step, to_json
-from quizmatrix.task import Task, handing_on
-from quizmatrix.text import clean_line
-from quizmatrix.units import format_seconds
+from quizmatrix.model.arch import load_arch
+from quizmatrix.model.cells import Cell
+from quizmatrix.model.matrix import Handoff, Limits
+from quizmatrix.model.outcome import EXIT_NO_VERDICT, EXIT_OK, Outcome
+from quizmatrix.model.spec import Step, to_json
+from quizmatrix.model.task import Task, handing_on
 
 
 def cells(args: argparse.Namespace) -> int:
@@ -100,7 +100,7 @@ def prepare(args: argparse.Namespace) -> int:
     """Fetch and check what the cells need."""
     import anyio
 
-    from quizmatrix.prepare import Policy, Preparer
+    from quizmatrix.prepare.preparer import Policy, Preparer
 
     chosen = selection.selected_cells(args, Limits(image=args.image))
     preparer = Preparer(Policy(offline=args.offline, refresh=args.refresh, thorough=True))

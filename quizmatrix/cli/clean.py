@@ -11,10 +11,11 @@ from pathlib import Path
 
 import anyio
 
-from quizmatrix import paths, process, store, uses
-from quizmatrix.errors import HostError
-from quizmatrix.history import database
-from quizmatrix.outcome import EXIT_OK
+from quizmatrix.core import paths, process, uses
+from quizmatrix.core.errors import HostError
+from quizmatrix.model.outcome import EXIT_OK
+from quizmatrix.runs import directory as store
+from quizmatrix.runs.history import database
 
 # All that quizmatrix puts into its cache: nothing else is touched, whatever folder that is.
 CACHE_FOLDERS = (

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import paths, private, stdin
 from quizmatrix.cli.again import Again
 from quizmatrix.cli.repeat import repeating
-from quizmatrix.errors import UsageError, host_error
-from quizmatrix.plan import Plan
-from quizmatrix.spec import OWN_STDIN
-from quizmatrix.stdin import OwnSource
+from quizmatrix.core import paths, private
+from quizmatrix.core.errors import UsageError, host_error
+from quizmatrix.model.spec import OWN_STDIN
+from quizmatrix.run import stdin
+from quizmatrix.run.stdin import OwnSource
+from quizmatrix.schedule.plan import Plan
 
 # In a run directory: what came through a pipe and was given to every cell.
 KEPT = "stdin"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from quizmatrix.outcome import EXIT_OK
+from quizmatrix.model.outcome import EXIT_OK
 
 # What is a file or a folder of the host, by the names of the arguments.
 _FILES = frozenset({"matrix", "json", "junit", "markdown", "html", "layer", "output", "folder", "stdin"})

@@ -12,17 +12,21 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import accel, apt, apthost, cgroup, paths, prepare, process
-from quizmatrix.arch import Arch, arch_names, host_arch, load_arch
-from quizmatrix.cells import cells_on_the_spot
 from quizmatrix.cli.clean import disk_usage
-from quizmatrix.errors import QuizmatrixError
+from quizmatrix.core import cgroup, paths, process
+from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core.memory import available_memory
+from quizmatrix.debian import apt
+from quizmatrix.debian import host as apthost
 from quizmatrix.image import debian, own, small
 from quizmatrix.kernel import build
-from quizmatrix.matrix import Limits, load_matrix, shipped_matrices
-from quizmatrix.memory import available_memory
-from quizmatrix.outcome import EXIT_FAILED, EXIT_OK
-from quizmatrix.spec import to_json
+from quizmatrix.model.arch import Arch, arch_names, host_arch, load_arch
+from quizmatrix.model.cells import cells_on_the_spot
+from quizmatrix.model.matrix import Limits, load_matrix, shipped_matrices
+from quizmatrix.model.outcome import EXIT_FAILED, EXIT_OK
+from quizmatrix.model.spec import to_json
+from quizmatrix.prepare import accelerator as accel
+from quizmatrix.prepare import preparer as prepare
 
 # Programs that are run, with Debian's packages of them.
 TOOLS = {"depmod": "kmod", "setpriv": "util-linux"}

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from quizmatrix.errors import QuizmatrixError
-from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK
-from quizmatrix.process import Tell
+from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core.process import Tell
+from quizmatrix.model.outcome import EXIT_NO_VERDICT, EXIT_OK
 
 
 def make_each(makers: dict[str, Callable[[Tell], Awaitable[str]]]) -> int:

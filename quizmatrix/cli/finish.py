@@ -9,17 +9,17 @@ from pathlib import Path
 
 import anyio
 
-from quizmatrix import process
 from quizmatrix.cli.again import tell
-from quizmatrix.compare import UNTESTED, Change, Comparison, Line, render
-from quizmatrix.errors import QuizmatrixError
-from quizmatrix.outcome import EXIT_FAILED, EXIT_NO_VERDICT, EXIT_OK
-from quizmatrix.report import command_words
-from quizmatrix.spec import CellResult, RunResults, to_json
-from quizmatrix.store import RunStore
-from quizmatrix.subtest import SubtestOutcome
-from quizmatrix.text import clean_line
-from quizmatrix.units import format_seconds
+from quizmatrix.core import process
+from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core.text import clean_line
+from quizmatrix.core.units import format_seconds
+from quizmatrix.model.outcome import EXIT_FAILED, EXIT_NO_VERDICT, EXIT_OK
+from quizmatrix.model.spec import CellResult, RunResults, to_json
+from quizmatrix.model.subtest import SubtestOutcome
+from quizmatrix.report.compare import UNTESTED, Change, Comparison, Line, render
+from quizmatrix.report.grid import command_words
+from quizmatrix.runs.directory import RunStore
 
 # Seconds that a command of --on-finish may take: a run whose end waits for it holds its lock.
 HOOK_LIMIT = 600.0

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from quizmatrix.arch import Arch, host_arch, load_arch
-from quizmatrix.cells import cells_on_the_spot
 from quizmatrix.cli import selection
 from quizmatrix.cli.each import make_each
-from quizmatrix.errors import DamagedError, UsageError
+from quizmatrix.core.errors import DamagedError, UsageError
+from quizmatrix.core.process import Tell
 from quizmatrix.image import debian
 from quizmatrix.kernel import source
-from quizmatrix.matrix import Limits
-from quizmatrix.outcome import EXIT_OK
-from quizmatrix.process import Tell
+from quizmatrix.model.arch import Arch, host_arch, load_arch
+from quizmatrix.model.cells import cells_on_the_spot
+from quizmatrix.model.matrix import Limits
+from quizmatrix.model.outcome import EXIT_OK
 
 # The kernel of the guest in which a foreign architecture's packages are configured.
 _SETUP_KERNEL = "6.12"
@@ -22,7 +22,7 @@ _SETUP_KERNEL = "6.12"
 
 def build(args: argparse.Namespace) -> int:
     """Build an image for each architecture."""
-    from quizmatrix.prepare import Policy, Preparer
+    from quizmatrix.prepare.preparer import Policy, Preparer
 
     include = selection.words("--include", args.include)
     debian.expand(include)

@@ -10,21 +10,23 @@ from pathlib import Path
 
 import anyio
 
-from quizmatrix import kconfig, partbuild, process, tomlfile
-from quizmatrix.arch import Arch, host_arch, load_arch
-from quizmatrix.cells import cells_on_the_spot, default_source
+from quizmatrix.build import parts as partbuild
+from quizmatrix.build.module.build import modules_dir
+from quizmatrix.build.zfs.tree import builds_dir as zfs_dir
 from quizmatrix.cli import selection
 from quizmatrix.cli.clean import disk_usage, remove_tree
 from quizmatrix.cli.each import make_each
-from quizmatrix.concurrency import in_thread
-from quizmatrix.errors import DamagedError, HostError, UsageError
+from quizmatrix.core import process, tomlfile
+from quizmatrix.core.concurrency import in_thread
+from quizmatrix.core.errors import DamagedError, HostError, UsageError
+from quizmatrix.core.process import Tell
 from quizmatrix.kernel import artifact, buildlayer, source
 from quizmatrix.kernel.build import Options, Order, builds_dir, builds_locked, options_of, tools_for
-from quizmatrix.matrix import Limits
-from quizmatrix.module.build import modules_dir
-from quizmatrix.outcome import EXIT_OK
-from quizmatrix.process import Tell
-from quizmatrix.zfs.tree import builds_dir as zfs_dir
+from quizmatrix.model import kconfig
+from quizmatrix.model.arch import Arch, host_arch, load_arch
+from quizmatrix.model.cells import cells_on_the_spot, default_source
+from quizmatrix.model.matrix import Limits
+from quizmatrix.model.outcome import EXIT_OK
 
 
 def build(args: argparse.Namespace) -> int:

@@ -9,14 +9,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import process
-from quizmatrix.cells import Cell
-from quizmatrix.cli import parts, selection
-from quizmatrix.cli.clean import remove_tree
-from quizmatrix.errors import UsageError
-from quizmatrix.kernel import buildlayer
-from quizmatrix.matrix import shipped_matrices
-from quizmatrix.module.build import (
+from quizmatrix.build.module.build import (
     Module,
     Options,
     check_options,
@@ -25,11 +18,18 @@ from quizmatrix.module.build import (
     references,
     removing,
 )
-from quizmatrix.module.hint import BUILT, names_of
-from quizmatrix.module.sweep import CellBuild, Sweep
-from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK
-from quizmatrix.prepare import Policy, Preparer
-from quizmatrix.text import clean_line
+from quizmatrix.build.module.hint import BUILT, names_of
+from quizmatrix.build.module.sweep import CellBuild, Sweep
+from quizmatrix.cli import parts, selection
+from quizmatrix.cli.clean import remove_tree
+from quizmatrix.core import process
+from quizmatrix.core.errors import UsageError
+from quizmatrix.core.text import clean_line
+from quizmatrix.kernel import buildlayer
+from quizmatrix.model.cells import Cell
+from quizmatrix.model.matrix import shipped_matrices
+from quizmatrix.model.outcome import EXIT_NO_VERDICT, EXIT_OK
+from quizmatrix.prepare.preparer import Policy, Preparer
 
 
 def build(args: argparse.Namespace) -> int:

@@ -12,7 +12,6 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import paths, retention, store, units
 from quizmatrix.cli import again, selection, targets
 from quizmatrix.cli import run as run_module
 from quizmatrix.cli.again import tell
@@ -20,17 +19,20 @@ from quizmatrix.cli.clean import remove_tree
 from quizmatrix.cli.nightlyparser import arguments_of_run
 from quizmatrix.cli.plan import make_plan
 from quizmatrix.cli.selection import checked, whole_number
-from quizmatrix.errors import HostError, QuizmatrixError, UsageError, host_error
-from quizmatrix.history import kept
-from quizmatrix.history.kept import Kind
-from quizmatrix.history.record import days_ago
+from quizmatrix.core import paths, units
+from quizmatrix.core.errors import HostError, QuizmatrixError, UsageError, host_error
+from quizmatrix.core.process import printable
+from quizmatrix.core.text import clean_detail, clean_line
+from quizmatrix.model.outcome import EXIT_FAILED, EXIT_NO_VERDICT, EXIT_OK
+from quizmatrix.model.spec import OWN_STDIN, RunResults, to_json
 from quizmatrix.nightly import crontab, lock, systemd
 from quizmatrix.nightly import job as jobs
 from quizmatrix.nightly.job import Job, Night, Scheduler, Standing
-from quizmatrix.outcome import EXIT_FAILED, EXIT_NO_VERDICT, EXIT_OK
-from quizmatrix.process import printable
-from quizmatrix.spec import OWN_STDIN, RunResults, to_json
-from quizmatrix.text import clean_detail, clean_line
+from quizmatrix.runs import directory as store
+from quizmatrix.runs import retention
+from quizmatrix.runs.history import kept
+from quizmatrix.runs.history.kept import Kind
+from quizmatrix.runs.history.record import days_ago
 
 _DAY = 86400.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-from quizmatrix.errors import UsageError
+from quizmatrix.core.errors import UsageError
 
 
 class Parser(argparse.ArgumentParser):

@@ -22,7 +22,7 @@ from quizmatrix.cli.options import (
     add_sources,
     refuse_blanks,
 )
-from quizmatrix.errors import UsageError
+from quizmatrix.core.errors import UsageError
 
 _DESCRIPTION = (
     "Run one command on many Linux kernels and architectures at once, each in a throw-away QEMU microVM."

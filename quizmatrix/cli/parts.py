@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Iterable
 
-from quizmatrix.errors import QuizmatrixError
-from quizmatrix.partbuild import Done, PartResult, TellOf
-from quizmatrix.progress import Screen
-from quizmatrix.units import format_seconds
+from quizmatrix.build.parts import Done, PartResult, TellOf
+from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core.units import format_seconds
+from quizmatrix.report.progress import Screen
 
 
 def teller(args: argparse.Namespace) -> TellOf:

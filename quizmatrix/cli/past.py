@@ -7,19 +7,22 @@ import contextlib
 import difflib
 import sys
 
-from quizmatrix import chart, compare, retention, store, units
 from quizmatrix.cli.again import sentence, tell
 from quizmatrix.cli.clean import disk_usage, remove_tree
 from quizmatrix.cli.selection import checked, whole_number
-from quizmatrix.errors import HistoryError, QuizmatrixError, UsageError
-from quizmatrix.history import kept
-from quizmatrix.history.kept import Kept
-from quizmatrix.history.record import History, days_ago
-from quizmatrix.outcome import EXIT_FAILED, EXIT_OK
-from quizmatrix.process import printable
-from quizmatrix.report import command_words
-from quizmatrix.spec import RunResults, to_json
-from quizmatrix.text import clean_line, is_screen, wants_colour
+from quizmatrix.core import units
+from quizmatrix.core.errors import HistoryError, QuizmatrixError, UsageError
+from quizmatrix.core.process import printable
+from quizmatrix.core.text import clean_line, is_screen, wants_colour
+from quizmatrix.model.outcome import EXIT_FAILED, EXIT_OK
+from quizmatrix.model.spec import RunResults, to_json
+from quizmatrix.report import chart, compare
+from quizmatrix.report.grid import command_words
+from quizmatrix.runs import directory as store
+from quizmatrix.runs import retention
+from quizmatrix.runs.history import kept
+from quizmatrix.runs.history.kept import Kept
+from quizmatrix.runs.history.record import History, days_ago
 
 _DAY = 86400.0
 # Runs that are kept where no number and no age is given.

@@ -7,19 +7,22 @@ import os
 import shlex
 from pathlib import Path
 
-from quizmatrix import currentfolder, guest, paths, profile
-from quizmatrix.arch import Accelerator
-from quizmatrix.cells import Cell
 from quizmatrix.cli import command_stdin, selection
 from quizmatrix.cli.repeat import repeating
 from quizmatrix.cli.selection import Selection
-from quizmatrix.errors import UsageError, host_error
-from quizmatrix.plan import Plan, check_layers
-from quizmatrix.spec import Bind
-from quizmatrix.task import Task, handing_on, in_each
-from quizmatrix.terminal import Sitting
-from quizmatrix.units import parse_duration
-from quizmatrix.user import is_user
+from quizmatrix.core import paths
+from quizmatrix.core.errors import UsageError, host_error
+from quizmatrix.core.units import parse_duration
+from quizmatrix.model import profile
+from quizmatrix.model.arch import Accelerator
+from quizmatrix.model.cells import Cell
+from quizmatrix.model.spec import Bind
+from quizmatrix.model.task import Task, handing_on, in_each
+from quizmatrix.model.user import is_user
+from quizmatrix.prepare import currentfolder
+from quizmatrix.run import runlayer as guest
+from quizmatrix.schedule.plan import Plan, check_layers
+from quizmatrix.terminal.sessions import Sitting
 
 
 def tasks_of(chosen: Selection, command: list[str] | None) -> list[Task]:

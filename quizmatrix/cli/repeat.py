@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from quizmatrix import currentfolder
 from quizmatrix.cli.again import OF_ONE_RUN, current_folder
-from quizmatrix.spec import CommandLine
-from quizmatrix.task import Task
+from quizmatrix.model.spec import CommandLine
+from quizmatrix.model.task import Task
+from quizmatrix.prepare import currentfolder
 
 # Beside what is of one run: the selection, which the cell's id takes the place of, and what builds anew.
 LEFT_OUT = OF_ONE_RUN | {"help", "only", "skip", "build"}

@@ -6,14 +6,14 @@ import argparse
 import os
 from pathlib import Path
 
-from quizmatrix import store
 from quizmatrix.cli import again, targets
 from quizmatrix.cli.again import Again
-from quizmatrix.errors import QuizmatrixError, UsageError, host_error
-from quizmatrix.outcome import Outcome
-from quizmatrix.replay import replay
-from quizmatrix.store import RunStore
-from quizmatrix.task import Task, with_sources
+from quizmatrix.core.errors import QuizmatrixError, UsageError, host_error
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.task import Task, with_sources
+from quizmatrix.runs import directory as store
+from quizmatrix.runs.directory import RunStore
+from quizmatrix.runs.replay import replay
 
 # Options that say how the first part was to be run or shown, and not what it is.
 _OF_ITS_FIRST_PART = frozenset(

@@ -17,35 +17,41 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import complaints, currentfolder, guest, pivot, progress, report, store
-from quizmatrix.cells import unsharded
+from quizmatrix.build.module import hint
 from quizmatrix.cli import EXIT_BROKEN_PIPE, again, command_stdin, finish, resume, selection, targets
 from quizmatrix.cli.again import Again, Past
 from quizmatrix.cli.cells import handoff_words, print_cells
 from quizmatrix.cli.plan import make_plan, tasks_of
 from quizmatrix.cli.selection import Selection
 from quizmatrix.cli.zfs import bring_up_to_date
-from quizmatrix.compare import Comparison
-from quizmatrix.concurrency import in_thread, task_group
-from quizmatrix.errors import HostError, QuizmatrixError, UsageError
-from quizmatrix.events import CellNote
-from quizmatrix.matrix import Handoff, shipped_matrices
-from quizmatrix.module import hint
-from quizmatrix.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
-from quizmatrix.plan import Plan
-from quizmatrix.prepare import Policy, Preparer
-from quizmatrix.process import printable
-from quizmatrix.progress import Progress
-from quizmatrix.reports.source import Source
-from quizmatrix.reports.source import load as load_source
-from quizmatrix.scheduler import Scheduler
-from quizmatrix.spec import CellResult
-from quizmatrix.stdin import OwnSource
-from quizmatrix.store import RunStore
-from quizmatrix.task import Task
-from quizmatrix.terminal import Sitting
-from quizmatrix.text import clean_detail, clean_line, wants_colour
-from quizmatrix.units import format_seconds
+from quizmatrix.core.concurrency import in_thread, task_group
+from quizmatrix.core.errors import HostError, QuizmatrixError, UsageError
+from quizmatrix.core.process import printable
+from quizmatrix.core.text import clean_detail, clean_line, wants_colour
+from quizmatrix.core.units import format_seconds
+from quizmatrix.model.cells import unsharded
+from quizmatrix.model.events import CellNote
+from quizmatrix.model.matrix import Handoff, shipped_matrices
+from quizmatrix.model.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
+from quizmatrix.model.spec import CellResult
+from quizmatrix.model.task import Task
+from quizmatrix.prepare import currentfolder
+from quizmatrix.prepare.preparer import Policy, Preparer
+from quizmatrix.report import findings as complaints
+from quizmatrix.report import grid as report
+from quizmatrix.report import progress
+from quizmatrix.report import testtable as pivot
+from quizmatrix.report.compare import Comparison
+from quizmatrix.report.formats.source import Source
+from quizmatrix.report.formats.source import load as load_source
+from quizmatrix.report.progress import Progress
+from quizmatrix.run import runlayer as guest
+from quizmatrix.run.stdin import OwnSource
+from quizmatrix.runs import directory as store
+from quizmatrix.runs.directory import RunStore
+from quizmatrix.schedule.plan import Plan
+from quizmatrix.schedule.scheduler import Scheduler
+from quizmatrix.terminal.sessions import Sitting
 
 # Signals that ask the run to end: a Ctrl-C, a service manager, a terminal that was closed.
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

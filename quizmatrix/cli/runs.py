@@ -7,16 +7,18 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from quizmatrix import report, store, streams
 from quizmatrix.cli import targets
 from quizmatrix.cli.again import tell
 from quizmatrix.cli.past import catch_up, show_cell
-from quizmatrix.errors import UsageError
-from quizmatrix.history.record import History
-from quizmatrix.outcome import EXIT_OK
-from quizmatrix.reports.source import load as load_source
-from quizmatrix.spec import RunResults, to_json
-from quizmatrix.text import clean_detail, wants_colour
+from quizmatrix.core import streams
+from quizmatrix.core.errors import UsageError
+from quizmatrix.core.text import clean_detail, wants_colour
+from quizmatrix.model.outcome import EXIT_OK
+from quizmatrix.model.spec import RunResults, to_json
+from quizmatrix.report import grid as report
+from quizmatrix.report.formats.source import load as load_source
+from quizmatrix.runs import directory as store
+from quizmatrix.runs.history.record import History
 
 _CHUNK = 1 << 16
 

@@ -10,13 +10,13 @@ from typing import TypeVar
 
 import msgspec
 
-from quizmatrix import cells as cell_module
-from quizmatrix import profile
-from quizmatrix.arch import load_arch, real_name
-from quizmatrix.cells import Cell, is_glob, matching
-from quizmatrix.errors import UsageError
+from quizmatrix.core.errors import UsageError
 from quizmatrix.kernel import source
-from quizmatrix.matrix import Handoff, Limits, Matrix, find_matrix, load_matrix
+from quizmatrix.model import cells as cell_module
+from quizmatrix.model import profile
+from quizmatrix.model.arch import load_arch, real_name
+from quizmatrix.model.cells import Cell, is_glob, matching
+from quizmatrix.model.matrix import Handoff, Limits, Matrix, find_matrix, load_matrix
 
 V = TypeVar("V")
 

@@ -7,20 +7,22 @@ import sys
 
 import anyio
 
-from quizmatrix import progress, report, store
 from quizmatrix.cli import selection
 from quizmatrix.cli.plan import make_plan
 from quizmatrix.cli.run import watch_signals
-from quizmatrix.concurrency import task_group
-from quizmatrix.errors import UsageError
-from quizmatrix.outcome import Outcome
-from quizmatrix.plan import Plan
-from quizmatrix.prepare import Policy, Preparer
-from quizmatrix.scheduler import Scheduler
-from quizmatrix.spec import CellResult
-from quizmatrix.task import in_each
-from quizmatrix.terminal import Sitting
-from quizmatrix.text import clean_detail
+from quizmatrix.core.concurrency import task_group
+from quizmatrix.core.errors import UsageError
+from quizmatrix.core.text import clean_detail
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult
+from quizmatrix.model.task import in_each
+from quizmatrix.prepare.preparer import Policy, Preparer
+from quizmatrix.report import grid as report
+from quizmatrix.report import progress
+from quizmatrix.runs import directory as store
+from quizmatrix.schedule.plan import Plan
+from quizmatrix.schedule.scheduler import Scheduler
+from quizmatrix.terminal.sessions import Sitting
 
 
 def shell(args: argparse.Namespace) -> int:

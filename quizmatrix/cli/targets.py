@@ -8,10 +8,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from quizmatrix import paths, streams
-from quizmatrix.errors import HostError, UsageError, host_error
-from quizmatrix.reports import Format, render
-from quizmatrix.reports.source import Source
+from quizmatrix.core import paths, streams
+from quizmatrix.core.errors import HostError, UsageError, host_error
+from quizmatrix.report.formats import Format, render
+from quizmatrix.report.formats.source import Source
 
 STDOUT = "-"
 # GitHub's runner names a file there to which a step's Markdown is added.
@@ -57,7 +57,7 @@ def add_to_job_summary(source: Source) -> HostError | None:
     summary = os.environ.get(_SUMMARY)
     if not summary:
         return None
-    from quizmatrix.reports import markdown
+    from quizmatrix.report.formats import markdown
 
     def add() -> None:
         path = Path(summary)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import anyio
 
-from quizmatrix import store
-from quizmatrix.cells import folder_name
-from quizmatrix.errors import UsageError
-from quizmatrix.tty import Terminal
-from quizmatrix.visit import Copy, Reply, Request, visit
+from quizmatrix.core.errors import UsageError
+from quizmatrix.model.cells import folder_name
+from quizmatrix.runs import directory as store
+from quizmatrix.terminal.attach import Copy, Reply, Request, visit
+from quizmatrix.terminal.tty import Terminal
 
 
 def execute(args: argparse.Namespace) -> int:

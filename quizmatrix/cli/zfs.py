@@ -7,16 +7,16 @@ import sys
 
 import anyio
 
-from quizmatrix import process
-from quizmatrix.cells import Cell
+from quizmatrix.build.zfs.build import CONFIGURE, STEPS
+from quizmatrix.build.zfs.options import Options, recall, remember
+from quizmatrix.build.zfs.sweep import CellBuild, Sweep
+from quizmatrix.build.zfs.tree import Tree, find_tree, last_tree
 from quizmatrix.cli import parts, selection
-from quizmatrix.errors import QuizmatrixError, UsageError
-from quizmatrix.outcome import EXIT_NO_VERDICT, EXIT_OK
-from quizmatrix.prepare import Policy, Preparer
-from quizmatrix.zfs.build import CONFIGURE, STEPS
-from quizmatrix.zfs.options import Options, recall, remember
-from quizmatrix.zfs.sweep import CellBuild, Sweep
-from quizmatrix.zfs.tree import Tree, find_tree, last_tree
+from quizmatrix.core import process
+from quizmatrix.core.errors import QuizmatrixError, UsageError
+from quizmatrix.model.cells import Cell
+from quizmatrix.model.outcome import EXIT_NO_VERDICT, EXIT_OK
+from quizmatrix.prepare.preparer import Policy, Preparer
 
 # The profile whose cells want it.
 PROFILE = "zfs"

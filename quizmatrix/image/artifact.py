@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import paths
+from quizmatrix.core import paths
 
 # The suites whose packages an image is made of, in order of preference.
 SUITES = ("bookworm", "trixie", "sid")

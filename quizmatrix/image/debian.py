@@ -18,13 +18,14 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import apt, paths, process, squashfs, tomlfile, uses
-from quizmatrix.apt import Package
-from quizmatrix.arch import Arch
-from quizmatrix.errors import DamagedError, UnpreparedError, UsageError, host_error
+from quizmatrix.core import paths, process, squashfs, tomlfile, uses
+from quizmatrix.core.checksum import Seal, seal_of
+from quizmatrix.core.errors import DamagedError, UnpreparedError, UsageError, host_error
+from quizmatrix.core.process import Tell
+from quizmatrix.debian import apt
+from quizmatrix.debian.apt import Package
 from quizmatrix.image.artifact import SUITES, images_dir
-from quizmatrix.process import Tell
-from quizmatrix.seal import Seal, seal_of
+from quizmatrix.model.arch import Arch
 
 # Part of every key: changes when what is made of the same packages changes.
 _RECIPE = "2"

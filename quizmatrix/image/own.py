@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quizmatrix import elf, process
-from quizmatrix.arch import Arch
+from quizmatrix.core import elf, process
+from quizmatrix.model.arch import Arch
 
 # The names under which it may be installed, the static one first.
 NAMES = ("busybox.static", "busybox-static", "busybox")

@@ -10,12 +10,14 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from quizmatrix import apt, apthost, cpio, paths
-from quizmatrix.arch import Arch
-from quizmatrix.errors import DamagedError, HostError, UnpreparedError, host_error
+from quizmatrix.core import cpio, paths
+from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError, host_error
+from quizmatrix.core.process import Tell
+from quizmatrix.debian import apt
+from quizmatrix.debian import host as apthost
 from quizmatrix.image import own, userland
 from quizmatrix.image.artifact import SUITES, Image, images_dir
-from quizmatrix.process import Tell
+from quizmatrix.model.arch import Arch
 
 _RECIPE = "3"
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from quizmatrix import debiansources, process, steps
-from quizmatrix.arch import Arch
+from quizmatrix.core import buildstep as steps
+from quizmatrix.core import process
+from quizmatrix.core.process import Tell
+from quizmatrix.debian import sources as debiansources
 from quizmatrix.image.artifact import images_dir
-from quizmatrix.process import Tell
+from quizmatrix.model.arch import Arch
 
 
 async def build_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import paths, uses
-from quizmatrix.errors import DamagedError, UnpreparedError, host_error
-from quizmatrix.kconfig import Wish
-from quizmatrix.seal import Seal, seal_of
+from quizmatrix.core import paths, uses
+from quizmatrix.core.checksum import Seal, seal_of
+from quizmatrix.core.errors import DamagedError, UnpreparedError, host_error
+from quizmatrix.model.kconfig import Wish
 
 SCHEMA = 1
 

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from typing import Protocol
 
-from quizmatrix.errors import DamagedError
+from quizmatrix.core.errors import DamagedError
 
 
 class _Decompressor(Protocol):

@@ -13,14 +13,16 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix import kconfig, paths, process, steps
-from quizmatrix.arch import Arch
-from quizmatrix.cells import Cell
-from quizmatrix.errors import DamagedError, UnpreparedError, host_error
-from quizmatrix.jobserver import JobServer
+from quizmatrix.core import buildstep as steps
+from quizmatrix.core import paths, process
+from quizmatrix.core.errors import DamagedError, UnpreparedError, host_error
+from quizmatrix.core.jobserver import JobServer
+from quizmatrix.core.process import Tell
 from quizmatrix.kernel import artifact, modules
 from quizmatrix.kernel.tree import Tree
-from quizmatrix.process import Tell
+from quizmatrix.model import kconfig
+from quizmatrix.model.arch import Arch
+from quizmatrix.model.cells import Cell
 
 # Part of every key: changes when what is made of the same source changes.
 _RECIPE = "3"

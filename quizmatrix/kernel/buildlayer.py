@@ -19,8 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import paths, skeleton, uses
-from quizmatrix.errors import DamagedError, host_error
+from quizmatrix.core import paths, skeleton, uses
+from quizmatrix.core.errors import DamagedError, host_error
 from quizmatrix.kernel import modules
 from quizmatrix.kernel.artifact import Kernel
 

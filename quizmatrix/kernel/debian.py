@@ -11,17 +11,14 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import apt, paths
-from quizmatrix.arch import Arch
-from quizmatrix.errors import (
-    DamagedError,
-    UnpreparedError,
-    host_error,
-)
+from quizmatrix.core import paths
+from quizmatrix.core.errors import DamagedError, UnpreparedError, host_error
+from quizmatrix.core.process import Tell
+from quizmatrix.core.version import KernelVersion, leading_version, natural
+from quizmatrix.debian import apt
 from quizmatrix.kernel import artifact, bootimage, modules
 from quizmatrix.kernel.build import DEFAULT, Options, Order
-from quizmatrix.process import Tell
-from quizmatrix.version import KernelVersion, leading_version, natural
+from quizmatrix.model.arch import Arch
 
 NEWEST = "newest"
 

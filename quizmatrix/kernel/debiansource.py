@@ -6,15 +6,15 @@ import re
 from pathlib import Path
 from typing import TypeAlias
 
-from quizmatrix import apt
-from quizmatrix.arch import Arch
-from quizmatrix.errors import DamagedError, UnpreparedError
+from quizmatrix.core.errors import DamagedError, UnpreparedError
+from quizmatrix.core.process import Tell
+from quizmatrix.core.version import KernelVersion, Natural, leading_version, natural
+from quizmatrix.debian import apt
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.debian import NEWEST, fits, is_exact, released_in, suites_for, versions_in
 from quizmatrix.kernel.tree import Tree, unpacked
-from quizmatrix.process import Tell
-from quizmatrix.version import KernelVersion, Natural, leading_version, natural
+from quizmatrix.model.arch import Arch
 
 Found: TypeAlias = tuple[KernelVersion, apt.Package, apt.AptRoot]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quizmatrix.errors import UnpreparedError
+from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.kernel import source
 from quizmatrix.kernel.artifact import Kernel
 

@@ -11,14 +11,14 @@ import os
 import re
 from pathlib import Path
 
-from quizmatrix import paths, process
-from quizmatrix.arch import Arch
-from quizmatrix.errors import NotFetchedError, UnpreparedError, UsageError, host_error
+from quizmatrix.core import paths, process
+from quizmatrix.core.errors import NotFetchedError, UnpreparedError, UsageError, host_error
+from quizmatrix.core.process import Tell
+from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.tree import Tree, absolute, sources_dir, version_of_makefile
-from quizmatrix.process import Tell
-from quizmatrix.version import KernelVersion
+from quizmatrix.model.arch import Arch
 
 # What a user's own way to a repository over ssh needs of the environment.
 _SSH = ("SSH_AUTH_SOCK", "GIT_SSH", "GIT_SSH_COMMAND")

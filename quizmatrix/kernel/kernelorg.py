@@ -9,15 +9,15 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import download, paths, process, tomlfile
-from quizmatrix.arch import Arch
-from quizmatrix.errors import NotFetchedError, UnpreparedError, host_error
+from quizmatrix.core import download, paths, process, tomlfile
+from quizmatrix.core.errors import NotFetchedError, UnpreparedError, host_error
+from quizmatrix.core.process import Tell
+from quizmatrix.core.version import MASTER, KernelVersion
 from quizmatrix.kernel import build, tarball
 from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.debian import NEWEST, fits
 from quizmatrix.kernel.tree import Tree, sources_dir, unpacked
-from quizmatrix.process import Tell
-from quizmatrix.version import MASTER, KernelVersion
+from quizmatrix.model.arch import Arch
 
 _SITE_FILE = Path(__file__).with_name("kernel.org.toml")
 _KEY_FILE = Path(__file__).with_name("kernel.org.asc")

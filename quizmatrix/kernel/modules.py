@@ -7,8 +7,8 @@ import re
 import zlib
 from pathlib import Path
 
-from quizmatrix import cpio, process
-from quizmatrix.errors import DamagedError
+from quizmatrix.core import cpio, process
+from quizmatrix.core.errors import DamagedError
 
 # Where a guest's init1 finds what it loads, numbered in loading order.
 BOOT_MODULES = "modules"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from quizmatrix.arch import Arch
-from quizmatrix.errors import UsageError
+from quizmatrix.core.errors import UsageError
+from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel.debian import NEWEST
 from quizmatrix.kernel.source import SOURCES, KernelSpec, parse_spec
-from quizmatrix.version import KernelVersion
+from quizmatrix.model.arch import Arch
 
 
 async def between(ends: tuple[str, str], arch: Arch) -> list[str]:

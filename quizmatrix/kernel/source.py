@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from msgspec.structs import replace
 
-from quizmatrix.arch import Arch
-from quizmatrix.errors import DamagedError, NotInArchiveError, UnpreparedError, UsageError
+from quizmatrix.core.errors import DamagedError, NotInArchiveError, UnpreparedError, UsageError
+from quizmatrix.core.process import Tell
+from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import artifact, build, debian, debiansource, git, kernelorg, tarball, worktree
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import DEFAULT, Options, Order
-from quizmatrix.process import Tell
-from quizmatrix.version import KernelVersion
+from quizmatrix.model.arch import Arch
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quizmatrix.arch import Arch
-from quizmatrix.errors import UnpreparedError, host_error
+from quizmatrix.core.checksum import sha256_of
+from quizmatrix.core.errors import UnpreparedError, host_error
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.tree import Tree, absolute, read_version, unpacked
-from quizmatrix.seal import sha256_of
+from quizmatrix.model.arch import Arch
 
 
 def check(wanted: str) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import paths, process
-from quizmatrix.errors import UnpreparedError, host_error
-from quizmatrix.process import Tell
-from quizmatrix.version import KernelVersion
+from quizmatrix.core import paths, process
+from quizmatrix.core.errors import UnpreparedError, host_error
+from quizmatrix.core.process import Tell
+from quizmatrix.core.version import KernelVersion
 
 # What tar(1) starts for a compressed archive, and Debian's package of it.
 _DECOMPRESSORS = {".xz": ("xz", "xz-utils"), ".zst": ("zstd", "zstd"), ".bz2": ("bzip2", "bzip2")}

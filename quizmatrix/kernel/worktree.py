@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quizmatrix import seal
-from quizmatrix.arch import Arch
-from quizmatrix.errors import UnpreparedError
+from quizmatrix.core import checksum as seal
+from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.tree import Tree, absolute, read_version
+from quizmatrix.model.arch import Arch
 
 
 def check(wanted: str) -> str:

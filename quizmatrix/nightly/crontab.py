@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import process
-from quizmatrix.errors import HostError
+from quizmatrix.core import process
+from quizmatrix.core.errors import HostError
 from quizmatrix.nightly.job import Job, Standing
 
 # Characters of a command that Debian's cron takes (MAX_COMMAND of its cron.h, less its end).

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import paths, private
-from quizmatrix.errors import UsageError, host_error
+from quizmatrix.core import paths, private
+from quizmatrix.core.errors import UsageError, host_error
 from quizmatrix.nightly.job import Job
 
 

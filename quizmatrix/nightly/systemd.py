@@ -8,8 +8,8 @@ import re
 from datetime import datetime
 from pathlib import Path
 
-from quizmatrix import paths, process
-from quizmatrix.errors import HostError, host_error
+from quizmatrix.core import paths, process
+from quizmatrix.core.errors import HostError, host_error
 from quizmatrix.nightly.job import Job, Standing
 
 # Up to how long after its time a night begins: hosts with one configuration do not all ask Debian at once.

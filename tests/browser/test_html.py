@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from quizmatrix import findings
-from quizmatrix.finding import Finding, Kind
-from quizmatrix.reports import Format, render
-from quizmatrix.reports.source import load
-from quizmatrix.spec import to_json
+from quizmatrix.model.finding import Finding, Kind
+from quizmatrix.model.spec import to_json
+from quizmatrix.report.formats import Format, render
+from quizmatrix.report.formats.source import load
+from quizmatrix.run import findings
 from tests.browser.devtools import Page, browser
 from tests.made_run import HOSTILE, TRACE, boot_lines, handoff_run, hostile_run, make_run
 from tests.unit.test_report import result

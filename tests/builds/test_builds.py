@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix import process
-from quizmatrix.arch import load_arch
+from quizmatrix.core import process
 from quizmatrix.kernel import build
+from quizmatrix.model.arch import load_arch
 
 PROVEN = ("x86_64", "s390x", "ppc64")
 # Data and no more than a boot: one kernel each.

@@ -10,11 +10,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix import process
-from quizmatrix.arch import Arch, load_arch
-from quizmatrix.jobserver import JobServer
-from quizmatrix.zfs import sysroot
-from quizmatrix.zfs.sysroot import Sysroot
+from quizmatrix.build.zfs import sysroot
+from quizmatrix.build.zfs.sysroot import Sysroot
+from quizmatrix.core import process
+from quizmatrix.core.jobserver import JobServer
+from quizmatrix.model.arch import Arch, load_arch
 
 ARCH = load_arch("ppc64")
 

@@ -6,12 +6,13 @@ import anyio
 import msgspec
 import pytest
 
-from quizmatrix import accel, paths
-from quizmatrix.accel import TRIAL_LIMIT, Answer
-from quizmatrix.arch import Accelerator, load_arch
-from quizmatrix.outcome import Outcome
-from quizmatrix.prepare import Policy, Preparer
-from quizmatrix.spec import CellResult, CellSpec, Timings
+from quizmatrix.core import paths
+from quizmatrix.model.arch import Accelerator, load_arch
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult, CellSpec, Timings
+from quizmatrix.prepare import accelerator as accel
+from quizmatrix.prepare.accelerator import TRIAL_LIMIT, Answer
+from quizmatrix.prepare.preparer import Policy, Preparer
 from tests.ready import ended
 
 ARCH = load_arch("x86_64")

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quizmatrix.admission import LEAST_DISK, Admission, Left, Need, need_of, threads_of_a_core
-from quizmatrix.arch import Accelerator
-from quizmatrix.cells import expand
-from quizmatrix.errors import HostError
-from quizmatrix.hosttrouble import HostWatch, Moment, now
-from quizmatrix.matrix import Limits, Matrix
+from quizmatrix.core.errors import HostError
+from quizmatrix.model.arch import Accelerator
+from quizmatrix.model.cells import expand
+from quizmatrix.model.matrix import Limits, Matrix
+from quizmatrix.run.hostwatch import HostWatch, Moment, now
+from quizmatrix.schedule.admission import LEAST_DISK, Admission, Left, Need, need_of, threads_of_a_core
 
 
 @given(

@@ -10,20 +10,20 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix.arch import load_arch
-from quizmatrix.cells import Cell
+from quizmatrix.build.zfs.options import Options as ZfsOptions
+from quizmatrix.build.zfs.sweep import Sweep
+from quizmatrix.build.zfs.tree import find_tree
 from quizmatrix.cli import run_command
-from quizmatrix.errors import HostError, QuizmatrixError, UnpreparedError, UsageError
-from quizmatrix.jobserver import JobServer
+from quizmatrix.core.errors import HostError, QuizmatrixError, UnpreparedError, UsageError
+from quizmatrix.core.jobserver import JobServer
+from quizmatrix.core.process import Tell
 from quizmatrix.kernel import artifact, source
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import Options, Order, builds_dir, builds_locked
-from quizmatrix.prepare import Policy, Preparer
-from quizmatrix.process import Tell
-from quizmatrix.profile import Use, resolve
-from quizmatrix.zfs.options import Options as ZfsOptions
-from quizmatrix.zfs.sweep import Sweep
-from quizmatrix.zfs.tree import find_tree
+from quizmatrix.model.arch import load_arch
+from quizmatrix.model.cells import Cell
+from quizmatrix.model.profile import Use, resolve
+from quizmatrix.prepare.preparer import Policy, Preparer
 
 # Seconds; what is not told in this time is never told, since the lock is not given back.
 HANGS = 30

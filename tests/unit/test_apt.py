@@ -14,12 +14,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix import paths
-from quizmatrix.apt import AptRoot, Archive, Package, Suite, load_archive, unpack
-from quizmatrix.arch import load_arch
-from quizmatrix.errors import DataError, HostError, NotFetchedError, NotInArchiveError
+from quizmatrix.core import paths
+from quizmatrix.core.errors import DataError, HostError, NotFetchedError, NotInArchiveError
+from quizmatrix.debian.apt import AptRoot, Archive, Package, Suite, load_archive, unpack
 from quizmatrix.kernel import source
 from quizmatrix.kernel.build import Order
+from quizmatrix.model.arch import load_arch
 
 KERNELS = ("4.99.2", "4.99.10")
 

@@ -13,8 +13,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quizmatrix import cpio
-from quizmatrix.errors import DamagedError
+from quizmatrix.core import cpio
+from quizmatrix.core.errors import DamagedError
 from quizmatrix.kernel import bootimage
 from quizmatrix.kernel.modules import boot_archive, decompress, loading_order, module_name
 

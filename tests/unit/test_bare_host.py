@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix import filesystem
-from quizmatrix.history import database
+from quizmatrix.core import filesystem
+from quizmatrix.runs.history import database
 from tests.unit.conftest import TOY
 
 TOP = Path(__file__).parents[2]
@@ -99,8 +99,9 @@ def without_locks(number: str, script: str, *argv: str) -> subprocess.CompletedP
 WORK = """
 import sys, anyio
 from pathlib import Path
-from quizmatrix import paths, store, uses
-from quizmatrix.history import database
+from quizmatrix.core import paths, uses
+from quizmatrix.runs import directory as store
+from quizmatrix.runs.history import database
 
 async def work():
     async with paths.locked(paths.cache_dir() / "locks/x.lock"):
@@ -154,7 +155,7 @@ def test_what_a_killed_process_has_left_of_a_lock_is_named(
         pass
     (tmp_path / database.DOT_LOCK).mkdir()
     script = (
-        "from quizmatrix.history import database\n"
+        "from quizmatrix.runs.history import database\n"
         "database._PATIENCE = 0.1\n"
         "try:\n    with database.connected(): pass\n"
         "except Exception as error: print(error.render())"

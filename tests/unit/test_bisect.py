@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quizmatrix.arch import load_arch
+from quizmatrix.bisect.search import Section, Side
 from quizmatrix.cli import run_command
-from quizmatrix.errors import UsageError
+from quizmatrix.core.errors import UsageError
 from quizmatrix.kernel import released
-from quizmatrix.section import Section, Side
+from quizmatrix.model.arch import load_arch
 from tests.unit.test_sources import Site, git, keys, repository, site
 
 __all__ = ["keys", "repository", "site"]

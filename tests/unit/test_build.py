@@ -10,14 +10,14 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from quizmatrix import kconfig
-from quizmatrix.arch import arch_names, load_arch
 from quizmatrix.cli import run_command
-from quizmatrix.errors import DataError, UnpreparedError, UsageError
+from quizmatrix.core.errors import DataError, UnpreparedError, UsageError
+from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import artifact, source
 from quizmatrix.kernel.build import DEFAULT, Options, Order, build, builds_dir
 from quizmatrix.kernel.tree import Tree, read_version
-from quizmatrix.version import KernelVersion
+from quizmatrix.model import kconfig
+from quizmatrix.model.arch import arch_names, load_arch
 
 V6_1 = KernelVersion("6.1.9")
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix.arch import load_arch
-from quizmatrix.errors import DamagedError
+from quizmatrix.core.errors import DamagedError
+from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import artifact, buildlayer
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import Order, build
 from quizmatrix.kernel.buildlayer import Reference
 from quizmatrix.kernel.tree import Tree
-from quizmatrix.version import KernelVersion
+from quizmatrix.model.arch import load_arch
 
 RELEASE = "6.1.9-toy"
 UPDATES = f"usr/lib/modules/{RELEASE}/updates"

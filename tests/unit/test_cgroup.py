@@ -10,10 +10,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix import cgroup, hosttrouble, process
-from quizmatrix.admission import Admission, Left, Need
-from quizmatrix.errors import HostError
-from quizmatrix.memory import available_memory
+from quizmatrix.core import cgroup, process
+from quizmatrix.core.errors import HostError
+from quizmatrix.core.memory import available_memory
+from quizmatrix.run import hostwatch as hosttrouble
+from quizmatrix.schedule.admission import Admission, Left, Need
 from tests import cgroups
 
 MIB = 1 << 20
@@ -136,7 +137,8 @@ def inside(folders: list[Path], script: str) -> subprocess.CompletedProcess[str]
 
 def test_a_real_cgroup_of_version_1(limited: list[Path], tmp_path: Path) -> None:
     look = (
-        "from quizmatrix import hosttrouble, memory, process, squashfs\n"
+        "from quizmatrix.core import memory, process, squashfs\n"
+        "from quizmatrix.run import hostwatch as hosttrouble\n"
         "print(process.usable_cpus(), memory.available_memory(), hosttrouble.now().oom_kills)\n"
         "print(*squashfs.limits())"
     )

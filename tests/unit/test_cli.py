@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix.cells import sharded
 from quizmatrix.cli import run_command
 from quizmatrix.cli.parser import parse
 from quizmatrix.cli.selection import limits_of, selected_cells
-from quizmatrix.errors import UsageError
+from quizmatrix.core.errors import UsageError
+from quizmatrix.model.cells import sharded
 
 
 def chosen(*argv: str) -> list[str]:

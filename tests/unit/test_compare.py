@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
-from quizmatrix import chart, compare, store
 from quizmatrix.cli import run_command
-from quizmatrix.compare import Change
-from quizmatrix.finding import FindingSummary
-from quizmatrix.finding import Kind as FindingKind
-from quizmatrix.history import database
-from quizmatrix.history.kept import Kept, Point
-from quizmatrix.history.record import History
-from quizmatrix.outcome import Outcome
-from quizmatrix.report import grid, notes
-from quizmatrix.spec import CellResult, RunResults
-from quizmatrix.subtest import Subtest, SubtestOutcome
+from quizmatrix.model.finding import FindingSummary
+from quizmatrix.model.finding import Kind as FindingKind
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult, RunResults
+from quizmatrix.model.subtest import Subtest, SubtestOutcome
+from quizmatrix.report import chart, compare
+from quizmatrix.report.compare import Change
+from quizmatrix.report.grid import grid, notes
+from quizmatrix.runs import directory as store
+from quizmatrix.runs.history import database
+from quizmatrix.runs.history.kept import Kept, Point
+from quizmatrix.runs.history.record import History
 from tests.unit.test_history import result, seed, state
 
 __all__ = ["state"]  # a fixture

@@ -9,19 +9,22 @@ import anyio
 import msgspec
 import pytest
 
-from quizmatrix import complaints, findings, process, symbols
-from quizmatrix.arch import host_arch
-from quizmatrix.cells import cells_on_the_spot, expand
-from quizmatrix.channel import Message
-from quizmatrix.console import ConsoleWatch
-from quizmatrix.errors import DataError
-from quizmatrix.finding import Finding, Kind, SplatPolicy, Tolerance
+from quizmatrix.console import symbols
+from quizmatrix.console.watch import ConsoleWatch
+from quizmatrix.core import process
+from quizmatrix.core.errors import DataError
 from quizmatrix.kernel import artifact
-from quizmatrix.matrix import Limits, load_matrix
-from quizmatrix.outcome import Outcome
-from quizmatrix.report import explanations, whole
-from quizmatrix.spec import CellResult, to_json
-from quizmatrix.verdict import Evidence, judge
+from quizmatrix.model.arch import host_arch
+from quizmatrix.model.cells import cells_on_the_spot, expand
+from quizmatrix.model.finding import Finding, Kind, SplatPolicy, Tolerance
+from quizmatrix.model.matrix import Limits, load_matrix
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult, to_json
+from quizmatrix.report import findings as complaints
+from quizmatrix.report.grid import explanations, whole
+from quizmatrix.run import findings
+from quizmatrix.run.channel import Message
+from quizmatrix.run.verdict import Evidence, judge
 from tests.unit.test_guest_channel import spec
 
 CONSOLES = Path(__file__).parent / "consoles"

@@ -10,8 +10,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix.concurrency import task_group, wind_up
-from quizmatrix.errors import HostError
+from quizmatrix.core.concurrency import task_group, wind_up
+from quizmatrix.core.errors import HostError
 
 
 async def fail(error: BaseException) -> None:
@@ -113,9 +113,9 @@ def test_winding_up_is_done_also_where_we_were_cancelled_and_is_bounded_then() -
 LIMITED = """
 import os, resource, signal
 import anyio
-from quizmatrix import process
-from quizmatrix.concurrency import in_thread, task_group
-from quizmatrix.errors import HostError
+from quizmatrix.core import process
+from quizmatrix.core.concurrency import in_thread, task_group
+from quizmatrix.core.errors import HostError
 
 async def warm_up():
     await process.run(["true"])

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quizmatrix.console import ConsoleWatch
-from quizmatrix.finding import Finding, Kind
-from quizmatrix.titles import title_of, without_time
+from quizmatrix.console.titles import title_of, without_time
+from quizmatrix.console.watch import ConsoleWatch
+from quizmatrix.model.finding import Finding, Kind
 
 CONSOLES = Path(__file__).parent / "consoles"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix.currentfolder import as_typed, is_meant, other_names
+from quizmatrix.prepare.currentfolder import as_typed, is_meant, other_names
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix import debiansources, steps
-from quizmatrix.errors import DamagedError, UnpreparedError
+from quizmatrix.core import buildstep as steps
+from quizmatrix.core.errors import DamagedError, UnpreparedError
+from quizmatrix.debian import sources as debiansources
 
 PATCH = "--- a/{name}\n+++ b/{name}\n@@ -1 +1 @@\n-{old}\n+{new}\n"
 

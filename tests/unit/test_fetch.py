@@ -12,7 +12,7 @@ import anyio
 import asyncssh
 import pytest
 
-from quizmatrix import fetch
+from quizmatrix.terminal import fetch
 
 
 class File:

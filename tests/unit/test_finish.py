@@ -7,13 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from quizmatrix import baseline, store
 from quizmatrix.cli import finish
-from quizmatrix.compare import Comparison
-from quizmatrix.history.record import History
-from quizmatrix.report import exit_status
-from quizmatrix.spec import CellResult, RunResults
-from quizmatrix.store import RunStore
+from quizmatrix.model.spec import CellResult, RunResults
+from quizmatrix.report import baseline
+from quizmatrix.report.compare import Comparison
+from quizmatrix.report.grid import exit_status
+from quizmatrix.runs import directory as store
+from quizmatrix.runs.directory import RunStore
+from quizmatrix.runs.history.record import History
 from tests.unit.test_history import result, seed, state
 
 __all__ = ["state"]  # a fixture

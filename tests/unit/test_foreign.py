@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix import elf, foreign
-from quizmatrix.arch import arch_names, load_arch
-from quizmatrix.cells import expand
-from quizmatrix.matrix import Matrix
-from quizmatrix.outcome import Outcome
-from quizmatrix.pattern import common_sentence
-from quizmatrix.spec import CellResult
+from quizmatrix.core import elf
+from quizmatrix.model.arch import arch_names, load_arch
+from quizmatrix.model.cells import expand
+from quizmatrix.model.matrix import Matrix
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult
+from quizmatrix.report.common import common_sentence
+from quizmatrix.run import foreign
 from tests.tiny_elf import X86_64, header, with_loader
 
 

@@ -4,9 +4,9 @@ import socket
 
 import pytest
 
-from quizmatrix import forward
 from quizmatrix.cli import run_command
-from quizmatrix.errors import UnpreparedError
+from quizmatrix.core.errors import UnpreparedError
+from quizmatrix.model import forward
 
 
 def test_what_is_one_and_what_is_none() -> None:

@@ -17,17 +17,18 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from quizmatrix import bus, guest, qemu
-from quizmatrix.arch import Accelerator, arch_names, load_arch
-from quizmatrix.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
-from quizmatrix.console import ConsoleWatch, first_trouble
-from quizmatrix.errors import UnpreparedError
-from quizmatrix.outcome import Outcome
-from quizmatrix.reproduce import write_script
-from quizmatrix.spec import ActiveProfile, Bind, CellSpec, Disk, Share
-from quizmatrix.terminal import ConsoleHost
-from quizmatrix.tty import Terminal
-from quizmatrix.verdict import Evidence, Stage, judge
+from quizmatrix.console.watch import ConsoleWatch, first_trouble
+from quizmatrix.core.errors import UnpreparedError
+from quizmatrix.model.arch import Accelerator, arch_names, load_arch
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import ActiveProfile, Bind, CellSpec, Disk, Share
+from quizmatrix.run import bus, qemu
+from quizmatrix.run import runlayer as guest
+from quizmatrix.run.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
+from quizmatrix.run.reproduce import write_script
+from quizmatrix.run.verdict import Evidence, Stage, judge
+from quizmatrix.terminal.sessions import ConsoleHost
+from quizmatrix.terminal.tty import Terminal
 
 
 def spec(folder: Path = Path("/f"), arch: str = "s390x", **more: Any) -> CellSpec:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix import subtests
+from quizmatrix.subtests import reading as subtests
 
 GUEST = Path(__file__).parents[2] / "guest"
 PROGRAMS = GUEST / "profiles/zfs/files/usr/local/bin"

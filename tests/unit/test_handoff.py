@@ -11,23 +11,24 @@ import anyio.lowlevel
 import msgspec
 import pytest
 
-from quizmatrix import reproduce, store
-from quizmatrix.admission import Admission
-from quizmatrix.cells import Cell, expand
 from quizmatrix.cli import run_command
 from quizmatrix.cli.parser import parse
 from quizmatrix.cli.selection import limits_of, selected
-from quizmatrix.errors import DataError, UsageError
-from quizmatrix.guest import command_script
-from quizmatrix.matrix import Handoff, Matrix, load_matrix
-from quizmatrix.observer import Observer
-from quizmatrix.outcome import Outcome
-from quizmatrix.pattern import common_sentence
-from quizmatrix.plan import Plan
-from quizmatrix.report import command_words, exit_status, explanations, grid, summary
-from quizmatrix.scheduler import Scheduler
-from quizmatrix.spec import CellResult, CellSpec, Handed, Step, Timings
-from quizmatrix.task import Task, handing_on
+from quizmatrix.core.errors import DataError, UsageError
+from quizmatrix.model.cells import Cell, expand
+from quizmatrix.model.matrix import Handoff, Matrix, load_matrix
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult, CellSpec, Handed, Step, Timings
+from quizmatrix.model.task import Task, handing_on
+from quizmatrix.report.common import common_sentence
+from quizmatrix.report.grid import command_words, exit_status, explanations, grid, summary
+from quizmatrix.run import reproduce
+from quizmatrix.run.observer import Observer
+from quizmatrix.run.runlayer import command_script
+from quizmatrix.runs import directory as store
+from quizmatrix.schedule.admission import Admission
+from quizmatrix.schedule.plan import Plan
+from quizmatrix.schedule.scheduler import Scheduler
 from tests.ready import Ready, ended
 
 ARCHES = ["x86_64", "s390x", "ppc64"]

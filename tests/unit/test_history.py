@@ -11,23 +11,24 @@ from typing import Any
 import msgspec
 import pytest
 
-from quizmatrix import retention, store
 from quizmatrix.cli import again, resume, run_command
 from quizmatrix.cli.clean import disk_usage
 from quizmatrix.cli.parser import parse, typed
 from quizmatrix.cli.plan import tasks_of
 from quizmatrix.cli.selection import limits_of, selected, selected_cells
-from quizmatrix.errors import HistoryError
-from quizmatrix.history import database, kept
-from quizmatrix.history.kept import Kind, luck_of
-from quizmatrix.history.record import MOST_TESTS, History, days_ago
-from quizmatrix.outcome import Outcome
-from quizmatrix.plan import longest_first
-from quizmatrix.reports.source import load as load_source
-from quizmatrix.spec import CellResult, RunResults, Timings, to_json
-from quizmatrix.subtest import Subtest, SubtestOutcome
-from quizmatrix.subtests import FILE
-from quizmatrix.task import in_each
+from quizmatrix.core.errors import HistoryError
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult, RunResults, Timings, to_json
+from quizmatrix.model.subtest import Subtest, SubtestOutcome
+from quizmatrix.model.task import in_each
+from quizmatrix.report.formats.source import load as load_source
+from quizmatrix.runs import directory as store
+from quizmatrix.runs import retention
+from quizmatrix.runs.history import database, kept
+from quizmatrix.runs.history.kept import Kind, luck_of
+from quizmatrix.runs.history.record import MOST_TESTS, History, days_ago
+from quizmatrix.schedule.plan import longest_first
+from quizmatrix.subtests.reading import FILE
 
 START = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 

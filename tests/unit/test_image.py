@@ -5,12 +5,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from quizmatrix import apt
-from quizmatrix.arch import load_arch
-from quizmatrix.errors import DamagedError, UnpreparedError, UsageError
+from quizmatrix.core.checksum import seal_of
+from quizmatrix.core.errors import DamagedError, UnpreparedError, UsageError
+from quizmatrix.debian import apt
 from quizmatrix.image import debian
 from quizmatrix.image.artifact import images_dir
-from quizmatrix.seal import seal_of
+from quizmatrix.model.arch import load_arch
 
 
 @pytest.fixture(autouse=True)

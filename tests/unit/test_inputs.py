@@ -5,8 +5,8 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix.forward import Forward
-from quizmatrix.inputs import Inputs
+from quizmatrix.model.forward import Forward
+from quizmatrix.schedule.inputs import Inputs
 from tests.unit.test_guest_channel import spec
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import anyio
 
-from quizmatrix import process
-from quizmatrix.jobserver import JobServer
+from quizmatrix.core import process
+from quizmatrix.core.jobserver import JobServer
 
 # Each job notes how many there are while it is one of them.
 COUNTING = """

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quizmatrix.outcome import Outcome
-from quizmatrix.subtests import Subtests, parse
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.subtests.reading import Subtests, parse
 from tests.unit.test_subtests import judged, read
 
 # KUnit of 6.1 with a module of three cases, one of them with parameters. Before it what the boot printed:

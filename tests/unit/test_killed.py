@@ -14,21 +14,22 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix import process, store
-from quizmatrix.admission import Admission
-from quizmatrix.cells import expand
 from quizmatrix.cli import resume, run_command
-from quizmatrix.errors import UsageError
-from quizmatrix.events import CellReached
-from quizmatrix.matrix import Matrix
-from quizmatrix.observer import Observer
-from quizmatrix.outcome import Outcome
-from quizmatrix.plan import Plan
-from quizmatrix.scheduler import Scheduler
-from quizmatrix.spec import CellResult, CellSpec
-from quizmatrix.store import RunStore
-from quizmatrix.task import Task, in_each
-from quizmatrix.verdict import Stage
+from quizmatrix.core import process
+from quizmatrix.core.errors import UsageError
+from quizmatrix.model.cells import expand
+from quizmatrix.model.events import CellReached
+from quizmatrix.model.matrix import Matrix
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult, CellSpec
+from quizmatrix.model.task import Task, in_each
+from quizmatrix.run.observer import Observer
+from quizmatrix.run.verdict import Stage
+from quizmatrix.runs import directory as store
+from quizmatrix.runs.directory import RunStore
+from quizmatrix.schedule.admission import Admission
+from quizmatrix.schedule.plan import Plan
+from quizmatrix.schedule.scheduler import Scheduler
 from tests.ready import Ready, ended
 from tests.unit.test_history import result
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix.arch import load_arch
-from quizmatrix.errors import DamagedError
-from quizmatrix.zfs.libraries import LIBRARIES, Library, configuration, take
-from quizmatrix.zfs.sysroot import Sysroot
+from quizmatrix.build.zfs.libraries import LIBRARIES, Library, configuration, take
+from quizmatrix.build.zfs.sysroot import Sysroot
+from quizmatrix.core.errors import DamagedError
+from quizmatrix.model.arch import load_arch
 
 PKG_CONFIG = """\
 prefix=/usr

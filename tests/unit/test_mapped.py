@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix import mapped
-from quizmatrix.mapped import Model
+from quizmatrix.run import mapped
+from quizmatrix.run.mapped import Model
 
 FILES = {
     "file": stat.S_IFREG | 0o640,

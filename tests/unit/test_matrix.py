@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix import cells, tomlfile
-from quizmatrix.arch import arch_names, load_arch
-from quizmatrix.cells import Cell, expand, select
-from quizmatrix.errors import DataError, QuizmatrixError, UsageError
-from quizmatrix.matrix import Limits, Matrix, find_matrix, load_matrix, shipped_matrices
-from quizmatrix.outcome import Outcome
+from quizmatrix.core import tomlfile
+from quizmatrix.core.errors import DataError, QuizmatrixError, UsageError
+from quizmatrix.model import cells
+from quizmatrix.model.arch import arch_names, load_arch
+from quizmatrix.model.cells import Cell, expand, select
+from quizmatrix.model.matrix import Limits, Matrix, find_matrix, load_matrix, shipped_matrices
+from quizmatrix.model.outcome import Outcome
 
 
 def read(text: str, folder: Path) -> list[Cell]:
@@ -216,8 +217,8 @@ def test_architectures_that_ship(name: str) -> None:
 
 
 def test_an_architecture_with_an_unknown_key(tmp_path: Path) -> None:
-    from quizmatrix.arch import ArchFile
-    from quizmatrix.paths import data_dir
+    from quizmatrix.core.paths import data_dir
+    from quizmatrix.model.arch import ArchFile
 
     text = (data_dir("arch") / "s390x.toml").read_text()
     with pytest.raises(QuizmatrixError, match="unknown key `flavor`"):

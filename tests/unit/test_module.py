@@ -8,22 +8,22 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix.arch import load_arch
+from quizmatrix.build.module import hint, mirror
+from quizmatrix.build.module.build import Module, Options, build, check_options, find_module, references
+from quizmatrix.build.parts import Built
 from quizmatrix.cli import run_command
 from quizmatrix.cli.parser import parse
 from quizmatrix.cli.selection import limits_of, selected_cells
-from quizmatrix.errors import DamagedError, UnpreparedError, UsageError
-from quizmatrix.jobserver import JobServer
+from quizmatrix.core.errors import DamagedError, UnpreparedError, UsageError
+from quizmatrix.core.jobserver import JobServer
+from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import artifact, buildlayer, source
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import Options as KernelOptions
 from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.build import build as build_kernel
 from quizmatrix.kernel.tree import Tree
-from quizmatrix.module import hint, mirror
-from quizmatrix.module.build import Module, Options, build, check_options, find_module, references
-from quizmatrix.partbuild import Built
-from quizmatrix.version import KernelVersion
+from quizmatrix.model.arch import load_arch
 
 RELEASE = "6.1.9-toy"
 SOURCE = 'const char magic[] __attribute__((section(".modinfo"))) = "vermagic={release} SMP";\n'

@@ -7,15 +7,16 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix import apthost, tomlfile
-from quizmatrix.arch import host_arch, load_arch
-from quizmatrix.cells import expand, with_real_arch
 from quizmatrix.cli.doctor import doctor
 from quizmatrix.cli.parser import parse
 from quizmatrix.cli.selection import limits_of, selected_cells
-from quizmatrix.errors import HostError, UsageError
+from quizmatrix.core import tomlfile
+from quizmatrix.core.errors import HostError, UsageError
+from quizmatrix.debian import host as apthost
 from quizmatrix.image import own, small
-from quizmatrix.matrix import Matrix, load_matrix, shipped_matrices, with_native
+from quizmatrix.model.arch import host_arch, load_arch
+from quizmatrix.model.cells import expand, with_real_arch
+from quizmatrix.model.matrix import Matrix, load_matrix, shipped_matrices, with_native
 
 HOST = host_arch().name
 

@@ -18,13 +18,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from quizmatrix import retention, store
 from quizmatrix.cli import run_command
-from quizmatrix.errors import DataError, HostError, QuizmatrixError, UsageError
+from quizmatrix.core.errors import DataError, HostError, QuizmatrixError, UsageError
+from quizmatrix.model.spec import RunResults
 from quizmatrix.nightly import crontab, lock, systemd
 from quizmatrix.nightly import job as jobs
 from quizmatrix.nightly.job import Job, Night, Scheduler
-from quizmatrix.spec import RunResults
+from quizmatrix.runs import directory as store
+from quizmatrix.runs import retention
 from tests.unit.test_history import START, result, seed, state
 
 __all__ = ["state"]  # a fixture

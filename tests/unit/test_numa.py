@@ -2,9 +2,9 @@
 
 import pytest
 
-from quizmatrix import numa
-from quizmatrix.arch import load_arch
-from quizmatrix.errors import UnpreparedError
+from quizmatrix.core.errors import UnpreparedError
+from quizmatrix.model import numa
+from quizmatrix.model.arch import load_arch
 
 
 def test_nodes_share_all_there_is() -> None:

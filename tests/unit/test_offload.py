@@ -9,10 +9,11 @@ from typing import Any
 import anyio
 import pytest
 
-from quizmatrix import offload, subtests, untrusted
-from quizmatrix.errors import HostError
-from quizmatrix.shared import put_in_order
-from quizmatrix.subtests import Told
+from quizmatrix.core import offload, untrusted
+from quizmatrix.core.errors import HostError
+from quizmatrix.run.shared import put_in_order
+from quizmatrix.subtests import reading as subtests
+from quizmatrix.subtests.reading import Told
 
 
 def call(function: Any, *arguments: str | bool | int, returns: Any) -> Any:

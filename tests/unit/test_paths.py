@@ -7,8 +7,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix.paths import locked, new_dir, write_atomic
-from quizmatrix.seal import seal_of, state_of
+from quizmatrix.core.checksum import seal_of, state_of
+from quizmatrix.core.paths import locked, new_dir, write_atomic
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:

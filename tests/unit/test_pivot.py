@@ -4,10 +4,11 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix import pivot, subtests
-from quizmatrix.report import grid
-from quizmatrix.spec import CellResult, to_json
-from quizmatrix.subtest import Subtest, SubtestOutcome
+from quizmatrix.model.spec import CellResult, to_json
+from quizmatrix.model.subtest import Subtest, SubtestOutcome
+from quizmatrix.report import testtable as pivot
+from quizmatrix.report.grid import grid
+from quizmatrix.subtests import reading as subtests
 from tests.unit.test_report import result
 
 LETTERS = {"p": "passed", "f": "failed", "s": "skipped", "k": "killed"}

@@ -4,7 +4,7 @@ from contextlib import closing
 
 import anyio
 
-from quizmatrix.jobserver import JobServer
+from quizmatrix.core.jobserver import JobServer
 
 
 def test_any_number_may_wait_for_few_tokens() -> None:

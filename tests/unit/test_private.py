@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix import paths, private, store
-from quizmatrix.history import database
+from quizmatrix.core import paths, private
+from quizmatrix.runs import directory as store
+from quizmatrix.runs.history import database
 from tests.unit.test_history import result
 
 

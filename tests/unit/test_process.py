@@ -11,8 +11,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix import process
-from quizmatrix.errors import HostError
+from quizmatrix.core import process
+from quizmatrix.core.errors import HostError
 
 
 def wait_until_gone(pid: int) -> bool:
@@ -58,7 +58,7 @@ def test_cancelling_ends_the_helper_and_its_children(tmp_path: Path) -> None:
 def test_a_child_dies_with_a_parent_that_is_killed() -> None:
     script = (
         "import anyio\n"
-        "from quizmatrix import process\n"
+        "from quizmatrix.core import process\n"
         "async def main():\n"
         "    child = await process.start(['sleep', '1000'])\n"
         "    print(child.pid, flush=True)\n"

@@ -6,9 +6,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix import profile
-from quizmatrix.errors import DataError, UnpreparedError, UsageError
-from quizmatrix.profile import HostDisk, Use, check, facts_of, folders, parse_words, resolve, set_up
+from quizmatrix.core.errors import DataError, UnpreparedError, UsageError
+from quizmatrix.model import profile
+from quizmatrix.model.profile import HostDisk, Use, check, facts_of, folders, parse_words, resolve, set_up
 
 Make = Callable[..., Path]
 

@@ -5,17 +5,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from quizmatrix.cells import Cell
 from quizmatrix.cli import command_stdin
 from quizmatrix.cli.parser import parse
 from quizmatrix.cli.plan import make_plan
 from quizmatrix.cli.repeat import LEFT_OUT, repeating
 from quizmatrix.cli.run import selected_tasks
-from quizmatrix.errors import UsageError
-from quizmatrix.outcome import Outcome
-from quizmatrix.reproduce import command_of
-from quizmatrix.spec import CellResult, CommandLine
-from quizmatrix.task import Task
+from quizmatrix.core.errors import UsageError
+from quizmatrix.model.cells import Cell
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult, CommandLine
+from quizmatrix.model.task import Task
+from quizmatrix.run.reproduce import command_of
 
 MATRIX = """
 source  = "debian-source"

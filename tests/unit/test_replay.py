@@ -7,13 +7,13 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from quizmatrix import store
-from quizmatrix.errors import DamagedError, UsageError
-from quizmatrix.events import CellFinished, CellNote, CellReached
-from quizmatrix.replay import replay
-from quizmatrix.spec import CellResult
-from quizmatrix.store import EVENTS, RESULTS, RunStore
-from quizmatrix.verdict import Stage
+from quizmatrix.core.errors import DamagedError, UsageError
+from quizmatrix.model.events import CellFinished, CellNote, CellReached
+from quizmatrix.model.spec import CellResult
+from quizmatrix.run.verdict import Stage
+from quizmatrix.runs import directory as store
+from quizmatrix.runs.directory import EVENTS, RESULTS, RunStore
+from quizmatrix.runs.replay import replay
 from tests.unit.test_report import result
 
 CELLS = ["6.1-x86_64", "6.1-s390x", "6.12-s390x"]

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quizmatrix.outcome import Outcome
-from quizmatrix.pattern import common_sentence
-from quizmatrix.report import evidence_lines, exit_status, explanations, grid, summary
-from quizmatrix.spec import CellResult, Timings
-from quizmatrix.text import clean_line, tail
-from quizmatrix.version import KernelVersion
+from quizmatrix.core.text import clean_line, tail
+from quizmatrix.core.version import KernelVersion
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult, Timings
+from quizmatrix.report.common import common_sentence
+from quizmatrix.report.grid import evidence_lines, exit_status, explanations, grid, summary
 
 RELEASES = {"newest": "7.2.13+deb14-amd64"}
 

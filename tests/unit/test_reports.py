@@ -16,15 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from quizmatrix import findings, store
-from quizmatrix.finding import Finding, Kind
-from quizmatrix.reports import Format, junit, markdown, render
-from quizmatrix.reports import html as page
-from quizmatrix.reports.excerpt import excerpt
-from quizmatrix.reports.source import Source, load
-from quizmatrix.reproduce import command_in
-from quizmatrix.spec import to_json
-from quizmatrix.text import clean_line
+from quizmatrix.core.text import clean_line
+from quizmatrix.model.finding import Finding, Kind
+from quizmatrix.model.spec import to_json
+from quizmatrix.report.formats import Format, junit, markdown, render
+from quizmatrix.report.formats import html as page
+from quizmatrix.report.formats.excerpt import excerpt
+from quizmatrix.report.formats.source import Source, load
+from quizmatrix.run import findings
+from quizmatrix.run.reproduce import command_in
+from quizmatrix.runs import directory as store
 from tests.made_run import HOSTILE, SCRIPT, TRACE, boot_lines, handoff_run, hostile_run, make_run
 from tests.unit.test_report import result
 
@@ -434,7 +435,7 @@ def test_an_excerpt_has_both_ends_and_the_trouble(tmp_path: Path) -> None:
 @settings(deadline=None)
 @given(st.integers(1, 400), st.integers(8, 300), st.integers(0, 400) | st.none())
 def test_spans_are_in_order_and_in_bounds(size: int, limit: int, trouble: int | None) -> None:
-    from quizmatrix.reports.excerpt import _spans
+    from quizmatrix.report.formats.excerpt import _spans
 
     spans = _spans(size, limit, min(trouble, size - 1) if trouble is not None else None)
     assert sum(end - start for start, end in spans) <= max(limit, min(size, limit))

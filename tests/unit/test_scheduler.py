@@ -9,20 +9,20 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from quizmatrix import store
-from quizmatrix.admission import Admission
-from quizmatrix.cells import Cell, expand
-from quizmatrix.errors import DamagedError, HostError, NotFetchedError, UsageError
-from quizmatrix.events import CellFinished, CellNote, Event
-from quizmatrix.matrix import Matrix
-from quizmatrix.observer import Observer
-from quizmatrix.outcome import Outcome
-from quizmatrix.plan import Plan, check_layers, longest_first
-from quizmatrix.prepare import Policy, Prepared, Preparer
-from quizmatrix.report import exit_status
-from quizmatrix.scheduler import Scheduler
-from quizmatrix.spec import CellResult, CellSpec
-from quizmatrix.task import in_each
+from quizmatrix.core.errors import DamagedError, HostError, NotFetchedError, UsageError
+from quizmatrix.model.cells import Cell, expand
+from quizmatrix.model.events import CellFinished, CellNote, Event
+from quizmatrix.model.matrix import Matrix
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult, CellSpec
+from quizmatrix.model.task import in_each
+from quizmatrix.prepare.preparer import Policy, Prepared, Preparer
+from quizmatrix.report.grid import exit_status
+from quizmatrix.run.observer import Observer
+from quizmatrix.runs import directory as store
+from quizmatrix.schedule.admission import Admission
+from quizmatrix.schedule.plan import Plan, check_layers, longest_first
+from quizmatrix.schedule.scheduler import Scheduler
 from tests.ready import Ready, ended
 
 

@@ -8,9 +8,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from quizmatrix import process, vm
-from quizmatrix import spec as specs
-from quizmatrix.shared import Shared
+from quizmatrix.core import process
+from quizmatrix.model import spec as specs
+from quizmatrix.run import vm
+from quizmatrix.run.shared import Shared
 from tests.unit.test_guest_channel import spec
 
 

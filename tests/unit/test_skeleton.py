@@ -2,7 +2,7 @@
 
 import stat
 
-from quizmatrix import skeleton
+from quizmatrix.core import skeleton
 
 DEVNAME = """# Device nodes to trigger on-demand module loading.
 fuse fuse c10:229

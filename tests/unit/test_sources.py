@@ -12,11 +12,11 @@ from typing import Any
 import anyio
 import pytest
 
-from quizmatrix.arch import load_arch
-from quizmatrix.errors import NotFetchedError, UnpreparedError, UsageError
+from quizmatrix.core.errors import NotFetchedError, UnpreparedError, UsageError
 from quizmatrix.kernel import artifact, source
 from quizmatrix.kernel.build import Order, builds_dir
 from quizmatrix.kernel.tree import sources_dir
+from quizmatrix.model.arch import load_arch
 
 X86_64 = load_arch("x86_64")
 

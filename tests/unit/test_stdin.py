@@ -15,25 +15,25 @@ from typing import IO
 import anyio
 import pytest
 
-from quizmatrix import store
-from quizmatrix.cells import expand
-from quizmatrix.channel import Port
 from quizmatrix.cli import command_stdin
 from quizmatrix.cli.again import Again
 from quizmatrix.cli.parser import parse
-from quizmatrix.errors import UsageError
-from quizmatrix.events import CellNote, Event
-from quizmatrix.matrix import Matrix
-from quizmatrix.observer import Observer
-from quizmatrix.outcome import Outcome
-from quizmatrix.plan import Plan
-from quizmatrix.scheduler import Scheduler
-from quizmatrix.spec import OWN_STDIN, CellResult, CellSpec
-from quizmatrix.stdin import FileSource, OwnSource, feed
-from quizmatrix.task import in_each
+from quizmatrix.core.errors import UsageError
+from quizmatrix.model.cells import expand
+from quizmatrix.model.events import CellNote, Event
+from quizmatrix.model.matrix import Matrix
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import OWN_STDIN, CellResult, CellSpec
+from quizmatrix.model.task import in_each
+from quizmatrix.run.channel import Port
+from quizmatrix.run.observer import Observer
+from quizmatrix.run.stdin import FileSource, OwnSource, feed
+from quizmatrix.runs import directory as store
+from quizmatrix.schedule.plan import Plan
+from quizmatrix.schedule.scheduler import Scheduler
 from tests.ready import Ready, ended
 
-ASK = "import sys; from quizmatrix.stdin import own_source; sys.exit(0 if own_source() else 9)"
+ASK = "import sys; from quizmatrix.run.stdin import own_source; sys.exit(0 if own_source() else 9)"
 
 
 def asked(stdin: int | IO[bytes]) -> int:
@@ -84,7 +84,7 @@ def test_git_bisect_run_keeps_its_stdin(tmp_path: Path) -> None:
     ],
 )
 def test_who_reads_it(argv: list[str], cells: int, reads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quizmatrix.stdin.own_source", lambda: "it")
+    monkeypatch.setattr("quizmatrix.run.stdin.own_source", lambda: "it")
     args = parse(["run", *argv, "--", "true"])
     chosen = Again(tasks=[None] * cells, order=[])  # type: ignore[list-item]
     assert (command_stdin.own_source(args, chosen) is not None) == reads
@@ -193,7 +193,7 @@ def test_what_gives_nothing_is_not_used_up() -> None:
 
 BACKGROUND = """
 import anyio, os, signal, sys
-from quizmatrix.stdin import OwnSource
+from quizmatrix.run.stdin import OwnSource
 async def read():
     with anyio.move_on_after(2):
         await OwnSource().read()

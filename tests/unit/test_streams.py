@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix.text import clean_block
+from quizmatrix.core.text import clean_block
 from tests.made_run import HOSTILE, hostile_run
 
 # The colours that we paint with, and what a terminal makes of a line's end.

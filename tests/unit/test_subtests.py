@@ -7,13 +7,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from quizmatrix import subtests
-from quizmatrix.channel import Message
-from quizmatrix.console import ConsoleWatch
-from quizmatrix.outcome import Outcome
-from quizmatrix.subtest import MOST_NAMED, Subtest, SubtestOutcome
-from quizmatrix.subtests import Subtests, parse
-from quizmatrix.verdict import Evidence, judge
+from quizmatrix.console.watch import ConsoleWatch
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.subtest import MOST_NAMED, Subtest, SubtestOutcome
+from quizmatrix.run.channel import Message
+from quizmatrix.run.verdict import Evidence, judge
+from quizmatrix.subtests import reading as subtests
+from quizmatrix.subtests.reading import Subtests, parse
 
 KTAP = """\
 KTAP version 1

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix import store
 from quizmatrix.cli import run_command
-from quizmatrix.reports import Format
+from quizmatrix.report.formats import Format
+from quizmatrix.runs import directory as store
 from tests.made_run import hostile_run
 
 # It has no kernel, so that the run ends at once.

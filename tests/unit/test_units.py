@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quizmatrix.units import format_seconds, parse_duration, parse_size
-from quizmatrix.version import KernelVersion, leading_version
+from quizmatrix.core.units import format_seconds, parse_duration, parse_size
+from quizmatrix.core.version import KernelVersion, leading_version
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix import untrusted
+from quizmatrix.core import untrusted
 
 
 def test_what_is_in_shared_is_made_safe(tmp_path: Path) -> None:

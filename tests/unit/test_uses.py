@@ -10,19 +10,21 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix import partbuild, paths, store, uses
-from quizmatrix.arch import load_arch
+from quizmatrix.build import parts as partbuild
 from quizmatrix.cli import run_command
-from quizmatrix.errors import HostError
-from quizmatrix.history import database
+from quizmatrix.core import paths, uses
+from quizmatrix.core.errors import HostError
 from quizmatrix.image.artifact import images_dir
 from quizmatrix.kernel import artifact, buildlayer, source
 from quizmatrix.kernel.build import Order
+from quizmatrix.model.arch import load_arch
+from quizmatrix.runs import directory as store
+from quizmatrix.runs.history import database
 
 HOLD = """
 import sys, anyio
 from pathlib import Path
-from quizmatrix import uses
+from quizmatrix.core import uses
 
 async def hold():
     held = uses.Uses()
@@ -106,7 +108,7 @@ def test_an_image_in_use_is_not_removed(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_cache_in_use_is_not_emptied(capsys: pytest.CaptureFixture[str]) -> None:
     kernel = stored("6.1-x")
     script = (
-        "import sys; from quizmatrix import uses\n"
+        "import sys; from quizmatrix.core import uses\n"
         "with uses.of_the_cache(print): print(True, flush=True); sys.stdin.read()"
     )
     for artifacts, by in (([kernel], HOLD), ([], script)):
@@ -190,8 +192,8 @@ def test_a_kernel_that_lost_its_build_tree_is_not_taken_from_its_guests(toy: Pat
 USE_OR_REMOVE = """
 import os, random, shutil, sys, time, anyio
 from pathlib import Path
-from quizmatrix import uses
-from quizmatrix.errors import HostError
+from quizmatrix.core import uses
+from quizmatrix.core.errors import HostError
 
 artifact = Path(sys.argv[1])
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quizmatrix.version import KernelVersion, leading_version
+from quizmatrix.core.version import KernelVersion, leading_version
 
 numbers = st.integers(0, 400)
 dates = st.integers(20080101, 20991231).map("next-{}".format)

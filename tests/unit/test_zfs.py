@@ -7,21 +7,21 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix.arch import load_arch
-from quizmatrix.errors import HostError, UnpreparedError, UsageError
-from quizmatrix.jobserver import JobServer
+from quizmatrix.build.parts import Built
+from quizmatrix.build.zfs import build
+from quizmatrix.build.zfs.build import CONFIGURE, INSTALL, MAKE, STEPS, Part
+from quizmatrix.build.zfs.options import Options
+from quizmatrix.build.zfs.sysroot import Sysroot
+from quizmatrix.build.zfs.tree import Tree, find_tree, make_ready
+from quizmatrix.core.errors import HostError, UnpreparedError, UsageError
+from quizmatrix.core.jobserver import JobServer
+from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import artifact, buildlayer
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.build import build as build_kernel
 from quizmatrix.kernel.tree import Tree as KernelTree
-from quizmatrix.partbuild import Built
-from quizmatrix.version import KernelVersion
-from quizmatrix.zfs import build
-from quizmatrix.zfs.build import CONFIGURE, INSTALL, MAKE, STEPS, Part
-from quizmatrix.zfs.options import Options
-from quizmatrix.zfs.sysroot import Sysroot
-from quizmatrix.zfs.tree import Tree, find_tree, make_ready
+from quizmatrix.model.arch import load_arch
 
 TOY = Path(__file__).parents[1] / "toy-zfs"
 X86_64 = load_arch("x86_64")

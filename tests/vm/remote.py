@@ -3,12 +3,12 @@
 import subprocess
 import sys
 
-from quizmatrix import filesystem, paths
-from quizmatrix.history import database
+from quizmatrix.core import filesystem, paths
+from quizmatrix.runs.history import database
 
 WRITE = """
 import sys
-from quizmatrix.history import database
+from quizmatrix.runs.history import database
 for number in range(20):
     with database.connected() as connection, database.writing(connection):
         connection.execute("INSERT INTO names (name) VALUES (?)", (f"{sys.argv[1]} {number}",))

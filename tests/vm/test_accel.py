@@ -7,12 +7,12 @@ import anyio
 import msgspec
 import pytest
 
-from quizmatrix import accel
-from quizmatrix.arch import Accelerator, host_arch
-from quizmatrix.cells import cells_on_the_spot
-from quizmatrix.matrix import Limits
-from quizmatrix.prepare import Policy, Preparer, make_spec
-from quizmatrix.spec import CellSpec
+from quizmatrix.model.arch import Accelerator, host_arch
+from quizmatrix.model.cells import cells_on_the_spot
+from quizmatrix.model.matrix import Limits
+from quizmatrix.model.spec import CellSpec
+from quizmatrix.prepare import accelerator as accel
+from quizmatrix.prepare.preparer import Policy, Preparer, make_spec
 from tests.vm.conftest import KERNEL
 
 

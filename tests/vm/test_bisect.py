@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix.arch import load_arch
 from quizmatrix.kernel import source
+from quizmatrix.model.arch import load_arch
 from tests.vm.conftest import Quizmatrix
 
 BUILT = "debian-source:6.1"

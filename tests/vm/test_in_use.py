@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix import paths
-from quizmatrix.arch import load_arch
+from quizmatrix.core import paths
 from quizmatrix.image import debian
 from quizmatrix.kernel import source
+from quizmatrix.model.arch import load_arch
 from tests.vm.conftest import KERNEL
 
 DEBIAN = ("--image", "debian")

@@ -9,19 +9,20 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix import cells, store
-from quizmatrix import spec as specs
-from quizmatrix.arch import Accelerator
-from quizmatrix.concurrency import task_group
-from quizmatrix.errors import HostError
-from quizmatrix.events import CellNote, Event
-from quizmatrix.matrix import Limits
-from quizmatrix.outcome import Outcome
-from quizmatrix.plan import Plan
-from quizmatrix.prepare import Policy, Preparer
-from quizmatrix.scheduler import Scheduler
-from quizmatrix.spec import CellResult
-from quizmatrix.task import in_each
+from quizmatrix.core.concurrency import task_group
+from quizmatrix.core.errors import HostError
+from quizmatrix.model import cells
+from quizmatrix.model import spec as specs
+from quizmatrix.model.arch import Accelerator
+from quizmatrix.model.events import CellNote, Event
+from quizmatrix.model.matrix import Limits
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult
+from quizmatrix.model.task import in_each
+from quizmatrix.prepare.preparer import Policy, Preparer
+from quizmatrix.runs import directory as store
+from quizmatrix.schedule.plan import Plan
+from quizmatrix.schedule.scheduler import Scheduler
 from tests.injection import Injector
 
 CELL = "6.1-x86_64"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix import apthost, paths
-from quizmatrix.arch import host_arch
+from quizmatrix.core import paths
+from quizmatrix.debian import host as apthost
 from quizmatrix.image import own
+from quizmatrix.model.arch import host_arch
 from tests.vm.conftest import Quizmatrix
 
 CELL = "debian-source:6.1-native"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
 
-from quizmatrix import cgroup
+from quizmatrix.core import cgroup
 
 MIB = 1 << 20
 TOP = Path("/sys/fs/cgroup")

@@ -1,0 +1,1 @@
+"""Kernel modules of other people: built from their source or packages."""

@@ -1,0 +1,308 @@
+"""One module of the user's, built for one kernel, and put where that kernel's guests find it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.build.module import mirror
+from quizmatrix.build.parts import Built, Installed
+from quizmatrix.core import buildstep as steps
+from quizmatrix.core import paths, process, uses
+from quizmatrix.core.errors import HostError, UnpreparedError, UsageError, host_error
+from quizmatrix.core.jobserver import JobServer
+from quizmatrix.core.process import Tell
+from quizmatrix.kernel import buildlayer, external
+from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.kernel.tree import read_version
+
+# Changes when the same inputs are built otherwise.
+_RECIPE = "1"
+
+# What kbuild reads first, the one that counts standing first.
+_KBUILD = ("Kbuild", "Makefile")
+
+# What kbuild leaves of the symbols that a module exports, and is told of those of other modules.
+_SYMBOLS = "Module.symvers"
+_OTHERS_SYMBOLS = "KBUILD_EXTRA_SYMBOLS"
+_UNDEFINED = re.compile(r'modpost: "([^"]+)" \[.*\] undefined!')
+
+# Said on make's command line by us, and no one else's.
+_OURS = frozenset(
+    {"ARCH", "CROSS_COMPILE", "CC", "M", "O", "MO", "INSTALL_MOD_PATH", "INSTALL_MOD_DIR", "DEPMOD"}
+)
+
+
+class Module(msgspec.Struct, frozen=True, kw_only=True):
+    """The source of a module, or of several: a folder that is only read."""
+
+    path: Path
+
+    @property
+    def mark(self) -> str:
+        """Names it in the cache, and among what was built for a kernel."""
+        return paths.mark_of(self.path)
+
+    @property
+    def work(self) -> Path:
+        """Where it is built, for each kernel in a folder of its own."""
+        return modules_dir() / self.mark
+
+    def symbols(self, kernel: Kernel) -> Path:
+        """The file that names what it exports, once it was built for a kernel."""
+        return self.work / kernel.record.key / _SYMBOLS
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What is built otherwise than by default. make: variables for make(1), as NAME=VALUE."""
+
+    make: tuple[str, ...] = ()
+
+
+def modules_dir() -> Path:
+    """Where modules are built."""
+    return paths.cache_dir() / "modules"
+
+
+def find_module(asked: str) -> Module:
+    """The module in the folder `asked`; UsageError where there is none in it."""
+    path = Path(asked).resolve()
+    if not path.is_dir():
+        raise UsageError(
+            f"there is no folder {asked}", next_step="quizmatrix module build DIR --only 6.1-s390x"
+        )
+    if not any((path / name).is_file() for name in _KBUILD):
+        raise UsageError(
+            f"{path} holds no kernel module",
+            cause=f"there is neither a {' nor a '.join(_KBUILD)} in it",
+            next_step=f"echo 'obj-m := NAME.o' >{process.printable([str(path / _KBUILD[0])])}"
+            " builds NAME.c there.",
+        )
+    try:
+        version = read_version(path)
+    except ValueError:
+        version = None
+    if version is not None:
+        raise UsageError(
+            f"{path} is a whole kernel, {version.text}, and no module",
+            next_step=f"quizmatrix kernel build path:{process.printable([str(path)])}",
+        )
+    if paths.cache_dir().is_relative_to(path):
+        raise UsageError(
+            f"{path} cannot be built as a module",
+            cause=f"the cache it would be copied to lies in it, {paths.cache_dir()}",
+            next_step="Name the module's own folder, or another cache with QUIZMATRIX_CACHE_DIR.",
+        )
+    return Module(path=path)
+
+
+def check_options(options: Options) -> None:
+    """UsageError names what of them make(1) cannot be given."""
+    for word in options.make:
+        name, equals, _ = word.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII):
+            raise UsageError(f"--make {word}", next_step="Write --make NAME=VALUE, as in CONFIG_HELLO=m.")
+        if name in _OURS:
+            raise UsageError(f"--make {word}", cause=f"{name} is what the kernel was built with, or ours")
+
+
+class Company(msgspec.Struct, frozen=True, kw_only=True):
+    """What a module is built together with.
+
+    neighbours: modules whose headers it may use. built: those of them that were built for the kernel, whose
+    symbols it may use.
+    """
+
+    neighbours: tuple[Module, ...] = ()
+    built: tuple[Module, ...] = ()
+
+
+ALONE = Company()
+
+
+class UndefinedSymbolError(UnpreparedError):
+    """A module uses a symbol that neither the kernel nor the modules it was built with export."""
+
+
+async def build(
+    module: Module,
+    kernel: Kernel,
+    options: Options,
+    pool: JobServer,
+    tell: Tell,
+    *,
+    company: Company = ALONE,
+) -> Built:
+    """Have the guests of a kernel get the module as its source is now.
+
+    Raises UndefinedSymbolError where neither the kernel nor its company exports a symbol that it needs,
+    UnpreparedError with the compiler's first error or where the kernel has no build tree, HostError where a
+    tool is missing or the disk does not take it.
+    """
+    work = _Work(module, kernel, options, pool, tell, company)
+    async with paths.locked(
+        _lock_of(module.mark, kernel.record.key), lambda: tell("waiting for another build of the same")
+    ):
+        try:
+            built = await work.take()
+            _refer(module, kernel, built, tell)
+        except OSError as error:
+            raise host_error(f"build {module.path}", error) from error
+    return built
+
+
+def _lock_of(mark: str, key: str) -> Path:
+    return paths.cache_dir() / "locks" / f"module-{mark}-{key}.lock"
+
+
+@contextmanager
+def removing(mark: str) -> Iterator[None]:
+    """Nobody builds the module of this mark, or joins it for a guest. HostError says who does."""
+    pattern = _lock_of(mark, "*")
+    with ExitStack() as stack:
+        for lock in sorted(pattern.parent.glob(pattern.name)):
+            stack.enter_context(uses.alone(lock, f"the module {mark}"))
+        for layer in sorted((modules_dir() / mark / "layers").glob("[!.]*")):
+            stack.enter_context(uses.removing(layer, f"the module {mark}"))
+        yield
+
+
+def _refer(module: Module, kernel: Kernel, built: Built, tell: Tell) -> None:
+    """Have the kernel's guests get it, and no longer what another folder has of the same name."""
+    key = kernel.record.key
+    names = buildlayer.module_names(built.layer)
+    for other in references(key):
+        both = names.intersection(*(buildlayer.module_names(Path(layer)) for layer in other.layers))
+        if other.name != module.mark and both:
+            tell(f"{', '.join(sorted(both))} is no longer the one of {other.origin}")
+            buildlayer.forget(key, other.name)
+    buildlayer.refer(
+        key, buildlayer.Reference(name=module.mark, origin=str(module.path), layers=[str(built.layer)])
+    )
+
+
+def references(key: str) -> list[buildlayer.Reference]:
+    """What was built here for a kernel; OpenZFS, which has a name of its own, is not among it."""
+    return [found for found in buildlayer.references(key) if found.name == paths.mark_of(Path(found.origin))]
+
+
+class _Work:
+    """The building of one module for one kernel, in a folder that an interrupted build leaves to the next."""
+
+    def __init__(
+        self,
+        module: Module,
+        kernel: Kernel,
+        options: Options,
+        pool: JobServer,
+        tell: Tell,
+        company: Company,
+    ) -> None:
+        key = kernel.record.key
+        self._company = company
+        self._module = module
+        self._kernel = kernel
+        self._options = options
+        self._pool = pool
+        self._tell = tell
+        self._copy = module.work / key
+        self._log = module.work / f"{key}.log"
+        self._installed = Installed(
+            part=key, stamp=module.work / f"{key}.installed", layers=module.work / "layers"
+        )
+
+    async def take(self) -> Built:
+        files = mirror.scan(self._module.path)
+        made_of = [_RECIPE, self._kernel.record.key, *self._options.make, mirror.name_of(files)]
+        made_of += [mirror.name_of(mirror.scan(other.path)) for other in self._company.neighbours]
+        made_of += [other.mark for other in self._company.built]
+        state = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
+        layer = self._installed.layer(state)
+        if self._installed.is_current(state):
+            return Built(layer=layer, was_reused=True)
+        tree = external.require_build_tree(self._kernel)
+        given = external.variables(self._kernel)
+        process.require_program("make", "make")
+        make = ["make", "-C", str(tree), *self._kernel.record.make, *self._make_words(), f"M={self._copy}"]
+        process.require_program(given.get("CC") or "gcc", "gcc")
+        mirror.follow(self._module.path, files, self._copy)
+        self._show_neighbours()
+        self._log.unlink(missing_ok=True)
+        self._tell(f"compiling {self._module.path.name}")
+        await self._run([*make, "modules"])
+        self._check_for_modules()
+        with paths.new_dir(layer) as made:
+            # The index is made of all modules of a guest together.
+            into = [f"INSTALL_MOD_PATH={made / 'usr'}", "INSTALL_MOD_DIR=updates", "DEPMOD=true"]
+            await self._run([*make, *into, "INSTALL_MOD_STRIP=1", "modules_install"])
+            buildlayer.check(self._kernel, made)
+        self._installed.replace(state)
+        return Built(layer=layer)
+
+    def _make_words(self) -> list[str]:
+        """What make(1) is given by the user, and the symbols of the other modules."""
+        exported = [str(other.symbols(self._kernel)) for other in self._company.built]
+        words = []
+        for word in self._options.make:
+            name, _, value = word.partition("=")
+            if name == _OTHERS_SYMBOLS:
+                exported.insert(0, value)
+            else:
+                words.append(word)
+        return [*words, f"{_OTHERS_SYMBOLS}={' '.join(exported)}"] if exported else words
+
+    def _show_neighbours(self) -> None:
+        """Have `-I$(src)/../NAME` find the headers of another module whose folder lies beside this one's."""
+        for other in self._company.neighbours:
+            link = self._module.work / other.path.name
+            if other.path.parent == self._module.path.parent and (link.is_symlink() or not link.exists()):
+                link.unlink(missing_ok=True)
+                link.symlink_to(other.path)
+
+    def _where_it_is(self, symbol: str) -> str:
+        """How to build the module together with the one that has the symbol, where one that was built has."""
+        key = self._kernel.record.key
+        for found in references(key):
+            try:
+                symbols = Module(path=Path(found.origin)).symbols(self._kernel).read_text(errors="replace")
+            except OSError:
+                continue
+            if f"\t{symbol}\t" in symbols:
+                both = process.printable([found.origin, str(self._module.path)])
+                return f"It is in {found.origin}: quizmatrix module build {both}"
+        return "Name the folder of the module that exports it, too: quizmatrix module build DIR DIR"
+
+    def _check_for_modules(self) -> None:
+        """UnpreparedError where kbuild was content and made nothing."""
+        order = self._copy / "modules.order"
+        if order.is_file() and order.read_text().strip():
+            return
+        raise UnpreparedError(
+            f"no module came of {self._module.path}",
+            cause="its Kbuild names none in obj-m",
+            next_step="Write `obj-m := NAME.o` there; where it asks for a symbol: --make CONFIG_NAME=m",
+        )
+
+    async def _run(self, argv: list[str]) -> None:
+        async with self._pool.token():
+            try:
+                await steps.run(
+                    argv,
+                    self._log,
+                    fact=f"{self._module.path} could not be built",
+                    cwd=self._copy,
+                    env=self._pool.environment,
+                    pass_fds=self._pool.descriptors,
+                )
+            except (UnpreparedError, HostError) as error:
+                # What is to be mended is the user's file, not its copy; so it is one error on all kernels.
+                cause = error.cause.replace(str(self._copy), str(self._module.path))
+                if match := _UNDEFINED.search(cause):
+                    step = self._where_it_is(match[1])
+                    raise UndefinedSymbolError(error.fact, cause=cause, next_step=step) from error
+                raise type(error)(error.fact, cause=cause, next_step=error.next_step) from error

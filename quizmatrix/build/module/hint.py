@@ -1,0 +1,53 @@
+"""A word to who asks for a module that the kernel does not have: `run` takes Debian's ready-made kernels
+where there are such, and modules are built for those that are built here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from quizmatrix.build.module.build import references
+from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.kernel import buildlayer, source
+from quizmatrix.kernel.build import options_of
+from quizmatrix.model.arch import load_arch
+from quizmatrix.model.cells import Cell
+
+# Where kernels that name no source come from if they are to be built here.
+BUILT = "debian-source"
+
+
+def names_of(reference: buildlayer.Reference) -> set[str]:
+    """What `modprobe` calls the modules that were built."""
+    return {name for layer in reference.layers for name in buildlayer.module_names(Path(layer))}
+
+
+def elsewhere(cells: Sequence[Cell], command: Sequence[str]) -> str | None:
+    """What to say where the command names a module that was built for the kernels of `BUILT`, and those of
+    the cells are others; None where it does not.
+    """
+    words = {word.replace("-", "_") for word in re.findall(r"[\w-]+", " ".join(command))}
+    built = {
+        key: found
+        for key in buildlayer.kernels()
+        if (found := words & {name for reference in references(key) for name in names_of(reference)})
+    }
+    missed: dict[str, set[str]] = {}
+    for cell in cells if built else ():
+        with contextlib.suppress(QuizmatrixError):
+            spec = source.parse_spec(cell.kernel_spec)
+            if source.SOURCES[spec.source].is_built:
+                continue
+            kernel = source.find(f"{BUILT}:{spec.wanted}", load_arch(cell.arch), options_of(cell))
+            if kernel is not None and kernel.record.key in built:
+                missed[cell.id] = built[kernel.record.key]
+    if not missed:
+        return None
+    names = ", ".join(sorted(set().union(*missed.values())))
+    return (
+        f"{names} was built for kernels of {BUILT}, and {', '.join(missed)} "
+        f"{'is' if len(missed) == 1 else 'are'} ready-made: --source {BUILT} takes those"
+    )

@@ -1,0 +1,96 @@
+"""Modules for many cells at once: each built once for each kernel, on one pool of CPUs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from quizmatrix.build import parts as partbuild
+from quizmatrix.build.module import build
+from quizmatrix.build.module.build import Company, Module, Options, UndefinedSymbolError
+from quizmatrix.build.parts import Built, Done, PartResult, Parts, TellOf
+from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core.jobserver import JobServer
+from quizmatrix.core.process import Tell
+from quizmatrix.kernel import external
+from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.model.cells import Cell
+from quizmatrix.prepare.preparer import Preparer
+
+
+class CellBuild(msgspec.Struct, frozen=True, kw_only=True):
+    """One cell's: what came of each module for its kernel, in their order, or why there is no kernel."""
+
+    cell: str
+    results: list[PartResult]
+
+
+class Sweep:
+    """Builds modules for cells."""
+
+    def __init__(
+        self, modules: Sequence[Module], options: Options, preparer: Preparer, cpus: int, tell: TellOf
+    ) -> None:
+        """modules: may use each other's symbols. cpus: processes that compile at a time, over all builds."""
+        self._modules = modules
+        self._options = options
+        self._preparer = preparer
+        self._pool = JobServer(cpus)
+        self._tell = tell
+        self._parts = Parts(cpus)
+
+    async def run(self, cells: Sequence[Cell]) -> list[CellBuild]:
+        """Build for every cell; the results in their order."""
+        try:
+            results = await partbuild.of_each(cells, self._cell)
+        finally:
+            self._pool.close()
+        return [CellBuild(cell=cell.id, results=result) for cell, result in zip(cells, results, strict=True)]
+
+    async def _cell(self, cell: Cell) -> list[PartResult]:
+        def tell(said: str) -> None:
+            self._tell(cell.id, said)
+
+        began = time.monotonic()
+        try:
+            external.check_source(cell.kernel_spec)
+            kernel = await self._preparer.kernel(cell, tell, pool=self._pool)
+        except QuizmatrixError as error:
+            failed = PartResult(done=Done.FAILED, seconds=time.monotonic() - began, error=error)
+            return [failed, *[PartResult()] * (len(self._modules) - 1)]
+        results = await self._build(kernel, tell)
+        if any(result.error for result in results):
+            return results
+        return [await partbuild.joined(kernel, cell, result) for result in results]
+
+    async def _build(self, kernel: Kernel, tell: Tell) -> list[PartResult]:
+        """Build the modules for a kernel, those later that wait for the symbols of others."""
+        results: dict[str, PartResult] = {}
+        built: list[Module] = []
+        waiting = list(self._modules)
+        while waiting:
+            before = len(built)
+            for module in waiting:
+                result = await self._once(module, kernel, tell, tuple(built))
+                results[module.mark] = result
+                if result.error is None:
+                    built.append(module)
+            if len(built) == before:
+                break
+            waiting = [
+                module for module in waiting if isinstance(results[module.mark].error, UndefinedSymbolError)
+            ]
+        return [results[module.mark] for module in self._modules]
+
+    async def _once(
+        self, module: Module, kernel: Kernel, tell: Tell, built: tuple[Module, ...]
+    ) -> PartResult:
+        company = Company(neighbours=tuple(one for one in self._modules if one != module), built=built)
+
+        async def make() -> Built:
+            return await build.build(module, kernel, self._options, self._pool, tell, company=company)
+
+        # With more that was built it is another try.
+        return await self._parts.once(f"{kernel.record.key} {module.mark} {len(built)}", make)

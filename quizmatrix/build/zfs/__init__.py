@@ -1,0 +1,1 @@
+"""OpenZFS: built from a source tree."""

@@ -1,0 +1,354 @@
+"""One part of an OpenZFS build, out of the tree: the userland of an architecture, or a kernel's modules.
+
+Each part has a folder of its own in the cache and is configured, compiled and installed there, and no
+step is taken again whose inputs are as they were. What is installed appears as a whole, as a layer
+that does not change any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.build.parts import Built, Installed
+from quizmatrix.build.zfs import answers, runtime
+from quizmatrix.build.zfs.options import Options
+from quizmatrix.build.zfs.sysroot import Sysroot
+from quizmatrix.build.zfs.tree import Tree, builds_dir
+from quizmatrix.core import buildstep as steps_module
+from quizmatrix.core import checksum as seal
+from quizmatrix.core import paths, process
+from quizmatrix.core.errors import UnpreparedError, host_error
+from quizmatrix.core.jobserver import JobServer
+from quizmatrix.core.process import Tell
+from quizmatrix.core.version import KernelVersion, leading_version
+from quizmatrix.kernel import external
+from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.model.arch import Arch
+
+# Changes when the same inputs are built otherwise.
+_RECIPE = "2"
+
+# How many compilers ./configure starts at a time: the builds share the CPUs, each time in another way.
+_TEST_JOBS = "TEST_JOBS"
+
+CONFIGURE, MAKE, INSTALL = STEPS = ("configure", "make", "install")
+
+_SOURCES = frozenset({".c", ".h", ".S"})
+
+# Of the tree's folders those whose files no module is made of.
+_NOT_OF_MODULES = frozenset({"cmd", "contrib", "etc", "lib", "man", "rpm", "tests", "udev"})
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """What is built. name: of its folder. configure: arguments. make, install: each a list of make(1)'s
+    arguments, in which {layer} is where it is installed. apart: folders of the tree it does not depend on.
+    linked: a folder of the tree whose sources have to be seen where they are built.
+    has_programs: whether a guest of the small image needs the sysroot's libraries beside it. made_for: the
+    key of its kernel.
+    """
+
+    name: str
+    tree: Tree
+    arch: Arch
+    sysroot: Sysroot
+    options: Options
+    configure: list[str]
+    environment: dict[str, str] = {}
+    make: list[list[str]]
+    install: list[list[str]]
+    apart: frozenset[str] = frozenset()
+    linked: str = ""
+    has_programs: bool = False
+    made_for: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where it is built."""
+        return self.tree.work / self.name
+
+    @property
+    def log(self) -> Path:
+        """What its steps printed."""
+        return self.folder.with_name(f"{self.name}.log")
+
+
+def userland(tree: Tree, arch: Arch, sysroot: Sysroot, options: Options) -> Part:
+    """The programs, libraries and tests, for every kernel of an architecture."""
+    suite = f"-{sysroot.suite}" if sysroot.suite else ""
+    name = f"userland-{arch.name}{suite}"
+    # A linker that is given a sysroot does not find libtool's libraries of this build (ld(1)).
+    flags = f"{sysroot.linker} -Wl,-rpath-link,{tree.work / name / '.libs'}".strip()
+    return Part(
+        name=name,
+        tree=tree,
+        arch=arch,
+        sysroot=sysroot,
+        options=options,
+        configure=[
+            "--with-config=user",
+            *("--prefix=/usr", "--sbindir=/usr/sbin", "--libdir=/usr/lib", "--sysconfdir=/etc"),
+            *("--localstatedir=/var", "--with-mounthelperdir=/usr/sbin", "--with-udevdir=/usr/lib/udev"),
+            *("--with-dracutdir=/usr/lib/dracut", "--disable-systemd", "--disable-sysvinit", "--disable-pam"),
+            *("--disable-pyzfs", "--disable-nls", "--disable-static"),
+        ],
+        make=[[f"LDFLAGS={flags}"]],
+        install=[[f"LDFLAGS={flags}", "DESTDIR={layer}", "install"]],
+        has_programs=True,
+    )
+
+
+def modules(tree: Tree, arch: Arch, kernel: Kernel, sysroot: Sysroot, options: Options) -> Part:
+    """The modules for one kernel, which has to have its build tree; UnpreparedError where that is gone."""
+    objects = external.require_build_tree(kernel)
+    given = external.variables(kernel)
+    strip = [] if options.debug else ["INSTALL_MOD_STRIP=1"]
+    return Part(
+        name=f"modules-{kernel.record.key}",
+        tree=tree,
+        arch=arch,
+        sysroot=sysroot,
+        options=options,
+        configure=[
+            *("--with-config=kernel", f"--with-linux={(objects / 'source').resolve()}"),
+            f"--with-linux-obj={objects}",
+            *(f"KERNEL_{name}={given[name]}" for name in ("ARCH", "CROSS_COMPILE", "CC") if given.get(name)),
+        ],
+        # OpenZFS before 2.3 takes no KERNEL_ARCH.
+        environment={name: given.get(name, "") for name in ("ARCH", "CROSS_COMPILE")},
+        make=[["gitrev"], ["-C", "module", "modules"]],
+        # The index is made of all modules of a guest together.
+        install=[
+            [
+                *("-C", "module", "INSTALL_MOD_PATH={layer}/usr", *strip, "DEPMOD=true"),
+                *("DONT_DELETE_MODULES_FILES=1", "modules_install"),
+            ]
+        ],
+        apart=_NOT_OF_MODULES,
+        # From 6.10 on Kbuild looks for them beside the objects alone, whatever `src` is.
+        linked="module",
+        made_for=kernel.record.key,
+    )
+
+
+def check_kernel(tree: Tree, kernel: str, options: Options) -> None:
+    """UnpreparedError where META says that the tree does not know so new a kernel.
+
+    kernel: its version, or what a matrix calls it: not all names tell.
+    """
+    version = leading_version(kernel.rpartition(":")[2])
+    newest = tree.newest_kernel
+    if options.experimental or version is None or newest is None:
+        return
+    if KernelVersion(version.series) > newest:
+        raise UnpreparedError(
+            f"OpenZFS {tree.version} does not know kernel {version.text}",
+            cause=f"META's Linux-Maximum is {newest.text}",
+            next_step="--experimental builds it all the same.",
+        )
+
+
+async def build(part: Part, pool: JobServer, tell: Tell, steps: Sequence[str] = STEPS) -> Built | None:
+    """Take those of `steps` that are due; what is installed then, or None where that was no step.
+
+    Raises UnpreparedError with the compiler's first error, HostError where the disk does not take it.
+    """
+    work = _Work(part, pool, tell)
+    lock = paths.cache_dir() / "locks" / f"zfs-{part.tree.mark}-{part.name}.lock"
+    async with paths.locked(lock, lambda: tell("waiting for another build of the same")):
+        try:
+            return await work.take(steps)
+        except OSError as error:
+            raise host_error(f"build {part.name}", error) from error
+
+
+def installed(part: Part) -> Built | None:
+    """What was installed last, if it is what the tree is now."""
+    return _Work(part, None, lambda _said: None).installed()
+
+
+class _Work:
+    """The building of one part."""
+
+    def __init__(self, part: Part, pool: JobServer | None, tell: Tell) -> None:
+        self._part = part
+        self._pool = pool
+        self._tell = tell
+        self._configured = part.folder / "quizmatrix.configured"
+        self._installed = Installed(
+            part=part.name, stamp=part.folder / "quizmatrix.installed", layers=part.tree.work / "layers"
+        )
+
+    async def take(self, steps: Sequence[str]) -> Built | None:
+        state = self._state()
+        if INSTALL in steps and (built := self.installed(state)) is not None:
+            return built
+        part = self._part
+        part.folder.mkdir(parents=True, exist_ok=True)
+        if CONFIGURE in steps:
+            await self._configure()
+        elif not self._configured.exists():
+            raise UnpreparedError(
+                f"{part.name} is not configured yet",
+                next_step="quizmatrix zfs configure, then make, then install; or `zfs build` for all three.",
+            )
+        if MAKE in steps:
+            self._tell("compiling")
+            if part.linked:
+                _link_sources(part.tree.path / part.linked, part.folder / part.linked)
+            for words in part.make:
+                await self._make(words)
+        return await self._install(state) if INSTALL in steps else None
+
+    def installed(self, state: str | None = None) -> Built | None:
+        state = state or self._state()
+        if not self._installed.is_current(state):
+            return None
+        return msgspec.structs.replace(self._built(state), was_reused=True)
+
+    def _built(self, state: str) -> Built:
+        layer = self._installed.layer(state)
+        runtime = layer.with_name(f"{layer.name}.runtime") if self._part.has_programs else None
+        return Built(layer=layer, runtime=runtime)
+
+    def _state(self) -> str:
+        """Names everything that what is installed depends on."""
+        of_tree = seal.state_of(self._part.tree.path, apart=self._part.apart)
+        return hashlib.sha256(f"{self._configuration()} {of_tree}".encode()).hexdigest()[:16]
+
+    def _arguments(self) -> list[str]:
+        triple = self._part.arch.facts.cross_prefix.removesuffix("-")
+        # Never a native build, whose configure would run what it compiles with this host's libraries.
+        host = [f"--host={triple}", f"--build={platform.machine()}-build-linux-gnu"]
+        return [*host, *self._part.configure, *self._part.options.arguments]
+
+    def _configuration(self) -> str:
+        """Names all that ./configure depends on."""
+        configure = hashlib.sha256((self._part.tree.path / "configure").read_bytes()).hexdigest()
+        compiler = _identity(self._part.sysroot.compiler.split()[0])
+        made = [
+            _RECIPE,
+            configure,
+            *self._arguments(),
+            repr(self._environment()),
+            self._part.made_for,
+            compiler,
+        ]
+        return hashlib.sha256("\n".join(made).encode()).hexdigest()[:24]
+
+    def _environment(self) -> dict[str, str]:
+        symbols = " -g" if self._part.options.debug else ""
+        own = {"CFLAGS": f"-O2{symbols}", "LDFLAGS": self._part.sysroot.linker}
+        return own | self._part.sysroot.environment | self._part.environment
+
+    async def _configure(self) -> None:
+        """Run ./configure, with the answers that the same one gave in another tree, if there are such."""
+        part = self._part
+        wanted = self._configuration()
+        if self._configured.exists() and self._configured.read_text() == wanted:
+            return
+        part.log.unlink(missing_ok=True)
+        self._tell("configuring")
+        known = builds_dir() / "configured" / f"{wanted}.cache"
+        shared = known.read_bytes() if known.exists() else b""
+        try:
+            found = await self._find_answers(shared)
+        except UnpreparedError:
+            if not shared:
+                raise
+            # They may not fit: of a program that is gone, or a file that was not written whole.
+            self._tell("configuring again, without what another build found")
+            known.unlink(missing_ok=True)
+            found = await self._find_answers(b"")
+        if found:
+            known.parent.mkdir(parents=True, exist_ok=True)
+            paths.write_atomic(known, answers.to_share(found, [_TEST_JOBS]))
+        self._configured.write_text(wanted)
+
+    async def _find_answers(self, shared: bytes) -> bytes:
+        """Run ./configure in an empty folder, knowing `shared`; all that it knows then."""
+        part = self._part
+        shutil.rmtree(part.folder)
+        part.folder.mkdir()
+        own = part.folder / "config.cache"
+        argv = [str(part.tree.path / "configure"), f"--cache-file={own}", *self._arguments()]
+        async with self._needed_pool.token():
+            varying = {_TEST_JOBS: str(self._needed_pool.share)}
+            if shared:
+                own.write_bytes(answers.to_start_with(shared, varying))
+            await self._step(argv, env=varying)
+        return own.read_bytes() if own.exists() else b""
+
+    async def _install(self, state: str) -> Built:
+        part = self._part
+        self._tell("installing")
+        built = self._built(state)
+        with paths.new_dir(built.layer) as made:
+            for words in part.install:
+                await self._make([word.format(layer=made) for word in words])
+            _merge_usr(made)
+            if built.runtime is not None:
+                with paths.new_dir(built.runtime) as libraries:
+                    await runtime.gather(made, part.sysroot, libraries)
+        self._installed.replace(state)
+        return built
+
+    @property
+    def _needed_pool(self) -> JobServer:
+        if self._pool is None:
+            raise AssertionError("a part is only looked at")
+        return self._pool
+
+    async def _make(self, words: list[str]) -> None:
+        pool = self._needed_pool
+        async with pool.token():
+            await self._step(["make", *words], env=pool.environment, pass_fds=pool.descriptors)
+
+    async def _step(self, argv: list[str], *, env: Mapping[str, str], pass_fds: Sequence[int] = ()) -> None:
+        """Run a program; its output goes to the log, its first error into the exception."""
+        await steps_module.run(
+            argv,
+            self._part.log,
+            fact=f"{self._part.name} could not be built",
+            cwd=self._part.folder,
+            env=self._environment() | dict(env),
+            pass_fds=pass_fds,
+        )
+
+
+def _identity(compiler: str) -> str:
+    """Names the compiler that is installed: an upgrade makes it another one."""
+    path = process.find_program(compiler)
+    if path is None:
+        return compiler
+    state = Path(path).resolve().stat()
+    return f"{compiler} {state.st_size} {state.st_mtime_ns}"
+
+
+def _link_sources(source: Path, target: Path) -> None:
+    """Have links to the sources below `source` at the same places below `target`, to none that is gone."""
+    for top, folders, names in os.walk(target):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            link = Path(top, name)
+            if link.suffix in _SOURCES and link.is_symlink() and not link.exists():
+                link.unlink()
+    for path in source.rglob("*"):
+        link = target / path.relative_to(source)
+        if path.suffix in _SOURCES and path.is_file() and not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+
+
+def _merge_usr(layer: Path) -> None:
+    """Move what lies in /lib, /bin and /sbin below /usr: a folder there would hide the guest's link."""
+    for name in ("lib", "bin", "sbin"):
+        if (layer / name).is_dir():
+            shutil.copytree(layer / name, layer / "usr" / name, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(layer / name)

@@ -1,0 +1,195 @@
+"""The libraries that OpenZFS's programs are linked with, cross-built where Debian has no packages of an
+architecture.
+
+From Debian's source packages, as static archives of position-independent code: what is linked with them
+needs nothing beside the C library in a guest.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.core import buildstep as steps
+from quizmatrix.core import paths, process
+from quizmatrix.core.concurrency import task_group
+from quizmatrix.core.errors import QuizmatrixError, host_error
+from quizmatrix.core.jobserver import JobServer
+from quizmatrix.core.process import Tell
+from quizmatrix.debian import sources as debiansources
+from quizmatrix.model.arch import Arch, ArchFile
+
+_TOOLS = {"make": "make", "perl": "perl"}
+
+_CFLAGS = "-O2 -fPIC"
+
+# The way of autoconf's.
+_AUTOCONF = ("./configure", "--host={triple}", "--prefix=/usr", "--disable-shared", "--enable-static")
+
+# A patch of Debian's makes configure.ac newer than what was made of it, which is good all the same.
+_AS_SHIPPED = ("ACLOCAL=:", "AUTOCONF=:", "AUTOHEADER=:", "AUTOMAKE=:")
+
+# What OpenZFS has no use for and takes long to compile: it derives keys with PBKDF2 of SHA-1 or SHA-2
+# (lib/libzfs/libzfs_crypto.c), and nothing else.
+_NOT_OF_LIBCRYPTO = (
+    *("aria", "bf", "camellia", "cast", "chacha", "cmp", "cms", "ct", "des", "dh", "dsa", "ec", "idea"),
+    *("legacy", "ocsp", "poly1305", "rc2", "rc4", "rmd160", "seed", "siphash", "sm2", "sm3", "sm4", "srp"),
+    *("ssl", "tls", "ts", "whirlpool"),
+)
+
+
+class Library(msgspec.Struct, frozen=True, kw_only=True):
+    """How a library is made of Debian's source package.
+
+    configure: a command, whose words may name {triple} (the cross compiler's, without its dash) and {order}
+    (the byte order's initial). make: make(1)'s arguments, once for each time it runs. files: where they
+    go below usr, with patterns of what goes there.
+    """
+
+    source: str
+    configure: tuple[str, ...] = ()
+    make: tuple[tuple[str, ...], ...]
+    files: dict[str, tuple[str, ...]]
+
+
+LIBRARIES = (
+    # One target for every 64-bit architecture, without its own assembler. The makefile has the description
+    # wait for libssl, of which nothing is needed.
+    Library(
+        source="openssl",
+        configure=(
+            *("perl", "Configure", "linux-generic64", "-D{order}_ENDIAN", "--prefix=/usr", "--libdir=lib"),
+            *("no-shared", "no-module", "no-engine", "no-dso", "no-tests"),
+            *(f"no-{name}" for name in _NOT_OF_LIBCRYPTO),
+        ),
+        make=(("build_generated",), ("--old-file=libssl.a", "libcrypto.a", "libcrypto.pc")),
+        files={
+            "include/openssl": ("include/openssl/*.h",),
+            "lib": ("libcrypto.a",),
+            "lib/pkgconfig": ("libcrypto.pc",),
+        },
+    ),
+    Library(
+        source="util-linux",
+        configure=(
+            *(*_AUTOCONF, "--disable-all-programs", "--enable-libuuid", "--enable-libblkid"),
+            *("--disable-nls", "--disable-asciidoc", "--disable-bash-completion", "--without-python"),
+            *("--without-systemd", "--without-udev", "--without-ncurses", "--without-ncursesw"),
+        ),
+        make=((*_AS_SHIPPED, "libuuid.la", "libblkid.la", "libuuid/uuid.pc", "libblkid/blkid.pc"),),
+        files={
+            "include/blkid": ("libblkid/src/blkid.h",),
+            "include/uuid": ("libuuid/src/uuid.h",),
+            "lib": (".libs/libblkid.a", ".libs/libuuid.a"),
+            "lib/pkgconfig": ("libblkid/blkid.pc", "libuuid/uuid.pc"),
+        },
+    ),
+    Library(
+        source="libtirpc",
+        configure=(*_AUTOCONF, "--disable-gssapi"),
+        make=(("-C", "src", *_AS_SHIPPED, "libtirpc.la"),),
+        files={
+            "include/tirpc": ("tirpc/*.h",),
+            "include/tirpc/rpc": ("tirpc/rpc/*.h",),
+            "include/tirpc/rpcsvc": ("tirpc/rpcsvc/*.h",),
+            "lib": ("src/.libs/libtirpc.a",),
+            "lib/pkgconfig": ("libtirpc.pc",),
+        },
+    ),
+    Library(
+        source="zlib",
+        configure=("./configure", "--static", "--prefix=/usr"),
+        make=(("libz.a",),),
+        files={"include": ("zlib.h", "zconf.h"), "lib": ("libz.a",), "lib/pkgconfig": ("zlib.pc",)},
+    ),
+    Library(
+        source="libaio",
+        make=(("-C", "src", "libaio.a"),),
+        files={"include": ("src/libaio.h",), "lib": ("src/libaio.a",)},
+    ),
+)
+
+
+def require_tools() -> None:
+    """HostError names what is not installed of the tools that build them."""
+    for tool, package in _TOOLS.items():
+        process.require_program(tool, package)
+
+
+async def build_libraries(arch: Arch, into: Path, pool: JobServer, tell: Tell) -> None:
+    """Build the libraries for an architecture and put them below `into`.
+
+    pool: of the CPUs. Raises HostError where a tool is missing, NotFetchedError or DamagedError where a
+    source is not to be had or is not as it is known, UnpreparedError where it cannot be compiled.
+    """
+    require_tools()
+    logs = paths.cache_dir() / "sysroots/logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    failures: list[QuizmatrixError] = []
+    with tempfile.TemporaryDirectory(dir=logs.parent, prefix=".build.") as name:
+        trees = {
+            library.source: await debiansources.obtain(library.source, Path(name), tell)
+            for library in LIBRARIES
+        }
+        tell(f"building {', '.join(library.source for library in LIBRARIES)} for {arch.name}")
+
+        async def one(library: Library) -> None:
+            log = logs / f"{library.source}-{arch.name}.log"
+            try:
+                log.unlink(missing_ok=True)
+                await _build(library, arch, trees[library.source], log, pool)
+                take(library, trees[library.source], into / "usr")
+            except OSError as error:
+                failures.append(host_error(f"build {library.source} for {arch.name}", error))
+            except QuizmatrixError as error:
+                failures.append(error)
+            if failures:
+                group.cancel_scope.cancel()
+
+        async with task_group() as group:
+            for library in LIBRARIES:
+                group.start_soon(one, library)
+    if failures:
+        raise failures[0]
+
+
+def configuration(library: Library, facts: ArchFile) -> list[str]:
+    """The command that configures a library for an architecture; empty where nothing is to be done."""
+    triple = facts.cross_prefix.removesuffix("-")
+    return [word.format(triple=triple, order=facts.byte_order[0].upper()) for word in library.configure]
+
+
+async def _build(library: Library, arch: Arch, tree: Path, log: Path, pool: JobServer) -> None:
+    triple = arch.facts.cross_prefix.removesuffix("-")
+    # CC, AR and RANLIB, for those that do not ask for a prefix, and CHOST for zlib's configure, which does.
+    tools = {"CC": "gcc", "AR": "ar", "RANLIB": "ranlib"}
+    own = {name: f"{triple}-{tool}" for name, tool in tools.items()} | {"CFLAGS": _CFLAGS, "CHOST": triple}
+
+    async def step(argv: list[str], env: dict[str, str], descriptors: tuple[int, ...] = ()) -> None:
+        fact = f"{library.source} for {arch.name} could not be built"
+        async with pool.token():
+            await steps.run(
+                argv, log, fact=fact, cwd=tree, env=env, pass_fds=descriptors, advice=debiansources.ADVICE
+            )
+
+    if words := configuration(library, arch.facts):
+        await step(words, own)
+    for arguments in library.make:
+        await step(["make", *arguments], own | pool.environment, pool.descriptors)
+
+
+def take(library: Library, tree: Path, usr: Path) -> None:
+    """Copy a library's files out of the tree it was built in; DamagedError where one is not there."""
+    for folder, patterns in library.files.items():
+        (usr / folder).mkdir(parents=True, exist_ok=True)
+        for pattern in patterns:
+            found = list(tree.glob(pattern))
+            if not found:
+                raise debiansources.unknown_layout(
+                    library.source, f"there is no {pattern} after it was built"
+                )
+            for path in found:
+                shutil.copyfile(path, usr / folder / path.name)

@@ -1,0 +1,44 @@
+"""How an OpenZFS tree is built otherwise than by default, kept for its later steps."""
+
+from __future__ import annotations
+
+import msgspec
+
+from quizmatrix.build.zfs.tree import LAST, Tree, builds_dir
+from quizmatrix.core import paths
+
+# In a tree's folder of builds: how it was built last.
+_OPTIONS = "options.json"
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What is built otherwise than by default.
+
+    debug: with OpenZFS's own assertions, and symbols. experimental: for kernels too that are newer than
+    its META knows. configure: further arguments of ./configure.
+    """
+
+    debug: bool = False
+    experimental: bool = False
+    configure: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> list[str]:
+        """What ./configure is given for them."""
+        debug = ["--enable-debug", "--enable-debuginfo"] if self.debug else []
+        return [*debug, *(["--enable-linux-experimental"] if self.experimental else []), *self.configure]
+
+
+def remember(tree: Tree, options: Options) -> None:
+    """Have later steps, and builds on the way, done with these options."""
+    tree.work.mkdir(parents=True, exist_ok=True)
+    paths.write_atomic(tree.work / _OPTIONS, msgspec.json.encode(options))
+    paths.write_atomic(builds_dir() / LAST, str(tree.path).encode())
+
+
+def recall(tree: Tree) -> Options:
+    """The options of the tree's last build."""
+    try:
+        return msgspec.json.decode((tree.work / _OPTIONS).read_bytes(), type=Options)
+    except (OSError, msgspec.MsgspecError):
+        return Options()

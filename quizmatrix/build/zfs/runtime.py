@@ -1,0 +1,64 @@
+"""The shared libraries that programs need in a guest whose base image has none: the small one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from quizmatrix.build.zfs.sysroot import Sysroot
+from quizmatrix.core import process
+from quizmatrix.core.errors import UnpreparedError
+
+# pthread_cancel(3) loads it by name; no program lists it.
+_UNNAMED = "libgcc_s.so.1"
+_NEEDED = re.compile(r"\(NEEDED\).*\[(.+)\]")
+_LOADER = re.compile(r"program interpreter: (/\S+?)\]")
+
+
+async def gather(layer: Path, sysroot: Sysroot, into: Path) -> None:
+    """Copy the libraries of the sysroot that the programs and libraries in `layer` need.
+
+    Raises UnpreparedError where one is in neither.
+    """
+    own = {path.name for path in layer.glob("usr/lib/*.so*")}
+    # The tests' programs lie below usr/share, and others below usr/libexec.
+    files = [path for path in layer.rglob("*") if path.is_file() and not path.is_symlink() and _is_elf(path)]
+    loaders: set[str] = set()
+    wanted, copied = {_UNNAMED}, set[str]()
+    while files:
+        said = (await process.run(["readelf", "-ldW", *map(str, files)])).output.decode(errors="replace")
+        loaders.update(_LOADER.findall(said))
+        wanted.update(set(_NEEDED.findall(said)) - own)
+        files = []
+        for name in sorted(wanted - copied - {Path(loader).name for loader in loaders}):
+            files.append(_find(name, sysroot))
+            _copy(files[-1], into / "usr/lib" / name)
+            copied.add(name)
+    for loader in loaders:
+        # The small image has a link for /lib, which a folder would hide, and none for /lib64.
+        place = f"usr{loader}" if loader.startswith("/lib/") else loader.lstrip("/")
+        _copy(_find(Path(loader).name, sysroot), into / place)
+        if not (into / "usr/lib" / Path(loader).name).exists():
+            _copy(_find(Path(loader).name, sysroot), into / "usr/lib" / Path(loader).name)
+
+
+def _is_elf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"\x7fELF"
+
+
+def _find(name: str, sysroot: Sysroot) -> Path:
+    for folder in sysroot.libraries:
+        if (folder / name).exists():
+            return (folder / name).resolve()
+    raise UnpreparedError(
+        f"the library {name} is not in the sysroot {sysroot.folder}",
+        cause=f"looked in {', '.join(map(str, sysroot.libraries))}",
+    )
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    target.chmod(0o755)

@@ -1,0 +1,125 @@
+"""OpenZFS for many cells at once: each part built once, however many cells want it, on one pool of CPUs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from quizmatrix.build import parts as partbuild
+from quizmatrix.build.parts import Built, Done, PartResult, Parts, TellOf
+from quizmatrix.build.zfs import build, sysroot
+from quizmatrix.build.zfs.build import INSTALL, STEPS, Part
+from quizmatrix.build.zfs.options import Options
+from quizmatrix.build.zfs.tree import Tree, make_ready
+from quizmatrix.core.concurrency import task_group
+from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core.jobserver import JobServer
+from quizmatrix.kernel import buildlayer, external
+from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.model import cells as cell_module
+from quizmatrix.model.arch import Arch, load_arch
+from quizmatrix.model.cells import Cell
+from quizmatrix.prepare.preparer import Preparer
+
+# The name of OpenZFS among what was built for a kernel.
+NAME = "zfs"
+
+
+class CellBuild(msgspec.Struct, frozen=True, kw_only=True):
+    """One cell's. error: why it has no OpenZFS, or not this one."""
+
+    cell: str
+    kernel: PartResult = PartResult()
+    userland: PartResult = PartResult()
+    modules: PartResult = PartResult()
+
+    @property
+    def error(self) -> QuizmatrixError | None:
+        """The first of its parts' errors."""
+        return self.kernel.error or self.modules.error or self.userland.error
+
+
+class Sweep:
+    """Builds one tree for cells."""
+
+    def __init__(self, tree: Tree, options: Options, preparer: Preparer, cpus: int, tell: TellOf) -> None:
+        """cpus: processes that compile at a time, over all builds."""
+        self._tree = tree
+        self._options = options
+        self._preparer = preparer
+        self._pool = JobServer(cpus)
+        self._tell = tell
+        self._parts = Parts(cpus)
+
+    async def run(self, cells: Sequence[Cell], steps: Sequence[str] = STEPS) -> list[CellBuild]:
+        """Take `steps` for every cell; the results in their order. Raises where the tree itself is unfit."""
+        try:
+            await make_ready(self._tree, lambda said: self._tell(self._tree.path.name, said))
+            return await partbuild.of_each(cells, lambda cell: self._cell(cell, steps))
+        finally:
+            self._pool.close()
+
+    async def _cell(self, cell: Cell, steps: Sequence[str]) -> CellBuild:
+        arch = load_arch(cell.arch)
+        began = time.monotonic()
+        try:
+            external.check_source(cell.kernel_spec)
+            # Before a kernel is built in vain, where its name tells; or else after it.
+            build.check_kernel(self._tree, cell.kernel, self._options)
+            sysroot.require_tools(arch)
+            kernel = await self._preparer.kernel(
+                cell, lambda said: self._tell(cell.id, said), pool=self._pool
+            )
+            build.check_kernel(self._tree, kernel.record.version, self._options)
+            made = await self._sysroot(arch, cell)
+            wanted = [
+                build.userland(self._tree, arch, made, self._options),
+                build.modules(self._tree, arch, kernel, made, self._options),
+            ]
+        except QuizmatrixError as error:
+            failed = PartResult(done=Done.FAILED, seconds=time.monotonic() - began, error=error)
+            return CellBuild(cell=cell.id, kernel=failed)
+        results: dict[str, PartResult] = {}
+
+        async def one(part: Part) -> None:
+            results[part.name] = await self._part(part, steps)
+
+        async with task_group() as group:
+            for part in wanted:
+                group.start_soon(one, part)
+        userland, modules = (results[part.name] for part in wanted)
+        done = CellBuild(cell=cell.id, userland=userland, modules=modules)
+        if INSTALL in steps and done.error is None:
+            self._refer(kernel, userland, modules)
+            joined = await partbuild.joined(kernel, cell, modules)
+            return CellBuild(cell=cell.id, userland=userland, modules=joined)
+        return done
+
+    def _refer(self, kernel: Kernel, userland: PartResult, modules: PartResult) -> None:
+        """Have the guests of the kernel get it."""
+        if userland.built is None or modules.built is None:
+            return
+        buildlayer.refer(
+            kernel.record.key,
+            buildlayer.Reference(
+                name=NAME,
+                origin=str(self._tree.path),
+                layers=[str(userland.built.layer), str(modules.built.layer)],
+                runtime=[str(userland.built.runtime)] if userland.built.runtime else [],
+            ),
+        )
+
+    async def _sysroot(self, arch: Arch, cell: Cell) -> sysroot.Sysroot:
+        suite = cell_module.debian_suite(cell.image) or None
+        async with self._parts.lock(f"sysroot {arch.name}"):
+            return await sysroot.obtain(arch, suite, self._pool, lambda said: self._tell(cell.id, said))
+
+    async def _part(self, part: Part, steps: Sequence[str]) -> PartResult:
+        """Build a part, or wait for who builds it."""
+
+        async def make() -> Built | None:
+            return await build.build(part, self._pool, lambda said: self._tell(part.name, said), steps)
+
+        return await self._parts.once(part.name, make)

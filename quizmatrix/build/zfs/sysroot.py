@@ -1,0 +1,141 @@
+"""Sysroots: the headers and libraries that OpenZFS's programs are built against, one for each architecture.
+
+From Debian's own packages, unpacked and not installed; where Debian has none of an architecture, its
+libraries are built from Debian's sources and the C library is the cross compiler's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.build.zfs import libraries
+from quizmatrix.core import paths
+from quizmatrix.core.errors import host_error
+from quizmatrix.core.jobserver import JobServer
+from quizmatrix.core.process import Tell, require_program
+from quizmatrix.debian import apt
+from quizmatrix.image import debian
+from quizmatrix.model.arch import Arch
+
+# Changes when what is made of the same packages changes.
+_RECIPE = "1"
+
+PACKAGES = (
+    *("libc6-dev", "libgcc-s1", "libblkid-dev", "uuid-dev", "libtirpc-dev", "libssl-dev"),
+    *("zlib1g-dev", "libattr1-dev", "libaio-dev"),
+)
+
+
+class Sysroot(msgspec.Struct, frozen=True, kw_only=True):
+    """A sysroot and how a compiler uses it.
+
+    compiler: the words of CC. flags: of the preprocessor and of the linker, each. libraries: folders in
+    which a guest's shared libraries are found.
+    """
+
+    folder: Path
+    suite: str
+    compiler: str
+    preprocessor: str = ""
+    linker: str = ""
+    packages: list[Path]
+    libraries: list[Path]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What `configure` finds it by."""
+        return {
+            "CC": self.compiler,
+            "CPPFLAGS": self.preprocessor,
+            "PKG_CONFIG_SYSROOT_DIR": str(self.folder),
+            "PKG_CONFIG_LIBDIR": ":".join(map(str, self.packages)),
+        }
+
+
+def require_tools(arch: Arch) -> str:
+    """The name of the compiler; HostError where it is not installed, or another tool is not."""
+    compiler = "gcc" if arch.is_native else f"{arch.facts.cross_prefix}gcc"
+    require_program(compiler, "gcc" if arch.is_native else arch.facts.build.compiler_package)
+    require_program("pkg-config", "pkg-config")
+    if not _is_carried(arch):
+        libraries.require_tools()
+    return compiler
+
+
+def _is_carried(arch: Arch) -> bool:
+    """Whether Debian has packages of the architecture."""
+    return arch.facts.debian is not None and apt.carries(arch.facts.debian.arch)
+
+
+async def obtain(arch: Arch, suite: str | None, pool: JobServer, tell: Tell) -> Sysroot:
+    """The sysroot of an architecture, made where the cache lacks it.
+
+    suite: Debian's. pool: of the CPUs. Raises NotFetchedError where packages do not come, UnpreparedError
+    where libraries cannot be built, HostError where a tool is missing.
+    """
+    compiler = require_tools(arch)
+    carried = _is_carried(arch)
+    triple = arch.facts.cross_prefix.removesuffix("-")
+    if carried:
+        name = debian.choose_suite(arch, suite)
+        folder = await _made(f"{arch.name}-{name}", lambda into: _unpack(arch, name, into, tell), tell)
+        usr = folder / "usr"
+        return Sysroot(
+            folder=folder,
+            suite=name,
+            compiler=f"{compiler} --sysroot={folder}",
+            packages=[usr / "lib" / triple / "pkgconfig", usr / "share/pkgconfig"],
+            libraries=[usr / "lib" / triple, folder / "lib" / triple],
+        )
+    folder = await _made(arch.name, lambda into: libraries.build_libraries(arch, into, pool, tell), tell)
+    usr = folder / "usr"
+    return Sysroot(
+        folder=folder,
+        suite="",
+        compiler=compiler,
+        preprocessor=f"-I{usr}/include -I{usr}/include/tirpc",
+        linker=f"-L{usr}/lib",
+        packages=[usr / "lib/pkgconfig"],
+        libraries=[Path("/usr") / triple / "lib"],
+    )
+
+
+async def _made(name: str, make: Callable[[Path], Awaitable[None]], tell: Tell) -> Path:
+    """The folder of this name, made whole or not at all, and once."""
+    mark = hashlib.sha256(f"{_RECIPE} {PACKAGES}".encode()).hexdigest()[:12]
+    folder = paths.cache_dir() / "sysroots" / f"{name}-{mark}"
+    lock = paths.cache_dir() / "locks" / f"sysroot-{name}.lock"
+    async with paths.locked(lock, lambda: tell("waiting for a sysroot")):
+        if not folder.is_dir():
+            try:
+                with paths.new_dir(folder) as made:
+                    await make(made)
+            except OSError as error:
+                raise host_error(f"make the sysroot {folder.name}", error) from error
+    return folder
+
+
+async def _unpack(arch: Arch, suite: str, into: Path, tell: Tell) -> None:
+    debian_arch = arch.facts.debian.arch if arch.facts.debian else ""
+    root = apt.AptRoot(apt.load_archive(), suite, debian_arch)
+    tell(f"fetching the libraries of {arch.name} from Debian's {suite}")
+    await root.update()
+    packages = await root.resolve(list(PACKAGES))
+    files = await root.fetch(packages, paths.cache_dir() / "packages")
+    await apt.unpack(list(files.values()), into)
+    _make_links_relative(into)
+
+
+def _make_links_relative(root: Path) -> None:
+    """Have absolute links lead into the sysroot, not to this host's files."""
+    for top, folders, names in os.walk(root):
+        for name in (*folders, *names):
+            path = Path(top) / name
+            if path.is_symlink() and (target := path.readlink()).is_absolute():
+                path.unlink()
+                path.symlink_to(os.path.relpath(root / target.relative_to("/"), top))

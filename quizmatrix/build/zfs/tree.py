@@ -1,0 +1,119 @@
+"""An OpenZFS work tree: what its META says, and autogen.sh where that is due."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.core import paths, process
+from quizmatrix.core.errors import HostError, UnpreparedError, UsageError
+from quizmatrix.core.process import Tell
+from quizmatrix.core.version import KernelVersion
+
+# What autogen.sh runs, with Debian's packages of it.
+_AUTOGEN_TOOLS = {"autoreconf": "autoconf", "automake": "automake", "libtoolize": "libtool"}
+
+
+# Beside the builds: the path of the tree that was built last.
+LAST = "last-tree"
+
+
+class Tree(msgspec.Struct, frozen=True, kw_only=True):
+    """A work tree of OpenZFS. newest_kernel: the series that its META calls Linux-Maximum."""
+
+    path: Path
+    version: str
+    newest_kernel: KernelVersion | None
+
+    @property
+    def mark(self) -> str:
+        """Names the tree in the cache: its folder's name, and a hash of its place."""
+        return paths.mark_of(self.path)
+
+    @property
+    def work(self) -> Path:
+        """Where all that is built of the tree is."""
+        return builds_dir() / self.mark
+
+
+def builds_dir() -> Path:
+    """Where OpenZFS is built, each tree in a folder of its own."""
+    return paths.cache_dir() / "zfs"
+
+
+def find_tree(asked: str | None) -> Tree:
+    """The tree in `asked`, or in the current folder or one above it; UsageError where there is none."""
+    start = Path(asked or ".").resolve()
+    for path in [start] if asked else [start, *start.parents]:
+        fields = _meta(path)
+        if fields.get("Name") == "zfs":
+            maximum = fields.get("Linux-Maximum")
+            return Tree(
+                path=path,
+                version=fields.get("Version", "unknown"),
+                newest_kernel=KernelVersion(maximum) if maximum else None,
+            )
+    raise UsageError(
+        f"{start} is no OpenZFS work tree",
+        cause="there is no META that says `Name: zfs`",
+        next_step="Go to one, or name it: --source DIR. `apt-get source zfs-linux` gets one.",
+    )
+
+
+def last_tree() -> Tree:
+    """The tree around the current folder, or the one that was built last; UsageError where there is none."""
+    try:
+        return find_tree(None)
+    except UsageError:
+        try:
+            last = (builds_dir() / LAST).read_text()
+        except OSError:
+            last = ""
+        if not last:
+            raise
+        return find_tree(last)
+
+
+def _meta(path: Path) -> dict[str, str]:
+    try:
+        text = (path / "META").read_text(encoding="utf-8", errors="replace")[:4096]
+    except OSError:
+        return {}
+    return dict(re.findall(r"^([\w-]+):[ \t]*(\S.*?)[ \t]*$", text, re.MULTILINE))
+
+
+async def make_ready(tree: Tree, tell: Tell) -> None:
+    """Run autogen.sh where there is no `configure`, or it is older than what it is made from.
+
+    Raises UnpreparedError where the tree was configured in place or autogen.sh fails, HostError where
+    its tools are missing.
+    """
+    if (tree.path / "config.status").exists():
+        raise UnpreparedError(
+            f"{tree.path} was configured in place",
+            cause="a build beside it would find the headers of that one",
+            next_step="Run `make distclean` in it, or name another tree.",
+        )
+    async with paths.locked(
+        paths.cache_dir() / "locks" / f"zfs-{tree.mark}.lock", lambda: tell("waiting for another build")
+    ):
+        if not _is_autogen_due(tree.path):
+            return
+        for tool, package in _AUTOGEN_TOOLS.items():
+            process.require_program(tool, package)
+        tell(f"running {tree.path}/autogen.sh")
+        done = await process.run(["sh", "./autogen.sh"], cwd=tree.path)
+        if done.status != 0:
+            raise (HostError if "not found" in done.last_words else UnpreparedError)(
+                f"{tree.path}/autogen.sh failed", cause=done.last_words
+            )
+
+
+def _is_autogen_due(path: Path) -> bool:
+    try:
+        made = (path / "configure").stat().st_mtime
+    except OSError:
+        return True
+    return any(source.stat().st_mtime > made for source in (path / "configure.ac", *path.glob("config/*.m4")))

@@ -1,0 +1,167 @@
+"""What is the same about a complaint wherever it is met: the functions of its trace, and a fingerprint.
+
+Addresses, offsets, numbers of CPUs, processes and lines, names of processes, times and lists of modules
+differ from one occurrence to the next; registers, and how deep a compiler inlines, from one architecture to
+the next. What is left is the kind, the words of the title and the names of the innermost functions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import PurePosixPath
+
+from quizmatrix.model.finding import Kind
+
+# Functions that tell two complaints apart. More of them would differ by who called.
+_TOP = 3
+# Hexadecimal digits of a fingerprint.
+_DIGITS = 12
+
+# `name+0xoffset/0xsize [module]`: the kernel's %pS, on every architecture.
+_SYMBOL = (
+    r"(?P<name>\.?[A-Za-z_][\w.$]*)\+0x(?P<offset>[0-9a-f]+)/0x(?P<size>[0-9a-f]+)(?: \[(?P<module>[\w-]+))?"
+)
+SYMBOL = re.compile(_SYMBOL)
+# A line of a trace. Before the name: addresses ([<...>] on s390x, two of them on powerpc), a parenthesis
+# (s390x) or `? ` (x86) where it may be no caller.
+FRAME = re.compile(rf"\s*(?P<maybe>\()?(?:\[<?[0-9a-f]+>?\]\s*)*(?P<doubt>\? )?{_SYMBOL}")
+# The line that names the function that was running.
+RUNNING = re.compile(
+    r"\s*(?:RIP: 00(?:10|08):|Krnl PSW : [0-9a-f]+ [0-9a-f]+ \(|NIP \[[0-9a-f]+\] |e?pc : |ERA: [0-9a-f]+ "
+    rf"|PC is at ){_SYMBOL}"
+)
+_ZFS_AT = re.compile(r"(?:PANIC at |SPLError: [\d:]+\()[^:\s]+:\d+:(\w+)\(\)")
+# Where that function returns to: its caller, which powerpc's trace leaves out where it is a leaf.
+_LINK = re.compile(rf"\s*(?:LR \[[0-9a-f]+\] |lr : |ra : |ra: [0-9a-f]+ |LR is at ){_SYMBOL}")
+# Behind these stand traces of other moments.
+_ELSEWHERE = re.compile(
+    r"(?:Allocated|Freed) by |Last (?:potentially|Breaking-Event)|Uninit was (?:stored|created)"
+)
+_AFTER_INTERRUPT = re.compile(r"\s*</(?:IRQ|NMI)>|--- interrupt")
+_INTERRUPTED = frozenset({Kind.RCU_STALL, Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP})
+
+# What a compiler adds to a name, and the architecture to a system call's.
+_SUFFIX = re.compile(r"\.(?:cold|isra|constprop|part|llvm|lto_priv|\d)[\w.]*$")
+_SYSCALL = re.compile(r"(?:__(?:x64|ia32|arm64|s390x?|riscv|powerpc|loongarch|se|do|compat)_|k)?sys_(\w+)$")
+
+# Functions that report, that wait, or that enter the kernel: they are in the traces of anything.
+_MACHINERY = re.compile(
+    r"(?:dump_stack\w*|show_(?:stack|regs|trace)\w*|v?panic|__warn\w*|warn_slowpath\w*|report_bug\w*|handle_bug"
+    r"|exc_\w+|asm_\w+|do_(?:error_)?trap\w*|do_invalid_op|invalid_op|(?:__)?die\w*|oops_\w+|page_fault_oops"
+    r"|\w*bad_area\w*|no_context|do_(?:user_addr|kern_addr|page)_fault|handle_page_fault|___?do_page_fault"
+    r"|bad_page_fault|data_access_\w+|program_check\w*|pgm_check\w*|__do_pgm_check|monitor_event_\w+"
+    r"|illegal_op|do_dat_exception|do_protection_exception|el[01]\w*|bug_handler|brk_handler|do_el\w+"
+    r"|call_break_hook|do_debug_exception|do_mem_abort|do_translation_fault|handle_exception\w*"
+    r"|print_\w*(?:report|bug|address_description|unlock_imbalance)\w*|_*kasan_\w+|_*asan_\w+|kcsan_\w+"
+    r"|__tsan_\w+|_*k?msan_\w+|kfence_\w+|check_region_inline|check_memory_region"
+    r"|_*ubsan_\w+|handle_overflow|refcount_warn_saturate|_*fortify_(?:panic|report)|__stack_chk_fail"
+    r"|usercopy_abort|__list_\w+_(?:valid|valid_or_report)"
+    r"|check_(?:noncircular|irq_usage|prev_\w+|deadlock|usage\w*)|validate_chain|mark_(?:lock\w*|usage|held\w*)"
+    r"|_*lock_(?:acquire|release)|lockdep_\w+|valid_state|register_lock_class|assign_lock_key"
+    r"|_{2,3}might_\w+|__schedule_bug|__schedule|schedule\w*|io_schedule\w*|context_switch|_?_?switch_to\w*"
+    r"|_switch|preempt_schedule\w*|rcu_(?:gp_\w+|\w*(?:stall|dump|sched_clock)\w*)|print_\w*stall\w*|check_cpu_stall"
+    r"|\w*cpu_backtrace\w*|\w*cpumask_backtrace\w*|update_process_times|tick_\w+|\w*hrtimer_\w+"
+    r"|\w*apic_timer_interrupt|sysvec_\w+|__sysvec_\w+|timer_interrupt|\w*do_irq\w*|do_IRQ|\w*ext_int\w*"
+    r"|watchdog_\w+|perf_event_overflow|nmi_handle|default_do_nmi|\w+_nmi|end_repeat_nmi"
+    r"|spl_(?:panic|dumpstack|debug_\w+|assert)|v?cmn_err|do_syscall\w*|entry_\w+|__do_syscall|system_call\w*"
+    r"|invoke_syscall|x64_sys_call|handle_syscall|ret_from_\w+|kernel_thread_starter|kthread"
+    r"|exit_to_\w+|irqentry_\w+|interrupt_return\w*)$"
+)
+
+
+def plain_name(name: str) -> str:
+    """A function's name as the source has it: powerpc puts a dot before, compilers add to it."""
+    name = _SUFFIX.sub("", name.lstrip("."))
+    return _SYSCALL.sub(r"sys_\1", name)
+
+
+def is_machinery(name: str) -> bool:
+    """Whether a function's plain name says nothing of where the trouble is."""
+    return _MACHINERY.match(name) is not None
+
+
+def functions(kind: Kind, title: str, lines: list[str]) -> list[str]:
+    """Where it happened: the plain names of the functions, the innermost first, machinery left out."""
+    sure: list[str] = []
+    doubtful: list[str] = []
+    if at := SYMBOL.search(title):
+        sure.append(at["name"])
+    named = len(sure)
+    has_run = False
+    for line in lines:
+        if _ELSEWHERE.match(line):
+            break
+        running = RUNNING.match(line)
+        # What was interrupted stands behind what reports it, and lockdep's own trace behind those of where
+        # the locks were taken before.
+        if (
+            kind in _INTERRUPTED and not has_run and (running or _AFTER_INTERRUPT.match(line))
+        ) or "stack backtrace:" in line:
+            del sure[named:]
+        has_run |= running is not None
+        if zfs := _ZFS_AT.match(line):
+            sure.append(zfs[1])
+            continue
+        match = running or (has_run and _LINK.match(line)) or FRAME.match(line)
+        # An address at a function's first byte is one to return to behind a call that never returns: of
+        # the function before.
+        if not match or (running is None and int(match["offset"], 16) == 0):
+            continue
+        caller = match.groupdict()
+        is_doubtful = caller.get("maybe") or caller.get("doubt") or "(unreliable)" in line
+        (doubtful if is_doubtful else sure).append(match["name"])
+    names = dict.fromkeys(plain_name(name) for name in sure)
+    telling = [name for name in names if not is_machinery(name)]
+    if not telling:
+        telling = [name for name in dict.fromkeys(map(plain_name, doubtful)) if not is_machinery(name)]
+    return telling
+
+
+# KCSAN's title has both functions, and which of them raced first is chance. panic() never returns: behind
+# the call of it there may be another function already, whose name is then in the trace.
+_TITLE_TELLS = frozenset({Kind.KCSAN, Kind.PANIC})
+
+
+def fingerprint(kind: Kind, title: str, names: list[str]) -> str:
+    """The same for the same complaint in any cell and run; `names`: of `functions`."""
+    top = [] if kind in _TITLE_TELLS else names[:_TOP]
+    text = "\n".join([kind, _words(kind, title), *top])
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:_DIGITS]
+
+
+# Architectures have words of their own for an access to where nothing is.
+_BAD_ACCESS = re.compile(
+    r"BUG: (?:[Uu]nable to handle|[Kk]ernel NULL)|(?:CPU \d+ )?Unable to handle kernel"
+    r"|(?:Internal error: )?Oops\b"
+)
+_BUG_AT = re.compile(r"[Kk]ernel BUG at (\S+):\d+")
+_WARNING_AT = re.compile(r"WARNING: .*?(\S+\.[chSs]):\d+")
+_VARIES = (
+    (re.compile(r"failed \(.*"), "failed"),  # the values that VERIFY3() compared
+    (re.compile(r"\[[^\]]*\]"), ""),  # [comm:pid], [#1], [module]
+    (re.compile(r"\btask \S+?[:/]\d+"), "task"),
+    (re.compile(r"\bprocess \S+"), "process"),
+    (re.compile(r"(?<=WARNING: )\S+(?=/\d+ still has)"), ""),
+    (re.compile(r"(?<=, )\S+/\d+\b"), ""),  # comm/pid
+    (re.compile(r"(?<=atomic: )\S+"), ""),
+    (re.compile(r"(?<![\w.+/-])[\w.+/-]*/([\w.+-]+)"), r"\1"),  # a file, wherever it was compiled
+    (re.compile(r"\b(?:0x[0-9a-f]+|(?=[a-f]*\d)[0-9a-f]{4,})\b|\d+"), "#"),
+    (re.compile(r"\s+"), " "),
+)
+
+
+def _words(kind: Kind, title: str) -> str:
+    """What a title says, without what differs from one occurrence to the next."""
+    if kind in _INTERRUPTED or kind is Kind.HUNG_TASK:
+        return ""
+    if match := _BUG_AT.match(title):
+        return f"BUG {PurePosixPath(match[1]).name}"
+    if kind is Kind.OOPS and _BAD_ACCESS.match(title) and "BUG" not in title[5:]:
+        return "bad access"
+    if kind is Kind.WARNING and (match := _WARNING_AT.match(title)):
+        return PurePosixPath(match[1]).name
+    title = SYMBOL.sub(lambda match: plain_name(match["name"]), title)
+    for pattern, instead in _VARIES:
+        title = pattern.sub(instead, title)
+    return title.strip()

@@ -1,0 +1,152 @@
+"""From `function+0xoffset/0xsize` to the file and line, by a kernel that has its debug information.
+
+The kernel's scripts/decode_stacktrace.sh does the same, for a person. Names are looked up with nm, since the
+kernel may have been moved in memory (KASLR), and lines with addr2line; binutils for the host reads any
+architecture's DWARF, where the cross compiler's own are not installed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import anyio
+import msgspec
+
+from quizmatrix.console.fingerprint import RUNNING, SYMBOL
+from quizmatrix.core import process
+from quizmatrix.core.concurrency import in_thread
+from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.model.finding import Finding
+
+# Seconds that a cell's result waits for lines of the source.
+_LIMIT = 10.0
+# Addresses that are looked up.
+_MOST = 200
+_TEXT_SYMBOL = re.compile(rb"^([0-9a-f]+) [tTwW] (\S+)$", re.MULTILINE)
+
+
+async def decode(findings: list[Finding], vmlinux: Path, prefix: str) -> list[Finding]:
+    """The findings with the places of their blocks' functions, as far as they can be had in time.
+
+    prefix: of the cross compiler's tools. Functions of modules have no place. Where the kernel has no debug
+    information, or a tool is missing or fails, nothing is added and nothing is raised.
+    """
+    wanted: dict[str, int] = {}
+    for finding in findings:
+        for line in finding.block:
+            for match in SYMBOL.finditer(line):
+                if match["module"] is None and len(wanted) < _MOST:
+                    # An address to return to is behind its call, and may be the next line's.
+                    wanted.setdefault(match[0], 0 if RUNNING.match(line) else 1)
+    if not wanted or not has_lines(vmlinux):
+        return findings
+    places: dict[str, str] = {}
+    try:
+        with anyio.move_on_after(_LIMIT):
+            places = await _look_up(wanted, vmlinux, prefix)
+    except QuizmatrixError:
+        pass
+    return [
+        msgspec.structs.replace(
+            finding,
+            places={
+                text: places[text]
+                for line in finding.block
+                for text in (match[0] for match in SYMBOL.finditer(line))
+                if text in places
+            },
+        )
+        for finding in findings
+    ]
+
+
+async def _look_up(wanted: dict[str, int], vmlinux: Path, prefix: str) -> dict[str, str]:
+    names = await process.run([_tool(prefix, "nm"), "-n", str(vmlinux)])
+    # In a thread: there are a hundred thousand names.
+    table = await in_thread(lambda: _addresses(names.output, set(wanted)))
+    found = {text: table[text] - wanted[text] for text in wanted if text in table}
+    if not found:
+        return {}
+    argv = [_tool(prefix, "addr2line"), "-e", str(vmlinux), *(f"{address:#x}" for address in found.values())]
+    lines = (await process.run(argv)).output.decode(errors="replace").splitlines()
+    roots = _roots(vmlinux.parent)
+    places = {text: _place(line, roots) for text, line in zip(found, lines, strict=False)}
+    return {text: place for text, place in places.items() if place}
+
+
+def _tool(prefix: str, name: str) -> str:
+    return process.find_program(prefix + name) or name
+
+
+def _addresses(names: bytes, wanted: set[str]) -> dict[str, int]:
+    """The addresses of the wanted texts, by nm's sorted output.
+
+    Of several functions of one name it is the one whose size fits; where more than one does, none.
+    """
+    table = [(int(match[1], 16), match[2].decode(errors="replace")) for match in _TEXT_SYMBOL.finditer(names)]
+    known = {text: match for text in wanted if (match := SYMBOL.fullmatch(text))}
+    starts = sorted({address for address, _ in table})
+    behind = dict(itertools.pairwise(starts))
+    by_name: dict[str, list[int]] = {match["name"]: [] for match in known.values()}
+    for address, name in table:
+        if name in by_name:
+            by_name[name].append(address)
+    found: dict[str, int] = {}
+    for text, match in known.items():
+        at = by_name[match["name"]]
+        if len(at) > 1:
+            size = int(match["size"], 16)
+            at = [address for address in at if behind.get(address, address) - address == size]
+        if len(at) == 1:
+            found[text] = at[0] + int(match["offset"], 16)
+    return found
+
+
+def _roots(build: Path) -> list[str]:
+    """What stands before a file's name in the kernel's source, as the compiler has recorded it."""
+    folders = {os.path.realpath(build / "source"), os.path.realpath(build), str(build)}
+    return sorted((f"{path}/" for path in folders), key=len, reverse=True)
+
+
+def _place(line: str, roots: list[str]) -> str:
+    """`fs/inode.c:123`; empty where addr2line does not know."""
+    line = line.partition(" (discriminator")[0]
+    file, _, number = line.rpartition(":")
+    if not number.isdigit() or number == "0" or file.startswith("??"):
+        return ""
+    file = os.path.normpath(file)
+    root = next((root for root in roots if file.startswith(root)), "")
+    return f"{file.removeprefix(root)}:{number}"
+
+
+def has_lines(elf: Path) -> bool:
+    """Whether an ELF file has a section .debug_line (System V ABI, "Object Files")."""
+    try:
+        with elf.open("rb") as file:
+            return b".debug_line" in _section_names(file)
+    except (OSError, struct.error, OverflowError, ValueError):
+        return False
+
+
+def _section_names(file: BinaryIO) -> list[bytes]:
+    head = file.read(64)
+    if head[:5] != b"\x7fELF\x02":
+        return []
+    order = "<" if head[5] == 1 else ">"
+    (start,) = struct.unpack_from(f"{order}Q", head, 40)
+    size, number, names_at = struct.unpack_from(f"{order}3H", head, 58)
+
+    def section(index: int) -> tuple[int, int, int]:
+        file.seek(start + index * size)
+        name, offset, length = struct.unpack(f"{order}I20xQQ", file.read(40))
+        return name, offset, length
+
+    _, offset, length = section(names_at)
+    file.seek(offset)
+    names = file.read(length)
+    return [names[name : names.find(b"\0", name)] for name, _, _ in map(section, range(number))]

@@ -1,0 +1,98 @@
+"""The first lines of what kernels complain of, on every architecture: told by their text."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from quizmatrix.model.finding import Kind
+
+# A title is looked at closely, and a guest may write one that is very long.
+_LONGEST = 500
+
+# Before a line's text: `[    1.234567]`, `[T123]`, `[    1.234567 T123]`, also without a space behind it.
+_PREFIX = re.compile(r"(?:\s*\[ *(?:\d+\.\d+)? *(?:[TC]\d+)?\] ?)*")
+
+# A file of the kernel's source, as WARN() and BUG() print it.
+_FILE = r"\S+\.[chSs]:\d+"
+
+# Anchored, since the words occur in ordinary lines too. The first that fits counts.
+_TITLES: tuple[tuple[Kind, str], ...] = (
+    (Kind.PANIC, r"Kernel panic - not syncing\b.*"),
+    (
+        Kind.ZFS_PANIC,  # OpenZFS, include/os/linux/spl/sys/debug.h; SPLError: before 0.7
+        r"(?:VERIFY|ASSERT)\w*\(.*\) failed.*|PANIC at .*|PANIC: (?!double fault|early exception).*"
+        r"|SPL PANIC.*|SPLError: .*(?:SPL PANIC|VERIFY|ASSERT).*",
+    ),
+    (
+        Kind.OOPS,
+        r"(?:Internal error: )?Oops\b.*"
+        r"|BUG: (?:[Uu]nable to handle|[Kk]ernel NULL|\w+ stack guard page was hit).*"
+        r"|(?:CPU \d+ )?Unable to handle kernel .*"
+        r"|[Kk]ernel (?:BUG at|bug detected).*"
+        r"|(?:traps: )?PANIC: .*"
+        r"|general protection fault\b.*"
+        # The line of a die(): `divide error: 0000 [#1] PREEMPT SMP`, `monitor event: 0040 ilc:2 [#1]`.
+        r"|[A-Za-z][^\[\]]{2,150}\[#\d+\]:?(?:\s+[A-Z_]+)*\s*$",
+    ),
+    (Kind.KASAN, r"BUG: KASAN: .*"),
+    (Kind.KMSAN, r"BUG: KMSAN: .*"),
+    (Kind.KCSAN, r"BUG: KCSAN: .*"),
+    (Kind.KFENCE, r"BUG: KFENCE: .*"),
+    (Kind.UBSAN, r"UBSAN: .*"),
+    (Kind.SOFT_LOCKUP, r"(?:(?:NMI )?watchdog: )?BUG: soft lockup.*"),
+    (
+        Kind.HARD_LOCKUP,
+        r"(?:NMI )?watchdog: (?:Watchdog detected|CPU ?\d+ (?:(?:self-)?detected )?)\s*[Hh]ard LOCKUP.*"
+        r"|Watchdog detected hard LOCKUP.*",
+    ),
+    (Kind.RCU_STALL, r"(?:rcu: )?INFO: rcu\w* .*(?:stall|detected).*|INFO: rcu .*"),
+    (Kind.HUNG_TASK, r"INFO: task .* blocked .*\bmore than .*"),
+    (
+        Kind.LOCKDEP,  # drivers write "WARNING:" too
+        r"(?:\[ )?WARNING: (?:possible |inconsistent lock|bad unlock|bad contention|held lock|lock held"
+        r"|suspicious RCU|Nested lock|\w+-safe -> |.* still has locks held).*"
+        r"|(?:\[ )?BUG: (?:Invalid wait context|bad unlock|held lock|lock held|MAX_LOCK|key \S+ )\b.*"
+        r"|(?:\[ )?INFO: (?:possible|lockdep|inconsistent|trying to register non-static key)\b.*",
+    ),
+    (Kind.WARNING, rf"WARNING: (?:CPU: \d|{_FILE} at |at {_FILE}).*"),
+    (Kind.BUG, r"BUG: .*|BUG \S+ \((?:Not t|T)ainted.*"),
+)
+_ANY = re.compile("|".join(f"(?P<k{number}>{text})" for number, (_, text) in enumerate(_TITLES)))
+_KINDS = {f"k{number}": kind for number, (kind, _) in enumerate(_TITLES)}
+
+# Panics that only follow from what was reported before them.
+_CONSEQUENCE = re.compile(
+    r"Kernel panic - not syncing: (?:\S+ )?(?:panic_on_\w+ set|Fatal exception|Oops|Unrecovered exception"
+    r"|hung_task: blocked|softlockup: hung|\w+: hung tasks|Hard LOCKUP|RCU Stall).*"
+)
+_PANIC_WORDS = re.compile(r"Kernel panic - not syncing:? *")
+
+
+class Title(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line of a complaint. is_consequence: it only ends the machine after another one."""
+
+    kind: Kind
+    text: str
+    is_consequence: bool
+
+    @property
+    def reason(self) -> str:
+        """The same without `Kernel panic - not syncing`."""
+        return _PANIC_WORDS.sub("", self.text)
+
+
+def without_time(line: str) -> str:
+    """A console's line without what the kernel puts before each."""
+    match = _PREFIX.match(line)
+    return line[match.end() :] if match else line
+
+
+def title_of(text: str) -> Title | None:
+    """The title that a line without its time is; None for any other line."""
+    text = text[:_LONGEST]
+    match = _ANY.match(text)
+    if match is None or match.lastgroup is None:
+        return None
+    return Title(kind=_KINDS[match.lastgroup], text=text, is_consequence=_CONSEQUENCE.match(text) is not None)

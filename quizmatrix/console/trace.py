@@ -1,0 +1,172 @@
+"""A complaint's trace: which of a console's lines belong to it, and the functions that it names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from quizmatrix.console.fingerprint import FRAME, fingerprint, functions
+from quizmatrix.console.titles import Title, title_of
+from quizmatrix.model.finding import Finding, Kind
+
+# What is kept of one block.
+_MOST_LINES = 200
+_MOST_CHARACTERS = 20_000
+_LONGEST_LINE = 500
+
+# Foreign lines in a row that end a block: another CPU's, or a driver's, may come between.
+_PATIENCE_BEFORE_TRACE = 40
+_PATIENCE = 6
+# Reports that have prose and empty lines between their traces.
+_PATIENCE_WITH_PROSE = 15
+_WITH_PROSE = frozenset({Kind.KASAN, Kind.KMSAN, Kind.KCSAN, Kind.KFENCE, Kind.LOCKDEP, Kind.RCU_STALL})
+
+# Reports that a line of `=` opens and another closes.
+_FRAMED = frozenset({Kind.KASAN, Kind.KMSAN, Kind.KCSAN, Kind.KFENCE, Kind.UBSAN})
+
+_CUT_HERE = re.compile(r"-{4,}\[ cut here \]-{4,}|8<--- cut here ---")
+_END = re.compile(r"---\[ end ")
+_DOUBLE_RULE = re.compile(r"={20,}$")
+# Lines between `cut here` and the title: what a WARN() has to say.
+_MOST_BEFORE_TITLE = 6
+
+# What only a trace has, of every architecture. A register: a short name, and 8 or 16 digits.
+_OF_A_TRACE = re.compile(
+    r"\s*(?:</?[A-Z_]{3,}>|Call Trace:|Call trace:|[Ss]tack(?: backtrace)?:|Backtrace:|Code: "
+    r"|Modules linked in:"
+    r"|CPU: \d|CPU#\d|Hardware name:|Workqueue: |Tainted: |Not tainted|task:|Showing stack for|SPL: Showing"
+    r"|RIP: |RSP: |EFLAGS|RAX: |PKRU: |CR2: |CR\d: |PGD |PUD |#PF: |FS: |CS: "
+    r"|Krnl |User PSW|\s+R:\d T:\d|Last Breaking-Event|Failing address|Fault in |AS:"
+    r"|NIP:? |LR:? |REGS: |MSR: |GPR\d\d: |CFAR: |IRQMASK: |Faulting |Instruction dump:|[BL]E PAGE_SIZE"
+    r"|[0-9a-fX<>() ]{24,}$|[#*> ]*[0-9a-f]{8,16}: |--- interrupt"
+    r"|Mem abort info|Data abort info|ESR = |pstate: |epc : |status: |ERA: |CRMD: |ESTAT: |BADV: |PRMD: "
+    r"|Memory state around|Allocated by|Freed by|The buggy addr|(?:Read|Write|write|read|race) (?:of|at|to) "
+    r"|PANIC at |-> #\d|other info that|rcu: \s*\S*-|\(t=|\"echo 0 > |NMI backtrace|Sending NMI"
+    r"|(?:pc|lr|sp|ra|gp|tp|[a-z]\d+)\s*:?\s+[0-9a-f]{16})"
+)
+
+
+class _Block:
+    """A complaint that is being read."""
+
+    def __init__(self, title: Title, line: int, before: list[str]) -> None:
+        self.title = title
+        self.line = line
+        self.lines: list[str] = []
+        self._characters = 0
+        self._foreign = 0
+        self._kept = 0
+        self._has_trace = False
+        for text in (*before, title.text):
+            self.add(text)
+
+    def add(self, text: str) -> None:
+        """A line that belongs to it, with the foreign ones before it."""
+        self._keep(text)
+        self._foreign = 0
+        self._kept = len(self.lines)
+
+    def consider(self, text: str) -> bool:
+        """Take a line that may belong to it; False where the block has ended."""
+        if not text:
+            self._keep(text)
+            return True
+        is_frame = FRAME.match(text) is not None
+        if is_frame or _OF_A_TRACE.match(text):
+            self._has_trace |= is_frame
+            self.add(text)
+            return True
+        self._keep(text)
+        self._foreign += 1
+        if not self._has_trace:
+            return self._foreign <= _PATIENCE_BEFORE_TRACE
+        return self._foreign <= (_PATIENCE_WITH_PROSE if self.title.kind in _WITH_PROSE else _PATIENCE)
+
+    def continues_with(self, title: Title) -> bool:
+        """Whether what would be a title elsewhere is a further line of this one."""
+        mine, other = self.title.kind, title.kind
+        if title.is_consequence or (mine is Kind.ZFS_PANIC and other is Kind.PANIC):
+            return True
+        if mine is other and other in (Kind.OOPS, Kind.ZFS_PANIC):
+            # "BUG: unable to handle ...", then "Oops: ..."; "VERIFY(...) failed", then "PANIC at ...".
+            return not self._has_trace
+        # A closing remark of others' reports.
+        return title.text.startswith("INFO: lockdep is turned off")
+
+    def _keep(self, text: str) -> None:
+        text = text[:_LONGEST_LINE]
+        if len(self.lines) < _MOST_LINES and self._characters + len(text) <= _MOST_CHARACTERS:
+            self.lines.append(text)
+            self._characters += len(text) + 1
+
+    def finding(self) -> Finding:
+        """What has been read."""
+        lines = self.lines[: self._kept]
+        names = functions(self.title.kind, self.title.text, lines)
+        return Finding(
+            kind=self.title.kind,
+            title=self.title.text,
+            line=self.line,
+            block=lines,
+            functions=names,
+            fingerprint=fingerprint(self.title.kind, self.title.text, names),
+        )
+
+
+class BlockReader:
+    """Cuts a console into the blocks of its complaints. Takes no more memory than one of them."""
+
+    def __init__(self, found: Callable[[Finding], None]) -> None:
+        """`found` is given every complaint when its block has ended."""
+        self._found = found
+        self._open: _Block | None = None
+        self._has_found = False
+        self._before: list[str] | None = None
+
+    def feed(self, number: int, text: str, *, is_read: bool = True) -> Title | None:
+        """Take the next line, without its time; the title that it is, where it begins something new.
+
+        is_read: whether a new complaint's block is wanted.
+        """
+        title = title_of(text)
+        if title is not None:
+            return self._take_title(number, title, is_read=is_read)
+        if _CUT_HERE.match(text):
+            self.close()
+            self._before = [text]
+        elif self._open is not None:
+            self._take(self._open, text)
+        elif self._before is not None:
+            self._before = [*self._before, text] if len(self._before) < _MOST_BEFORE_TITLE else None
+        return None
+
+    def close(self) -> None:
+        """There is no more of the block that is open."""
+        block, self._open = self._open, None
+        if block is not None:
+            self._found(block.finding())
+
+    def _take_title(self, number: int, title: Title, *, is_read: bool) -> Title | None:
+        if self._open is not None and self._open.continues_with(title):
+            self._open.add(title.text)
+            if title.kind is Kind.PANIC:
+                self.close()
+                return title
+            return None
+        self.close()
+        if is_read and not (title.is_consequence and self._has_found):
+            self._open = _Block(title, number, self._before or [])
+            self._has_found = True
+        self._before = None
+        return title
+
+    def _take(self, block: _Block, text: str) -> None:
+        if _END.match(text):
+            block.add(text)
+            self.close()
+        elif _DOUBLE_RULE.match(text):
+            if block.title.kind in _FRAMED:
+                block.add(text)
+            self.close()
+        elif not block.consider(text):
+            self.close()

@@ -1,0 +1,120 @@
+"""What a kernel's console says of its health."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from quizmatrix.console.titles import without_time
+from quizmatrix.console.trace import BlockReader
+from quizmatrix.model.finding import Finding
+
+# What a restart that was asked for says: by reboot(2), and by /proc/sysrq-trigger.
+_RESTART = re.compile(
+    r"reboot: (?:Restarting system|machine restart|Power down|System halted)|sysrq: (?:Resetting|Power Off)"
+)
+_ENDED = "quizmatrix: the command has ended"  # guest/agent
+_OUT_OF_MEMORY = re.compile(r"(?:Memory cgroup out|Out) of memory: Killed process \d+ (\(.*?\))")
+
+# A line longer than this is judged by its beginning.
+_LONGEST_LINE = 4096
+# Complaints that are told apart, and that are read at all: a guest may complain without end.
+_FINDINGS_KEPT = 40
+_FINDINGS_READ = 2000
+
+
+class ConsoleWatch:
+    """Reads a console as it comes and remembers what matters.
+
+    panic: why the kernel stopped, or None; panic_line: the number of the line that says so, from 0.
+    unread: complaints beyond those in `findings`. restarted: the guest's own doing. ended: all that it
+    said while the command ran has been seen. last_line: for a person to look at.
+    """
+
+    def __init__(self) -> None:
+        """A console that has said nothing yet."""
+        self.panic: str | None = None
+        self.panic_line: int | None = None
+        self.unread = 0
+        self.restarted = False
+        self.ended = False
+        self.out_of_memory: str | None = None
+        self.last_line = ""
+        self._rest = b""
+        self._is_in_long_line = False
+        self._line = -1
+        self._read = 0
+        self._findings: dict[str, Finding] = {}
+        self._blocks = BlockReader(self._keep)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The complaints whose traces have ended, in the order in which they came; all after `finish`."""
+        return list(self._findings.values())
+
+    @property
+    def splats(self) -> list[str]:
+        """The titles of those that are not fatal."""
+        return [finding.title for finding in self._findings.values() if not finding.kind.is_fatal]
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the console."""
+        if self._is_in_long_line:
+            _, newline, data = data.partition(b"\n")
+            if not newline:
+                return
+            self._is_in_long_line = False
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._judge(line)
+        if len(self._rest) > _LONGEST_LINE:
+            self._judge(self._rest)
+            self._rest = b""
+            self._is_in_long_line = True
+
+    def finish(self) -> None:
+        """The console has ended: judge a last line that had no end."""
+        if self._rest:
+            self._judge(self._rest)
+            self._rest = b""
+        self._blocks.close()
+
+    def _judge(self, raw: bytes) -> None:
+        self._line += 1
+        line = raw[:_LONGEST_LINE].decode(errors="replace").strip("\r\n ")
+        if line:
+            self.last_line = line
+        text = without_time(line)
+        title = self._blocks.feed(self._line, text, is_read=self._read < _FINDINGS_READ)
+        if title is not None:
+            self._read += 1
+            self.unread += self._read > _FINDINGS_READ
+            # The first reason stands: the panic that an oops leads to says only "Fatal exception".
+            if title.kind.is_fatal and self.panic is None:
+                self.panic = title.reason
+                self.panic_line = self._line
+        elif _RESTART.match(text):
+            self.restarted = True
+        elif text == _ENDED:
+            self.ended = True
+        elif match := _OUT_OF_MEMORY.match(text):
+            self.out_of_memory = match.group(1)
+
+    def _keep(self, finding: Finding) -> None:
+        known = self._findings.get(finding.fingerprint)
+        if known is not None:
+            self._findings[finding.fingerprint] = msgspec.structs.replace(known, count=known.count + 1)
+        elif len(self._findings) < _FINDINGS_KEPT:
+            self._findings[finding.fingerprint] = finding
+        else:
+            self.unread += 1
+
+
+def first_trouble(console: bytes) -> int | None:
+    """The number of the line, from 0, where a console's first panic or else splat begins."""
+    watch = ConsoleWatch()
+    watch.feed(console)
+    watch.finish()
+    splats = [finding.line for finding in watch.findings if not finding.kind.is_fatal]
+    return watch.panic_line if watch.panic_line is not None else next(iter(splats), None)

@@ -1,0 +1,67 @@
+"""Work whose length a guest decides, in a process of its own.
+
+A thread would not do: Python runs one of them at a time, and what goes through half a million files or lines
+of results keeps the event loop for a tenth of a second and more from the other cells' output and a Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+import quizmatrix
+from quizmatrix.core import process
+from quizmatrix.core.errors import HostError
+
+R = TypeVar("R")
+
+# The exit status with which an OSError is told, on stdout.
+_FAILED = 3
+
+
+async def call(function: Callable[..., R], *arguments: str | bool | int, returns: Any) -> R:
+    """What a function of this package gives, run in a process of its own, which ends where we are cancelled.
+
+    returns: the type of that. Raises what OSError it does, and HostError where there can be no process, or it
+    ends otherwise.
+    """
+    name = f"{function.__module__}:{function.__qualname__}"
+    argv = [sys.executable, "-P", "-m", "quizmatrix.core.offload", name, json.dumps(arguments)]
+    place = str(Path(quizmatrix.__file__).resolve().parents[1])
+    done = await process.run(argv, env={"PYTHONPATH": place})
+    if done.status == _FAILED:
+        number, text, path = msgspec.json.decode(done.output, type=tuple[int, str, str | None])
+        raise OSError(number, text, path)
+    if done.status != 0:
+        raise HostError(f"a helper of ours ended with {done.status}", cause=done.last_words)
+    result: R = msgspec.json.decode(done.output, type=returns)
+    return result
+
+
+def main(name: str, arguments: str) -> int:
+    """The child's part: print what the function gives, or the OSError that it raises; the exit status."""
+    module, _, function = name.partition(":")
+    try:
+        result = getattr(importlib.import_module(module), function)(*json.loads(arguments))
+    except OSError as error:
+        told = (error.errno or 0, error.strerror or str(error), _path(error))
+        sys.stdout.buffer.write(msgspec.json.encode(told))
+        return _FAILED
+    sys.stdout.buffer.write(msgspec.json.encode(result))
+    return 0
+
+
+def _path(error: OSError) -> str | None:
+    return ascii(error.filename) if isinstance(error.filename, str | bytes) else None
+
+
+if __name__ == "__main__":
+    status = main(*sys.argv[1:])
+    sys.stdout.flush()
+    raise SystemExit(status)

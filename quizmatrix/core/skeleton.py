@@ -1,0 +1,70 @@
+"""What every guest's root has, whatever its base image and layers have there: folders, links, device nodes.
+
+It travels in the initramfs. The folders and links are a layer above all others but the guest's own writes, so
+that no layer of a user's hides a link of a merged /usr, or has the root's folders belong to somebody else.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from quizmatrix.core import cpio
+
+# Links of a merged /usr: what a layer has in such a folder belongs into the one below /usr.
+MERGED = ("bin", "sbin", "lib", "lib64")
+
+_LAYER = "layers/skeleton"
+_FOLDERS = {
+    "etc": 0o755,
+    "opt": 0o755,
+    "root": 0o700,
+    "tmp": 0o1777,
+    "usr": 0o755,
+    "usr/local": 0o755,
+    "usr/share": 0o755,
+    "var": 0o755,
+    **{f"usr/{name}": 0o755 for name in MERGED},
+}
+
+_NODES = "guest/nodes"
+# kmod's modules.devname: the module, the node below /dev, its type and numbers.
+_NODE = re.compile(r"\S+ ((?:[\w-]+/)*[\w-]+) ([cb])(\d+):(\d+)")
+# udev's rules open these to everybody (50-udev-default.rules).
+_FOR_ALL = ("fuse", "net/tun")
+
+
+def layer() -> bytes:
+    """The layer of folders and links, as a part of an initramfs that has /layers."""
+    parts = [cpio.directory(_LAYER)]
+    parts += [cpio.directory(f"{_LAYER}/{name}", mode) for name, mode in _FOLDERS.items()]
+    parts += [cpio.symlink(f"{_LAYER}/{name}", f"usr/{name}") for name in MERGED]
+    # Relative: init1 makes the places of binds before this is the root.
+    parts.append(cpio.symlink(f"{_LAYER}/var/run", "../run"))
+    return b"".join(parts)
+
+
+def nodes(devname: str) -> bytes:
+    """The device nodes that `devname`, a kernel's modules.devname, names: opening one loads its module."""
+    found = [match.groups() for line in devname.splitlines() if (match := _NODE.fullmatch(line.strip()))]
+    folders = {_NODES: None}
+    parts = []
+    for name, kind, major, minor in found:
+        steps = name.split("/")[:-1]
+        for depth in range(len(steps)):
+            folders[f"{_NODES}/{'/'.join(steps[: depth + 1])}"] = None
+        mode = 0o666 if name in _FOR_ALL else 0o600
+        make = cpio.char_device if kind == "c" else cpio.block_device
+        parts.append(make(f"{_NODES}/{name}", int(major), int(minor), mode))
+    return b"".join([*map(cpio.directory, folders), *parts]) if parts else b""
+
+
+def place_of(name: str) -> str:
+    """Where a file that a layer has as `name` is in a guest with a merged /usr: `lib/x` -> `usr/lib/x`."""
+    clean = name.lstrip("/")
+    return f"usr/{clean}" if clean.split("/", 1)[0] in MERGED else clean
+
+
+def place_of_entry(path: Path) -> str:
+    """The same for what lies at a layer's top: a folder is elsewhere, a link is what it says."""
+    return place_of(path.name) if path.is_dir() and not path.is_symlink() else path.name

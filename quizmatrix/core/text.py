@@ -1,0 +1,87 @@
+"""Text for a person's terminal: colours where they are wanted, and nothing a guest could inject."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TextIO
+
+from quizmatrix.model.outcome import Outcome
+
+# What a terminal would act on: CSI, OSC and other escape sequences, as ECMA-48 forms them.
+_ESCAPES = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_].*?(?:\x1b\\|\x07|$)|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]"
+)
+# Control characters, bytes that are no text, and those that turn the direction of writing.
+_CONTROLS = re.compile(
+    "[\ud800-\udfff\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+
+# The same in a text of several lines, but for their ends and the colours that `paint` and argparse have.
+_IN_A_BLOCK = re.compile(rf"(\x1b\[[0-9;]*m)|{_ESCAPES.pattern}|(?![\n]){_CONTROLS.pattern}")
+
+_LONGEST_LINE = 200
+_TAIL_BYTES = 1 << 16
+
+_COLOURS = {
+    Outcome.PASSED: "32",
+    Outcome.FAILED: "31",
+    Outcome.TIMED_OUT: "33",
+    Outcome.PANICKED: "1;31",
+    Outcome.SPLAT: "35",
+    Outcome.BOOT_FAILED: "1;31",
+    Outcome.LOST: "1;31",
+    Outcome.UNPREPARED: "33",
+}
+
+
+def clean_line(text: str, longest: int = _LONGEST_LINE) -> str:
+    """One line without escape sequences and control characters, cut where it is very long."""
+    text = _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\n", " "))).expandtabs(4).rstrip()
+    return text if len(text) <= longest else text[:longest] + " ..."
+
+
+def clean_block(text: str) -> str:
+    """A text of any lines as a terminal may show it: without what would act on that, but with colours."""
+    return _IN_A_BLOCK.sub(lambda match: match[1] or "", text)
+
+
+def clean_detail(text: str) -> str:
+    """The same for what is said of an outcome, which may hold an error in full."""
+    return clean_line(text, 1000)
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """The last lines of a file that a guest wrote, cleaned; none where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            data = file.read(_TAIL_BYTES)
+    except OSError:
+        return []
+    return clean_lines(data)[-lines:]
+
+
+def clean_lines(data: bytes) -> list[str]:
+    """The lines of what a guest wrote, cleaned, without empty ones at the end."""
+    found = [clean_line(line) for line in data.decode(errors="replace").split("\n")]
+    while found and not found[-1]:
+        found.pop()
+    return found
+
+
+def is_screen(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal that can be drawn on."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal that takes colours and a user who wants them (no-color.org)."""
+    return not os.environ.get("NO_COLOR") and is_screen(stream)
+
+
+def paint(text: str, outcome: Outcome, colour: bool) -> str:
+    """`text` in the colour of `outcome`."""
+    code = _COLOURS.get(outcome) if colour else None
+    return f"\x1b[{code}m{text}\x1b[0m" if code else text

@@ -1,0 +1,177 @@
+"""TOML files read strictly: an unknown key or a wrong type is named with its line and the nearest key."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from quizmatrix.core.errors import DataError
+
+T = TypeVar("T")
+
+
+def load(path: Path, kind: type[T]) -> T:
+    """Read `path` as a `kind` (a msgspec Struct); DataError says the file, the line and the mend."""
+    return parse(read_text(path), kind, str(path))
+
+
+def load_over(shipped: Path, own: Path, kind: type[T]) -> T:
+    """What ships, with what a user's file replaces where there is one: key by key, also in tables."""
+    if not own.is_file():
+        return load(shipped, kind)
+    text = read_text(own)
+    raw = _merged(_tables(read_text(shipped), str(shipped)), _tables(text, str(own)))
+    return _convert(text, raw, kind, str(own))
+
+
+def parse(text: str, kind: type[T], name: str) -> T:
+    """The same for a text; `name` is what errors call it."""
+    return _convert(text, _tables(text, name), kind, name)
+
+
+def read_text(path: Path) -> str:
+    """A text that a person wrote; DataError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot read {path}", cause=error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"cannot read {path}", cause="it is not UTF-8 text") from error
+
+
+def _tables(text: str, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # TOML's own errors are ValueErrors
+        raise DataError(f"{name} is not TOML", cause=str(error)) from error
+
+
+def _merged(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(lower)
+    for key, value in upper.items():
+        below = lower.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _convert(text: str, raw: dict[str, Any], kind: type[T], name: str) -> T:
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        raise _explain(text, raw, kind, name, str(error)) from error
+
+
+def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: str) -> DataError:
+    """msgspec says "... - at `$.a[0].b`"; a person wants the line, and the word that was meant."""
+    message, _, where = said.partition(" - at `")
+    steps: list[str | int] = [
+        key or (int(index) if index.isdigit() else "...")
+        for key, index in re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", where)
+    ]
+    steps, struct = _follow(steps, raw, msgspec.inspect.type_info(kind))
+    keys = [step for step in steps if isinstance(step, str)]
+    unknown = re.search(r"unknown field `(.*)`", message)
+    # What a struct's own check says begins with the key, in backquotes.
+    own = re.match(r"`([\w-]+)`: (.*)", message)
+    next_step = ""
+    if unknown:
+        key = unknown.group(1)
+        near = difflib.get_close_matches(key, _keys_of(struct), 1, 0.5)
+        message = f"unknown key `{key}`"
+        next_step = f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(_keys_of(struct))}."
+        steps.append(key)
+    elif own:
+        steps.append(own.group(1))
+        keys.append(own.group(1))
+        message = own.group(2)
+    # `int | null`: TOML has no null.
+    message = message.replace(" | null`", "`")
+    line = _line_of(text, raw, steps)
+    place = f"{name}, line {line}" if line else name
+    cause = message[:1].lower() + message[1:]
+    if keys and not unknown:
+        cause = f"`{'.'.join(keys)}`: {cause}"
+    return DataError(place, cause=cause, next_step=next_step)
+
+
+def _follow(steps: list[str | int], raw: Any, info: Any) -> tuple[list[str | int], Any]:
+    """The way with its `...` (any key of a table) replaced by the key at fault, and the type there."""
+    found: list[str | int] = []
+    for step in steps:
+        info = _table_of(info)
+        if step == "...":
+            inner = info.value_type
+            step = next((key for key, value in raw.items() if not _fits(value, inner)), "...")  # noqa: PLW2901
+        elif isinstance(step, int):
+            inner = info.item_type
+        else:
+            inner = next((field.type for field in info.fields if field.encode_name == step), info)
+        found.append(step)
+        try:
+            raw = raw[step]
+        except (KeyError, IndexError, TypeError):
+            break
+        info = inner
+    return found, info
+
+
+def _table_of(info: Any) -> Any:
+    """The table that a key is which may be left out."""
+    tables = [
+        option for option in getattr(info, "types", ()) if isinstance(option, msgspec.inspect.StructType)
+    ]
+    return tables[0] if tables else info
+
+
+def _fits(value: Any, info: Any) -> bool:
+    if not isinstance(info, msgspec.inspect.StructType):
+        return True
+    try:
+        msgspec.convert(value, info.cls)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _keys_of(info: Any) -> list[str]:
+    """The keys of the struct that `info` is, or may be."""
+    if isinstance(info, msgspec.inspect.UnionType):
+        return [key for option in info.types for key in _keys_of(option)]
+    return [field.encode_name for field in getattr(info, "fields", ())]
+
+
+def _line_of(text: str, raw: Any, steps: list[str | int]) -> int | None:
+    """The line of the last key in `steps`: each key is looked for from the line of the one before it.
+
+    An item of a list has no key: of those that have the key that follows, it is the one with as
+    many before it.
+    """
+    lines = [_without_strings(line) for line in text.splitlines()]
+    at, found, skip = 0, None, 0
+    for place, step in enumerate(steps):
+        if isinstance(step, int):
+            key = steps[place + 1] if place + 1 < len(steps) else None
+            skip = sum(1 for item in raw[:step] if isinstance(item, dict) and key in item)
+        else:
+            word = re.compile(rf"(?<![\w-]){re.escape(step)}(?=[\"']?\s*[=\].])")
+            places = [n for n in range(at, len(lines)) for _ in word.findall(lines[n])]
+            if len(places) > skip:
+                at = places[skip]
+                found = at + 1
+            skip = 0
+        try:
+            raw = raw[step]
+        except (KeyError, IndexError, TypeError):
+            break
+    return found
+
+
+def _without_strings(line: str) -> str:
+    """A line of TOML without its comment and without what stands in quotes behind an `=` or in a list."""
+    line = re.sub(r"""(?<=[=\[,{])\s*("[^"]*"|'[^']*')(?!\s*[=.])""", "", line)
+    return line.partition("#")[0]

@@ -1,0 +1,390 @@
+"""Debian packages through apt itself, in a private root: signatures are checked, the host's apt is
+neither read nor changed, and root is not needed. One root per suite and architecture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from quizmatrix.core import paths, process, tomlfile
+from quizmatrix.core.errors import HostError, NotFetchedError, NotInArchiveError, UnpreparedError, host_error
+from quizmatrix.core.process import Tell
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_WITHOUT_RECOMMENDS = ("-o", "APT::Install-Recommends=false")
+
+ARCHIVE_FILE = Path(__file__).with_name("debian.toml")
+
+# Seconds for which an index is not asked for again.
+INDEX_FRESH = 600.0
+
+# What apt says of a file that a mirror has not got, over HTTP and of a local folder.
+_NO_SUCH_FILE = re.compile(r" 404  |File not found - ")
+
+
+class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """One suite of the archive (quizmatrix/debian/debian.toml describes the keys)."""
+
+    name: str | None = None
+    keyring: str | None = None
+    mirrors: list[str]
+    arches: list[str]
+    components: tuple[str, ...] = ("main", "contrib")
+    series: list[str] = []
+    newest: bool = False
+    check_valid_until: bool = True
+
+
+class Archive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The suites by name, and the keyring their signatures are checked with."""
+
+    keyring: str | None = None
+    suite: dict[str, Suite] = {}
+
+    def suites_of(self, series: str, arch: str) -> list[str]:
+        """The suites that may have kernels of a series for Debian's `arch`.
+
+        Those known for the series, or else those for anything.
+        """
+        carrying = {name: suite for name, suite in self.suite.items() if arch in suite.arches}
+        known = [name for name, suite in carrying.items() if series in suite.series]
+        anywhere = [name for name, suite in carrying.items() if not suite.series]
+        listed = any(series in suite.series for suite in self.suite.values())
+        return known or ([] if listed else anywhere)
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True):
+    """One package of one suite. size: bytes of the .deb. depends: the raw field."""
+
+    name: str
+    version: str
+    sha256: str
+    size: int
+    depends: str
+
+
+def load_archive() -> Archive:
+    """What ships, with what the user's `debian.toml` replaces; DataError where either is wrong."""
+    return tomlfile.load_over(ARCHIVE_FILE, paths.config_dir() / "debian.toml", Archive)
+
+
+def carries(arch: str, series: str = "") -> bool:
+    """Whether a suite may have kernels for Debian's `arch`; of a series, where one is named."""
+    archive = load_archive()
+    if series:
+        return bool(archive.suites_of(series, arch))
+    return any(arch in suite.arches for suite in archive.suite.values())
+
+
+def no_keyring(path: str) -> HostError:
+    """The error of a keyring that is not where it has to be."""
+    return HostError(
+        f"the Debian archive's keyring is not at {path}",
+        next_step="On Debian: sudo apt-get install debian-archive-keyring; elsewhere set "
+        f"`keyring` in {paths.config_dir() / 'debian.toml'}.",
+    )
+
+
+class AptRoot:
+    """A private apt for one suite and one Debian architecture, or for the suite's sources."""
+
+    def __init__(self, archive: Archive, suite: str, arch: str, *, sources: bool = False) -> None:
+        """Nothing is written before the first update."""
+        self._type = "deb-src" if sources else "deb"
+        self.suite = suite
+        self._facts = archive.suite[suite]
+        self._keyring = self._facts.keyring or archive.keyring or ""
+        self.arch = arch
+        self._root = paths.cache_dir() / "apt" / f"{suite}-{'sources' if sources else arch}"
+
+    async def update(self) -> None:
+        """Fetch and check the suite's index, from the first mirror that gives it.
+
+        Raises NotFetchedError with apt's own words where none does, HostError where this host lacks
+        something. Two at once would find apt's own lock taken, which is an error to apt.
+        """
+        try:
+            async with paths.locked(paths.cache_dir() / "locks" / f"apt-{self._root.name}.lock"):
+                await self._update()
+        except OSError as error:
+            raise host_error("write the package cache", error) from error
+
+    async def _update(self) -> None:
+        stamp = self._root / "updated"
+        asked = f"{self._facts} {self._keyring}"
+        with contextlib.suppress(OSError):
+            is_fresh = 0 <= time.time() - stamp.stat().st_mtime < INDEX_FRESH
+            if is_fresh and stamp.read_text() == asked:
+                return
+        if not Path(self._keyring).is_file():
+            raise no_keyring(self._keyring)
+        said = ""
+        for mirror in self._facts.mirrors:
+            self._configure(mirror)
+            done = await self._apt("apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
+            if done.status == 0:
+                paths.write_atomic(stamp, asked.encode())
+                return
+            said = said or _complaint(done)
+        raise NotFetchedError(
+            f"the index of Debian's {self.suite} ({self.arch}) could not be fetched",
+            cause=said,
+            next_step="Check the network, or name another mirror for "
+            f"[suite.{self.suite}] in {paths.config_dir() / 'debian.toml'}.",
+        )
+
+    async def names(self, prefix: str) -> list[str]:
+        """The names of the suite's packages that begin with `prefix`."""
+        done = await self._apt("apt-cache", "pkgnames", prefix)
+        return sorted(done.output.decode().split())
+
+    async def show(self, *names: str) -> list[Package]:
+        """The packages of these names that the suite has, the newest version of each."""
+        done = await self._apt("apt-cache", "show", "--no-all-versions", *names)
+        packages = []
+        for stanza in done.output.decode().split("\n\n"):
+            fields = dict(re.findall(r"^([A-Z][\w-]*): (.*)$", stanza, re.MULTILINE))
+            if "SHA256" in fields:
+                packages.append(
+                    Package(
+                        name=fields["Package"],
+                        version=fields["Version"],
+                        sha256=fields["SHA256"],
+                        size=int(fields["Size"]),
+                        depends=fields.get("Depends", ""),
+                    )
+                )
+        return packages
+
+    async def download(self, packages: list[Package], into: Path) -> list[Path]:
+        """Fetch packages into a folder; apt checks each against the signed index.
+
+        Raises NotInArchiveError where the mirror has not got one, NotFetchedError where it does not come
+        otherwise, is cut short or is not what was signed.
+        """
+        wanted = [f"{package.name}={package.version}" for package in packages]
+        done = await self._apt("apt-get", "-q", "download", *wanted, cwd=into)
+        found = sorted(into.glob("*.deb"))
+        if done.status != 0 or len(found) != len(packages):
+            raise self._not_fetched(", ".join(wanted), done)
+        return found
+
+    async def resolve(self, names: list[str]) -> list[Package]:
+        """All packages that an empty system would get to have `names` (names, or apt-patterns(7)).
+
+        Raises UnpreparedError where one cannot be had.
+        """
+        done = await self._apt("apt-get", "-s", "-q", *_WITHOUT_RECOMMENDS, "install", *names)
+        if done.status != 0:
+            raise UnpreparedError(
+                f"Debian's {self.suite} ({self.arch}) cannot install what is asked for",
+                cause=_complaint(done),
+                next_step="Names of packages: https://packages.debian.org",
+            )
+        found = re.findall(r"^Inst (\S+) ", done.output.decode(), re.MULTILINE)
+        shown = {package.name: package for package in await self.show(*found)}
+        return [shown[name] for name in found]
+
+    async def fetch(self, packages: list[Package], pool: Path) -> dict[str, Path]:
+        """The files of packages, by name; what `pool` has already is not fetched again.
+
+        Raises NotFetchedError where one does not come.
+        """
+        lock = paths.cache_dir() / "locks" / "packages.lock"
+        async with paths.locked(lock):
+            (pool / "partial").mkdir(parents=True, exist_ok=True)
+            wanted = [f"{package.name}={package.version}" for package in packages]
+            into = ["-o", f"Dir::Cache::archives={pool}"]
+            done = await self._apt(
+                "apt-get", "-q", "-y", *_WITHOUT_RECOMMENDS, "--download-only", *into, "install", *wanted
+            )
+        found = {
+            package.name: path
+            for package in packages
+            for arch in (self.arch, "all")
+            if (path := pool / _file_name(package, arch)).is_file()
+        }
+        if done.status != 0 or len(found) != len(packages):
+            raise self._not_fetched("the packages", done)
+        return found
+
+    @property
+    def suite_name(self) -> str:
+        """The suite's name on its mirrors."""
+        return self._facts.name or self.suite
+
+    @property
+    def source_line(self) -> str:
+        """The line of a sources.list(5) for the mirror that answered."""
+        return (self._root / "etc/sources.list").read_text().strip()
+
+    @property
+    def valid_until_options(self) -> list[str]:
+        """Lines of apt.conf(5) for an archived suite, whose index is never renewed."""
+        return [] if self._facts.check_valid_until else ['Acquire::Check-Valid-Until "false"']
+
+    async def download_sources(self, names: list[str], into: Path, *, only: str = "") -> None:
+        """Fetch the files of source packages into a folder, unpacking none.
+
+        only: `tar` for upstream's archive without Debian's part (apt-get(8), --tar-only). Raises
+        NotFetchedError where one does not come, is cut short or is not what was signed.
+        """
+        part = [f"--{only}-only"] if only else []
+        done = await self._apt("apt-get", "-q", "source", "--download-only", *part, *names, cwd=into)
+        if done.status != 0:
+            raise self._not_fetched(f"the sources of {', '.join(names)}", done)
+
+    def _not_fetched(self, what: str, done: process.Completed) -> NotFetchedError:
+        fact, cause = f"could not fetch {what} from Debian's {self.suite}", _complaint(done)
+        if _NO_SUCH_FILE.search(cause):
+            return NotInArchiveError(
+                fact,
+                cause=cause,
+                next_step="The mirror has not got what its index names: run it again later, or name another "
+                f"mirror for [suite.{self.suite}] in {paths.config_dir() / 'debian.toml'}.",
+            )
+        return NotFetchedError(
+            fact,
+            cause=cause,
+            next_step="Check the network and the disk's free space, then run it again.",
+        )
+
+    async def _apt(self, *argv: str, cwd: Path | None = None) -> process.Completed:
+        process.require_program(argv[0], "apt")
+        # No limit: apt gives up by itself where nothing comes any more, and much may come slowly.
+        env = {"APT_CONFIG": str(self._root / "apt.conf")}
+        return await process.run(argv, cwd=cwd, env=env, limit=None)
+
+    def _configure(self, mirror: str) -> None:
+        """Write the root. apt reads only APT_CONFIG before `Dir`, so nothing of the host's is used."""
+        root = self._root
+        try:
+            for folder in ("state/lists/partial", "cache/archives/partial", "etc/parts"):
+                (root / folder).mkdir(parents=True, exist_ok=True)
+            (root / "state/status").touch()
+            components = " ".join(self._facts.components)
+            source = f"{self._type} [signed-by={self._keyring}] {mirror} {self.suite_name} {components}\n"
+            paths.write_atomic(root / "etc/sources.list", source.encode())
+            settings = {
+                "Dir": f"{root}/",
+                "Dir::State": "state",
+                "Dir::State::status": f"{root}/state/status",
+                "Dir::Cache": "cache",
+                "Dir::Etc": "etc",
+                "Dir::Etc::sourcelist": "sources.list",
+                "Dir::Etc::sourceparts": "parts",
+                "Dir::Etc::preferencesparts": "parts",
+                "Dir::Etc::parts": "parts",
+                "Dir::Etc::main": "none",
+                "APT::Architecture": self.arch,
+                "APT::Architectures": self.arch,
+                # apt would drop to the user `_apt`, who cannot write below a home directory.
+                "APT::Sandbox::User": "root",
+                "Acquire::Languages": "none",
+                "Acquire::Retries": "2",
+                "Acquire::http::Timeout": "30",
+                "Acquire::Check-Valid-Until": str(self._facts.check_valid_until).lower(),
+            }
+            text = "".join(f'{key} "{value}";\n' for key, value in settings.items())
+            paths.write_atomic(root / "apt.conf", text.encode())
+        except OSError as error:
+            raise host_error("write the package cache", error) from error
+
+
+async def ask_suites(
+    suites: list[str],
+    arch: str,
+    tell: Tell,
+    ask: Callable[[AptRoot], Awaitable[T | None]],
+    *,
+    is_first_enough: bool,
+) -> list[T]:
+    """What `ask` finds in those of `suites` that have it, in their order; or in the first of them alone.
+
+    Raises NotFetchedError where none has it and one could not be asked.
+    """
+    archive = load_archive()
+    every: list[T] = []
+    failure: NotFetchedError | None = None
+    for suite in suites:
+        root = AptRoot(archive, suite, arch)
+        tell(f"asking Debian's {suite}")
+        try:
+            await root.update()
+            found = await ask(root)
+        except NotFetchedError as error:
+            failure = failure or error
+            tell(f"{error}; going on without it")
+            continue
+        if found is not None:
+            every.append(found)
+            if is_first_enough:
+                break
+    if failure is not None and not every:
+        raise failure
+    return every
+
+
+async def first_that_comes(
+    found: list[T],
+    package: Callable[[T], Package],
+    take: Callable[[T], Awaitable[R]],
+    tell: Tell,
+    *,
+    only_newest: bool,
+) -> R:
+    """What `take` makes of the first of `found` whose files the mirrors have, or of the very first.
+
+    package: of one of them. Mirrors lack a file now and then that their index names. Raises NotInArchiveError
+    where none is had.
+    """
+    failure: NotInArchiveError | None = None
+    for one in found[:1] if only_newest else found:
+        if failure is not None:
+            tell(f"{failure}; taking {package(one).name} {package(one).version} instead")
+        try:
+            return await take(one)
+        except NotInArchiveError as error:
+            failure = failure or error
+    raise failure or ValueError("nothing was found")
+
+
+def _file_name(package: Package, arch: str) -> str:
+    """As apt names the files it fetches: an epoch's colon would be another system's drive."""
+    return f"{package.name}_{package.version.replace(':', '%3a')}_{arch}.deb"
+
+
+def _complaint(done: process.Completed) -> str:
+    """apt's first error, without its long list of hashes."""
+    lines = (done.errors + b"\n" + done.output).decode(errors="replace").splitlines()
+    wanted = [line for line in lines if re.match(r"\s*(E|Err)[:\d]", line)] or [done.last_words]
+    first = wanted[0].strip()
+    if first in lines and lines.index(first) + 1 < len(lines):
+        follow = lines[lines.index(first) + 1]
+        if follow.startswith(" "):
+            first += " -" + follow.rstrip().removeprefix(" ")
+    return first
+
+
+async def unpack(archives: list[Path], into: Path) -> None:
+    """Unpack .deb files into a folder, running none of their scripts."""
+    process.require_program("dpkg-deb", "dpkg")
+    for archive in archives:
+        done = await process.run(["dpkg-deb", "--extract", str(archive), str(into)])
+        if done.status != 0:
+            raise HostError(
+                f"could not unpack {archive.name}",
+                cause=done.last_words,
+                next_step="Free some space (`quizmatrix clean` empties the cache), then try again."
+                if "No space" in done.last_words
+                else "",
+            )

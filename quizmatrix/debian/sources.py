@@ -1,0 +1,112 @@
+"""Source packages of Debian's, for what its archive has no binary packages of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from quizmatrix.core import process
+from quizmatrix.core.errors import DamagedError, NotFetchedError, UnpreparedError
+from quizmatrix.core.process import Tell
+from quizmatrix.debian import apt
+
+# Whose sources are built, the first that gives one. They are for any architecture; the index is this one's.
+SUITES = ("bookworm", "trixie")
+_INDEX_ARCH = "amd64"
+
+# What a source package of the format `3.0 (quilt)` consists of (dpkg-source(1)).
+_UPSTREAM = re.compile(r"_[^_]+\.orig\.tar\.\w+")
+_DEBIAN = re.compile(r"_[^_]+\.debian\.tar\.\w+")
+
+# Texts by which it shows, of gcc, ld and configure, that a cross compiler lacks its C library.
+_NEEDS_C_LIBRARY = (
+    "The cross compiler needs its C library. On Debian: sudo apt-get install libc6-dev-ARCH-cross"
+)
+ADVICE = dict.fromkeys(
+    (".h: No such file or directory", "cannot find -lc", "compiler cannot create executables"),
+    _NEEDS_C_LIBRARY,
+)
+
+# What unpacks them, with Debian's packages of it.
+TOOLS = {"tar": "tar", "xz": "xz-utils", "bzip2": "bzip2", "patch": "patch"}
+
+
+async def obtain(package: str, into: Path, tell: Tell) -> Path:
+    """The source of a package with Debian's patches, in a new folder of its name below `into`.
+
+    Raises NotFetchedError where no suite gives it, DamagedError where its layout is none that is known,
+    HostError where a tool is missing.
+    """
+    for tool, of in TOOLS.items():
+        process.require_program(tool, of)
+    archives = await _fetch(package, into, tell)
+    return await unpack(archives, package, into)
+
+
+async def _fetch(package: str, into: Path, tell: Tell) -> Path:
+    """The folder with the files of the first suite that gives them all; mirrors lack some now and then."""
+    archive = apt.load_archive()
+    failure: NotFetchedError | None = None
+    for suite in SUITES:
+        folder = into / f"{package}.{suite}"
+        folder.mkdir()
+        root = apt.AptRoot(archive, suite, _INDEX_ARCH, sources=True)
+        tell(f"asking Debian's {suite} for the source of {package}")
+        try:
+            await root.update()
+            await root.download_sources([package], folder)
+        except NotFetchedError as error:
+            failure = failure or error
+            tell(f"{error}; going on without it")
+            continue
+        return folder
+    raise failure or AssertionError("there are suites")
+
+
+async def unpack(archives: Path, package: str, into: Path) -> Path:
+    """Unpack a source package and apply Debian's patches; DamagedError where its layout is unknown."""
+    tree = into / package
+    tree.mkdir()
+    upstream, debian = choose(package, (path.name for path in archives.iterdir()))
+    for name, strip in ((upstream, 1), (debian, 0)):
+        file = f"--file={archives / name}"
+        await _step(["tar", "--extract", "--force-local", f"--strip-components={strip}", file], tree)
+    for name in patches(tree):
+        await _step(["patch", "-s", "-p1", "-i", str(tree / "debian/patches" / name)], tree)
+    return tree
+
+
+def choose(package: str, names: Iterable[str]) -> tuple[str, str]:
+    """The archives of a source package, upstream's and Debian's, among the names of its files.
+
+    Signatures and the description, which apt has checked, do not count. Raises DamagedError where
+    there are others, or more: a source without patches, or one of several parts.
+    """
+    files = sorted(name for name in names if not name.endswith((".asc", ".dsc")))
+    upstream = [name for name in files if _UPSTREAM.fullmatch(name.removeprefix(package))]
+    debian = [name for name in files if _DEBIAN.fullmatch(name.removeprefix(package))]
+    if len(upstream) != 1 or len(debian) != 1 or len(files) != 2:
+        raise unknown_layout(package, f"its files: {', '.join(files) or 'none'}")
+    return upstream[0], debian[0]
+
+
+def patches(tree: Path) -> list[str]:
+    """The names of Debian's patches in a tree, in their order (quilt(1), "series")."""
+    series = tree / "debian/patches/series"
+    lines = series.read_text().splitlines() if series.exists() else []
+    return [line.split()[0] for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def unknown_layout(package: str, cause: str = "") -> DamagedError:
+    """The error of a source package in which something is not where it is known to be."""
+    return DamagedError(f"Debian's source of {package} has another layout than is known", cause=cause)
+
+
+async def _step(argv: list[str], tree: Path) -> None:
+    done = await process.run(argv, cwd=tree)
+    if done.status != 0:
+        raise UnpreparedError(
+            f"the source of {tree.name} could not be unpacked",
+            cause=f"`{process.printable(argv)}`: {done.last_words}",
+        )

@@ -1,0 +1,75 @@
+"""The initramfs of a kernel: guest scripts, base image and boot modules, joined once and cached."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.core import cpio, paths, skeleton
+from quizmatrix.core.checksum import Seal, seal_of
+from quizmatrix.core.errors import host_error
+from quizmatrix.image.artifact import Image
+from quizmatrix.kernel import modules
+from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.model.arch import Arch
+
+_SCRIPTS = ("fstab", "init2", "agent", "terminal")
+_FOLDERS = ("dev", "proc", "sys", "root")
+
+
+def assemble(kernel: Kernel, image: Image, arch: Arch) -> Path:
+    """The initramfs for this kernel and base image; HostError where it cannot be written.
+
+    The name is that of all that goes in, so a changed guest script is in the next run.
+    """
+    guest = _guest_archive() + skeleton.layer() + _nodes_of(kernel)
+    wanted = list(arch.facts.kernel.modules)
+    if not kernel.has_9p:
+        # What a guest reaches its layers by (see layerdisks).
+        wanted = [name for name in wanted if "9p" not in name]
+        wanted += ["virtio_blk", "squashfs"]
+        guest += cpio.file("guest/no-9p", b"")
+    if image.disk is not None:
+        wanted += ["virtio_blk", image.disk_type]
+        guest += cpio.file("guest/base-disk", f"{image.disk_type}\n".encode())
+    made = [kernel.record.key, image.key, hashlib.sha256(guest).hexdigest(), *wanted]
+    key = hashlib.sha256("\n".join(made).encode()).hexdigest()[:24]
+    path = paths.cache_dir() / "initramfs" / f"{key}.cpio"
+    seal = path.with_suffix(".json")
+    if _is_whole(path, seal):
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        boot_modules = modules.boot_archive(kernel.modules, wanted)
+        paths.write_atomic(path, cpio.join([image.archive.read_bytes(), boot_modules, guest]))
+        paths.write_atomic(seal, msgspec.json.encode(seal_of(path)))
+    except OSError as error:
+        raise host_error("write the initramfs", error) from error
+    return path
+
+
+def _nodes_of(kernel: Kernel) -> bytes:
+    devname = kernel.modules / "modules.devname"
+    return skeleton.nodes(devname.read_text(encoding="utf-8")) if devname.is_file() else b""
+
+
+def _is_whole(path: Path, seal: Path) -> bool:
+    try:
+        return msgspec.json.decode(seal.read_bytes(), type=Seal).fits(path)
+    except (OSError, msgspec.MsgspecError):
+        return False
+
+
+def _guest_archive() -> bytes:
+    """What comes from guest/: init1 as /init, the rest in /guest, which the image's part makes."""
+    folder = paths.data_dir("guest")
+    parts = [cpio.directory(name) for name in _FOLDERS]
+    # Without a console node some kernels give init no output at all.
+    parts.append(cpio.char_device("dev/console", 5, 1))
+    # Of init1's helper: a program that made them would cost each boot some milliseconds.
+    parts += [cpio.fifo("ticks"), cpio.fifo("ready")]
+    parts.append(cpio.file("init", (folder / "init1").read_bytes(), 0o755))
+    parts += [cpio.file(f"guest/{name}", (folder / name).read_bytes()) for name in _SCRIPTS]
+    return b"".join(parts)

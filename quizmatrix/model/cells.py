@@ -1,0 +1,361 @@
+"""From a matrix to its cells: kernel version x architecture (x variant)."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+import msgspec
+
+from quizmatrix.core import units
+from quizmatrix.core.errors import DataError, UsageError
+from quizmatrix.core.version import is_unreleased, series_of
+from quizmatrix.debian import apt
+from quizmatrix.model import parameters, profile
+from quizmatrix.model.arch import NATIVE, arch_names, debian_variants, load_arch, real_name
+from quizmatrix.model.finding import SplatPolicy, Tolerance
+from quizmatrix.model.matrix import Include, Limits, Matrix, shipped_variants
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.profile import Use
+
+V = TypeVar("V", str, int)
+
+# The base image of a guest that asks for no other.
+SMALL = "small"
+
+# MiB that a guest may have in /shared.
+SHARED_LIMIT = 4096
+
+DEFAULTS = Limits(
+    timeout="20m",
+    boot_timeout="30s",
+    memory="1G",
+    cpus=1,
+    numa=1,
+    shared_limit=f"{SHARED_LIMIT}M",
+    image=SMALL,
+    splat=SplatPolicy.FAIL,
+)
+
+
+class Shard(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the slices that a cell's tests are dealt into. number: from 1."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        """`2of4`."""
+        return f"{self.number}of{self.of}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the command knows its slice by."""
+        return {"QUIZMATRIX_SHARD": str(self.number), "QUIZMATRIX_SHARDS": str(self.of)}
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """One kernel on one architecture.
+
+    kernel: as the matrix names it. source: where it comes from if it names none. timeout,
+    boot_timeout: seconds on hardware. memory, shared_limit: MiB. image: the name of its base image. append:
+    more kernel parameters. profiles: all that are set up, in that order. config: lines that its variant adds
+    to the kernel's configuration; clang: whether it wants that compiler. tolerance: of its kernel's
+    complaints. shard: the slice of its tests that it runs. expected: the outcome that is no news, `why` it is
+    not `passed`.
+    """
+
+    kernel: str
+    source: str
+    arch: str
+    variant: str | None = None
+    timeout: float
+    boot_timeout: float
+    memory: int
+    shared_limit: int = SHARED_LIMIT
+    cpus: int
+    image: str = SMALL
+    append: str = ""
+    numa: int = 1
+    profiles: tuple[Use, ...] = ()
+    config: tuple[str, ...] = ()
+    clang: bool = False
+    tolerance: Tolerance = Tolerance()
+    shard: Shard | None = None
+    expected: Outcome = Outcome.PASSED
+    why: str = ""
+
+    @property
+    def id(self) -> str:
+        """`KERNEL-ARCH[+VARIANT]`, and `@NUMBERofNUMBER` where it runs a slice of its tests."""
+        return self.unsharded + (f"@{self.shard}" if self.shard else "")
+
+    @property
+    def unsharded(self) -> str:
+        """Its id without the slice."""
+        return cell_id(self.kernel, self.arch, self.variant)
+
+    @property
+    def kernel_spec(self) -> str:
+        """`SOURCE:KERNEL`."""
+        return self.kernel if ":" in self.kernel else f"{self.source}:{self.kernel}"
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder in a run directory."""
+        return folder_name(self.id)
+
+
+def cell_id(kernel: str, arch: str, variant: str | None) -> str:
+    """The id of a cell, as --only takes it and as the grid prints it."""
+    return f"{kernel}-{arch}" + (f"+{variant}" if variant else "")
+
+
+def folder_name(cell: str) -> str:
+    """The folder of the cell of this id in a run directory: what a path cannot hold is replaced."""
+    return re.sub(r"[^\w.+@-]", "_", cell)
+
+
+def debian_suite(image: str) -> str | None:
+    """The suite of a Debian base image (`debian:SUITE`; empty: any will do); None for another image."""
+    name, _, suite = image.partition(":")
+    return suite if name == "debian" else None
+
+
+def check_folders(ids: list[str], where: str) -> None:
+    """DataError names two of a run's ids whose results would go into one folder."""
+    folders: dict[str, str] = {}
+    for one in ids:
+        folder = folder_name(one)
+        other = folders.setdefault(folder, one)
+        if other != one:
+            raise DataError(
+                where,
+                cause=f"{other} and {one} would have one folder, {folder}",
+                next_step="Run them one after the other.",
+            )
+
+
+def is_glob(text: str) -> bool:
+    """Whether `text` is a pattern, and no name."""
+    return re.search(r"[*?\[]", text) is not None
+
+
+def matching(names: Iterable[str], glob: str) -> list[str]:
+    """Those of `names` that are `glob` or match it."""
+    return [name for name in names if name == glob or fnmatchcase(name, glob)]
+
+
+_SLICE = re.compile(r"(.+)@([\d*?\[\]!-]+)of(\d+)")
+
+
+def slice_of(pattern: str) -> tuple[str, int | None]:
+    """A pattern without its `@NofM`, and M; None where it names no slice."""
+    match = _SLICE.fullmatch(pattern)
+    return (match[1], int(match[3])) if match else (pattern, None)
+
+
+def sharded(cells: list[Cell], shards: int) -> list[Cell]:
+    """Each cell as often as its tests are dealt into slices."""
+    if shards == 1:
+        return cells
+    return [
+        msgspec.structs.replace(cell, shard=Shard(number=number, of=shards))
+        for cell in cells
+        for number in range(1, shards + 1)
+    ]
+
+
+def unsharded(cells: list[Cell]) -> list[Cell]:
+    """The cells whose slices these are, each once."""
+    return list({cell.unsharded: msgspec.structs.replace(cell, shard=None) for cell in cells}.values())
+
+
+_NATIVE = re.compile(rf"(?<=-){NATIVE}(?=$|[+@])")
+
+
+def with_real_arch(pattern: str) -> str:
+    """An id or a glob of ids with this host's architecture in the place of `native`."""
+    return _NATIVE.sub(lambda _: real_name(NATIVE), pattern)
+
+
+def parse_cell_id(text: str) -> tuple[str, str, str | None] | None:
+    """Kernel, architecture and variant of an id, or None where `text` is not one (a glob is not)."""
+    if is_glob(text):
+        return None
+    kernel, dash, rest = with_real_arch(text).rpartition("-")
+    arch, _, variant = rest.partition("+")
+    return (kernel, arch, variant or None) if kernel and dash and arch in arch_names() else None
+
+
+def default_source(kernel: str, *, ready_made: bool) -> str:
+    """Where a kernel comes from that names no source: from Debian, or where unreleased ones are."""
+    if is_unreleased(kernel):
+        return "kernel.org"
+    return "debian" if ready_made else "debian-source"
+
+
+def expand(
+    matrix: Matrix, where: str, overrides: Limits | None = None, *, built_here: bool = False
+) -> list[Cell]:
+    """The cells of a matrix, kernels outermost, `include` last.
+
+    `where` names the matrix in errors. `overrides` (the command line's) win over all. built_here: kernels
+    that name no source are built here, also where they could be had ready-made: for those alone modules
+    can be built. Raises DataError for an unknown architecture or a cell that is there twice.
+    """
+    wanted: list[tuple[str, str, str | None, list[Limits]]] = [
+        (kernel, arch, None, [])
+        for kernel in matrix.kernels
+        for arch in matrix.arches
+        if not any(fnmatchcase(kernel, out.kernel) and fnmatchcase(arch, out.arch) for out in matrix.exclude)
+    ]
+    for extra in matrix.include:
+        own: list[Limits] = [extra]
+        if extra.variant in matrix.variant:
+            own.append(matrix.variant[extra.variant])
+        wanted.append((extra.kernel, extra.arch, extra.variant, own))
+    profiles = profile.resolve(matrix.profiles, matrix.profile, where)
+    built_here = built_here or any(profile.facts_of(use.name, where).modules for use in profiles)
+    cells: dict[str, Cell] = {}
+    for kernel, arch, variant, own in wanted:
+        sources = [overrides or Limits(), *own, matrix.arch.get(arch, Limits()), matrix, DEFAULTS]
+        cell = _make_cell(kernel, arch, variant, sources, matrix, where, built_here=built_here)
+        if variant in matrix.variant:
+            own_way = matrix.variant[variant]
+            cell = msgspec.structs.replace(cell, config=tuple(own_way.config), clang=own_way.clang)
+        cell = msgspec.structs.replace(cell, profiles=profiles)
+        if cell.id in cells:
+            raise DataError(
+                where, cause=f"the cell {cell.id} is there twice", next_step="Remove one of them."
+            )
+        cells[cell.id] = cell
+    if matrix.handoff is not None:
+        _check_handoff("from", matrix.handoff.from_, list(cells), where)
+        _check_handoff("to", matrix.handoff.to, list(cells), where)
+    return list(cells.values())
+
+
+def _check_handoff(key: str, globs: tuple[str, ...], ids: list[str], where: str) -> None:
+    for glob in globs:
+        if not matching(ids, glob):
+            near = difflib.get_close_matches(glob, ids, 1, 0.6)
+            raise DataError(
+                where,
+                cause=f"`handoff.{key}`: {glob} fits no cell",
+                next_step=(f"Did you mean `{near[0]}`? " if near else "") + f"There are: {', '.join(ids)}.",
+            )
+
+
+def _make_cell(
+    kernel: str,
+    arch: str,
+    variant: str | None,
+    sources: list[Limits],
+    matrix: Matrix,
+    where: str,
+    *,
+    built_here: bool,
+) -> Cell:
+    try:
+        facts = load_arch(arch).facts
+    except UsageError as error:
+        raise DataError(where, cause=error.fact, next_step=error.next_step) from error
+    # A place behind `SOURCE:` may have spaces.
+    if not kernel or re.search(r"[\x00-\x1f]" if ":" in kernel else r"\s", kernel):
+        raise DataError(where, cause=f"{kernel!r} is no kernel", next_step='Write it like "6.1" or "newest".')
+
+    def first(key: Callable[[Limits], V | None]) -> V:
+        return next(value for value in map(key, sources) if value is not None)
+
+    is_flavour = variant in debian_variants() and variant not in matrix.variant
+    if is_flavour and (facts.debian is None or variant not in facts.debian.variants):
+        raise DataError(where, cause=f"Debian has no variant {variant} of its kernels for {arch}")
+    ready_made = (variant is None and not built_here) or is_flavour
+    ready_made = ready_made and facts.debian is not None and apt.carries(facts.debian.arch, series_of(kernel))
+    cell = Cell(
+        kernel=kernel,
+        source=matrix.source or default_source(kernel, ready_made=ready_made),
+        arch=arch,
+        variant=variant,
+        timeout=units.parse_duration(first(lambda limits: limits.timeout)),
+        boot_timeout=units.parse_duration(first(lambda limits: limits.boot_timeout)),
+        memory=units.parse_size(first(lambda limits: limits.memory)),
+        shared_limit=units.parse_size(first(lambda limits: limits.shared_limit)),
+        cpus=first(lambda limits: limits.cpus),
+        numa=first(lambda limits: limits.numa),
+        image=first(lambda limits: limits.image),
+        append=parameters.joined(limits.append for limits in reversed(sources) if limits.append),
+        tolerance=Tolerance(
+            splat=SplatPolicy(first(lambda limits: limits.splat)), allow=tuple(matrix.allow_splats)
+        ),
+    )
+    if is_flavour and not cell.kernel_spec.startswith("debian:"):
+        raise DataError(
+            where,
+            cause=f"the variant {variant} is one of Debian's own kernels, and {cell.kernel_spec} is not",
+            next_step="Name a series that Debian has ready-made, or define the variant in the matrix.",
+        )
+    return _with_expectation(cell, matrix)
+
+
+def _with_expectation(cell: Cell, matrix: Matrix) -> Cell:
+    for known in matrix.expect:
+        if (
+            fnmatchcase(cell.kernel, known.kernel)
+            and fnmatchcase(cell.arch, known.arch)
+            and (known.variant is None or fnmatchcase(cell.variant or "", known.variant))
+        ):
+            return msgspec.structs.replace(cell, expected=known.outcome, why=known.why)
+    return cell
+
+
+def select(
+    cells: Iterable[Cell],
+    *,
+    only: list[str],
+    skip: list[str],
+    kernels: list[str],
+    arches: list[str],
+) -> list[Cell]:
+    """The cells that match any of `only` (ids or globs; none: all), `kernels` and `arches`, and no `skip`."""
+
+    def matches(text: str, globs: list[str]) -> bool:
+        return any(matching([text], glob) for glob in globs)
+
+    return [
+        cell
+        for cell in cells
+        if (not only or matches(cell.id, only))
+        and (not kernels or matches(cell.kernel, kernels))
+        and (not arches or matches(cell.arch, arches))
+        and not matches(cell.id, skip)
+    ]
+
+
+def cells_on_the_spot(
+    only: list[str], overrides: Limits, like: Matrix | None = None, *, built_here: bool = False
+) -> list[Cell]:
+    """The cells that `only` names in full; their variants are those that ship.
+
+    like: the matrix whose source, profiles and tolerance they have. built_here: as in `expand`.
+    """
+    like = like or Matrix()
+    made = []
+    for text in only:
+        parts = parse_cell_id(text)
+        if parts is not None and (parts[2] is None or parts[2] in shipped_variants()):
+            kernel, arch, variant = parts
+            one = Matrix(
+                source=like.source,
+                profiles=like.profiles,
+                profile=like.profile,
+                splat=like.splat,
+                allow_splats=like.allow_splats,
+                include=[Include(kernel=kernel, arch=arch, variant=variant)],
+            )
+            made += expand(one, f"--only {text}", overrides, built_here=built_here)
+    return made

@@ -1,0 +1,84 @@
+"""What happens in a run, as data: printed while it runs, and kept in events.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from quizmatrix.model.matrix import Handoff
+from quizmatrix.model.spec import CellResult, RunResults
+from quizmatrix.run.verdict import Stage
+
+
+class CellReached(msgspec.Struct, frozen=True, kw_only=True, tag="stage", tag_field="event"):
+    """A cell reached a stage."""
+
+    cell: str
+    stage: Stage
+    attempt: int = 1
+
+
+class CellNote(msgspec.Struct, frozen=True, kw_only=True, tag="note", tag_field="event"):
+    """Something on the way of a cell that a person may want to read; an empty cell: of the run."""
+
+    cell: str
+    text: str
+
+
+class CellConsole(msgspec.Struct, frozen=True, kw_only=True, tag="console", tag_field="event"):
+    """The last line of a cell's console; shown, not kept (console.log has it)."""
+
+    cell: str
+    line: str
+
+
+class CellFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished", tag_field="event"):
+    """The verdict on a cell."""
+
+    result: CellResult
+
+
+class RunStarted(msgspec.Struct, frozen=True, kw_only=True, tag="run-started", tag_field="event"):
+    """The first line of events.jsonl: see spec.RunResults. cells: what `cell` of its results will be."""
+
+    run: str
+    command: list[str]
+    handoff: Handoff | None = None
+    matrix: str = ""
+    folder: str = ""
+    arguments: list[str] = []
+    started: str
+    cells: list[str] = []
+
+    @classmethod
+    def of(cls, results: RunResults, cells: Iterable[str]) -> RunStarted:
+        """What is known of a run before it has results."""
+        return cls(
+            run=results.run,
+            command=results.command,
+            handoff=results.handoff,
+            matrix=results.matrix,
+            folder=results.folder,
+            arguments=results.arguments,
+            started=results.started,
+            cells=list(cells),
+        )
+
+
+class RunResumed(msgspec.Struct, frozen=True, kw_only=True, tag="run-resumed", tag_field="event"):
+    """The run goes on: what had not ended is run again, and these cells have not ended any more."""
+
+    cells: list[str]
+
+
+class RunFinished(msgspec.Struct, frozen=True, kw_only=True, tag="run-finished", tag_field="event"):
+    """The last line of events.jsonl, where the run was not killed (RunResumed may follow)."""
+
+    finished: str
+    exit_code: int
+
+
+Event = CellReached | CellNote | CellConsole | CellFinished
+# What events.jsonl may hold, each with the `time` at which it was written.
+Line = Event | RunStarted | RunResumed | RunFinished

@@ -1,0 +1,63 @@
+"""Ports of the host that lead to ports of a guest (QEMU's hostfwd)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+
+import msgspec
+
+from quizmatrix.core.errors import UnpreparedError
+
+_HOME = "127.0.0.1"
+_FORM = re.compile(r"(?:(?P<address>[\d.]+):)?(?P<port>\d{1,5})-(?P<to>\d{1,5})")
+
+
+class Forward(msgspec.Struct, frozen=True, kw_only=True):
+    """A TCP port of the host's address, and the guest's that it leads to. port: 0 for any that is free."""
+
+    address: str = _HOME
+    port: int
+    to: int
+
+    def __str__(self) -> str:
+        """As `parse` reads it."""
+        return f"{self.address}:{self.port}-{self.to}"
+
+    @property
+    def option(self) -> str:
+        """The value of QEMU's hostfwd."""
+        return f"tcp:{self.address}:{self.port}-:{self.to}"
+
+
+def parse(text: str) -> list[Forward]:
+    """Read `[ADDRESS:]PORT-PORT`, several with a `+` between; ValueError where it is something else."""
+    found: list[Forward] = []
+    for word in text.split("+") if text else []:
+        match = _FORM.fullmatch(word)
+        if match is None or int(match["port"]) > 65535 or not 0 < int(match["to"]) <= 65535:
+            raise ValueError(f"not [ADDRESS:]PORT-PORT, as in 127.0.0.1:2222-22: {word!r}")
+        address = str(ipaddress.IPv4Address(match["address"] or _HOME))
+        one = Forward(address=address, port=int(match["port"]), to=int(match["to"]))
+        if one.port and (one.address, one.port) in [(other.address, other.port) for other in found]:
+            raise ValueError(f"one port of the host cannot lead to two of the guest: {address}:{one.port}")
+        found.append(one)
+    return found
+
+
+def with_free_port(forward: Forward) -> Forward:
+    """The same with a port that is free now; UnpreparedError where the port asked for is not."""
+    with socket.socket() as probe:
+        # As QEMU does: what an earlier guest's connections left behind is no hindrance.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((forward.address, forward.port))
+        except OSError as error:
+            raise UnpreparedError(
+                f"the port {forward.address}:{forward.port} cannot lead to the guest",
+                cause=error.strerror or str(error),
+                next_step=f"Name another one, or 0 for any that is free: net:forward={forward.address}:0-"
+                f"{forward.to}",
+            ) from error
+        return msgspec.structs.replace(forward, port=probe.getsockname()[1])

@@ -1,0 +1,288 @@
+"""The matrix file: which kernels and architectures, with what limits, and what is expected of them."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from quizmatrix.core import paths, tomlfile, units
+from quizmatrix.core.errors import DataError, UsageError
+from quizmatrix.model import kconfig, numa, parameters, profile
+from quizmatrix.model.arch import NATIVE, debian_variants, host_arch
+from quizmatrix.model.finding import SplatPolicy, check_allowed
+from quizmatrix.model.outcome import Outcome
+
+MAX_CPUS = 255
+_IMAGE = re.compile(r"small|debian(:[\w.-]+)?")
+# MiB; with less no distribution kernel comes up with its initramfs.
+MIN_MEMORY = 128
+# Disks that go from cell to cell.
+MAX_HANDED = 16
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """What one cell may use; a key that is absent is decided by a less specific place.
+
+    timeout: of the command, boot_timeout: from QEMU's start to the guest's first word, both as
+    durations on hardware. memory: of the guest, a size. shared_limit: what it may have in /shared, a size.
+    cpus, numa: of the guest, processors and NUMA nodes. image: its base image. splat: what a complaint of its
+    kernel means. append: more kernel parameters; unlike the others, these are added to what less specific
+    places say.
+    """
+
+    timeout: str | None = None
+    boot_timeout: str | None = None
+    memory: str | None = None
+    shared_limit: str | None = None
+    cpus: int | None = None
+    image: str | None = None
+    splat: SplatPolicy | None = None
+    append: str | None = None
+    numa: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, "`KEY`: ...", where a limit is none."""
+        for key, text, read in (
+            ("timeout", self.timeout, units.parse_duration),
+            ("boot-timeout", self.boot_timeout, units.parse_duration),
+            ("memory", self.memory, _parse_memory),
+            ("shared-limit", self.shared_limit, units.parse_size),
+            ("append", self.append, parameters.check),
+        ):
+            if text is not None:
+                try:
+                    read(text)
+                except ValueError as error:
+                    raise ValueError(f"`{key}`: {error}") from error
+        if self.image is not None and not _IMAGE.fullmatch(self.image):
+            raise ValueError(f"`image`: unknown image `{self.image}`; known: small, debian, debian:SUITE")
+        if self.cpus is not None and not 1 <= self.cpus <= MAX_CPUS:
+            raise ValueError(f"`cpus`: has to be 1 to {MAX_CPUS}, not {self.cpus}")
+        if self.numa is not None and not 1 <= self.numa <= numa.MOST:
+            raise ValueError(f"`numa`: has to be 1 to {numa.MOST}, not {self.numa}")
+
+
+def _parse_memory(text: str) -> int:
+    memory = units.parse_size(text)
+    if memory < MIN_MEMORY:
+        raise ValueError(f"a guest needs at least {MIN_MEMORY}M, not {text}")
+    return memory
+
+
+class Exclude(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Cells a matrix leaves out: all that match every key given (globs)."""
+
+    kernel: str = "*"
+    arch: str = "*"
+
+
+class Include(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """One more cell, added after the exclusions, with limits of its own."""
+
+    kernel: str
+    arch: str
+    variant: str | None = None
+
+
+class Expect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An outcome other than `passed` that is known and no news, and why; keys are globs.
+
+    Without `variant` it speaks of cells with and without one.
+    """
+
+    kernel: str = "*"
+    arch: str = "*"
+    variant: str | None = None
+    outcome: Outcome
+    why: str
+
+
+class Variant(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """A named way to build a kernel: `CONFIG_X=y` lines, the compiler, and limits of its own."""
+
+    config: list[str] = []
+    clang: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, "`KEY`: ...", where a value is none."""
+        Limits.__post_init__(self)
+        try:
+            kconfig.check_fragment("\n".join(self.config), "config")
+        except DataError as error:
+            raise ValueError(f"`config`: {error.cause}") from error
+
+
+class Handoff(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"from_": "from"}
+):
+    """Disks that go from cell to cell: written in each of `from`, then read in each of `to`.
+
+    disks: how many, size: of each. write, read: scripts for the guest's sh. from_, to: globs of cell ids.
+    back: whether the disks, as each reader left them, are read once more in the cell that wrote them.
+    """
+
+    disks: int = 1
+    size: str = "256M"
+    write: str
+    read: str
+    from_: tuple[str, ...] = ("*",)
+    to: tuple[str, ...] = ("*",)
+    back: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, "`KEY`: ...", where a value is none."""
+        if not 1 <= self.disks <= MAX_HANDED:
+            raise ValueError(f"`disks`: has to be 1 to {MAX_HANDED}, not {self.disks}")
+        try:
+            units.parse_size(self.size)
+        except ValueError as error:
+            raise ValueError(f"`size`: {error}") from error
+        for key, command in (("write", self.write), ("read", self.read)):
+            if not command.strip():
+                raise ValueError(f"`{key}`: there is no command in it")
+        for key, globs in (("from", self.from_), ("to", self.to)):
+            if not globs:
+                raise ValueError(f'`{key}`: names no cell; leave it out for all, or write ["*"]')
+
+
+class Matrix(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """The keys of a matrix file (README, "The matrix file"). allow_splats: see finding.Tolerance."""
+
+    source: str | None = None
+    kernels: list[str] = []
+    arches: list[str] = []
+    profiles: list[str] = []
+    exclude: list[Exclude] = []
+    include: list[Include] = []
+    expect: list[Expect] = []
+    arch: dict[str, Limits] = {}
+    variant: dict[str, Variant] = {}
+    profile: dict[str, dict[str, Any]] = {}
+    handoff: Handoff | None = None
+    allow_splats: list[str] = []
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, "`KEY`: ...", where a value is none."""
+        Limits.__post_init__(self)
+        for text in self.allow_splats:
+            try:
+                check_allowed(text)
+            except ValueError as error:
+                raise ValueError(f"`allow-splats`: {error}") from error
+
+
+def shipped_variants() -> set[str]:
+    """The variants of kernels that need no definition: those with a fragment, and Debian's own."""
+    return {*kconfig.variants(), *debian_variants()}
+
+
+def shipped_matrices() -> dict[str, Path]:
+    """The matrices that ship, by name."""
+    return {path.stem: path for path in sorted(paths.data_dir("matrices").glob("*.toml"))}
+
+
+def find_matrix(name: str) -> Path:
+    """The file that MATRIX on a command line means: a path, or the name of one that ships.
+
+    A word with a `/` or ending in `.toml` is a path. Raises UsageError where there is none.
+    """
+    if "/" in name or name.endswith(".toml"):
+        path = Path(name)
+        if path.is_file():
+            return path
+        raise UsageError(
+            f"no matrix file {name}",
+            cause="it is a folder" if path.is_dir() else "there is no such file",
+            next_step=f"Matrices that ship, by name: {', '.join(shipped_matrices())}.",
+        )
+    shipped = shipped_matrices()
+    if name in shipped:
+        return shipped[name]
+    near = difflib.get_close_matches(name, shipped, 1, 0.5)
+    raise UsageError(
+        f"no matrix named `{name}`",
+        next_step=(f"Did you mean `{near[0]}`? " if near else "")
+        + f"Those that ship: {', '.join(shipped)}. A file of your own: its path, ending in .toml. "
+        "A command comes after `--`.",
+    )
+
+
+def _host(matrix: Matrix) -> str | None:
+    """This host's architecture; None where there is no file of it and the matrix has others."""
+    try:
+        return host_arch().name
+    except UsageError:
+        if not {*matrix.arches, *(extra.arch for extra in matrix.include)} - {NATIVE}:
+            raise
+        return None
+
+
+def with_native(matrix: Matrix, host: str | None) -> Matrix:
+    """A matrix with the architecture `host` in the place of `native`; without `native` where that is None.
+
+    What is there anyway counts once: of an `include` that one whose architecture is written so is left out
+    where there is another of the same, and takes the place of what the kernels and architectures make.
+    """
+
+    def name(arch: str) -> str:
+        return host if arch == NATIVE and host is not None else arch
+
+    replace = msgspec.structs.replace
+    written = {(one.kernel, one.arch, one.variant) for one in matrix.include}
+    include, exclude = [], [replace(one, arch=name(one.arch)) for one in matrix.exclude]
+    for one in matrix.include:
+        if one.arch != NATIVE:
+            include.append(one)
+        elif host is not None and (one.kernel, host, one.variant) not in written:
+            include.append(replace(one, arch=host))
+            if one.variant is None:
+                exclude.append(Exclude(kernel=glob.escape(one.kernel), arch=host))
+    limits = {arch: own for arch, own in matrix.arch.items() if arch != NATIVE}
+    if host is not None and NATIVE in matrix.arch:
+        limits[host] = _over(limits.get(host, Limits()), matrix.arch[NATIVE])
+    return replace(
+        matrix,
+        arches=list(dict.fromkeys(name(arch) for arch in matrix.arches if host or arch != NATIVE)),
+        include=include,
+        exclude=exclude,
+        expect=[replace(one, arch=name(one.arch)) for one in matrix.expect],
+        arch=limits,
+    )
+
+
+def _over(limits: Limits, others: Limits) -> Limits:
+    """`limits`, with what they leave open as `others` have it; kernel parameters add up."""
+    both = {key: (getattr(limits, key), getattr(others, key)) for key in Limits.__struct_fields__}
+    made = {key: one if one is not None else other for key, (one, other) in both.items()}
+    made["append"] = " ".join(filter(None, (others.append, limits.append))) or None
+    return Limits(**made)
+
+
+def load_matrix(path: Path) -> Matrix:
+    """Read a matrix file; DataError says the line of what is wrong."""
+    matrix = tomlfile.load(path, Matrix)
+    others: tuple[Include | Exclude | Expect, ...] = (*matrix.include, *matrix.exclude, *matrix.expect)
+    if NATIVE in (*matrix.arches, *matrix.arch, *(one.arch for one in others)):
+        matrix = with_native(matrix, _host(matrix))
+    profile.resolve([*matrix.profiles, *matrix.profile], matrix.profile, str(path))
+    named = matrix.arches + [include.arch for include in matrix.include]
+    for name in matrix.arch:
+        if name not in named:
+            raise DataError(
+                str(path),
+                cause=f"[arch.{name}] sets limits for an architecture the matrix does not have",
+                next_step=f"It has: {', '.join(dict.fromkeys(named)) or 'none'}.",
+            )
+    for include in matrix.include:
+        if include.variant is not None and include.variant not in (*matrix.variant, *shipped_variants()):
+            raise DataError(
+                str(path),
+                cause=f"include names the variant `{include.variant}`, which is not defined",
+                next_step=f'Define it: [variant.{include.variant}] config = ["CONFIG_...=y"].',
+            )
+    return matrix

@@ -1,0 +1,190 @@
+"""Which accelerator a guest gets: decided by booting one, since a /dev/kvm that opens may run none.
+
+There are hosts where QEMU aborts on a model-specific register, and hosts where the guest spins
+for ever before its kernel starts; both have a /dev/kvm that answers.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.core import paths, process
+from quizmatrix.model import spec as specs
+from quizmatrix.model.arch import Accelerator, Arch
+from quizmatrix.model.spec import CellResult, CellSpec
+from quizmatrix.run import cell as run
+
+KVM_DEVICE = Path("/dev/kvm")
+
+# Seconds in which a guest that KVM runs is up: in one or two, on an idle host.
+TRIAL_LIMIT = 10.0
+# And how many times as long as the same guest took under emulation, on a busy one.
+_TIMES_EMULATED = 2.0
+
+# Seconds for which it is remembered that KVM runs no guest: another hypervisor may have had it meanwhile.
+_NO_LASTS = 86400.0
+
+# Boots a specification to its result.
+Boot = Callable[[CellSpec], Awaitable[CellResult]]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found out for one architecture: the accelerator, and why in one line.
+
+    detail: what the trial boot died of. host: what the answer holds for. when: seconds since the epoch.
+    is_known: whether it says anything of KVM; else of one guest, and it is not remembered.
+    """
+
+    accelerator: Accelerator
+    why: str
+    detail: str = ""
+    host: str = ""
+    when: float = 0.0
+    is_known: bool = True
+
+
+def without_trial(arch: Arch) -> Answer | None:
+    """The answer where none is needed, or one is remembered; None where a trial boot has to tell."""
+    if not arch.is_native:
+        return Answer(
+            accelerator=Accelerator.TCG,
+            why=f"{arch.name} is emulated on this {platform.machine()} host",
+        )
+    if not KVM_DEVICE.exists():
+        return Answer(accelerator=Accelerator.TCG, why=f"there is no {KVM_DEVICE}")
+    if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
+        return Answer(
+            accelerator=Accelerator.TCG,
+            why=f"{KVM_DEVICE} may not be opened (join its group: sudo usermod -aG kvm $USER)",
+        )
+    return recall(arch)
+
+
+def recall(arch: Arch) -> Answer | None:
+    """What an earlier trial has shown, where that still holds."""
+    try:
+        answer = msgspec.json.decode(_remembered(arch).read_bytes(), type=Answer)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    lasts = answer.accelerator is Accelerator.KVM or 0 <= time.time() - answer.when < _NO_LASTS
+    return answer if lasts and answer.host == _host(arch) else None
+
+
+async def find_out(spec: CellSpec) -> Answer:
+    """The accelerator for guests like `spec`, by a trial where nothing else tells. Raises as try_kvm does."""
+    return without_trial(spec.arch) or await try_kvm(spec)
+
+
+async def try_kvm(spec: CellSpec, boot: Boot = run.run_cell) -> Answer:
+    """Boot `spec` under KVM, with `true` as its command, and remember whether that worked.
+
+    A guest that does not come up may have itself to blame (its kernel is being bisected, say), or a host that
+    is busy: only where it comes up under emulation, and then again not under KVM, is it KVM. Takes at most
+    half a minute on an idle host. Raises QuizmatrixError where the trial itself is not possible.
+    """
+    with tempfile.TemporaryDirectory(prefix="quizmatrix-") as folder:
+        trial = _Trial(spec, boot, Path(folder))
+        first = await trial.boot(Accelerator.KVM, TRIAL_LIMIT)
+        if _is_up(first):
+            return _remember(spec.arch, _yes(first))
+        factor = spec.arch.facts.timeout_factor.of(Accelerator.TCG)
+        emulated = await trial.boot(Accelerator.TCG, spec.boot_timeout * factor)
+        if not _is_up(emulated):
+            return Answer(
+                accelerator=Accelerator.TCG,
+                why=f"{spec.cell} boots neither under KVM nor emulated, which tells nothing of KVM",
+                detail=first.detail,
+                is_known=False,
+            )
+        limit = max(TRIAL_LIMIT, _TIMES_EMULATED * (emulated.timings.boot or 0))
+        second = await trial.boot(Accelerator.KVM, limit)
+    if _is_up(second):
+        return _remember(spec.arch, _yes(second))
+    return _remember(
+        spec.arch,
+        Answer(
+            accelerator=Accelerator.TCG,
+            why=f"{KVM_DEVICE} opens, but KVM ran no guest ({second.detail.partition(': ')[0]})",
+            detail=second.detail,
+        ),
+    )
+
+
+class _Trial:
+    """Boots of one guest, with nothing of the user's in it."""
+
+    def __init__(self, spec: CellSpec, boot: Boot, folder: Path) -> None:
+        self._spec = msgspec.structs.replace(
+            spec, command=["true"], work_tree=None, append="", timeout=TRIAL_LIMIT
+        )
+        self._boot = boot
+        self._folder = folder
+        self._number = 0
+
+    async def boot(self, accelerator: Accelerator, limit: float) -> CellResult:
+        self._number += 1
+        folder = self._folder / str(self._number)
+        folder.mkdir()
+        spec = msgspec.structs.replace(
+            self._spec, accelerator=accelerator, boot_timeout=limit, folder=str(folder)
+        )
+        return await self._boot(spec)
+
+
+def _is_up(result: CellResult) -> bool:
+    """Whether a program of the guest ran and told us so, whatever came then."""
+    return result.timings.boot is not None
+
+
+def _yes(result: CellResult) -> Answer:
+    return Answer(accelerator=Accelerator.KVM, why=f"KVM booted a guest in {result.timings.boot or 0:.1f} s")
+
+
+def _remember(arch: Arch, answer: Answer) -> Answer:
+    answer = msgspec.structs.replace(answer, host=_host(arch), when=time.time())
+    # Where that cannot be written, the next run finds out anew.
+    with suppress(OSError):
+        path = _remembered(arch)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        paths.write_atomic(path, specs.to_json(answer))
+    return answer
+
+
+def forget() -> None:
+    """Have the next run try KVM anew."""
+    for path in (paths.cache_dir() / "accelerator").glob("*.json"):
+        path.unlink(missing_ok=True)
+
+
+def _remembered(arch: Arch) -> Path:
+    return paths.cache_dir() / "accelerator" / f"{arch.name}.json"
+
+
+def _host(arch: Arch) -> str:
+    """What the answer holds for: this machine, its kernel, its processor, this very QEMU, and what
+    it is asked for.
+
+    QEMU is known by its file, since asking it for its version would cost every run.
+    """
+    cpu = ""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line for line in lines if line.startswith(("model name", "vendor_id"))), "")
+    except OSError:
+        pass
+    binary = process.find_program(arch.facts.qemu.binary)
+    made = ""
+    if binary is not None:
+        status = Path(binary).stat()
+        made = f"{binary} {status.st_size} {status.st_mtime_ns}"
+    facts = arch.facts.qemu
+    asked = f"{facts.machine.kvm} {facts.cpu.kvm}"
+    return " | ".join((platform.node(), platform.release(), cpu, made, asked))

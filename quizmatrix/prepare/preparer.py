@@ -1,0 +1,347 @@
+"""What a cell needs before it can boot: its kernel, base image and initramfs, each made once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar, cast
+
+import anyio
+import msgspec
+
+from quizmatrix.core import process
+from quizmatrix.core.errors import QuizmatrixError, UnpreparedError
+from quizmatrix.core.jobserver import JobServer
+from quizmatrix.core.process import Tell
+from quizmatrix.core.uses import Uses
+from quizmatrix.image import debian, initramfs, small
+from quizmatrix.image.artifact import Image
+from quizmatrix.image.debian import DebianImage
+from quizmatrix.kernel import buildlayer, source
+from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.kernel.build import Order, options_of
+from quizmatrix.model import cells, numa, profile
+from quizmatrix.model import spec as specs
+from quizmatrix.model.arch import Accelerator, Arch, load_arch
+from quizmatrix.model.cells import SMALL, Cell
+from quizmatrix.model.forward import Forward, with_free_port
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import BASE_DISK, ActiveProfile, CellSpec, Disk, Share
+from quizmatrix.prepare import accelerator as accel
+from quizmatrix.prepare.accelerator import Answer
+from quizmatrix.run import cell as run
+
+# Kernels fetched and unpacked at a time: more only share the network and the disk.
+_FETCHES = 2
+
+# Seconds that a guest is given in which a person with a debugger goes step by step.
+_DEBUGGED = 86400.0
+
+# MiB of a guest that installs packages into its memory.
+_SETUP_MEMORY = 4096
+
+T = TypeVar("T")
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """A cell's artifacts. has_sshd: whether a terminal can reach its guest over SSH."""
+
+    kernel: Kernel
+    build_layers: list[Path] = []
+    image: Image
+    initramfs: Path
+    has_sshd: bool = False
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """How artifacts are had.
+
+    offline: from the cache alone. refresh: the sources are asked anew. thorough: what is in the
+    cache is read in full to see that it is what was stored.
+    """
+
+    offline: bool = False
+    refresh: bool = False
+    thorough: bool = False
+
+
+class Preparer:
+    """Prepares the cells of one run; cells that share an artifact wait for one making of it."""
+
+    def __init__(
+        self, policy: Policy, find_out: Callable[[CellSpec], Awaitable[Answer]] = accel.find_out
+    ) -> None:
+        """Nothing is fetched before the first cell asks. find_out: which accelerator guests get."""
+        self._policy = policy
+        self._uses = Uses()
+        self._locks: dict[str, anyio.Lock] = {}
+        self._made: dict[str, object] = {}
+        self._answers: dict[str, Answer] = {}
+        self._find_out = find_out
+        self._fetches = anyio.CapacityLimiter(_FETCHES)
+
+    async def prepare(self, cell: Cell, tell: Tell) -> Prepared:
+        """The artifacts of `cell`; `tell` hears what is going on.
+
+        Raises HostError where QEMU or a tool is missing, UnpreparedError where an artifact is.
+        """
+        arch = load_arch(cell.arch)
+        qemu = arch.facts.qemu
+        process.require_program(qemu.binary, qemu.package)
+        self._look_ahead(cell, arch)
+        installed: dict[str, str] | None = None
+        image = await self._small_image(arch, tell)
+        kernel = await self.kernel(cell, tell)
+        suite = cells.debian_suite(cell.image)
+        if suite is not None:
+            whole = await self._once(
+                f"image {cell.image} {cell.arch}", lambda: self._debian_image(cell, suite, tell)
+            )
+            image = msgspec.structs.replace(image, disk=whole.disk)
+            installed = whole.installed
+        build_layers = await buildlayer.obtain(kernel, with_runtime=suite is None)
+        for layer in build_layers:
+            await self._uses.hold(layer)
+        numa.check_kernel(cell.id, kernel.record.release, kernel.config, cell.numa)
+        for use in cell.profiles:
+            profile.check(
+                use,
+                kernel=kernel.record.release,
+                config=kernel.config,
+                installed=installed,
+                has_module=lambda name: buildlayer.has_module(kernel, name),
+                cell=cell.id,
+            )
+        return Prepared(
+            kernel=kernel,
+            build_layers=build_layers,
+            image=image,
+            initramfs=initramfs.assemble(kernel, image, arch),
+            has_sshd="openssh-server" in (installed or ()),
+        )
+
+    def _look_ahead(self, cell: Cell, arch: Arch) -> None:
+        """Raise what can be known before anything is fetched or built, or waited for."""
+        numa.check_machine(cell.id, arch, cell.numa, cell.memory)
+        asked = cells.debian_suite(cell.image)
+        image = None if asked is None else self._stored_image(arch, asked)[1]
+        if asked is None or image is not None:
+            for use in cell.profiles:
+                profile.check_packages(use, image.installed if image else None)
+
+    async def build_image(self, cell: Cell, suite: str, include: list[str], tell: Tell) -> DebianImage:
+        """Build a Debian image for the architecture of `cell`, which configures it where that is foreign."""
+        return await debian.build(load_arch(cell.arch), suite, include, self._setup_guest(cell, tell), tell)
+
+    async def kernel(self, cell: Cell, tell: Tell, *, pool: JobServer | None = None) -> Kernel:
+        """The kernel of `cell`, fetched or built where the cache lacks it.
+
+        pool: of CPUs, where modules are to be built against it: it then has its build tree. Raises
+        UnpreparedError where it cannot be had.
+        """
+        order = Order(
+            arch=load_arch(cell.arch),
+            options=options_of(cell),
+            tell=tell,
+            pool=pool,
+            fetches=self._fetches,
+            needs_tree=pool is not None,
+        )
+
+        async def obtain() -> Kernel:
+            while True:
+                kernel = await source.obtain(
+                    cell.kernel_spec,
+                    order,
+                    offline=self._policy.offline,
+                    refresh=self._policy.refresh,
+                    thorough=self._policy.thorough,
+                )
+                # What is removed in just this moment is had again.
+                if await self._uses.hold(kernel.folder):
+                    return kernel
+
+        return await self._once(
+            f"kernel {cell.kernel_spec} {cell.arch} {order.options} {order.needs_tree}", obtain
+        )
+
+    async def accelerator(self, spec: CellSpec, asked: Accelerator | None) -> Answer:
+        """The accelerator for the cell `spec`: the one asked for, or what a trial boot shows."""
+        if asked is not None:
+            return Answer(accelerator=asked, why="asked for with --accel")
+
+        async with self._lock(f"accelerator {spec.arch.name}"):
+            known = self._answers.get(spec.arch.name) or self._answers.get(spec.kernel_key)
+            if known is None:
+                known = await self._find_out(spec)
+                # What one kernel does not tell, another may.
+                self._answers[spec.arch.name if known.is_known else spec.kernel_key] = known
+            return known
+
+    def likely_accelerator(self, cell: Cell, asked: Accelerator | None) -> Accelerator:
+        """What `accelerator` will say, as far as that is known without a trial boot; else emulation."""
+        answer = accel.without_trial(load_arch(cell.arch)) if asked is None else None
+        return asked or (answer.accelerator if answer else Accelerator.TCG)
+
+    async def _small_image(self, arch: Arch, tell: Tell) -> Image:
+        return await self._once(
+            f"image {arch.name}",
+            lambda: small.obtain(arch, offline=self._policy.offline, refresh=self._policy.refresh, tell=tell),
+        )
+
+    async def _debian_image(self, cell: Cell, asked: str, tell: Tell) -> DebianImage:
+        arch = load_arch(cell.arch)
+        suite, image = self._stored_image(arch, asked)
+        if image is not None and not self._policy.refresh and await self._uses.hold(image.disk.parent):
+            return image
+        include = image.include if image else []
+        built = await self.build_image(cell, suite, include, tell)
+        await self._uses.hold(built.disk.parent)
+        return built
+
+    def _stored_image(self, arch: Arch, asked: str) -> tuple[str, DebianImage | None]:
+        """The suite of a Debian image, and the image if it is there; raises where it cannot be made."""
+        suite = debian.choose_suite(arch, asked or None)
+        image = debian.find(arch, suite)
+        if image is None or self._policy.refresh:
+            if self._policy.offline:
+                raise UnpreparedError(
+                    f"the Debian image for {arch.name} is not in the cache",
+                    cause="--offline forbids fetching it",
+                    next_step=f"Once, with a network: quizmatrix image build --arch {arch.name}",
+                )
+            debian.require_tools()
+        return suite, image
+
+    def _setup_guest(self, cell: Cell, tell: Tell) -> debian.Guest:
+        """A guest of the cell's architecture and kernel, for what only runs there."""
+
+        async def run_script(layer: Path, script: str) -> Path:
+            folder = layer.with_name("guest")
+            folder.mkdir()
+            own = msgspec.structs.replace(
+                cell, image=SMALL, profiles=(), memory=max(cell.memory, _SETUP_MEMORY)
+            )
+            prepared = await self.prepare(own, tell)
+            spec = make_spec(own, prepared, command=[script], layers=[layer], work_tree=None, folder=folder)
+            answer = await self.accelerator(spec, None)
+            result = await run.run_cell(with_accelerator(spec, answer.accelerator))
+            if result.outcome not in (Outcome.PASSED, Outcome.SPLAT):
+                said = (folder / "stderr").read_text(errors="replace").strip()
+                raise UnpreparedError(
+                    f"the Debian image could not be configured in a guest: {result.outcome}",
+                    cause=said[-400:] or result.detail,
+                )
+            return specs.artifacts_of(folder)
+
+        return run_script
+
+    async def _once(self, name: str, make: Callable[[], Awaitable[T]]) -> T:
+        """What `make` gives, or raises: tried once in a run, however many cells want it."""
+        async with self._lock(name):
+            if name not in self._made:
+                try:
+                    self._made[name] = await make()
+                except QuizmatrixError as error:
+                    self._made[name] = error
+        made = self._made[name]
+        if isinstance(made, QuizmatrixError):
+            raise made
+        return cast(T, made)
+
+    def _lock(self, name: str) -> anyio.Lock:
+        return self._locks.setdefault(name, anyio.Lock())
+
+
+def make_spec(
+    cell: Cell,
+    prepared: Prepared,
+    *,
+    command: list[str],
+    layers: list[Path],
+    work_tree: str | None,
+    folder: Path,
+) -> CellSpec:
+    """The specification of `cell`, for the slowest case: the accelerator is decided after it."""
+    shares = [Share(tag="kernel", path=str(prepared.kernel.layer))]
+    shares += [Share(tag=buildlayer.tag_of(layer), path=str(layer)) for layer in prepared.build_layers]
+    shares += [Share(tag=f"user{number}", path=str(layer)) for number, layer in enumerate(layers)]
+    disk = prepared.image.disk
+    build = prepared.kernel.build_tree
+    return CellSpec(
+        cell=cell.id,
+        base=cell.image,
+        has_9p=prepared.kernel.has_9p,
+        symbols=str(build / "vmlinux") if build else None,
+        disks=[Disk(serial=BASE_DISK, path=str(disk), writable=False)] if disk else [],
+        kernel=cell.kernel,
+        kernel_key=prepared.kernel.record.key,
+        release=prepared.kernel.record.release,
+        arch=load_arch(cell.arch),
+        variant=cell.variant,
+        accelerator=Accelerator.TCG,
+        image=str(prepared.kernel.image),
+        initramfs=str(prepared.initramfs),
+        layers=shares,
+        work_tree=work_tree,
+        command=command,
+        timeout=cell.timeout,
+        boot_timeout=cell.boot_timeout,
+        memory=cell.memory,
+        shared_limit=cell.shared_limit,
+        cpus=cell.cpus,
+        tolerance=cell.tolerance,
+        folder=str(folder),
+    )
+
+
+async def with_profiles(spec: CellSpec, cell: Cell) -> CellSpec:
+    """`spec` with what the host halves of its profiles give; UnpreparedError where one fails."""
+    active: list[ActiveProfile] = []
+    disks = list(spec.disks)
+    forwards: list[Forward] = []
+    network = debugger = stopped = False
+    for use in cell.profiles:
+        facts = profile.facts_of(use.name, cell.id)
+        folder = profile.folders()[use.name]
+        half = await profile.set_up(
+            use, cell=cell.id, arch=cell.arch, folder=specs.host_folder_of(Path(spec.folder)) / use.name
+        )
+        disks += [Disk(**msgspec.structs.asdict(disk)) for disk in half.disks]
+        forwards += profile.forwards_of(use, cell.id)
+        network, debugger = network or facts.network, debugger or facts.debugger
+        stopped = stopped or half.stopped
+        spec = msgspec.structs.replace(spec, user=spec.user or half.user)
+        init, files = folder / "init", folder / "files"
+        active.append(
+            ActiveProfile(
+                name=use.name,
+                asked=use.asked,
+                environment=use.environment | half.environment,
+                init=init.read_text(encoding="utf-8") if init.is_file() else "",
+                files=str(files) if files.is_dir() else None,
+                texts=half.files,
+            )
+        )
+    if stopped:
+        spec = msgspec.structs.replace(spec, timeout=_DEBUGGED, boot_timeout=_DEBUGGED)
+    return msgspec.structs.replace(
+        spec,
+        profiles=active,
+        disks=disks,
+        network=network,
+        forwards=[with_free_port(forward) for forward in forwards],
+        debugger=debugger,
+        stopped=stopped,
+    )
+
+
+def with_accelerator(spec: CellSpec, accelerator: Accelerator) -> CellSpec:
+    """`spec` under `accelerator`, its time limits scaled by the architecture's factor."""
+    factor = spec.arch.facts.timeout_factor.of(accelerator)
+    return msgspec.structs.replace(
+        spec,
+        accelerator=accelerator,
+        timeout=spec.timeout * factor,
+        boot_timeout=spec.boot_timeout * factor,
+    )

@@ -1,0 +1,131 @@
+"""What the failures of a run have in common, in one sentence, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from quizmatrix.core.version import KernelVersion, leading_version
+from quizmatrix.model.arch import load_arch
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult, Step, ways_of
+
+_VERBS = {
+    Outcome.FAILED: "Fails",
+    Outcome.TIMED_OUT: "Times out",
+    Outcome.PANICKED: "Panics",
+    Outcome.SPLAT: "Splats",
+    Outcome.BOOT_FAILED: "Does not boot",
+}
+
+# Words for a set of results, `on s390x` or `from 6.12 on`, and the ids of those in it.
+Rule = tuple[str, frozenset[str]]
+# The id of a result, and the one whose kernel and architecture are looked at for it.
+Site = tuple[str, CellResult]
+
+# What a sentence begins with that speaks of one step in handing disks on; the reads need no word.
+_HEADS = {None: "", Step.WRITE: "Writing: ", Step.READ: "", Step.BACK: "Back home: "}
+
+
+def common_sentence(results: list[CellResult]) -> str:
+    """`Fails only on s390x.`, `Fails only where written on big-endian.`, or nothing.
+
+    Only cells that ran count. The sentence is true of all of them: every cell it speaks of
+    failed, expected or not, and no other did; where some of an architecture's cells did not fail,
+    it says how many did. Nothing is said where every failure was expected. Where disks are handed on, there
+    is a sentence for each step: writing, reading, and reading them back home.
+    """
+    sentences = []
+    for step, head in _HEADS.items():
+        part = [result for result in results if _step(result) is step]
+        sentence = _sentence(part, results)
+        sentences.append(f"{head}{sentence[0].lower()}{sentence[1:]}" if head and sentence else sentence)
+    return " ".join(filter(None, sentences))
+
+
+def _step(result: CellResult) -> Step | None:
+    return result.handoff.step if result.handoff else None
+
+
+def _sentence(part: list[CellResult], results: list[CellResult]) -> str:
+    ran = [result for result in part if result.outcome.is_verdict or result.outcome in _VERBS]
+    # What a cell could not have run is no evidence on it.
+    ran = [result for result in ran if not result.foreign]
+    failures = [result for result in ran if result.outcome is not Outcome.PASSED]
+    failed = frozenset(result.cell for result in failures)
+    if len(failed) == len(ran) or all(result.is_as_expected for result in failures):
+        return ""
+    outcomes = {result.outcome for result in ran if result.cell in failed}
+    verb = _VERBS.get(outcomes.pop(), "Fails") if len(outcomes) == 1 else "Fails"
+    places, more = _rules(ran, results)
+    for words, cells in places + more:
+        if cells == failed:
+            return f"{verb} only {words}."
+    for words, cells in places:
+        if failed < cells and len(failed) > 1 and len(cells) < len(ran):
+            return f"{verb} only {words} ({len(failed)} of {len(cells)} there)."
+    return ""
+
+
+def _rules(ran: list[CellResult], results: list[CellResult]) -> tuple[list[Rule], list[Rule]]:
+    """The rules that name places, the parts of which may be counted, and the other rules."""
+    handed = [(result, result.handoff) for result in ran if result.handoff and result.handoff.read_on]
+    if not handed:
+        return _rules_of([(result.cell, result) for result in ran])
+    # A cell's kernel and architecture are those of whatever ran in it.
+    known = {way.written_on: result for result, way in ways_of(results, Step.WRITE)}
+    known |= {way.read_on or "": result for result, way in ways_of(results, Step.READ)}
+    writers = [(result.cell, known[way.written_on]) for result, way in handed if way.written_on in known]
+    readers = [(result.cell, known[way.read_on]) for result, way in handed if way.read_on in known]
+    if len(writers) + len(readers) < 2 * len(handed):
+        return [], []  # of what is not known nothing can be said to be true
+    wrote, wrote_when = _rules_of(writers, "where written ")
+    read, read_when = _rules_of(readers, "where read ")
+    orders = [{cell: _byte_order(site) for cell, site in sites} for sites in (writers, readers)]
+    crossing = frozenset(cell for cell in orders[0] if orders[0][cell] != orders[1].get(cell))
+    foreign = frozenset(result.cell for result, way in handed if way.written_on != way.read_on)
+    both = [(f"{w} and {r.removeprefix('where ')}", a & b) for w, a in wrote for r, b in read]
+    more = [("across byte orders", crossing), *both, ("where another cell wrote the disks", foreign)]
+    return wrote + read, wrote_when + read_when + more
+
+
+def _rules_of(sites: list[Site], lead: str = "") -> tuple[list[Rule], list[Rule]]:
+    """The rules that name places, and those that name times or both; their words begin with `lead`."""
+    places = [(lead + words, cells) for words, cells in _places(sites)]
+    times = list(_times(sites))
+    both = [(f"{where} {when}", there & then) for where, there in places for when, then in times]
+    return places, [(lead + words, cells) for words, cells in times] + both
+
+
+def _byte_order(result: CellResult) -> str:
+    return load_arch(result.arch).facts.byte_order
+
+
+def _places(sites: list[Site]) -> Iterator[Rule]:
+    orders = {site.arch: _byte_order(site) for _, site in sites}
+    for arch in orders:
+        yield f"on {arch}", frozenset(cell for cell, site in sites if site.arch == arch)
+    for order in ("big", "little"):
+        if list(orders.values()).count(order) > 1:
+            yield (
+                f"on {order}-endian",
+                frozenset(cell for cell, site in sites if orders[site.arch] == order),
+            )
+    for variant in dict.fromkeys(site.variant for _, site in sites if site.variant):
+        yield f"with {variant}", frozenset(cell for cell, site in sites if site.variant == variant)
+
+
+def _times(sites: list[Site]) -> Iterator[Rule]:
+    """Ranges of kernel versions. A kernel that has no version is in none."""
+    dated = [(version, cell) for cell, site in sites if (version := _series(site)) is not None]
+    versions = sorted({version for version, _ in dated})
+    for at in versions:
+        yield f"on {at.text}", frozenset(cell for version, cell in dated if version == at)
+    for at in versions[1:]:
+        yield f"before {at.text}", frozenset(cell for version, cell in dated if version < at)
+        yield f"from {at.text} on", frozenset(cell for version, cell in dated if version >= at)
+
+
+def _series(result: CellResult) -> KernelVersion | None:
+    """The series of the cell's kernel: `6.12`. One kernel's patch level differs by architecture."""
+    version = leading_version(result.release or result.kernel)
+    return KernelVersion(version.series) if version else None

@@ -1,0 +1,281 @@
+"""What differs between two runs: by cell, by test in the cells' output, by what their kernels said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from enum import StrEnum
+
+import msgspec
+
+from quizmatrix.core.text import clean_line, paint
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult
+from quizmatrix.model.subtest import Subtest, SubtestOutcome
+from quizmatrix.report.grid import verdict_words
+from quizmatrix.runs.history.kept import Kept, findings_of
+
+# Lines of one kind in a section.
+MOST_LINES = 40
+# Cells that are named in a line.
+_MOST_CELLS = 6
+
+# Of these nothing is known about the command.
+UNTESTED = frozenset({Outcome.UNPREPARED, Outcome.CANCELLED, Outcome.SKIPPED})
+# Commands that came to their end, so that a test that is not in their output did not run.
+_ENDED = frozenset({Outcome.PASSED, Outcome.FAILED, Outcome.SPLAT})
+
+
+class Change(StrEnum):
+    """What became of a cell, a test or a message. flaky: it ended otherwise, though run from the same."""
+
+    REGRESSED = "regressed"
+    FIXED = "fixed"
+    NEW = "new"
+    STILL_FAILING = "still failing"
+    FLAKY = "flaky"
+    NOT_TESTED = "not tested"
+    GONE = "gone"
+
+
+_COLOURS = {
+    Change.REGRESSED: Outcome.FAILED,
+    Change.FIXED: Outcome.PASSED,
+    Change.STILL_FAILING: Outcome.FAILED,
+    Change.FLAKY: Outcome.TIMED_OUT,
+}
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """What changed alike in one or more cells.
+
+    name: of a test, or what identifies a message; empty where it is the cells themselves. title: the message.
+    before, after: how it ended; empty where there is no more to say.
+    """
+
+    change: Change
+    name: str = ""
+    title: str = ""
+    cells: list[str]
+    before: str = ""
+    after: str = ""
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """What is different in `after` (a run's id), compared with `before`."""
+
+    before: str
+    after: str
+    cells: list[Line]
+    tests: list[Line]
+    messages: list[Line]
+
+    @property
+    def has_regressed(self) -> bool:
+        """Whether anything has."""
+        return any(line.change is Change.REGRESSED for line in self.lines)
+
+    @property
+    def lines(self) -> list[Line]:
+        """All that is different."""
+        return [*self.cells, *self.tests, *self.messages]
+
+    def where(self, holds: Callable[[Line], bool]) -> Comparison:
+        """Only the lines for which `holds` is true."""
+        kept = {name: [line for line in getattr(self, name) if holds(line)] for name in _LISTS}
+        return msgspec.structs.replace(self, **kept)
+
+
+_LISTS = ("cells", "tests", "messages")
+
+
+def compare(before: Kept, after: Kept) -> Comparison:
+    """What changed from one run to another."""
+    old = {result.cell: result for result in before.results.cells}
+    new = {result.cell: result for result in after.results.cells}
+    lines = [_cell(old.get(cell), new.get(cell)) for cell in dict.fromkeys([*new, *old])]
+    return Comparison(
+        before=before.results.run,
+        after=after.results.run,
+        cells=[line for line in lines if line is not None],
+        tests=_gathered(_tests(before, after)),
+        messages=_gathered(_messages(old, new)),
+    )
+
+
+def _cell(old: CellResult | None, new: CellResult | None) -> Line | None:
+    def line(change: Change, *, more: str = "") -> Line:
+        cell = new or old
+        return Line(
+            change=change,
+            cells=[cell.cell] if cell else [],
+            before=_plain(old) if old else "",
+            after=(_plain(new) if new else "") + (f" ({more})" if more else ""),
+        )
+
+    was_tested = old is not None and old.outcome not in UNTESTED
+    if new is None:
+        return line(Change.GONE) if was_tested else None
+    if new.outcome in UNTESTED:
+        return line(Change.NOT_TESTED) if was_tested else None
+    if old is None or not was_tested:
+        return line(Change.NEW)
+    if new.flaky and not new.earlier:
+        return line(Change.FLAKY, more=new.flaky)
+    if _passed(old) is not _passed(new) and _ran_from_the_same([old], [new]):
+        return line(Change.FLAKY)
+    if _is_bad(new):
+        return line(Change.STILL_FAILING if _is_bad(old) else Change.REGRESSED)
+    return line(Change.FIXED) if _passed(new) and not _passed(old) else None
+
+
+def _plain(result: CellResult) -> str:
+    return verdict_words(msgspec.structs.replace(result, flaky="", earlier=""))
+
+
+def _passed(result: CellResult) -> bool:
+    return result.outcome is Outcome.PASSED
+
+
+def _is_bad(result: CellResult) -> bool:
+    """Whether it failed, and its matrix does not say that it would."""
+    return not _passed(result) and not result.is_as_expected
+
+
+def _ran_from_the_same(old: list[CellResult], new: list[CellResult]) -> bool:
+    inputs = [result.inputs for result in old]
+    return all(inputs) and inputs == [result.inputs for result in new]
+
+
+def _by_column(kept: Kept) -> dict[str, list[CellResult]]:
+    """The results, those of a cell's slices together: which slice has a test is no news."""
+    found: dict[str, list[CellResult]] = {}
+    for result in kept.results.cells:
+        found.setdefault(result.unsharded, []).append(result)
+    return found
+
+
+def _tests(before: Kept, after: Kept) -> Iterator[Line]:
+    old, new = _by_column(before), _by_column(after)
+    for cell in (cell for cell in new if cell in old):
+        sides = [*old[cell], *new[cell]]
+        if any(result.outcome in UNTESTED for result in sides) or not any(r.subtests for r in sides):
+            continue
+        # Where a side's commands were cut short, or only what failed is recorded, a test that it
+        # does not have may be there all the same.
+        old_ended = before.is_complete and all(result.outcome in _ENDED for result in old[cell])
+        new_ended = after.is_complete and all(result.outcome in _ENDED for result in new[cell])
+        had = {name: test for result in old[cell] for name, test in before.tests.get(result.cell, {}).items()}
+        has = {name: test for result in new[cell] for name, test in after.tests.get(result.cell, {}).items()}
+        same = _ran_from_the_same(old[cell], new[cell])
+        old_known = all(map(before.knows_failures, old[cell]))
+        new_known = all(map(after.knows_failures, new[cell]))
+        for name in dict.fromkeys([*has, *had]):
+            was, now = had.get(name), has.get(name)
+            change = _test(was, now, same=same)
+            absent = not old_ended if was is None else now is None and not new_ended
+            if absent:
+                change = _where_one_is_unknown(
+                    was,
+                    now,
+                    had_no_other=not before.is_complete and old_known,
+                    has_no_other=not after.is_complete and new_known,
+                )
+            if change is not None:
+                words = [str(test.outcome) if test else "" for test in (was, now)]
+                yield Line(change=change, name=name, cells=[cell], before=words[0], after=words[1])
+
+
+def _test(was: Subtest | None, now: Subtest | None, *, same: bool) -> Change | None:
+    ran_before = was is not None and was.outcome is not SubtestOutcome.SKIPPED
+    runs_now = now is not None and now.outcome is not SubtestOutcome.SKIPPED
+    if now is None or not runs_now:
+        return Change.GONE if ran_before else None
+    if now.failed_before:
+        return Change.FLAKY
+    if was is None or not ran_before:
+        return Change.NEW
+    if was.outcome.is_bad is now.outcome.is_bad:
+        return None
+    if same:
+        return Change.FLAKY
+    return Change.REGRESSED if now.outcome.is_bad else Change.FIXED
+
+
+def _where_one_is_unknown(
+    was: Subtest | None, now: Subtest | None, *, had_no_other: bool, has_no_other: bool
+) -> Change | None:
+    """Of a run whose directory is gone only the tests that failed are known, up to a number: others did not.
+
+    had_no_other, has_no_other: whether that holds for the earlier run, and for the later one.
+    """
+    if was is None and now is not None and now.outcome.is_bad and had_no_other:
+        return Change.REGRESSED
+    if now is None and was is not None and was.outcome.is_bad and has_no_other:
+        return Change.FIXED
+    return None
+
+
+def _messages(old: dict[str, CellResult], new: dict[str, CellResult]) -> Iterator[Line]:
+    for cell in (cell for cell in new if cell in old):
+        if old[cell].outcome in UNTESTED or new[cell].outcome in UNTESTED:
+            continue
+        had = {finding.fingerprint: finding for finding in findings_of(old[cell])}
+        has = {finding.fingerprint: finding for finding in findings_of(new[cell])}
+        same = _ran_from_the_same([old[cell]], [new[cell]])
+        for fingerprint, finding in (had | has).items():
+            if fingerprint in had and fingerprint in has:
+                change = Change.STILL_FAILING
+            elif same:
+                change = Change.FLAKY
+            else:
+                change = Change.REGRESSED if fingerprint in has else Change.FIXED
+            yield Line(change=change, name=fingerprint, title=finding.title, cells=[cell])
+
+
+def _gathered(lines: Iterable[Line]) -> list[Line]:
+    """The lines, those that tell the same of several cells made one."""
+    found: dict[tuple[str, ...], Line] = {}
+    for line in lines:
+        # Not by the title: it may name a CPU or a process, which differ where the message is the same.
+        key = (line.change, line.name, line.before, line.after)
+        first = found.get(key)
+        found[key] = msgspec.structs.replace(first, cells=[*first.cells, *line.cells]) if first else line
+    return list(found.values())
+
+
+def render(found: Comparison, *, colour: bool = False) -> str:
+    """A section for each kind of change that there is."""
+    sections = []
+    for change in Change:
+        lines = _aligned(_of(change, found.cells), lambda line: line.cells[0])
+        lines += _aligned(_of(change, found.tests), lambda line: clean_line(line.name))
+        lines += _aligned(_of(change, found.messages), lambda line: f"{clean_line(line.title)} ({line.name})")
+        if lines:
+            head = paint(str(change), _COLOURS[change], colour) if change in _COLOURS else str(change)
+            sections.append("\n".join([head, *lines]))
+    return "\n\n".join(sections) or "Nothing has changed."
+
+
+def _of(change: Change, lines: list[Line]) -> list[Line]:
+    """The lines of a section, those of what failed first."""
+    chosen = [line for line in lines if line.change is change]
+    return sorted(chosen, key=lambda line: line.after in ("passed", "skipped", ""))
+
+
+def _aligned(lines: list[Line], name: Callable[[Line], str]) -> list[str]:
+    shown = lines[:MOST_LINES]
+    width = max((len(name(line)) for line in shown), default=0)
+    told = [f"  {name(line):<{min(width, 60)}}  {_words(line)}".rstrip() for line in shown]
+    if len(lines) > len(shown):
+        told.append(f"  and {len(lines) - len(shown)} more (--json - has them all)")
+    return told
+
+
+def _words(line: Line) -> str:
+    same = line.before == line.after
+    ends = [line.after] if same else [word for word in (line.before, line.after) if word]
+    where = ""
+    if line.name:
+        more = len(line.cells) - _MOST_CELLS
+        where = f"on {', '.join(line.cells[:_MOST_CELLS])}" + (f" and {more} more" if more > 0 else "")
+    return ": ".join(part for part in (where, " -> ".join(ends)) if part)

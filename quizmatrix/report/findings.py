@@ -1,0 +1,114 @@
+"""What kernels complained of, for a person: the telling lines of a trace, and which cells share it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.console.fingerprint import FRAME, RUNNING, is_machinery, plain_name
+from quizmatrix.core.text import clean_line
+from quizmatrix.model.finding import Finding, FindingSummary
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult
+from quizmatrix.run import findings
+
+# Lines of a trace that a person is shown.
+_MOST_FRAMES = 7
+# Of a report without a trace.
+_MOST_LINES = 9
+# Outcomes that are themselves about the kernel's complaints.
+_ABOUT_THEM = frozenset({Outcome.PANICKED, Outcome.SPLAT, Outcome.BOOT_FAILED})
+
+
+def main_one(result: CellResult) -> FindingSummary | None:
+    """The complaint that made the outcome what it is: the first fatal one, or the first not allowed."""
+    ranked = sorted(result.findings, key=lambda finding: (not finding.kind.is_fatal, finding.allowed))
+    return ranked[0] if ranked and not ranked[0].allowed else None
+
+
+def telling_lines(summary: FindingSummary, folder: Path) -> list[str]:
+    """Its title, what was said of it, the functions it happened in, and its fingerprint.
+
+    folder: the cell's. Where its findings.json cannot be read there are the title and the fingerprint.
+    """
+    found = next((one for one in findings.load(folder) if one.fingerprint == summary.fingerprint), None)
+    body = _body(found) if found else [summary.title]
+    return [*map(clean_line, body), f"fingerprint: {summary.fingerprint} ({summary.kind})"]
+
+
+def _body(finding: Finding) -> list[str]:
+    block = finding.block
+    start = next((number for number, line in enumerate(block) if line == finding.title), 0)
+    before = [line for line in block[:start] if line and not line.startswith(("---", "8<"))]
+    frames: dict[str, str] = {}
+    for line in block[start:]:
+        running = RUNNING.match(line)
+        match = running or FRAME.match(line)
+        if match is None or (running is None and (match["doubt"] or match["maybe"])):
+            continue
+        name = plain_name(match["name"])
+        if name in finding.functions and not is_machinery(name):
+            text = line[match.start("name") :].strip(" )")
+            symbol = line[match.start("name") : match.end("size")]
+            place = f"  ({finding.places[symbol]})" if symbol in finding.places else ""
+            frames.setdefault(name, f"  {text}{place}")
+    if not frames:
+        return [*before, *block[start : start + _MOST_LINES]]
+    second = block[start + 1 : start + 2]
+    said = [line for line in second if not FRAME.match(line) and line.startswith(("PANIC at", "Oops"))]
+    return [*before, finding.title, *said, *list(frames.values())[:_MOST_FRAMES]]
+
+
+class Other(msgspec.Struct, frozen=True, kw_only=True):
+    """A complaint in cells whose outcome is about something else. lines: see telling_lines."""
+
+    cells: list[CellResult]
+    lines: list[str]
+
+    @property
+    def head(self) -> str:
+        """`CELL (OUTCOME), CELL (OUTCOME): the kernel complained`."""
+        return f"{', '.join(f'{one.cell} ({one.outcome})' for one in self.cells)}: the kernel complained"
+
+
+def others(results: list[CellResult], run: Path) -> list[Other]:
+    """Complaints in cells whose outcome is about something else; cells with the same one together.
+
+    Those that a matrix allows are not among them.
+    """
+    alike: dict[str, list[tuple[CellResult, FindingSummary]]] = {}
+    for result in results:
+        if result.outcome not in _ABOUT_THEM:
+            for summary in result.findings:
+                if not summary.allowed:
+                    alike.setdefault(summary.fingerprint, []).append((result, summary))
+    return [
+        Other(
+            cells=[result for result, _ in group],
+            lines=telling_lines(group[0][1], run / group[0][0].folder),
+        )
+        for group in alike.values()
+    ]
+
+
+def other_paragraphs(results: list[CellResult], run: Path) -> str:
+    """The same for a terminal."""
+    return "\n\n".join(
+        "\n".join([other.head, *(f"    {line}" for line in other.lines)]) for other in others(results, run)
+    )
+
+
+def allowed(results: list[CellResult]) -> str:
+    """A line for each complaint that a matrix allows, and the cells it was met in."""
+    alike: dict[str, list[tuple[CellResult, FindingSummary]]] = {}
+    for result in results:
+        for summary in result.findings:
+            if summary.allowed:
+                alike.setdefault(summary.fingerprint, []).append((result, summary))
+    return "\n".join(
+        clean_line(
+            f"allowed: {', '.join(result.cell for result, _ in group)}: {group[0][1].title} ({fingerprint})"
+        )
+        for fingerprint, group in alike.items()
+    )

@@ -1,0 +1,114 @@
+"""As much of a log as a report can hold: its beginning, where the trouble is, and its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from quizmatrix.console.watch import first_trouble
+from quizmatrix.core.text import clean_line
+
+# Bytes that are searched for a kernel's trouble: panics end a console, and the first splat is rarely late.
+_SEARCHED = 8 << 20
+_SEARCHED_END = 1 << 20
+# Bytes shown before the trouble, of what led to it.
+_BEFORE = 4096
+_LONGEST_LINE = 2000
+_CHUNK = 1 << 20
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece without gaps. line: the number of its first line in the log, from 1. text: cleaned."""
+
+    line: int
+    text: str
+
+
+class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
+    """size: of the log, in bytes. left_out: bytes that are not here. trouble: the line where it begins."""
+
+    size: int
+    left_out: int
+    parts: list[Part]
+    trouble: int | None = None
+
+
+def excerpt(path: Path, limit: int, *, by_console: bool = False) -> Excerpt | None:
+    """At most `limit` bytes of a log; None where there is nothing in it, or no such file.
+
+    by_console: it is a console, so look for the kernel's trouble in it.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            if not size:
+                return None
+            trouble = _trouble(file, size) if by_console else None
+            spans = _spans(size, limit, trouble)
+            parts, line, at, trouble_line = [], 1, 0, None
+            for start, end in spans:
+                line += _newlines(file, at, start)
+                data = _read(file, start, end)
+                if trouble is not None and start <= trouble < end:
+                    trouble_line = line + data.count(b"\n", 0, trouble - start)
+                parts.append(Part(line=line, text=_clean(data)))
+                line += data.count(b"\n")
+                at = end
+    except OSError:
+        return None
+    left_out = size - sum(end - start for start, end in spans)
+    return Excerpt(size=size, left_out=left_out, parts=parts, trouble=trouble_line)
+
+
+def _trouble(file: BinaryIO, size: int) -> int | None:
+    """The offset of the line where a kernel's trouble begins."""
+    places = [(0, min(size, _SEARCHED))]
+    if size > _SEARCHED:
+        places.append((max(_SEARCHED, size - _SEARCHED_END), size))
+    for start, end in places:
+        data = _read(file, start, end)
+        line = first_trouble(data)
+        if line is not None:
+            return min(end - 1, start + sum(len(text) + 1 for text in data.split(b"\n", line)[:line]))
+    return None
+
+
+def _spans(size: int, limit: int, trouble: int | None) -> list[tuple[int, int]]:
+    """Which bytes to show, in order and without overlaps."""
+    if size <= limit:
+        return [(0, size)]
+    # The beginning says what it was that ran, the end how it went out.
+    head, rest = limit // 8, limit - limit // 8
+    if trouble is None or trouble >= size - rest:
+        spans = [(0, head), (size - rest, size)]
+    else:
+        start = max(0, trouble - min(_BEFORE, rest // 4))
+        spans = [(0, head), (start, start + rest * 2 // 3), (size - rest // 3, size)]
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _read(file: BinaryIO, start: int, end: int) -> bytes:
+    file.seek(start)
+    return file.read(end - start)
+
+
+def _newlines(file: BinaryIO, start: int, end: int) -> int:
+    file.seek(start)
+    found = 0
+    while start < end and (chunk := file.read(min(_CHUNK, end - start))):
+        found += chunk.count(b"\n")
+        start += len(chunk)
+    return found
+
+
+def _clean(data: bytes) -> str:
+    lines = data.decode(errors="replace").split("\n")
+    return "\n".join(clean_line(line, _LONGEST_LINE) for line in lines)

@@ -1,0 +1,231 @@
+"""One HTML file: the grid, the logs of its cells and their tests, with filters and a search.
+
+Whatever a guest wrote travels as base64 of compressed JSON, which no parser of HTML sees anything in, and the
+page's script shows it as text only. The page may load nothing and run nothing but that script: its policy
+names the script and the style by their hashes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import zlib
+from collections.abc import Iterator
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from quizmatrix.core.text import clean_detail, clean_line
+from quizmatrix.core.units import format_seconds
+from quizmatrix.model.finding import FindingSummary
+from quizmatrix.model.spec import CellResult, encode
+from quizmatrix.model.subtest import Subtest, SubtestOutcome
+from quizmatrix.report import findings as complaints
+from quizmatrix.report import grid as report
+from quizmatrix.report import testtable as pivot
+from quizmatrix.report.common import common_sentence
+from quizmatrix.report.formats.excerpt import Excerpt, excerpt
+from quizmatrix.report.formats.source import Source
+from quizmatrix.run.reproduce import command_of
+
+# Bytes of a log, before they are compressed: of a cell that is not as expected, and of another.
+_BAD_LOG = 256 << 10
+_GOOD_LOG = 16 << 10
+# Bytes of all logs together, which a phone has to hold.
+_ALL_LOGS = 24 << 20
+_LEAST_LOG = 2 << 10
+# Tests that failed or differ, and notes, that the page has.
+_MOST_TESTS = 2000
+_MOST_NOTES = 200
+
+_LOGS = ("console.log", "stdout", "stderr", "qemu.log")
+_LETTERS = {
+    SubtestOutcome.PASSED: "p",
+    SubtestOutcome.FAILED: "f",
+    SubtestOutcome.SKIPPED: "s",
+    SubtestOutcome.KILLED: "k",
+}
+_PLACE = re.compile(r"\{\{(\w+)\}\}")
+
+
+class _Log(msgspec.Struct, frozen=True, kw_only=True):
+    """What the page knows of a log before it unpacks it; id: of the element that has it."""
+
+    id: str
+    name: str
+    size: int
+    left_out: int
+    trouble: int | None
+
+
+def render(source: Source) -> Iterator[bytes]:
+    """The page, log by log."""
+    style, script = (_page_file(f"report.{kind}") for kind in ("css", "js"))
+    filled = {
+        "policy": f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
+        "base-uri 'none'; form-action 'none'",
+        "title": escape(f"quizmatrix {source.results.run}"),
+        "style": style,
+        "plain": escape(_without_script(source)),
+        "script": script,
+    }
+    # In one pass: what is put in is not looked at again.
+    page = _PLACE.sub(lambda match: filled.get(match[1], match[0]), _page_file("report.html"))
+    head, _, tail = page.partition("<!--data-->")
+    yield head.encode(errors="replace")
+    logs: dict[str, list[_Log]] = {}
+    for number, (result, name, found) in enumerate(_logs(source)):
+        log = _Log(
+            id=f"log{number}", name=name, size=found.size, left_out=found.left_out, trouble=found.trouble
+        )
+        logs.setdefault(result.cell, []).append(log)
+        yield _block(log.id, [[part.line, part.text] for part in found.parts])
+    yield _block("data", _data(source, logs))
+    yield tail.encode()
+
+
+def _page_file(name: str) -> str:
+    return (resources.files(__package__) / "page" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _block(name: str, value: Any) -> bytes:
+    """An element that a browser neither runs nor shows."""
+    packed = base64.b64encode(zlib.compress(encode(value), 9))
+    return f'<script type="text/plain" id="{name}">'.encode() + packed + b"</script>\n"
+
+
+def _without_script(source: Source) -> str:
+    results = source.cells
+    parts = [report.grid(results), report.notes(results), common_sentence(results)]
+    parts.append(report.summary(results, source.results.seconds))
+    return "\n\n".join(part for part in (*parts, source.unended_sentence) if part)
+
+
+def _logs(source: Source) -> Iterator[tuple[CellResult, str, Excerpt]]:
+    """The logs that the page has, each cut so that all together are no more than they may be."""
+    wanted = []
+    for result in source.cells:
+        for name in _LOGS:
+            path = source.folder / result.folder / name
+            size = path.stat().st_size if path.is_file() else 0
+            if size:
+                limit = _GOOD_LOG if result.is_as_expected else _BAD_LOG
+                wanted.append((result, name, path, min(size, limit)))
+    share = min(1.0, _ALL_LOGS / max(1, sum(size for *_, size in wanted)))
+    for result, name, path, size in wanted:
+        limit = size if share == 1.0 else max(_LEAST_LOG, int(size * share))
+        found = excerpt(path, limit, by_console=name == "console.log")
+        if found is not None:
+            yield result, name, found
+
+
+def _data(source: Source, logs: dict[str, list[_Log]]) -> dict[str, Any]:
+    results = source.results
+    seconds = source.results.seconds
+    return {
+        "run": results.run,
+        "command": report.command_words(results),
+        "noun": report.noun(results.cells),
+        "started": results.started,
+        "took": format_seconds(seconds) if seconds is not None else None,
+        "exit": results.exit_code,
+        "summary": report.summary(results.cells, seconds),
+        "sentence": common_sentence(results.cells),
+        "remarks": list(filter(None, report.notes(results.cells).split("\n"))),
+        "unended": source.unended_sentence,
+        "folder": clean_line(str(source.folder)),
+        "notes": [clean_line(note) for note in source.notes[:_MOST_NOTES]],
+        "grids": [
+            {
+                "corner": grid.corner,
+                "columns": grid.columns,
+                "rows": [[label, [one.cell if one else None for one in row]] for label, row in grid.rows],
+            }
+            for grid in report.grids(results.cells)
+        ],
+        "cells": [_cell(source, result, logs.get(result.cell, [])) for result in results.cells],
+        "tests": _tests(source),
+    }
+
+
+def _cell(source: Source, result: CellResult, logs: list[_Log]) -> dict[str, Any]:
+    times = result.timings
+    folder = source.folder / result.folder
+    facts = {
+        "release": result.release,
+        "accelerator": result.accelerator,
+        "profiles": ", ".join(result.profiles),
+        "tests": ", ".join(f"{count} {outcome}" for outcome, count in result.subtests.items()),
+        "flaky": clean_line(result.flaky),
+        "not run again": f"from {result.earlier}" if result.earlier else "",
+        "attempts": str(result.attempts) if result.attempts > 1 else "",
+        "times": ", ".join(
+            f"{name} {format_seconds(value)}"
+            for name, value in (
+                ("prepare", times.prepare),
+                ("boot", times.boot),
+                ("profiles", times.profiles),
+                ("command", times.command),
+                ("total", times.total),
+            )
+            if value is not None
+        ),
+        "folder": clean_line(str(folder)) if logs else "",
+        "disks": ", ".join(map(clean_line, report.kept_disks([result], source.folder))),
+    }
+    by_console = result.outcome in report.BY_CONSOLE
+    bad = not result.is_as_expected
+    complained = [_complaint(one, folder) for one in result.findings]
+    told = not (by_console and bad) or complaints.main_one(result) is not None
+    trace = [] if told else report.evidence_lines(result, source.folder)
+    return {
+        "id": result.cell,
+        "kernel": result.kernel,
+        "arch": result.arch,
+        "outcome": result.outcome,
+        "words": report.marked_words(result),
+        "bad": bad,
+        "detail": clean_detail(result.detail),
+        "time": format_seconds(times.command) if times.command is not None else "",
+        "facts": [[name, value] for name, value in facts.items() if value],
+        "complaints": complained,
+        "trace": trace,
+        "opens": bad and not (by_console and (complained or trace)),
+        "again": "\n".join(clean_line(line, 4000) for line in command_of(result, folder).split("\n")),
+        "logs": sorted(logs, key=lambda log: (log.name == "console.log") != by_console),
+    }
+
+
+def _complaint(summary: FindingSummary, folder: Path) -> list[Any]:
+    """What is said about a complaint of the kernel, and its telling lines."""
+    times = f" {summary.count} times" if summary.count > 1 else ""
+    allowed = ", which the matrix allows" if summary.allowed else ""
+    return [f"{summary.kind}{times}{allowed}", complaints.telling_lines(summary, folder)]
+
+
+def _tests(source: Source) -> dict[str, Any]:
+    table = pivot.collect(source.cells, source.folder)
+
+    def letter(test: Subtest | None) -> str:
+        if test is None:
+            return "-"
+        return "r" if test.failed_before else _LETTERS[test.outcome]
+
+    shown = list(table.rows.items())[:_MOST_TESTS]
+    return {
+        "cells": [cell.unsharded for cell in table.cells],
+        "rows": [
+            [name, "".join(letter(row.get(index)) for index in range(len(table.cells)))]
+            for name, row in shown
+        ],
+        "left_out": len(table.rows) - len(shown),
+        "sentences": pivot.sentences(table).split("\n"),
+    }

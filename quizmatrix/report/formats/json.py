@@ -1,0 +1,13 @@
+"""results.json once more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from quizmatrix.model.spec import to_json
+from quizmatrix.report.formats.source import Source
+
+
+def render(source: Source) -> Iterator[bytes]:
+    """The results as results.json has them."""
+    yield to_json(source.results)

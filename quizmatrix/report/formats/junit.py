@@ -1,0 +1,233 @@
+"""JUnit XML: a suite for each cell, a case for each test in its output, or one for the command itself.
+
+The shape is that of Ant's JUnit task, which the CI systems read (junitparser writes the elements). XML takes
+neither control characters nor surrogates, whatever a guest writes; they are replaced.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from enum import StrEnum
+
+import msgspec
+from junitparser import Error, Failure, JUnitXml, Skipped, SystemErr, SystemOut, TestCase, TestSuite
+
+from quizmatrix.core.text import clean_detail, tail
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult
+from quizmatrix.model.subtest import Subtest, SubtestOutcome
+from quizmatrix.report.findings import other_paragraphs
+from quizmatrix.report.formats.source import Source
+from quizmatrix.report.grid import command_words, evidence_lines, kept_disks, verdict_words
+from quizmatrix.subtests import reading as subtests
+
+# Lines of each stream that a suite holds; more is in the run directory.
+_LINES = 500
+
+# What is no character of XML 1.0 (its production 2).
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_DECLARATION = b"<?xml version='1.0' encoding='utf-8'?>\n"
+
+
+class Kind(StrEnum):
+    """How a case ended, in the words of a suite's attributes. GOOD has none there."""
+
+    GOOD = "good"
+    FAILURE = "failures"
+    ERROR = "errors"
+    SKIPPED = "skipped"
+
+
+_KINDS = {
+    Outcome.PASSED: Kind.GOOD,
+    Outcome.FAILED: Kind.FAILURE,
+    Outcome.TIMED_OUT: Kind.FAILURE,
+    Outcome.PANICKED: Kind.FAILURE,
+    Outcome.SPLAT: Kind.FAILURE,
+    Outcome.BOOT_FAILED: Kind.ERROR,
+    Outcome.LOST: Kind.ERROR,
+    Outcome.UNPREPARED: Kind.ERROR,
+    Outcome.CANCELLED: Kind.SKIPPED,
+    Outcome.SKIPPED: Kind.SKIPPED,
+}
+_ELEMENTS = {Kind.FAILURE: Failure, Kind.ERROR: Error, Kind.SKIPPED: Skipped}
+
+
+class _Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One test. text: what explains it. note: what else is to be known. seconds: None where unknown."""
+
+    name: str
+    kind: Kind
+    message: str = ""
+    type_: str = ""
+    text: str = ""
+    note: str = ""
+    seconds: float | None = None
+
+
+def render(source: Source) -> Iterator[bytes]:
+    """The report, a suite at a time: a cell may have 200,000 tests, and a run hundreds of cells."""
+    total: Counter[Kind] = Counter()
+    for result in source.cells:
+        total += Counter(case.kind for case in _cases(source, result, explained=False))
+    total[Kind.ERROR] += len(source.unended)
+    root = JUnitXml(f"quizmatrix {_text(source.results.run)}")
+    _count(root, total, source.results.seconds)
+    head, _, _ = root.tostring().rpartition(b"/>")
+    yield _DECLARATION + _undeclared(head).rstrip() + b">\n"
+    for result in source.cells:
+        yield _undeclared(_suite(source, result).tostring()) + b"\n"
+    for cell, stage in source.unended.items():
+        case = _Case(
+            name=_command(source, None),
+            kind=Kind.ERROR,
+            message=f"no verdict: {stage or 'not begun'} when the run was cut off",
+            type_="unended",
+        )
+        suite = TestSuite(_text(cell))
+        suite.append(_element(case, cell))
+        _count(suite, Counter([case.kind]), None)
+        yield _undeclared(suite.tostring()) + b"\n"
+    yield b"</testsuites>\n"
+
+
+def _suite(source: Source, result: CellResult) -> TestSuite:
+    suite = TestSuite(_text(result.cell))
+    if not result.earlier:
+        suite.timestamp = source.results.started[:19]
+    for name, value in _properties(source, result).items():
+        suite.add_property(name, _text(value))
+    counts: Counter[Kind] = Counter()
+
+    def elements() -> Iterator[TestCase]:
+        for case in _cases(source, result, explained=True):
+            counts[case.kind] += 1
+            yield _element(case, result.cell)
+
+    # Not add_testcase, which counts all cases again for each.
+    suite.extend(elements())
+    _count(suite, counts, result.timings.total or result.timings.command)
+    folder = source.folder / result.folder
+    for element, stream in ((SystemOut, "stdout"), (SystemErr, "stderr")):
+        if lines := tail(folder / stream, _LINES):
+            suite.append(element(_text("\n".join(lines))))
+    return suite
+
+
+def _count(element: JUnitXml | TestSuite, counts: Counter[Kind], seconds: float | None) -> None:
+    element.tests = counts.total()
+    element.failures = counts[Kind.FAILURE]
+    element.errors = counts[Kind.ERROR]
+    element.skipped = counts[Kind.SKIPPED]
+    element.time = round(seconds or 0.0, 3)
+
+
+def _properties(source: Source, result: CellResult) -> dict[str, str]:
+    way = result.handoff
+    known = {
+        "kernel": result.kernel,
+        "release": result.release,
+        "arch": result.arch,
+        "variant": result.variant,
+        "shard": result.shard,
+        "accelerator": result.accelerator,
+        "outcome": result.outcome,
+        "expected": result.expected,
+        "exit_code": result.exit_code,
+        "attempts": result.attempts,
+        "flaky": result.flaky,
+        "earlier": result.earlier,
+        "profiles": ", ".join(result.profiles),
+        "step": way.step if way else None,
+        "written_on": way.written_on if way else None,
+        "read_on": way.read_on if way else None,
+        "command": _command(source, result),
+        "folder": source.folder / result.folder,
+        "tests without a case": _unnamed(source, result),
+        **{f"finding {one.fingerprint}": f"{one.kind}: {one.title}" for one in result.findings},
+    }
+    return {name: str(value) for name, value in known.items() if value not in (None, "")}
+
+
+def _unnamed(source: Source, result: CellResult) -> str:
+    """How many of its tests are not known by name; empty where all are."""
+    named = len(subtests.load(source.folder / result.folder)) if result.subtests else 0
+    more = sum(result.subtests.values()) - named
+    return str(more) if more > 0 else ""
+
+
+def _cases(source: Source, result: CellResult, *, explained: bool) -> Iterator[_Case]:
+    """The cases of a cell. explained: with what takes a look into its logs."""
+    tests = subtests.load(source.folder / result.folder) if result.subtests else []
+    known = result.is_as_expected and result.outcome is not Outcome.PASSED
+    for test in tests:
+        yield _case_of(test, known)
+    told = result.is_as_expected or result.outcome is Outcome.FAILED
+    if tests and (result.outcome is Outcome.PASSED or any(test.outcome.is_bad for test in tests)) and told:
+        return  # they say it all
+    kind = _KINDS[result.outcome]
+    if known:
+        kind = Kind.SKIPPED
+    elif kind is Kind.GOOD and not result.is_as_expected:
+        kind = Kind.FAILURE
+    words = verdict_words(result)
+    text = note = ""
+    if explained:
+        luck = f"flaky: {result.flaky}" if result.flaky else ""
+        earlier = f"not run again: from {result.earlier}" if result.earlier else ""
+        note = "\n\n".join(filter(None, [luck, earlier, other_paragraphs([result], source.folder)]))
+    if explained and kind in (Kind.FAILURE, Kind.ERROR):
+        lines = evidence_lines(result, source.folder)
+        lines += ["", f"logs: {source.folder / result.folder}/"]
+        lines += [f"disks it was given: {place}" for place in kept_disks([result], source.folder)]
+        text = "\n".join(lines)
+    yield _Case(
+        name=_command(source, result),
+        kind=kind,
+        message=f"{words}: {clean_detail(result.detail)}" if result.detail else words,
+        type_=str(result.outcome),
+        text=text,
+        note=note,
+        seconds=result.timings.command,
+    )
+
+
+def _case_of(test: Subtest, known: bool) -> _Case:
+    """A test of a cell. known: the cell fails as its matrix expects, so that its failures are no news."""
+    if test.outcome is SubtestOutcome.SKIPPED:
+        return _Case(name=test.name, kind=Kind.SKIPPED)
+    if not test.outcome.is_bad:
+        note = "flaky: failed, then passed" if test.failed_before else ""
+        return _Case(name=test.name, kind=Kind.GOOD, note=note)
+    if known:
+        return _Case(name=test.name, kind=Kind.SKIPPED, message=f"{test.outcome}, expected of its cell")
+    return _Case(name=test.name, kind=Kind.FAILURE, message=str(test.outcome), type_=str(test.outcome))
+
+
+def _element(case: _Case, cell: str) -> TestCase:
+    element = TestCase(_text(case.name), _text(cell), case.seconds)
+    if case.kind in _ELEMENTS:
+        end = _ELEMENTS[case.kind](_text(case.message), case.type_)
+        if case.text:
+            end.text = _text(case.text)
+        element.append(end)
+    if case.note:
+        element.append(SystemOut(_text(case.note)))
+    return element
+
+
+def _command(source: Source, result: CellResult | None) -> str:
+    return command_words(source.results, result) or "(no command)"
+
+
+def _text(text: str) -> str:
+    return _NO_XML.sub("\ufffd", text)
+
+
+def _undeclared(xml: bytes) -> bytes:
+    """Without the declaration that the standard library's writer, but not lxml's, begins with."""
+    if xml.startswith(b"<?xml"):
+        xml = xml[xml.index(b"?>") + 2 :].lstrip()
+    return xml

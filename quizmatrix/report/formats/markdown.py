@@ -1,0 +1,186 @@
+"""Markdown for a pull request or a job's summary: the grid, the failing cells folded, the tests that differ.
+
+Nothing that a guest wrote is read as markup: it stands in `code` elements, every sign of which is a character
+reference, or in fences longer than any run of backticks in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from quizmatrix.core.text import clean_detail, tail
+from quizmatrix.core.units import format_seconds
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult
+from quizmatrix.model.subtest import SubtestOutcome
+from quizmatrix.report import findings as complaints
+from quizmatrix.report import grid as report
+from quizmatrix.report import testtable as pivot
+from quizmatrix.report.common import common_sentence
+from quizmatrix.report.formats.source import Source
+from quizmatrix.run.reproduce import command_of
+
+# What GitHub takes of one step's summary (its documentation, "Workflow commands", "Step isolation and
+# limits").
+SUMMARY_BYTES = 1 << 20
+# Bytes kept for the sentence that says what was left out.
+_RESERVE = 500
+# Lines of each stream of a failing cell.
+_LINES = 40
+
+_SIGNS = {
+    Outcome.PASSED: "✅",
+    Outcome.FAILED: "❌",
+    Outcome.TIMED_OUT: "⌛",
+    Outcome.PANICKED: "💥",
+    Outcome.SPLAT: "⚠️",
+    Outcome.BOOT_FAILED: "🚫",
+    Outcome.LOST: "❓",
+    Outcome.UNPREPARED: "🚧",
+}
+_TEST_SIGNS = {SubtestOutcome.PASSED: "✅", SubtestOutcome.FAILED: "❌", SubtestOutcome.KILLED: "⌛"}
+
+
+def render(source: Source, room: int = SUMMARY_BYTES) -> Iterator[bytes]:
+    """The report in at most `room` bytes: what does not fit any more is left out, and said."""
+    room -= _RESERVE
+    left_out = 0
+    for section in _sections(source):
+        data = section.encode(errors="replace") + b"\n\n"
+        if len(data) > room:
+            left_out += 1
+            continue
+        room -= len(data)
+        yield data
+    if left_out:
+        yield (
+            f"*{left_out} more section{'s' if left_out > 1 else ''} of this report did not fit in here; "
+            f"`quizmatrix runs show {source.results.run} --html report.html` has all.*\n"
+        ).encode(errors="replace")
+
+
+def _sections(source: Source) -> Iterator[str]:
+    bad = [result for result in source.cells if not result.is_as_expected]
+    sign = "❌" if bad else ("❔" if source.unended else "✅")
+    yield f"## {sign} {report.summary(source.cells, source.results.seconds)}"
+    if command := report.command_words(source.results):
+        yield f"Command: {_code(command)}"
+    if source.unended:
+        yield _plain(source.unended_sentence)
+    for grid in report.grids(source.cells):
+        yield _grid(grid)
+    if notes := report.notes(source.cells):
+        yield "\n\n".join(map(_plain, notes.split("\n")))
+    if sentence := common_sentence(source.cells):
+        yield f"**{_plain(sentence)}**"
+    tests = _tests(source)
+    for group in report.failures(source.cells, source.folder):
+        yield _failure(source, group)
+    for other in complaints.others(source.cells, source.folder):
+        yield f"<details><summary>{_plain(other.head)}</summary>\n\n{_fence(other.lines)}\n\n</details>"
+    if tests:
+        yield tests
+
+
+def _grid(grid: report.Grid) -> str:
+    return _table(
+        [grid.corner, *grid.columns],
+        [[_plain(label), *(_square(result) for result in row)] for label, row in grid.rows],
+    )
+
+
+def _square(result: CellResult | None) -> str:
+    if result is None:
+        return ""
+    time = result.timings.command
+    words = f"{_sign(result)} {_plain(report.marked_words(result))}".strip()
+    return words + (f" <sub>{format_seconds(time)}</sub>" if time is not None else "")
+
+
+def _sign(result: CellResult) -> str:
+    if result.is_as_expected and result.outcome is not Outcome.PASSED:
+        return "☑️"
+    return (
+        "❗"
+        if result.outcome is Outcome.PASSED and not result.is_as_expected
+        else _SIGNS.get(result.outcome, "")
+    )
+
+
+def _failure(source: Source, group: list[CellResult]) -> str:
+    """One <details> for the cells that failed alike."""
+    first = group[0]
+    words = report.verdict_words(first)
+    folder = source.folder / first.folder
+    head = f"{', '.join(_plain(result.cell) for result in group)}: <b>{_plain(words)}</b>"
+    detail = clean_detail(first.detail)
+    parts = [f"<details><summary>{head}{f': {_code(detail)}' if detail else ''}</summary>"]
+    if first.outcome in report.BY_CONSOLE:
+        parts.append(_fence(report.evidence_lines(first, source.folder)))
+    for stream in ("stdout", "stderr"):
+        if lines := tail(folder / stream, _LINES):
+            parts += [f"The end of its {stream}:", _fence(lines)]
+    if first.release is not None:
+        again = command_of(first, folder)
+        parts.append(f"Logs: {_code(report.places(group, source.folder))}")
+        for place in report.kept_disks(group, source.folder):
+            parts.append(f"Disks it was given: {_code(place)}")
+        parts += ["Again:", _fence(again.split("\n"))] if again else []
+    return "\n\n".join([*parts, "</details>"])
+
+
+def _tests(source: Source) -> str:
+    table = pivot.collect(source.cells, source.folder)
+    if not table.rows and not table.unread:
+        return ""
+    names = list(table.rows)[: pivot.MOST_ROWS]
+    rows = []
+    for name in names:
+        row = table.rows[name]
+        cells = (row.get(index) for index in range(len(table.cells)))
+        rows.append(
+            [
+                _code(name),
+                *(
+                    f"{_TEST_SIGNS.get(test.outcome, '')} {pivot.outcome_words(test)}".strip() if test else ""
+                    for test in cells
+                ),
+            ]
+        )
+    parts = [
+        "### Tests that failed or differ",
+        _table(["test", *(cell.unsharded for cell in table.cells)], rows),
+    ]
+    if len(names) < len(table.rows):
+        parts.append(f"and {len(table.rows) - len(names)} more")
+    if sentences := pivot.sentences(table):
+        parts.append("\n".join(f"- {_plain(line)}" for line in sentences.split("\n")))
+    return "\n\n".join(parts)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [[_plain(word) for word in head], ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# What means something to Markdown or HTML in the middle of a line: of underscores those at a word's edge, of
+# colons those that make links.
+_SPECIAL = re.compile(r"[#$&*<>@\[\\\]`|~]|(?<!\w)_|_(?!\w)|:(?=//)")
+
+
+def _plain(text: str) -> str:
+    """Text that is only text: every sign that could be markup is a character reference."""
+    return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", clean_detail(text))
+
+
+def _code(text: str) -> str:
+    """The same as code. Not in backticks: what ends them, or a table's square, would end this as well."""
+    return f"<code>{_plain(text)}</code>"
+
+
+def _fence(lines: list[str]) -> str:
+    """Lines as they are, between fences that none of them can be."""
+    longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return "\n".join([f"{fence}text", *lines, fence])

@@ -1,0 +1,48 @@
+"""What every report is made from: a run directory, read once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.model.spec import CellResult, RunResults
+from quizmatrix.run.verdict import Stage
+from quizmatrix.runs import directory as store
+from quizmatrix.runs.replay import replay
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A run, and where its logs are. unended, notes: see replay.Replay."""
+
+    folder: Path
+    results: RunResults
+    unended: dict[str, Stage | None] = {}
+    notes: list[str] = []
+
+    @property
+    def cells(self) -> list[CellResult]:
+        """Those that have a verdict, in the matrix's order."""
+        return self.results.cells
+
+    @property
+    def unended_sentence(self) -> str:
+        """What a run that was killed left open, or nothing."""
+        if not self.unended:
+            return ""
+        named = [f"{cell} ({stage or 'not begun'})" for cell, stage in self.unended.items()]
+        more = f" and {len(named) - 20} more" if len(named) > 20 else ""
+        return f"The run has not finished, or was killed. Without a verdict: {', '.join(named[:20])}{more}."
+
+
+def load(folder: Path) -> Source:
+    """Read a run directory: its events, or, where an older version left none, results.json.
+
+    Raises what store.load does.
+    """
+    try:
+        told = replay(folder / store.EVENTS)
+    except QuizmatrixError:
+        return Source(folder=folder, results=store.load(folder))
+    return Source(folder=folder, results=told.results, unended=told.unended, notes=told.notes)

@@ -1,0 +1,281 @@
+"""The results of a run: its exit status, and as text the grid, the failing cells, what they share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.console.watch import first_trouble
+from quizmatrix.core.process import printable
+from quizmatrix.core.text import clean_detail, clean_line, clean_lines, paint, tail
+from quizmatrix.core.units import format_seconds
+from quizmatrix.core.version import leading_version
+from quizmatrix.model.outcome import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NO_VERDICT,
+    EXIT_OK,
+    EXIT_TIMED_OUT,
+    Outcome,
+)
+from quizmatrix.model.spec import CellResult, RunResults, Step, ways_of
+from quizmatrix.report import findings as complaints
+from quizmatrix.report import testtable as pivot
+from quizmatrix.report.common import common_sentence
+
+_TAIL_LINES = 10
+# Bytes of a console that are searched for the line where the trouble begins.
+_CONSOLE_BYTES = 8 << 20
+
+# What marks a result of an earlier run in the grid.
+EARLIER = "*"
+
+# Outcomes that the console explains, not the command's output.
+BY_CONSOLE = frozenset({Outcome.PANICKED, Outcome.SPLAT, Outcome.BOOT_FAILED})
+
+
+def exit_status(results: list[CellResult], *, interrupted: bool = False) -> int:
+    """The exit status of a run (README, "Exit statuses")."""
+    if interrupted:
+        return EXIT_INTERRUPTED
+    unexpected = [result for result in results if not result.is_as_expected]
+    if not unexpected:
+        return EXIT_OK
+    ran = [result for result in results if result.outcome not in (Outcome.UNPREPARED, Outcome.SKIPPED)]
+    if len(ran) == 1 and ran[0] in unexpected:
+        return _exit_status_of_one(ran[0])
+    return EXIT_FAILED if any(result.outcome.is_verdict for result in unexpected) else EXIT_NO_VERDICT
+
+
+def _exit_status_of_one(result: CellResult) -> int:
+    if not result.outcome.is_verdict:
+        return EXIT_NO_VERDICT
+    if result.outcome is Outcome.TIMED_OUT:
+        return EXIT_TIMED_OUT
+    # A pass that was not expected, a machine that was switched off: no status of the command's.
+    return (result.exit_code or EXIT_FAILED) if result.outcome is Outcome.FAILED else EXIT_FAILED
+
+
+def verdict_words(result: CellResult) -> str:
+    """`passed`, `failed (3)`, `passed (flaky)`: the outcome, with the exit code where that says more."""
+    code = f" ({result.exit_code})" if result.outcome is Outcome.FAILED and result.exit_code else ""
+    known = ", expected" if result.is_as_expected and result.outcome is not Outcome.PASSED else ""
+    news = f", not {result.expected}" if _is_unexpected_pass(result) else ""
+    # A pass that may be luck is told from one that is not.
+    luck = "" if not result.flaky else " (flaky)" if result.outcome is Outcome.PASSED else ", flaky"
+    return f"{result.outcome}{code}{luck}{known}{news}"
+
+
+def marked_words(result: CellResult) -> str:
+    """The same with a mark where it was not run again, as it stands in a square."""
+    return verdict_words(result) + (EARLIER if result.earlier else "")
+
+
+def _is_unexpected_pass(result: CellResult) -> bool:
+    return result.outcome is Outcome.PASSED and not result.is_as_expected
+
+
+def command_words(results: RunResults, result: CellResult | None = None) -> str:
+    """What a run ran, on one line; with `result` what was run for that, where disks are handed on."""
+    handoff = results.handoff
+    if handoff is None:
+        return clean_line(printable(results.command))
+    if result is None or result.handoff is None:
+        return clean_line(f"handoff: {handoff.write}; {handoff.read}")
+    return clean_line(handoff.write if result.handoff.step is Step.WRITE else handoff.read)
+
+
+class Grid(msgspec.Struct, frozen=True, kw_only=True):
+    """A table of results. corner: what its rows are. rows: each with its label, and what each column has."""
+
+    corner: str
+    columns: list[str]
+    rows: list[tuple[str, list[CellResult | None]]]
+
+
+def grids(results: list[CellResult]) -> list[Grid]:
+    """The results as tables: kernels down, architectures across.
+
+    Where disks are handed on: who wrote them down, who read them across; the ways home in a second one.
+    """
+    if any(result.handoff for result in results):
+        written = {way.written_on: result for result, way in ways_of(results, Step.WRITE)}
+        ways = _crossed("written on", {"write": written} | _by_reader(results, Step.READ, "read on"))
+        home = _crossed("back on", _by_reader(results, Step.BACK, "from"))
+        return [grid for grid in (ways, home) if grid.rows]
+    if not results:
+        return []
+    arches = list(dict.fromkeys(result.arch for result in results))
+    rows: dict[tuple[str, str | None, str | None], dict[str, CellResult]] = {}
+    for result in results:
+        rows.setdefault((result.kernel, result.variant, result.shard), {})[result.arch] = result
+    labelled = [(_label(row), [row.get(arch) for arch in arches]) for row in rows.values()]
+    return [Grid(corner="kernel", columns=arches, rows=labelled)]
+
+
+# The results of a column by their writers, below the column's heading.
+Columns = dict[str, dict[str, CellResult]]
+
+
+def _by_reader(results: list[CellResult], step: Step, lead: str) -> Columns:
+    columns: Columns = {}
+    for result, way in ways_of(results, step):
+        columns.setdefault(f"{lead} {way.read_on}", {})[way.written_on] = result
+    return columns
+
+
+def _crossed(corner: str, columns: Columns) -> Grid:
+    writers = dict.fromkeys(writer for column in columns.values() for writer in column)
+    rows = [(writer, [column.get(writer) for column in columns.values()]) for writer in writers]
+    return Grid(corner=corner, columns=list(columns), rows=rows)
+
+
+def grid(results: list[CellResult], *, colour: bool = False) -> str:
+    """The tables as text: outcome, exit code and the command's time in each square."""
+    from tabulate import tabulate
+
+    return "\n\n".join(
+        tabulate(
+            [
+                [label, *(_square(result, colour) if result else "-" for result in squares)]
+                for label, squares in one.rows
+            ],
+            headers=[one.corner, *one.columns],
+            tablefmt="simple",
+            disable_numparse=True,
+        )
+        for one in grids(results)
+    )
+
+
+def _label(row: dict[str, CellResult]) -> str:
+    """The kernel and variant of a row, with the version where the name does not tell it."""
+    one = next(iter(row.values()))
+    label = one.kernel + (f"+{one.variant}" if one.variant else "")
+    if leading_version(one.kernel.rpartition(":")[2]) is None:
+        found = (leading_version(result.release) for result in row.values() if result.release)
+        versions = dict.fromkeys(version.text for version in found if version is not None)
+        label += f" ({', '.join(versions)})" if versions else ""
+    return label + (f"@{one.shard}" if one.shard else "")
+
+
+def _square(result: CellResult, colour: bool) -> str:
+    time = result.timings.command
+    words = paint(marked_words(result), result.outcome, colour)
+    return words + (f"  {format_seconds(time)}" if time is not None else "")
+
+
+def notes(results: list[CellResult]) -> str:
+    """Which cells are flaky and why, and what is from an earlier run; empty where there is no such."""
+    flaky: dict[str, list[str]] = {}
+    for result in results:
+        if result.flaky and not result.earlier:
+            flaky.setdefault(result.flaky, []).append(result.cell)
+    lines = [f"Flaky: {', '.join(cells)}: {why}" for why, cells in flaky.items()]
+    runs = dict.fromkeys(result.earlier for result in results if result.earlier)
+    if runs:
+        lines.append(f"{EARLIER} not run again: from {', '.join(runs)}")
+    return "\n".join(lines)
+
+
+def noun(results: list[CellResult]) -> str:
+    """What one of the results is of."""
+    return "step" if any(result.handoff for result in results) else "cell"
+
+
+def summary(results: list[CellResult], seconds: float | None) -> str:
+    """`6 cells in 12.3s: 4 passed, 2 failed`."""
+    totals: dict[Outcome, int] = {}
+    for result in results:
+        totals[result.outcome] = totals.get(result.outcome, 0) + 1
+    counted = ", ".join(f"{totals[outcome]} {outcome}" for outcome in Outcome if outcome in totals)
+    cells = f"{len(results)} {noun(results)}{'s' if len(results) != 1 else ''}"
+    return f"{cells}{f' in {format_seconds(seconds)}' if seconds is not None else ''}: {counted}"
+
+
+def failures(results: list[CellResult], run: Path) -> list[list[CellResult]]:
+    """The cells that are not as expected; those that failed alike together."""
+    alike: dict[tuple[str, ...], list[CellResult]] = {}
+    for result in results:
+        if not result.is_as_expected:
+            complaint = complaints.main_one(result) if result.outcome in BY_CONSOLE else None
+            # What differs between two cells' traces of one complaint is no news.
+            why = (complaint.fingerprint,) if complaint else (result.detail, *evidence_lines(result, run))
+            alike.setdefault((verdict_words(result), *why), []).append(result)
+    return list(alike.values())
+
+
+def explanations(results: list[CellResult], run: Path, *, colour: bool = False) -> str:
+    """A paragraph for the cells that are not as expected; those that failed alike share one."""
+    paragraphs = []
+    for group in failures(results, run):
+        words, detail = verdict_words(group[0]), group[0].detail
+        head = f"{', '.join(result.cell for result in group)}: "
+        head += paint(words, group[0].outcome, colour) + (f": {clean_detail(detail)}" if detail else "")
+        lines = [head, *(f"    {line}" for line in evidence_lines(group[0], run))]
+        if group[0].release is not None:
+            lines.append(f"  logs: {places(group, run)}")
+        lines += [f"  disks it was given: {place}" for place in kept_disks(group, run)]
+        paragraphs.append("\n".join(lines))
+    return "\n\n".join(paragraphs)
+
+
+def evidence_lines(result: CellResult, run: Path) -> list[str]:
+    """What explains the outcome: what the kernel complained of, or the end of the output."""
+    folder = run / result.folder
+    if result.outcome in BY_CONSOLE:
+        complaint = complaints.main_one(result)
+        if complaint is not None:
+            return complaints.telling_lines(complaint, folder)
+        return _console_lines(folder / "console.log")
+    stdout, stderr = (tail(folder / name, _TAIL_LINES) for name in ("stdout", "stderr"))
+    if stdout and stderr:
+        return ["stdout:", *stdout, "stderr:", *stderr]
+    return stdout or stderr
+
+
+def _console_lines(path: Path) -> list[str]:
+    """The console from its first panic or splat on, or else its end."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_CONSOLE_BYTES)
+    except OSError:
+        return []
+    start = first_trouble(data)
+    if start is None:
+        return tail(path, _TAIL_LINES)
+    return clean_lines(data)[start : start + _TAIL_LINES]
+
+
+def places(group: list[CellResult], run: Path) -> str:
+    """The folders of the cells, as a shell expands them."""
+    folders = [result.folder for result in group]
+    return f"{run}/" + (folders[0] if len(folders) == 1 else "{" + ",".join(folders) + "}") + "/"
+
+
+def kept_disks(group: list[CellResult], run: Path) -> list[str]:
+    """Where the disks are as they were given to those of the cells that failed with them."""
+    kept = dict.fromkeys(result.handoff.kept for result in group if result.handoff)
+    return [f"{run / folder}/" for folder in kept if folder]
+
+
+def whole(
+    results: list[CellResult],
+    run: Path,
+    seconds: float | None,
+    *,
+    colour: bool = False,
+    every_test: bool = False,
+) -> str:
+    """The grid, the failing cells, what they have in common, their tests (see `pivot`), and the totals."""
+    parts = [
+        grid(results, colour=colour),
+        notes(results),
+        explanations(results, run, colour=colour),
+        complaints.other_paragraphs(results, run),
+        common_sentence(results),
+        pivot.whole(results, run, every=every_test, colour=colour),
+        f"{summary(results, seconds)}\nresults: {run}",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"

@@ -1,0 +1,266 @@
+"""What a run shows while it goes on: a live table on a terminal, elsewhere a line per change."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TextIO, cast
+
+import anyio
+import msgspec
+
+from quizmatrix.core.errors import ReaderGoneError
+from quizmatrix.core.streams import Canvas
+from quizmatrix.core.text import clean_line, is_screen, paint, wants_colour
+from quizmatrix.core.units import format_seconds
+from quizmatrix.model.events import CellConsole, CellFinished, CellNote, CellReached, Event
+from quizmatrix.model.spec import CellResult
+from quizmatrix.report.grid import verdict_words
+from quizmatrix.run.verdict import Stage
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+# Seconds without a line after which the plain form says what is still going on.
+HEARTBEAT = 60.0
+# Seconds between two pictures of the live table.
+_FRAME = 0.25
+
+# Stages that are news where there is a line per change; the others pass in a moment.
+_NEWS = frozenset({Stage.BOOTING, Stage.RUNNING})
+
+
+class Progress(Protocol):
+    """Shows a run."""
+
+    def see(self, event: Event) -> None:
+        """Take the next event."""
+
+    async def keep(self) -> None:
+        """Keep what is shown alive until cancelled."""
+
+
+def _cell_of(event: Event) -> str:
+    return event.result.cell if isinstance(event, CellFinished) else event.cell
+
+
+class CellState(msgspec.Struct, kw_only=True):
+    """What is known of a cell that is on its way. since: when its stage began, monotonic seconds."""
+
+    cell: str
+    stage: Stage | None = None
+    since: float = 0.0
+    attempt: int = 1
+    line: str = ""
+    result: CellResult | None = None
+
+    def take(self, event: Event) -> None:
+        """Follow an event of this cell."""
+        if isinstance(event, CellReached):
+            self.stage, self.attempt = event.stage, event.attempt
+            self.since = time.monotonic()
+            self.line = ""
+        elif isinstance(event, CellNote):
+            self.line = event.text
+        elif isinstance(event, CellConsole):
+            self.line = event.line
+        else:
+            self.result = event.result
+
+    @property
+    def words(self) -> str:
+        """`running`, `booting, attempt 2`."""
+        stage = str(self.stage or "waiting")
+        return stage if self.attempt == 1 else f"{stage}, attempt {self.attempt}"
+
+
+class Screen:
+    """A stream that may go away (a closed terminal, a pipe without a reader): then nothing is shown."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Writes to `stream`."""
+        self.stream = stream
+        self.colour = wants_colour(stream)
+        self._gone = False
+
+    def print(self, text: str) -> None:
+        """Write a line, if anybody is there."""
+        self.do(lambda: print(text, file=self.stream, flush=True))
+
+    def do(self, action: Callable[[], object]) -> None:
+        """Draw with `action`, unless the stream is gone; find out here that it is."""
+        if not self._gone:
+            try:
+                action()
+            except (OSError, ValueError, ReaderGoneError):
+                self._gone = True
+
+
+class Silent:
+    """Shows only what a person has to know of one cell that behaves like a local command."""
+
+    def __init__(self, screen: Screen) -> None:
+        """`screen`: where waiting is explained."""
+        self._screen = screen
+
+    def see(self, event: Event) -> None:
+        """A fetch takes long enough to be told; the rest does not."""
+        if isinstance(event, CellNote) and event.cell:
+            self._screen.print(f"quizmatrix: {clean_line(event.text)}")
+
+    async def keep(self) -> None:
+        """Nothing is shown that could get old."""
+        await anyio.sleep_forever()
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def see(self, event: Event) -> None:
+        """Nothing."""
+
+    async def keep(self) -> None:
+        """Nothing."""
+        await anyio.sleep_forever()
+
+
+class Lines:
+    """A line per change, and a heartbeat."""
+
+    def __init__(self, screen: Screen, cells: list[str], *, verbose: bool = False) -> None:
+        """verbose: every stage and every console line."""
+        self._screen = screen
+        self._verbose = verbose
+        self._states = {cell: CellState(cell=cell) for cell in cells}
+        self._began = time.monotonic()
+        self._spoke = self._began
+
+    def see(self, event: Event) -> None:
+        """Print it if it is news."""
+        if isinstance(event, CellNote) and not event.cell:
+            self._say(clean_line(event.text))
+            return
+        cell = _cell_of(event)
+        state = self._states[cell]
+        state.take(event)
+        if isinstance(event, CellFinished):
+            self._say(f"{cell}: {self._end(event.result)}")
+        elif isinstance(event, CellNote):
+            self._say(f"{cell}: {clean_line(event.text)}")
+        elif isinstance(event, CellReached) and (self._verbose or event.stage in _NEWS):
+            self._say(f"{cell}: {state.words}")
+        elif isinstance(event, CellConsole) and self._verbose:
+            self._say(f"{cell}: console: {clean_line(event.line)}")
+
+    def _end(self, result: CellResult) -> str:
+        words = paint(verdict_words(result), result.outcome, self._screen.colour)
+        seconds = result.timings.command
+        return words + (f", {format_seconds(seconds)}" if seconds is not None else "")
+
+    async def keep(self) -> None:
+        """Say now and then what is still running: nobody should wonder whether this is alive."""
+        while True:
+            wait = self._spoke + HEARTBEAT - time.monotonic()
+            if wait > 0:
+                await anyio.sleep(wait)
+                continue
+            now = time.monotonic()
+            states = [state for state in self._states.values() if state.result is None and state.stage]
+            busy = [f"{state.cell} ({state.words} {format_seconds(now - state.since)})" for state in states]
+            self._say(f"still at it: {', '.join(busy)}")
+
+    def _say(self, text: str) -> None:
+        self._spoke = time.monotonic()
+        self._screen.print(f"[{self._spoke - self._began:7.1f}s] {text}")
+
+
+class Table:
+    """A table that is drawn over itself: cell, phase, time, last line."""
+
+    def __init__(self, screen: Screen, cells: list[str]) -> None:
+        """`screen` has to be a terminal."""
+        from rich.console import Console
+        from rich.live import Live
+
+        self._screen = screen
+        self._states = {cell: CellState(cell=cell) for cell in cells}
+        self._began = time.monotonic()
+        console = Console(file=cast(TextIO, Canvas(screen.stream)), highlight=False)
+        self._height = console.size.height
+        self._live = Live(
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def see(self, event: Event) -> None:
+        """Remember it for the next picture; a word on the whole run stays on the screen."""
+        if isinstance(event, CellNote) and not event.cell:
+            text = clean_line(event.text)
+            self._screen.do(lambda: self._live.console.print(text, markup=False))
+            return
+        self._states[_cell_of(event)].take(event)
+
+    async def keep(self) -> None:
+        """Draw until cancelled, then take the table away: the report comes in its place."""
+        self._screen.do(self._live.start)
+        try:
+            while True:
+                self._screen.do(lambda: self._live.update(self._picture(), refresh=True))
+                await anyio.sleep(_FRAME)
+        finally:
+            self._screen.do(self._live.stop)
+
+    def _picture(self) -> RenderableType:
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        now = time.monotonic()
+        table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
+        table.add_column("cell", no_wrap=True)
+        table.add_column("phase", no_wrap=True)
+        table.add_column("time", no_wrap=True, justify="right")
+        table.add_column("last line", no_wrap=True, ratio=1, overflow="ellipsis")
+        # What is going on comes first; what does not fit on the screen is only counted.
+        states = sorted(self._states.values(), key=_interest)
+        room = max(3, self._height - 4)
+        for state in states[:room]:
+            if state.result is not None:
+                words = Text.from_ansi(paint(verdict_words(state.result), state.result.outcome, True))
+                seconds = state.result.timings.command
+                line = state.result.detail
+            else:
+                words = Text(state.words, style="bold" if state.stage is Stage.RUNNING else "")
+                seconds = now - state.since if state.stage else None
+                line = state.line
+            shown = format_seconds(seconds) if seconds is not None else ""
+            # A Text: what is in brackets in a name is no markup.
+            table.add_row(Text(clean_line(state.cell)), words, shown, Text(clean_line(line), style="dim"))
+        ended = sum(state.result is not None for state in states)
+        more = f", {len(states) - room} not shown" if len(states) > room else ""
+        table.caption = f"{ended} of {len(states)} cells, {format_seconds(now - self._began)}{more}"
+        table.caption_justify = "left"
+        return table
+
+
+def _interest(state: CellState) -> int:
+    """Running ones first, then what waits, then what failed, then what passed."""
+    if state.result is not None:
+        return 3 if state.result.is_as_expected else 2
+    return 1 if state.stage in (None, Stage.WAITING) else 0
+
+
+def choose(cells: list[str], *, quiet: bool, verbose: bool) -> Progress:
+    """How a run of these cells is shown on stderr."""
+    screen = Screen(sys.stderr)
+    if quiet:
+        return Quiet()
+    if verbose:
+        return Lines(screen, cells, verbose=True)
+    if len(cells) == 1:
+        return Silent(screen)
+    can_draw = is_screen(screen.stream)
+    return Table(screen, cells) if can_draw else Lines(screen, cells)

@@ -1,0 +1,325 @@
+"""One boot of one guest: the talk with it, and what is gathered of it for the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+
+from quizmatrix.console.watch import ConsoleWatch
+from quizmatrix.core import untrusted
+from quizmatrix.core.concurrency import task_group, wind_up
+from quizmatrix.core.errors import HostError, QuizmatrixError, host_error
+from quizmatrix.model import spec as specs
+from quizmatrix.model.finding import FindingSummary
+from quizmatrix.model.spec import CellSpec, Share
+from quizmatrix.run import findings, qemu, stdin, vm
+from quizmatrix.run import runlayer as guest
+from quizmatrix.run.channel import ConsolePipe, Control, Message, Output, Port, RubbishError, write_all
+from quizmatrix.run.hostwatch import HostWatch
+from quizmatrix.run.observer import Observer, TerminalHost
+from quizmatrix.run.shared import Shared
+from quizmatrix.run.stopwatch import Stopwatch
+from quizmatrix.run.verdict import Evidence, Stage
+from quizmatrix.subtests import reading as subtests
+
+# Seconds for the rest of the output to arrive once the command has ended, as long as some comes.
+_DRAIN_LIMIT = 10.0
+# And however much comes: what the command left behind may go on writing.
+_DRAIN_AT_MOST = 30.0
+
+# Bytes of a console that are kept.
+_CONSOLE_LIMIT_BYTES = 64 << 20
+
+# Seconds for the console to bring what the kernel said while the command ran.
+_CONSOLE_LIMIT = 3.0
+
+# Seconds between the guest's word that a terminal session ended and the host's end of it.
+_SESSION_GRACE = 0.5
+
+# Steps that a guest may announce before its command.
+_MOST_STEPS = 1000
+
+# Seconds for bringing what a guest left into order, and from when on we are to stop.
+_TIDYING_LIMIT = 1800.0
+_TIDYING_HURRIED = 10.0
+
+# Bytes of a console that are looked through at once: of the shortest lines they take 30 ms.
+_CONSOLE_PIECE = 1 << 15
+
+# Seconds between two looks at the console.
+_CONSOLE_PAUSE = 0.02
+
+
+class Boot:
+    """One boot of one guest. evidence, watch, stopwatch: what is known of it so far."""
+
+    def __init__(
+        self,
+        spec: CellSpec,
+        console: ConsolePipe,
+        ports: dict[str, Port],
+        log: vm.Log,
+        marker: bytes,
+        observer: Observer,
+    ) -> None:
+        """Nothing runs yet. console, ports, log: what QEMU will get. marker: ends the command's streams."""
+        self.evidence = Evidence(
+            silent_reset_is_fault=spec.arch.facts.kernel.silent_reset == "fault",
+            tolerance=spec.tolerance,
+            factor=spec.arch.facts.timeout_factor.of(spec.accelerator),
+            notes=[],
+        )
+        self.watch = ConsoleWatch()
+        self._host = HostWatch()
+        self._shared = Shared(spec)
+        self._spec = spec
+        self._folder = Path(spec.folder)
+        self._console = console
+        self._ports = ports
+        self._log = log
+        self._observer = observer
+        self._control = Control(ports["control"])
+        self._outputs = [
+            Output(ports[name], self._folder / name, marker, pass_on)
+            for name, pass_on in (("stdout", observer.stdout), ("stderr", observer.stderr))
+        ]
+        self._feed = stdin.Feed(spec, ports.get(qemu.STDIN), observer.stdin)
+        self._dying = anyio.Event()
+        self._console_ended = anyio.Event()
+        self._console_was_cut = False
+        self._talk = anyio.CancelScope()
+        self.stopwatch = Stopwatch()
+
+    async def conduct(self, shares: list[Share]) -> None:
+        """Boot, talk, gather, and end the VM; `evidence` and `watch` then tell what happened."""
+        self._reach(Stage.BOOTING)
+        try:
+            await self._boot_and_talk(shares)
+        finally:
+            # The guest is gone, also where we were cancelled; what it left may still bite.
+            try:
+                await wind_up(self._tidy, limit=_TIDYING_LIMIT, hurried=_TIDYING_HURRIED)
+            finally:
+                self._gather()
+            self.evidence.excess, self.evidence.shortage = self._shared.excess, self._shared.shortage
+            self.evidence.qemu_words = self._log.last_words
+        self.evidence.notes += [self._feed.trouble] if self._feed.trouble else []
+        self.evidence.host_is_out_of_memory = self._host.has_killed_for_memory
+        self.evidence.notes += self._host.notes
+
+    async def _tidy(self) -> None:
+        try:
+            self.evidence.notes += await self._shared.settle()
+            # A file that is bound for writing has a folder there, to which the guest could write.
+            self.evidence.notes += await untrusted.remove(specs.host_folder_of(self._folder))
+        except QuizmatrixError as error:
+            self.evidence.notes.append(str(error))
+
+    async def read_tests(self) -> None:
+        """Look for the results of single tests in the command's output and on the console."""
+        stdout = self._outputs[0]
+        is_whole = stdout.ended.is_set() and not stdout.was_cut
+        try:
+            self.evidence.tests = await subtests.told_of(self._folder, is_whole, not self._console_was_cut)
+        except OSError as error:
+            self.evidence.notes.append(str(host_error("read the tests in its output", error)))
+        except HostError as error:
+            self.evidence.notes.append(f"the tests in its output were not read: {error}")
+        self.evidence.notes += self.evidence.tests.limits
+        if self.evidence.tests.kernel_has_some and self.evidence.ended and not self.watch.ended:
+            self.evidence.notes.append("the end of its console did not arrive, and may have results of tests")
+
+    async def keep_findings(self) -> list[FindingSummary]:
+        """Keep what the kernel complained of, and sum it up."""
+        try:
+            return await findings.conclude(self._spec, self.watch)
+        except OSError as error:
+            self.evidence.notes.append(str(host_error("keep what its kernel complained of", error)))
+        except QuizmatrixError as error:
+            self.evidence.notes.append(f"what its kernel complained of was not kept: {error}")
+        return []
+
+    async def _boot_and_talk(self, shares: list[Share]) -> None:
+        async with task_group() as group:
+            async with vm.running(self._spec, shares, self._console, self._ports, self._log) as machine:
+                group.start_soon(self._guard, self._read_console)
+                group.start_soon(self._guard, self._log.pump)
+                for output in self._outputs:
+                    group.start_soon(self._guard, output.pump)
+                group.start_soon(self._feed.pump)
+                with self._talk:
+                    async with task_group() as talk:
+                        talk.start_soon(self._give_up_on_a_dead_guest)
+                        talk.start_soon(self._end_a_greedy_guest, machine)
+                        await self._converse()
+                        if self._has_gone_silent:
+                            self.evidence.qemu_status = await machine.status_soon()
+                        talk.cancel_scope.cancel()
+                self._feed.stop()
+            if machine.outlived_kill:
+                # It keeps its ends of the ports open.
+                self.evidence.notes.append(f"QEMU (process {machine.pid}) was killed, and has not died")
+                group.cancel_scope.cancel()
+
+    @property
+    def _has_gone_silent(self) -> bool:
+        """Whether only QEMU's own end can tell what became of the guest."""
+        seen = self.evidence
+        return seen.ended is None and seen.expired is None and not seen.rubbish
+
+    async def _converse(self) -> None:
+        """Talk to the guest until the command has ended, a limit ran out, or there is no guest."""
+        try:
+            with anyio.move_on_after(self._spec.boot_timeout) as limit:
+                if not await self._expect("booted"):
+                    return
+                await self._control.start()
+                self._reach(Stage.JOINING)
+                if not await self._expect("started"):
+                    return
+            if limit.cancelled_caught:
+                self.evidence.expired = self._spec.boot_timeout
+                return
+            self._reach(Stage.RUNNING)
+            self._feed.begin()
+            with anyio.move_on_after(self._spec.timeout) as limit:
+                self.evidence.ended = await self._expect("exited")
+            self._feed.stop()
+            if limit.cancelled_caught:
+                self.evidence.expired = self._spec.timeout
+        except RubbishError as rubbish:
+            self.evidence.rubbish = str(rubbish)
+        if self.evidence.ended is not None:
+            if self._observer.terminal is not None:
+                try:
+                    await self._serve_terminal(self._observer.terminal)
+                except RubbishError as rubbish:
+                    self.evidence.notes.append(f"the guest sent rubbish: {rubbish}")
+            self._reach(Stage.ENDING)
+            await self._drain()
+            with anyio.move_on_after(_CONSOLE_LIMIT):
+                await self._console_ended.wait()
+
+    async def _serve_terminal(self, terminal: TerminalHost) -> None:
+        """Let a person look around before the guest goes away; ends with the session or the guest."""
+        async with task_group() as group:
+
+            async def listen() -> None:
+                message = await self._control.receive()
+                if message is not None:
+                    # What the session's own channel says of its end may still be on its way.
+                    await anyio.sleep(_SESSION_GRACE)
+                    terminal.ended_with(message.exit_code or 0)
+                group.cancel_scope.cancel()
+
+            group.start_soon(listen)
+            await terminal.serve(self._ports[qemu.TERMINAL])
+            group.cancel_scope.cancel()
+
+    async def _expect(self, event: str) -> Message | None:
+        """The guest's next message, which has to be `event`; None where there is no more guest."""
+        message = await self._control.receive()
+        while message is not None and message.event in ("step", "unread"):
+            if message.event == "step":
+                if self.stopwatch.steps == _MOST_STEPS:
+                    raise RubbishError("more steps than any guest takes")
+                self.stopwatch.begin(message.message)
+                self.evidence.step = message.message
+            else:
+                self._feed.unread()
+            message = await self._control.receive()
+        if message is None:
+            return None
+        if message.event == "failed":
+            self.evidence.init_failed = message.message
+            return None
+        if message.event != event or (event == "exited" and message.exit_code is None):
+            raise RubbishError(f"{message.event!r} instead of {event!r}")
+        return message
+
+    async def _drain(self) -> None:
+        """Wait for the streams' ends, as long as something comes."""
+        if not self._folder.is_dir():
+            return  # with it went what the guest needs to end them
+        latest = anyio.current_time() + _DRAIN_AT_MOST
+        for output in self._outputs:
+            while not output.ended.is_set():
+                before = output.received
+                with anyio.move_on_after(_DRAIN_LIMIT):
+                    await output.ended.wait()
+                came = output.received > before and anyio.current_time() < latest
+                came = came or output.is_passing_on
+                if not came and not output.ended.is_set():
+                    self.evidence.notes.append("the end of the output did not arrive")
+                    break
+
+    async def _read_console(self) -> None:
+        with (self._folder / "console.log").open("wb", buffering=0) as file:
+            shown = ""
+            while data := await self._console.receive():
+                if file.tell() < _CONSOLE_LIMIT_BYTES:
+                    await write_all(file, data)
+                elif not self._console_was_cut:
+                    self._console_was_cut = True
+                    self.evidence.notes.append(
+                        f"its console was longer than the {_CONSOLE_LIMIT_BYTES >> 20} MiB that are kept"
+                    )
+                for start in range(0, len(data), _CONSOLE_PIECE):
+                    self.watch.feed(data[start : start + _CONSOLE_PIECE])
+                    await anyio.lowlevel.checkpoint()
+                if self.watch.last_line != shown:
+                    shown = self.watch.last_line
+                    self._observer.console(shown)
+                if self.watch.panic is not None or self.watch.restarted:
+                    self._dying.set()
+                if self.watch.ended:
+                    self._console_ended.set()
+                # A console delivers byte by byte: taking each would cost the guest its CPU.
+                await anyio.sleep(_CONSOLE_PAUSE)
+
+    async def _give_up_on_a_dead_guest(self) -> None:
+        """A kernel that said its last words restarts, and QEMU ends; some only halt."""
+        await self._dying.wait()
+        if self._spec.debugger and self.watch.panic is not None:
+            trouble = await self._shared.keep_memory(self._ports[qemu.QMP])
+            self.evidence.notes += [trouble] if trouble else []
+        await anyio.sleep(vm.END_GRACE)
+        self._talk.cancel()
+
+    async def _end_a_greedy_guest(self, machine: vm.VM) -> None:
+        """End a guest that writes more to /shared than it may, before this host's disk is full."""
+        await self._shared.wait_for_excess(machine.pid)
+        self._talk.cancel()
+
+    async def _guard(self, reader: Callable[[], Awaitable[None]]) -> None:
+        """A file that cannot be written ends this cell, and no other."""
+        try:
+            await reader()
+        except OSError as error:
+            self.evidence.host_trouble = str(host_error(f"keep what {self._spec.cell} says", error))
+            self._talk.cancel()
+
+    def _reach(self, stage: Stage) -> None:
+        self.stopwatch.reach(stage)
+        self.evidence.stage = stage
+        self._observer.stage(stage)
+
+    def _gather(self) -> None:
+        self.watch.finish()
+        if not self._folder.is_dir():
+            self.evidence.host_trouble = f"its folder {self._folder} was removed while it ran"
+            return
+        self.evidence.notes += self._shared.put_aside_unless_settled()
+        try:
+            guest.retire_run_layer(self._folder)
+        except OSError as error:
+            self.evidence.notes.append(str(host_error(f"tidy {self._folder}", error)))
+        self.evidence.notes += [self._log.cut] if self._log.cut else []
+        for name, output in zip(("stdout", "stderr"), self._outputs, strict=True):
+            if output.was_cut:
+                self.evidence.notes.append(
+                    f"{name} was {output.received} bytes long; the first {output.kept} are kept"
+                )

@@ -1,0 +1,57 @@
+"""Single files that a guest sees: QEMU shares folders, so each is in one of its own, as a hard link."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from quizmatrix.core.errors import HostError, host_error
+from quizmatrix.model import spec as specs
+from quizmatrix.model.spec import Bind, CellSpec, Share
+
+# The file's name in that folder (guest/init1).
+NAME = "file"
+
+
+def shares_of(spec: CellSpec) -> list[Share]:
+    """A share for each of the spec's binds; HostError where a file cannot be shared."""
+    own = specs.host_folder_of(Path(spec.folder))
+    return [
+        Share(
+            tag=f"bind{number}",
+            path=str(_folder_of(bind, own / f"bind{number}")) if bind.is_file else bind.path,
+            writable=bind.writable,
+        )
+        for number, bind in enumerate(spec.binds)
+    ]
+
+
+def _folder_of(bind: Bind, folder: Path) -> Path:
+    """A folder that holds the file alone. Of one that is only read a copy does where no link can be made."""
+    source = Path(bind.path)
+    try:
+        folder.mkdir(parents=True)
+        try:
+            os.link(source.resolve(), folder / NAME)
+        except OSError as error:
+            # Another file system, a file of somebody else's (fs.protected_hardlinks), or one without links.
+            if bind.writable:
+                raise _no_link(bind, error) from error
+            shutil.copy2(source, folder / NAME)
+    except OSError as error:
+        raise host_error(f"show {bind.path} to the guest", error) from error
+    return folder
+
+
+def _no_link(bind: Bind, error: OSError) -> HostError:
+    apart = error.errno == errno.EXDEV
+    return HostError(
+        f"{bind.path} cannot be bound for writing",
+        cause="it is on another file system than the run directory"
+        if apart
+        else error.strerror or str(error),
+        next_step="Bind it read-only (`:ro`), bind its folder"
+        + (", or take a run directory there (--output)." if apart else "."),
+    )

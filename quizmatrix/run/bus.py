@@ -1,0 +1,41 @@
+"""Where devices go on a guest's bus, and how many there is room for."""
+
+from __future__ import annotations
+
+from quizmatrix.core.errors import UnpreparedError
+from quizmatrix.model.arch import Qemu
+
+# Devices of a guest, on every architecture.
+ROOM = 64
+
+
+class Bus:
+    """Gives the devices of one guest their places, in their order."""
+
+    def __init__(self, qemu: Qemu, devices: int) -> None:
+        """devices: how many there will be."""
+        slots = qemu.slots
+        # What QEMU itself chooses is left as it is for the usual guest: its devices are found as ever.
+        self._slots = slots if slots is not None and devices > slots.count else None
+        self._devices = devices
+        self._placed = 0
+
+    def next(self) -> str:
+        """The options of -device that put the next device into its place; empty where QEMU chooses it."""
+        number, self._placed = self._placed, self._placed + 1
+        if self._slots is None:
+            return ""
+        function, slot = divmod(number, self._slots.count)
+        shares = function == 0 and self._devices > number + self._slots.count
+        return f",addr={self._slots.first + slot:#x}.{function}" + (",multifunction=on" if shares else "")
+
+
+def check_room(cell: str, *, folders: int, disks: int, others: int) -> None:
+    """UnpreparedError where a guest would have more devices than there is room for."""
+    total = folders + disks + others
+    if total > ROOM:
+        raise UnpreparedError(
+            f"{cell} would have {total} devices, and a guest has room for {ROOM}",
+            cause=f"{disks} disks, {folders} folders (layers, the current folder, --bind), {others} more",
+            next_step="Take fewer disks or --bind; one --bind of a folder shows all folders in it.",
+        )

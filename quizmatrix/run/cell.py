@@ -1,0 +1,85 @@
+"""One cell: from its specification to its result, in one function without shared state."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from quizmatrix.core.errors import host_error
+from quizmatrix.model import spec as specs
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult, CellSpec, Share
+from quizmatrix.run import debugger, foreign, layerdisks, qemu, reproduce, vm
+from quizmatrix.run import runlayer as guest
+from quizmatrix.run.boot import Boot
+from quizmatrix.run.channel import ConsolePipe, Port
+from quizmatrix.run.observer import NOBODY, Observer
+from quizmatrix.run.verdict import judge
+
+
+async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
+    """Boot `spec`, run its command, and judge.
+
+    Writes console.log, stdout, stderr, qemu.log, reproduce.sh, artifacts/, subtests.json and findings.json
+    into `spec.folder`. Whatever happens to the guest is an outcome; what this host cannot do raises
+    QuizmatrixError.
+    """
+    started = time.monotonic()
+    marker = secrets.token_hex(16)
+    shares = _write_files(spec, marker, observer)
+    if not spec.has_9p:
+        try:
+            spec, shares = await layerdisks.convert(spec, shares), []
+        except BaseException:
+            shutil.rmtree(specs.host_folder_of(Path(spec.folder)), ignore_errors=True)
+            raise
+    with ExitStack() as stack:
+        console = stack.enter_context(closing(ConsolePipe()))
+        ports = {name: stack.enter_context(closing(Port())) for name in qemu.ports_of(spec)}
+        log = stack.enter_context(closing(vm.Log(Path(spec.folder) / "qemu.log")))
+        boot = Boot(spec, console, ports, log, marker.encode(), observer)
+        await boot.conduct(shares)
+        await boot.read_tests()
+        complaints = await boot.keep_findings()
+        program = foreign.seen_in(spec, boot.evidence.ended)
+        boot.evidence.foreign = program.sentence if program else ""
+    outcome, detail = judge(boot.evidence, boot.watch)
+    ended = boot.evidence.ended
+    return CellResult(
+        cell=spec.cell,
+        kernel=spec.kernel,
+        release=spec.release,
+        arch=spec.arch.name,
+        variant=spec.variant,
+        profiles=[profile.name for profile in spec.profiles],
+        accelerator=spec.accelerator,
+        outcome=outcome,
+        exit_code=ended.exit_code if ended else None,
+        signal=ended.signal if ended else None,
+        detail=detail,
+        append=spec.append,
+        again=spec.again,
+        foreign=program.architecture if program and outcome is Outcome.FAILED else "",
+        subtests=boot.evidence.tests.counts,
+        findings=complaints,
+        flaky=boot.evidence.tests.luck if outcome is Outcome.PASSED else "",
+        timings=boot.stopwatch.timings(time.monotonic() - started),
+    )
+
+
+def _write_files(spec: CellSpec, marker: str, observer: Observer) -> list[Share]:
+    """Write what the guest begins with, and the scripts for a person; the guest's shares."""
+    try:
+        shares = guest.write_run_layer(spec, marker)
+        qemu.check(spec, shares)
+        if observer.terminal is not None:
+            observer.terminal.write(specs.run_layer_of(Path(spec.folder)))
+        reproduce.write_script(spec, shares)
+        if spec.debugger:
+            debugger.write_script(spec)
+    except OSError as error:
+        raise host_error(f"write to {spec.folder}", error) from error
+    return shares

@@ -1,0 +1,37 @@
+"""gdb.sh: what attaches gdb(1) to a running guest."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from quizmatrix.core import paths
+from quizmatrix.model.spec import CellSpec
+
+SCRIPT = "gdb.sh"
+_SOCKET = "gdb.sock"
+
+_TEMPLATE = """\
+#!/bin/sh
+# Attaches gdb to the guest of {cell}, as long as it runs{note}.
+exec {gdb} -ex {attach} "$@"{symbols}
+"""
+
+
+def socket_of(spec: CellSpec) -> str:
+    """The UNIX socket at which QEMU listens (its option -gdb)."""
+    return f"{spec.folder}/{_SOCKET}"
+
+
+def write_script(spec: CellSpec) -> None:
+    """Write gdb.sh into the cell's folder; OSError where the disk does not take it."""
+    text = _TEMPLATE.format(
+        cell=spec.cell,
+        note="" if spec.symbols else "; its kernel came without symbols",
+        gdb="gdb" if spec.arch.is_native else "gdb-multiarch",
+        attach=shlex.quote(f"target remote {socket_of(spec)}"),
+        symbols=f" {shlex.quote(spec.symbols)}" if spec.symbols else "",
+    )
+    path = Path(spec.folder) / SCRIPT
+    paths.write_atomic(path, text.encode())
+    path.chmod(0o755)

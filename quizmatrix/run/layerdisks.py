@@ -1,0 +1,132 @@
+"""Layers for guests whose kernel has no 9p: read-only block images, and a disk for what comes back.
+
+Debian's cloud flavours are such kernels. A guest sees the same folders at the same places; what it
+leaves in /shared comes back as a tar archive when the command has ended, so that of a guest that dies
+nothing does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from quizmatrix.core import paths, process, squashfs
+from quizmatrix.core.errors import HostError, UnpreparedError, host_error
+from quizmatrix.model import spec as specs
+from quizmatrix.model.spec import CellSpec, Disk, Share
+
+# What makes the images, with Debian's package of it.
+_MAKER = ("mksquashfs", "squashfs-tools")
+
+# The kernel's modules are the same for every run.
+_LASTING = "kernel"
+
+# Of the header of POSIX's ustar format, in bytes.
+_TAR_BLOCK = 512
+_TAR_MAGIC_AT = 257
+
+# Seconds for the unpacking of what came back.
+_UNPACKING_LIMIT = 120.0
+
+# init1 finds by this serial number the disk that /shared comes back on.
+SHARED = "shared"
+
+
+class TooLargeError(Exception):
+    """What came back as /shared is larger than it may be; says so."""
+
+
+async def convert(spec: CellSpec, shares: list[Share]) -> CellSpec:
+    """`spec` with a disk in place of each share of its guest.
+
+    Raises UnpreparedError for a share that is to be written to, HostError where the images cannot be made.
+    """
+    folder = specs.host_folder_of(Path(spec.folder)) / "layers"
+    for share in shares:
+        if share.writable and share.tag != SHARED:
+            bound = {f"bind{number}": bind.path for number, bind in enumerate(spec.binds)}
+            raise UnpreparedError(
+                f"{bound.get(share.tag, share.path)} cannot be bound for writing",
+                cause=f"the kernel {spec.release} has no 9p",
+                next_step="Bind it read-only (`:ro`), or take a kernel with 9p.",
+            )
+    disks = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for share in shares:
+            if share.tag == SHARED:
+                disks.append(Disk(serial=SHARED, path=str(_sparse_file(folder / SHARED, spec.memory))))
+            elif share.tag == _LASTING:
+                disks.append(await _kernel_disk(spec, share))
+            else:
+                disks.append(await _disk(share, folder / f"{share.tag}.squashfs"))
+    except OSError as error:
+        raise host_error(f"make the layers of {spec.cell}", error) from error
+    return msgspec.structs.replace(spec, disks=[*spec.disks, *disks])
+
+
+def _sparse_file(path: Path, memory: int) -> Path:
+    """/shared is in the guest's memory, MiB, and no larger than that."""
+    with path.open("wb") as file:
+        file.truncate((memory + 64) << 20)
+    return path
+
+
+async def _kernel_disk(spec: CellSpec, share: Share) -> Disk:
+    # In the kernel's own folder, and gone with it.
+    image = Path(share.path).with_name("layer.squashfs")
+    if not image.exists():
+        async with paths.locked(paths.cache_dir() / "locks" / f"layer-{spec.kernel_key}.lock", lambda: None):
+            if not image.exists():
+                made = image.with_name(f".{image.name}.new")
+                made.unlink(missing_ok=True)
+                await _disk(share, made)
+                made.rename(image)
+    return Disk(serial=share.tag, path=str(image), writable=False)
+
+
+async def _disk(share: Share, image: Path) -> Disk:
+    """Not compressed: it is made once and read once, and emulated guests are slow at unpacking."""
+    folder = Path(share.path).resolve()
+    argv = [process.require_program(*_MAKER), str(folder), str(image)]
+    argv += ["-quiet", "-no-progress", "-exit-on-error", "-noI", "-noD", "-noF", "-noX", "-noappend"]
+    argv += squashfs.limits()
+    # What grows while it is read, the images of other cells included.
+    ours = [path.resolve() for path in (paths.cache_dir(), paths.state_dir(), image.parents[3])]
+    inside = [str(path) for path in ours if path != folder and path.is_relative_to(folder)]
+    done = await process.run([*argv, *(["-e", *inside] if inside else [])])
+    if done.status != 0:
+        raise HostError(
+            f"cannot make a block image of {share.path}",
+            cause=done.last_words,
+            next_step="A kernel with 9p needs none; --no-work-tree leaves out the current folder.",
+        )
+    return Disk(serial=share.tag, path=str(image), writable=False)
+
+
+async def take_shared(folder: Path, limit: int) -> str | None:
+    """Unpack what came back on the disk into the artifacts of the cell in `folder`.
+
+    limit: bytes. Returns what went wrong, or None; raises TooLargeError. The guest may be hostile.
+    """
+    disk = specs.host_folder_of(folder) / "layers" / SHARED
+    # A guest that came to nothing has written nothing.
+    if not disk.exists() or disk.stat().st_blocks == 0:
+        return None
+    if (taken := disk.stat().st_blocks * 512) > limit:
+        raise TooLargeError(
+            f"/shared grew to {taken >> 20} MiB, and {limit >> 20} MiB is its limit: nothing of it is kept"
+        )
+    with disk.open("rb") as file:
+        header = file.read(_TAR_BLOCK)
+    # tar(1) would unpack a compressed archive too, which may be of any size.
+    if header[_TAR_MAGIC_AT:].partition(b"\0")[0].rstrip() != b"ustar":
+        return "what came back as /shared is no archive"
+    # tar leaves out absolute names and `..`; the rest is what untrusted.make_safe is for.
+    argv = ["tar", "-xf", str(disk), "-C", str(specs.artifacts_of(folder)), "--no-same-owner"]
+    with anyio.move_on_after(_UNPACKING_LIMIT):
+        done = await process.run([*argv, "--delay-directory-restore"])
+        return None if done.status == 0 else f"not all of /shared could be unpacked: {done.last_words}"
+    return f"/shared was not unpacked within {_UNPACKING_LIMIT:g} s"

@@ -1,0 +1,138 @@
+"""A guest's /shared while it runs: owners, modes and kinds of files are kept beside them by QEMU.
+
+QEMU's file system `local` calls that a mapped security model. The guest has users and root, links, FIFOs
+and nodes of its own in such a folder, whatever the user who runs QEMU may do. On the host all are plain files
+that nobody else reads, until `unmap` gives them what the guest gave them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import stat
+from enum import StrEnum
+from pathlib import Path
+
+from quizmatrix.core import untrusted
+from quizmatrix.core.text import clean_line
+
+# QEMU's hw/9pfs/9p-local.c, where a file system has no extended attributes: one file for each file, in a
+# folder that no guest sees.
+_BESIDE = ".virtfs_metadata"
+_BESIDE_ROOT = ".virtfs_metadata_root"
+_BESIDE_MODE = re.compile(rb"^virtfs\.mode=(\d+)$", re.MULTILINE)
+# And where it has them: 32 bits, the lowest byte first.
+_ATTRIBUTE = "user.virtfs."
+_ATTRIBUTE_MODE = "user.virtfs.mode"
+
+# A link's target is no longer than that (limits.h, PATH_MAX).
+_LONGEST_TARGET = 4096
+
+# What everybody may write to.
+_ROOT_MODE = stat.S_IFDIR | 0o777
+
+
+class Model(StrEnum):
+    """A value of QEMU's option security_model."""
+
+    NONE = "none"
+    XATTR = "mapped-xattr"
+    FILE = "mapped-file"
+
+
+def prepare(folder: Path) -> Model:
+    """Have a guest see `folder` as root's, and open to everybody; how that is kept there."""
+    facts = {"uid": 0, "gid": 0, "mode": _ROOT_MODE}
+    try:
+        for name, value in facts.items():
+            os.setxattr(folder, f"{_ATTRIBUTE}{name}", value.to_bytes(4, "little"))
+    except OSError:
+        lines = (f"virtfs.{name}={value}\n" for name, value in facts.items())
+        (folder / _BESIDE_ROOT).write_text("".join(lines))
+        return Model.FILE
+    return Model.XATTR
+
+
+def unmap(root: Path) -> list[str]:
+    """Make of what a guest left in `root` what it was to the guest; what was lost, a line each.
+
+    The guest is gone by now. Its set-user-ID bits, devices, FIFOs and sockets are lost. Links are made as
+    they were: where they lead is for untrusted.make_safe to see. `root` itself stays as `prepare` left it,
+    for who boots the guest again by hand.
+    """
+    changed: list[str] = []
+    folders = [str(root)]
+    while folders:
+        here = folders.pop()
+        # What is deeper than any path make_safe removes.
+        with contextlib.suppress(OSError):
+            folders += _unmap_folder(str(root), here, changed)
+    return changed
+
+
+def _unmap_folder(root: str, folder: str, changed: list[str]) -> list[str]:
+    """The same for what is in one folder; returns the folders in it."""
+    below = []
+    with os.scandir(folder) as entries:
+        found = [entry for entry in entries if entry.name not in (_BESIDE, _BESIDE_ROOT)]
+    beside = Path(folder, _BESIDE)
+    has_beside = beside.is_dir() and not beside.is_symlink()
+    for entry in found:
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if is_folder:
+            below.append(entry.path)
+        elif not entry.is_file(follow_symlinks=False):
+            continue
+        mode = _mode_of(entry.path, beside / entry.name if has_beside else None)
+        if mode is None:
+            continue
+        _forget_attributes(entry.path)
+        if is_folder:
+            Path(entry.path).chmod(mode & 0o777 | stat.S_IRWXU)
+            continue
+        lost = _unmap_file(Path(entry.path), mode)
+        if lost:
+            changed.append(f"{clean_line(os.path.relpath(entry.path, root))} {lost}")
+    if has_beside:
+        shutil.rmtree(beside, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        Path(folder, _BESIDE_ROOT).unlink()
+    return below
+
+
+def _unmap_file(path: Path, mode: int) -> str:
+    if stat.S_ISREG(mode):
+        path.chmod(mode & 0o777)
+        return "was set-user-ID" if mode & (stat.S_ISUID | stat.S_ISGID) else ""
+    if stat.S_ISLNK(mode):
+        with untrusted.open_regular(path) as file:
+            target = file.read(_LONGEST_TARGET)
+        path.unlink()
+        path.symlink_to(os.fsdecode(target))
+        return ""
+    path.unlink()
+    return "was no file; removed"
+
+
+def _mode_of(path: str, beside: Path | None) -> int | None:
+    """What QEMU keeps of a file; None where the guest has not made it, or given it no mode of its own."""
+    if beside is not None:
+        with contextlib.suppress(OSError), untrusted.open_regular(beside) as file:
+            match = _BESIDE_MODE.search(file.read(_LONGEST_TARGET))
+            return int(match[1]) if match else None
+    try:
+        return int.from_bytes(os.getxattr(path, _ATTRIBUTE_MODE, follow_symlinks=False), "little")
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+            raise
+        return None
+
+
+def _forget_attributes(path: str) -> None:
+    with contextlib.suppress(OSError):
+        for name in os.listxattr(path, follow_symlinks=False):
+            if name.startswith(_ATTRIBUTE):
+                os.removexattr(path, name, follow_symlinks=False)

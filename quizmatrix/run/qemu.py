@@ -1,0 +1,207 @@
+"""The QEMU command line, as a pure function of facts and artifacts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from quizmatrix.core import filesystem
+from quizmatrix.core.errors import UnpreparedError
+from quizmatrix.model import numa
+from quizmatrix.model.arch import DiskBus
+from quizmatrix.model.spec import CellSpec, Disk, Share, TerminalKind
+from quizmatrix.run import bus, debugger
+from quizmatrix.run.bus import Bus
+
+# The guest's virtio-serial ports, and with the console the chardevs QEMU is given.
+PORTS = ("control", "stdout", "stderr")
+CHARDEVS = ("console", *PORTS)
+# One more, where the command has a standard input,
+STDIN = "stdin"
+# one where a person's terminal is to reach the guest.
+TERMINAL = "terminal"
+# And one to QEMU itself, where a debugger may want the memory of a guest that died.
+QMP = "qmp"
+_TERMINAL_DEVICES = {TerminalKind.SSH: "virtserialport", TerminalKind.CONSOLE: "virtconsole"}
+
+# The name under which QEMU opens a file descriptor it was given with -add-fd in set 1.
+PASSED_FILE = "/dev/fdset/1"
+
+# An oops stops the guest: what runs after one proves nothing (kernel-parameters.txt).
+_COMMAND_LINE = ("oops=panic",)
+# One that died stays for the debugger.
+_DEBUGGED = ("panic=0",)
+
+# QEMU's own seccomp filters (option -sandbox): no new programs, no other user, no setuid.
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+# Bytes; what blkdebug counts in, and what a disk has that says nothing else.
+_SECTOR = 512
+
+
+def ports_of(spec: CellSpec) -> list[str]:
+    """The chardevs that QEMU is given for a cell, beside its console."""
+    return [
+        *PORTS,
+        *([STDIN] if spec.stdin is not None else []),
+        *([TERMINAL] if spec.session else []),
+        *([QMP] if spec.debugger else []),
+    ]
+
+
+def option_value(text: str) -> str:
+    """A value inside one of QEMU's comma-separated options: a comma is written twice."""
+    return text.replace(",", ",,")
+
+
+def parameters_of(spec: CellSpec) -> str:
+    """The kernel's command line; what was asked for comes last, since the kernel takes the last of two."""
+    own = [*spec.arch.facts.kernel.command_line, *_COMMAND_LINE, *(_DEBUGGED if spec.debugger else ())]
+    return " ".join([*own, *([spec.append] if spec.append else [])])
+
+
+def _others(spec: CellSpec) -> int:
+    """Devices on the bus that are neither disks nor folders: the ports, the network, the SCSI controller."""
+    return 1 + spec.network + any(disk.bus is DiskBus.SCSI for disk in spec.disks)
+
+
+def check(spec: CellSpec, shares: list[Share]) -> None:
+    """UnpreparedError where no machine could be made for `spec`."""
+    known = spec.arch.facts.qemu.disk_buses
+    lacking = dict.fromkeys(disk.bus for disk in spec.disks if disk.bus not in known)
+    if lacking:
+        raise UnpreparedError(
+            f"{spec.cell} cannot have disks on {', '.join(lacking)}",
+            cause=f"QEMU's machine for {spec.arch.name} has {', '.join(known)} for them",
+            next_step="Choose another bus, or leave the architecture out.",
+        )
+    numa.check_machine(spec.cell, spec.arch, spec.numa, spec.memory)
+    bus.check_room(spec.cell, folders=len(shares), disks=len(spec.disks), others=_others(spec))
+
+
+def _extras(spec: CellSpec, chardevs: Mapping[str, str], places: Bus) -> list[str]:
+    """What only some guests have: a terminal, disks, a network, a debugger."""
+    transport = spec.arch.facts.qemu.transport
+    argv: list[str] = []
+    if STDIN in chardevs:
+        argv += ["-device", f"virtserialport,bus=ports.0,chardev={STDIN},name=quizmatrix.{STDIN}"]
+    if spec.session is not None and TERMINAL in chardevs:
+        device = _TERMINAL_DEVICES[spec.session.kind]
+        argv += ["-device", f"{device},bus=ports.0,chardev={TERMINAL},name=quizmatrix.{TERMINAL}"]
+    argv += _disks(spec, places)
+    if spec.network:
+        forwards = "".join(f",hostfwd={forward.option}" for forward in spec.forwards)
+        argv += ["-netdev", f"user,id=network{forwards}"]
+        argv += ["-device", f"virtio-net-{transport},netdev=network{places.next()}"]
+    if spec.debugger:
+        argv += ["-action", "panic=pause"]
+        if QMP in chardevs:
+            argv += ["-mon", f"chardev={QMP},mode=control"]
+        argv += ["-gdb", f"unix:path={option_value(debugger.socket_of(spec))},server=on,wait=off"]
+        argv += ["-S"] if spec.stopped else []
+    return argv
+
+
+def _disks(spec: CellSpec, places: Bus) -> list[str]:
+    """The disks, each on its bus. All that is on SCSI has one controller."""
+    transport = spec.arch.facts.qemu.transport
+    argv: list[str] = []
+    if any(disk.bus is DiskBus.SCSI for disk in spec.disks):
+        argv += ["-device", f"virtio-scsi-{transport},id=scsi{places.next()}"]
+    for disk in spec.disks:
+        argv += ["-blockdev", _blockdev(disk)]
+        name, size = disk.serial, ""
+        if disk.sector != _SECTOR:
+            size = f",logical_block_size={disk.sector},physical_block_size={disk.sector}"
+        match disk.bus:
+            case DiskBus.VIRTIO:
+                device = f"virtio-blk-{transport},drive={name},serial={name}{size}{places.next()}"
+                argv += ["-device", device]
+            case DiskBus.SCSI:
+                argv += ["-device", f"scsi-hd,bus=scsi.0,drive={name},serial={name}{size}"]
+            case DiskBus.NVME:
+                zones = f",zoned=true,zoned.zone_size={disk.zone}M" if disk.zone else ""
+                argv += ["-device", f"nvme,id=nvme-{name},serial={name}{places.next()}"]
+                argv += ["-device", f"nvme-ns,bus=nvme-{name},drive={name}{size}{zones}"]
+    return argv
+
+
+def _blockdev(disk: Disk) -> str:
+    """The value of -blockdev for a disk: a raw file, with errors in between where it is to have some."""
+    file = {"driver": "file", "filename": option_value(disk.path)}
+    with contextlib.suppress(OSError):  # what is not there, or not ours to read, QEMU itself tells of
+        if not filesystem.has_locks(Path(disk.path)):
+            file["locking"] = "off"
+    if disk.fails:
+        # QEMU's document devel/blkdebug.rst. 5: EIO.
+        rule = {"event": "none", "iotype": disk.fails, "errno": "5"}
+        if disk.fails_at:
+            rule["sector"] = str(disk.fails_at // _SECTOR)
+        file = {"driver": "blkdebug", **_below("inject-error.0", rule), **_below("image", file)}
+    options = {"driver": "raw", "node-name": disk.serial, "read-only": "off" if disk.writable else "on"}
+    return ",".join(f"{name}={value}" for name, value in (options | _below("file", file)).items())
+
+
+def _below(name: str, options: dict[str, str]) -> dict[str, str]:
+    return {f"{name}.{key}": value for key, value in options.items()}
+
+
+def command_line(
+    spec: CellSpec,
+    shares: list[Share],
+    chardevs: Mapping[str, str],
+    *,
+    passed_fd: int | None = None,
+) -> list[str]:
+    """The argv that boots `spec`.
+
+    shares: every folder the guest sees. chardevs: for each of CHARDEVS, and for STDIN, TERMINAL and QMP
+    where there is one, its kind and options (`socket,fd=5`). passed_fd: the file descriptor that QEMU
+    inherits as PASSED_FILE.
+    """
+    qemu = spec.arch.facts.qemu
+    transport = qemu.transport
+    accelerator = spec.accelerator
+    argv = [
+        qemu.binary,
+        *("-name", option_value(spec.cell)),
+        *("-machine", spec.machine or qemu.machine.of(accelerator)),
+        *("-accel", accelerator.value),
+        *("-cpu", qemu.cpu.of(accelerator)),
+        # Of several nodes each CPU is a socket of its own: the kernel warns of one that reaches over nodes.
+        *("-smp", str(spec.cpus) if spec.numa == 1 else f"{spec.cpus},sockets={spec.cpus},cores=1,threads=1"),
+        *("-m", f"{spec.memory}M"),
+        *(numa.options(spec.numa, spec.memory, spec.cpus, qemu.numa) if spec.numa > 1 else ()),
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none"),
+        *("-sandbox", _SANDBOX),
+        *("-kernel", spec.image),
+        *("-initrd", spec.initramfs),
+        *("-append", parameters_of(spec)),
+    ]
+    if passed_fd is not None:
+        argv += ["-add-fd", f"fd={passed_fd},set=1"]
+    for name in chardevs:
+        kind, _, options = chardevs[name].partition(",")
+        argv += ["-chardev", f"{kind},id={name}" + (f",{options}" if options else "")]
+    argv += qemu.console
+    places = Bus(qemu, len(shares) + len(spec.disks) + _others(spec))
+    argv += ["-device", f"virtio-serial-{transport},id=ports,max_ports=8{places.next()}"]
+    for name in PORTS:
+        argv += ["-device", f"virtserialport,bus=ports.0,chardev={name},name=quizmatrix.{name}"]
+    argv += _extras(spec, chardevs, places)
+    for share in shares:
+        argv += _folder(share, transport, places)
+    return [*argv, *spec.qemu]
+
+
+def _folder(share: Share, transport: str, places: Bus) -> list[str]:
+    """A folder of the host that the guest mounts by its tag."""
+    # security_model=none: files made in a --bind belong to the user who runs QEMU.
+    # multidevs=remap: a folder may reach over several file systems.
+    fsdev = f"local,id={share.tag},path={option_value(share.path)},security_model={share.security_model}"
+    fsdev += ",multidevs=remap" + ("" if share.writable else ",readonly=on")
+    device = f"virtio-9p-{transport},fsdev={share.tag},mount_tag={share.tag}{places.next()}"
+    return ["-fsdev", fsdev, "-device", device]

@@ -1,0 +1,212 @@
+"""reproduce.sh: a cell's QEMU by hand, and the command that repeats the cell."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.core import paths, process
+from quizmatrix.model import spec as specs
+from quizmatrix.model.cells import SHARED_LIMIT
+from quizmatrix.model.spec import HANDED_DISK, CellResult, CellSpec, CommandLine, Disk, Share, Step
+from quizmatrix.run import boundfile, qemu
+from quizmatrix.run import runlayer as guest
+
+# Stands in the command line where the script puts a path of its own.
+_CONTROL = "@control@"
+
+_TEMPLATE = """\
+#!/bin/sh
+# {what}. To repeat it with all its checks:
+#
+#   cd {cwd} && {again}
+#
+# Below, the same guest by hand: its console and the command's stderr come to this terminal's
+# stderr, the command's stdout to its stdout, and the guest's last message to stderr. QEMU ends
+# two seconds after that, or with Ctrl-C.
+set -eu
+dir=$(mktemp -d)
+feeder=
+trap 'rm -rf "$dir"; kill $feeder 2>/dev/null || :' EXIT
+{disks}mkfifo "$dir/control.in" "$dir/control.out"
+# The guest waits to be told to start; the port has to stay open behind that.
+{{ echo '{{"op":"start"}}'; exec sleep 1000000; }} >"$dir/control.in" &
+feeder=$!
+{{ grep -m1 -E '"event":"(exited|failed)"' <"$dir/control.out" >&2; sleep 2; kill "$(cat "$dir/pid")"; }} &
+
+# Pipes, since QEMU opens its outputs anew by name: a file would be written from its beginning.
+{{
+{argv} \\
+  -pidfile "$dir/pid" 2>&1 >&3 3>&- | cat >&2
+}} 3>&1 | cat
+"""
+
+_TEMPLATE_WITHOUT_9P = """\
+#!/bin/sh
+# {what}, once more. Its kernel has no 9p, so its layers are disks that are made for each run.
+cd {cwd} && exec {again}
+"""
+
+
+def write_script(spec: CellSpec, shares: list[Share]) -> None:
+    """Write reproduce.sh into the cell's folder; OSError where the disk does not take it."""
+    chardevs = {
+        "console": "file,path=/dev/stderr,append=on",
+        "control": "pipe,path=" + _CONTROL,
+        "stdout": "file,path=/dev/stdout,append=on",
+        "stderr": "file,path=/dev/stderr,append=on",
+    }
+    handed = [disk for disk in spec.disks if disk.serial.startswith(HANDED_DISK)]
+    by_hand = [
+        msgspec.structs.replace(disk, path=f"@{disk.serial}@") if disk in handed else disk
+        for disk in spec.disks
+    ]
+    if spec.stdin is not None:
+        chardevs[qemu.STDIN] = "stdio,signal=off"
+    files = {f"bind{number}": bind.path for number, bind in enumerate(spec.binds) if bind.is_file}
+    shares = [
+        msgspec.structs.replace(share, path=f"@{share.tag}@") if share.tag in files else share
+        for share in shares
+    ]
+    argv = qemu.command_line(msgspec.structs.replace(spec, disks=by_hand), shares, chardevs)
+    lines = _an_option_a_line(argv).replace(
+        f"pipe,id=control,path={_CONTROL}", '"pipe,id=control,path=$dir/control"'
+    )
+    for disk in handed:
+        lines = lines.replace(f"@{disk.serial}@", f'"$dir"/{disk.serial}')
+    for tag in files:
+        lines = lines.replace(f"@{tag}@", f'"$dir"/{tag}')
+    command = spec.again or CommandLine(folder=spec.work_tree or "/", argv=_again(spec))
+    again = process.printable(command.argv)
+    text = (_TEMPLATE if spec.has_9p else _TEMPLATE_WITHOUT_9P).format(
+        what=_what(spec),
+        disks=_disks(handed) + _files(files) + _passed_on(spec),
+        cwd=shlex.quote(command.folder),
+        again=again.replace("\n", "\n#   ") if spec.has_9p else again,
+        argv=_stdin(spec) + lines,
+    )
+    path = Path(spec.folder) / "reproduce.sh"
+    paths.write_atomic(path, text.encode(errors="surrogateescape"))
+    path.chmod(0o755)
+
+
+def command_of(result: CellResult, folder: Path) -> str:
+    """What a person types to repeat a cell; empty where that is not known. folder: the cell's."""
+    if result.again is None:
+        return command_in(folder)
+    return f"cd {shlex.quote(result.again.folder)} && {process.printable(result.again.argv)}"
+
+
+# The commands that the templates above hold, for run directories of an earlier quizmatrix.
+_COMMAND = re.compile(r"^#   (cd .*?)\n#\n|^(cd .*? && )exec (.*)\n\Z", re.MULTILINE | re.DOTALL)
+
+
+def command_in(folder: Path) -> str:
+    """The command line that repeats a cell, out of its folder's reproduce.sh; empty where there is none."""
+    try:
+        text = (folder / "reproduce.sh").read_text(errors="replace")
+    except OSError:
+        return ""
+    match = _COMMAND.search(text)
+    if match is None:
+        return ""
+    return match[1].replace("\n#   ", "\n") if match[1] else match[2] + match[3]
+
+
+def _what(spec: CellSpec) -> str:
+    handed = spec.handed
+    if handed is None:
+        return f"The cell {spec.cell}"
+    does = {
+        Step.WRITE: "whose disks others read",
+        Step.READ: f"which reads the disks of {handed.written_on}",
+        Step.BACK: f"which reads its disks as {handed.read_on} left them",
+    }
+    return f"{handed.id}: the cell {spec.cell}, {does[handed.step]}"
+
+
+def _disks(handed: list[Disk]) -> str:
+    """The lines that make the guest disks of its own; nothing where it has none that are handed on."""
+    text = ""
+    if any(disk.origin for disk in handed):
+        text = "# These are there only where a cell failed that was given them.\n"
+    for disk in handed:
+        if disk.origin is None:
+            text += f'truncate -s {Path(disk.path).stat().st_size} "$dir/{disk.serial}"\n'
+        else:
+            text += f'cp --sparse=always {shlex.quote(disk.origin)} "$dir/{disk.serial}"\n'
+    return text
+
+
+def _stdin(spec: CellSpec) -> str:
+    """What stands before QEMU where the command has a standard input: the file's, or the script's own."""
+    if spec.stdin is None:
+        return ""
+    path = "" if spec.stdin == specs.OWN_STDIN else f" {shlex.quote(spec.stdin)}"
+    return f"{{ echo; exec cat{path}; }} |\n"
+
+
+def _files(files: dict[str, str]) -> str:
+    """The lines that make a folder for each file which the guest sees; see boundfile."""
+    return "".join(
+        f'mkdir "$dir/{tag}"\nln -L {shlex.quote(path)} "$dir/{tag}/{boundfile.NAME}" 2>/dev/null ||'
+        f' cp {shlex.quote(path)} "$dir/{tag}/{boundfile.NAME}"\n'
+        for tag, path in files.items()
+    )
+
+
+def _passed_on(spec: CellSpec) -> str:
+    """The lines that pass variables on, as they are where the script is run, while its guest is there."""
+    if not spec.passed_on:
+        return ""
+    place = shlex.quote(str(specs.run_layer_of(Path(spec.folder)) / guest.PASSED_ON))
+    text = "# --env NAME: as they are here.\n"
+    text += "quoted() { printf '%s\\n' \"$1\" | sed \"s/'/'\\\\\\\\''/g; 1s/^/'/; \\$s/\\$/'/\"; }\n"
+    text += f"passed={place}\n"
+    text += 'trap \'rm -rf "$dir" "$passed"; kill $feeder 2>/dev/null || :\' EXIT\n'
+    lines = "; ".join(f'printf \'passed_{name}=%s\\n\' "$(quoted "${{{name}-}}")"' for name in spec.passed_on)
+    return f'{text}(umask 077; {{ {lines}; }} >"$passed")\n'
+
+
+def _selection(spec: CellSpec) -> list[str]:
+    """The words that choose the cell and its limits; of disks handed on, all that had them before."""
+    if spec.handed is not None and spec.matrix is not None:
+        cells = dict.fromkeys(filter(None, (spec.handed.written_on, spec.handed.read_on)))
+        return [spec.matrix, "--only", ",".join(cells)]
+    timeout = spec.timeout / spec.arch.facts.timeout_factor.of(spec.accelerator)
+    limits = ["--memory", f"{spec.memory}M", "--cpus", str(spec.cpus), "--timeout", f"{timeout:g}s"]
+    if spec.shared_limit != SHARED_LIMIT:
+        limits += ["--shared-limit", f"{spec.shared_limit}M"]
+    return ["--only", spec.cell, *limits]
+
+
+def _again(spec: CellSpec) -> list[str]:
+    """A command line with the same limits and layers, for a cell that no command line asked for."""
+    again = ["quizmatrix", "run", *_selection(spec), "--image", spec.base]
+    for profile in spec.profiles:
+        again += ["-p", profile.asked]
+    for bind in spec.binds:
+        again += ["--bind", f"{bind.path}:{bind.guest}{'' if bind.writable else ':ro'}"]
+    for name, value in spec.environment.items():
+        again += ["--env", name if name in spec.passed_on else f"{name}={value}"]
+    again += ["--stdin", spec.stdin] if spec.stdin not in (None, specs.OWN_STDIN) else []
+    again += ["--user", spec.user] if spec.user else []
+    again += ["--append", spec.append] if spec.append else []
+    again += ["--numa", str(spec.numa)] if spec.numa > 1 else []
+    again += [f"--qemu={shlex.join(spec.qemu)}"] if spec.qemu else []
+    for layer in spec.layers:
+        if layer.tag.startswith("user"):
+            again += ["--layer", layer.path]
+    again += [] if spec.work_tree else ["--no-work-tree"]
+    return again if spec.handed is not None else [*again, "--", *spec.command]
+
+
+def _an_option_a_line(argv: list[str]) -> str:
+    """The command line for a shell, its options one below the other."""
+    text = shlex.quote(argv[0])
+    for word in argv[1:]:
+        text += (" \\\n  " if word.startswith("-") else " ") + shlex.quote(word)
+    return text

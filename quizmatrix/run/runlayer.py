@@ -1,0 +1,279 @@
+"""The host's half of the guest: the run layer."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from pathlib import Path
+
+from quizmatrix.core import skeleton
+from quizmatrix.core.errors import UnpreparedError
+from quizmatrix.model import spec as specs
+from quizmatrix.model import user
+from quizmatrix.model.spec import HANDED_DISK, ActiveProfile, Bind, CellSpec, Session, Share
+from quizmatrix.model.user import BUSYBOX, SHELL
+from quizmatrix.run import boundfile, foreign, mapped
+
+_OPERATORS = frozenset({"&&", "||", "|"})
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# Where the values of variables are that are passed on, in the guest and in the run layer.
+PASSED_ON = ".quizmatrix/passed-on"
+
+# Takes the environment of a terminal session.
+SESSION_START = ". /.quizmatrix/session-environment"
+
+# Guest folders that a work tree of the same path would hide.
+TAKEN = frozenset(
+    [
+        "bin",
+        "boot",
+        "dev",
+        "etc",
+        "lib",
+        "lib32",
+        "lib64",
+        "libx32",
+        "layers",
+        "proc",
+        "root",
+        "run",
+        "sbin",
+        "shared",
+        "sys",
+        "usr",
+        "var",
+    ]
+)
+
+
+def guest_argv(command: list[str]) -> list[str]:
+    """What the guest executes for the words of COMMAND.
+
+    One single word is a script for its sh; among several, `&&`, `||` and `|` are the shell's
+    operators; every other word arrives as it was given.
+    """
+    if len(command) == 1:
+        return [SHELL, "-c", command[0]]
+    if _OPERATORS.isdisjoint(command):
+        # A shell, so that its builtins work; it becomes the command, so that signals are exact.
+        return [SHELL, "-c", '"$@"', "sh", *command]
+    words = (word if word in _OPERATORS else shlex.quote(word) for word in command)
+    return [SHELL, "-c", " ".join(words)]
+
+
+def _own_environment(spec: CellSpec) -> dict[str, str]:
+    environment = {
+        "PATH": _PATH,
+        "LANG": "C.UTF-8",
+        "QUIZMATRIX_CELL": spec.cell,
+        "QUIZMATRIX_KERNEL": spec.kernel,
+        "QUIZMATRIX_ARCH": spec.arch.name,
+        "QUIZMATRIX_PROFILES": ",".join(profile.name for profile in spec.profiles),
+    }
+    for profile in spec.profiles:
+        environment |= profile.environment
+    if spec.handed is not None:
+        names = [disk.serial for disk in spec.disks if disk.serial.startswith(HANDED_DISK)]
+        environment["QUIZMATRIX_HANDOFF"] = spec.handed.step
+        environment["QUIZMATRIX_DISKS"] = " ".join(f"/dev/{name}" for name in names)
+        environment["QUIZMATRIX_WRITER"] = spec.handed.written_on
+    if spec.typed is not None:
+        # A shell takes it where it is true (POSIX, sh, PWD).
+        environment["PWD"] = spec.typed
+    return environment | spec.environment
+
+
+def command_script(spec: CellSpec) -> str:
+    """The script that becomes the command; $1 is where its exit status is written."""
+    environment = {
+        "HOME": "/root",
+        "USER": "root",
+        "LOGNAME": "root",
+        "SHELL": "/bin/sh",
+        **_own_environment(spec),
+    }
+    settings = " ".join(
+        f'{name}="$passed_{name}"' if name in spec.passed_on else shlex.quote(f"{name}={value}")
+        for name, value in environment.items()
+    )
+    argv = guest_argv(spec.command)
+    if spec.stdin is not None:
+        # Not opened before here: time(1), which waits for the command, would hold it open behind that.
+        argv = [BUSYBOX, "sh", "-c", 'exec "$@" <"$0"', "/run/quizmatrix/io/in", *argv]
+    return (
+        f"{_take_passed_on(spec)}cd {shlex.quote(spec.work_tree or '/root')} || exit 125\n"
+        f"{foreign.guest_check(spec)}"
+        "status=$1; shift\n"
+        f"{user.become(spec.user) if spec.user is not None else ''}"
+        f"exec {BUSYBOX} env -i {settings} \\\n"
+        f"  {BUSYBOX} setsid {BUSYBOX} time -f 'status %x' -o \"$status\" \\\n"
+        f'  "$@" {shlex.join(argv)}\n'
+    )
+
+
+def session_environment(spec: CellSpec) -> str:
+    """What a terminal session, and every visitor's command, begins with: the same as the command's."""
+    folder = f"cd {shlex.quote(spec.work_tree or '/root')}"
+    typed = f"cd {shlex.quote(spec.typed)} 2>/dev/null || " if spec.typed is not None else ""
+    environment = _own_environment(spec)
+    passed_on = [name for name in environment if name in spec.passed_on]
+    own = _exports({name: value for name, value in environment.items() if name not in passed_on})
+    own += "".join(f'export {name}="$passed_{name}"\n' for name in passed_on)
+    return f"{_take_passed_on(spec)}{own}{typed}{folder}"
+
+
+def _take_passed_on(spec: CellSpec) -> str:
+    """The line that takes what is passed on: in a file of its own, which does not outlive the guest."""
+    return f"[ -e /{PASSED_ON} ] && . /{PASSED_ON}\n" if spec.passed_on else ""
+
+
+def _exports(environment: dict[str, str]) -> str:
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
+
+
+def session_script(session: Session) -> str:
+    """The script that a terminal session runs."""
+    words = shlex.join(guest_argv(session.command))
+    shell = "[ -x /bin/bash ] && exec /bin/bash\nexec /bin/sh"
+    return f"{SESSION_START}\n{f'exec {words}' if session.command else shell}"
+
+
+def work_tree_of(folder: Path) -> str | None:
+    """`folder` if it can be shown to the guest at its own path: not where the guest has its own.
+
+    Nor where its name has a line break: init1 reads it as a line.
+    """
+    parts = folder.absolute().parts
+    if "\n" in str(folder):
+        return None
+    if len(parts) < 2 or (parts[1] in TAKEN and len(parts) < 3):
+        return None
+    own = parts[1] in TAKEN - {"root", "var"}
+    return None if own else str(folder.absolute())
+
+
+def why_not_shown(folder: Path) -> str:
+    """Why `work_tree_of` has no path for a folder."""
+    if "\n" in str(folder):
+        return "as there is a line break in its name"
+    return f"which has a {'/'.join(folder.absolute().parts[:2]).replace('//', '/')} of its own"
+
+
+def _check_binds(spec: CellSpec) -> None:
+    """UnpreparedError where the guest could write to its own run directory.
+
+    What the host writes there goes by names, and a guest that may move them would choose where it goes.
+    """
+    folder = Path(spec.folder).resolve()
+    for bind in spec.binds:
+        if bind.writable and not bind.is_file and folder.is_relative_to(Path(bind.path).resolve()):
+            raise UnpreparedError(
+                f"{bind.path} cannot be bound for writing",
+                cause=f"the run directory {folder.parent} is in it, and is not the guest's to change",
+                next_step="Bind it read-only (`:ro`), bind a folder in it, or name another --output.",
+            )
+
+
+def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
+    """Write the cell's run layer and return every share of its guest.
+
+    marker: what ends the command's output streams. Raises OSError where the disk does not take it,
+    UnpreparedError where the guest could write to its own run directory.
+    """
+    if spec.has_9p:
+        _check_binds(spec)
+    folder = Path(spec.folder)
+    layer, artifacts = specs.run_layer_of(folder), specs.artifacts_of(folder)
+    own = layer / ".quizmatrix"
+    own.mkdir(parents=True)
+    artifacts.mkdir()
+    shares = [*spec.layers, Share(tag="run", path=str(layer))]
+    model = mapped.prepare(artifacts) if spec.has_9p else mapped.Model.NONE
+    shares.append(Share(tag="shared", path=str(artifacts), writable=True, security_model=model.value))
+    shares += boundfile.shares_of(spec)
+    if spec.work_tree is not None:
+        shares.append(Share(tag="work", path=spec.work_tree))
+    for number, profile in enumerate(spec.profiles):
+        _write_profile(profile, layer, own / "profiles" / f"{number:02}-{profile.name}")
+    for name, text in _files(spec, marker).items():
+        # A word of a command need not be UTF-8; Python keeps such bytes as surrogates (PEP 383).
+        (own / name).write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+    return shares
+
+
+def _files(spec: CellSpec, marker: str) -> dict[str, str]:
+    """What a guest's scripts read: the texts of the files in its /.quizmatrix, by name."""
+    files = {
+        # A prompt shows a host's name up to the first dot.
+        "hostname": spec.cell.replace(".", "_"),
+        "command": command_script(spec),
+        "end-marker": marker,
+        "layers": "\n".join(share.tag for share in spec.layers),
+        "usr-folders": _usr_folders(spec.layers),
+        "disks": "\n".join(f"{disk.serial} {disk.bus}" for disk in spec.disks if disk.writable),
+        "binds": "\n".join(_line_of(number, bind) for number, bind in enumerate(spec.binds)),
+    }
+    if spec.passed_on:
+        files[Path(PASSED_ON).name] = "\n".join(
+            f"passed_{name}={shlex.quote(spec.environment[name])}" for name in spec.passed_on
+        )
+    if spec.session is not None:
+        columns, rows = spec.session.window
+        files["terminal"] = spec.session.kind
+        files["window"] = f"{rows} {columns} {spec.session.term}"
+        files["session-environment"] = session_environment(spec)
+        files["session"] = session_script(spec.session)
+    if spec.handed is not None:
+        files["sync"] = "what the command wrote is for another guest"
+    if spec.stdin is not None:
+        files["stdin"] = "the command has one"
+    if spec.names:
+        files["names"] = "\n".join(f"{name}\n{place}" for name, place in spec.names.items())
+    if spec.work_tree is not None:
+        files["work-tree"] = spec.work_tree
+    return files
+
+
+def _line_of(number: int, bind: Bind) -> str:
+    mode, kind = "rw" if bind.writable else "ro", "file" if bind.is_file else "folder"
+    return f"bind{number} {mode} {kind} {bind.guest}"
+
+
+def _usr_folders(layers: list[Share]) -> str:
+    """A line for each folder of a merged /usr that a layer has beside its /usr: `lib user0`."""
+    lines = []
+    for name in skeleton.MERGED:
+        folders = {share.tag: Path(share.path) / name for share in layers}
+        tags = [tag for tag, folder in folders.items() if folder.is_dir() and not folder.is_symlink()]
+        lines += [" ".join([name, *tags])] if tags else []
+    return "\n".join(lines)
+
+
+def _write_profile(profile: ActiveProfile, layer: Path, own: Path) -> None:
+    own.mkdir(parents=True)
+    if profile.files is not None:
+        _copy_files(Path(profile.files), layer)
+    for name, text in profile.texts.items():
+        path = layer / skeleton.place_of(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    (own / "environment").write_text(_exports(profile.environment), encoding="utf-8")
+    if profile.init:
+        (own / "init").write_text(profile.init, encoding="utf-8")
+
+
+def _copy_files(files: Path, layer: Path) -> None:
+    """Lay a profile's files over the guest's root."""
+    for path in sorted(files.iterdir()):
+        target = layer / skeleton.place_of_entry(path)
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, target, symlinks=True, dirs_exist_ok=True)
+        else:
+            shutil.copy2(path, target, follow_symlinks=False)
+
+
+def retire_run_layer(folder: Path) -> None:
+    """Take out of a used run layer what is not to be kept, and what by hand (reproduce.sh) would be noise."""
+    for name in (".quizmatrix/end-marker", PASSED_ON):
+        (specs.run_layer_of(folder) / name).unlink(missing_ok=True)

@@ -1,0 +1,262 @@
+"""A guest's /shared on the host: watched while it runs, taken back and made safe once it is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from functools import partial
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from quizmatrix.core import offload, process, untrusted
+from quizmatrix.core.concurrency import in_thread, task_group
+from quizmatrix.core.errors import QuizmatrixError, host_error
+from quizmatrix.model import spec as specs
+from quizmatrix.model.spec import CellSpec
+from quizmatrix.run import layerdisks, mapped, qmp
+from quizmatrix.run.channel import Port
+
+# A guest's memory, for crash(8), and the seconds for QEMU to write it.
+_CORE = "vmcore"
+_DUMP_LIMIT = 120.0
+
+# Files that are looked through in a moment.
+_FEW_FILES = 500
+
+# Changes that are named one by one.
+_NOTES_SHOWN = 5
+
+# Seconds between two looks at how full the disk is, which is one system call.
+_LOOK_PAUSE = 0.25
+# Seconds after which /shared is measured though the disk shows nothing new: some file systems tell late.
+_LONGEST_UNMEASURED = 5.0
+# Measuring many files takes seconds. After that nothing is measured for this many times as long,
+_PAUSE_SHARE = 10.0
+# but for no more than these seconds where the disk shows that /shared may be over its limit.
+_LONGEST_PAUSE = 2.0
+# Seconds for one measurement: a million files on a busy host take no longer.
+_MEASURING_LIMIT = 300.0
+
+# Files that a guest may have in /shared: they take inodes, and time to look through afterwards.
+_MOST_FILES = 1_000_000
+# They are counted once the file system has this many more than at the start.
+_FILES_TRUSTED = 100_000
+
+# What is to stay free on this host's disk, in bytes, or the part of a small disk.
+_RESERVE = 256 << 20
+_RESERVE_SHARE = 0.05
+
+
+class _Disk(msgspec.Struct, frozen=True, kw_only=True):
+    """The file system that /shared is on. free, reserve: bytes. files: those that it has."""
+
+    free: int
+    reserve: int
+    files: int
+
+    @property
+    def is_short(self) -> bool:
+        return self.free < self.reserve
+
+
+def put_in_order(folder: str, shown: int) -> tuple[list[str], int]:
+    """Make of a guest's /shared what the host keeps: the first changes, and how many there were.
+
+    OSError where it cannot be looked through.
+    """
+    changed = mapped.unmap(Path(folder)) + untrusted.make_safe(Path(folder))
+    return changed[:shown], len(changed)
+
+
+class Shared:
+    """The /shared of one guest.
+
+    excess: that it outgrew its limit, in words. shortage: that this host's disk was full, and it took of it.
+    """
+
+    def __init__(
+        self, spec: CellSpec, *, most_files: int = _MOST_FILES, trusted: int = _FILES_TRUSTED
+    ) -> None:
+        """What comes of it is in the cell's folder.
+
+        most_files: in /shared. trusted: new files on the disk before those are counted.
+        """
+        self._most_files, self._trusted = most_files, trusted
+        self.excess = ""
+        self.shortage = ""
+        self._is_settled = False
+        self._spec = spec
+        self._limit = spec.shared_limit << 20
+        self._folder = Path(spec.folder)
+        self._artifacts = specs.artifacts_of(self._folder)
+
+    async def wait_for_excess(self, machine: int | None = None) -> None:
+        """Return when the guest is to be ended for what it wrote: `excess` or `shortage` then says why.
+
+        machine: the process id of its QEMU, where it runs. Nothing tells of what QEMU writes, so the disk is
+        looked at again and again.
+        """
+        first = disk = self._disk()
+        used, when, pause = 0, time.monotonic(), 0.0
+        while True:
+            await anyio.sleep(_LOOK_PAUSE)
+            now, past = self._disk(), time.monotonic() - when
+            may_be = used + max(0, disk.free - now.free)
+            has_many = now.files - first.files > self._trusted
+            # Also of many files, which take long to measure, much is not to be written meanwhile.
+            is_pressing = may_be > self._limit or now.is_short
+            is_due = is_pressing or has_many or past > _LONGEST_UNMEASURED
+            if not is_due or past < (min(pause, _LONGEST_PAUSE) if is_pressing else pause):
+                continue
+            before, started = used, time.monotonic()
+            used, disk = await self._measure("-B1") + self._hidden(machine), now
+            self._judge(used, before, now)
+            if has_many and (count := await self._measure("--inodes")) > self._most_files:
+                self.excess = f"/shared had {count} files, and {self._most_files} are its limit"
+            if self.excess or self.shortage:
+                return
+            when = time.monotonic()
+            pause = (when - started) * _PAUSE_SHARE
+
+    def _judge(self, used: int, before: int, disk: _Disk) -> None:
+        if used > self._limit:
+            self.excess = f"/shared grew to {used >> 20} MiB, and {self._spec.shared_limit} MiB is its limit"
+        # Of several guests only who fills the disk. Where it is full, nobody's /shared grows any more.
+        elif disk.is_short and used > disk.reserve and (used > before or disk.free < disk.reserve // 8):
+            left = f"this host had {disk.free >> 20} MiB of disk left"
+            self.shortage = f"{left}, and /shared held {used >> 20} MiB"
+
+    def _disk(self) -> _Disk:
+        try:
+            facts = os.statvfs(self._artifacts)
+        except OSError:  # removed meanwhile, which the session notices by itself
+            return _Disk(free=1, reserve=0, files=0)
+        free, size = facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
+        reserve = min(_RESERVE, int(size * _RESERVE_SHARE))
+        return _Disk(free=free, reserve=reserve, files=facts.f_files - facts.f_ffree)
+
+    def _hidden(self, machine: int | None) -> int:
+        """Bytes of files that the guest has removed and still writes to: they have no name to be found by."""
+        if machine is None:
+            return 0
+        total = 0
+        with contextlib.suppress(OSError):
+            disk = self._artifacts.stat().st_dev
+            for handle in Path(f"/proc/{machine}/fd").iterdir():
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    facts = handle.stat()
+                    is_file = stat.S_ISREG(facts.st_mode) and facts.st_dev == disk
+                    total += facts.st_blocks * 512 if is_file and not facts.st_nlink else 0
+        return total
+
+    async def _measure(self, what: str) -> int:
+        """Bytes or files in /shared. By du(1), which goes down without paths and follows no link (fts(3))."""
+        argv = ["du", "-s", "-x", "-P", what, "--", str(self._artifacts)]
+        try:
+            # What a guest removes meanwhile is an error to du, and its total comes nevertheless.
+            return int((await process.run(argv, limit=_MEASURING_LIMIT)).output.split(maxsplit=1)[0])
+        except process.NotEndedError as error:
+            self.excess = f"/shared could not be measured: {error}"
+        except QuizmatrixError as error:  # this host's fault, and no verdict on the guest
+            self.shortage = f"/shared could not be measured: {error}"
+        except (ValueError, IndexError):  # it is gone, which the session notices by itself
+            pass
+        return 0
+
+    async def keep_memory(self, port: Port) -> str:
+        """Write the guest's memory for a debugger; what kept us from it, or nothing. port: QEMU's own.
+
+        Beside artifacts/, to which the guest may still write; `settle` moves it in.
+        """
+        core, is_whole = self._folder / _CORE, False
+        try:
+            with os.fdopen(untrusted.create(core), "wb") as file, anyio.fail_after(_DUMP_LIMIT):
+                await qmp.dump_memory(port, file.fileno())
+                is_whole = True
+        except (qmp.QmpError, OSError) as error:  # a TimeoutError is one
+            return f"its memory could not be kept: {error or 'it took too long'}"
+        finally:
+            if not is_whole:
+                core.unlink(missing_ok=True)
+        return ""
+
+    async def settle(self) -> list[str]:
+        """Bring artifacts/ into the state that is kept; what a person has to know of it.
+
+        The guest is gone by now.
+        """
+        if not self._folder.is_dir():
+            return []
+        return await self._take_back() + await self._give_room_back() + await self._make_safe()
+
+    def put_aside_unless_settled(self) -> list[str]:
+        """Where `settle` did not come to its end, let nobody take what the guest left for safe; say so."""
+        if self._is_settled:
+            return []
+        unchecked = self._artifacts.with_name(f"{self._artifacts.name}.unchecked")
+        try:
+            self._artifacts.rename(unchecked)
+        except OSError as error:
+            return [str(host_error("put what it left in /shared aside", error))]
+        return [f"/shared was not looked through: the links in {unchecked.name}/ may lead anywhere"]
+
+    async def _take_back(self) -> list[str]:
+        if self._spec.has_9p:
+            return []
+        async with task_group() as group:
+
+            async def watch() -> None:
+                await self.wait_for_excess()
+                group.cancel_scope.cancel()
+
+            # An archive of empty files is small, and what it makes is not.
+            group.start_soon(watch)
+            notes = await self._unpack()
+            group.cancel_scope.cancel()
+        return notes
+
+    async def _unpack(self) -> list[str]:
+        try:
+            trouble = await layerdisks.take_shared(self._folder, self._limit)
+        except layerdisks.TooLargeError as error:
+            self.excess, trouble = str(error), None
+        except (OSError, QuizmatrixError) as error:
+            trouble = f"/shared could not be unpacked: {error}"
+        return [trouble] if trouble else []
+
+    async def _give_room_back(self) -> list[str]:
+        """Other guests write to the same disk, and are to end well."""
+        if not self.shortage or not self._disk().is_short:
+            return []
+        trouble = await untrusted.remove(self._artifacts)
+        try:
+            self._artifacts.mkdir(exist_ok=True)
+        except OSError as error:
+            return [*trouble, str(host_error("make /shared anew", error))]
+        return trouble or ["what was in /shared was removed, to give the other cells room"]
+
+    async def _make_safe(self) -> list[str]:
+        core, notes = self._folder / _CORE, []
+        try:
+            changed, count = await self._look_through()
+            self._is_settled = True
+            if core.exists():
+                moved = untrusted.move_in(core, self._artifacts)
+                notes.append(f"its memory is in {moved.parent.name}/{moved.name}")
+        except OSError as error:
+            changed, count = [str(host_error("look through what it left in /shared", error))], 1
+        notes += changed
+        if count > _NOTES_SHOWN:
+            notes.append(f"and {count - _NOTES_SHOWN} more in /shared")
+        return notes
+
+    async def _look_through(self) -> tuple[list[str], int]:
+        """See `put_in_order`; nobody else waits: the guest decided how much that is."""
+        given = (str(self._artifacts), _NOTES_SHOWN)
+        if await in_thread(partial(untrusted.has_more_than, self._artifacts, _FEW_FILES)):
+            return await offload.call(put_in_order, *given, returns=tuple[list[str], int])
+        return await in_thread(partial(put_in_order, *given))

@@ -1,0 +1,158 @@
+"""From what was seen of one cell to its outcome: a pure function."""
+
+from __future__ import annotations
+
+import signal
+from enum import StrEnum
+
+import msgspec
+
+from quizmatrix.console.watch import ConsoleWatch
+from quizmatrix.core.units import format_seconds
+from quizmatrix.model.finding import SplatPolicy, Tolerance
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.run.channel import Message
+from quizmatrix.subtests.reading import Told
+
+
+class Stage(StrEnum):
+    """How far a cell has come."""
+
+    PREPARING = "preparing"
+    WAITING = "waiting"
+    BOOTING = "booting"
+    JOINING = "joining"
+    RUNNING = "running"
+    ENDING = "ending"
+
+
+class Evidence(msgspec.Struct, kw_only=True):
+    """What was seen.
+
+    stage: the last one reached. step: what the guest was last doing on its way to the command. ended: its
+    word on the command's end. init_failed: its word that it could not get there. expired: seconds of the
+    limit that ran out. factor: how many times longer limits are here than on hardware. rubbish: what was no
+    message. host_trouble: what failed on this side. excess: that it wrote more to /shared than it may.
+    shortage: that this host had no room for what it wrote. qemu_status: exit status of a QEMU that ended by
+    itself. qemu_words: what it said. host_is_out_of_memory: whether this host's kernel killed processes
+    meanwhile for want of memory. silent_reset_is_fault: what a reset means that the console did not announce.
+    tests: what the command's output says. tolerance: of the kernel's complaints. foreign: a sentence on a
+    program of another architecture. notes: what else a person has to know.
+    """
+
+    stage: Stage = Stage.BOOTING
+    step: str = ""
+    ended: Message | None = None
+    init_failed: str = ""
+    expired: float | None = None
+    factor: float = 1.0
+    rubbish: str = ""
+    host_trouble: str = ""
+    excess: str = ""
+    shortage: str = ""
+    qemu_status: int | None = None
+    qemu_words: str = ""
+    host_is_out_of_memory: bool = False
+    silent_reset_is_fault: bool = True
+    tests: Told = Told()
+    tolerance: Tolerance = Tolerance()
+    foreign: str = ""
+    notes: list[str] = []
+
+
+def judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
+    """The outcome, and one sentence on it (empty for a plain pass)."""
+    outcome, detail = _judge(seen, console)
+    return outcome, "; ".join([part for part in (detail, *seen.notes) if part])
+
+
+def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
+    if seen.host_trouble:
+        return Outcome.LOST, seen.host_trouble
+    if console.panic is not None:
+        died = "Attempted to kill init" in console.panic
+        return Outcome.PANICKED, ("init died: " if died else "") + console.panic
+    if seen.excess:
+        return Outcome.FAILED, f"stopped: {seen.excess}"
+    if seen.shortage:
+        return Outcome.LOST, f"stopped: {seen.shortage}"
+    if seen.ended is not None:
+        return _judge_end(seen.ended, console, seen)
+    if seen.rubbish:
+        return Outcome.LOST, f"the guest wrote rubbish to the control port: {seen.rubbish}"
+    if seen.init_failed:
+        return Outcome.BOOT_FAILED, seen.init_failed
+    reached = seen.stage is Stage.RUNNING
+    if seen.expired is not None:
+        limit = format_seconds(seen.expired)
+        if seen.factor != 1:
+            limit += f" (emulated; {format_seconds(seen.expired / seen.factor)} on hardware)"
+        if reached:
+            return Outcome.TIMED_OUT, f"the command was still running after {limit}"
+        if seen.step.startswith("profile "):
+            return Outcome.TIMED_OUT, f"the {seen.step} was still being set up after {limit}"
+        where = "no sign of life" if seen.stage is Stage.BOOTING else "the layers were not joined"
+        return Outcome.BOOT_FAILED, f"{where} after {limit}"
+    return _judge_silence(seen, console, reached)
+
+
+def _judge_end(end: Message, console: ConsoleWatch, seen: Evidence) -> tuple[Outcome, str]:
+    tests = seen.tests
+    if end.exit_code != 0:
+        details = [seen.foreign]
+        if end.signal is not None:
+            details.append(f"killed by {_signal_name(end.signal)}")
+        if console.out_of_memory:
+            details.append(f"the guest ran out of memory and killed {console.out_of_memory}")
+        return Outcome.FAILED, "; ".join(part for part in (*details, tests.summary) if part)
+    if tests.complaint:
+        # A runner's exit status may speak of something else: of the runner itself, say.
+        return Outcome.FAILED, tests.complaint
+    complaint = _complaint(console, seen.tolerance)
+    if seen.tolerance.splat is SplatPolicy.FAIL and complaint:
+        return Outcome.SPLAT, complaint
+    return Outcome.PASSED, f"the kernel complained: {complaint}" if complaint else ""
+
+
+def _complaint(console: ConsoleWatch, tolerance: Tolerance) -> str:
+    """The first of the kernel's complaints that are not allowed; empty where there is none."""
+    if tolerance.splat is SplatPolicy.IGNORE:
+        return ""
+    findings = [finding for finding in tolerance.apply(console.findings) if not finding.allowed]
+    number = sum(finding.count for finding in findings) + console.unread
+    if not number:
+        return ""
+    title = findings[0].title if findings else "more complaints than are read"
+    return title + (f" (and {number - 1} more)" if number > 1 else "")
+
+
+def _judge_silence(seen: Evidence, console: ConsoleWatch, reached: bool) -> tuple[Outcome, str]:
+    """QEMU, or the guest in it, is gone and said nothing on the control port."""
+    if seen.qemu_status:
+        how = (
+            f"was killed by {_signal_name(-seen.qemu_status)}"
+            if seen.qemu_status < 0
+            else f"ended with status {seen.qemu_status}"
+        )
+        if seen.qemu_status == -signal.SIGKILL and seen.host_is_out_of_memory:
+            how = "was killed: this host ran out of memory, or the cgroup that quizmatrix runs in did "
+            how += "(take fewer at a time, -j, or smaller, --memory)"
+        lines = seen.qemu_words.splitlines()
+        # Its error may have a hint behind it: "Use -machine help to list supported machines".
+        errors = [line for line in lines if line.startswith("qemu-")]
+        words = (errors or lines)[-1:]
+        return Outcome.LOST, f"QEMU {how}" + (f": {words[0]}" if words else "")
+    if not reached:
+        return Outcome.BOOT_FAILED, "the guest restarted before it reached the command"
+    if console.restarted or (seen.qemu_status is not None and not seen.silent_reset_is_fault):
+        return Outcome.FAILED, "the machine was restarted or powered off before the command ended"
+    if seen.qemu_status is None:
+        return Outcome.LOST, "the guest closed its control port, and QEMU did not end"
+    return Outcome.PANICKED, "the machine reset itself without a word (a triple fault?)"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,91 @@
+"""What is kept of a run, wherever it is kept, and what is known from it of a cell's luck."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.model.finding import FindingSummary
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import CellResult, RunResults
+from quizmatrix.model.subtest import Subtest, SubtestOutcome
+from quizmatrix.runs import directory as store
+from quizmatrix.subtests import reading as subtests
+
+# Results of a cell, beside the verdicts, that a kernel or a test may be the cause of.
+TOLD = frozenset(outcome for outcome in Outcome if outcome.is_verdict) | {Outcome.BOOT_FAILED}
+
+
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes runs comparable: their command, matrix and current folder."""
+
+    command: list[str]
+    matrix: str
+    folder: str
+
+
+def kind_of(results: RunResults) -> Kind:
+    """What a run has to have in common with another to be compared with it."""
+    return Kind(command=results.command, matrix=results.matrix, folder=results.folder)
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as it is kept. place: its run directory. tests: by cell and name; is_complete: those that passed
+    too, not only the others.
+    """
+
+    results: RunResults
+    place: Path
+    tests: dict[str, dict[str, Subtest]] = {}
+    is_complete: bool = True
+
+    def knows_failures(self, result: CellResult) -> bool:
+        """Whether every test that failed in a cell is known by name: the history keeps a number of them."""
+        bad = sum(test.outcome.is_bad for test in self.tests.get(result.cell, {}).values())
+        return bad >= sum(result.subtests.get(outcome, 0) for outcome in SubtestOutcome if outcome.is_bad)
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a cell. started: ISO 8601 in UTC. seconds: of the command."""
+
+    run: str
+    started: str
+    command: list[str]
+    outcome: Outcome
+    seconds: float | None
+
+
+def load(place: Path) -> Kept:
+    """A run from its directory; QuizmatrixError where that cannot be read."""
+    return of(store.load(place), place)
+
+
+def of(results: RunResults, place: Path) -> Kept:
+    """A run whose results are known, with the tests that its directory has."""
+    tests = {
+        result.cell: {test.name: test for test in subtests.load(place / result.folder)}
+        for result in results.cells
+        if result.subtests
+    }
+    return Kept(results=results, place=place, tests=tests)
+
+
+def luck_of(outcome: Outcome, before: list[Outcome]) -> str:
+    """Why a cell that ended so after it had ended otherwise, run from the same, is flaky; or nothing."""
+    told = [one for one in before if one in TOLD]
+    if outcome not in TOLD:
+        return ""
+    is_good = outcome is Outcome.PASSED
+    others = [one for one in told if (one is Outcome.PASSED) is not is_good]
+    if not others:
+        return ""
+    runs = f"{len(told)} runs" if len(told) > 1 else "run"
+    count = f"{len(others)} of the " if len(told) > 1 else "the "
+    return f"{' or '.join(dict.fromkeys(others))} in {count}{runs} before, from the same inputs"
+
+
+def findings_of(result: CellResult) -> list[FindingSummary]:
+    """What a cell's kernel complained of and its matrix does not allow."""
+    found = {finding.fingerprint: finding for finding in result.findings if not finding.allowed}
+    return list(found.values())

@@ -1,0 +1,71 @@
+"""Which run directories may go: by their number, by their age, and never what somebody still needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.model.spec import RunResults
+from quizmatrix.runs import directory as store
+
+# The names of run directories (store.create).
+_RUN = re.compile(r"(\d{8}-\d{6})-[0-9a-f]{4}")
+
+# Seconds in which a run that has just been begun may not yet show that it is going on.
+_JUST_BEGUN = 60.0
+
+
+class Old(msgspec.Struct, frozen=True, kw_only=True):
+    """A run directory that may go, and when its run began."""
+
+    folder: Path
+    started: datetime
+
+
+def old_runs(
+    keep: int, before: datetime | None, among: Callable[[RunResults], bool] | None = None
+) -> list[Old]:
+    """The run directories beyond the newest `keep`, where `before` is given only those that are older.
+
+    among: which runs are counted and may go; without it all, also those whose results cannot be read. Never
+    the newest, which `latest` points to; none that is being written; none whose results a run that stays
+    refers to (--last-failed); nothing that is not named as a run is.
+    """
+    dated = [(folder, results, _started(folder)) for folder, results in store.list_runs()]
+    runs = [(folder, results, started) for folder, results, started in dated if started is not None]
+    chosen = [one for one in runs if among is None or (one[1] is not None and among(one[1]))]
+    latest = (store.runs_dir() / store.LATEST).resolve()
+    doomed = [
+        Old(folder=folder, started=started)
+        for number, (folder, results, started) in enumerate(chosen)
+        if number >= max(keep, 1)
+        and (before is None or started < before)
+        and folder.resolve() != latest
+        and not _is_going_on(folder, results, started)
+    ]
+    going = {old.folder for old in doomed}
+    needed = {
+        result.earlier
+        for folder, results, _ in runs
+        if results is not None and folder not in going
+        for result in results.cells
+    }
+    return [old for old in doomed if old.folder.name not in needed]
+
+
+def _started(folder: Path) -> datetime | None:
+    match = _RUN.fullmatch(folder.name)
+    try:
+        return datetime.strptime(match[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC) if match else None
+    except ValueError:
+        return None
+
+
+def _is_going_on(folder: Path, results: RunResults | None, started: datetime) -> bool:
+    if results is not None and results.finished is not None:
+        return False
+    return store.is_going_on(folder) or (datetime.now(UTC) - started).total_seconds() < _JUST_BEGUN

@@ -1,0 +1,192 @@
+"""Which guests may start: what this host has, what running ones take of it, and what is left just now."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from quizmatrix.core import process
+from quizmatrix.core.errors import HostError
+from quizmatrix.core.memory import available_memory, hosts_memory
+from quizmatrix.model.arch import Accelerator
+from quizmatrix.model.cells import Cell
+
+# MiB that QEMU itself takes beside the guest's memory.
+_QEMU_MEMORY = 160
+# The part of the host's available memory that guests may fill.
+_MEMORY_SHARE = 0.8
+
+# MiB of memory with which a guest starts that no other of ours takes any from: few fill what they have.
+_LEAST_MEMORY = 256
+# MiB of disk without which no guest starts: a console and the results of a command take less.
+LEAST_DISK = 16
+
+# Seconds between two looks at a host that is short of something.
+_LOOK_AGAIN = 1.0
+# Seconds that a guest waits for a host that is short of memory, none of ours taking any.
+PATIENCE = 600.0
+
+# More than any host has.
+_NO_LIMIT = 1 << 30
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """What one VM takes while it runs: CPUs of the host, MiB of its memory and of its disk."""
+
+    cpus: int
+    memory: int
+    disk: int = LEAST_DISK
+
+
+class Left(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host has left just now, MiB of memory and of disk, whoever takes the rest.
+
+    is_of_cgroup: whether the memory is what the limit of a cgroup leaves.
+    """
+
+    memory: int = _NO_LIMIT
+    disk: int = _NO_LIMIT
+    is_of_cgroup: bool = False
+
+
+def need_of(cell: Cell, accelerator: Accelerator, *, disks: int = 0) -> Need:
+    """What a VM of `cell` takes. disks: MiB of those that it gets handed."""
+    return Need(
+        cpus=cell.cpus * (threads_of_a_core() if accelerator is Accelerator.TCG else 1),
+        memory=cell.memory + _QEMU_MEMORY,
+        disk=LEAST_DISK + disks,
+    )
+
+
+class Admission:
+    """CPUs, memory and places that the host can give at a time, handed out in order of asking.
+
+    A VM that needs more than there is gets in when nothing else is running. None gets in while the host
+    has too little left, whoever has taken it.
+    """
+
+    def __init__(
+        self,
+        *,
+        cpus: int,
+        memory: int,
+        places: int,
+        look: Callable[[], Left] = Left,
+        patience: float = PATIENCE,
+    ) -> None:
+        """cpus: of the host. memory: MiB for guests. places: VMs at a time. look: what is left just now.
+        patience: seconds that a VM waits for that where none of ours takes any.
+        """
+        self._cpus = cpus
+        self._memory = memory
+        self._places = places
+        self._look = look
+        self._patience = patience
+        self._running = 0
+        self._order = anyio.Lock()
+        self._freed = anyio.Event()
+
+    async def enter(self, need: Need, tell: Callable[[str], None] = lambda _text: None) -> None:
+        """Wait until there is room, and take it. tell: hears what the host is short of.
+
+        HostError where it is short of it and no VM of ours could give any back.
+        """
+        async with self._order:
+            told, waits_since = "", anyio.current_time()
+            while True:
+                short = self._shortage(need)
+                if not short and (self._fits(need) or not self._running):
+                    break
+                if self._running or not short:
+                    waits_since = anyio.current_time()
+                elif self._look().disk < need.disk or anyio.current_time() - waits_since > self._patience:
+                    raise HostError(f"this host has {short}", next_step=_NEXT_STEP)
+                if short and not told:
+                    told = short
+                    tell(f"waits: this host has {short}")
+                self._freed = anyio.Event()
+                # Others give back without a word: nothing to await.
+                with anyio.move_on_after(_LOOK_AGAIN if short else None):
+                    await self._freed.wait()
+            self._take(need, 1)
+
+    def leave(self, need: Need) -> None:
+        """Give the room back."""
+        self._take(need, -1)
+        self._freed.set()
+
+    def _fits(self, need: Need) -> bool:
+        return self._places >= 1 and self._cpus >= need.cpus and self._memory >= need.memory
+
+    def _shortage(self, need: Need) -> str:
+        """What there is too little of just now, in words; empty where there is enough."""
+        left = self._look()
+        memory = need.memory if self._running else min(need.memory, _QEMU_MEMORY + _LEAST_MEMORY)
+        if left.memory < memory:
+            within = " within the limit of its cgroup" if left.is_of_cgroup else ""
+            return f"{left.memory} MiB of memory left{within}, and a guest needs {memory}"
+        if left.disk < need.disk:
+            return f"{left.disk} MiB of disk left for its run directory, and a guest needs {need.disk}"
+        return ""
+
+    def _take(self, need: Need, sign: int) -> None:
+        self._running += sign
+        self._places -= sign
+        self._cpus -= sign * need.cpus
+        self._memory -= sign * need.memory
+
+
+_NEXT_STEP = (
+    "End what takes it, or start less: --memory for smaller guests, -j for fewer, --output for another disk, "
+    "`quizmatrix runs prune` and `quizmatrix clean` for space."
+)
+
+
+def host_admission(jobs: int | None, folder: Path) -> Admission:
+    """What this host can give: its usable CPUs and most of its available memory.
+
+    jobs: VMs at a time at most. folder: where they write.
+    """
+    return Admission(
+        cpus=process.usable_cpus() if jobs is None else _NO_LIMIT,
+        memory=int(available_memory() * _MEMORY_SHARE),
+        places=jobs if jobs is not None else _NO_LIMIT,
+        look=lambda: _left(folder),
+    )
+
+
+def _left(folder: Path) -> Left:
+    memory = available_memory()
+    return Left(memory=memory, disk=_free_disk(folder), is_of_cgroup=memory < hosts_memory())
+
+
+def _free_disk(folder: Path) -> int:
+    """MiB; where the folder is gone, its cells say so themselves."""
+    try:
+        return shutil.disk_usage(folder).free >> 20
+    except OSError:
+        return _NO_LIMIT
+
+
+@cache
+def threads_of_a_core() -> int:
+    """How many CPUs of this process share one core: they do not make an emulated guest faster.
+
+    From thread_siblings_list (kernel document admin-guide/cputopology.rst). Where a cgroup gives it less time
+    than there are cores, each guest gets one of its own.
+    """
+    cpus = os.sched_getaffinity(0)
+    try:
+        cores = {
+            Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+            for cpu in cpus
+        }
+    except OSError:
+        return 1
+    return max(1, process.usable_cpus() // len(cores))

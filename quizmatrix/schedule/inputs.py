@@ -1,0 +1,84 @@
+"""What a cell was run from, as one word: where two runs have the same, only luck can tell them apart."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from quizmatrix.core import checksum as seal
+from quizmatrix.core.concurrency import in_thread
+from quizmatrix.core.errors import HostError
+from quizmatrix.model.spec import OWN_STDIN, CellResult, CellSpec, encode
+
+# Files of a folder that are looked at: about half a second. Of a larger one nothing is said.
+MOST_FILES = 50_000
+
+# Layers whose paths name their content.
+_NAMED_BY_CONTENT = frozenset({"kernel", "joined"})
+
+
+class Inputs:
+    """Names what the cells of one run are run from. Each folder is looked at once, when first needed."""
+
+    def __init__(self, run: Path) -> None:
+        """run: the run's directory, which differs from run to run and is no input."""
+        self._run = run
+        self._states: dict[str, str] = {}
+        self._locks: dict[str, anyio.Lock] = {}
+
+    async def look(self, folders: list[str]) -> None:
+        """Take the state of these folders as it is now, unless it was taken before."""
+        for folder in folders:
+            async with self._locks.setdefault(folder, anyio.Lock()):
+                if folder not in self._states:
+                    try:
+                        # In a thread: guests that boot meanwhile do not wait for it.
+                        self._states[folder] = await in_thread(partial(_state_of, folder))
+                    except (OSError, HostError):
+                        # Nothing is said of it then; that is no verdict on any cell.
+                        self._states[folder] = ""
+
+    async def key(self, spec: CellSpec, before: CellResult | None = None) -> str:
+        """The word for what `spec` is run from: all in it, and the files of the folders that its guest sees.
+
+        before: the result of what wrote its disks. Empty where they are not known: a folder that is too
+        large, a disk that keeps what guests wrote.
+        """
+        if before is not None and not before.inputs:
+            return ""
+        folders = folders_of(spec)
+        await self.look(folders)
+        states = [self._states[folder] for folder in folders]
+        kept = [
+            disk for disk in spec.disks if disk.writable and not Path(disk.path).is_relative_to(self._run)
+        ]
+        if kept or not all(states):
+            return ""
+        # Our own stdin is left out: where a command has read some of it, nobody asks for this word. So are
+        # ports of the host that lead to the guest: each run may find others free.
+        given = spec.stdin if spec.stdin != OWN_STDIN else None
+        same = msgspec.structs.replace(spec, folder="", session=None, again=None, stdin=given, forwards=[])
+        facts = encode(same)
+        facts = facts.replace(encode(str(self._run)).strip(b'"'), b"")
+        written = [before.inputs] if before else []
+        return hashlib.sha256(b"\n".join([facts, *map(str.encode, [*states, *written])])).hexdigest()[:24]
+
+
+def folders_of(spec: CellSpec) -> list[str]:
+    """The host folders, and single files, that a guest sees and that others may change."""
+    layers = [layer.path for layer in spec.layers if layer.tag not in _NAMED_BY_CONTENT]
+    work_tree = [spec.work_tree] if spec.work_tree else []
+    files = [profile.files for profile in spec.profiles if profile.files]
+    given = [spec.stdin] if spec.stdin not in (None, OWN_STDIN) else []
+    return [*layers, *work_tree, *(bind.path for bind in spec.binds), *files, *given]
+
+
+def _state_of(folder: str) -> str:
+    if Path(folder).is_file():
+        now = Path(folder).stat()
+        return f"{now.st_size} {now.st_mtime_ns}"
+    return seal.state_of(Path(folder), at_most=MOST_FILES)

@@ -1,0 +1,86 @@
+"""What a run is to do, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.core.errors import QuizmatrixError, UsageError
+from quizmatrix.core.version import KernelVersion, leading_version
+from quizmatrix.model.arch import Accelerator, load_arch
+from quizmatrix.model.spec import Bind, CommandLine, Session
+from quizmatrix.model.task import Task
+from quizmatrix.run.observer import TerminalHost
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be run, and how.
+
+    jobs: VMs at a time at most. max_time: seconds for all of it; what has not started by then is skipped, and
+    what has is stopped. spent: those of it that are gone before it begins. retries: further attempts at a
+    task that could not be tested. fail_fast: stop at the first one that is not as expected. layers: host
+    folders, the lowest first. work_tree: shown to the guest at its own path. accelerator: instead of what a
+    trial boot would choose. typed, machine, qemu, binds, stdin, environment, passed_on, user: see CellSpec.
+    session: makes a terminal session for after the command of the only task, told whether its image has an
+    SSH server. repeat: makes the command line that repeats a task. unbuilt: why a cell has not what was to be
+    built for it, by its id without the slice. matrix: the file that has disks handed on. expected: seconds
+    that tasks will probably take, by id, where that is known. first: ids of the tasks to start first.
+    """
+
+    tasks: list[Task]
+    jobs: int | None = None
+    max_time: float | None = None
+    spent: float = 0.0
+    retries: int = 0
+    fail_fast: bool = False
+    layers: list[Path] = []
+    work_tree: str | None = None
+    typed: str | None = None
+    accelerator: Accelerator | None = None
+    machine: str | None = None
+    qemu: list[str] = []
+    binds: list[Bind] = []
+    stdin: str | None = None
+    environment: dict[str, str] = {}
+    passed_on: list[str] = []
+    user: str | None = None
+    session: Callable[[bool], tuple[Session, TerminalHost]] | None = None
+    repeat: Callable[[Task], CommandLine] | None = None
+    unbuilt: dict[str, QuizmatrixError] = {}
+    matrix: str | None = None
+    expected: dict[str, float] = {}
+    first: frozenset[str] = frozenset()
+
+
+def longest_first(
+    tasks: list[Task], seconds: dict[str, float] | None = None, first: frozenset[str] = frozenset()
+) -> list[Task]:
+    """The order to start tasks in, so that no long one is left to run alone at the end.
+
+    first: before all others. seconds: what they took before, by id. Those of which that is not known come
+    before those of which it is; by the time limit, then the kernel (newer ones boot longer), then the
+    architecture's factor.
+    """
+    known = seconds or {}
+
+    def expected(task: Task) -> tuple[bool, bool, float, float, bool, KernelVersion, float]:
+        cell = task.cell
+        version = leading_version(cell.kernel.rpartition(":")[2])
+        factor = load_arch(cell.arch).facts.timeout_factor.tcg
+        rule = cell.timeout, version is None, version or KernelVersion("0.0"), factor
+        return task.id in first, task.id not in known, known.get(task.id, 0.0), *rule
+
+    return sorted(tasks, key=expected, reverse=True)
+
+
+def check_layers(layers: list[Path]) -> list[Path]:
+    """The folders made absolute; UsageError names one that is no folder."""
+    for layer in layers:
+        if not layer.is_dir():
+            raise UsageError(
+                f"the layer {layer} is not a folder",
+                next_step="A layer is a host folder laid out like the guest's root.",
+            )
+    return [layer.absolute() for layer in layers]

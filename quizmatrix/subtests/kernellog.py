@@ -1,0 +1,123 @@
+"""Test results among a kernel's own lines, on its console or as dmesg(1) prints them.
+
+Modules and KUnit print KTAP; before it stand printk's time stamps, levels and callers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from quizmatrix.subtests.tap import TapReader
+
+# What stands before a line's text: `<6>` (dmesg -r), `kern  :info  : ` (-x), the seconds since the boot, or
+# a date, a difference or ISO 8601 (-T, -d, -e, --time-format), and who printed it (PRINTK_CALLER).
+_LEVEL = rb"<\d{1,3}>"
+_TIME = (
+    rb"(?:\[ *(?P<seconds>\d{1,12}\.\d{6})\]|\[(?=[^\]\n]{0,40}\d)[ \w:.,+<>-]{3,40}\]"
+    rb"|\d{4}-\d\d-\d\dT[\d:,.+-]{8,24}(?= ))"
+)
+STAMP = (
+    rb"(?P<stamp>(?:"
+    + _LEVEL
+    + rb")?(?:[a-z]\w{0,9} *:[a-z]{1,8} *: ?)?"
+    + _TIME
+    + rb"(?: ?\[ *[TC]\d{1,10}\])?"
+    rb"|" + _LEVEL + rb") ?"
+)
+# The text, where it may be of a test: KTAP numbers its results. A module may put its name before each line.
+# The text ends where another such line begins: what was written without a line feed has one behind it.
+_RESULT = rb"(?:(?:not )?ok \d|1\.\.\d|K?TAP version \d)"
+_ANOTHER = rb"\[ *\d{1,12}\.\d{6}\](?: ?\[ *[TC]\d{1,10}\])?[ \t]*" + _RESULT
+TEXT = (
+    rb"(?P<text>[ \t]*(?:[\w.-]{1,64}: [ \t]*)?(?:(?:#[ \t]+){0,16}" + _RESULT + rb"|Bail out!|# Subtest)"
+    rb"(?:(?!" + _ANOTHER + rb")[^\n])*)"
+)
+# Of which every TEXT has one.
+WORDS = (b"ok ", b"1..", b"TAP version", b"Bail out!", b"# Subtest")
+# A line of a console. What has no line feed behind it, printed by init say, may stand before a stamp.
+CONSOLE_LINE = re.compile(rb"(?:\n|(?=\[ *\d{1,12}\.\d{6}\]))(?:" + STAMP + rb")?" + TEXT)
+
+_NAMED = re.compile(r"([\w.-]{1,64}: )(.*)")
+_VERSION = re.compile(r"\s*K?TAP version \d{1,9}\s*")
+# Modules that put their name before their results.
+_MOST_NAMES = 64
+
+_ONLY_A_LEVEL = re.compile(_LEVEL)
+# Lines that are remembered in order to be known again.
+_MOST_REMEMBERED = 200_000
+
+
+class KernelTests:
+    """Reads the results in a kernel's lines, which are given without what stands before them."""
+
+    def __init__(self, most_named: int) -> None:
+        """tap: what is read. most_named: tests that are kept by name."""
+        self.tap = TapReader(most_named)
+        self._names: set[str] = set()
+
+    def feed(self, text: str) -> None:
+        """Take the next line."""
+        if match := _NAMED.match(text):
+            name, rest = match.groups()
+            if name not in self._names:
+                if not _VERSION.fullmatch(rest) or len(self._names) == _MOST_NAMES:
+                    return
+                self._names.add(name)
+            text = rest
+        self.tap.feed(text)
+
+    def finish(self, *, is_whole: bool) -> None:
+        """There are no more lines. A kernel says that it has tests before it is known whether there are any.
+
+        is_whole: whether what was announced and is not there did not run.
+        """
+        self.tap.finish()
+        said = self.tap
+        if not is_whole:
+            said.missing = 0
+        self.tap.is_known = bool(said.tests or said.unnamed or said.missing or said.bail_out is not None)
+
+
+class Remembered:
+    """Knows a kernel's lines again: dmesg(1) prints what was on the console, as often as it is called.
+
+    A line is known by its time and text, and by how many of the same were printed: a kernel's clock may be
+    coarse. Of more lines than are remembered, results are still told apart by their names.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, int] = {}
+        # What one dmesg(1) has printed so far.
+        self._printed: Counter[int] = Counter()
+        self._first: int | None = None
+        self._latest = 0.0
+
+    def learn(self, match: re.Match[bytes]) -> None:
+        """Remember a line of the console."""
+        if (line := _identity(match)) is not None and len(self._known) < _MOST_REMEMBERED:
+            self._known[line] = self._known.get(line, 0) + 1
+
+    def is_new(self, match: re.Match[bytes]) -> bool:
+        """Whether a line of the command's output was neither on the console nor printed before."""
+        line = _identity(match)
+        if line is None or (line not in self._known and len(self._known) >= _MOST_REMEMBERED):
+            return True
+        seconds = float(match["seconds"] or self._latest)
+        if seconds < self._latest or line == self._first:
+            self._printed.clear()
+        self._latest = seconds
+        self._first = line if not self._printed else self._first
+        self._printed[line] += 1
+        if self._printed[line] <= self._known.get(line, 0):
+            return False
+        self._known[line] = self._printed[line]
+        return True
+
+
+def _identity(match: re.Match[bytes]) -> int | None:
+    """Of a line that STAMP and TEXT have matched; None where it has no time."""
+    time = match["seconds"] or match["stamp"]
+    if not time or _ONLY_A_LEVEL.fullmatch(time):
+        return None
+    return hash((time, match["text"].rstrip()))

@@ -1,0 +1,83 @@
+"""What the test runner of OpenZFS prints (tests/test-runner/bin/test-runner.py.in, Cmd.log)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from quizmatrix.core.text import clean_line
+from quizmatrix.model.subtest import MOST_NAMED, Subtest, SubtestOutcome
+
+# The runner's console line, from 2.4 on with the time before it.
+_TEST = re.compile(
+    r"(?:\[[-\d:.T]+\] )?Test(?: \((?P<identifier>[^()]*)\))?: (?P<path>\S.*?) \(run as [^()]*\)\s+"
+    r"\[\d+:\d\d\] \[(?P<outcome>PASS|FAIL|SKIP|KILLED)\](?P<reran> \(RERAN\))?"
+)
+_COUNT = re.compile(r"(PASS|FAIL|SKIP|KILLED)\s+(\d{1,9})")
+# What only the runner, or the report that zfs-tests.sh prints after it (zts-report.py), says. Where no test
+# ran, the runner itself says nothing, and the report is all there is: in 2.4.3 one sentence, and the exit
+# status 0.
+_SIGN = re.compile(
+    r"Running Time:\t\d+:\d\d:\d\d|No test results were found\."
+    r"|Tests with results? (?:other than|of) PASS that are (?:un)?expected:"
+)
+_SUMMARY = "Results Summary"
+_ROOT = "/zfs-tests/tests/"
+_WORDS = {
+    "PASS": SubtestOutcome.PASSED,
+    "FAIL": SubtestOutcome.FAILED,
+    "SKIP": SubtestOutcome.SKIPPED,
+    "KILLED": SubtestOutcome.KILLED,
+}
+
+
+class RunnerReader:
+    """Reads what OpenZFS's test runner prints. Of a test that ran again the last result counts.
+
+    tests: by name. unnamed: how many more.
+    """
+
+    def __init__(self, most_named: int = MOST_NAMED) -> None:
+        """most_named: tests that are kept by name. The results are there after `finish`."""
+        self._most_named = most_named
+        self.is_known = False
+        self.tests: dict[str, Subtest] = {}
+        self.unnamed: Counter[SubtestOutcome] = Counter()
+        self._told: Counter[SubtestOutcome] = Counter()
+        self._totals: Counter[SubtestOutcome] | None = None
+
+    def feed(self, line: str) -> None:
+        """Take the next line."""
+        if match := _TEST.fullmatch(line):
+            self._take(match)
+        elif line == _SUMMARY:
+            self.finish()
+            self.is_known = True
+            self._totals = Counter()
+        elif _SIGN.match(line):
+            self.finish()
+            self.is_known = True
+        elif self._totals is not None and (match := _COUNT.fullmatch(line)):
+            self._totals[_WORDS[match[1]]] += int(match[2])
+
+    def finish(self) -> None:
+        """A summary has ended, or the output: with -q the runner counts passes that it does not name."""
+        if self._totals is not None:
+            self.unnamed += self._totals - self._told
+            self._totals = None
+            self._told.clear()
+
+    def _take(self, match: re.Match[str]) -> None:
+        self.is_known = True
+        outcome = _WORDS[match["outcome"]]
+        self._told[outcome] += 1
+        _, root, below = match["path"].partition(_ROOT)
+        name = clean_line(below if root and below else match["path"])
+        name += f" ({clean_line(match['identifier'])})" if match["identifier"] else ""
+        before = self.tests.get(name)
+        if before is None and len(self.tests) == self._most_named:
+            self.unnamed[outcome] += 1
+            return
+        failed = match["reran"] is not None
+        failed |= before is not None and (before.outcome.is_bad or before.failed_before)
+        self.tests[name] = Subtest(name=name, outcome=outcome, failed_before=failed and not outcome.is_bad)

@@ -1,0 +1,232 @@
+"""TAP, versions 12 to 14 (testanything.org), and KTAP (kernel document dev-tools/ktap)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import msgspec
+
+from quizmatrix.core.text import clean_line
+from quizmatrix.model.subtest import MOST_NAMED, Subtest, SubtestOutcome
+
+_VERSION = re.compile(r"K?TAP version \d{1,9}")
+_PLAN = re.compile(r"1\.\.(\d{1,9})(?:\s*#\s*(.*))?")
+_TEST = re.compile(r"(not )?ok(?:\s+(\d{1,9})(?=\s|$))?(?:\s+-(?=\s|$))?(?:\s+(.*))?")
+# KTAP separates a test's diagnostic from its name by ` # `; TAP 14 writes a hash that is part of it as `\#`.
+_DIAGNOSTIC = re.compile(r"(?:^|\s)#(?:\s|(?=(?:skip|todo)))", re.IGNORECASE)
+_DIRECTIVE = re.compile(r"(?:^|\s)#\s*(skip|todo\b|xfail\b|timeout\b)", re.IGNORECASE)
+# kselftest puts what each of its programs printed behind the comment sign of its own stream.
+_COMMENTED = re.compile(r"(?:#[ \t]+)+(?=(?:not )?ok \d|1\.\.\d|K?TAP version \d)")
+_BAIL_OUT = "Bail out!"
+_SUBTEST = "# Subtest"
+
+# Levels of nesting: KUnit has three. What is deeper is taken for diagnostics.
+_DEEPEST = 16
+
+# Stands for the tests of a stream that says only that it skips them.
+_ALL = "all tests"
+
+
+class _Level(msgspec.Struct, kw_only=True):
+    """The stream at one indentation. has_begun: a version or a plan says that it is TAP.
+
+    hashes: comment signs before each of its lines; they count as indentation, too. is_doubtful: all that says
+    so is a plan in a comment, which may be any two numbers.
+    """
+
+    indent: int
+    hashes: int = 0
+    is_doubtful: bool = False
+    name: str = ""
+    has_begun: bool = False
+    planned: int | None = None
+    plan_came_last: bool = False
+    is_skipped: bool = False
+    seen: int = 0
+    tests: list[Subtest] = []
+
+
+class TapReader:
+    """Reads TAP from among other lines. Output without a version or a plan is none.
+
+    A test with tests inside counts through those, and itself where it failed and none of them did. Inside is
+    what is indented, and what kselftest has put behind `# `, to any depth.
+    """
+
+    def __init__(self, most_named: int = MOST_NAMED) -> None:
+        """most_named: tests that are kept by name; of more there is the number.
+
+        tests, unnamed, missing, bail_out: see subtests.Subtests; they are there after `finish`.
+        """
+        self.is_known = False
+        self.tests: list[Subtest] = []
+        self.unnamed: Counter[SubtestOutcome] = Counter()
+        self.missing = 0
+        self.bail_out: str | None = None
+        self._levels = [_Level(indent=0)]
+        # The name that a comment gave to a stream which has not begun.
+        self._announced: str | None = None
+        self._kept = 0
+        self._most_named = most_named
+
+    def feed(self, line: str) -> None:
+        """Take the next line."""
+        text = line.strip()
+        indent = len(line.rstrip()) - len(text)
+        hashes = 0
+        if comment := _COMMENTED.match(text):
+            hashes = comment[0].count("#")
+            indent += comment.end()
+            text = text[comment.end() :]
+            if not self._may_hold(indent, hashes):
+                return
+        if match := _TEST.fullmatch(text):
+            self._take_test(indent, hashes, match)
+        elif match := _PLAN.fullmatch(text):
+            self._take_plan(indent, hashes, int(match[1]), match[2] or "")
+        elif _VERSION.fullmatch(text):
+            self.is_known = True
+            self._open(indent, hashes)
+        elif text.startswith(_SUBTEST):
+            self._announce(indent, text.removeprefix(_SUBTEST).removeprefix(":").strip())
+        elif text.startswith(_BAIL_OUT) and self.is_known:
+            self.bail_out = clean_line(text.removeprefix(_BAIL_OUT).strip())
+
+    def finish(self) -> None:
+        """The output has ended."""
+        self._close(0)
+        taken: set[str] = set()
+        times: Counter[str] = Counter()
+        for place, test in enumerate(self.tests):
+            name = test.name
+            while name in taken:
+                times[test.name] += 1
+                name = f"{test.name} ({times[test.name] + 1})"
+            taken.add(name)
+            if name != test.name:
+                self.tests[place] = msgspec.structs.replace(test, name=name)
+
+    def _announce(self, indent: int, name: str) -> None:
+        top = self._levels[-1]
+        if indent > top.indent:
+            self._open(indent).name = clean_line(name)
+        elif indent == top.indent > 0 and top.planned is None and not top.seen:
+            top.name = clean_line(name)
+        else:
+            self._announced = name
+
+    def _may_hold(self, indent: int, hashes: int) -> bool:
+        """Whether a comment can be a line of a stream inside those that have begun."""
+        begun = [level for level in self._levels if level.has_begun]
+        return any(level.hashes < hashes for level in begun) and all(
+            level.hashes >= hashes for level in self._levels if level.indent >= indent
+        )
+
+    def _take_plan(self, indent: int, hashes: int, planned: int, comment: str) -> None:
+        if indent == 0 and (self._levels[0].seen or comment[:4].lower() == "skip"):
+            self.is_known = True
+        level = self._level_at(indent, hashes)
+        if level is None or level.planned is not None:
+            if level is None and indent < self._levels[-1].indent:
+                return
+            level = self._open(indent, hashes)
+            level.is_doubtful = hashes > 0
+        level.has_begun = True
+        level.planned = planned
+        level.plan_came_last = level.seen > 0
+        level.is_skipped = planned == 0 and comment[:4].lower() == "skip"
+
+    def _take_test(self, indent: int, hashes: int, match: re.Match[str]) -> None:
+        level = self._level_at(indent, hashes)
+        if level is None and not hashes and indent > self._levels[-1].indent and self._announced is not None:
+            level = self._open(indent)
+        if level is None:
+            return
+        if level.plan_came_last and level.seen >= (level.planned or 0):
+            level = self._open(indent, hashes)
+            level.has_begun = False
+        level.seen += 1
+        name, outcome, is_known_failure = _result(match, level.seen)
+        # What is skipped need not run the tests that it announced.
+        _, inner = self._pop_below(indent, is_excused=outcome is SubtestOutcome.SKIPPED)
+        # What KUnit leaves in debugfs has no heading: its tests are told by those inside.
+        level.has_begun |= bool(inner)
+        if indent == 0 and (level.planned is not None or inner):
+            self.is_known = True
+        if is_known_failure:
+            inner = [_excused(test) for test in inner]
+        level.tests += [_inside(name, test) for test in inner]
+        if not inner or (outcome.is_bad and not any(test.outcome.is_bad for test in inner)):
+            self._keep(level, name, outcome)
+
+    def _keep(self, level: _Level, name: str, outcome: SubtestOutcome) -> None:
+        self._kept += 1
+        if self._kept > self._most_named:
+            self.unnamed[outcome] += 1
+        else:
+            level.tests.append(Subtest(name=name, outcome=outcome))
+
+    def _level_at(self, indent: int, hashes: int) -> _Level | None:
+        return next(
+            (level for level in self._levels if (level.indent, level.hashes) == (indent, hashes)), None
+        )
+
+    def _open(self, indent: int, hashes: int = 0) -> _Level:
+        """A new stream at `indent`; one that is there has ended."""
+        self._close(indent)
+        name, self._announced = clean_line(self._announced or ""), None
+        level = _Level(indent=indent, hashes=hashes, name=name, has_begun=True)
+        if len(self._levels) < _DEEPEST:
+            self._levels.append(level)
+        return level
+
+    def _close(self, indent: int) -> None:
+        """End the streams at `indent` and below, for which no result of the test around them came."""
+        name, left = self._pop_below(indent - 1)
+        left = [_inside(name, test) for test in left] if name else left
+        (self._levels[-1].tests if self._levels else self.tests).extend(left)
+
+    def _pop_below(self, indent: int, *, is_excused: bool = False) -> tuple[str, list[Subtest]]:
+        """End the streams that are indented more than `indent`: the outermost one's name, and their tests.
+
+        is_excused: tests of theirs that did not run are not missed.
+        """
+        found: list[Subtest] = []
+        name = ""
+        while self._levels and self._levels[-1].indent > indent:
+            if name:
+                found = [_inside(name, test) for test in found]
+            level = self._levels.pop()
+            name = level.name
+            if level.planned is not None and not is_excused and (level.seen or not level.is_doubtful):
+                self.missing += max(0, level.planned - level.seen)
+            if level.indent == 0 and level.is_skipped:
+                self._keep(level, _ALL, SubtestOutcome.SKIPPED)
+            # Words like `ok` without a plan are anybody's.
+            found = [*level.tests, *found] if level.has_begun else found
+        return name, found
+
+
+def _inside(outer: str, test: Subtest) -> Subtest:
+    return msgspec.structs.replace(test, name=clean_line(f"{outer}/{test.name}"))
+
+
+def _excused(test: Subtest) -> Subtest:
+    return msgspec.structs.replace(test, outcome=SubtestOutcome.SKIPPED) if test.outcome.is_bad else test
+
+
+def _result(match: re.Match[str], place: int) -> tuple[str, SubtestOutcome, bool]:
+    """A test's name and outcome, and whether it is said to fail."""
+    failed, number, text = match.groups()
+    diagnostic = _DIAGNOSTIC.search(text or "")
+    name = (text or "")[: diagnostic.start()] if diagnostic else text or ""
+    name = clean_line(name.replace("\\#", "#").strip()) or f"test {number or place}"
+    directive = _DIRECTIVE.search(text or "")
+    word = directive[1].lower() if directive else ""
+    is_known_failure = word in ("todo", "xfail")
+    if word == "skip" or (failed and is_known_failure):
+        return name, SubtestOutcome.SKIPPED, is_known_failure
+    if failed:
+        return name, SubtestOutcome.KILLED if word == "timeout" else SubtestOutcome.FAILED, False
+    return name, SubtestOutcome.PASSED, is_known_failure

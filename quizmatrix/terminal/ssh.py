@@ -1,0 +1,239 @@
+"""SSH to a guest over one of its ports: no network, and a key pair made for this guest alone.
+
+The only module that imports asyncssh, which takes its time.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import asyncssh
+
+from quizmatrix.core import process
+from quizmatrix.core.concurrency import task_group
+from quizmatrix.core.errors import UnpreparedError
+from quizmatrix.core.text import clean_detail, clean_line
+from quizmatrix.run.runlayer import SESSION_START, guest_argv
+from quizmatrix.terminal import attach as visit
+from quizmatrix.terminal.attach import Copy, Reply
+from quizmatrix.terminal.fetch import Fetch
+from quizmatrix.terminal.tty import Terminal
+
+# What the guest's sshd(8) is told; its folder is in the run layer.
+_FOLDER = ".quizmatrix/ssh"
+_CONFIG = f"""\
+HostKey /{_FOLDER}/host_key
+AuthorizedKeysFile /{_FOLDER}/authorized_keys
+StrictModes no
+PermitRootLogin yes
+PasswordAuthentication no
+UsePAM no
+UseDNS no
+PrintMotd no
+PrintLastLog no
+PidFile none
+AcceptEnv *
+Subsystem sftp internal-sftp
+"""
+
+# Seconds for the connection to come up in a guest that is emulated and busy.
+_CONNECT_LIMIT = 120.0
+# And to take leave.
+_CLOSE_LIMIT = 2.0
+# Seconds until a visitor who could not be let in is looked for again.
+_PAUSE = 0.1
+
+
+class Keys:
+    """The keys of one guest: its own, which the client insists on, and the client's."""
+
+    def __init__(self) -> None:
+        """Made anew for every guest; neither is ever written to the host but in its run layer."""
+        self.host = asyncssh.generate_private_key("ssh-ed25519")
+        self.client = asyncssh.generate_private_key("ssh-ed25519")
+
+    def write(self, layer: Path) -> None:
+        """Put what the guest needs into its run layer; OSError where the disk does not take it."""
+        folder = layer / _FOLDER
+        folder.mkdir(parents=True)
+        for name, data, mode in (
+            ("config", _CONFIG.encode(), 0o644),
+            ("host_key", self.host.export_private_key(), 0o600),
+            ("authorized_keys", self.client.export_public_key(), 0o644),
+        ):
+            (folder / name).touch(mode)
+            (folder / name).write_bytes(data)
+
+
+def _have_a_name() -> None:
+    """asyncssh looks up its user's name and home, of which it uses nothing here. Not every user has them."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = str(os.getuid())
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/nonexistent"  # as Debian's users have it that are none
+
+
+@asynccontextmanager
+async def connected(
+    port: socket.socket, keys: Keys, user: str
+) -> AsyncIterator[asyncssh.SSHClientConnection]:
+    """A connection over `port` to the guest of these keys; UnpreparedError where it fails."""
+    _have_a_name()
+    connection = None
+    # asyncssh closes what it is given; the port is its owner's.
+    own = port.dup()
+    own.setblocking(False)
+    try:
+        with anyio.fail_after(_CONNECT_LIMIT):
+            connection = await asyncssh.connect(
+                "guest",  # a name for messages: a socket pair has no addresses
+                sock=own,
+                username=user,
+                client_keys=[keys.client],
+                known_hosts=([keys.host.convert_to_public()], [], []),
+                config=None,
+                agent_path=None,
+                compression_algs=None,
+            )
+    except (TimeoutError, OSError, asyncssh.Error) as error:
+        own.close()
+        raise UnpreparedError(
+            "no connection to the guest's sshd", cause=str(error) or "it was silent"
+        ) from error
+    try:
+        yield connection
+    except asyncssh.Error as error:
+        raise UnpreparedError("the guest's sshd gave no session", cause=str(error)) from error
+    finally:
+        # sshd ends when it is told; that the socket is closed it would not see, since the port's is not.
+        connection.close()
+        with anyio.move_on_after(_CLOSE_LIMIT, shield=True):
+            await connection.wait_closed()
+
+
+async def session(
+    connection: asyncssh.SSHClientConnection,
+    command: str | None,
+    terminal: Terminal,
+) -> int:
+    """Run `command` (None: a login shell) in the guest with this terminal; its exit status.
+
+    128 + n where signal n ended it; 255 where the connection broke, as ssh(1) has it.
+    """
+    window = terminal.size()
+    async with (
+        await connection.create_process(
+            command,
+            encoding=None,
+            request_pty="force" if window else False,
+            term_type=terminal.kind if window else None,
+            term_size=window or (),
+        ) as process,
+        task_group() as group,
+    ):
+
+        async def send() -> None:
+            async for data in terminal.typed():
+                process.stdin.write(data)
+            if terminal.is_tty:
+                # It is gone, which is no news where hang-ups are ignored (nohup(1)).
+                process.close()
+            else:
+                process.stdin.write_eof()
+
+        async def resize() -> None:
+            async for columns, rows in terminal.resized():
+                process.change_terminal_size(columns, rows)
+
+        async def show(stream: asyncssh.SSHReader[bytes], descriptor: int) -> None:
+            while data := await stream.read(1 << 16):
+                await terminal.show(descriptor, data)
+
+        group.start_soon(send)
+        group.start_soon(resize)
+        async with task_group() as outputs:
+            outputs.start_soon(show, process.stdout, 1)
+            outputs.start_soon(show, process.stderr, 2)
+        await process.wait_closed()
+        group.cancel_scope.cancel()
+    status = process.returncode
+    if status is None:
+        return 255
+    # asyncssh gives the negative number of a signal.
+    return status if status >= 0 else 128 - status
+
+
+async def receive_visitors(connection: asyncssh.SSHClientConnection, folder: Path) -> None:
+    """Do what visitors of the cell in `folder` want, each over a channel of its own; never returns."""
+    with visit.listening(folder) as listener:
+        async with task_group() as group:
+            while True:
+                await anyio.wait_readable(listener)
+                try:
+                    client, _ = listener.accept()
+                except OSError:  # he has gone again, or we have no more descriptors
+                    await anyio.sleep(_PAUSE)
+                    continue
+                client.setblocking(False)
+                group.start_soon(_receive_one, connection, client)
+
+
+async def _receive_one(connection: asyncssh.SSHClientConnection, client: socket.socket) -> None:
+    with client:
+        received = await visit.receive(client)
+        if received is None:
+            return
+        request, streams = received
+        terminal = visit.VisitorTerminal(client, request, streams)
+        try:
+            if request.copy is not None:
+                reply = await _copy_for(client, connection, request.copy)
+            else:
+                words = process.printable(guest_argv(request.command))
+                reply = Reply(status=await session(connection, f"{SESSION_START}; exec {words}", terminal))
+        except (OSError, asyncssh.Error) as error:
+            reply = Reply(status=255, problem=str(error))
+        finally:
+            terminal.close()
+        visit.answer(client, reply)
+
+
+async def _copy_for(client: socket.socket, connection: asyncssh.SSHClientConnection, copy: Copy) -> Reply:
+    """The same as `_copy`, which a guest may have go on for ever, until the visitor goes away."""
+    reply = Reply(status=128 + signal.SIGHUP)
+    async with task_group() as group:
+
+        async def leave() -> None:
+            await anyio.wait_readable(client)
+            group.cancel_scope.cancel()
+
+        group.start_soon(leave)
+        reply = await _copy(connection, copy)
+        group.cancel_scope.cancel()
+    return reply
+
+
+async def _copy(connection: asyncssh.SSHClientConnection, copy: Copy) -> Reply:
+    """A file, or a folder and what is in it, over SFTP."""
+    async with await connection.start_sftp_client() as sftp:
+        try:
+            if copy.into_guest:
+                await sftp.put(copy.host, copy.guest, preserve=True, recurse=True)
+            else:
+                odd = await Fetch(sftp).copy(copy.guest, Path(copy.host))
+                return Reply(status=0, problem=clean_line(odd))
+        except (asyncssh.SFTPError, OSError) as error:
+            ends = (copy.host, copy.guest) if copy.into_guest else (copy.guest, copy.host)
+            return Reply(status=1, problem=f"{' to '.join(ends)}: {clean_detail(str(error))}")
+    return Reply(status=0)
