@@ -20,10 +20,10 @@ from quizmatrix.model.cells import expand
 from quizmatrix.model.matrix import Matrix
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.spec import CellResult, CellSpec
+from quizmatrix.model.stage import Stage
 from quizmatrix.model.task import in_each
 from quizmatrix.report.progress import choose
 from quizmatrix.run.observer import Observer
-from quizmatrix.run.verdict import Stage
 from quizmatrix.runs import directory as store
 from quizmatrix.schedule.admission import Admission
 from quizmatrix.schedule.plan import Plan

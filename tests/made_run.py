@@ -10,8 +10,8 @@ import msgspec
 from quizmatrix.model.events import CellFinished, CellNote, CellReached
 from quizmatrix.model.matrix import Handoff
 from quizmatrix.model.spec import CellResult, Handed, Step, to_json
+from quizmatrix.model.stage import Stage
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
-from quizmatrix.run.verdict import Stage
 from quizmatrix.runs import directory as store
 from quizmatrix.subtests import reading as subtests
 from tests.unit.test_report import result

@@ -10,6 +10,7 @@ import pytest
 from quizmatrix.core import paths
 from quizmatrix.core.errors import NotFetchedError
 from quizmatrix.debian import apt
+from quizmatrix.model.archive import load_archive
 
 # Where the source comes from, the newest first: a mirror may have an index and not the files that it names.
 VERSIONS = (("sid", ""), ("trixie-backports", "=2.4.3-1~bpo13+1"))
@@ -41,7 +42,7 @@ async def _fetch(scratch: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         (scratch / "debian.toml").write_text(ARCHIVE)
         patch.setenv("QUIZMATRIX_CONFIG_DIR", str(scratch))
-        archive = apt.load_archive()
+        archive = load_archive()
     for suite, version in VERSIONS:
         root = apt.AptRoot(archive, suite, "amd64", sources=True)
         try:

@@ -21,6 +21,7 @@ from quizmatrix.debian import host as apthost
 from quizmatrix.image import debian, own, small
 from quizmatrix.kernel import build
 from quizmatrix.model.arch import Arch, arch_names, host_arch, load_arch
+from quizmatrix.model.archive import load_archive
 from quizmatrix.model.cells import cells_on_the_spot
 from quizmatrix.model.matrix import Limits, load_matrix, shipped_matrices
 from quizmatrix.model.outcome import EXIT_FAILED, EXIT_OK
@@ -89,7 +90,7 @@ def _tools() -> list[Finding]:
             says = f"not installed: {_FOR_DEBIAN}"
             found.append(Finding(what=tool, state="note", says=says, package=package))
     try:
-        keyring = apt.load_archive().keyring or ""
+        keyring = load_archive().keyring or ""
     except QuizmatrixError as error:
         return [*found, Finding(what="debian.toml", state="lack", says=str(error))]
     if Path(keyring).is_file():

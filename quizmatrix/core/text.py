@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 from typing import TextIO
 
-from quizmatrix.model.outcome import Outcome
-
 # What a terminal would act on: CSI, OSC and other escape sequences, as ECMA-48 forms them.
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_].*?(?:\x1b\\|\x07|$)|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]"
@@ -23,17 +21,6 @@ _IN_A_BLOCK = re.compile(rf"(\x1b\[[0-9;]*m)|{_ESCAPES.pattern}|(?![\n]){_CONTRO
 
 _LONGEST_LINE = 200
 _TAIL_BYTES = 1 << 16
-
-_COLOURS = {
-    Outcome.PASSED: "32",
-    Outcome.FAILED: "31",
-    Outcome.TIMED_OUT: "33",
-    Outcome.PANICKED: "1;31",
-    Outcome.SPLAT: "35",
-    Outcome.BOOT_FAILED: "1;31",
-    Outcome.LOST: "1;31",
-    Outcome.UNPREPARED: "33",
-}
 
 
 def clean_line(text: str, longest: int = _LONGEST_LINE) -> str:
@@ -79,9 +66,3 @@ def is_screen(stream: TextIO) -> bool:
 def wants_colour(stream: TextIO) -> bool:
     """Whether `stream` is a terminal that takes colours and a user who wants them (no-color.org)."""
     return not os.environ.get("NO_COLOR") and is_screen(stream)
-
-
-def paint(text: str, outcome: Outcome, colour: bool) -> str:
-    """`text` in the colour of `outcome`."""
-    code = _COLOURS.get(outcome) if colour else None
-    return f"\x1b[{code}m{text}\x1b[0m" if code else text

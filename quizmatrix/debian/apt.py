@@ -13,53 +13,21 @@ from typing import TypeVar
 
 import msgspec
 
-from quizmatrix.core import paths, process, tomlfile
+from quizmatrix.core import paths, process
 from quizmatrix.core.errors import HostError, NotFetchedError, NotInArchiveError, UnpreparedError, host_error
 from quizmatrix.core.process import Tell
+from quizmatrix.model.archive import Archive, load_archive
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _WITHOUT_RECOMMENDS = ("-o", "APT::Install-Recommends=false")
 
-ARCHIVE_FILE = Path(__file__).with_name("debian.toml")
-
 # Seconds for which an index is not asked for again.
 INDEX_FRESH = 600.0
 
 # What apt says of a file that a mirror has not got, over HTTP and of a local folder.
 _NO_SUCH_FILE = re.compile(r" 404  |File not found - ")
-
-
-class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """One suite of the archive (quizmatrix/debian/debian.toml describes the keys)."""
-
-    name: str | None = None
-    keyring: str | None = None
-    mirrors: list[str]
-    arches: list[str]
-    components: tuple[str, ...] = ("main", "contrib")
-    series: list[str] = []
-    newest: bool = False
-    check_valid_until: bool = True
-
-
-class Archive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The suites by name, and the keyring their signatures are checked with."""
-
-    keyring: str | None = None
-    suite: dict[str, Suite] = {}
-
-    def suites_of(self, series: str, arch: str) -> list[str]:
-        """The suites that may have kernels of a series for Debian's `arch`.
-
-        Those known for the series, or else those for anything.
-        """
-        carrying = {name: suite for name, suite in self.suite.items() if arch in suite.arches}
-        known = [name for name, suite in carrying.items() if series in suite.series]
-        anywhere = [name for name, suite in carrying.items() if not suite.series]
-        listed = any(series in suite.series for suite in self.suite.values())
-        return known or ([] if listed else anywhere)
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,19 +38,6 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     size: int
     depends: str
-
-
-def load_archive() -> Archive:
-    """What ships, with what the user's `debian.toml` replaces; DataError where either is wrong."""
-    return tomlfile.load_over(ARCHIVE_FILE, paths.config_dir() / "debian.toml", Archive)
-
-
-def carries(arch: str, series: str = "") -> bool:
-    """Whether a suite may have kernels for Debian's `arch`; of a series, where one is named."""
-    archive = load_archive()
-    if series:
-        return bool(archive.suites_of(series, arch))
-    return any(arch in suite.arches for suite in archive.suite.values())
 
 
 def no_keyring(path: str) -> HostError:

@@ -7,6 +7,7 @@ from pathlib import Path
 from quizmatrix.core import process
 from quizmatrix.core.errors import HostError
 from quizmatrix.debian import apt
+from quizmatrix.model.archive import load_archive
 
 # What fetches and unpacks packages, with Debian's packages of it.
 TOOLS = {"apt-get": "apt", "apt-cache": "apt", "dpkg-deb": "dpkg"}
@@ -17,7 +18,7 @@ def obstacle() -> HostError | None:
     try:
         for program, package in TOOLS.items():
             process.require_program(program, package)
-        archive = apt.load_archive()
+        archive = load_archive()
         keyrings = [archive.keyring, *(suite.keyring for suite in archive.suite.values())]
         if not any(keyring and Path(keyring).is_file() for keyring in keyrings):
             return apt.no_keyring(archive.keyring or "")

@@ -10,6 +10,7 @@ from quizmatrix.core import process
 from quizmatrix.core.errors import DamagedError, NotFetchedError, UnpreparedError
 from quizmatrix.core.process import Tell
 from quizmatrix.debian import apt
+from quizmatrix.model.archive import load_archive
 
 # Whose sources are built, the first that gives one. They are for any architecture; the index is this one's.
 SUITES = ("bookworm", "trixie")
@@ -46,7 +47,7 @@ async def obtain(package: str, into: Path, tell: Tell) -> Path:
 
 async def _fetch(package: str, into: Path, tell: Tell) -> Path:
     """The folder with the files of the first suite that gives them all; mirrors lack some now and then."""
-    archive = apt.load_archive()
+    archive = load_archive()
     failure: NotFetchedError | None = None
     for suite in SUITES:
         folder = into / f"{package}.{suite}"

@@ -26,6 +26,7 @@ from quizmatrix.debian import apt
 from quizmatrix.debian.apt import Package
 from quizmatrix.image.artifact import SUITES, images_dir
 from quizmatrix.model.arch import Arch
+from quizmatrix.model.archive import load_archive
 
 # Part of every key: changes when what is made of the same packages changes.
 _RECIPE = "2"
@@ -84,7 +85,7 @@ def expand(include: list[str]) -> list[str]:
 
 def choose_suite(arch: Arch, asked: str | None) -> str:
     """The suite to take the packages from; UnpreparedError where none carries the architecture."""
-    suites = apt.load_archive().suite
+    suites = load_archive().suite
     if asked is not None and asked not in suites:
         raise UsageError(f"unknown suite `{asked}`", next_step=f"Known: {', '.join(suites)}.")
     carrying = [name for name, suite in suites.items() if _debian_name(arch) in suite.arches]
@@ -163,7 +164,7 @@ async def build(arch: Arch, suite: str, include: list[str], guest: Guest, tell: 
     is missing, UnpreparedError where a package is, or one cannot be configured.
     """
     squash = require_tools()
-    root = apt.AptRoot(apt.load_archive(), suite, _debian_name(arch))
+    root = apt.AptRoot(load_archive(), suite, _debian_name(arch))
     tell(f"asking Debian's {suite}")
     await root.update()
     essential = await root.resolve(["?essential"])

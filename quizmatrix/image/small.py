@@ -18,6 +18,7 @@ from quizmatrix.debian import host as apthost
 from quizmatrix.image import own, userland
 from quizmatrix.image.artifact import SUITES, Image, images_dir
 from quizmatrix.model.arch import Arch
+from quizmatrix.model.archive import carries, load_archive
 
 _RECIPE = "3"
 
@@ -228,9 +229,9 @@ def _make(folder: Path, programs: dict[str, bytes]) -> Image:
 async def _fetch_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
     """The static programs of the image, from the first suite that gives them all, or else built."""
     debian = arch.facts.debian
-    if debian is None or not apt.carries(debian.arch):
+    if debian is None or not carries(debian.arch):
         return await userland.build_programs(arch, tell)
-    carrying = [name for name, suite in apt.load_archive().suite.items() if debian.arch in suite.arches]
+    carrying = [name for name, suite in load_archive().suite.items() if debian.arch in suite.arches]
     suites = [name for name in SUITES if name in carrying] or carrying
     found = await apt.ask_suites(suites, debian.arch, tell, _programs_in, is_first_enough=True)
     return found[0] if found else await userland.build_programs(arch, tell)

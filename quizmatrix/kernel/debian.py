@@ -19,6 +19,7 @@ from quizmatrix.debian import apt
 from quizmatrix.kernel import artifact, bootimage, modules
 from quizmatrix.kernel.build import DEFAULT, Options, Order
 from quizmatrix.model.arch import Arch
+from quizmatrix.model.archive import Archive, carries, load_archive
 
 NEWEST = "newest"
 
@@ -72,7 +73,7 @@ async def fetch(wanted: str, order: Order) -> str:
             cause="the source `debian` has its kernels ready-made",
             next_step=f"Name one that is built: debian-source:{wanted}",
         )
-    if debian is None or not apt.carries(debian.arch):
+    if debian is None or not carries(debian.arch):
         raise UnpreparedError(
             f"Debian's archive does not carry {arch.name}",
             next_step=f"Name a kernel that is built: debian-source:{wanted}",
@@ -110,7 +111,7 @@ async def _store(found: Found, arch: Arch, tell: Tell) -> str:
 
 async def _resolve(wanted: str, arch: str, flavour: str, tell: Tell) -> list[Found]:
     """The kernels of all suites that are what is wanted, the newest first; arch and flavour are Debian's."""
-    suites = suites_for(wanted, apt.load_archive(), arch)
+    suites = suites_for(wanted, load_archive(), arch)
     if not suites:
         raise UnpreparedError(
             f"Debian's archive has no ready-made {wanted} kernel for {arch}",
@@ -138,7 +139,7 @@ async def _resolve(wanted: str, arch: str, flavour: str, tell: Tell) -> list[Fou
 async def released(_one: str, _other: str, arch: Arch, tell: Tell) -> dict[KernelVersion, str]:
     """The kernels that the archive's suites have for an architecture, by their versions."""
     debian = arch.facts.debian
-    if debian is None or not apt.carries(debian.arch):
+    if debian is None or not carries(debian.arch):
         return {}
     pattern = _image_names(debian.flavour)
 
@@ -152,7 +153,7 @@ async def released_in(
     arch: str, ask: Callable[[apt.AptRoot], Awaitable[list[KernelVersion]]], tell: Tell
 ) -> dict[KernelVersion, str]:
     """What `ask` finds in all suites that carry Debian's `arch`; the newest build of each version counts."""
-    suites = [name for name, suite in apt.load_archive().suite.items() if arch in suite.arches]
+    suites = [name for name, suite in load_archive().suite.items() if arch in suite.arches]
     found = await apt.ask_suites(suites, arch, tell, ask, is_first_enough=False)
     return {version: version.text for versions in found for version in versions}
 
@@ -164,7 +165,7 @@ async def versions_in(root: apt.AptRoot, prefix: str, fits: Callable[[str], bool
     return [version for version in versions if version is not None and not version.is_candidate]
 
 
-def suites_for(wanted: str, archive: apt.Archive, arch: str) -> list[str]:
+def suites_for(wanted: str, archive: Archive, arch: str) -> list[str]:
     """The suites that may have the kernel `wanted` for Debian's `arch`.
 
     Those known for the series, or else those for anything.

@@ -15,6 +15,7 @@ from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.debian import NEWEST, fits, is_exact, released_in, suites_for, versions_in
 from quizmatrix.kernel.tree import Tree, unpacked
 from quizmatrix.model.arch import Arch
+from quizmatrix.model.archive import load_archive
 
 Found: TypeAlias = tuple[KernelVersion, apt.Package, apt.AptRoot]
 
@@ -70,7 +71,7 @@ async def _unpack(found: Found, tell: Tell) -> Tree:
 
 async def _resolve(wanted: str, tell: Tell) -> list[Found]:
     """The packages of the suites that are what is wanted, the newest first."""
-    suites = suites_for(wanted, apt.load_archive(), _INDEX_ARCH)
+    suites = suites_for(wanted, load_archive(), _INDEX_ARCH)
     found = await apt.ask_suites(
         suites,
         _INDEX_ARCH,

@@ -13,9 +13,9 @@ import msgspec
 from quizmatrix.core import units
 from quizmatrix.core.errors import DataError, UsageError
 from quizmatrix.core.version import is_unreleased, series_of
-from quizmatrix.debian import apt
 from quizmatrix.model import parameters, profile
 from quizmatrix.model.arch import NATIVE, arch_names, debian_variants, load_arch, real_name
+from quizmatrix.model.archive import carries
 from quizmatrix.model.finding import SplatPolicy, Tolerance
 from quizmatrix.model.matrix import Include, Limits, Matrix, shipped_variants
 from quizmatrix.model.outcome import Outcome
@@ -275,7 +275,7 @@ def _make_cell(
     if is_flavour and (facts.debian is None or variant not in facts.debian.variants):
         raise DataError(where, cause=f"Debian has no variant {variant} of its kernels for {arch}")
     ready_made = (variant is None and not built_here) or is_flavour
-    ready_made = ready_made and facts.debian is not None and apt.carries(facts.debian.arch, series_of(kernel))
+    ready_made = ready_made and facts.debian is not None and carries(facts.debian.arch, series_of(kernel))
     cell = Cell(
         kernel=kernel,
         source=matrix.source or default_source(kernel, ready_made=ready_made),

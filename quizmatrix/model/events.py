@@ -8,7 +8,7 @@ import msgspec
 
 from quizmatrix.model.matrix import Handoff
 from quizmatrix.model.spec import CellResult, RunResults
-from quizmatrix.run.verdict import Stage
+from quizmatrix.model.stage import Stage
 
 
 class CellReached(msgspec.Struct, frozen=True, kw_only=True, tag="stage", tag_field="event"):

@@ -6,9 +6,9 @@ from collections import Counter
 from datetime import datetime
 from statistics import median
 
-from quizmatrix.core.text import paint
 from quizmatrix.core.units import format_seconds
 from quizmatrix.model.outcome import Outcome
+from quizmatrix.report.colour import paint
 from quizmatrix.runs.history.kept import Point
 
 _BLOCKS = "▁▂▃▄▅▆▇█"

@@ -7,10 +7,11 @@ from enum import StrEnum
 
 import msgspec
 
-from quizmatrix.core.text import clean_line, paint
+from quizmatrix.core.text import clean_line
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.spec import CellResult
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
+from quizmatrix.report.colour import paint
 from quizmatrix.report.grid import verdict_words
 from quizmatrix.runs.history.kept import Kept, findings_of
 

@@ -8,7 +8,7 @@ import msgspec
 
 from quizmatrix.console.watch import first_trouble
 from quizmatrix.core.process import printable
-from quizmatrix.core.text import clean_detail, clean_line, clean_lines, paint, tail
+from quizmatrix.core.text import clean_detail, clean_line, clean_lines, tail
 from quizmatrix.core.units import format_seconds
 from quizmatrix.core.version import leading_version
 from quizmatrix.model.outcome import (
@@ -22,6 +22,7 @@ from quizmatrix.model.outcome import (
 from quizmatrix.model.spec import CellResult, RunResults, Step, ways_of
 from quizmatrix.report import findings as complaints
 from quizmatrix.report import testtable as pivot
+from quizmatrix.report.colour import paint
 from quizmatrix.report.common import common_sentence
 
 _TAIL_LINES = 10

@@ -12,12 +12,13 @@ import msgspec
 
 from quizmatrix.core.errors import ReaderGoneError
 from quizmatrix.core.streams import Canvas
-from quizmatrix.core.text import clean_line, is_screen, paint, wants_colour
+from quizmatrix.core.text import clean_line, is_screen, wants_colour
 from quizmatrix.core.units import format_seconds
 from quizmatrix.model.events import CellConsole, CellFinished, CellNote, CellReached, Event
 from quizmatrix.model.spec import CellResult
+from quizmatrix.model.stage import Stage
+from quizmatrix.report.colour import paint
 from quizmatrix.report.grid import verdict_words
-from quizmatrix.run.verdict import Stage
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.core.text import paint
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.spec import CellResult, Step
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
+from quizmatrix.report.colour import paint
 from quizmatrix.report.common import common_sentence
 from quizmatrix.subtests import reading as subtests
 

@@ -15,6 +15,7 @@ from quizmatrix.core.errors import HostError, QuizmatrixError, host_error
 from quizmatrix.model import spec as specs
 from quizmatrix.model.finding import FindingSummary
 from quizmatrix.model.spec import CellSpec, Share
+from quizmatrix.model.stage import Stage
 from quizmatrix.run import findings, qemu, stdin, vm
 from quizmatrix.run import runlayer as guest
 from quizmatrix.run.channel import ConsolePipe, Control, Message, Output, Port, RubbishError, write_all
@@ -22,7 +23,7 @@ from quizmatrix.run.hostwatch import HostWatch
 from quizmatrix.run.observer import Observer, TerminalHost
 from quizmatrix.run.shared import Shared
 from quizmatrix.run.stopwatch import Stopwatch
-from quizmatrix.run.verdict import Evidence, Stage
+from quizmatrix.run.verdict import Evidence
 from quizmatrix.subtests import reading as subtests
 
 # Seconds for the rest of the output to arrive once the command has ended, as long as some comes.

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import msgspec
 
+from quizmatrix.model.stage import Stage
 from quizmatrix.run.channel import Port
-from quizmatrix.run.verdict import Stage
 
 
 class TerminalHost(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from quizmatrix.model.spec import Timings
-from quizmatrix.run.verdict import Stage
+from quizmatrix.model.stage import Stage
 
 
 class Stopwatch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from enum import StrEnum
 
 import msgspec
 
@@ -11,19 +10,9 @@ from quizmatrix.console.watch import ConsoleWatch
 from quizmatrix.core.units import format_seconds
 from quizmatrix.model.finding import SplatPolicy, Tolerance
 from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.stage import Stage
 from quizmatrix.run.channel import Message
 from quizmatrix.subtests.reading import Told
-
-
-class Stage(StrEnum):
-    """How far a cell has come."""
-
-    PREPARING = "preparing"
-    WAITING = "waiting"
-    BOOTING = "booting"
-    JOINING = "joining"
-    RUNNING = "running"
-    ENDING = "ending"
 
 
 class Evidence(msgspec.Struct, kw_only=True):

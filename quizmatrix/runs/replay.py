@@ -18,7 +18,7 @@ from quizmatrix.model.events import (
     RunStarted,
 )
 from quizmatrix.model.spec import CellResult, RunResults
-from quizmatrix.run.verdict import Stage
+from quizmatrix.model.stage import Stage
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from quizmatrix.model.cells import Cell
 from quizmatrix.model.events import CellConsole, CellFinished, CellNote, CellReached, Event
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.spec import CellResult, CellSpec
+from quizmatrix.model.stage import Stage
 from quizmatrix.model.task import Task
 from quizmatrix.prepare import preparer as prepare
 from quizmatrix.prepare.currentfolder import other_names
@@ -24,7 +25,6 @@ from quizmatrix.prepare.preparer import Preparer
 from quizmatrix.run import cell as run
 from quizmatrix.run import debugger, foreign
 from quizmatrix.run.observer import InputSource, Observer
-from quizmatrix.run.verdict import Stage
 from quizmatrix.runs.directory import RunStore
 from quizmatrix.schedule.admission import Admission, Need, host_admission, need_of
 from quizmatrix.schedule.handoff import Shelf

@@ -16,10 +16,11 @@ import pytest
 
 from quizmatrix.core import paths
 from quizmatrix.core.errors import DataError, HostError, NotFetchedError, NotInArchiveError
-from quizmatrix.debian.apt import AptRoot, Archive, Package, Suite, load_archive, unpack
+from quizmatrix.debian.apt import AptRoot, Package, unpack
 from quizmatrix.kernel import source
 from quizmatrix.kernel.build import Order
 from quizmatrix.model.arch import load_arch
+from quizmatrix.model.archive import Archive, Suite, load_archive
 
 KERNELS = ("4.99.2", "4.99.10")
 

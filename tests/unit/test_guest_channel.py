@@ -22,11 +22,12 @@ from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.model.arch import Accelerator, arch_names, load_arch
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.spec import ActiveProfile, Bind, CellSpec, Disk, Share
+from quizmatrix.model.stage import Stage
 from quizmatrix.run import bus, qemu
 from quizmatrix.run import runlayer as guest
 from quizmatrix.run.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
 from quizmatrix.run.reproduce import write_script
-from quizmatrix.run.verdict import Evidence, Stage, judge
+from quizmatrix.run.verdict import Evidence, judge
 from quizmatrix.terminal.sessions import ConsoleHost
 from quizmatrix.terminal.tty import Terminal
 

@@ -22,9 +22,9 @@ from quizmatrix.model.events import CellReached
 from quizmatrix.model.matrix import Matrix
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.spec import CellResult, CellSpec
+from quizmatrix.model.stage import Stage
 from quizmatrix.model.task import Task, in_each
 from quizmatrix.run.observer import Observer
-from quizmatrix.run.verdict import Stage
 from quizmatrix.runs import directory as store
 from quizmatrix.runs.directory import RunStore
 from quizmatrix.schedule.admission import Admission

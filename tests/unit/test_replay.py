@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from quizmatrix.core.errors import DamagedError, UsageError
 from quizmatrix.model.events import CellFinished, CellNote, CellReached
 from quizmatrix.model.spec import CellResult
-from quizmatrix.run.verdict import Stage
+from quizmatrix.model.stage import Stage
 from quizmatrix.runs import directory as store
 from quizmatrix.runs.directory import EVENTS, RESULTS, RunStore
 from quizmatrix.runs.replay import replay

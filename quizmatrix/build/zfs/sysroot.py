@@ -21,6 +21,7 @@ from quizmatrix.core.process import Tell, require_program
 from quizmatrix.debian import apt
 from quizmatrix.image import debian
 from quizmatrix.model.arch import Arch
+from quizmatrix.model.archive import carries, load_archive
 
 # Changes when what is made of the same packages changes.
 _RECIPE = "1"
@@ -69,7 +70,7 @@ def require_tools(arch: Arch) -> str:
 
 def _is_carried(arch: Arch) -> bool:
     """Whether Debian has packages of the architecture."""
-    return arch.facts.debian is not None and apt.carries(arch.facts.debian.arch)
+    return arch.facts.debian is not None and carries(arch.facts.debian.arch)
 
 
 async def obtain(arch: Arch, suite: str | None, pool: JobServer, tell: Tell) -> Sysroot:
@@ -122,7 +123,7 @@ async def _made(name: str, make: Callable[[Path], Awaitable[None]], tell: Tell) 
 
 async def _unpack(arch: Arch, suite: str, into: Path, tell: Tell) -> None:
     debian_arch = arch.facts.debian.arch if arch.facts.debian else ""
-    root = apt.AptRoot(apt.load_archive(), suite, debian_arch)
+    root = apt.AptRoot(load_archive(), suite, debian_arch)
     tell(f"fetching the libraries of {arch.name} from Debian's {suite}")
     await root.update()
     packages = await root.resolve(list(PACKAGES))

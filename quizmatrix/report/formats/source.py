@@ -8,7 +8,7 @@ import msgspec
 
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.model.spec import CellResult, RunResults
-from quizmatrix.run.verdict import Stage
+from quizmatrix.model.stage import Stage
 from quizmatrix.runs import directory as store
 from quizmatrix.runs.replay import replay
 

@@ -1,0 +1,55 @@
+"""Debian's suites as data: their mirrors, architectures, and the kernel series that they have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.core import paths, tomlfile
+
+_FILE = Path(__file__).with_name("debian.toml")
+
+
+class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """One suite of the archive (quizmatrix/model/debian.toml describes the keys)."""
+
+    name: str | None = None
+    keyring: str | None = None
+    mirrors: list[str]
+    arches: list[str]
+    components: tuple[str, ...] = ("main", "contrib")
+    series: list[str] = []
+    newest: bool = False
+    check_valid_until: bool = True
+
+
+class Archive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The suites by name, and the keyring their signatures are checked with."""
+
+    keyring: str | None = None
+    suite: dict[str, Suite] = {}
+
+    def suites_of(self, series: str, arch: str) -> list[str]:
+        """The suites that may have kernels of a series for Debian's `arch`.
+
+        Those known for the series, or else those for anything.
+        """
+        carrying = {name: suite for name, suite in self.suite.items() if arch in suite.arches}
+        known = [name for name, suite in carrying.items() if series in suite.series]
+        anywhere = [name for name, suite in carrying.items() if not suite.series]
+        listed = any(series in suite.series for suite in self.suite.values())
+        return known or ([] if listed else anywhere)
+
+
+def load_archive() -> Archive:
+    """What ships, with what the user's `debian.toml` replaces; DataError where either is wrong."""
+    return tomlfile.load_over(_FILE, paths.config_dir() / "debian.toml", Archive)
+
+
+def carries(arch: str, series: str = "") -> bool:
+    """Whether a suite may have kernels for Debian's `arch`; of a series, where one is named."""
+    archive = load_archive()
+    if series:
+        return bool(archive.suites_of(series, arch))
+    return any(arch in suite.arches for suite in archive.suite.values())
