@@ -19,7 +19,8 @@ import anyio
 from quizmatrix.model.cells import expand
 from quizmatrix.model.matrix import Matrix
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, CellSpec
+from quizmatrix.model.result import CellResult
+from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.stage import Stage
 from quizmatrix.model.task import in_each
 from quizmatrix.report.progress import choose

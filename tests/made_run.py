@@ -7,9 +7,11 @@ from typing import Any
 
 import msgspec
 
+from quizmatrix.core.json import to_json
 from quizmatrix.model.events import CellFinished, CellNote, CellReached
 from quizmatrix.model.matrix import Handoff
-from quizmatrix.model.spec import CellResult, Handed, Step, to_json
+from quizmatrix.model.result import CellResult
+from quizmatrix.model.spec import Handed, Step
 from quizmatrix.model.stage import Stage
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.runs import directory as store

@@ -10,7 +10,8 @@ from quizmatrix.kernel.artifact import Kernel, KernelRecord
 from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, CellSpec
+from quizmatrix.model.result import CellResult
+from quizmatrix.model.spec import CellSpec
 from quizmatrix.prepare.accelerator import Answer
 from quizmatrix.prepare.preparer import Policy, Prepared, Preparer
 

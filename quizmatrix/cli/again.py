@@ -15,7 +15,7 @@ from quizmatrix.cli import selection
 from quizmatrix.core.errors import HistoryError, UsageError
 from quizmatrix.core.text import clean_line
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, RunResults
+from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.task import Task, with_sources
 from quizmatrix.report import baseline
 from quizmatrix.report.compare import Comparison

@@ -22,7 +22,7 @@ from quizmatrix.model.arch import host_arch, load_arch
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.events import CellFinished, CellNote, Event
 from quizmatrix.model.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
-from quizmatrix.model.spec import CellResult
+from quizmatrix.model.result import CellResult
 from quizmatrix.model.task import in_each
 from quizmatrix.prepare.preparer import Policy, Preparer
 from quizmatrix.report import grid as report

@@ -8,6 +8,7 @@ import sys
 from quizmatrix.cli import selection
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import DamagedError, QuizmatrixError
+from quizmatrix.core.json import to_json
 from quizmatrix.core.text import clean_line
 from quizmatrix.core.units import format_seconds
 from quizmatrix.kernel import source
@@ -16,7 +17,7 @@ from quizmatrix.model.arch import load_arch
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.matrix import Handoff, Limits
 from quizmatrix.model.outcome import EXIT_NO_VERDICT, EXIT_OK, Outcome
-from quizmatrix.model.spec import Step, to_json
+from quizmatrix.model.spec import Step
 from quizmatrix.model.task import Task, handing_on
 
 

@@ -15,6 +15,7 @@ import msgspec
 from quizmatrix.cli.clean import disk_usage
 from quizmatrix.core import cgroup, paths, process
 from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core.json import to_json
 from quizmatrix.core.memory import available_memory
 from quizmatrix.debian import apt
 from quizmatrix.debian import host as apthost
@@ -25,7 +26,6 @@ from quizmatrix.model.archive import load_archive
 from quizmatrix.model.cells import cells_on_the_spot
 from quizmatrix.model.matrix import Limits, load_matrix, shipped_matrices
 from quizmatrix.model.outcome import EXIT_FAILED, EXIT_OK
-from quizmatrix.model.spec import to_json
 from quizmatrix.prepare import accelerator as accel
 from quizmatrix.prepare import preparer as prepare
 

@@ -12,10 +12,11 @@ import anyio
 from quizmatrix.cli.again import tell
 from quizmatrix.core import process
 from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core.json import to_json
 from quizmatrix.core.text import clean_line
 from quizmatrix.core.units import format_seconds
 from quizmatrix.model.outcome import EXIT_FAILED, EXIT_NO_VERDICT, EXIT_OK
-from quizmatrix.model.spec import CellResult, RunResults, to_json
+from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.subtest import SubtestOutcome
 from quizmatrix.report.compare import UNTESTED, Change, Comparison, Line, render
 from quizmatrix.report.grid import command_words

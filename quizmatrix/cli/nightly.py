@@ -21,10 +21,12 @@ from quizmatrix.cli.plan import make_plan
 from quizmatrix.cli.selection import checked, whole_number
 from quizmatrix.core import paths, units
 from quizmatrix.core.errors import HostError, QuizmatrixError, UsageError, host_error
+from quizmatrix.core.json import to_json
 from quizmatrix.core.process import printable
 from quizmatrix.core.text import clean_detail, clean_line
 from quizmatrix.model.outcome import EXIT_FAILED, EXIT_NO_VERDICT, EXIT_OK
-from quizmatrix.model.spec import OWN_STDIN, RunResults, to_json
+from quizmatrix.model.result import RunResults
+from quizmatrix.model.spec import OWN_STDIN
 from quizmatrix.nightly import crontab, lock, systemd
 from quizmatrix.nightly import job as jobs
 from quizmatrix.nightly.job import Job, Night, Scheduler, Standing

@@ -12,10 +12,11 @@ from quizmatrix.cli.clean import disk_usage, remove_tree
 from quizmatrix.cli.selection import checked, whole_number
 from quizmatrix.core import units
 from quizmatrix.core.errors import HistoryError, QuizmatrixError, UsageError
+from quizmatrix.core.json import to_json
 from quizmatrix.core.process import printable
 from quizmatrix.core.text import clean_line, is_screen, wants_colour
 from quizmatrix.model.outcome import EXIT_FAILED, EXIT_OK
-from quizmatrix.model.spec import RunResults, to_json
+from quizmatrix.model.result import RunResults
 from quizmatrix.report import chart, compare
 from quizmatrix.report.grid import command_words
 from quizmatrix.runs import directory as store

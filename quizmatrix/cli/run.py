@@ -33,7 +33,7 @@ from quizmatrix.model.cells import unsharded
 from quizmatrix.model.events import CellNote
 from quizmatrix.model.matrix import Handoff, shipped_matrices
 from quizmatrix.model.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
-from quizmatrix.model.spec import CellResult
+from quizmatrix.model.result import CellResult
 from quizmatrix.model.task import Task
 from quizmatrix.prepare import currentfolder
 from quizmatrix.prepare.preparer import Policy, Preparer

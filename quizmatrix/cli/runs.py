@@ -12,9 +12,10 @@ from quizmatrix.cli.again import tell
 from quizmatrix.cli.past import catch_up, show_cell
 from quizmatrix.core import streams
 from quizmatrix.core.errors import UsageError
+from quizmatrix.core.json import to_json
 from quizmatrix.core.text import clean_detail, wants_colour
 from quizmatrix.model.outcome import EXIT_OK
-from quizmatrix.model.spec import RunResults, to_json
+from quizmatrix.model.result import RunResults
 from quizmatrix.report import grid as report
 from quizmatrix.report.formats.source import load as load_source
 from quizmatrix.runs import directory as store

@@ -14,7 +14,7 @@ from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import UsageError
 from quizmatrix.core.text import clean_detail
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult
+from quizmatrix.model.result import CellResult
 from quizmatrix.model.task import in_each
 from quizmatrix.prepare.preparer import Policy, Preparer
 from quizmatrix.report import grid as report

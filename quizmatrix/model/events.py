@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from quizmatrix.model.matrix import Handoff
-from quizmatrix.model.spec import CellResult, RunResults
+from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.stage import Stage
 
 

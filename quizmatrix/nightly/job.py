@@ -15,7 +15,7 @@ import msgspec
 import quizmatrix
 from quizmatrix.core import paths, private
 from quizmatrix.core.errors import DataError, UsageError, host_error
-from quizmatrix.model.spec import to_json
+from quizmatrix.core.json import to_json
 
 # It is part of file names, of unit names and of a crontab's line.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -17,9 +17,10 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.core import paths, process
-from quizmatrix.model import spec as specs
+from quizmatrix.core.json import to_json
 from quizmatrix.model.arch import Accelerator, Arch
-from quizmatrix.model.spec import CellResult, CellSpec
+from quizmatrix.model.result import CellResult
+from quizmatrix.model.spec import CellSpec
 from quizmatrix.run import cell as run
 
 KVM_DEVICE = Path("/dev/kvm")
@@ -154,7 +155,7 @@ def _remember(arch: Arch, answer: Answer) -> Answer:
     with suppress(OSError):
         path = _remembered(arch)
         path.parent.mkdir(parents=True, exist_ok=True)
-        paths.write_atomic(path, specs.to_json(answer))
+        paths.write_atomic(path, to_json(answer))
     return answer
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core.json import encode
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, RunResults, encode
+from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.subtest import Subtest
 from quizmatrix.report import compare
 from quizmatrix.report.compare import UNTESTED, Change, Comparison, Line

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from quizmatrix.core.version import KernelVersion, leading_version
 from quizmatrix.model.arch import load_arch
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, Step, ways_of
+from quizmatrix.model.result import CellResult, ways_of
+from quizmatrix.model.spec import Step
 
 _VERBS = {
     Outcome.FAILED: "Fails",

@@ -9,7 +9,7 @@ import msgspec
 
 from quizmatrix.core.text import clean_line
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult
+from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.report.colour import paint
 from quizmatrix.report.grid import verdict_words

@@ -10,7 +10,7 @@ from quizmatrix.console.fingerprint import FRAME, RUNNING, is_machinery, plain_n
 from quizmatrix.core.text import clean_line
 from quizmatrix.model.finding import Finding, FindingSummary
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult
+from quizmatrix.model.result import CellResult
 from quizmatrix.run import findings
 
 # Lines of a trace that a person is shown.

@@ -19,7 +19,8 @@ from quizmatrix.model.outcome import (
     EXIT_TIMED_OUT,
     Outcome,
 )
-from quizmatrix.model.spec import CellResult, RunResults, Step, ways_of
+from quizmatrix.model.result import CellResult, RunResults, ways_of
+from quizmatrix.model.spec import Step
 from quizmatrix.report import findings as complaints
 from quizmatrix.report import testtable as pivot
 from quizmatrix.report.colour import paint

@@ -15,7 +15,7 @@ from quizmatrix.core.streams import Canvas
 from quizmatrix.core.text import clean_line, is_screen, wants_colour
 from quizmatrix.core.units import format_seconds
 from quizmatrix.model.events import CellConsole, CellFinished, CellNote, CellReached, Event
-from quizmatrix.model.spec import CellResult
+from quizmatrix.model.result import CellResult
 from quizmatrix.model.stage import Stage
 from quizmatrix.report.colour import paint
 from quizmatrix.report.grid import verdict_words

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, Step
+from quizmatrix.model.result import CellResult
+from quizmatrix.model.spec import Step
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.report.colour import paint
 from quizmatrix.report.common import common_sentence

@@ -11,7 +11,8 @@ from pathlib import Path
 from quizmatrix.core.errors import host_error
 from quizmatrix.model import spec as specs
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, CellSpec, Share
+from quizmatrix.model.result import CellResult
+from quizmatrix.model.spec import CellSpec, Share
 from quizmatrix.run import debugger, foreign, layerdisks, qemu, reproduce, vm
 from quizmatrix.run import runlayer as guest
 from quizmatrix.run.boot import Boot

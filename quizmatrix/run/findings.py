@@ -9,9 +9,10 @@ import msgspec
 from quizmatrix.console import symbols
 from quizmatrix.console.watch import ConsoleWatch
 from quizmatrix.core import paths
+from quizmatrix.core.json import to_json
 from quizmatrix.kernel import artifact
 from quizmatrix.model.finding import Finding, FindingSummary
-from quizmatrix.model.spec import CellSpec, to_json
+from quizmatrix.model.spec import CellSpec
 
 # The findings in a cell's folder.
 FILE = "findings.json"

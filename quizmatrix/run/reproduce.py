@@ -11,7 +11,8 @@ import msgspec
 from quizmatrix.core import paths, process
 from quizmatrix.model import spec as specs
 from quizmatrix.model.cells import SHARED_LIMIT
-from quizmatrix.model.spec import HANDED_DISK, CellResult, CellSpec, CommandLine, Disk, Share, Step
+from quizmatrix.model.result import CellResult
+from quizmatrix.model.spec import HANDED_DISK, CellSpec, CommandLine, Disk, Share, Step
 from quizmatrix.run import boundfile, qemu
 from quizmatrix.run import runlayer as guest
 

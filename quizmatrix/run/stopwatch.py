@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from quizmatrix.model.spec import Timings
+from quizmatrix.model.result import Timings
 from quizmatrix.model.stage import Stage
 
 

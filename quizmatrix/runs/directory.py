@@ -16,9 +16,10 @@ import msgspec
 
 from quizmatrix.core import paths, private
 from quizmatrix.core.errors import DamagedError, HostError, QuizmatrixError, UsageError, host_error
+from quizmatrix.core.json import encode, to_json
 from quizmatrix.model.events import CellConsole, CellFinished, Line, RunFinished, RunResumed, RunStarted
 from quizmatrix.model.matrix import Handoff
-from quizmatrix.model.spec import CellResult, RunResults, decode_results, encode, to_json
+from quizmatrix.model.result import CellResult, RunResults, decode_results
 from quizmatrix.runs.replay import replay
 
 RESULTS = "results.json"

@@ -17,7 +17,7 @@ from quizmatrix.model.events import (
     RunResumed,
     RunStarted,
 )
-from quizmatrix.model.spec import CellResult, RunResults
+from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.stage import Stage
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.model.spec import RunResults
+from quizmatrix.model.result import RunResults
 from quizmatrix.runs import directory as store
 
 # The names of run directories (store.create).

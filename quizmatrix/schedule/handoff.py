@@ -16,7 +16,8 @@ from quizmatrix.core import process
 from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.errors import HostError
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import HANDED_DISK, CellResult, Disk
+from quizmatrix.model.result import CellResult
+from quizmatrix.model.spec import HANDED_DISK, Disk
 from quizmatrix.model.task import Task
 
 _FOLDER = "disks"

@@ -12,7 +12,9 @@ import msgspec
 from quizmatrix.core import checksum as seal
 from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.errors import HostError
-from quizmatrix.model.spec import OWN_STDIN, CellResult, CellSpec, encode
+from quizmatrix.core.json import encode
+from quizmatrix.model.result import CellResult
+from quizmatrix.model.spec import OWN_STDIN, CellSpec
 
 # Files of a folder that are looked at: about half a second. Of a larger one nothing is said.
 MOST_FILES = 50_000

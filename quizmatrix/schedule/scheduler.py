@@ -16,7 +16,8 @@ from quizmatrix.core.units import format_seconds
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.events import CellConsole, CellFinished, CellNote, CellReached, Event
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, CellSpec
+from quizmatrix.model.result import CellResult
+from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.stage import Stage
 from quizmatrix.model.task import Task
 from quizmatrix.prepare import preparer as prepare

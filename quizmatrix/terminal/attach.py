@@ -18,7 +18,7 @@ import msgspec
 
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import UsageError
-from quizmatrix.model import spec as specs
+from quizmatrix.core.json import encode
 from quizmatrix.terminal.tty import Terminal
 
 _SOCKET = "shell.sock"
@@ -124,7 +124,7 @@ async def receive(client: socket.socket) -> tuple[Request, tuple[int, int, int]]
 def answer(client: socket.socket, reply: Reply) -> None:
     """Tell a visitor how it ended; one who has gone need not know."""
     try:
-        client.send(specs.encode(reply))
+        client.send(encode(reply))
     except OSError:
         return
 
@@ -144,7 +144,7 @@ async def visit(folder: Path, cell: str, request: Request, terminal: Terminal) -
                 cause="" if isinstance(error, FileNotFoundError) else error.strerror or str(error),
                 next_step="quizmatrix shell and `run -S` keep one open, where its image has an SSH server.",
             ) from error
-        socket.send_fds(client, [specs.encode(request)], [0, 1, 2])
+        socket.send_fds(client, [encode(request)], [0, 1, 2])
         client.setblocking(False)
         async with task_group() as group:
 

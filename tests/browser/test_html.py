@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from quizmatrix.core.json import to_json
 from quizmatrix.model.finding import Finding, Kind
-from quizmatrix.model.spec import to_json
 from quizmatrix.report.formats import Format, render
 from quizmatrix.report.formats.source import load
 from quizmatrix.run import findings

@@ -9,7 +9,8 @@ import pytest
 from quizmatrix.core import paths
 from quizmatrix.model.arch import Accelerator, load_arch
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, CellSpec, Timings
+from quizmatrix.model.result import CellResult, Timings
+from quizmatrix.model.spec import CellSpec
 from quizmatrix.prepare import accelerator as accel
 from quizmatrix.prepare.accelerator import TRIAL_LIMIT, Answer
 from quizmatrix.prepare.preparer import Policy, Preparer

@@ -12,7 +12,7 @@ from quizmatrix.cli import run_command
 from quizmatrix.model.finding import FindingSummary
 from quizmatrix.model.finding import Kind as FindingKind
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, RunResults
+from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.report import chart, compare
 from quizmatrix.report.compare import Change

@@ -13,13 +13,14 @@ from quizmatrix.console import symbols
 from quizmatrix.console.watch import ConsoleWatch
 from quizmatrix.core import process
 from quizmatrix.core.errors import DataError
+from quizmatrix.core.json import to_json
 from quizmatrix.kernel import artifact
 from quizmatrix.model.arch import host_arch
 from quizmatrix.model.cells import cells_on_the_spot, expand
 from quizmatrix.model.finding import Finding, Kind, SplatPolicy, Tolerance
 from quizmatrix.model.matrix import Limits, load_matrix
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, to_json
+from quizmatrix.model.result import CellResult
 from quizmatrix.report import findings as complaints
 from quizmatrix.report.grid import explanations, whole
 from quizmatrix.run import findings

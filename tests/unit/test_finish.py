@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from quizmatrix.cli import finish
-from quizmatrix.model.spec import CellResult, RunResults
+from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.report import baseline
 from quizmatrix.report.compare import Comparison
 from quizmatrix.report.grid import exit_status

@@ -11,7 +11,7 @@ from quizmatrix.model.arch import arch_names, load_arch
 from quizmatrix.model.cells import expand
 from quizmatrix.model.matrix import Matrix
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult
+from quizmatrix.model.result import CellResult
 from quizmatrix.report.common import common_sentence
 from quizmatrix.run import foreign
 from tests.tiny_elf import X86_64, header, with_loader

@@ -18,7 +18,8 @@ from quizmatrix.core.errors import DataError, UsageError
 from quizmatrix.model.cells import Cell, expand
 from quizmatrix.model.matrix import Handoff, Matrix, load_matrix
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, CellSpec, Handed, Step, Timings
+from quizmatrix.model.result import CellResult, Timings
+from quizmatrix.model.spec import CellSpec, Handed, Step
 from quizmatrix.model.task import Task, handing_on
 from quizmatrix.report.common import common_sentence
 from quizmatrix.report.grid import command_words, exit_status, explanations, grid, summary

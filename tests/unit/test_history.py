@@ -17,8 +17,9 @@ from quizmatrix.cli.parser import parse, typed
 from quizmatrix.cli.plan import tasks_of
 from quizmatrix.cli.selection import limits_of, selected, selected_cells
 from quizmatrix.core.errors import HistoryError
+from quizmatrix.core.json import to_json
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, RunResults, Timings, to_json
+from quizmatrix.model.result import CellResult, RunResults, Timings
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.model.task import in_each
 from quizmatrix.report.formats.source import load as load_source

@@ -21,7 +21,8 @@ from quizmatrix.model.cells import expand
 from quizmatrix.model.events import CellReached
 from quizmatrix.model.matrix import Matrix
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, CellSpec
+from quizmatrix.model.result import CellResult
+from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.stage import Stage
 from quizmatrix.model.task import Task, in_each
 from quizmatrix.run.observer import Observer

@@ -20,7 +20,7 @@ from hypothesis import strategies as some
 
 from quizmatrix.cli import run_command
 from quizmatrix.core.errors import DataError, HostError, QuizmatrixError, UsageError
-from quizmatrix.model.spec import RunResults
+from quizmatrix.model.result import RunResults
 from quizmatrix.nightly import crontab, lock, systemd
 from quizmatrix.nightly import job as jobs
 from quizmatrix.nightly.job import Job, Night, Scheduler

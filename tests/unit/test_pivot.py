@@ -4,7 +4,8 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.model.spec import CellResult, to_json
+from quizmatrix.core.json import to_json
+from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.report import testtable as pivot
 from quizmatrix.report.grid import grid

@@ -13,7 +13,8 @@ from quizmatrix.cli.run import selected_tasks
 from quizmatrix.core.errors import UsageError
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, CommandLine
+from quizmatrix.model.result import CellResult
+from quizmatrix.model.spec import CommandLine
 from quizmatrix.model.task import Task
 from quizmatrix.run.reproduce import command_of
 

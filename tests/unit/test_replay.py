@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from quizmatrix.core.errors import DamagedError, UsageError
 from quizmatrix.model.events import CellFinished, CellNote, CellReached
-from quizmatrix.model.spec import CellResult
+from quizmatrix.model.result import CellResult
 from quizmatrix.model.stage import Stage
 from quizmatrix.runs import directory as store
 from quizmatrix.runs.directory import EVENTS, RESULTS, RunStore

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from quizmatrix.core.text import clean_line, tail
 from quizmatrix.core.version import KernelVersion
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, Timings
+from quizmatrix.model.result import CellResult, Timings
 from quizmatrix.report.common import common_sentence
 from quizmatrix.report.grid import evidence_lines, exit_status, explanations, grid, summary
 

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from quizmatrix.core.json import to_json
 from quizmatrix.core.text import clean_line
 from quizmatrix.model.finding import Finding, Kind
-from quizmatrix.model.spec import to_json
 from quizmatrix.report.formats import Format, junit, markdown, render
 from quizmatrix.report.formats import html as page
 from quizmatrix.report.formats.excerpt import excerpt

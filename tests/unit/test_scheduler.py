@@ -14,7 +14,8 @@ from quizmatrix.model.cells import Cell, expand
 from quizmatrix.model.events import CellFinished, CellNote, Event
 from quizmatrix.model.matrix import Matrix
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, CellSpec
+from quizmatrix.model.result import CellResult
+from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.task import in_each
 from quizmatrix.prepare.preparer import Policy, Prepared, Preparer
 from quizmatrix.report.grid import exit_status

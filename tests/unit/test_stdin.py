@@ -23,7 +23,8 @@ from quizmatrix.model.cells import expand
 from quizmatrix.model.events import CellNote, Event
 from quizmatrix.model.matrix import Matrix
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import OWN_STDIN, CellResult, CellSpec
+from quizmatrix.model.result import CellResult
+from quizmatrix.model.spec import OWN_STDIN, CellSpec
 from quizmatrix.model.task import in_each
 from quizmatrix.run.channel import Port
 from quizmatrix.run.observer import Observer

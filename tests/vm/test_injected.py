@@ -17,7 +17,7 @@ from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.events import CellNote, Event
 from quizmatrix.model.matrix import Limits
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult
+from quizmatrix.model.result import CellResult
 from quizmatrix.model.task import in_each
 from quizmatrix.prepare.preparer import Policy, Preparer
 from quizmatrix.runs import directory as store

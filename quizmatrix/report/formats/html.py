@@ -19,10 +19,11 @@ from typing import Any
 
 import msgspec
 
+from quizmatrix.core.json import encode
 from quizmatrix.core.text import clean_detail, clean_line
 from quizmatrix.core.units import format_seconds
 from quizmatrix.model.finding import FindingSummary
-from quizmatrix.model.spec import CellResult, encode
+from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.report import findings as complaints
 from quizmatrix.report import grid as report

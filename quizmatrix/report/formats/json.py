@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from quizmatrix.model.spec import to_json
+from quizmatrix.core.json import to_json
 from quizmatrix.report.formats.source import Source
 
 

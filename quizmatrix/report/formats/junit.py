@@ -16,7 +16,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped, SystemErr, SystemOut,
 
 from quizmatrix.core.text import clean_detail, tail
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult
+from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.report.findings import other_paragraphs
 from quizmatrix.report.formats.source import Source

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from quizmatrix.core.text import clean_detail, tail
 from quizmatrix.core.units import format_seconds
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult
+from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import SubtestOutcome
 from quizmatrix.report import findings as complaints
 from quizmatrix.report import grid as report

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.core.errors import QuizmatrixError
-from quizmatrix.model.spec import CellResult, RunResults
+from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.stage import Stage
 from quizmatrix.runs import directory as store
 from quizmatrix.runs.replay import replay

@@ -8,7 +8,7 @@ import msgspec
 
 from quizmatrix.model.finding import FindingSummary
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, RunResults
+from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.runs import directory as store
 from quizmatrix.subtests import reading as subtests

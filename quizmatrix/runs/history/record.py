@@ -16,8 +16,9 @@ from typing import TypeVar
 import msgspec
 
 from quizmatrix.core.errors import HistoryError
+from quizmatrix.core.json import encode
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CellResult, RunResults, encode
+from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.runs import directory as store
 from quizmatrix.runs.history import database

@@ -1,0 +1,31 @@
+"""Data as JSON text, for files and for a person."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+
+
+def to_json(value: Any) -> bytes:
+    """Indented JSON with a newline at the end."""
+    return msgspec.json.format(encode(value)) + b"\n"
+
+
+def encode(value: Any) -> bytes:
+    """JSON on one line. Words and paths need not be UTF-8, which JSON is: what is not is replaced."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_as_text(msgspec.to_builtins(value)))
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, str):
+        return os.fsencode(value).decode(errors="replace")
+    if isinstance(value, list):
+        return [_as_text(item) for item in value]
+    if isinstance(value, dict):
+        return {_as_text(key): _as_text(item) for key, item in value.items()}
+    return value
