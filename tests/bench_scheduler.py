@@ -25,7 +25,7 @@ from quizmatrix.model.stage import Stage
 from quizmatrix.model.task import in_each
 from quizmatrix.report.progress import choose
 from quizmatrix.run.observer import Observer
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.schedule.admission import Admission
 from quizmatrix.schedule.plan import Plan
 from quizmatrix.schedule.scheduler import Scheduler
@@ -56,17 +56,17 @@ def measure(count: int) -> dict[str, float]:
         folder = Path(name)
         (folder / "kernel").mkdir()
         ready = Ready(folder / "kernel")
-        run_store = store.create(folder / "run", ["true"], tasks=[task.id for task in tasks])
+        run_directory = directory.create(folder / "run", ["true"], tasks=[task.id for task in tasks])
         shown = choose([task.id for task in tasks], quiet=False, verbose=False)
 
         async def conduct() -> list[CellResult]:
             admission = Admission(cpus=1 << 20, memory=1 << 30, places=200)
             plan = Plan(tasks=tasks, retries=1)
-            return await Scheduler(plan, run_store, ready, shown.see, admission, run_cell).run()
+            return await Scheduler(plan, run_directory, ready, shown.see, admission, run_cell).run()
 
         before = resource.getrusage(resource.RUSAGE_SELF)
         results = anyio.run(conduct)
-        run_store.finish(results, 0)
+        run_directory.finish(results, 0)
         after = resource.getrusage(resource.RUSAGE_SELF)
     if {result.outcome for result in results} != {Outcome.PASSED}:
         raise SystemExit("not every cell passed")

@@ -19,7 +19,7 @@ from quizmatrix.model import spec as specs
 from quizmatrix.model.matrix import Limits
 from quizmatrix.model.task import in_each
 from quizmatrix.prepare.preparer import Policy, Preparer
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.schedule.plan import Plan
 from quizmatrix.schedule.scheduler import Scheduler
 
@@ -46,9 +46,9 @@ BEAT = 0.002
 
 async def _measure(folder: Path) -> tuple[float, float]:
     plan = Plan(tasks=in_each(cells.cells_on_the_spot([CELL], Limits()), [COMMAND]))
-    run_store = store.create(folder, [COMMAND])
+    run_directory = directory.create(folder, [COMMAND])
     preparer = Preparer(Policy())
-    conductor = Scheduler(plan, run_store, preparer, lambda _event: None)
+    conductor = Scheduler(plan, run_directory, preparer, lambda _event: None)
     shared = specs.artifacts_of(folder / CELL)
     worst, began = 0.0, 0.0
 

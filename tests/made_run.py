@@ -14,7 +14,7 @@ from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import Handed, Step
 from quizmatrix.model.stage import Stage
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.subtests import reading as subtests
 from tests.unit.test_report import result
 
@@ -50,22 +50,22 @@ def make_run(
     tests: dict[str, dict[str, str]] | None = None,
 ) -> Path:
     """Cells with their results and files, and of each the outcome of tests by name."""
-    run_store = store.create(folder, command, handoff, tasks=list(cells))
-    run_store.write_event(CellNote(cell="", text="x86_64: tcg, no /dev/kvm"))
+    run_directory = directory.create(folder, command, handoff, tasks=list(cells))
+    run_directory.write_event(CellNote(cell="", text="x86_64: tcg, no /dev/kvm"))
     results = []
     for cell, (one, files) in cells.items():
-        place = run_store.cell_folder(one.folder)
+        place = run_directory.cell_folder(one.folder)
         for name, data in files.items():
             (place / name).write_bytes(data)
         if of_cell := (tests or {}).get(cell):
             listed = [Subtest(name=name, outcome=SubtestOutcome(word)) for name, word in of_cell.items()]
             (place / subtests.FILE).write_bytes(to_json(listed))
-        run_store.write_event(CellReached(cell=cell, stage=Stage.RUNNING))
-        run_store.write_cell(one.folder, one)
-        run_store.write_event(CellFinished(result=one))
+        run_directory.write_event(CellReached(cell=cell, stage=Stage.RUNNING))
+        run_directory.write_cell(one.folder, one)
+        run_directory.write_event(CellFinished(result=one))
         results.append(one)
     if finished:
-        run_store.finish(results, 1)
+        run_directory.finish(results, 1)
     return folder
 
 

@@ -21,7 +21,7 @@ from quizmatrix.report import baseline
 from quizmatrix.report.compare import Comparison
 from quizmatrix.report.formats import Format
 from quizmatrix.report.progress import Screen
-from quizmatrix.runs.directory import RunStore
+from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.runs.history.kept import Kind
 from quizmatrix.runs.history.record import History
 
@@ -174,12 +174,12 @@ class Past:
         """See baseline.since_last."""
         return self._try(lambda: baseline.since_last(self._history, results, place), None)
 
-    def record(self, run_store: RunStore) -> None:
+    def record(self, run_directory: RunDirectory) -> None:
         """Keep the run that has ended."""
-        results: RunResults = run_store.results
+        results: RunResults = run_directory.results
         # What was stopped before anything had ended tells nothing.
         if any(result.outcome is not Outcome.CANCELLED for result in results.cells):
-            self._try(lambda: self._history.record(run_store.folder, results), None)
+            self._try(lambda: self._history.record(run_directory.folder, results), None)
 
     def _try(self, action: Callable[[], T], otherwise: T) -> T:
         if self.trouble is None:

@@ -27,8 +27,8 @@ from quizmatrix.model.task import in_each
 from quizmatrix.prepare.preparer import Policy, Preparer
 from quizmatrix.report import grid as report
 from quizmatrix.report.progress import Screen
-from quizmatrix.runs import directory as store
-from quizmatrix.runs.directory import RunStore
+from quizmatrix.runs import directory
+from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.schedule.plan import Plan
 from quizmatrix.schedule.scheduler import Scheduler
 
@@ -83,11 +83,11 @@ class _Bisection:
 
     def run(self) -> int:
         """Search, say what was found, and write everything."""
-        run_store = store.create(None, self._args.command, tasks=[cell.id for cell in self._cells])
-        self._plan = command_stdin.with_stdin(self._args, self._plan, run_store.folder, None)
+        run_directory = directory.create(None, self._args.command, tasks=[cell.id for cell in self._cells])
+        self._plan = command_stdin.with_stdin(self._args, self._plan, run_directory.folder, None)
         last = len(self._cells) - 1
         print(f"{last + 1} kernels, {self._cells[0].kernel} to {self._cells[last].kernel}", flush=True)
-        section = anyio.run(self._search, run_store)
+        section = anyio.run(self._search, run_directory)
         status = EXIT_NO_VERDICT
         if self._interrupted:
             status = EXIT_INTERRUPTED
@@ -96,22 +96,24 @@ class _Bisection:
             print(f"\n{self._answer(section)}")
         else:
             print(f"\n{self._why_not()}")
-        run_store.finish([self._results[cell.id] for cell in self._cells if cell.id in self._results], status)
-        print(f"tested {len(self._results)} of {len(self._cells)}; logs: {run_store.folder}", flush=True)
-        if run_store.trouble is not None:
-            _tell(run_store.trouble.render())
+        run_directory.finish(
+            [self._results[cell.id] for cell in self._cells if cell.id in self._results], status
+        )
+        print(f"tested {len(self._results)} of {len(self._cells)}; logs: {run_directory.folder}", flush=True)
+        if run_directory.trouble is not None:
+            _tell(run_directory.trouble.render())
         return status
 
-    async def _search(self, run_store: RunStore) -> Section | None:
+    async def _search(self, run_directory: RunDirectory) -> Section | None:
         """All rounds; None where the ends do not differ, or it was interrupted."""
         ends = [0, len(self._cells) - 1]
-        await self._round(ends, run_store)
+        await self._round(ends, run_directory)
         if self._interrupted or self._side(ends[0]) == self._side(ends[1]) or None in map(self._side, ends):
             return None
         section = Section(len(self._cells))
         first = self._side(0)
         while wanted := section.next(self._at_a_time):
-            await self._round(wanted, run_store)
+            await self._round(wanted, run_directory)
             if self._interrupted:
                 return None
             for at in wanted:
@@ -125,9 +127,9 @@ class _Bisection:
         outcome = self._results[self._cells[at].id].outcome
         return outcome is Outcome.PASSED if outcome.is_verdict else None
 
-    async def _round(self, wanted: list[int], run_store: RunStore) -> None:
+    async def _round(self, wanted: list[int], run_directory: RunDirectory) -> None:
         plan: Plan = msgspec.structs.replace(self._plan, tasks=[self._plan.tasks[at] for at in wanted])
-        conductor = Scheduler(plan, run_store, self._preparer, self._see)
+        conductor = Scheduler(plan, run_directory, self._preparer, self._see)
 
         def stop() -> None:
             self._interrupted = True

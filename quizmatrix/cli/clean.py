@@ -14,7 +14,7 @@ import anyio
 from quizmatrix.core import paths, process, uses
 from quizmatrix.core.errors import HostError
 from quizmatrix.model.outcome import EXIT_OK
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.runs.history import database
 
 # All that quizmatrix puts into its cache: nothing else is touched, whatever folder that is.
@@ -39,7 +39,7 @@ def clean(args: argparse.Namespace) -> int:
     """Remove the cache, and with --runs the kept runs and the history; none of it where any is in use."""
     doomed = [paths.cache_dir() / name for name in CACHE_FOLDERS]
     if args.runs:
-        doomed.append(store.runs_dir())
+        doomed.append(directory.runs_dir())
     links: set[tuple[int, int]] = set()
     if args.runs:
         # Before the folder of the runs: it could be made again from that.
@@ -71,9 +71,9 @@ def _alone(args: argparse.Namespace) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(uses.removing_the_cache())
         if args.runs:
-            for folder, results in store.list_runs():
+            for folder, results in directory.list_runs():
                 has_ended = results is not None and results.finished is not None
-                if not has_ended and store.is_going_on(folder):
+                if not has_ended and directory.is_going_on(folder):
                     raise HostError(
                         f"the run {folder.name} is still going on",
                         cause=uses.holders(folder),

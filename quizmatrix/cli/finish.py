@@ -20,7 +20,7 @@ from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.subtest import SubtestOutcome
 from quizmatrix.report.compare import UNTESTED, Change, Comparison, Line, render
 from quizmatrix.report.grid import command_words
-from quizmatrix.runs.directory import RunStore
+from quizmatrix.runs.directory import RunDirectory
 
 # Seconds that a command of --on-finish may take: a run whose end waits for it holds its lock.
 HOOK_LIMIT = 600.0
@@ -60,17 +60,17 @@ def _counts(line: Line, bad: set[str]) -> bool:
     return line.after in (SubtestOutcome.FAILED, SubtestOutcome.KILLED)
 
 
-def words_of_news(news: Comparison, run_store: RunStore, *, colour: bool) -> str:
+def words_of_news(news: Comparison, run_directory: RunDirectory, *, colour: bool) -> str:
     """What changed, as a mail would have it; nothing where nothing has.
 
     A run in which no cell was tested is told of however often that happens: else nobody would notice.
     """
-    results = run_store.results
+    results = run_directory.results
     news = news.where(lambda line: line.change is not Change.STILL_FAILING or line.before != line.after)
     if news.lines:
         what = clean_line(command_words(results) or results.matrix)
         head = f"{news.before} -> {news.after}: {what}"
-        return f"{head}\n\n{render(news, colour=colour)}\n\nlogs: {run_store.folder}"
+        return f"{head}\n\n{render(news, colour=colour)}\n\nlogs: {run_directory.folder}"
     if results.cells and all(result.outcome in UNTESTED for result in results.cells):
         details = list(dict.fromkeys(clean_line(result.detail) for result in results.cells if result.detail))
         return "\n".join(["no cell could be tested", *(f"  {detail}" for detail in details[:5])])

@@ -30,8 +30,7 @@ from quizmatrix.model.spec import OWN_STDIN
 from quizmatrix.nightly import crontab, lock, systemd
 from quizmatrix.nightly import job as jobs
 from quizmatrix.nightly.job import Job, Night, Scheduler, Standing
-from quizmatrix.runs import directory as store
-from quizmatrix.runs import retention
+from quizmatrix.runs import directory, retention
 from quizmatrix.runs.history import kept
 from quizmatrix.runs.history.kept import Kind
 from quizmatrix.runs.history.record import days_ago
@@ -222,7 +221,7 @@ def _in_its_folder(job: Job) -> argparse.Namespace:
 
 def _newest(kind: Kind, since: datetime) -> RunResults | None:
     """The run that a night made."""
-    for _, results in store.list_runs():
+    for _, results in directory.list_runs():
         if results is not None and datetime.fromisoformat(results.started) >= since:
             if kept.kind_of(results) == kind:
                 return results

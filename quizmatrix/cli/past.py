@@ -19,8 +19,7 @@ from quizmatrix.model.outcome import EXIT_FAILED, EXIT_OK
 from quizmatrix.model.result import RunResults
 from quizmatrix.report import chart, compare
 from quizmatrix.report.grid import command_words
-from quizmatrix.runs import directory as store
-from quizmatrix.runs import retention
+from quizmatrix.runs import directory, retention
 from quizmatrix.runs.history import kept
 from quizmatrix.runs.history.kept import Kept
 from quizmatrix.runs.history.record import History, days_ago
@@ -64,7 +63,7 @@ def compare_runs(args: argparse.Namespace) -> int:
 def _comparable(history: History) -> list[RunResults]:
     """The runs that have ended, the newest first; directories that cannot be read are named."""
     runs = {}
-    for folder, results in store.list_runs():
+    for folder, results in directory.list_runs():
         if results is None:
             tell(f"{folder} is passed over: its results cannot be read")
         elif results.finished is None:
@@ -100,15 +99,15 @@ def _before(after: Kept, runs: list[RunResults], history: History) -> Kept:
 def _load(name: str, history: History) -> Kept:
     """A run, from its directory or, where that is gone, from the history."""
     try:
-        return kept.load(store.find_run(name))
+        return kept.load(directory.find_run(name))
     except QuizmatrixError as error:
         try:
-            found = history.find(name) if "/" not in name and name != store.LATEST else None
+            found = history.find(name) if "/" not in name and name != directory.LATEST else None
         except HistoryError:
             found = None
         if found is not None:
             # --output has put it elsewhere, or it was removed.
-            return kept.load(found.place) if (found.place / store.RESULTS).is_file() else found
+            return kept.load(found.place) if (found.place / directory.RESULTS).is_file() else found
         raise error
 
 

@@ -11,8 +11,8 @@ from quizmatrix.cli.again import Again
 from quizmatrix.core.errors import QuizmatrixError, UsageError, host_error
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.task import Task, with_sources
-from quizmatrix.runs import directory as store
-from quizmatrix.runs.directory import RunStore
+from quizmatrix.runs import directory
+from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.runs.replay import replay
 
 # Options that say how the first part was to be run or shown, and not what it is.
@@ -37,9 +37,9 @@ def with_its_command(args: argparse.Namespace) -> argparse.Namespace:
             f"--resume goes on with {args.resume} as it was begun, and takes no {' and no '.join(said)}",
             next_step="Leave that out, or leave out --resume.",
         )
-    folder = store.find_run(args.resume).absolute()
-    store.check_not_going_on(folder)
-    results = store.load(folder)
+    folder = directory.find_run(args.resume).absolute()
+    directory.check_not_going_on(folder)
+    results = directory.load(folder)
     if not results.matrix:
         raise UsageError(f"{results.run} was a terminal's session, which cannot be resumed")
     old = again.as_run(args, results, _OF_ITS_FIRST_PART)
@@ -60,7 +60,7 @@ def choose(run: str, tasks: list[Task]) -> Again:
     What made the disks of an unfinished one is run with it. UsageError where nothing is left.
     """
     folder = Path(run)
-    results = store.load(folder)
+    results = directory.load(folder)
     ended = {result.cell: result for result in results.cells if result.outcome not in _UNENDED}
     planned = _planned(folder) or [task.id for task in tasks]
     unended = [cell for cell in planned if cell not in ended]
@@ -88,15 +88,15 @@ def choose(run: str, tasks: list[Task]) -> Again:
 def _planned(folder: Path) -> list[str]:
     """The ids of all that the run was to have results of; empty where its events are lost."""
     try:
-        told = replay(folder / store.EVENTS)
+        told = replay(folder / directory.EVENTS)
     except QuizmatrixError:
         return []
     return told.planned
 
 
-def open_store(run: str, chosen: Again) -> RunStore:
+def open_directory(run: str, chosen: Again) -> RunDirectory:
     """The run directory, to go on with; UsageError where the run is still going on."""
     folder = Path(run)
-    run_store = RunStore(folder, store.load(folder))
-    run_store.resume([result for _, result in chosen.earlier], [task.id for task in chosen.tasks])
-    return run_store
+    run_directory = RunDirectory(folder, directory.load(folder))
+    run_directory.resume([result for _, result in chosen.earlier], [task.id for task in chosen.tasks])
+    return run_directory

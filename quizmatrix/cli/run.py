@@ -47,8 +47,8 @@ from quizmatrix.report.formats.source import load as load_source
 from quizmatrix.report.progress import Progress
 from quizmatrix.run import runlayer as guest
 from quizmatrix.run.stdin import OwnSource
-from quizmatrix.runs import directory as store
-from quizmatrix.runs.directory import RunStore
+from quizmatrix.runs import directory
+from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.schedule.plan import Plan
 from quizmatrix.schedule.scheduler import Scheduler
 from quizmatrix.terminal.sessions import Sitting
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         _say_what_would_be_run(args, whole.handoff, chosen.tasks)
         return EXIT_OK
     if args.output and not args.resume:
-        store.check_output(Path(args.output))
+        directory.check_output(Path(args.output))
     past = Past()
     unbuilt = {}
     if args.build:
@@ -92,12 +92,14 @@ def run(args: argparse.Namespace) -> int:
         expected=past.expected_seconds(chosen.tasks, args.command or []),
         first=chosen.first,
     )
-    run_store = (
-        resume.open_store(args.resume, chosen) if args.resume else _new_store(args, whole.handoff, chosen)
+    run_directory = (
+        resume.open_directory(args.resume, chosen)
+        if args.resume
+        else _new_directory(args, whole.handoff, chosen)
     )
     source = command_stdin.own_source(args, chosen)
-    plan = command_stdin.with_stdin(args, plan, run_store.folder, source)
-    return _Runner(args, plan, run_store, past, chosen, source).run()
+    plan = command_stdin.with_stdin(args, plan, run_directory.folder, source)
+    return _Runner(args, plan, run_directory, past, chosen, source).run()
 
 
 def selected_tasks(args: argparse.Namespace) -> tuple[Selection, list[Task]]:
@@ -121,9 +123,9 @@ def _is_program(word: str | None) -> bool:
     )
 
 
-def _new_store(args: argparse.Namespace, handoff: Handoff | None, chosen: Again) -> RunStore:
+def _new_directory(args: argparse.Namespace, handoff: Handoff | None, chosen: Again) -> RunDirectory:
     kind = again.kind_of(args)
-    run_store = store.create(
+    run_directory = directory.create(
         Path(args.output) if args.output else None,
         kind.command,
         handoff,
@@ -133,8 +135,8 @@ def _new_store(args: argparse.Namespace, handoff: Handoff | None, chosen: Again)
         arguments=args.arguments,
     )
     for place, result in chosen.earlier:
-        run_store.refer_to(result, place / result.folder)
-    return run_store
+        run_directory.refer_to(result, place / result.folder)
+    return run_directory
 
 
 def _hands_disks_on(args: argparse.Namespace) -> bool:
@@ -199,7 +201,7 @@ class _Runner:
         self,
         args: argparse.Namespace,
         plan: Plan,
-        run_store: RunStore,
+        run_directory: RunDirectory,
         past: Past,
         chosen: Again,
         source: OwnSource | None,
@@ -207,7 +209,7 @@ class _Runner:
         self._source = source
         self._args = args
         self._plan = plan
-        self._store = run_store
+        self._directory = run_directory
         self._stdout_is_taken = targets.take_stdout(args)
         # Whether a single cell behaves as a local command: at night only what changed is said of one, too.
         self._is_local = not (self._stdout_is_taken or args.unattended)
@@ -226,30 +228,30 @@ class _Runner:
         results = self._past.with_luck(anyio.run(self._conduct, shown))
         for result in results:
             if result.flaky:
-                self._store.revise(result)
+                self._directory.revise(result)
         # By what was run now. What was not run again has ended as expected.
         judged = self._chosen.merged(results) if self._chosen.is_resumed else results
         status = report.exit_status(judged, interrupted=self._interrupted)
         results = self._chosen.merged(results)
         if finish.needs_last(self._args):
-            now = msgspec.structs.replace(self._store.results, cells=results)
-            self._news = self._past.since_last(now, self._store.folder)
+            now = msgspec.structs.replace(self._directory.results, cells=results)
+            self._news = self._past.since_last(now, self._directory.folder)
         if not self._interrupted and finish.forgives(self._args):
             status = finish.status_of_news(status, self._news, judged)
         if self._reader_is_gone and status == EXIT_NO_VERDICT:
             status = EXIT_BROKEN_PIPE
-        self._store.finish(results, status)
-        self._past.record(self._store)
+        self._directory.finish(results, status)
+        self._past.record(self._directory)
         try:
             self._write_everything(results, status)
         finally:  # also where nobody reads our output any more
             if self._args.on_finish is not None:
-                finish.hand_on(self._args.on_finish, self._store.results, self._store.folder)
+                finish.hand_on(self._args.on_finish, self._directory.results, self._directory.folder)
         return status
 
     def _write_everything(self, results: list[CellResult], status: int) -> None:
         self._report(results, status)
-        troubles = [self._store.trouble, *self._write_reports()]
+        troubles = [self._directory.trouble, *self._write_reports()]
         for trouble in filter(None, troubles):
             progress.Screen(sys.stderr).print(f"quizmatrix: {trouble.render()}")
         if self._past.trouble is not None:
@@ -258,7 +260,7 @@ class _Runner:
     async def _conduct(self, shown: Progress) -> list[CellResult]:
         conductor = Scheduler(
             self._plan,
-            self._store,
+            self._directory,
             Preparer(Policy(offline=self._args.offline, refresh=self._args.refresh)),
             shown.see,
         )
@@ -314,17 +316,17 @@ class _Runner:
             self._report_one(results[0])
         elif self._args.quiet and self._news is not None:
             out = sys.stderr if self._stdout_is_taken else sys.stdout
-            text = finish.words_of_news(self._news, self._store, colour=wants_colour(out))
+            text = finish.words_of_news(self._news, self._directory, colour=wants_colour(out))
             if text:
                 progress.Screen(out).print(text)
         elif not self._args.quiet or status != EXIT_OK or any(result.flaky for result in results):
             out = sys.stderr if self._stdout_is_taken else sys.stdout
             seconds = time.monotonic() - self._began
-            text = report.whole(results, self._store.folder, seconds, colour=wants_colour(out))
+            text = report.whole(results, self._directory.folder, seconds, colour=wants_colour(out))
             progress.Screen(out).print(text.rstrip())
             if any(result.outcome is Outcome.CANCELLED for result in results):
                 progress.Screen(out).print(
-                    f"to go on: quizmatrix run --resume {store.name_of(self._store.folder)}"
+                    f"to go on: quizmatrix run --resume {directory.name_of(self._directory.folder)}"
                 )
             if self._args.verbose and (known := complaints.allowed(results)):
                 progress.Screen(out).print(known)
@@ -332,22 +334,22 @@ class _Runner:
     def _report_one(self, result: CellResult) -> None:
         screen = progress.Screen(sys.stderr)
         plain = result.outcome in (Outcome.PASSED, Outcome.FAILED) and not result.detail and not result.flaky
-        bad = pivot.bad_lines(result, self._store.folder)
-        complained = complaints.other_paragraphs([result], self._store.folder)
+        bad = pivot.bad_lines(result, self._directory.folder)
+        complained = complaints.other_paragraphs([result], self._directory.folder)
         plain = plain and not bad and not complained
         if not plain:
             words = report.verdict_words(result)
             detail = "".join(f": {clean_detail(text)}" for text in (result.flaky, result.detail) if text)
             screen.print(f"quizmatrix: {result.cell}: {words}{detail}")
             if result.outcome in report.BY_CONSOLE:
-                for line in report.evidence_lines(result, self._store.folder):
+                for line in report.evidence_lines(result, self._directory.folder):
                     screen.print(f"    {line}")
             elif complained:
                 screen.print(complained)
             for line in bad:
                 screen.print(f"    {line}")
         if result.release is not None and (self._args.verbose or not (plain or self._args.quiet)):
-            screen.print(f"  logs: {self._store.folder / result.folder}/")
+            screen.print(f"  logs: {self._directory.folder / result.folder}/")
         if self._args.verbose:
             times = result.timings
             named = [("prepare", times.prepare), ("boot", times.boot), ("profiles", times.profiles)]
@@ -362,12 +364,12 @@ class _Runner:
 
     def _write_reports(self) -> list[HostError]:
         """Write what was asked for; what kept any of it from that is no verdict on the cells."""
-        folder, source = self._store.folder, None
-        if self._store.trouble is None:
+        folder, source = self._directory.folder, None
+        if self._directory.trouble is None:
             with contextlib.suppress(QuizmatrixError):
                 source = load_source(folder)
         # A full disk, or a folder that was removed meanwhile: what is known without it.
-        source = source or Source(folder=folder, results=self._store.results)
+        source = source or Source(folder=folder, results=self._directory.results)
         troubles = targets.write(self._args, source)
         summary_trouble = targets.add_to_job_summary(source)
         return troubles + ([summary_trouble] if summary_trouble else [])

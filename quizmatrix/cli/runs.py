@@ -18,7 +18,7 @@ from quizmatrix.model.outcome import EXIT_OK
 from quizmatrix.model.result import RunResults
 from quizmatrix.report import grid as report
 from quizmatrix.report.formats.source import load as load_source
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.runs.history.record import History
 
 _CHUNK = 1 << 16
@@ -27,13 +27,13 @@ _CHUNK = 1 << 16
 def list_runs(args: argparse.Namespace) -> int:
     """Print the kept runs, the newest first."""
     catch_up(History(tell))
-    found = store.list_runs()
+    found = directory.list_runs()
     if args.json:
         readable = [results for _, results in found if results is not None]
         sys.stdout.write(to_json(readable).decode())
         return EXIT_OK
     if not found:
-        print(f"There are no runs yet in {store.runs_dir()}.")
+        print(f"There are no runs yet in {directory.runs_dir()}.")
         return EXIT_OK
     from tabulate import tabulate
 
@@ -61,14 +61,14 @@ def show(args: argparse.Namespace) -> int:
                 next_step="Leave one of them out.",
             )
         return show_cell(args)
-    folder = store.find_run(args.run)
+    folder = directory.find_run(args.run)
     if targets.asked(args):
         return _write_reports(args, folder)
-    results = store.load(folder)
+    results = directory.load(folder)
     print(f"run {results.run}: {report.command_words(results)}\n")
     if results.finished is None:
         print("The run has not finished, or was killed; what had ended by then:")
-        print(f"(to go on with it: quizmatrix run --resume {store.name_of(folder)})\n")
+        print(f"(to go on with it: quizmatrix run --resume {directory.name_of(folder)})\n")
     if results.cells:
         colour = wants_colour(sys.stdout)
         text = report.whole(results.cells, folder, results.seconds, colour=colour, every_test=args.tests)
@@ -88,8 +88,8 @@ def logs(args: argparse.Namespace) -> int:
 
     On a terminal without what that would act on.
     """
-    folder = store.find_run(args.run)
-    cells = {result.cell: result for result in store.load(folder).cells}
+    folder = directory.find_run(args.run)
+    cells = {result.cell: result for result in directory.load(folder).cells}
     if args.cell is not None and args.cell not in cells:
         raise UsageError(
             f"the run has no cell {args.cell}", next_step=f"It has: {', '.join(cells) or 'none'}."

@@ -19,7 +19,7 @@ from quizmatrix.model.task import in_each
 from quizmatrix.prepare.preparer import Policy, Preparer
 from quizmatrix.report import grid as report
 from quizmatrix.report import progress
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.schedule.plan import Plan
 from quizmatrix.schedule.scheduler import Scheduler
 from quizmatrix.terminal.sessions import Sitting
@@ -36,8 +36,8 @@ def shell(args: argparse.Namespace) -> int:
         )
     sitting = Sitting(words, args.user)
     plan = make_plan(args, in_each(cells, ["true"]), sitting)
-    run_store = store.create(None, words)
-    result, interrupted = anyio.run(_conduct, plan, run_store, args)
+    run_directory = directory.create(None, words)
+    result, interrupted = anyio.run(_conduct, plan, run_directory, args)
     status = sitting.status
     if status is None or result.outcome is Outcome.PANICKED:
         detail = f": {clean_detail(result.detail)}" if result.detail else ""
@@ -47,15 +47,15 @@ def shell(args: argparse.Namespace) -> int:
         )
     if status is None:
         status = report.exit_status([result], interrupted=interrupted)
-    run_store.finish([result], status)
+    run_directory.finish([result], status)
     return status
 
 
 async def _conduct(
-    plan: Plan, run_store: store.RunStore, args: argparse.Namespace
+    plan: Plan, run_directory: directory.RunDirectory, args: argparse.Namespace
 ) -> tuple[CellResult, bool]:
     preparer = Preparer(Policy(offline=args.offline, refresh=args.refresh))
-    conductor = Scheduler(plan, run_store, preparer, lambda _event: None)
+    conductor = Scheduler(plan, run_directory, preparer, lambda _event: None)
     interrupted = False
 
     def stop() -> None:

@@ -10,7 +10,7 @@ import anyio
 
 from quizmatrix.core.errors import UsageError
 from quizmatrix.model.cells import folder_name
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.terminal.attach import Copy, Reply, Request, visit
 from quizmatrix.terminal.tty import Terminal
 
@@ -51,7 +51,7 @@ def _visit(place: str, request: Request, terminal: Terminal) -> int:
     run, slash, cell = place.partition("/")
     if not slash or not cell:
         raise UsageError(f"`{place}` is no RUN/CELL", next_step="latest/6.1-s390x, for example")
-    folder = store.find_run(run) / folder_name(cell)
+    folder = directory.find_run(run) / folder_name(cell)
     if not folder.is_dir():
         raise UsageError(f"the run {run} has no cell {cell}", next_step="quizmatrix runs show")
     reply: Reply = anyio.run(visit, folder, cell, request, terminal)

@@ -34,7 +34,7 @@ def runs_dir() -> Path:
     return paths.state_dir() / "runs"
 
 
-class RunStore:
+class RunDirectory:
     """The directory of a run that is going on."""
 
     def __init__(self, folder: Path, results: RunResults) -> None:
@@ -172,7 +172,7 @@ def create(
     matrix: str = "",
     current: str = "",
     arguments: Sequence[str] = (),
-) -> RunStore:
+) -> RunDirectory:
     """A new run directory: `output`, or one of its own under the user's state directory.
 
     command, handoff: what is run, one of the two. tasks: the ids of what will have results. matrix, current
@@ -193,22 +193,22 @@ def create(
         arguments=list(arguments),
         started=_now(),
     )
-    store = RunStore(folder, results)
+    made = RunDirectory(folder, results)
     try:
         if output is None:
             private.folder(private.state_dir() / "runs")
             folder.mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
-        store.hold()
-        store.write_event(RunStarted.of(results, tasks))
-        private.write(folder / RESULTS, to_json(store.results))
+        made.hold()
+        made.write_event(RunStarted.of(results, tasks))
+        private.write(folder / RESULTS, to_json(made.results))
         if output is None:
             _point_latest_to(folder)
     except OSError as error:
         if output is None:
             shutil.rmtree(folder, ignore_errors=True)
         raise host_error("make the run directory", error) from error
-    return store
+    return made
 
 
 def _put_aside(folder: Path) -> None:

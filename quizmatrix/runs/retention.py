@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.model.result import RunResults
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 
-# The names of run directories (store.create).
+# The names of run directories (directory.create).
 _RUN = re.compile(r"(\d{8}-\d{6})-[0-9a-f]{4}")
 
 # Seconds in which a run that has just been begun may not yet show that it is going on.
@@ -35,10 +35,10 @@ def old_runs(
     the newest, which `latest` points to; none that is being written; none whose results a run that stays
     refers to (--last-failed); nothing that is not named as a run is.
     """
-    dated = [(folder, results, _started(folder)) for folder, results in store.list_runs()]
+    dated = [(folder, results, _started(folder)) for folder, results in directory.list_runs()]
     runs = [(folder, results, started) for folder, results, started in dated if started is not None]
     chosen = [one for one in runs if among is None or (one[1] is not None and among(one[1]))]
-    latest = (store.runs_dir() / store.LATEST).resolve()
+    latest = (directory.runs_dir() / directory.LATEST).resolve()
     doomed = [
         Old(folder=folder, started=started)
         for number, (folder, results, started) in enumerate(chosen)
@@ -68,4 +68,4 @@ def _started(folder: Path) -> datetime | None:
 def _is_going_on(folder: Path, results: RunResults | None, started: datetime) -> bool:
     if results is not None and results.finished is not None:
         return False
-    return store.is_going_on(folder) or (datetime.now(UTC) - started).total_seconds() < _JUST_BEGUN
+    return directory.is_going_on(folder) or (datetime.now(UTC) - started).total_seconds() < _JUST_BEGUN

@@ -26,7 +26,7 @@ from quizmatrix.prepare.preparer import Preparer
 from quizmatrix.run import cell as run
 from quizmatrix.run import debugger, foreign
 from quizmatrix.run.observer import InputSource, Observer
-from quizmatrix.runs.directory import RunStore
+from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.schedule.admission import Admission, Need, host_admission, need_of
 from quizmatrix.schedule.handoff import Shelf
 from quizmatrix.schedule.inputs import Inputs, folders_of
@@ -41,7 +41,7 @@ class Scheduler:
     def __init__(
         self,
         plan: Plan,
-        store: RunStore,
+        directory: RunDirectory,
         preparer: Preparer,
         sink: Callable[[Event], None],
         admission: Admission | None = None,
@@ -49,16 +49,16 @@ class Scheduler:
     ) -> None:
         """`sink` sees every event. run_cell: what makes a result of a specification."""
         self._plan = plan
-        self._store = store
+        self._directory = directory
         self._preparer = preparer
         self._sink = sink
         self._run_cell = run_cell
-        self._admission = admission or host_admission(plan.jobs, store.folder)
-        self._inputs = Inputs(store.folder)
+        self._admission = admission or host_admission(plan.jobs, directory.folder)
+        self._inputs = Inputs(directory.folder)
         self._scope = anyio.CancelScope()
         self._results: dict[str, CellResult] = {}
         self._ended = {task.id: anyio.Event() for task in plan.tasks}
-        self._shelf = Shelf(store.folder, plan.tasks)
+        self._shelf = Shelf(directory.folder, plan.tasks)
         self._started: dict[str, float] = {}
         self._ends = math.inf
         self._told: set[str] = set()
@@ -230,7 +230,7 @@ class Scheduler:
             command=task.command,
             layers=self._plan.layers,
             work_tree=self._plan.work_tree,
-            folder=self._store.cell_folder(task.folder),
+            folder=self._directory.cell_folder(task.folder),
         )
         answer = await self._preparer.accelerator(spec, self._plan.accelerator)
         text = f"{cell.arch}: {answer.accelerator}, {answer.why}"
@@ -287,10 +287,10 @@ class Scheduler:
         self._ended[task.id].set()
         # In this order: whatever kills us, the events lack nothing that results.json has.
         self._emit(CellFinished(result=result))
-        self._store.write_cell(task.folder, result)
+        self._directory.write_cell(task.folder, result)
 
     def _emit(self, event: Event) -> None:
-        self._store.write_event(event)
+        self._directory.write_event(event)
         self._sink(event)
 
 

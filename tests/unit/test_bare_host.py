@@ -100,7 +100,7 @@ WORK = """
 import sys, anyio
 from pathlib import Path
 from quizmatrix.core import paths, uses
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.runs.history import database
 
 async def work():
@@ -113,7 +113,7 @@ async def work():
         pass
 
 anyio.run(work)
-run = store.create(None, ["true"])
+run = directory.create(None, ["true"])
 run.finish([], 0)
 for _ in range(2):
     with database.connected() as connection, database.writing(connection):

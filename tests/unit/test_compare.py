@@ -17,7 +17,7 @@ from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.report import chart, compare
 from quizmatrix.report.compare import Change
 from quizmatrix.report.grid import grid, notes
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.runs.history import database
 from quizmatrix.runs.history.kept import Kept, Point
 from quizmatrix.runs.history.record import History
@@ -201,7 +201,7 @@ def test_findings_are_recorded_and_compared_when_their_folders_are_gone() -> Non
 
 def test_damaged_runs_are_named_and_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
     seed(1, [result("6.1-s390x")])
-    (seed(2, [result("6.1-s390x")]) / store.RESULTS).write_text('{"run"')
+    (seed(2, [result("6.1-s390x")]) / directory.RESULTS).write_text('{"run"')
     seed(3, [result("6.1-s390x", "failed")])
     seed(4, [result("6.1-s390x")], finished=None)
     assert run_command(["runs", "compare"]) == 1

@@ -12,8 +12,8 @@ from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.report import baseline
 from quizmatrix.report.compare import Comparison
 from quizmatrix.report.grid import exit_status
-from quizmatrix.runs import directory as store
-from quizmatrix.runs.directory import RunStore
+from quizmatrix.runs import directory
+from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.runs.history.record import History
 from tests.unit.test_history import result, seed, state
 
@@ -27,17 +27,17 @@ NONE = [result("6.1-x86_64", "unprepared", detail="no network"), result("6.1-s39
 
 
 def news_of(folder: Path) -> Comparison | None:
-    return baseline.since_last(History(print), store.load(folder), folder)
+    return baseline.since_last(History(print), directory.load(folder), folder)
 
 
 def told(folder: Path) -> str:
     news = news_of(folder)
     assert news is not None
-    return finish.words_of_news(news, RunStore(folder, store.load(folder)), colour=False)
+    return finish.words_of_news(news, RunDirectory(folder, directory.load(folder)), colour=False)
 
 
 def status(folder: Path) -> int:
-    cells = store.load(folder).cells
+    cells = directory.load(folder).cells
     return finish.status_of_news(exit_status(cells), news_of(folder), cells)
 
 
@@ -97,7 +97,7 @@ def test_nothing_tested_is_never_green_and_always_said() -> None:
 def test_what_is_forgiven_does_not_hide_what_was_not_tested() -> None:
     seed(1, BAD)
     night = seed(2, [result("6.1-x86_64", "unprepared"), BAD[1], result("6.12-x86_64")])
-    assert exit_status(store.load(night).cells) == 1
+    assert exit_status(directory.load(night).cells) == 1
     assert status(night) == 125
 
 

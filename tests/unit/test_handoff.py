@@ -26,7 +26,7 @@ from quizmatrix.report.grid import command_words, exit_status, explanations, gri
 from quizmatrix.run import reproduce
 from quizmatrix.run.observer import Observer
 from quizmatrix.run.runlayer import command_script
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.schedule.admission import Admission
 from quizmatrix.schedule.plan import Plan
 from quizmatrix.schedule.scheduler import Scheduler
@@ -142,13 +142,13 @@ RunCell = Callable[[CellSpec, Observer], Awaitable[CellResult]]
 def conduct(folder: Path, plan: Plan, run_cell: RunCell, places: int = 9) -> list[CellResult]:
     """Run a plan into the folder `run`, with `run_cell` in place of VMs."""
     (folder / "kernel").mkdir()
-    run_store = store.create(folder / "run", [], Handoff(write="w", read="r"))
+    run_directory = directory.create(folder / "run", [], Handoff(write="w", read="r"))
     admission = Admission(cpus=99, memory=1 << 20, places=places)
 
     async def play() -> list[CellResult]:
         ready = Ready(folder / "kernel")
         with anyio.fail_after(20):
-            return await Scheduler(plan, run_store, ready, lambda _event: None, admission, run_cell).run()
+            return await Scheduler(plan, run_directory, ready, lambda _event: None, admission, run_cell).run()
 
     return anyio.run(play)
 
@@ -186,7 +186,7 @@ def test_each_gets_a_copy_and_nothing_is_left(tmp_path: Path) -> None:
         "ppc64",
         Handed(step=Step.READ, written_on="6.1-s390x", read_on="6.1-ppc64"),
     )
-    kept = store.load(played.folder)
+    kept = directory.load(played.folder)
     assert {one.cell: one for one in kept.cells} == played.results
     assert command_words(kept) == "handoff: w; r"
 

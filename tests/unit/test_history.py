@@ -23,8 +23,7 @@ from quizmatrix.model.result import CellResult, RunResults, Timings
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.model.task import in_each
 from quizmatrix.report.formats.source import load as load_source
-from quizmatrix.runs import directory as store
-from quizmatrix.runs import retention
+from quizmatrix.runs import directory, retention
 from quizmatrix.runs.history import database, kept
 from quizmatrix.runs.history.kept import Kind, luck_of
 from quizmatrix.runs.history.record import MOST_TESTS, History, days_ago
@@ -69,7 +68,7 @@ def seed(
     """A run directory, the number-th day's; tests: outcomes by cell and name."""
     began = START + timedelta(days=number)
     run = f"{began:%Y%m%d-%H%M%S}-{number:04x}"
-    folder = store.runs_dir() / run
+    folder = directory.runs_dir() / run
     folder.mkdir(parents=True)
     fields: dict[str, Any] = {
         "command": ["./t"],
@@ -96,8 +95,8 @@ def seed(
             (folder / cell.folder / FILE).write_bytes(to_json(listed))
         told.append(msgspec.structs.replace(cell, subtests={"passed": len(outcomes)} if outcomes else {}))
     results = RunResults(run=run, cells=told, **(fields | more))
-    (folder / store.RESULTS).write_bytes(to_json(results))
-    latest = store.runs_dir() / store.LATEST
+    (folder / directory.RESULTS).write_bytes(to_json(results))
+    latest = directory.runs_dir() / directory.LATEST
     latest.unlink(missing_ok=True)
     latest.symlink_to(run)
     return folder
@@ -115,7 +114,7 @@ def test_a_run_is_kept_and_found_again() -> None:
     place = seed(1, [result("6.1-s390x", "failed")], {"6.1-s390x": {"a": "passed", "b": "failed"}})
     found = caught_up().find(place.name[:8])
     assert found is not None
-    assert found.results == store.load(place)
+    assert found.results == directory.load(place)
     assert found.place == place
     assert list(found.tests["6.1-s390x"]) == ["b"]
     with sqlite3.connect(database.path()) as connection:
@@ -124,10 +123,10 @@ def test_a_run_is_kept_and_found_again() -> None:
 
 
 def test_what_is_no_text_is_kept_all_the_same(tmp_path: Path) -> None:
-    run_store = store.create(tmp_path / "run", ["a\udcff"], matrix="m\udcff", current="\udcfe")
-    run_store.finish([result("6.1-s390x", "failed", detail="\udcff")], 1)
+    run_directory = directory.create(tmp_path / "run", ["a\udcff"], matrix="m\udcff", current="\udcfe")
+    run_directory.finish([result("6.1-s390x", "failed", detail="\udcff")], 1)
     history = caught_up()
-    history.record(run_store.folder, run_store.results)
+    history.record(run_directory.folder, run_directory.results)
     kind = Kind(command=["a\udcff"], matrix="m\udcff", folder="\udcfe")
     assert list(history.latest(kind)) == ["6.1-s390x"]
 
@@ -173,10 +172,10 @@ def test_of_more_tests_the_history_keeps_a_number(capsys: pytest.CaptureFixture[
     said: list[str] = []
     history = History(said.append)
     for place in places:
-        results = store.load(place)
+        results = directory.load(place)
         cells = [msgspec.structs.replace(cell, subtests=failed) for cell in results.cells]
         results = msgspec.structs.replace(results, cells=cells)
-        (place / store.RESULTS).write_bytes(to_json(results))
+        (place / directory.RESULTS).write_bytes(to_json(results))
         history.record(place, results)
     assert (
         said
@@ -259,9 +258,9 @@ def test_a_history_that_cannot_be_written_costs_the_record_alone(state: Path, tm
     state.mkdir()
     database.path().mkdir()
     past = again.Past()
-    run_store = store.create(tmp_path / "run", ["x"])
-    run_store.finish([result("6.1-s390x")], 0)
-    past.record(run_store)
+    run_directory = directory.create(tmp_path / "run", ["x"])
+    run_directory.finish([result("6.1-s390x")], 0)
+    past.record(run_directory)
     assert past.trouble is not None
     assert "cannot use the history" in str(past.trouble)
 
@@ -280,15 +279,15 @@ def test_a_locked_history_is_waited_for() -> None:
 def test_damaged_and_unfinished_run_directories() -> None:
     seed(1, [result("6.1-s390x")])
     half = seed(2, [result("6.1-s390x")], finished=None, exit_code=None)
-    (seed(3, []) / store.RESULTS).write_text('{"run": "x", "cells": [{"ce')
-    (seed(4, []) / store.RESULTS).unlink()
+    (seed(3, []) / directory.RESULTS).write_text('{"run": "x", "cells": [{"ce')
+    (seed(4, []) / directory.RESULTS).unlink()
     # One that was killed will not go on; what is being written is not taken yet.
-    going = store.create(None, ["x"])
-    assert store.is_going_on(going.folder)
-    assert not store.is_going_on(half)
+    going = directory.create(None, ["x"])
+    assert directory.is_going_on(going.folder)
+    assert not directory.is_going_on(half)
     assert sorted(one.run for one in caught_up().runs()) == ["20261102-120000-0001", half.name]
     going.finish([], 0)
-    assert not store.is_going_on(going.folder)
+    assert not directory.is_going_on(going.folder)
 
 
 def test_luck_is_what_differs_from_the_same_inputs() -> None:
@@ -470,23 +469,23 @@ def test_an_option_is_typed_though_it_is_the_default() -> None:
 
 def test_a_cell_that_was_not_run_again_is_found_in_the_new_run(tmp_path: Path) -> None:
     place = seed(1, [result("6.1-s390x")], {"6.1-s390x": {"a": "passed"}})
-    run_store = store.create(tmp_path / "run", ["./t"])
+    run_directory = directory.create(tmp_path / "run", ["./t"])
     one = result("6.1-s390x", earlier="x", subtests={"passed": 1})
-    run_store.refer_to(one, place / "6.1-s390x")
+    run_directory.refer_to(one, place / "6.1-s390x")
     # A run that is killed has it, too; so have its events.
-    assert store.load(tmp_path / "run").cells == [one]
+    assert directory.load(tmp_path / "run").cells == [one]
     assert load_source(tmp_path / "run").cells == [one]
-    run_store.finish([one], 0)
+    run_directory.finish([one], 0)
     assert list(kept.load(tmp_path / "run").tests["6.1-s390x"]) == ["a"]
 
 
 def test_prune(capsys: pytest.CaptureFixture[str]) -> None:
     places = [seed(number, [result("6.1-s390x")]) for number in range(5)]
-    other = store.runs_dir() / "mine"
+    other = directory.runs_dir() / "mine"
     other.mkdir()
     assert run_command(["runs", "prune", "--keep", "2", "--dry-run"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("3 runs, 0.0 MB would be freed")
-    going = store.create(None, ["x"])
+    going = directory.create(None, ["x"])
     assert run_command(["runs", "prune", "--keep", "3"]) == 0
     assert [place.exists() for place in places] == [False, False, False, True, True]
     assert going.folder.exists()
@@ -503,7 +502,7 @@ def test_prune_keeps_what_is_needed() -> None:
     assert [one.folder for one in retention.old_runs(1, START + timedelta(days=1.5))] == places[1::-1]
     seed(5, [result("6.1-s390x", earlier=places[0].name)])
     assert places[0] not in [one.folder for one in retention.old_runs(1, None)]
-    (places[2] / store.RESULTS).write_text("{")
+    (places[2] / directory.RESULTS).write_text("{")
     assert places[2] in [one.folder for one in retention.old_runs(1, None)]
 
 
@@ -561,10 +560,10 @@ def test_a_cell_over_time(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_results_json_of_before_is_still_read() -> None:
     place = seed(1, [result("6.1-s390x")])
-    data = json.loads((place / store.RESULTS).read_text())
+    data = json.loads((place / directory.RESULTS).read_text())
     for key in ("matrix", "folder", "arguments"):
         del data[key]
     for key in ("inputs", "flaky", "earlier"):
         del data["cells"][0][key]
-    (place / store.RESULTS).write_text(json.dumps(data))
+    (place / directory.RESULTS).write_text(json.dumps(data))
     assert caught_up().runs()[0].matrix == ""

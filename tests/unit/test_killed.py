@@ -26,8 +26,8 @@ from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.stage import Stage
 from quizmatrix.model.task import Task, in_each
 from quizmatrix.run.observer import Observer
-from quizmatrix.runs import directory as store
-from quizmatrix.runs.directory import RunStore
+from quizmatrix.runs import directory
+from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.schedule.admission import Admission
 from quizmatrix.schedule.plan import Plan
 from quizmatrix.schedule.scheduler import Scheduler
@@ -39,7 +39,7 @@ IDS = [task.id for task in TASKS]
 
 
 def play(
-    run_store: RunStore, folder: Path, tasks: list[Task], name: str
+    run_directory: RunDirectory, folder: Path, tasks: list[Task], name: str
 ) -> tuple[list[CellResult], list[str]]:
     """Run tasks, three at a time, each a program of this `name` that is ended after a moment; and which."""
     ran: list[str] = []
@@ -60,7 +60,7 @@ def play(
         admission = Admission(cpus=99, memory=1 << 20, places=3)
         ready = Ready(folder / "kernel")
         return await Scheduler(
-            Plan(tasks=tasks), run_store, ready, lambda _event: None, admission, run_cell
+            Plan(tasks=tasks), run_directory, ready, lambda _event: None, admission, run_cell
         ).run()
 
     return anyio.run(conduct), ran
@@ -69,9 +69,11 @@ def play(
 def begin(folder: Path, name: str, ready: Connection) -> None:
     """The process that is killed: a whole run."""
     ready.send(os.getpid())
-    run_store = store.create(folder / "run", ["true"], tasks=IDS, matrix="m", current="/", arguments=["m"])
-    results, _ = play(run_store, folder, TASKS, name)
-    run_store.finish(results, 0)
+    run_directory = directory.create(
+        folder / "run", ["true"], tasks=IDS, matrix="m", current="/", arguments=["m"]
+    )
+    results, _ = play(run_directory, folder, TASKS, name)
+    run_directory.finish(results, 0)
 
 
 def machines(name: str) -> list[str]:
@@ -120,9 +122,9 @@ def test_killed_at_two_hundred_instants(tmp_path: Path) -> None:
         runner.join()
         assert are_gone_within_a_second(name)
         run = folder / "run"
-        if not (run / store.RESULTS).exists():
+        if not (run / directory.RESULTS).exists():
             continue  # it was not begun
-        found = store.load(run)
+        found = directory.load(run)
         assert found.command == ["true"]
         assert set(found.totals) <= {"passed"}
         if found.finished is not None:
@@ -138,37 +140,37 @@ def test_killed_at_two_hundred_instants(tmp_path: Path) -> None:
 def check_resumed(folder: Path, done: set[str]) -> None:
     run = folder / "run"
     chosen = resume.choose(str(run), TASKS)
-    run_store = resume.open_store(str(run), chosen)
-    results, ran = play(run_store, folder, chosen.tasks, "resumed")
-    run_store.finish(chosen.merged(results), 0)
+    run_directory = resume.open_directory(str(run), chosen)
+    results, ran = play(run_directory, folder, chosen.tasks, "resumed")
+    run_directory.finish(chosen.merged(results), 0)
     assert set(ran) == set(IDS) - done
-    whole = store.load(run)
+    whole = directory.load(run)
     assert [cell.cell for cell in whole.cells] == IDS
     assert whole.totals == {"passed": len(IDS)}
     assert whole.exit_code == 0
-    (run / store.RESULTS).unlink()
-    assert store.load(run) == whole
+    (run / directory.RESULTS).unlink()
+    assert directory.load(run) == whole
 
 
 def test_what_was_stopped_or_skipped_is_run_again(tmp_path: Path) -> None:
     (tmp_path / "kernel").mkdir()
-    run_store = store.create(tmp_path / "run", ["true"], tasks=IDS, matrix="m", current="/")
+    run_directory = directory.create(tmp_path / "run", ["true"], tasks=IDS, matrix="m", current="/")
     outcomes = ["failed", "cancelled", "skipped", "lost", "passed", "unprepared"]
     results = [
-        store_one(run_store, result(cell, outcome)) for cell, outcome in zip(IDS, outcomes, strict=True)
+        store_one(run_directory, result(cell, outcome)) for cell, outcome in zip(IDS, outcomes, strict=True)
     ]
-    run_store.finish(results, 1)
+    run_directory.finish(results, 1)
     chosen = resume.choose(str(tmp_path / "run"), TASKS)
     assert [task.id for task in chosen.tasks] == IDS[1:3]
-    again = resume.open_store(str(tmp_path / "run"), chosen)
-    assert store.load(tmp_path / "run").finished is None
-    assert store.is_going_on(tmp_path / "run")
+    again = resume.open_directory(str(tmp_path / "run"), chosen)
+    assert directory.load(tmp_path / "run").finished is None
+    assert directory.is_going_on(tmp_path / "run")
     with pytest.raises(UsageError, match="still going on"):
-        resume.open_store(str(tmp_path / "run"), chosen)
+        resume.open_directory(str(tmp_path / "run"), chosen)
     results, ran = play(again, tmp_path, chosen.tasks, "resumed")
     again.finish(chosen.merged(results), 1)
     assert sorted(ran) == sorted(IDS[1:3])
-    whole = store.load(tmp_path / "run")
+    whole = directory.load(tmp_path / "run")
     assert [str(cell.outcome) for cell in whole.cells] == [
         *("failed", "passed", "passed", "lost", "passed", "unprepared")
     ]
@@ -177,11 +179,11 @@ def test_what_was_stopped_or_skipped_is_run_again(tmp_path: Path) -> None:
     assert not (tmp_path / f"run/{IDS[2]}.attempt-1").exists()
 
 
-def store_one(run_store: RunStore, one: CellResult) -> CellResult:
+def store_one(run_directory: RunDirectory, one: CellResult) -> CellResult:
     if one.outcome is not Outcome.SKIPPED:
-        (run_store.cell_folder(one.folder) / "console.log").touch()
-    run_store.write_event(CellReached(cell=one.cell, stage=Stage.BOOTING))
-    run_store.write_cell(one.folder, one)
+        (run_directory.cell_folder(one.folder) / "console.log").touch()
+    run_directory.write_event(CellReached(cell=one.cell, stage=Stage.BOOTING))
+    run_directory.write_cell(one.folder, one)
     return one
 
 
@@ -201,9 +203,9 @@ def test_what_resume_does_not_take(
     matrix = tmp_path / "m.toml"
     matrix.write_text('kernels = ["6.1"]\narches = ["s390x"]\n')
     facts = {"matrix": str(matrix), "current": str(tmp_path), "arguments": [str(matrix)]}
-    run_store = store.create(None, ["true"], tasks=["6.1-s390x", "6.1-ppc64"], **facts)  # type: ignore[arg-type]
-    run_store.finish([], 130)
+    run_directory = directory.create(None, ["true"], tasks=["6.1-s390x", "6.1-ppc64"], **facts)  # type: ignore[arg-type]
+    run_directory.finish([], 130)
     assert f"its matrix, {matrix}, does not make 6.1-ppc64 any more" in said("--resume", "latest")
-    gone = store.create(None, ["true"], tasks=["6.1-s390x"], **(facts | {"current": "/nowhere"}))  # type: ignore[arg-type]
+    gone = directory.create(None, ["true"], tasks=["6.1-s390x"], **(facts | {"current": "/nowhere"}))  # type: ignore[arg-type]
     gone.finish([], 130)
     assert "cannot go to /nowhere" in said("--resume", gone.results.run)

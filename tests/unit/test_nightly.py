@@ -24,8 +24,7 @@ from quizmatrix.model.result import RunResults
 from quizmatrix.nightly import crontab, lock, systemd
 from quizmatrix.nightly import job as jobs
 from quizmatrix.nightly.job import Job, Night, Scheduler
-from quizmatrix.runs import directory as store
-from quizmatrix.runs import retention
+from quizmatrix.runs import directory, retention
 from tests.unit.test_history import START, result, seed, state
 
 __all__ = ["state"]  # a fixture
@@ -448,7 +447,7 @@ def test_only_its_own_runs_are_removed(host: Path, capfd: pytest.CaptureFixture[
     said = say(capfd, "run", "quick", expect=125)
     # Of a single cell, too, only what changed.
     assert "not tested\n  6.1-s390x  passed -> unprepared\n\nlogs: " in said
-    runs = [folder for folder, _ in store.list_runs()]
+    runs = [folder for folder, _ in directory.list_runs()]
     assert set(others) <= set(runs)
     assert [folder.exists() for folder in mine] == [False, False, True]
     night = jobs.last_night(jobs.load("quick"))

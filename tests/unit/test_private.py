@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from quizmatrix.core import paths, private
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.runs.history import database
 from tests.unit.test_history import result
 
@@ -36,23 +36,23 @@ def open_to_others(top: Path) -> list[str]:
     return found
 
 
-def begin(output: Path | None) -> store.RunStore:
+def begin(output: Path | None) -> directory.RunDirectory:
     """A run with a result."""
-    run_store = store.create(output, ["true"], arguments=["--env", "TOKEN=secret"])
-    run_store.cell_folder("6.1-x86_64")
-    run_store.write_cell("6.1-x86_64", result("6.1-x86_64"))
-    run_store.write_cell("6.1-s390x", result("6.1-s390x"))
-    run_store.finish(run_store.results.cells, 0)
-    return run_store
+    run_directory = directory.create(output, ["true"], arguments=["--env", "TOKEN=secret"])
+    run_directory.cell_folder("6.1-x86_64")
+    run_directory.write_cell("6.1-x86_64", result("6.1-x86_64"))
+    run_directory.write_cell("6.1-s390x", result("6.1-s390x"))
+    run_directory.finish(run_directory.results.cells, 0)
+    return run_directory
 
 
 def test_a_run_and_the_history(state: Path) -> None:
-    run_store = begin(None)
+    run_directory = begin(None)
     with database.connected() as connection:
         connection.execute("SELECT * FROM runs")
         assert open_to_others(state) == []
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
-    assert stat.S_IMODE((run_store.folder / store.EVENTS).stat().st_mode) == 0o600
+    assert stat.S_IMODE((run_directory.folder / directory.EVENTS).stat().st_mode) == 0o600
 
 
 def test_an_output_folder_of_the_users_stays_as_it_is(state: Path, tmp_path: Path) -> None:

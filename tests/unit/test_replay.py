@@ -11,47 +11,49 @@ from quizmatrix.core.errors import DamagedError, UsageError
 from quizmatrix.model.events import CellFinished, CellNote, CellReached
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.stage import Stage
-from quizmatrix.runs import directory as store
-from quizmatrix.runs.directory import EVENTS, RESULTS, RunStore
+from quizmatrix.runs import directory
+from quizmatrix.runs.directory import EVENTS, RESULTS, RunDirectory
 from quizmatrix.runs.replay import replay
 from tests.unit.test_report import result
 
 CELLS = ["6.1-x86_64", "6.1-s390x", "6.12-s390x"]
 
 
-def play(run_store: RunStore, results: list[CellResult]) -> None:
+def play(run_directory: RunDirectory, results: list[CellResult]) -> None:
     for one in results:
-        run_store.write_event(CellReached(cell=one.cell, stage=Stage.RUNNING))
-        run_store.write_event(CellNote(cell=one.cell, text="a note"))
-        run_store.write_cell(one.folder, one)
-        run_store.write_event(CellFinished(result=one))
+        run_directory.write_event(CellReached(cell=one.cell, stage=Stage.RUNNING))
+        run_directory.write_event(CellNote(cell=one.cell, text="a note"))
+        run_directory.write_cell(one.folder, one)
+        run_directory.write_event(CellFinished(result=one))
 
 
 def test_the_events_tell_what_results_json_tells(tmp_path: Path) -> None:
     more: dict[str, Any] = {"matrix": "m\udcff", "current": "/here", "arguments": ["quick", "\udcff"]}
-    run_store = store.create(tmp_path / "run", ["a b", "\udcff"], tasks=[*CELLS, "6.12-x86_64"], **more)
+    run_directory = directory.create(
+        tmp_path / "run", ["a b", "\udcff"], tasks=[*CELLS, "6.12-x86_64"], **more
+    )
     earlier = result("6.12-x86_64", earlier="another")
-    run_store.refer_to(earlier, tmp_path / "other")
+    run_directory.refer_to(earlier, tmp_path / "other")
     # As they end, which is in no order.
     results = [result(CELLS[2], "panicked", detail="x\n\x1b"), result(CELLS[0]), result(CELLS[1], "failed")]
-    play(run_store, results)
+    play(run_directory, results)
     # What the history says of it is known behind the verdict.
     results[1] = replace(results[1], flaky="failed before")
-    run_store.revise(results[1])
-    run_store.finish([results[1], results[2], results[0], earlier], 1)
+    run_directory.revise(results[1])
+    run_directory.finish([results[1], results[2], results[0], earlier], 1)
     told = replay(tmp_path / "run" / EVENTS)
-    assert told.results == store.load(tmp_path / "run")
+    assert told.results == directory.load(tmp_path / "run")
     assert [cell.cell for cell in told.results.cells] == [*CELLS, "6.12-x86_64"]
     assert told.results.cells[0].flaky == "failed before"
     assert told.unended == {}
     assert told.notes[0] == "6.12-s390x: a note"
     (tmp_path / "run" / RESULTS).unlink()
-    assert store.load(tmp_path / "run") == told.results
+    assert directory.load(tmp_path / "run") == told.results
 
 
 def test_a_run_killed_at_any_byte(tmp_path: Path) -> None:
-    run_store = store.create(tmp_path / "run", ["x"], tasks=CELLS)
-    play(run_store, [result(CELLS[1], "failed"), result(CELLS[0])])
+    run_directory = directory.create(tmp_path / "run", ["x"], tasks=CELLS)
+    play(run_directory, [result(CELLS[1], "failed"), result(CELLS[0])])
     path = tmp_path / "run" / EVENTS
     data = path.read_bytes()
     first = data.index(b"\n")
@@ -69,28 +71,28 @@ def test_a_run_killed_at_any_byte(tmp_path: Path) -> None:
 
 
 def test_lines_that_are_none_cost_only_themselves(tmp_path: Path) -> None:
-    run_store = store.create(tmp_path / "run", ["x"], tasks=CELLS)
+    run_directory = directory.create(tmp_path / "run", ["x"], tasks=CELLS)
     with (tmp_path / "run" / EVENTS).open("ab") as file:
         file.write(
             b'\xff\xfe\n\n{"event":"from tomorrow"}\n[]\n{"event":"finished","result":{}}\n' + b"\0" * 99
         )
         file.write(b"\n")
-    play(run_store, [result(CELLS[0])])
+    play(run_directory, [result(CELLS[0])])
     told = replay(tmp_path / "run" / EVENTS)
     assert [cell.cell for cell in told.results.cells] == [CELLS[0]]
 
 
 def test_after_a_disk_was_full_a_line_begins_anew(tmp_path: Path) -> None:
-    run_store = store.create(tmp_path / "run", ["x"], tasks=CELLS)
+    run_directory = directory.create(tmp_path / "run", ["x"], tasks=CELLS)
     events = tmp_path / "run" / EVENTS
     events.rename(tmp_path / "kept")
     events.mkdir()
-    play(run_store, [result(CELLS[0])])
+    play(run_directory, [result(CELLS[0])])
     events.rmdir()
     (tmp_path / "kept").rename(events)
     with events.open("ab") as file:
         file.write(b'{"half')
-    play(run_store, [result(CELLS[1])])
+    play(run_directory, [result(CELLS[1])])
     assert [cell.cell for cell in replay(events).results.cells] == [CELLS[1]]
 
 

@@ -25,7 +25,7 @@ from quizmatrix.report.formats.excerpt import excerpt
 from quizmatrix.report.formats.source import Source, load
 from quizmatrix.run import findings
 from quizmatrix.run.reproduce import command_in
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from tests.made_run import HOSTILE, SCRIPT, TRACE, boot_lines, handoff_run, hostile_run, make_run
 from tests.unit.test_report import result
 
@@ -45,7 +45,7 @@ def suites(source: Source) -> dict[str, ET.Element]:
 
 
 def test_json_is_results_json(source: Source) -> None:
-    assert text_of(Format.JSON, source) == (source.folder / store.RESULTS).read_text()
+    assert text_of(Format.JSON, source) == (source.folder / directory.RESULTS).read_text()
 
 
 def test_what_junit_makes_of_each_outcome(source: Source) -> None:
@@ -134,10 +134,10 @@ def test_a_cell_that_fails_beside_its_tests_has_a_case_of_its_own(tmp_path: Path
 
 def test_a_killed_run_gives_every_report(tmp_path: Path) -> None:
     run = hostile_run(tmp_path / "run", finished=False)
-    events = (run / store.EVENTS).read_bytes()
-    (run / store.RESULTS).unlink()
+    events = (run / directory.EVENTS).read_bytes()
+    (run / directory.RESULTS).unlink()
     # Killed while it wrote the verdict on its last cell.
-    (run / store.EVENTS).write_bytes(events[:-40])
+    (run / directory.EVENTS).write_bytes(events[:-40])
     source = load(run)
     assert source.results.seconds is None
     assert len(source.cells) == 8
@@ -182,9 +182,9 @@ def test_disks_that_were_handed_on(tmp_path: Path) -> None:
 
 def test_a_killed_run_that_hands_disks_on(tmp_path: Path) -> None:
     run = handoff_run(tmp_path / "run", finished=False)
-    (run / store.RESULTS).unlink()
-    events = (run / store.EVENTS).read_bytes().splitlines(keepends=True)
-    (run / store.EVENTS).write_bytes(b"".join(events[:-1]))
+    (run / directory.RESULTS).unlink()
+    events = (run / directory.EVENTS).read_bytes().splitlines(keepends=True)
+    (run / directory.EVENTS).write_bytes(b"".join(events[:-1]))
     source = load(run)
     assert source.results.handoff is not None
     assert list(source.unended) == ["6.1-s390x..6.1-s390x..6.1-s390x"]
@@ -463,7 +463,7 @@ def test_a_console_of_zeros(tmp_path: Path) -> None:
 
 
 def test_an_older_run_has_no_record_of_its_start(source: Source) -> None:
-    events = source.folder / store.EVENTS
+    events = source.folder / directory.EVENTS
     kept = events.read_bytes()
     try:
         events.write_bytes(kept.split(b"\n", 1)[1])

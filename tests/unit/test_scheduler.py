@@ -20,7 +20,7 @@ from quizmatrix.model.task import in_each
 from quizmatrix.prepare.preparer import Policy, Prepared, Preparer
 from quizmatrix.report.grid import exit_status
 from quizmatrix.run.observer import Observer
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.schedule.admission import Admission
 from quizmatrix.schedule.plan import Plan, check_layers, longest_first
 from quizmatrix.schedule.scheduler import Scheduler
@@ -62,15 +62,15 @@ def sweep(
 ) -> tuple[dict[str, CellResult], list[Event]]:
     seen: list[Event] = []
     cells = [cell(number) for number in (1, 2, 3, 4)]
-    run_store = store.create(folder, ["true"])
+    run_directory = directory.create(folder, ["true"])
     plan = Plan(tasks=in_each(cells, ["true"]), fail_fast=fail_fast)
 
     async def play() -> list[CellResult]:
         admission = Admission(cpus=1, memory=1, places=1)
-        return await Scheduler(plan, run_store, Failing(errors), seen.append, admission).run()
+        return await Scheduler(plan, run_directory, Failing(errors), seen.append, admission).run()
 
     results = anyio.run(play)
-    run_store.finish(results, 125)
+    run_directory.finish(results, 125)
     return {result.cell: result for result in results}, seen
 
 
@@ -104,7 +104,7 @@ def test_the_first_failure_cancels_the_rest(tmp_path: Path) -> None:
 
 def test_a_run_has_its_time(tmp_path: Path) -> None:
     (tmp_path / "kernel").mkdir()
-    run_store = store.create(tmp_path / "run", ["true"])
+    run_directory = directory.create(tmp_path / "run", ["true"])
     # As many at a time as there are places: the last one has none.
     plan = Plan(tasks=in_each([cell(number) for number in (1, 2, 3, 4)], ["true"]), max_time=9.3, spent=9)
     closed = []
@@ -119,7 +119,7 @@ def test_a_run_has_its_time(tmp_path: Path) -> None:
     async def play() -> list[CellResult]:
         admission = Admission(cpus=9, memory=1 << 20, places=2)
         ready = Ready(tmp_path / "kernel")
-        return await Scheduler(plan, run_store, ready, lambda _event: None, admission, run_cell).run()
+        return await Scheduler(plan, run_directory, ready, lambda _event: None, admission, run_cell).run()
 
     with_end = anyio.run(play)
     told = {one.cell: (str(one.outcome), one.detail) for one in with_end}
@@ -165,67 +165,67 @@ def result(name: str, outcome: str = "passed") -> CellResult:
 
 def test_a_run_reads_at_any_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUIZMATRIX_STATE_DIR", str(tmp_path))
-    run_store = store.create(None, ["a b", "c"])
-    assert store.load(run_store.folder).finished is None
-    run_store.write_cell("6.1-s390x", result("6.1-s390x"))
-    run_store.write_cell("6.2-s390x", result("6.2-s390x", "lost"))
-    half = store.load(run_store.folder)
+    run_directory = directory.create(None, ["a b", "c"])
+    assert directory.load(run_directory.folder).finished is None
+    run_directory.write_cell("6.1-s390x", result("6.1-s390x"))
+    run_directory.write_cell("6.2-s390x", result("6.2-s390x", "lost"))
+    half = directory.load(run_directory.folder)
     assert (half.command, half.totals, half.exit_code) == (["a b", "c"], {"passed": 1, "lost": 1}, None)
-    run_store.finish([result("6.2-s390x", "lost"), result("6.1-s390x")], 125)
-    done = store.load(store.find_run("latest"))
+    run_directory.finish([result("6.2-s390x", "lost"), result("6.1-s390x")], 125)
+    done = directory.load(directory.find_run("latest"))
     assert [one.cell for one in done.cells] == ["6.2-s390x", "6.1-s390x"]
     assert done.exit_code == 125
     assert done.finished is not None
-    assert store.find_run(done.run[:-2]) == run_store.folder
+    assert directory.find_run(done.run[:-2]) == run_directory.folder
 
 
 def test_what_is_no_text_is_recorded_all_the_same(tmp_path: Path) -> None:
-    run_store = store.create(tmp_path / "run", ["a\udcff"])
-    run_store.write_event(CellNote(cell="c", text="\udcfe"))
-    assert store.load(tmp_path / "run").command == ["a\ufffd"]
+    run_directory = directory.create(tmp_path / "run", ["a\udcff"])
+    run_directory.write_event(CellNote(cell="c", text="\udcfe"))
+    assert directory.load(tmp_path / "run").command == ["a\ufffd"]
     assert "\ufffd" in (tmp_path / "run/events.jsonl").read_text()
 
 
 def test_runs_are_listed_the_damaged_ones_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUIZMATRIX_STATE_DIR", str(tmp_path))
-    assert store.list_runs() == []
-    good, bad = store.create(None, ["x"]), store.create(None, ["y"])
-    (bad.folder / store.RESULTS).write_text("{")
-    (bad.folder / store.EVENTS).write_text("{")
-    listed = dict(store.list_runs())
+    assert directory.list_runs() == []
+    good, bad = directory.create(None, ["x"]), directory.create(None, ["y"])
+    (bad.folder / directory.RESULTS).write_text("{")
+    (bad.folder / directory.EVENTS).write_text("{")
+    listed = dict(directory.list_runs())
     assert listed[good.folder] is not None
     assert listed[bad.folder] is None
     with pytest.raises(DamagedError, match="cannot be read"):
-        store.load(bad.folder)
+        directory.load(bad.folder)
     with pytest.raises(UsageError, match="several"):
-        store.find_run("2")
+        directory.find_run("2")
     with pytest.raises(UsageError, match="no run"):
-        store.find_run("nope")
+        directory.find_run("nope")
 
 
 def test_an_attempt_keeps_the_logs_before_it(tmp_path: Path) -> None:
-    run_store = store.create(tmp_path / "run", ["x"])
-    (run_store.cell_folder("c") / "stdout").write_text("one")
-    (run_store.cell_folder("c") / "stdout").write_text("two")
-    assert list(run_store.cell_folder("c").iterdir()) == []
+    run_directory = directory.create(tmp_path / "run", ["x"])
+    (run_directory.cell_folder("c") / "stdout").write_text("one")
+    (run_directory.cell_folder("c") / "stdout").write_text("two")
+    assert list(run_directory.cell_folder("c").iterdir()) == []
     assert (tmp_path / "run/c.attempt-1/stdout").read_text() == "one"
     assert (tmp_path / "run/c.attempt-2/stdout").read_text() == "two"
 
 
 def test_results_are_never_written_over_others(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    store.create(tmp_path / "run", ["x"])
+    directory.create(tmp_path / "run", ["x"])
     with pytest.raises(UsageError, match="not empty"):
-        store.create(tmp_path / "run", ["x"])
+        directory.create(tmp_path / "run", ["x"])
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="file"):
-        store.create(tmp_path / "file", ["x"])
+        directory.create(tmp_path / "file", ["x"])
 
 
 def test_a_record_that_cannot_be_written_is_told_at_the_end(tmp_path: Path) -> None:
-    run_store = store.create(tmp_path / "run", ["x"])
+    run_directory = directory.create(tmp_path / "run", ["x"])
     shutil.rmtree(tmp_path / "run")
-    run_store.write_cell("c", result("c"))
-    run_store.finish([result("c")], 0)
-    assert run_store.trouble is not None
-    assert "cannot write the results" in str(run_store.trouble)
+    run_directory.write_cell("c", result("c"))
+    run_directory.finish([result("c")], 0)
+    assert run_directory.trouble is not None
+    assert "cannot write the results" in str(run_directory.trouble)

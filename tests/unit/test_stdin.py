@@ -29,7 +29,7 @@ from quizmatrix.model.task import in_each
 from quizmatrix.run.channel import Port
 from quizmatrix.run.observer import Observer
 from quizmatrix.run.stdin import FileSource, OwnSource, feed
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.schedule.plan import Plan
 from quizmatrix.schedule.scheduler import Scheduler
 from tests.ready import Ready, ended
@@ -245,7 +245,7 @@ def test_an_attempt_that_took_some_is_not_repeated(takes: bool, attempts: int, t
 
     async def play() -> list[CellResult]:
         conductor = Scheduler(
-            plan, store.create(tmp_path / "run", ["cat"]), Ready(tmp_path), seen.append, run_cell=run_cell
+            plan, directory.create(tmp_path / "run", ["cat"]), Ready(tmp_path), seen.append, run_cell=run_cell
         )
         conductor.take_stdin(OwnSource(reader))
         return await conductor.run()

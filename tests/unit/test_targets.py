@@ -7,7 +7,7 @@ import pytest
 
 from quizmatrix.cli import run_command
 from quizmatrix.report.formats import Format
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from tests.made_run import hostile_run
 
 # It has no kernel, so that the run ends at once.
@@ -30,7 +30,7 @@ def test_a_run_writes_every_report(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert starts[Format.MARKDOWN].startswith("## ❌ 1 cell")
     assert starts[Format.HTML].startswith("<!doctype html>")
     assert "cannot write" not in capfd.readouterr().err
-    results = store.load(store.find_run("latest"))
+    results = directory.load(directory.find_run("latest"))
     assert json.loads((tmp_path / "json").read_text())["cells"][0]["outcome"] == "unprepared"
     assert results.exit_code == 125
 
@@ -49,7 +49,7 @@ def test_a_target_that_cannot_be_written_is_no_verdict(
         assert f"quizmatrix: cannot write {tmp_path / form}: Is a directory" in said
     assert f"cannot write {tmp_path / 'summary'} ($GITHUB_STEP_SUMMARY)" in said
     assert "Traceback" not in said
-    assert store.load(store.find_run("latest")).exit_code == 125
+    assert directory.load(directory.find_run("latest")).exit_code == 125
 
 
 def test_a_device_is_written_to_and_not_replaced(capfd: pytest.CaptureFixture[str]) -> None:
@@ -118,4 +118,4 @@ def test_what_cannot_work_is_said_before_anything_runs(
         said = capfd.readouterr().err
         for word in words:
             assert word in said
-    assert store.list_runs() == []
+    assert directory.list_runs() == []

@@ -18,7 +18,7 @@ from quizmatrix.image.artifact import images_dir
 from quizmatrix.kernel import artifact, buildlayer, source
 from quizmatrix.kernel.build import Order
 from quizmatrix.model.arch import load_arch
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.runs.history import database
 
 HOLD = """
@@ -125,7 +125,7 @@ def test_a_cache_in_use_is_not_emptied(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_run_that_is_going_on_is_not_removed(capsys: pytest.CaptureFixture[str]) -> None:
-    going = store.create(None, ["true"])
+    going = directory.create(None, ["true"])
     kernel = stored("6.1-x")
     assert run_command(["clean", "--runs"]) == 125
     said = capsys.readouterr().err

@@ -20,7 +20,7 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.task import in_each
 from quizmatrix.prepare.preparer import Policy, Preparer
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.schedule.plan import Plan
 from quizmatrix.schedule.scheduler import Scheduler
 from tests.injection import Injector
@@ -54,11 +54,11 @@ def run_once(folder: Path, injector: Injector) -> tuple[CellResult, list[str]]:
     # Not the trial boot, which is a cell's life of its own, and long where KVM runs no guest.
     tasks = in_each(cells.cells_on_the_spot([CELL], Limits()), [COMMAND])
     plan = Plan(tasks=tasks, jobs=1, accelerator=Accelerator.TCG)
-    run_store = store.create(folder, [COMMAND], tasks=[CELL])
+    run_directory = directory.create(folder, [COMMAND], tasks=[CELL])
     results: list[CellResult] = []
 
     async def conduct() -> None:
-        conductor = Scheduler(plan, run_store, Preparer(Policy(offline=True)), see)
+        conductor = Scheduler(plan, run_directory, Preparer(Policy(offline=True)), see)
 
         async def whole() -> None:
             results.extend(await conductor.run())
@@ -68,13 +68,13 @@ def run_once(folder: Path, injector: Injector) -> tuple[CellResult, list[str]]:
             group.start_soon(whole)
 
     anyio.run(conduct)
-    run_store.finish(results, 0)
+    run_directory.finish(results, 0)
     return results[0], notes
 
 
 def check_what_is_left(folder: Path, result: CellResult) -> None:
     assert qemus() == []
-    assert store.load(folder).cells == [result]
+    assert directory.load(folder).cells == [result]
     for path in folder.rglob("*"):
         assert path.name == ".quizmatrix" or not path.name.startswith("."), path
     cell = folder / result.folder

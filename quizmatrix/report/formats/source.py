@@ -9,7 +9,7 @@ import msgspec
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.stage import Stage
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.runs.replay import replay
 
 
@@ -39,10 +39,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 def load(folder: Path) -> Source:
     """Read a run directory: its events, or, where an older version left none, results.json.
 
-    Raises what store.load does.
+    Raises what directory.load does.
     """
     try:
-        told = replay(folder / store.EVENTS)
+        told = replay(folder / directory.EVENTS)
     except QuizmatrixError:
-        return Source(folder=folder, results=store.load(folder))
+        return Source(folder=folder, results=directory.load(folder))
     return Source(folder=folder, results=told.results, unended=told.unended, notes=told.notes)

@@ -10,7 +10,7 @@ from quizmatrix.model.finding import FindingSummary
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.subtests import reading as subtests
 
 # Results of a cell, beside the verdicts, that a kernel or a test may be the cause of.
@@ -58,7 +58,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 def load(place: Path) -> Kept:
     """A run from its directory; QuizmatrixError where that cannot be read."""
-    return of(store.load(place), place)
+    return of(directory.load(place), place)
 
 
 def of(results: RunResults, place: Path) -> Kept:

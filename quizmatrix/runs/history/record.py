@@ -20,7 +20,7 @@ from quizmatrix.core.json import encode
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
-from quizmatrix.runs import directory as store
+from quizmatrix.runs import directory
 from quizmatrix.runs.history import database
 from quizmatrix.runs.history.database import DamagedHistoryError
 from quizmatrix.runs.history.kept import TOLD, Kept, Kind, Point, findings_of, luck_of
@@ -217,9 +217,9 @@ _TESTS = (
 def _catch_up(connection: sqlite3.Connection) -> int:
     known = {run for (run,) in connection.execute("SELECT id FROM runs")}
     found = 0
-    for place, results in store.list_runs(besides=known):
+    for place, results in directory.list_runs(besides=known):
         # One that was killed will not change any more: what had ended by then counts.
-        if results is None or (results.finished is None and store.is_going_on(place)):
+        if results is None or (results.finished is None and directory.is_going_on(place)):
             continue
         tests = {result.cell: _worth_keeping(place, result) for result in results.cells}
         with database.writing(connection):
