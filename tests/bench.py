@@ -29,8 +29,7 @@ from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.matrix import Limits
 from quizmatrix.model.spec import CellSpec
 from quizmatrix.prepare import preparer as prepare
-from quizmatrix.run import qemu
-from quizmatrix.run import runlayer as guest
+from quizmatrix.run import qemu, runlayer
 
 # Started as a file, not as a module: its folder is on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -101,7 +100,7 @@ def _bare_qemu(spec: CellSpec, folder: Path, more: Sequence[str]) -> None:
     control = folder / "control"
     os.mkfifo(f"{control}.in")
     os.mkfifo(f"{control}.out")
-    shares = guest.write_run_layer(spec, "")
+    shares = runlayer.write_run_layer(spec, "")
     null = "file,path=/dev/null"
     output = f"file,path={folder}/stdout"
     chardevs = {"console": null, "stdout": output, "stderr": null, "control": f"pipe,path={control}"}

@@ -15,7 +15,7 @@ from quizmatrix.model.spec import Handed, Step
 from quizmatrix.model.stage import Stage
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.runs import directory
-from quizmatrix.subtests import reading as subtests
+from quizmatrix.subtests import reading
 from tests.unit.test_report import result
 
 # What a guest may try on whoever reads its logs. Each would retitle a page that ran it.
@@ -59,7 +59,7 @@ def make_run(
             (place / name).write_bytes(data)
         if of_cell := (tests or {}).get(cell):
             listed = [Subtest(name=name, outcome=SubtestOutcome(word)) for name, word in of_cell.items()]
-            (place / subtests.FILE).write_bytes(to_json(listed))
+            (place / reading.FILE).write_bytes(to_json(listed))
         run_directory.write_event(CellReached(cell=cell, stage=Stage.RUNNING))
         run_directory.write_cell(one.folder, one)
         run_directory.write_event(CellFinished(result=one))

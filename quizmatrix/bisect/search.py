@@ -14,7 +14,7 @@ class Side(StrEnum):
     UNTESTABLE = "untestable"
 
 
-class Section:
+class VersionSearch:
     """A search among versions in their order, of which the first and the last are known to end differently.
 
     Several are tested at a time: with N, each round leaves an N+1st part. Those that cannot be tested are

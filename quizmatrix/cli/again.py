@@ -22,7 +22,7 @@ from quizmatrix.report.compare import Comparison
 from quizmatrix.report.formats import Format
 from quizmatrix.report.progress import Screen
 from quizmatrix.runs.directory import RunDirectory
-from quizmatrix.runs.history.kept import Kind
+from quizmatrix.runs.history.kept import RunKind
 from quizmatrix.runs.history.record import History
 
 T = TypeVar("T")
@@ -39,11 +39,11 @@ def tell(text: str) -> None:
     Screen(sys.stderr).print(f"quizmatrix: {text}")
 
 
-def kind_of(args: argparse.Namespace) -> Kind:
+def kind_of(args: argparse.Namespace) -> RunKind:
     """What runs have in common with the one that this command line asks for."""
     matrix: str = args.matrix or selection.DEFAULT_MATRIX
     is_path = "/" in matrix or matrix.endswith(".toml")
-    return Kind(
+    return RunKind(
         command=args.command or [],
         matrix=str(Path(matrix).absolute()) if is_path else matrix,
         folder=current_folder(),
@@ -151,7 +151,7 @@ def choose(args: argparse.Namespace, tasks: list[Task]) -> Again:
     )
 
 
-class Past:
+class RunHistory:
     """The history, as a run needs it: what goes wrong with it is told at the end and no fault of the run."""
 
     def __init__(self) -> None:

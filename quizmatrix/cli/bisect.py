@@ -8,7 +8,7 @@ import sys
 import anyio
 import msgspec
 
-from quizmatrix.bisect.search import Section, Side
+from quizmatrix.bisect.search import Side, VersionSearch
 from quizmatrix.cli import command_stdin, selection
 from quizmatrix.cli.plan import make_plan
 from quizmatrix.cli.run import watch_signals
@@ -25,7 +25,7 @@ from quizmatrix.model.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK,
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.task import in_each
 from quizmatrix.prepare.preparer import Policy, Preparer
-from quizmatrix.report import grid as report
+from quizmatrix.report import grid
 from quizmatrix.report.progress import Screen
 from quizmatrix.runs import directory
 from quizmatrix.runs.directory import RunDirectory
@@ -104,13 +104,13 @@ class _Bisection:
             _tell(run_directory.trouble.render())
         return status
 
-    async def _search(self, run_directory: RunDirectory) -> Section | None:
+    async def _search(self, run_directory: RunDirectory) -> VersionSearch | None:
         """All rounds; None where the ends do not differ, or it was interrupted."""
         ends = [0, len(self._cells) - 1]
         await self._round(ends, run_directory)
         if self._interrupted or self._side(ends[0]) == self._side(ends[1]) or None in map(self._side, ends):
             return None
-        section = Section(len(self._cells))
+        section = VersionSearch(len(self._cells))
         first = self._side(0)
         while wanted := section.next(self._at_a_time):
             await self._round(wanted, run_directory)
@@ -147,17 +147,15 @@ class _Bisection:
         elif isinstance(event, CellFinished):
             result = event.result
             seconds = result.timings.command
-            parts = [f"{result.kernel:<12}", report.verdict_words(result)]
+            parts = [f"{result.kernel:<12}", grid.verdict_words(result)]
             parts += [format_seconds(seconds)] if seconds is not None else []
             parts += [clean_detail(result.detail)] if result.outcome is not Outcome.FAILED else []
             Screen(sys.stdout).print("  ".join(parts).rstrip())
 
-    def _answer(self, section: Section) -> str:
+    def _answer(self, section: VersionSearch) -> str:
         before, after = (self._results[self._cells[at].id] for at in (section.before, section.after))
         verb = "passes" if after.outcome is Outcome.PASSED else "fails"
-        known = (
-            f"{before.kernel} {report.verdict_words(before)}, {after.kernel} {report.verdict_words(after)}"
-        )
+        known = f"{before.kernel} {grid.verdict_words(before)}, {after.kernel} {grid.verdict_words(after)}"
         untested = [self._results[self._cells[at].id] for at in section.untestable()]
         if not untested:
             return f"{after.kernel} is the first that {verb}: {known}."

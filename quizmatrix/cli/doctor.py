@@ -26,7 +26,7 @@ from quizmatrix.model.archive import load_archive
 from quizmatrix.model.cells import cells_on_the_spot
 from quizmatrix.model.matrix import Limits, load_matrix, shipped_matrices
 from quizmatrix.model.outcome import EXIT_FAILED, EXIT_OK
-from quizmatrix.prepare import accelerator as accel
+from quizmatrix.prepare import accelerator
 from quizmatrix.prepare import preparer as prepare
 
 # Programs that are run, with Debian's packages of them.
@@ -38,7 +38,7 @@ _FOR_DEBIAN = "needed for Debian's kernels, sources and base images alone"
 _WANTED_SPACE = 4 << 30
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class HostCheck(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the doctor's. state: ok, note (works without), or lack."""
 
     what: str
@@ -51,7 +51,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 def doctor(args: argparse.Namespace) -> int:
     """Look at the host; 1 where something needed is missing."""
     if args.retry_kvm:
-        accel.forget()
+        accelerator.forget()
     findings = [*_tools(), *_machines(), _building(), _images(), *_places(), _room()]
     if args.json:
         sys.stdout.write(to_json(findings).decode())
@@ -60,7 +60,7 @@ def doctor(args: argparse.Namespace) -> int:
     return EXIT_FAILED if any(finding.state == "lack" for finding in findings) else EXIT_OK
 
 
-def _print(findings: list[Finding]) -> None:
+def _print(findings: list[HostCheck]) -> None:
     marks = {"ok": "ok  ", "note": "note", "lack": "LACK"}
     width = max(len(finding.what) for finding in findings)
     for finding in findings:
@@ -78,48 +78,48 @@ def _print(findings: list[Finding]) -> None:
             print(f"  {mend}")
 
 
-def _tools() -> list[Finding]:
+def _tools() -> list[HostCheck]:
     found = []
     for tool, package in (TOOLS | apthost.TOOLS).items():
         path = process.find_program(tool)
         if path is not None:
-            found.append(Finding(what=tool, state="ok", says=path))
+            found.append(HostCheck(what=tool, state="ok", says=path))
         elif tool in TOOLS:
-            found.append(Finding(what=tool, state="lack", says="not installed", package=package))
+            found.append(HostCheck(what=tool, state="lack", says="not installed", package=package))
         else:
             says = f"not installed: {_FOR_DEBIAN}"
-            found.append(Finding(what=tool, state="note", says=says, package=package))
+            found.append(HostCheck(what=tool, state="note", says=says, package=package))
     try:
         keyring = load_archive().keyring or ""
     except QuizmatrixError as error:
-        return [*found, Finding(what="debian.toml", state="lack", says=str(error))]
+        return [*found, HostCheck(what="debian.toml", state="lack", says=str(error))]
     if Path(keyring).is_file():
-        found.append(Finding(what="keyring", state="ok", says=keyring))
+        found.append(HostCheck(what="keyring", state="ok", says=keyring))
     else:
         says = f"{apt.no_keyring(keyring).fact}: {_FOR_DEBIAN}"
-        found.append(Finding(what="keyring", state="note", says=says, package="debian-archive-keyring"))
+        found.append(HostCheck(what="keyring", state="note", says=says, package="debian-archive-keyring"))
     return [*found, _small_image()]
 
 
-def _small_image() -> Finding:
+def _small_image() -> HostCheck:
     """Whether guests of this host's architecture get a root; without one nothing runs."""
     what = "small image"
     try:
         arch = host_arch()
     except QuizmatrixError as error:
-        return Finding(what=what, state="note", says=str(error))
+        return HostCheck(what=what, state="note", says=str(error))
     if small.is_stored(arch):
-        return Finding(what=what, state="ok", says=f"of {arch.name}: in the cache")
+        return HostCheck(what=what, state="ok", says=f"of {arch.name}: in the cache")
     if apthost.obstacle() is None:
-        return Finding(what=what, state="ok", says="will be made of Debian's packages")
+        return HostCheck(what=what, state="ok", says="will be made of Debian's packages")
     if own.programs(arch) is not None:
-        return Finding(what=what, state="ok", says="will be made of this host's own busybox")
+        return HostCheck(what=what, state="ok", says="will be made of this host's own busybox")
     mend = "or a static busybox of this host's, for kernels from source alone"
     says = "cannot be made: neither Debian's packages can be fetched nor has this host a static busybox"
-    return Finding(what=what, state="lack", says=says, mend=mend)
+    return HostCheck(what=what, state="lack", says=says, mend=mend)
 
 
-def _machines() -> list[Finding]:
+def _machines() -> list[HostCheck]:
     """QEMU and accelerator for each architecture. One that is missing costs only its own cells."""
     found = []
     usual = load_matrix(shipped_matrices()["default"]).arches
@@ -129,7 +129,7 @@ def _machines() -> list[Finding]:
         path = process.find_program(qemu.binary)
         if path is None:
             found.append(
-                Finding(
+                HostCheck(
                     what=name,
                     # Nobody meets another architecture who did not ask for it.
                     state="lack" if name in usual else "note",
@@ -142,11 +142,11 @@ def _machines() -> list[Finding]:
         version = re.search(r"version (\S+)", said)
         state, how = _accelerator(arch)
         says = f"QEMU {version.group(1) if version else 'of unknown version'}, {how}"
-        found.append(Finding(what=name, state=state, says=says))
+        found.append(HostCheck(what=name, state=state, says=says))
     return found
 
 
-def _building() -> Finding:
+def _building() -> HostCheck:
     """Which architectures kernels can be built for; nobody has to, so that nothing is a lack."""
     packages: dict[str, None] = {}
     ready = []
@@ -160,22 +160,22 @@ def _building() -> Finding:
         packages["ccache"] = None
     says = f"kernels can be built for {', '.join(ready) or 'no architecture'}"
     if not packages:
-        return Finding(what="building", state="ok", says=says)
-    return Finding(what="building", state="note", says=f"{says}; more with: {' '.join(packages)}")
+        return HostCheck(what="building", state="ok", says=says)
+    return HostCheck(what="building", state="note", says=f"{says}; more with: {' '.join(packages)}")
 
 
-def _images() -> Finding:
+def _images() -> HostCheck:
     """Whether Debian images can be made; nobody has to."""
     missing = [package for tool, package in debian.TOOLS.items() if process.find_program(tool) is None]
     says = "Debian base images can be made" + (
         f"; faster or at all with: {' '.join(missing)}" if missing else ""
     )
-    return Finding(what="images", state="note" if missing else "ok", says=says)
+    return HostCheck(what="images", state="note" if missing else "ok", says=says)
 
 
 def _accelerator(arch: Arch) -> tuple[str, str]:
     """What runs its guests here: found out by a trial boot where there is a kernel to boot."""
-    answer = accel.without_trial(arch)
+    answer = accelerator.without_trial(arch)
     if answer is None:
         try:
             answer = anyio.run(_try_kvm, arch)
@@ -186,7 +186,7 @@ def _accelerator(arch: Arch) -> tuple[str, str]:
     return state, f"{answer.accelerator}: {answer.why}" + (f": {said}" if said else "")
 
 
-async def _try_kvm(arch: Arch) -> accel.Answer:
+async def _try_kvm(arch: Arch) -> accelerator.Answer:
     """A trial boot of a kernel of the default matrix that is in the cache already."""
     kernels = load_matrix(shipped_matrices()["default"]).kernels
     preparer = prepare.Preparer(prepare.Policy(offline=True))
@@ -201,11 +201,11 @@ async def _try_kvm(arch: Arch) -> accel.Answer:
         spec = prepare.make_spec(
             cell, prepared, command=["true"], layers=[], work_tree=None, folder=Path("/nonexistent")
         )
-        return await accel.try_kvm(spec)
+        return await accelerator.try_kvm(spec)
     raise failure or QuizmatrixError("there is no kernel to try")
 
 
-def _places() -> list[Finding]:
+def _places() -> list[HostCheck]:
     found = []
     for what, path in (("cache", paths.cache_dir()), ("runs", paths.state_dir())):
         there = next(folder for folder in (path, *path.parents) if folder.exists())
@@ -213,17 +213,17 @@ def _places() -> list[Finding]:
         if not os.access(there, os.W_OK):
             variable = "QUIZMATRIX_CACHE_DIR" if what == "cache" else "QUIZMATRIX_STATE_DIR"
             mend = f"make {there} writable, or name another folder with {variable}"
-            found.append(Finding(what=what, state="lack", says=f"{path} is not writable", mend=mend))
+            found.append(HostCheck(what=what, state="lack", says=f"{path} is not writable", mend=mend))
             continue
         used = disk_usage(path) // 1_000_000 if path.exists() else 0
         says = f"{path}: {used} MB used, {free / (1 << 30):.1f} GiB free"
-        found.append(Finding(what=what, state="note" if free < _WANTED_SPACE else "ok", says=says))
+        found.append(HostCheck(what=what, state="note" if free < _WANTED_SPACE else "ok", says=says))
     return found
 
 
-def _room() -> Finding:
+def _room() -> HostCheck:
     cpus, memory = process.usable_cpus(), available_memory()
     found = {"CPUs": cgroup.cpus(), "memory": cgroup.memory_left()}
     limited = [what for what, limit in found.items() if limit is not None]
     limits = f" (a cgroup limits its {' and '.join(limited)})" if limited else ""
-    return Finding(what="host", state="ok", says=f"{cpus} CPUs, {memory} MiB of memory available{limits}")
+    return HostCheck(what="host", state="ok", says=f"{cpus} CPUs, {memory} MiB of memory available{limits}")

@@ -18,7 +18,7 @@ from quizmatrix.core.units import format_seconds
 from quizmatrix.model.outcome import EXIT_FAILED, EXIT_NO_VERDICT, EXIT_OK
 from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.subtest import SubtestOutcome
-from quizmatrix.report.compare import UNTESTED, Change, Comparison, Line, render
+from quizmatrix.report.compare import UNTESTED, Change, Comparison, Difference, render
 from quizmatrix.report.grid import command_words
 from quizmatrix.runs.directory import RunDirectory
 
@@ -52,7 +52,7 @@ def status_of_news(status: int, news: Comparison | None, results: list[CellResul
     return EXIT_OK
 
 
-def _counts(line: Line, bad: set[str]) -> bool:
+def _counts(line: Difference, bad: set[str]) -> bool:
     if line.change is not Change.NEW:
         return line.change is Change.REGRESSED
     if not line.name:

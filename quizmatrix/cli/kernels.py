@@ -21,7 +21,7 @@ from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.errors import DamagedError, HostError, UsageError
 from quizmatrix.core.process import Tell
 from quizmatrix.kernel import artifact, buildlayer, source
-from quizmatrix.kernel.build import Options, Order, builds_dir, builds_locked, options_of, tools_for
+from quizmatrix.kernel.build import KernelOptions, Order, builds_dir, builds_locked, options_of, tools_for
 from quizmatrix.model import kconfig
 from quizmatrix.model.arch import Arch, host_arch, load_arch
 from quizmatrix.model.cells import cells_on_the_spot, default_source
@@ -31,7 +31,7 @@ from quizmatrix.model.outcome import EXIT_OK
 
 def build(args: argparse.Namespace) -> int:
     """Build kernels, each for each architecture."""
-    options = Options(variant=args.variant, config=tuple(_config_lines(args)), clang=args.clang)
+    options = KernelOptions(variant=args.variant, config=tuple(_config_lines(args)), clang=args.clang)
     jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs is not None else None
     arches = [load_arch(name) for name in selection.words("--arches", args.arches) or [host_arch().name]]
     specs = [
@@ -51,7 +51,7 @@ def build(args: argparse.Namespace) -> int:
     return make_each({f"{text}-{arch.name}": partial(build_one, text, arch) for text, arch in wanted})
 
 
-def _lacks_tools(arch: Arch, options: Options) -> bool:
+def _lacks_tools(arch: Arch, options: KernelOptions) -> bool:
     return any(process.find_program(tool) is None for tool in tools_for(arch, options))
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from quizmatrix.build.module.build import (
     Module,
-    Options,
+    ModuleOptions,
     check_options,
     find_module,
     modules_dir,
@@ -19,7 +19,7 @@ from quizmatrix.build.module.build import (
     removing,
 )
 from quizmatrix.build.module.hint import BUILT, names_of
-from quizmatrix.build.module.sweep import CellBuild, Sweep
+from quizmatrix.build.module.sweep import BuiltModules, ModuleSweep
 from quizmatrix.cli import parts, selection
 from quizmatrix.cli.clean import remove_tree
 from quizmatrix.core import process
@@ -35,7 +35,7 @@ from quizmatrix.prepare.preparer import Policy, Preparer
 def build(args: argparse.Namespace) -> int:
     """Build modules for every cell; 125 where one cannot be built."""
     modules = _modules(args)
-    options = Options(make=tuple(args.make))
+    options = ModuleOptions(make=tuple(args.make))
     check_options(options)
     cells = selection.selected_cells(args, selection.limits_of(args), built_here=True)
     results = _build_cells(args, modules, options, cells)
@@ -69,19 +69,19 @@ def _modules(args: argparse.Namespace) -> list[Module]:
 
 
 def _build_cells(
-    args: argparse.Namespace, modules: list[Module], options: Options, cells: list[Cell]
-) -> list[CellBuild]:
+    args: argparse.Namespace, modules: list[Module], options: ModuleOptions, cells: list[Cell]
+) -> list[BuiltModules]:
     jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None
     tell = parts.teller(args)
     preparer = Preparer(Policy(offline=args.offline, refresh=args.refresh))
 
-    async def main() -> list[CellBuild]:
-        return await Sweep(modules, options, preparer, jobs or process.usable_cpus(), tell).run(cells)
+    async def main() -> list[BuiltModules]:
+        return await ModuleSweep(modules, options, preparer, jobs or process.usable_cpus(), tell).run(cells)
 
     return anyio.run(main)
 
 
-def table(results: list[CellBuild], modules: list[Module]) -> str:
+def table(results: list[BuiltModules], modules: list[Module]) -> str:
     """A row for each cell, a column for each module: built, reused or failed."""
     from tabulate import tabulate
 

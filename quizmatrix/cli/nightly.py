@@ -29,10 +29,10 @@ from quizmatrix.model.result import RunResults
 from quizmatrix.model.spec import OWN_STDIN
 from quizmatrix.nightly import crontab, lock, systemd
 from quizmatrix.nightly import job as jobs
-from quizmatrix.nightly.job import Job, Night, Scheduler, Standing
+from quizmatrix.nightly.job import Job, Night, NightlyStarter, Standing
 from quizmatrix.runs import directory, retention
 from quizmatrix.runs.history import kept
-from quizmatrix.runs.history.kept import Kind
+from quizmatrix.runs.history.kept import RunKind
 from quizmatrix.runs.history.record import days_ago
 
 _DAY = 86400.0
@@ -99,23 +99,23 @@ def _args_of_run(words: list[str], command: list[str] | None) -> argparse.Namesp
     return parse(["run", *words, "--quiet", *(["--", *command] if command else [])])
 
 
-def _scheduler(asked: str) -> Scheduler:
+def _scheduler(asked: str) -> NightlyStarter:
     """Who is to start it; HostError where nobody can."""
-    if asked == Scheduler.SYSTEMD or (asked == "auto" and systemd.is_reachable()):
+    if asked == NightlyStarter.SYSTEMD or (asked == "auto" and systemd.is_reachable()):
         if not systemd.is_reachable():
             raise HostError(
                 "you have no service manager of systemd here",
                 cause="`systemctl --user show-environment` fails",
                 next_step="--scheduler cron takes the crontab instead.",
             )
-        return Scheduler.SYSTEMD
+        return NightlyStarter.SYSTEMD
     if not crontab.is_there():
         raise HostError(
             "nobody here could start a nightly run",
             cause="there is neither a systemd of yours (`systemctl --user`) nor `crontab`",
             next_step="On Debian: sudo apt-get install cron",
         )
-    return Scheduler.CRON
+    return NightlyStarter.CRON
 
 
 async def _locked(action: Callable[[], bool]) -> bool:
@@ -128,11 +128,11 @@ def _install(job: Job) -> bool:
     """Write everything; whether there was none of this name before."""
     is_new = not jobs.path_of(job.name).exists()
     # First of all what may be refused for the words in it.
-    if job.scheduler is Scheduler.CRON:
+    if job.scheduler is NightlyStarter.CRON:
         crontab.line_of(job)
     jobs.save(job)
     try:
-        if job.scheduler is Scheduler.CRON:
+        if job.scheduler is NightlyStarter.CRON:
             systemd.remove(job.name)
             crontab.install(job)
         else:
@@ -146,15 +146,15 @@ def _install(job: Job) -> bool:
 
 
 def _say_what_was_installed(job: Job, cells: int, *, is_new: bool) -> None:
-    by = "a line in your crontab" if job.scheduler is Scheduler.CRON else "a timer of your systemd"
+    by = "a line in your crontab" if job.scheduler is NightlyStarter.CRON else "a timer of your systemd"
     print(f"{job.name}: every night at {job.at}, by {by}" + ("" if is_new else " (replaced)"))
     print(f"  {cells} VM{'s' if cells != 1 else ''}: {_words(job)}")
     print(f"  in {clean_line(job.folder)}")
     print(f"  runs kept: {_kept_words(job)}")
     print(f"  try it: quizmatrix nightly run {job.name}")
-    if job.scheduler is Scheduler.CRON and not crontab.daemon_runs():
+    if job.scheduler is NightlyStarter.CRON and not crontab.daemon_runs():
         print(f"  {crontab.NO_DAEMON}")
-    if job.scheduler is Scheduler.SYSTEMD and not systemd.lingers():
+    if job.scheduler is NightlyStarter.SYSTEMD and not systemd.lingers():
         print("  only while you are logged in; always: loginctl enable-linger")
 
 
@@ -179,7 +179,7 @@ def run(args: argparse.Namespace) -> int:
         night = Night(started=began.isoformat(timespec="milliseconds"))
         jobs.keep_night(job, night)
         status, error = EXIT_NO_VERDICT, ""
-        kind: Kind | None = None
+        kind: RunKind | None = None
         try:
             of_run = _in_its_folder(job)
             kind = again.kind_of(of_run)
@@ -219,7 +219,7 @@ def _in_its_folder(job: Job) -> argparse.Namespace:
     return args
 
 
-def _newest(kind: Kind, since: datetime) -> RunResults | None:
+def _newest(kind: RunKind, since: datetime) -> RunResults | None:
     """The run that a night made."""
     for _, results in directory.list_runs():
         if results is not None and datetime.fromisoformat(results.started) >= since:
@@ -230,7 +230,7 @@ def _newest(kind: Kind, since: datetime) -> RunResults | None:
     return None
 
 
-def _remove_old(job: Job, kind: Kind) -> None:
+def _remove_old(job: Job, kind: RunKind) -> None:
     """Remove the job's runs that are not to be kept, as `runs prune` would, and no others.
 
     What goes wrong there is told, and no fault of the run.
@@ -245,12 +245,12 @@ def _remove_old(job: Job, kind: Kind) -> None:
             tell(clean_line(str(error)))
 
 
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
+class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What `nightly status --json` prints of a job. next: ISO 8601, local time, with its zone."""
 
     name: str
     at: str = ""
-    scheduler: Scheduler | None = None
+    scheduler: NightlyStarter | None = None
     folder: str = ""
     arguments: list[str] = []
     command: list[str] | None = None
@@ -275,12 +275,12 @@ def status(args: argparse.Namespace) -> int:
     return EXIT_FAILED if any(one.trouble for one in shown) else EXIT_OK
 
 
-def _looked_at(name: str) -> Shown:
+def _looked_at(name: str) -> JobStatus:
     try:
         job = jobs.load(name)
     except QuizmatrixError as error:
-        return Shown(name=name, trouble=str(error))
-    by = crontab if job.scheduler is Scheduler.CRON else systemd
+        return JobStatus(name=name, trouble=str(error))
+    by = crontab if job.scheduler is NightlyStarter.CRON else systemd
     try:
         standing = by.standing(job, datetime.now())  # noqa: DTZ005 - a clock on the wall
     except QuizmatrixError as error:
@@ -289,7 +289,7 @@ def _looked_at(name: str) -> Shown:
     gone = [path for path in (job.entry[0], job.folder) if not Path(path).exists()]
     if not standing.trouble and gone:
         standing = Standing(trouble=f"{gone[0]} is gone: install it again, or remove it")
-    return Shown(
+    return JobStatus(
         name=name,
         at=job.at,
         scheduler=job.scheduler,
@@ -303,7 +303,7 @@ def _looked_at(name: str) -> Shown:
     )
 
 
-def _told(one: Shown) -> str:
+def _told(one: JobStatus) -> str:
     when = f"every night at {one.at}, by {one.scheduler}" if one.scheduler else "damaged"
     lines = [f"{one.name}: {when}"]
     if one.scheduler is not None:
@@ -323,7 +323,7 @@ def _local(moment: str) -> str:
     return f"{datetime.fromisoformat(moment).astimezone():%Y-%m-%d %H:%M}"
 
 
-def _night_words(one: Shown) -> str:
+def _night_words(one: JobStatus) -> str:
     night = one.last
     if night is None:
         return "none yet"

@@ -21,7 +21,7 @@ from quizmatrix.report import chart, compare
 from quizmatrix.report.grid import command_words
 from quizmatrix.runs import directory, retention
 from quizmatrix.runs.history import kept
-from quizmatrix.runs.history.kept import Kept
+from quizmatrix.runs.history.kept import RecordedRun
 from quizmatrix.runs.history.record import History, days_ago
 
 _DAY = 86400.0
@@ -76,14 +76,14 @@ def _comparable(history: History) -> list[RunResults]:
     return sorted((one for one in runs.values() if one.matrix), key=lambda one: one.started, reverse=True)
 
 
-def _newest(runs: list[RunResults], history: History, besides: Kept | None) -> Kept:
+def _newest(runs: list[RunResults], history: History, besides: RecordedRun | None) -> RecordedRun:
     for one in runs:
         if besides is None or one.run != besides.results.run:
             return _load(one.run, history)
     raise UsageError("there is no run to compare", next_step="quizmatrix runs list")
 
 
-def _before(after: Kept, runs: list[RunResults], history: History) -> Kept:
+def _before(after: RecordedRun, runs: list[RunResults], history: History) -> RecordedRun:
     """The run before `after` of the same command, matrix and folder."""
     kind = kept.kind_of(after.results)
     for one in runs:
@@ -96,7 +96,7 @@ def _before(after: Kept, runs: list[RunResults], history: History) -> Kept:
     )
 
 
-def _load(name: str, history: History) -> Kept:
+def _load(name: str, history: History) -> RecordedRun:
     """A run, from its directory or, where that is gone, from the history."""
     try:
         return kept.load(directory.find_run(name))

@@ -20,7 +20,7 @@ from quizmatrix.model.spec import Bind
 from quizmatrix.model.task import Task, handing_on, in_each
 from quizmatrix.model.user import is_user
 from quizmatrix.prepare import currentfolder
-from quizmatrix.run import runlayer as guest
+from quizmatrix.run import runlayer
 from quizmatrix.schedule.plan import Plan, check_layers
 from quizmatrix.terminal.sessions import Sitting
 
@@ -80,9 +80,9 @@ def _work_tree(folder: Path) -> tuple[str | None, str | None]:
     One that cannot be shown at its own path (`/dev/shm/x`) can be at that name.
     """
     typed = currentfolder.as_typed(str(folder))
-    own = guest.work_tree_of(folder)
+    own = runlayer.work_tree_of(folder)
     if own is None and typed is not None:
-        return guest.work_tree_of(Path(typed)), None
+        return runlayer.work_tree_of(Path(typed)), None
     return own, typed if own else None
 
 
@@ -96,7 +96,7 @@ def _bind(text: str) -> Bind:
     if not is_file and not Path(host).is_dir():
         raise UsageError(f"--bind {text}", cause=f"{host} is neither a folder nor a file")
     clean = os.path.normpath(place)
-    if (clean.count("/") == 1 and clean.strip("/") in ("", *guest.TAKEN)) or "\n" in clean:
+    if (clean.count("/") == 1 and clean.strip("/") in ("", *runlayer.TAKEN)) or "\n" in clean:
         raise UsageError(
             f"--bind {text}", cause=f"{clean} is the guest's own", next_step="Bind it to a place below."
         )

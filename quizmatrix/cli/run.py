@@ -19,7 +19,7 @@ import msgspec
 
 from quizmatrix.build.module import hint
 from quizmatrix.cli import EXIT_BROKEN_PIPE, again, command_stdin, finish, resume, selection, targets
-from quizmatrix.cli.again import Again, Past
+from quizmatrix.cli.again import Again, RunHistory
 from quizmatrix.cli.cells import handoff_words, print_cells
 from quizmatrix.cli.plan import make_plan, tasks_of
 from quizmatrix.cli.selection import Selection
@@ -37,15 +37,12 @@ from quizmatrix.model.result import CellResult
 from quizmatrix.model.task import Task
 from quizmatrix.prepare import currentfolder
 from quizmatrix.prepare.preparer import Policy, Preparer
-from quizmatrix.report import findings as complaints
-from quizmatrix.report import grid as report
-from quizmatrix.report import progress
-from quizmatrix.report import testtable as pivot
+from quizmatrix.report import findings, grid, progress, testtable
 from quizmatrix.report.compare import Comparison
-from quizmatrix.report.formats.source import Source
+from quizmatrix.report.formats.source import ReportSource
 from quizmatrix.report.formats.source import load as load_source
 from quizmatrix.report.progress import Progress
-from quizmatrix.run import runlayer as guest
+from quizmatrix.run import runlayer
 from quizmatrix.run.stdin import OwnSource
 from quizmatrix.runs import directory
 from quizmatrix.runs.directory import RunDirectory
@@ -79,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_OK
     if args.output and not args.resume:
         directory.check_output(Path(args.output))
-    past = Past()
+    past = RunHistory()
     unbuilt = {}
     if args.build:
         left = plan.max_time and plan.max_time - (time.monotonic() - began)
@@ -202,7 +199,7 @@ class _Runner:
         args: argparse.Namespace,
         plan: Plan,
         run_directory: RunDirectory,
-        past: Past,
+        past: RunHistory,
         chosen: Again,
         source: OwnSource | None,
     ) -> None:
@@ -231,7 +228,7 @@ class _Runner:
                 self._directory.revise(result)
         # By what was run now. What was not run again has ended as expected.
         judged = self._chosen.merged(results) if self._chosen.is_resumed else results
-        status = report.exit_status(judged, interrupted=self._interrupted)
+        status = grid.exit_status(judged, interrupted=self._interrupted)
         results = self._chosen.merged(results)
         if finish.needs_last(self._args):
             now = msgspec.structs.replace(self._directory.results, cells=results)
@@ -302,7 +299,7 @@ class _Runner:
             and self._plan.work_tree is None
             and currentfolder.is_meant(here, tasks[0].command, is_hidden=self._args.no_work_tree)
         ):
-            reason = "as asked for" if self._args.no_work_tree else guest.why_not_shown(here)
+            reason = "as asked for" if self._args.no_work_tree else runlayer.why_not_shown(here)
             text = f"the current folder {here} is not shown to the guest, {reason}"
             shown.see(CellNote(cell=tasks[0].id, text=text))
         missed = hint.elsewhere([task.cell for task in tasks], tasks[0].command)
@@ -322,27 +319,27 @@ class _Runner:
         elif not self._args.quiet or status != EXIT_OK or any(result.flaky for result in results):
             out = sys.stderr if self._stdout_is_taken else sys.stdout
             seconds = time.monotonic() - self._began
-            text = report.whole(results, self._directory.folder, seconds, colour=wants_colour(out))
+            text = grid.whole(results, self._directory.folder, seconds, colour=wants_colour(out))
             progress.Screen(out).print(text.rstrip())
             if any(result.outcome is Outcome.CANCELLED for result in results):
                 progress.Screen(out).print(
                     f"to go on: quizmatrix run --resume {directory.name_of(self._directory.folder)}"
                 )
-            if self._args.verbose and (known := complaints.allowed(results)):
+            if self._args.verbose and (known := findings.allowed(results)):
                 progress.Screen(out).print(known)
 
     def _report_one(self, result: CellResult) -> None:
         screen = progress.Screen(sys.stderr)
         plain = result.outcome in (Outcome.PASSED, Outcome.FAILED) and not result.detail and not result.flaky
-        bad = pivot.bad_lines(result, self._directory.folder)
-        complained = complaints.other_paragraphs([result], self._directory.folder)
+        bad = testtable.bad_lines(result, self._directory.folder)
+        complained = findings.other_paragraphs([result], self._directory.folder)
         plain = plain and not bad and not complained
         if not plain:
-            words = report.verdict_words(result)
+            words = grid.verdict_words(result)
             detail = "".join(f": {clean_detail(text)}" for text in (result.flaky, result.detail) if text)
             screen.print(f"quizmatrix: {result.cell}: {words}{detail}")
-            if result.outcome in report.BY_CONSOLE:
-                for line in report.evidence_lines(result, self._directory.folder):
+            if result.outcome in grid.BY_CONSOLE:
+                for line in grid.evidence_lines(result, self._directory.folder):
                     screen.print(f"    {line}")
             elif complained:
                 screen.print(complained)
@@ -356,7 +353,7 @@ class _Runner:
             named += [("command", times.command), ("total", times.total)]
             shown = [f"{name} {format_seconds(value)}" for name, value in named if value is not None]
             screen.print(f"  {result.release or result.kernel}: {', '.join(shown)}")
-            if known := complaints.allowed([result]):
+            if known := findings.allowed([result]):
                 screen.print(f"  {known}")
             if result.subtests:
                 counts = ", ".join(f"{count} {outcome}" for outcome, count in result.subtests.items())
@@ -369,7 +366,7 @@ class _Runner:
             with contextlib.suppress(QuizmatrixError):
                 source = load_source(folder)
         # A full disk, or a folder that was removed meanwhile: what is known without it.
-        source = source or Source(folder=folder, results=self._directory.results)
+        source = source or ReportSource(folder=folder, results=self._directory.results)
         troubles = targets.write(self._args, source)
         summary_trouble = targets.add_to_job_summary(source)
         return troubles + ([summary_trouble] if summary_trouble else [])

@@ -16,7 +16,7 @@ from quizmatrix.core.json import to_json
 from quizmatrix.core.text import clean_detail, wants_colour
 from quizmatrix.model.outcome import EXIT_OK
 from quizmatrix.model.result import RunResults
-from quizmatrix.report import grid as report
+from quizmatrix.report import grid
 from quizmatrix.report.formats.source import load as load_source
 from quizmatrix.runs import directory
 from quizmatrix.runs.history.record import History
@@ -48,7 +48,7 @@ def _row(folder: Path, results: RunResults | None) -> list[str]:
     started = datetime.fromisoformat(results.started).astimezone().strftime("%Y-%m-%d %H:%M")
     totals = ", ".join(f"{count} {outcome}" for outcome, count in results.totals.items())
     status = str(results.exit_code) if results.exit_code is not None else "unfinished"
-    command = report.command_words(results)
+    command = grid.command_words(results)
     return [folder.name, started, status, totals, command[:60] + ("..." if len(command) > 60 else "")]
 
 
@@ -65,13 +65,13 @@ def show(args: argparse.Namespace) -> int:
     if targets.asked(args):
         return _write_reports(args, folder)
     results = directory.load(folder)
-    print(f"run {results.run}: {report.command_words(results)}\n")
+    print(f"run {results.run}: {grid.command_words(results)}\n")
     if results.finished is None:
         print("The run has not finished, or was killed; what had ended by then:")
         print(f"(to go on with it: quizmatrix run --resume {directory.name_of(folder)})\n")
     if results.cells:
         colour = wants_colour(sys.stdout)
-        text = report.whole(results.cells, folder, results.seconds, colour=colour, every_test=args.tests)
+        text = grid.whole(results.cells, folder, results.seconds, colour=colour, every_test=args.tests)
         sys.stdout.write(text)
     return EXIT_OK
 

@@ -17,8 +17,7 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.task import in_each
 from quizmatrix.prepare.preparer import Policy, Preparer
-from quizmatrix.report import grid as report
-from quizmatrix.report import progress
+from quizmatrix.report import grid, progress
 from quizmatrix.runs import directory
 from quizmatrix.schedule.plan import Plan
 from quizmatrix.schedule.scheduler import Scheduler
@@ -42,11 +41,9 @@ def shell(args: argparse.Namespace) -> int:
     if status is None or result.outcome is Outcome.PANICKED:
         detail = f": {clean_detail(result.detail)}" if result.detail else ""
         # The terminal may be what has gone.
-        progress.Screen(sys.stderr).print(
-            f"quizmatrix: {result.cell}: {report.verdict_words(result)}{detail}"
-        )
+        progress.Screen(sys.stderr).print(f"quizmatrix: {result.cell}: {grid.verdict_words(result)}{detail}")
     if status is None:
-        status = report.exit_status([result], interrupted=interrupted)
+        status = grid.exit_status([result], interrupted=interrupted)
     run_directory.finish([result], status)
     return status
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from quizmatrix.core import paths, streams
 from quizmatrix.core.errors import HostError, UsageError, host_error
 from quizmatrix.report.formats import Format, render
-from quizmatrix.report.formats.source import Source
+from quizmatrix.report.formats.source import ReportSource
 
 STDOUT = "-"
 # GitHub's runner names a file there to which a step's Markdown is added.
@@ -44,7 +44,7 @@ def take_stdout(args: argparse.Namespace) -> bool:
     return STDOUT in asked(args).values()
 
 
-def write(args: argparse.Namespace, source: Source) -> list[HostError]:
+def write(args: argparse.Namespace, source: ReportSource) -> list[HostError]:
     """Write the reports asked for. What kept one from that is no verdict on the cells: it is returned."""
     troubles = []
     for form, target in asked(args).items():
@@ -52,7 +52,7 @@ def write(args: argparse.Namespace, source: Source) -> list[HostError]:
     return [trouble for trouble in troubles if trouble is not None]
 
 
-def add_to_job_summary(source: Source) -> HostError | None:
+def add_to_job_summary(source: ReportSource) -> HostError | None:
     """On GitHub, add the run to the summary of the job's step; what kept it from that."""
     summary = os.environ.get(_SUMMARY)
     if not summary:
@@ -82,7 +82,7 @@ def _tried(name: str, write: Callable[[], None]) -> HostError | None:
     return None
 
 
-def _write_report(form: Format, target: str, source: Source) -> None:
+def _write_report(form: Format, target: str, source: ReportSource) -> None:
     parts = render(form, source)
     if target == STDOUT:
         streams.copy(parts)

@@ -8,9 +8,9 @@ import sys
 import anyio
 
 from quizmatrix.build.zfs.build import CONFIGURE, STEPS
-from quizmatrix.build.zfs.options import Options, recall, remember
-from quizmatrix.build.zfs.sweep import CellBuild, Sweep
-from quizmatrix.build.zfs.tree import Tree, find_tree, last_tree
+from quizmatrix.build.zfs.options import ZfsOptions, recall, remember
+from quizmatrix.build.zfs.sweep import BuiltZfs, ZfsSweep
+from quizmatrix.build.zfs.tree import ZfsTree, find_tree, last_tree
 from quizmatrix.cli import parts, selection
 from quizmatrix.core import process
 from quizmatrix.core.errors import QuizmatrixError, UsageError
@@ -39,7 +39,9 @@ def _run(args: argparse.Namespace, steps: tuple[str, ...]) -> int:
     if steps != STEPS and len(cells) != 1:
         raise UsageError("a single step is for a single cell", next_step="--cell 6.1-x86_64")
     if CONFIGURE in steps:
-        options = Options(debug=args.debug, experimental=args.experimental, configure=tuple(args.configure))
+        options = ZfsOptions(
+            debug=args.debug, experimental=args.experimental, configure=tuple(args.configure)
+        )
         remember(tree, options)
     else:
         options = recall(tree)
@@ -75,29 +77,29 @@ def bring_up_to_date(
 
 def _build_cells(
     args: argparse.Namespace,
-    tree: Tree,
-    options: Options,
+    tree: ZfsTree,
+    options: ZfsOptions,
     cells: list[Cell],
     steps: tuple[str, ...],
     *,
     cpus: int,
     seconds: float | None = None,
-) -> list[CellBuild]:
+) -> list[BuiltZfs]:
     """Take the steps for the cells on so many CPUs, and say what is going on; no results where the seconds
     were over before.
     """
     tell = parts.teller(args)
     preparer = Preparer(Policy(offline=args.offline, refresh=args.refresh))
 
-    async def main() -> list[CellBuild]:
+    async def main() -> list[BuiltZfs]:
         with anyio.move_on_after(seconds):
-            return await Sweep(tree, options, preparer, cpus, tell).run(cells, steps)
+            return await ZfsSweep(tree, options, preparer, cpus, tell).run(cells, steps)
         return []
 
     return anyio.run(main)
 
 
-def _table(results: list[CellBuild]) -> str:
+def _table(results: list[BuiltZfs]) -> str:
     """A row for each cell: what was built, what was reused, what failed."""
     from tabulate import tabulate
 

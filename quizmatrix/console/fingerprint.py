@@ -11,7 +11,7 @@ import hashlib
 import re
 from pathlib import PurePosixPath
 
-from quizmatrix.model.finding import Kind
+from quizmatrix.model.finding import FindingKind
 
 # Functions that tell two complaints apart. More of them would differ by who called.
 _TOP = 3
@@ -39,7 +39,7 @@ _ELSEWHERE = re.compile(
     r"(?:Allocated|Freed) by |Last (?:potentially|Breaking-Event)|Uninit was (?:stored|created)"
 )
 _AFTER_INTERRUPT = re.compile(r"\s*</(?:IRQ|NMI)>|--- interrupt")
-_INTERRUPTED = frozenset({Kind.RCU_STALL, Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP})
+_INTERRUPTED = frozenset({FindingKind.RCU_STALL, FindingKind.SOFT_LOCKUP, FindingKind.HARD_LOCKUP})
 
 # What a compiler adds to a name, and the architecture to a system call's.
 _SUFFIX = re.compile(r"\.(?:cold|isra|constprop|part|llvm|lto_priv|\d)[\w.]*$")
@@ -81,7 +81,7 @@ def is_machinery(name: str) -> bool:
     return _MACHINERY.match(name) is not None
 
 
-def functions(kind: Kind, title: str, lines: list[str]) -> list[str]:
+def functions(kind: FindingKind, title: str, lines: list[str]) -> list[str]:
     """Where it happened: the plain names of the functions, the innermost first, machinery left out."""
     sure: list[str] = []
     doubtful: list[str] = []
@@ -120,10 +120,10 @@ def functions(kind: Kind, title: str, lines: list[str]) -> list[str]:
 
 # KCSAN's title has both functions, and which of them raced first is chance. panic() never returns: behind
 # the call of it there may be another function already, whose name is then in the trace.
-_TITLE_TELLS = frozenset({Kind.KCSAN, Kind.PANIC})
+_TITLE_TELLS = frozenset({FindingKind.KCSAN, FindingKind.PANIC})
 
 
-def fingerprint(kind: Kind, title: str, names: list[str]) -> str:
+def fingerprint(kind: FindingKind, title: str, names: list[str]) -> str:
     """The same for the same complaint in any cell and run; `names`: of `functions`."""
     top = [] if kind in _TITLE_TELLS else names[:_TOP]
     text = "\n".join([kind, _words(kind, title), *top])
@@ -151,15 +151,15 @@ _VARIES = (
 )
 
 
-def _words(kind: Kind, title: str) -> str:
+def _words(kind: FindingKind, title: str) -> str:
     """What a title says, without what differs from one occurrence to the next."""
-    if kind in _INTERRUPTED or kind is Kind.HUNG_TASK:
+    if kind in _INTERRUPTED or kind is FindingKind.HUNG_TASK:
         return ""
     if match := _BUG_AT.match(title):
         return f"BUG {PurePosixPath(match[1]).name}"
-    if kind is Kind.OOPS and _BAD_ACCESS.match(title) and "BUG" not in title[5:]:
+    if kind is FindingKind.OOPS and _BAD_ACCESS.match(title) and "BUG" not in title[5:]:
         return "bad access"
-    if kind is Kind.WARNING and (match := _WARNING_AT.match(title)):
+    if kind is FindingKind.WARNING and (match := _WARNING_AT.match(title)):
         return PurePosixPath(match[1]).name
     title = SYMBOL.sub(lambda match: plain_name(match["name"]), title)
     for pattern, instead in _VARIES:

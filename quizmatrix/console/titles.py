@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from quizmatrix.model.finding import Kind
+from quizmatrix.model.finding import FindingKind
 
 # A title is looked at closely, and a guest may write one that is very long.
 _LONGEST = 500
@@ -18,15 +18,15 @@ _PREFIX = re.compile(r"(?:\s*\[ *(?:\d+\.\d+)? *(?:[TC]\d+)?\] ?)*")
 _FILE = r"\S+\.[chSs]:\d+"
 
 # Anchored, since the words occur in ordinary lines too. The first that fits counts.
-_TITLES: tuple[tuple[Kind, str], ...] = (
-    (Kind.PANIC, r"Kernel panic - not syncing\b.*"),
+_TITLES: tuple[tuple[FindingKind, str], ...] = (
+    (FindingKind.PANIC, r"Kernel panic - not syncing\b.*"),
     (
-        Kind.ZFS_PANIC,  # OpenZFS, include/os/linux/spl/sys/debug.h; SPLError: before 0.7
+        FindingKind.ZFS_PANIC,  # OpenZFS, include/os/linux/spl/sys/debug.h; SPLError: before 0.7
         r"(?:VERIFY|ASSERT)\w*\(.*\) failed.*|PANIC at .*|PANIC: (?!double fault|early exception).*"
         r"|SPL PANIC.*|SPLError: .*(?:SPL PANIC|VERIFY|ASSERT).*",
     ),
     (
-        Kind.OOPS,
+        FindingKind.OOPS,
         r"(?:Internal error: )?Oops\b.*"
         r"|BUG: (?:[Uu]nable to handle|[Kk]ernel NULL|\w+ stack guard page was hit).*"
         r"|(?:CPU \d+ )?Unable to handle kernel .*"
@@ -36,28 +36,28 @@ _TITLES: tuple[tuple[Kind, str], ...] = (
         # The line of a die(): `divide error: 0000 [#1] PREEMPT SMP`, `monitor event: 0040 ilc:2 [#1]`.
         r"|[A-Za-z][^\[\]]{2,150}\[#\d+\]:?(?:\s+[A-Z_]+)*\s*$",
     ),
-    (Kind.KASAN, r"BUG: KASAN: .*"),
-    (Kind.KMSAN, r"BUG: KMSAN: .*"),
-    (Kind.KCSAN, r"BUG: KCSAN: .*"),
-    (Kind.KFENCE, r"BUG: KFENCE: .*"),
-    (Kind.UBSAN, r"UBSAN: .*"),
-    (Kind.SOFT_LOCKUP, r"(?:(?:NMI )?watchdog: )?BUG: soft lockup.*"),
+    (FindingKind.KASAN, r"BUG: KASAN: .*"),
+    (FindingKind.KMSAN, r"BUG: KMSAN: .*"),
+    (FindingKind.KCSAN, r"BUG: KCSAN: .*"),
+    (FindingKind.KFENCE, r"BUG: KFENCE: .*"),
+    (FindingKind.UBSAN, r"UBSAN: .*"),
+    (FindingKind.SOFT_LOCKUP, r"(?:(?:NMI )?watchdog: )?BUG: soft lockup.*"),
     (
-        Kind.HARD_LOCKUP,
+        FindingKind.HARD_LOCKUP,
         r"(?:NMI )?watchdog: (?:Watchdog detected|CPU ?\d+ (?:(?:self-)?detected )?)\s*[Hh]ard LOCKUP.*"
         r"|Watchdog detected hard LOCKUP.*",
     ),
-    (Kind.RCU_STALL, r"(?:rcu: )?INFO: rcu\w* .*(?:stall|detected).*|INFO: rcu .*"),
-    (Kind.HUNG_TASK, r"INFO: task .* blocked .*\bmore than .*"),
+    (FindingKind.RCU_STALL, r"(?:rcu: )?INFO: rcu\w* .*(?:stall|detected).*|INFO: rcu .*"),
+    (FindingKind.HUNG_TASK, r"INFO: task .* blocked .*\bmore than .*"),
     (
-        Kind.LOCKDEP,  # drivers write "WARNING:" too
+        FindingKind.LOCKDEP,  # drivers write "WARNING:" too
         r"(?:\[ )?WARNING: (?:possible |inconsistent lock|bad unlock|bad contention|held lock|lock held"
         r"|suspicious RCU|Nested lock|\w+-safe -> |.* still has locks held).*"
         r"|(?:\[ )?BUG: (?:Invalid wait context|bad unlock|held lock|lock held|MAX_LOCK|key \S+ )\b.*"
         r"|(?:\[ )?INFO: (?:possible|lockdep|inconsistent|trying to register non-static key)\b.*",
     ),
-    (Kind.WARNING, rf"WARNING: (?:CPU: \d|{_FILE} at |at {_FILE}).*"),
-    (Kind.BUG, r"BUG: .*|BUG \S+ \((?:Not t|T)ainted.*"),
+    (FindingKind.WARNING, rf"WARNING: (?:CPU: \d|{_FILE} at |at {_FILE}).*"),
+    (FindingKind.BUG, r"BUG: .*|BUG \S+ \((?:Not t|T)ainted.*"),
 )
 _ANY = re.compile("|".join(f"(?P<k{number}>{text})" for number, (_, text) in enumerate(_TITLES)))
 _KINDS = {f"k{number}": kind for number, (kind, _) in enumerate(_TITLES)}
@@ -73,7 +73,7 @@ _PANIC_WORDS = re.compile(r"Kernel panic - not syncing:? *")
 class Title(msgspec.Struct, frozen=True, kw_only=True):
     """The first line of a complaint. is_consequence: it only ends the machine after another one."""
 
-    kind: Kind
+    kind: FindingKind
     text: str
     is_consequence: bool
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from quizmatrix.console.fingerprint import FRAME, fingerprint, functions
 from quizmatrix.console.titles import Title, title_of
-from quizmatrix.model.finding import Finding, Kind
+from quizmatrix.model.finding import Finding, FindingKind
 
 # What is kept of one block.
 _MOST_LINES = 200
@@ -19,10 +19,21 @@ _PATIENCE_BEFORE_TRACE = 40
 _PATIENCE = 6
 # Reports that have prose and empty lines between their traces.
 _PATIENCE_WITH_PROSE = 15
-_WITH_PROSE = frozenset({Kind.KASAN, Kind.KMSAN, Kind.KCSAN, Kind.KFENCE, Kind.LOCKDEP, Kind.RCU_STALL})
+_WITH_PROSE = frozenset(
+    {
+        FindingKind.KASAN,
+        FindingKind.KMSAN,
+        FindingKind.KCSAN,
+        FindingKind.KFENCE,
+        FindingKind.LOCKDEP,
+        FindingKind.RCU_STALL,
+    }
+)
 
 # Reports that a line of `=` opens and another closes.
-_FRAMED = frozenset({Kind.KASAN, Kind.KMSAN, Kind.KCSAN, Kind.KFENCE, Kind.UBSAN})
+_FRAMED = frozenset(
+    {FindingKind.KASAN, FindingKind.KMSAN, FindingKind.KCSAN, FindingKind.KFENCE, FindingKind.UBSAN}
+)
 
 _CUT_HERE = re.compile(r"-{4,}\[ cut here \]-{4,}|8<--- cut here ---")
 _END = re.compile(r"---\[ end ")
@@ -85,9 +96,9 @@ class _Block:
     def continues_with(self, title: Title) -> bool:
         """Whether what would be a title elsewhere is a further line of this one."""
         mine, other = self.title.kind, title.kind
-        if title.is_consequence or (mine is Kind.ZFS_PANIC and other is Kind.PANIC):
+        if title.is_consequence or (mine is FindingKind.ZFS_PANIC and other is FindingKind.PANIC):
             return True
-        if mine is other and other in (Kind.OOPS, Kind.ZFS_PANIC):
+        if mine is other and other in (FindingKind.OOPS, FindingKind.ZFS_PANIC):
             # "BUG: unable to handle ...", then "Oops: ..."; "VERIFY(...) failed", then "PANIC at ...".
             return not self._has_trace
         # A closing remark of others' reports.
@@ -149,7 +160,7 @@ class BlockReader:
     def _take_title(self, number: int, title: Title, *, is_read: bool) -> Title | None:
         if self._open is not None and self._open.continues_with(title):
             self._open.add(title.text)
-            if title.kind is Kind.PANIC:
+            if title.kind is FindingKind.PANIC:
                 self.close()
                 return title
             return None

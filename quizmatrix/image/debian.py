@@ -178,7 +178,7 @@ async def build(arch: Arch, suite: str, include: list[str], guest: Guest, tell: 
             if _whole(key) is None:
                 images_dir().mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryDirectory(dir=images_dir(), prefix=".build.") as name:
-                    work = _Work(Path(name), arch, root, packages, tell)
+                    work = _ImageBuild(Path(name), arch, root, packages, tell)
                     tar = await work.install({package.name for package in essential}, guest)
                     await work.store(key, tar, suite, include, squash)
             _reference(arch.name, suite).parent.mkdir(parents=True, exist_ok=True)
@@ -206,7 +206,7 @@ def _key(arch: Arch, suite: str, packages: list[Package]) -> str:
     return f"debian-{suite}-{arch.name}-{digest}"
 
 
-class _Work:
+class _ImageBuild:
     """The making of one image, in a folder that vanishes."""
 
     def __init__(

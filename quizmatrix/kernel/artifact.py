@@ -115,7 +115,7 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
                 )
 
 
-class Reference(msgspec.Struct, frozen=True, kw_only=True):
+class KernelReference(msgspec.Struct, frozen=True, kw_only=True):
     """Which stored kernel a specification stands for on one architecture, until asked anew.
 
     recipe: what it was made by; with another, the specification stands for another kernel.
@@ -149,7 +149,7 @@ def find(spec: str, arch: str, recipe: str) -> Kernel | None:
     Raises DamagedError where it is there and is not what was stored.
     """
     try:
-        reference = msgspec.json.decode(_reference_path(spec, arch).read_bytes(), type=Reference)
+        reference = msgspec.json.decode(_reference_path(spec, arch).read_bytes(), type=KernelReference)
     except (OSError, msgspec.MsgspecError):
         return None
     return load(reference.key) if reference.recipe == recipe else None
@@ -194,7 +194,9 @@ def refer(spec: str, arch: str, recipe: str, key: str) -> None:
     path = _reference_path(spec, arch)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        paths.write_atomic(path, msgspec.json.encode(Reference(key=key, spec=spec, arch=arch, recipe=recipe)))
+        paths.write_atomic(
+            path, msgspec.json.encode(KernelReference(key=key, spec=spec, arch=arch, recipe=recipe))
+        )
     except OSError as error:
         raise host_error("write the kernel cache", error) from error
 
@@ -224,11 +226,11 @@ def discard(key: str) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def references() -> Iterator[Reference]:
+def references() -> Iterator[KernelReference]:
     """Every specification that was resolved."""
     for path in sorted((_root() / "refs").glob("*.json")):
         with contextlib.suppress(OSError, msgspec.MsgspecError):
-            yield msgspec.json.decode(path.read_bytes(), type=Reference)
+            yield msgspec.json.decode(path.read_bytes(), type=KernelReference)
 
 
 def stored_keys() -> list[str]:

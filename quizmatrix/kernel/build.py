@@ -19,7 +19,7 @@ from quizmatrix.core.errors import DamagedError, UnpreparedError, host_error
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell
 from quizmatrix.kernel import artifact, modules
-from quizmatrix.kernel.tree import Tree
+from quizmatrix.kernel.tree import KernelTree
 from quizmatrix.model import kconfig
 from quizmatrix.model.arch import Arch
 from quizmatrix.model.cells import Cell
@@ -46,7 +46,7 @@ _ENVIRONMENT = {
 _ADVICE = {"mrproper": "The source was built in place: run `make mrproper` in it, or name another tree."}
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
+class KernelOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What is built otherwise than by default: a variant, lines of configuration, the compiler."""
 
     variant: str | None = None
@@ -54,12 +54,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     clang: bool = False
 
 
-DEFAULT = Options()
+DEFAULT = KernelOptions()
 
 
-def options_of(cell: Cell) -> Options:
+def options_of(cell: Cell) -> KernelOptions:
     """How the kernel of a cell is built."""
-    return Options(variant=cell.variant, config=cell.config, clang=cell.clang)
+    return KernelOptions(variant=cell.variant, config=cell.config, clang=cell.clang)
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +72,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     arch: Arch
-    options: Options = DEFAULT
+    options: KernelOptions = DEFAULT
     tell: Tell
     jobs: int | None = None
     pool: JobServer | None = None
@@ -114,7 +114,7 @@ def lasting_work(place: Path, order: Order) -> str:
     return re.sub(r"[^\w.+-]", "_", f"{place.name}-{order.arch.name}-{mark}")
 
 
-async def build(tree: Tree, order: Order) -> str:
+async def build(tree: KernelTree, order: Order) -> str:
     """Have a kernel of `tree` in the cache; returns its key.
 
     Raises HostError where a tool is missing, UnpreparedError where a wish of the configuration
@@ -127,7 +127,7 @@ async def build(tree: Tree, order: Order) -> str:
     if _is_stored(key, order):
         return key
     pool = order.pool or JobServer(order.jobs or process.usable_cpus())
-    work = _Work(tree, order, key, compiler, pool)
+    work = _KernelBuild(tree, order, key, compiler, pool)
     try:
         async with paths.locked(work.lock, lambda: tell("waiting for another build of the same")):
             if _is_stored(key, order):
@@ -156,7 +156,7 @@ def _is_stored(key: str, order: Order) -> bool:
     return kernel is not None and not (order.needs_tree and kernel.has_lost_its_tree)
 
 
-def tools_for(arch: Arch, options: Options = DEFAULT) -> dict[str, str]:
+def tools_for(arch: Arch, options: KernelOptions = DEFAULT) -> dict[str, str]:
     """The programs that build a kernel for an architecture, with Debian's packages of them."""
     tools = dict(_TOOLS)
     if not arch.is_native:
@@ -186,7 +186,7 @@ def _uses_ccache() -> bool:
     return "CCACHE_DIR" in os.environ or paths.has_home()
 
 
-async def _key(tree: Tree, arch: Arch, wishes: list[kconfig.Wish], compiler: str) -> str:
+async def _key(tree: KernelTree, arch: Arch, wishes: list[kconfig.Wish], compiler: str) -> str:
     said = (await process.run([compiler, "--version"])).output.splitlines()[:1]
     facts = arch.facts.build
     parts = [_RECIPE, tree.key, arch.name, facts.make_arch, facts.target, facts.image, repr(said)]
@@ -195,10 +195,10 @@ async def _key(tree: Tree, arch: Arch, wishes: list[kconfig.Wish], compiler: str
     return f"{tree.version.text}-{arch.name}-{digest}"
 
 
-class _Work:
+class _KernelBuild:
     """One build, in a folder of its own that an interrupted build leaves for the next."""
 
-    def __init__(self, tree: Tree, order: Order, key: str, compiler: str, pool: JobServer) -> None:
+    def __init__(self, tree: KernelTree, order: Order, key: str, compiler: str, pool: JobServer) -> None:
         self._tree = tree
         self._arch = arch = order.arch
         self._key = key

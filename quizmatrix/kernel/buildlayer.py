@@ -39,7 +39,7 @@ RECENT = 24 * 3600.0
 _VERMAGIC = re.compile(rb"\0vermagic=(\S+)")
 
 
-class Reference(msgspec.Struct, frozen=True, kw_only=True):
+class LayerReference(msgspec.Struct, frozen=True, kw_only=True):
     """What was built for a kernel. origin: the folder of its source. layers: the lowest first; runtime: what
     guests of the small image need beside them.
     """
@@ -64,7 +64,7 @@ def remove(key: str) -> None:
     shutil.rmtree(_folder_of(key), ignore_errors=True)
 
 
-def refer(key: str, reference: Reference) -> None:
+def refer(key: str, reference: LayerReference) -> None:
     """Have the guests of a kernel get what was built for it, instead of what had the same name."""
     folder = _folder_of(key)
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,12 +81,12 @@ def kernels() -> list[str]:
     return sorted(path.name for path in _folder_of("").glob("*") if path.is_dir())
 
 
-def references(key: str) -> list[Reference]:
+def references(key: str) -> list[LayerReference]:
     """What was built for a kernel and is still there, by name."""
     found = []
     for path in sorted(_folder_of(key).glob("*.json")):
         with contextlib.suppress(OSError, msgspec.MsgspecError):
-            reference = msgspec.json.decode(path.read_bytes(), type=Reference)
+            reference = msgspec.json.decode(path.read_bytes(), type=LayerReference)
             if all(Path(layer).is_dir() for layer in (*reference.layers, *reference.runtime)):
                 found.append(reference)
     return found

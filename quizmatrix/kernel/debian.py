@@ -17,7 +17,7 @@ from quizmatrix.core.process import Tell
 from quizmatrix.core.version import KernelVersion, leading_version, natural
 from quizmatrix.debian import apt
 from quizmatrix.kernel import artifact, bootimage, modules
-from quizmatrix.kernel.build import DEFAULT, Options, Order
+from quizmatrix.kernel.build import DEFAULT, KernelOptions, Order
 from quizmatrix.model.arch import Arch
 from quizmatrix.model.archive import Archive, carries, load_archive
 
@@ -27,7 +27,7 @@ NEWEST = "newest"
 _RECIPE = "2"
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class DebianKernel(msgspec.Struct, frozen=True, kw_only=True):
     """One kernel in one suite. release: what `uname -r` will print. image: its package, or one of them."""
 
     root: apt.AptRoot
@@ -66,7 +66,7 @@ async def fetch(wanted: str, order: Order) -> str:
     debian = arch.facts.debian
     flavours = {DEFAULT: debian.flavour} if debian else {}
     for variant, flavour in debian.variants.items() if debian else ():
-        flavours[Options(variant=variant)] = flavour
+        flavours[KernelOptions(variant=variant)] = flavour
     if debian is not None and order.options not in flavours:
         raise UnpreparedError(
             f"the kernel {wanted} with {order.options.variant or 'another configuration'} has to be built",
@@ -89,7 +89,7 @@ async def fetch(wanted: str, order: Order) -> str:
         )
 
 
-async def _store(found: Found, arch: Arch, tell: Tell) -> str:
+async def _store(found: DebianKernel, arch: Arch, tell: Tell) -> str:
     """Have the kernel in the cache; returns its key."""
     packages = await found.packages()
     key = _key(arch, found, packages)
@@ -109,7 +109,7 @@ async def _store(found: Found, arch: Arch, tell: Tell) -> str:
     return key
 
 
-async def _resolve(wanted: str, arch: str, flavour: str, tell: Tell) -> list[Found]:
+async def _resolve(wanted: str, arch: str, flavour: str, tell: Tell) -> list[DebianKernel]:
     """The kernels of all suites that are what is wanted, the newest first; arch and flavour are Debian's."""
     suites = suites_for(wanted, load_archive(), arch)
     if not suites:
@@ -184,12 +184,12 @@ def _image_names(flavour: str) -> re.Pattern[str]:
     return re.compile(rf"linux-image-(\d+\.\d+[\w.+~]*(?:-\d[\w.~]*)?-{re.escape(flavour)})")
 
 
-async def _all_in(root: apt.AptRoot, wanted: str, flavour: str) -> list[Found] | None:
+async def _all_in(root: apt.AptRoot, wanted: str, flavour: str) -> list[DebianKernel] | None:
     """The kernels of this flavour in a suite that are what is wanted; None where there are none."""
     pattern = _image_names(flavour)
     names = [name for name in await root.names("linux-image-") if pattern.fullmatch(name)]
     found = [
-        Found(root=root, release=match[1], version=version, image=package)
+        DebianKernel(root=root, release=match[1], version=version, image=package)
         for package in (await root.show(*names) if names else [])
         if (version := leading_version(package.version)) is not None and fits(version, wanted)
         if (match := pattern.fullmatch(package.name)) is not None
@@ -210,7 +210,7 @@ def fits(version: KernelVersion, wanted: str) -> bool:
     return version.series == asked.series and (asked.is_series or version == asked)
 
 
-def _key(arch: Arch, found: Found, packages: list[apt.Package]) -> str:
+def _key(arch: Arch, found: DebianKernel, packages: list[apt.Package]) -> str:
     """Names the content: the packages, and what is made of them."""
     made = [_RECIPE, arch.name, arch.facts.kernel.image]
     made += sorted(package.sha256 for package in packages)
@@ -218,7 +218,7 @@ def _key(arch: Arch, found: Found, packages: list[apt.Package]) -> str:
     return f"{found.release}-{digest}"
 
 
-async def _make(key: str, found: Found, packages: list[apt.Package], arch: Arch, tell: Tell) -> None:
+async def _make(key: str, found: DebianKernel, packages: list[apt.Package], arch: Arch, tell: Tell) -> None:
     size = sum(package.size for package in packages)
     with paths.new_dir(artifact.folder_of(key)) as folder:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".packages.") as name:

@@ -13,7 +13,7 @@ from quizmatrix.debian import apt
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.debian import NEWEST, fits, is_exact, released_in, suites_for, versions_in
-from quizmatrix.kernel.tree import Tree, unpacked
+from quizmatrix.kernel.tree import KernelTree, unpacked
 from quizmatrix.model.arch import Arch
 from quizmatrix.model.archive import load_archive
 
@@ -43,7 +43,7 @@ async def released(_one: str, _other: str, _arch: Arch, tell: Tell) -> dict[Kern
     return await released_in(_INDEX_ARCH, ask, tell)
 
 
-async def source_tree(wanted: str, tell: Tell, *, only_newest: bool = False) -> Tree:
+async def source_tree(wanted: str, tell: Tell, *, only_newest: bool = False) -> KernelTree:
     """The unpacked source of the kernel `wanted`; UnpreparedError where the archive has none.
 
     only_newest: of several that would do.
@@ -54,7 +54,7 @@ async def source_tree(wanted: str, tell: Tell, *, only_newest: bool = False) -> 
     )
 
 
-async def _unpack(found: Found, tell: Tell) -> Tree:
+async def _unpack(found: Found, tell: Tell) -> KernelTree:
     version, package, root = found
 
     async def fetch_archive(scratch: Path) -> Path:
@@ -66,7 +66,9 @@ async def _unpack(found: Found, tell: Tell) -> Tree:
         return archives[0]
 
     path = await unpacked(f"{package.name}-{package.version}-{package.sha256[:12]}", fetch_archive, tell)
-    return Tree(path=path, version=version, key=package.sha256, origin=f"{package.name} {package.version}")
+    return KernelTree(
+        path=path, version=version, key=package.sha256, origin=f"{package.name} {package.version}"
+    )
 
 
 async def _resolve(wanted: str, tell: Tell) -> list[Found]:

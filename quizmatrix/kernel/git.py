@@ -17,7 +17,7 @@ from quizmatrix.core.process import Tell
 from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
-from quizmatrix.kernel.tree import Tree, absolute, sources_dir, version_of_makefile
+from quizmatrix.kernel.tree import KernelTree, absolute, sources_dir, version_of_makefile
 from quizmatrix.model.arch import Arch
 
 # What a user's own way to a repository over ssh needs of the environment.
@@ -118,7 +118,7 @@ async def fetch(wanted: str, order: Order) -> str:
         return found | await _defined(work, commit, "|".join(missing)) if missing else found
 
     return await build.build(
-        Tree(
+        KernelTree(
             path=work,
             version=version,
             key=tree,

@@ -16,7 +16,7 @@ from quizmatrix.core.version import MASTER, KernelVersion
 from quizmatrix.kernel import build, tarball
 from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.debian import NEWEST, fits
-from quizmatrix.kernel.tree import Tree, sources_dir, unpacked
+from quizmatrix.kernel.tree import KernelTree, sources_dir, unpacked
 from quizmatrix.model.arch import Arch
 
 _SITE_FILE = Path(__file__).with_name("kernel.org.toml")
@@ -121,7 +121,7 @@ def _unsigned_address(wanted: str, site: Site) -> str | None:
     return (site.candidate or "").replace(_VERSION, wanted) if version.is_candidate else None
 
 
-async def _snapshot(url: str, order: Order) -> Tree:
+async def _snapshot(url: str, order: Order) -> KernelTree:
     order.tell(f"fetching {url}, which kernel.org does not sign")
     folder = sources_dir()
     try:
@@ -135,7 +135,7 @@ async def _snapshot(url: str, order: Order) -> Tree:
         raise host_error(f"store {url}", error) from error
 
 
-async def _release(wanted: str, site: Site, tell: Tell) -> Tree:
+async def _release(wanted: str, site: Site, tell: Tell) -> KernelTree:
     release = await _resolve(wanted, site, tell)
     name = f"linux-{release.version.text}"
     url = f"{_folder_of(release.version, site)}/{name}.tar.xz"
@@ -149,7 +149,7 @@ async def _release(wanted: str, site: Site, tell: Tell) -> Tree:
 
     path = await unpacked(f"kernel.org-{name}-{release.sha256[:12]}", fetch_archive, tell)
     (sources_dir() / f"{name}.tar.xz").unlink(missing_ok=True)
-    return Tree(path=path, version=release.version, key=release.sha256, origin=f"kernel.org {name}")
+    return KernelTree(path=path, version=release.version, key=release.sha256, origin=f"kernel.org {name}")
 
 
 def _folder_of(version: KernelVersion, site: Site) -> str:

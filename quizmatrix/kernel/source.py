@@ -14,11 +14,11 @@ from quizmatrix.core.process import Tell
 from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import artifact, build, debian, debiansource, git, kernelorg, tarball, worktree
 from quizmatrix.kernel.artifact import Kernel
-from quizmatrix.kernel.build import DEFAULT, Options, Order
+from quizmatrix.kernel.build import DEFAULT, KernelOptions, Order
 from quizmatrix.model.arch import Arch
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
+class KernelSource(msgspec.Struct, frozen=True, kw_only=True):
     """A place kernels come from.
 
     check: raises ValueError where the text behind `NAME:` can be none of its kernels. recipe: names
@@ -37,24 +37,24 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     released: Callable[[str, str, Arch, Tell], Awaitable[dict[KernelVersion, str]]] | None = None
 
 
-SOURCES: dict[str, Source] = {
-    "debian": Source(
+SOURCES: dict[str, KernelSource] = {
+    "debian": KernelSource(
         check=debian.check_version,
         recipe=debian.recipe,
         fetch=debian.fetch,
         is_built=False,
         released=debian.released,
     ),
-    "debian-source": Source(
+    "debian-source": KernelSource(
         check=debian.check_version,
         recipe=build.recipe,
         fetch=debiansource.fetch,
         released=debiansource.released,
     ),
-    "kernel.org": Source(
+    "kernel.org": KernelSource(
         check=kernelorg.check, recipe=build.recipe, fetch=kernelorg.fetch, released=kernelorg.released
     ),
-    "git": Source(
+    "git": KernelSource(
         check=git.check,
         recipe=git.recipe,
         fetch=git.fetch,
@@ -62,14 +62,14 @@ SOURCES: dict[str, Source] = {
         released=git.released,
         example="Write git:FOLDER#REF or git:URL#REF; REF is a branch, a tag or a commit.",
     ),
-    "tarball": Source(
+    "tarball": KernelSource(
         check=tarball.check,
         recipe=tarball.recipe,
         fetch=tarball.fetch,
         is_local=lambda _wanted: True,
         example="Write tarball:FILE, an archive of a kernel's source.",
     ),
-    "path": Source(
+    "path": KernelSource(
         check=worktree.check,
         recipe=worktree.recipe,
         fetch=worktree.fetch,
@@ -120,14 +120,14 @@ def parse_spec(text: str) -> KernelSpec:
         ) from error
 
 
-def find(text: str, arch: Arch, options: Options = DEFAULT) -> Kernel | None:
+def find(text: str, arch: Arch, options: KernelOptions = DEFAULT) -> Kernel | None:
     """The kernel `text` for an architecture where the cache has it; DamagedError where it is damaged."""
     spec = parse_spec(text)
     recipe = SOURCES[spec.source].recipe(spec.wanted, arch)
     return artifact.find(_reference(spec, options), arch.name, recipe)
 
 
-def _reference(spec: KernelSpec, options: Options) -> str:
+def _reference(spec: KernelSpec, options: KernelOptions) -> str:
     """What a kernel is remembered by: the same specification with other options is another kernel."""
     variant = f"+{options.variant}" if options.variant else ""
     return " ".join([f"{spec.text}{variant}", *options.config, *(["--clang"] if options.clang else [])])

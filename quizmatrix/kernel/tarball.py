@@ -8,7 +8,7 @@ from quizmatrix.core.checksum import sha256_of
 from quizmatrix.core.errors import UnpreparedError, host_error
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
-from quizmatrix.kernel.tree import Tree, absolute, read_version, unpacked
+from quizmatrix.kernel.tree import KernelTree, absolute, read_version, unpacked
 from quizmatrix.model.arch import Arch
 
 
@@ -33,7 +33,7 @@ async def fetch(wanted: str, order: Order) -> str:
     return await build.build(tree, order)
 
 
-async def unpack(archive: Path, order: Order, *, origin: str | None = None) -> Tree:
+async def unpack(archive: Path, order: Order, *, origin: str | None = None) -> KernelTree:
     """The source tree in an archive, unpacked once; `origin` for a person, by default the file."""
     try:
         digest = sha256_of(archive)
@@ -48,4 +48,4 @@ async def unpack(archive: Path, order: Order, *, origin: str | None = None) -> T
         version = read_version(path)
     except ValueError as error:
         raise UnpreparedError(f"{archive} holds no kernel source", cause=str(error)) from error
-    return Tree(path=path, version=version, key=digest, origin=origin or str(archive))
+    return KernelTree(path=path, version=version, key=digest, origin=origin or str(archive))

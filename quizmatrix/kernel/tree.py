@@ -22,7 +22,7 @@ async def _as_it_is() -> None:
     """The source of most trees is there already."""
 
 
-class Tree(msgspec.Struct, frozen=True, kw_only=True):
+class KernelTree(msgspec.Struct, frozen=True, kw_only=True):
     """A kernel's source.
 
     key: names its content. origin: where it came from, for a person. work: the name of the folder

@@ -8,7 +8,7 @@ from quizmatrix.core import checksum as seal
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
-from quizmatrix.kernel.tree import Tree, absolute, read_version
+from quizmatrix.kernel.tree import KernelTree, absolute, read_version
 from quizmatrix.model.arch import Arch
 
 
@@ -31,7 +31,7 @@ async def fetch(wanted: str, order: Order) -> str:
         version = read_version(path)
     except ValueError as error:
         raise UnpreparedError(str(error)) from error
-    tree = Tree(
+    tree = KernelTree(
         path=path,
         version=version,
         key=seal.state_of(path),

@@ -86,7 +86,7 @@ class Qemu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     numa: int = 0
 
 
-class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KernelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the kernel needs here.
 
     image: of Debian's packages: `vmlinux` (unpacked, where an x86 boot image is packaged), or any
@@ -143,7 +143,7 @@ class ArchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     host_machines: list[str]
     cross_prefix: str
     qemu: Qemu
-    kernel: Kernel
+    kernel: KernelFacts
     build: Build
     debian: Debian | None = None
     timeout_factor: TimeoutFactor

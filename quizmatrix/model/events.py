@@ -81,4 +81,4 @@ class RunFinished(msgspec.Struct, frozen=True, kw_only=True, tag="run-finished",
 
 Event = CellReached | CellNote | CellConsole | CellFinished
 # What events.jsonl may hold, each with the `time` at which it was written.
-Line = Event | RunStarted | RunResumed | RunFinished
+EventLine = Event | RunStarted | RunResumed | RunFinished

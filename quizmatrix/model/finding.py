@@ -8,7 +8,7 @@ from enum import StrEnum
 import msgspec
 
 
-class Kind(StrEnum):
+class FindingKind(StrEnum):
     """What sort of complaint it is (the kernel documents admin-guide/bug-hunting and dev-tools)."""
 
     PANIC = "panic"
@@ -33,7 +33,7 @@ class Kind(StrEnum):
         return self in _FATAL
 
 
-_FATAL = frozenset({Kind.PANIC, Kind.OOPS, Kind.ZFS_PANIC})
+_FATAL = frozenset({FindingKind.PANIC, FindingKind.OOPS, FindingKind.ZFS_PANIC})
 
 
 class SplatPolicy(StrEnum):
@@ -54,7 +54,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     `function+0xoffset/0xsize`, where they are known.
     """
 
-    kind: Kind
+    kind: FindingKind
     title: str
     line: int
     block: list[str]
@@ -79,7 +79,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 class FindingSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A complaint in results.json: see Finding, which findings.json in the cell's folder has."""
 
-    kind: Kind
+    kind: FindingKind
     title: str
     fingerprint: str
     count: int = 1

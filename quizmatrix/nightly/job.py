@@ -25,7 +25,7 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _KEPT = ("PATH", "XDG_DATA_HOME", "CCACHE_DIR", *_PROXIES, *(name.upper() for name in _PROXIES))
 
 
-class Scheduler(StrEnum):
+class NightlyStarter(StrEnum):
     """Who starts it."""
 
     SYSTEMD = "systemd"
@@ -43,7 +43,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "schema"
     schema_: int = 1
     name: str
     at: str
-    scheduler: Scheduler
+    scheduler: NightlyStarter
     arguments: list[str]
     command: list[str] | None
     folder: str

@@ -34,7 +34,7 @@ _TIMES_EMULATED = 2.0
 _NO_LASTS = 86400.0
 
 # Boots a specification to its result.
-Boot = Callable[[CellSpec], Awaitable[CellResult]]
+RunTrial = Callable[[CellSpec], Awaitable[CellResult]]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +84,7 @@ async def find_out(spec: CellSpec) -> Answer:
     return without_trial(spec.arch) or await try_kvm(spec)
 
 
-async def try_kvm(spec: CellSpec, boot: Boot = run.run_cell) -> Answer:
+async def try_kvm(spec: CellSpec, boot: RunTrial = run.run_cell) -> Answer:
     """Boot `spec` under KVM, with `true` as its command, and remember whether that worked.
 
     A guest that does not come up may have itself to blame (its kernel is being bisected, say), or a host that
@@ -122,7 +122,7 @@ async def try_kvm(spec: CellSpec, boot: Boot = run.run_cell) -> Answer:
 class _Trial:
     """Boots of one guest, with nothing of the user's in it."""
 
-    def __init__(self, spec: CellSpec, boot: Boot, folder: Path) -> None:
+    def __init__(self, spec: CellSpec, boot: RunTrial, folder: Path) -> None:
         self._spec = msgspec.structs.replace(
             spec, command=["true"], work_tree=None, append="", timeout=TRIAL_LIMIT
         )

@@ -13,10 +13,10 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.subtest import Subtest
 from quizmatrix.report import compare
-from quizmatrix.report.compare import UNTESTED, Change, Comparison, Line
+from quizmatrix.report.compare import UNTESTED, Change, Comparison, Difference
 from quizmatrix.report.grid import verdict_words
 from quizmatrix.runs.history import kept
-from quizmatrix.runs.history.kept import Kept
+from quizmatrix.runs.history.kept import RecordedRun
 from quizmatrix.runs.history.record import History
 
 # Earlier runs that are looked through for the last test of a cell.
@@ -28,7 +28,7 @@ class _Baseline(msgspec.Struct, frozen=True, kw_only=True):
     time.
     """
 
-    run: Kept
+    run: RecordedRun
     untested: dict[str, Outcome]
 
 
@@ -50,7 +50,7 @@ def since_last(history: History, results: RunResults, place: Path) -> Comparison
     for result in results.cells:
         if result.outcome in UNTESTED and result.cell not in base.untested:
             was = verdict_words(before[result.cell]) if result.cell in before else ""
-            line = Line(
+            line = Difference(
                 change=Change.NOT_TESTED, cells=[result.cell], before=was, after=verdict_words(result)
             )
             cells.append(line)
@@ -66,8 +66,8 @@ def _baseline(history: History, results: RunResults) -> _Baseline | None:
         if run.run != results.run and run.started <= results.started and kept.kind_of(run) == kind
     )
     wanted = {result.cell for result in results.cells}
-    newest: Kept | None = None
-    found: dict[str, tuple[CellResult, Kept]] = {}
+    newest: RecordedRun | None = None
+    found: dict[str, tuple[CellResult, RecordedRun]] = {}
     untested: dict[str, Outcome] = {}
     for run in islice(runs, _LAST):
         one = _load(history, run.run)
@@ -90,7 +90,7 @@ def _baseline(history: History, results: RunResults) -> _Baseline | None:
     if newest is None:
         return None
     tests: dict[str, dict[str, Subtest]] = {cell: one.tests.get(cell, {}) for cell, (_, one) in found.items()}
-    base = Kept(
+    base = RecordedRun(
         results=msgspec.structs.replace(newest.results, cells=[result for result, _ in found.values()]),
         place=newest.place,
         tests=tests,
@@ -99,7 +99,7 @@ def _baseline(history: History, results: RunResults) -> _Baseline | None:
     return _Baseline(run=base, untested=untested)
 
 
-def _load(history: History, run: str) -> Kept | None:
+def _load(history: History, run: str) -> RecordedRun | None:
     """A run that is recorded, with all its tests where its directory is still there."""
     recorded = history.find(run)
     if recorded is None:

@@ -21,7 +21,7 @@ _VERBS = {
 # Words for a set of results, `on s390x` or `from 6.12 on`, and the ids of those in it.
 Rule = tuple[str, frozenset[str]]
 # The id of a result, and the one whose kernel and architecture are looked at for it.
-Site = tuple[str, CellResult]
+ResultSite = tuple[str, CellResult]
 
 # What a sentence begins with that speaks of one step in handing disks on; the reads need no word.
 _HEADS = {None: "", Step.WRITE: "Writing: ", Step.READ: "", Step.BACK: "Back home: "}
@@ -89,7 +89,7 @@ def _rules(ran: list[CellResult], results: list[CellResult]) -> tuple[list[Rule]
     return wrote + read, wrote_when + read_when + more
 
 
-def _rules_of(sites: list[Site], lead: str = "") -> tuple[list[Rule], list[Rule]]:
+def _rules_of(sites: list[ResultSite], lead: str = "") -> tuple[list[Rule], list[Rule]]:
     """The rules that name places, and those that name times or both; their words begin with `lead`."""
     places = [(lead + words, cells) for words, cells in _places(sites)]
     times = list(_times(sites))
@@ -101,7 +101,7 @@ def _byte_order(result: CellResult) -> str:
     return load_arch(result.arch).facts.byte_order
 
 
-def _places(sites: list[Site]) -> Iterator[Rule]:
+def _places(sites: list[ResultSite]) -> Iterator[Rule]:
     orders = {site.arch: _byte_order(site) for _, site in sites}
     for arch in orders:
         yield f"on {arch}", frozenset(cell for cell, site in sites if site.arch == arch)
@@ -115,7 +115,7 @@ def _places(sites: list[Site]) -> Iterator[Rule]:
         yield f"with {variant}", frozenset(cell for cell, site in sites if site.variant == variant)
 
 
-def _times(sites: list[Site]) -> Iterator[Rule]:
+def _times(sites: list[ResultSite]) -> Iterator[Rule]:
     """Ranges of kernel versions. A kernel that has no version is in none."""
     dated = [(version, cell) for cell, site in sites if (version := _series(site)) is not None]
     versions = sorted({version for version, _ in dated})

@@ -13,7 +13,7 @@ from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.report.colour import paint
 from quizmatrix.report.grid import verdict_words
-from quizmatrix.runs.history.kept import Kept, findings_of
+from quizmatrix.runs.history.kept import RecordedRun, findings_of
 
 # Lines of one kind in a section.
 MOST_LINES = 40
@@ -46,7 +46,7 @@ _COLOURS = {
 }
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """What changed alike in one or more cells.
 
     name: of a test, or what identifies a message; empty where it is the cells themselves. title: the message.
@@ -66,9 +66,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     before: str
     after: str
-    cells: list[Line]
-    tests: list[Line]
-    messages: list[Line]
+    cells: list[Difference]
+    tests: list[Difference]
+    messages: list[Difference]
 
     @property
     def has_regressed(self) -> bool:
@@ -76,11 +76,11 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return any(line.change is Change.REGRESSED for line in self.lines)
 
     @property
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[Difference]:
         """All that is different."""
         return [*self.cells, *self.tests, *self.messages]
 
-    def where(self, holds: Callable[[Line], bool]) -> Comparison:
+    def where(self, holds: Callable[[Difference], bool]) -> Comparison:
         """Only the lines for which `holds` is true."""
         kept = {name: [line for line in getattr(self, name) if holds(line)] for name in _LISTS}
         return msgspec.structs.replace(self, **kept)
@@ -89,7 +89,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 _LISTS = ("cells", "tests", "messages")
 
 
-def compare(before: Kept, after: Kept) -> Comparison:
+def compare(before: RecordedRun, after: RecordedRun) -> Comparison:
     """What changed from one run to another."""
     old = {result.cell: result for result in before.results.cells}
     new = {result.cell: result for result in after.results.cells}
@@ -103,10 +103,10 @@ def compare(before: Kept, after: Kept) -> Comparison:
     )
 
 
-def _cell(old: CellResult | None, new: CellResult | None) -> Line | None:
-    def line(change: Change, *, more: str = "") -> Line:
+def _cell(old: CellResult | None, new: CellResult | None) -> Difference | None:
+    def line(change: Change, *, more: str = "") -> Difference:
         cell = new or old
-        return Line(
+        return Difference(
             change=change,
             cells=[cell.cell] if cell else [],
             before=_plain(old) if old else "",
@@ -147,7 +147,7 @@ def _ran_from_the_same(old: list[CellResult], new: list[CellResult]) -> bool:
     return all(inputs) and inputs == [result.inputs for result in new]
 
 
-def _by_column(kept: Kept) -> dict[str, list[CellResult]]:
+def _by_column(kept: RecordedRun) -> dict[str, list[CellResult]]:
     """The results, those of a cell's slices together: which slice has a test is no news."""
     found: dict[str, list[CellResult]] = {}
     for result in kept.results.cells:
@@ -155,7 +155,7 @@ def _by_column(kept: Kept) -> dict[str, list[CellResult]]:
     return found
 
 
-def _tests(before: Kept, after: Kept) -> Iterator[Line]:
+def _tests(before: RecordedRun, after: RecordedRun) -> Iterator[Difference]:
     old, new = _by_column(before), _by_column(after)
     for cell in (cell for cell in new if cell in old):
         sides = [*old[cell], *new[cell]]
@@ -183,7 +183,7 @@ def _tests(before: Kept, after: Kept) -> Iterator[Line]:
                 )
             if change is not None:
                 words = [str(test.outcome) if test else "" for test in (was, now)]
-                yield Line(change=change, name=name, cells=[cell], before=words[0], after=words[1])
+                yield Difference(change=change, name=name, cells=[cell], before=words[0], after=words[1])
 
 
 def _test(was: Subtest | None, now: Subtest | None, *, same: bool) -> Change | None:
@@ -216,7 +216,7 @@ def _where_one_is_unknown(
     return None
 
 
-def _messages(old: dict[str, CellResult], new: dict[str, CellResult]) -> Iterator[Line]:
+def _messages(old: dict[str, CellResult], new: dict[str, CellResult]) -> Iterator[Difference]:
     for cell in (cell for cell in new if cell in old):
         if old[cell].outcome in UNTESTED or new[cell].outcome in UNTESTED:
             continue
@@ -230,12 +230,12 @@ def _messages(old: dict[str, CellResult], new: dict[str, CellResult]) -> Iterato
                 change = Change.FLAKY
             else:
                 change = Change.REGRESSED if fingerprint in has else Change.FIXED
-            yield Line(change=change, name=fingerprint, title=finding.title, cells=[cell])
+            yield Difference(change=change, name=fingerprint, title=finding.title, cells=[cell])
 
 
-def _gathered(lines: Iterable[Line]) -> list[Line]:
+def _gathered(lines: Iterable[Difference]) -> list[Difference]:
     """The lines, those that tell the same of several cells made one."""
-    found: dict[tuple[str, ...], Line] = {}
+    found: dict[tuple[str, ...], Difference] = {}
     for line in lines:
         # Not by the title: it may name a CPU or a process, which differ where the message is the same.
         key = (line.change, line.name, line.before, line.after)
@@ -257,13 +257,13 @@ def render(found: Comparison, *, colour: bool = False) -> str:
     return "\n\n".join(sections) or "Nothing has changed."
 
 
-def _of(change: Change, lines: list[Line]) -> list[Line]:
+def _of(change: Change, lines: list[Difference]) -> list[Difference]:
     """The lines of a section, those of what failed first."""
     chosen = [line for line in lines if line.change is change]
     return sorted(chosen, key=lambda line: line.after in ("passed", "skipped", ""))
 
 
-def _aligned(lines: list[Line], name: Callable[[Line], str]) -> list[str]:
+def _aligned(lines: list[Difference], name: Callable[[Difference], str]) -> list[str]:
     shown = lines[:MOST_LINES]
     width = max((len(name(line)) for line in shown), default=0)
     told = [f"  {name(line):<{min(width, 60)}}  {_words(line)}".rstrip() for line in shown]
@@ -272,7 +272,7 @@ def _aligned(lines: list[Line], name: Callable[[Line], str]) -> list[str]:
     return told
 
 
-def _words(line: Line) -> str:
+def _words(line: Difference) -> str:
     same = line.before == line.after
     ends = [line.after] if same else [word for word in (line.before, line.after) if word]
     where = ""

@@ -60,7 +60,7 @@ def _body(finding: Finding) -> list[str]:
     return [*before, finding.title, *said, *list(frames.values())[:_MOST_FRAMES]]
 
 
-class Other(msgspec.Struct, frozen=True, kw_only=True):
+class OtherFinding(msgspec.Struct, frozen=True, kw_only=True):
     """A complaint in cells whose outcome is about something else. lines: see telling_lines."""
 
     cells: list[CellResult]
@@ -72,7 +72,7 @@ class Other(msgspec.Struct, frozen=True, kw_only=True):
         return f"{', '.join(f'{one.cell} ({one.outcome})' for one in self.cells)}: the kernel complained"
 
 
-def others(results: list[CellResult], run: Path) -> list[Other]:
+def others(results: list[CellResult], run: Path) -> list[OtherFinding]:
     """Complaints in cells whose outcome is about something else; cells with the same one together.
 
     Those that a matrix allows are not among them.
@@ -84,7 +84,7 @@ def others(results: list[CellResult], run: Path) -> list[Other]:
                 if not summary.allowed:
                     alike.setdefault(summary.fingerprint, []).append((result, summary))
     return [
-        Other(
+        OtherFinding(
             cells=[result for result, _ in group],
             lines=telling_lines(group[0][1], run / group[0][0].folder),
         )

@@ -21,8 +21,7 @@ from quizmatrix.model.outcome import (
 )
 from quizmatrix.model.result import CellResult, RunResults, ways_of
 from quizmatrix.model.spec import Step
-from quizmatrix.report import findings as complaints
-from quizmatrix.report import testtable as pivot
+from quizmatrix.report import findings, testtable
 from quizmatrix.report.colour import paint
 from quizmatrix.report.common import common_sentence
 
@@ -201,7 +200,7 @@ def failures(results: list[CellResult], run: Path) -> list[list[CellResult]]:
     alike: dict[tuple[str, ...], list[CellResult]] = {}
     for result in results:
         if not result.is_as_expected:
-            complaint = complaints.main_one(result) if result.outcome in BY_CONSOLE else None
+            complaint = findings.main_one(result) if result.outcome in BY_CONSOLE else None
             # What differs between two cells' traces of one complaint is no news.
             why = (complaint.fingerprint,) if complaint else (result.detail, *evidence_lines(result, run))
             alike.setdefault((verdict_words(result), *why), []).append(result)
@@ -227,9 +226,9 @@ def evidence_lines(result: CellResult, run: Path) -> list[str]:
     """What explains the outcome: what the kernel complained of, or the end of the output."""
     folder = run / result.folder
     if result.outcome in BY_CONSOLE:
-        complaint = complaints.main_one(result)
+        complaint = findings.main_one(result)
         if complaint is not None:
-            return complaints.telling_lines(complaint, folder)
+            return findings.telling_lines(complaint, folder)
         return _console_lines(folder / "console.log")
     stdout, stderr = (tail(folder / name, _TAIL_LINES) for name in ("stdout", "stderr"))
     if stdout and stderr:
@@ -275,9 +274,9 @@ def whole(
         grid(results, colour=colour),
         notes(results),
         explanations(results, run, colour=colour),
-        complaints.other_paragraphs(results, run),
+        findings.other_paragraphs(results, run),
         common_sentence(results),
-        pivot.whole(results, run, every=every_test, colour=colour),
+        testtable.whole(results, run, every=every_test, colour=colour),
         f"{summary(results, seconds)}\nresults: {run}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -176,7 +176,7 @@ class Lines:
         self._screen.print(f"[{self._spoke - self._began:7.1f}s] {text}")
 
 
-class Table:
+class LiveTable:
     """A table that is drawn over itself: cell, phase, time, last line."""
 
     def __init__(self, screen: Screen, cells: list[str]) -> None:
@@ -216,11 +216,11 @@ class Table:
             self._screen.do(self._live.stop)
 
     def _picture(self) -> RenderableType:
-        from rich.table import Table as RichTable
+        from rich.table import Table
         from rich.text import Text
 
         now = time.monotonic()
-        table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
         table.add_column("cell", no_wrap=True)
         table.add_column("phase", no_wrap=True)
         table.add_column("time", no_wrap=True, justify="right")
@@ -264,4 +264,4 @@ def choose(cells: list[str], *, quiet: bool, verbose: bool) -> Progress:
     if len(cells) == 1:
         return Silent(screen)
     can_draw = is_screen(screen.stream)
-    return Table(screen, cells) if can_draw else Lines(screen, cells)
+    return LiveTable(screen, cells) if can_draw else Lines(screen, cells)

@@ -14,7 +14,7 @@ from quizmatrix.model.spec import Step
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.report.colour import paint
 from quizmatrix.report.common import common_sentence
-from quizmatrix.subtests import reading as subtests
+from quizmatrix.subtests import reading
 
 # Rows of a table, or names of a list, that a person reads.
 MOST_ROWS = 40
@@ -37,7 +37,7 @@ _COLOURS = {
 Row = dict[int, Subtest]
 
 
-class Table(msgspec.Struct, frozen=True, kw_only=True):
+class SubtestTable(msgspec.Struct, frozen=True, kw_only=True):
     """Tests, and the cells that ran some: a row's keys are indices of `cells`.
 
     unread: cells whose tests are none of them, for want of room.
@@ -65,7 +65,9 @@ def whole(results: list[CellResult], run: Path, *, every: bool = False, colour: 
     return "\n\n".join(part for part in (text, sentences(table)) if part)
 
 
-def collect(results: list[CellResult], run: Path, *, every: bool = False, most: int = MOST_TESTS) -> Table:
+def collect(
+    results: list[CellResult], run: Path, *, every: bool = False, most: int = MOST_TESTS
+) -> SubtestTable:
     """The rows that `whole` shows, of all length. most: tests that are read; then no further cell is."""
     cells: list[CellResult] = []
     rows: dict[str, Row] = {}
@@ -77,7 +79,7 @@ def collect(results: list[CellResult], run: Path, *, every: bool = False, most: 
         if result.subtests and read >= most:
             unread[result.unsharded] = None
             continue
-        tests = subtests.load(run / result.folder) if result.subtests else []
+        tests = reading.load(run / result.folder) if result.subtests else []
         if tests and result.unsharded not in columns:
             columns[result.unsharded] = len(cells)
             cells.append(result)
@@ -91,12 +93,12 @@ def collect(results: list[CellResult], run: Path, *, every: bool = False, most: 
         ranked = {name: _rank(row, len(cells) if steps < 2 else 0) for name, row in rows.items()}
         names = sorted((name for name in rows if ranked[name] < _SAME), key=ranked.__getitem__)
         rows = {name: rows[name] for name in names}
-    return Table(cells=cells, rows=rows, unread=list(unread))
+    return SubtestTable(cells=cells, rows=rows, unread=list(unread))
 
 
 def bad_lines(result: CellResult, run: Path) -> list[str]:
     """`failed: NAME` for the tests of one cell that were not good, the first of many."""
-    tests = subtests.load(run / result.folder) if result.subtests else []
+    tests = reading.load(run / result.folder) if result.subtests else []
     lines = [
         f"{test.outcome}: {test.name}" if test.outcome.is_bad else f"failed, then passed: {test.name}"
         for test in tests
@@ -168,7 +170,7 @@ def _on(cells: list[str], of: int) -> str:
     return "everywhere" if len(cells) == of else f"on {', '.join(cells)}"
 
 
-def sentences(table: Table) -> str:
+def sentences(table: SubtestTable) -> str:
     """`Fails only on s390x: NAME, NAME and 3 more.`, a line for each thing that failures share.
 
     And one for the cells that were not looked at.

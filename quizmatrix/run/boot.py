@@ -16,15 +16,14 @@ from quizmatrix.model import spec as specs
 from quizmatrix.model.finding import FindingSummary
 from quizmatrix.model.spec import CellSpec, Share
 from quizmatrix.model.stage import Stage
-from quizmatrix.run import findings, qemu, stdin, vm
-from quizmatrix.run import runlayer as guest
+from quizmatrix.run import findings, qemu, runlayer, stdin, vm
 from quizmatrix.run.channel import ConsolePipe, Control, Message, Output, Port, RubbishError, write_all
 from quizmatrix.run.hostwatch import HostWatch
 from quizmatrix.run.observer import Observer, TerminalHost
 from quizmatrix.run.shared import Shared
 from quizmatrix.run.stopwatch import Stopwatch
 from quizmatrix.run.verdict import Evidence
-from quizmatrix.subtests import reading as subtests
+from quizmatrix.subtests import reading
 
 # Seconds for the rest of the output to arrive once the command has ended, as long as some comes.
 _DRAIN_LIMIT = 10.0
@@ -124,7 +123,7 @@ class Boot:
         stdout = self._outputs[0]
         is_whole = stdout.ended.is_set() and not stdout.was_cut
         try:
-            self.evidence.tests = await subtests.told_of(self._folder, is_whole, not self._console_was_cut)
+            self.evidence.tests = await reading.told_of(self._folder, is_whole, not self._console_was_cut)
         except OSError as error:
             self.evidence.notes.append(str(host_error("read the tests in its output", error)))
         except HostError as error:
@@ -315,7 +314,7 @@ class Boot:
             return
         self.evidence.notes += self._shared.put_aside_unless_settled()
         try:
-            guest.retire_run_layer(self._folder)
+            runlayer.retire_run_layer(self._folder)
         except OSError as error:
             self.evidence.notes.append(str(host_error(f"tidy {self._folder}", error)))
         self.evidence.notes += [self._log.cut] if self._log.cut else []

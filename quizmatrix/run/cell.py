@@ -13,8 +13,7 @@ from quizmatrix.model import spec as specs
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec, Share
-from quizmatrix.run import debugger, foreign, layerdisks, qemu, reproduce, vm
-from quizmatrix.run import runlayer as guest
+from quizmatrix.run import debugger, foreign, layerdisks, qemu, reproduce, runlayer, vm
 from quizmatrix.run.boot import Boot
 from quizmatrix.run.channel import ConsolePipe, Port
 from quizmatrix.run.observer import NOBODY, Observer
@@ -74,7 +73,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
 def _write_files(spec: CellSpec, marker: str, observer: Observer) -> list[Share]:
     """Write what the guest begins with, and the scripts for a person; the guest's shares."""
     try:
-        shares = guest.write_run_layer(spec, marker)
+        shares = runlayer.write_run_layer(spec, marker)
         qemu.check(spec, shares)
         if observer.terminal is not None:
             observer.terminal.write(specs.run_layer_of(Path(spec.folder)))

@@ -13,8 +13,7 @@ from quizmatrix.model import spec as specs
 from quizmatrix.model.cells import SHARED_LIMIT
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import HANDED_DISK, CellSpec, CommandLine, Disk, Share, Step
-from quizmatrix.run import boundfile, qemu
-from quizmatrix.run import runlayer as guest
+from quizmatrix.run import boundfile, qemu, runlayer
 
 # Stands in the command line where the script puts a path of its own.
 _CONTROL = "@control@"
@@ -163,7 +162,7 @@ def _passed_on(spec: CellSpec) -> str:
     """The lines that pass variables on, as they are where the script is run, while its guest is there."""
     if not spec.passed_on:
         return ""
-    place = shlex.quote(str(specs.run_layer_of(Path(spec.folder)) / guest.PASSED_ON))
+    place = shlex.quote(str(specs.run_layer_of(Path(spec.folder)) / runlayer.PASSED_ON))
     text = "# --env NAME: as they are here.\n"
     text += "quoted() { printf '%s\\n' \"$1\" | sed \"s/'/'\\\\\\\\''/g; 1s/^/'/; \\$s/\\$/'/\"; }\n"
     text += f"passed={place}\n"

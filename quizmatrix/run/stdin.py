@@ -74,7 +74,7 @@ class Feed:
                 if self._path != OWN_STDIN:
                     self._source = FileSource(self._path)
                     stack.callback(self._source.close)
-                await feed(self._port, self._source or Empty())
+                await feed(self._port, self._source or EmptyInput())
             except (OSError, HostError) as error:
                 trouble = (
                     host_error("read the command's stdin", error) if isinstance(error, OSError) else error
@@ -83,7 +83,7 @@ class Feed:
                 self._port.end()
 
 
-class Empty:
+class EmptyInput:
     """Nothing, where nobody has what the specification speaks of."""
 
     consumed = False

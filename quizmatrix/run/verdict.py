@@ -12,7 +12,7 @@ from quizmatrix.model.finding import SplatPolicy, Tolerance
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.stage import Stage
 from quizmatrix.run.channel import Message
-from quizmatrix.subtests.reading import Told
+from quizmatrix.subtests.reading import SubtestSummary
 
 
 class Evidence(msgspec.Struct, kw_only=True):
@@ -43,7 +43,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     qemu_words: str = ""
     host_is_out_of_memory: bool = False
     silent_reset_is_fault: bool = True
-    tests: Told = Told()
+    tests: SubtestSummary = SubtestSummary()
     tolerance: Tolerance = Tolerance()
     foreign: str = ""
     notes: list[str] = []

@@ -17,7 +17,7 @@ import msgspec
 from quizmatrix.core import paths, private
 from quizmatrix.core.errors import DamagedError, HostError, QuizmatrixError, UsageError, host_error
 from quizmatrix.core.json import encode, to_json
-from quizmatrix.model.events import CellConsole, CellFinished, Line, RunFinished, RunResumed, RunStarted
+from quizmatrix.model.events import CellConsole, CellFinished, EventLine, RunFinished, RunResumed, RunStarted
 from quizmatrix.model.matrix import Handoff
 from quizmatrix.model.result import CellResult, RunResults, decode_results
 from quizmatrix.runs.replay import replay
@@ -60,7 +60,7 @@ class RunDirectory:
             raise host_error(f"make the folder {folder}", error) from error
         return folder
 
-    def write_event(self, event: Line) -> None:
+    def write_event(self, event: EventLine) -> None:
         """Add a line to events.jsonl."""
         if isinstance(event, CellConsole):
             return

@@ -12,7 +12,7 @@ from quizmatrix.model.events import (
     CellFinished,
     CellNote,
     CellReached,
-    Line,
+    EventLine,
     RunFinished,
     RunResumed,
     RunStarted,
@@ -46,7 +46,7 @@ def replay(path: Path) -> Replay:
     reached: dict[str, Stage] = {}
     cells: dict[str, CellResult] = {}
     notes: list[str] = []
-    decoder = msgspec.json.Decoder(Line)
+    decoder = msgspec.json.Decoder(EventLine)
     try:
         # Bytes: a line is ended by a newline alone, and a damaged one need not be UTF-8.
         with path.open("rb") as file:

@@ -19,7 +19,7 @@ _RUN = re.compile(r"(\d{8}-\d{6})-[0-9a-f]{4}")
 _JUST_BEGUN = 60.0
 
 
-class Old(msgspec.Struct, frozen=True, kw_only=True):
+class OldRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run directory that may go, and when its run began."""
 
     folder: Path
@@ -28,7 +28,7 @@ class Old(msgspec.Struct, frozen=True, kw_only=True):
 
 def old_runs(
     keep: int, before: datetime | None, among: Callable[[RunResults], bool] | None = None
-) -> list[Old]:
+) -> list[OldRun]:
     """The run directories beyond the newest `keep`, where `before` is given only those that are older.
 
     among: which runs are counted and may go; without it all, also those whose results cannot be read. Never
@@ -40,7 +40,7 @@ def old_runs(
     chosen = [one for one in runs if among is None or (one[1] is not None and among(one[1]))]
     latest = (directory.runs_dir() / directory.LATEST).resolve()
     doomed = [
-        Old(folder=folder, started=started)
+        OldRun(folder=folder, started=started)
         for number, (folder, results, started) in enumerate(chosen)
         if number >= max(keep, 1)
         and (before is None or started < before)

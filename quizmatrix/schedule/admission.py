@@ -44,7 +44,7 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     disk: int = LEAST_DISK
 
 
-class Left(msgspec.Struct, frozen=True, kw_only=True):
+class Available(msgspec.Struct, frozen=True, kw_only=True):
     """What a host has left just now, MiB of memory and of disk, whoever takes the rest.
 
     is_of_cgroup: whether the memory is what the limit of a cgroup leaves.
@@ -77,7 +77,7 @@ class Admission:
         cpus: int,
         memory: int,
         places: int,
-        look: Callable[[], Left] = Left,
+        look: Callable[[], Available] = Available,
         patience: float = PATIENCE,
     ) -> None:
         """cpus: of the host. memory: MiB for guests. places: VMs at a time. look: what is left just now.
@@ -161,9 +161,9 @@ def host_admission(jobs: int | None, folder: Path) -> Admission:
     )
 
 
-def _left(folder: Path) -> Left:
+def _left(folder: Path) -> Available:
     memory = available_memory()
-    return Left(memory=memory, disk=_free_disk(folder), is_of_cgroup=memory < hosts_memory())
+    return Available(memory=memory, disk=_free_disk(folder), is_of_cgroup=memory < hosts_memory())
 
 
 def _free_disk(folder: Path) -> int:

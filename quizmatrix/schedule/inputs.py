@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix.core import checksum as seal
+from quizmatrix.core import checksum
 from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.errors import HostError
 from quizmatrix.core.json import encode
@@ -83,4 +83,4 @@ def _state_of(folder: str) -> str:
     if Path(folder).is_file():
         now = Path(folder).stat()
         return f"{now.st_size} {now.st_mtime_ns}"
-    return seal.state_of(Path(folder), at_most=MOST_FILES)
+    return checksum.state_of(Path(folder), at_most=MOST_FILES)

@@ -23,8 +23,8 @@ from quizmatrix.model.task import Task
 from quizmatrix.prepare import preparer as prepare
 from quizmatrix.prepare.currentfolder import other_names
 from quizmatrix.prepare.preparer import Preparer
-from quizmatrix.run import cell as run
 from quizmatrix.run import debugger, foreign
+from quizmatrix.run.cell import run_cell
 from quizmatrix.run.observer import InputSource, Observer
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.schedule.admission import Admission, Need, host_admission, need_of
@@ -45,7 +45,7 @@ class Scheduler:
         preparer: Preparer,
         sink: Callable[[Event], None],
         admission: Admission | None = None,
-        run_cell: Callable[[CellSpec, Observer], Awaitable[CellResult]] = run.run_cell,
+        run_cell: Callable[[CellSpec, Observer], Awaitable[CellResult]] = run_cell,
     ) -> None:
         """`sink` sees every event. run_cell: what makes a result of a specification."""
         self._plan = plan

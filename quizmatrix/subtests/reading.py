@@ -49,7 +49,7 @@ _OWN_LINE = re.compile(rb"\n" + _OWN)
 _OUTPUT_LINE = re.compile(rb"\n(?:" + _OWN + rb"|" + STAMP + TEXT + rb")")
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class SubtestSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be said of a command's tests; see the properties of Subtests."""
 
     counts: dict[str, int] = {}
@@ -83,9 +83,9 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
     has_left_out: bool = False
 
     @property
-    def told(self) -> Told:
+    def told(self) -> SubtestSummary:
         """The same without the tests' names."""
-        return Told(
+        return SubtestSummary(
             counts=self.counts,
             summary=self.summary,
             limits=self.limits,
@@ -140,7 +140,7 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
         return "; ".join(words) or ("no test ran" if self.none_ran or not total else "")
 
 
-async def told_of(folder: Path, is_whole: bool, console_is_whole: bool) -> Told:
+async def told_of(folder: Path, is_whole: bool, console_is_whole: bool) -> SubtestSummary:
     """The same as `keep`, and nobody else waits: the guest decides how long the files are.
 
     HostError, too, where this host has no thread or process left.
@@ -149,10 +149,10 @@ async def told_of(folder: Path, is_whole: bool, console_is_whole: bool) -> Told:
     sizes = [path.stat().st_size for name in _READ if (path := folder / name).exists()]
     if sum(sizes) <= _SHORT:
         return await in_thread(partial(keep, *given))
-    return await offload.call(keep, *given, returns=Told)
+    return await offload.call(keep, *given, returns=SubtestSummary)
 
 
-def keep(folder: str, is_whole: bool, console_is_whole: bool) -> Told:
+def keep(folder: str, is_whole: bool, console_is_whole: bool) -> SubtestSummary:
     """Read the results in a cell's folder, and write there the list of the tests that are known by name.
 
     is_whole, console_is_whole: see `read`. OSError where that fails.

@@ -21,7 +21,7 @@ from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.core.text import clean_detail, clean_line
 from quizmatrix.run.runlayer import SESSION_START, guest_argv
-from quizmatrix.terminal import attach as visit
+from quizmatrix.terminal import attach
 from quizmatrix.terminal.attach import Copy, Reply
 from quizmatrix.terminal.fetch import Fetch
 from quizmatrix.terminal.tty import Terminal
@@ -176,7 +176,7 @@ async def session(
 
 async def receive_visitors(connection: asyncssh.SSHClientConnection, folder: Path) -> None:
     """Do what visitors of the cell in `folder` want, each over a channel of its own; never returns."""
-    with visit.listening(folder) as listener:
+    with attach.listening(folder) as listener:
         async with task_group() as group:
             while True:
                 await anyio.wait_readable(listener)
@@ -191,11 +191,11 @@ async def receive_visitors(connection: asyncssh.SSHClientConnection, folder: Pat
 
 async def _receive_one(connection: asyncssh.SSHClientConnection, client: socket.socket) -> None:
     with client:
-        received = await visit.receive(client)
+        received = await attach.receive(client)
         if received is None:
             return
         request, streams = received
-        terminal = visit.VisitorTerminal(client, request, streams)
+        terminal = attach.VisitorTerminal(client, request, streams)
         try:
             if request.copy is not None:
                 reply = await _copy_for(client, connection, request.copy)
@@ -206,7 +206,7 @@ async def _receive_one(connection: asyncssh.SSHClientConnection, client: socket.
             reply = Reply(status=255, problem=str(error))
         finally:
             terminal.close()
-        visit.answer(client, reply)
+        attach.answer(client, reply)
 
 
 async def _copy_for(client: socket.socket, connection: asyncssh.SSHClientConnection, copy: Copy) -> Reply:

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from quizmatrix.core.json import to_json
-from quizmatrix.model.finding import Finding, Kind
+from quizmatrix.model.finding import Finding, FindingKind
 from quizmatrix.report.formats import Format, render
 from quizmatrix.report.formats.source import load
 from quizmatrix.run import findings
@@ -248,7 +248,7 @@ def test_disks_that_were_handed_on(page: Page, tmp_path: Path) -> None:
 
 def test_complaints_luck_and_what_was_not_run_again(page: Page, tmp_path: Path) -> None:
     finding = Finding(
-        kind=Kind.WARNING,
+        kind=FindingKind.WARNING,
         title="WARNING: at x.c:3 <script>document.title='pwned'</script>",
         line=3,
         block=["WARNING: at x.c:3 <script>document.title='pwned'</script>", " hello+0x1/0x2 [mod]"],

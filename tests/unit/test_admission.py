@@ -11,7 +11,7 @@ from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.cells import expand
 from quizmatrix.model.matrix import Limits, Matrix
 from quizmatrix.run.hostwatch import HostWatch, Moment, now
-from quizmatrix.schedule.admission import LEAST_DISK, Admission, Left, Need, need_of, threads_of_a_core
+from quizmatrix.schedule.admission import LEAST_DISK, Admission, Available, Need, need_of, threads_of_a_core
 
 
 @given(
@@ -58,11 +58,11 @@ def test_what_a_guest_takes() -> None:
 class Host:
     """A host on which others take and give back."""
 
-    def __init__(self, *looks: Left) -> None:
+    def __init__(self, *looks: Available) -> None:
         self._looks = list(looks)
         self.asked = 0
 
-    def look(self) -> Left:
+    def look(self) -> Available:
         self.asked += 1
         return self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
 
@@ -80,20 +80,20 @@ def enter(host: Host, need: Need, patience: float = 60) -> list[str]:
 
 
 def test_a_guest_waits_while_others_have_the_memory() -> None:
-    host = Host(Left(memory=300), Left(memory=300), Left(memory=300), Left(memory=3000))
+    host = Host(Available(memory=300), Available(memory=300), Available(memory=300), Available(memory=3000))
     assert enter(host, Need(cpus=1, memory=1184)) == [
         "waits: this host has 300 MiB of memory left, and a guest needs 416"
     ]
     # Alone, it does not wait for all that it might take one day.
-    assert enter(Host(Left(memory=500)), Need(cpus=1, memory=1184)) == []
+    assert enter(Host(Available(memory=500)), Need(cpus=1, memory=1184)) == []
 
 
 def test_a_host_that_stays_short_is_said_to_be() -> None:
     with pytest.raises(HostError, match="this host has 100 MiB of memory left") as caught:
-        enter(Host(Left(memory=100)), Need(cpus=1, memory=1184), patience=0)
+        enter(Host(Available(memory=100)), Need(cpus=1, memory=1184), patience=0)
     assert "--memory" in caught.value.next_step
     with pytest.raises(HostError, match="3 MiB of disk left for its run directory, and a guest needs 528"):
-        enter(Host(Left(disk=3)), Need(cpus=1, memory=1184, disk=528))
+        enter(Host(Available(disk=3)), Need(cpus=1, memory=1184, disk=528))
 
 
 def test_a_second_guest_waits_for_the_first_one_to_give_disk_back() -> None:
@@ -101,7 +101,7 @@ def test_a_second_guest_waits_for_the_first_one_to_give_disk_back() -> None:
     order: list[str] = []
 
     async def play() -> None:
-        admission = Admission(cpus=9, memory=9999, places=9, look=lambda: Left(disk=left[0]))
+        admission = Admission(cpus=9, memory=9999, places=9, look=lambda: Available(disk=left[0]))
         need = Need(cpus=1, memory=100, disk=528)
 
         async def one(name: str) -> None:

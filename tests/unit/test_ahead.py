@@ -10,8 +10,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix.build.zfs.options import Options as ZfsOptions
-from quizmatrix.build.zfs.sweep import Sweep
+from quizmatrix.build.zfs.options import ZfsOptions
+from quizmatrix.build.zfs.sweep import ZfsSweep
 from quizmatrix.build.zfs.tree import find_tree
 from quizmatrix.cli import run_command
 from quizmatrix.core.errors import HostError, QuizmatrixError, UnpreparedError, UsageError
@@ -19,7 +19,7 @@ from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell
 from quizmatrix.kernel import artifact, source
 from quizmatrix.kernel.artifact import Kernel
-from quizmatrix.kernel.build import Options, Order, builds_dir, builds_locked
+from quizmatrix.kernel.build import KernelOptions, Order, builds_dir, builds_locked
 from quizmatrix.model.arch import load_arch
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.profile import Use, resolve
@@ -72,7 +72,7 @@ def test_a_misspelt_option(kind: str, config: str, toy: Path, tmp_path: Path) ->
         identity = ["-c", "user.name=x", "-c", "user.email=x@y"]
         for words in (["init", "-q", "-b", "main"], ["add", "."], [*identity, "commit", "-qmx"]):
             subprocess.run(["git", "-C", toy, *words], check=True)
-    order = Order(arch=load_arch("x86_64"), options=Options(config=(config,)), tell=lambda _said: None)
+    order = Order(arch=load_arch("x86_64"), options=KernelOptions(config=(config,)), tell=lambda _said: None)
 
     async def obtain() -> None:
         with pytest.raises(UnpreparedError, match="cannot be configured as asked") as caught:
@@ -149,7 +149,7 @@ def test_what_openzfs_is_built_with(toy: Path, tmp_path: Path, monkeypatch: pyte
     (tools / "gcc").symlink_to("/bin/true")
     monkeypatch.setenv("PATH", str(tools))
     tree = find_tree(str(shutil.copytree(Path(__file__).parents[1] / "toy-zfs", tmp_path / "zfs")))
-    sweep = Sweep(tree, ZfsOptions(), NoKernels(Policy()), 1, lambda _what, _said: None)
+    sweep = ZfsSweep(tree, ZfsOptions(), NoKernels(Policy()), 1, lambda _what, _said: None)
     (done,) = anyio.run(sweep.run, [cell(f"path:{toy}")])
     error: QuizmatrixError | None = done.kernel.error
     assert isinstance(error, HostError)

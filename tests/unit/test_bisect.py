@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quizmatrix.bisect.search import Section, Side
+from quizmatrix.bisect.search import Side, VersionSearch
 from quizmatrix.cli import run_command
 from quizmatrix.core.errors import UsageError
 from quizmatrix.kernel import released
@@ -28,7 +28,7 @@ __all__ = ["keys", "repository", "site"]
 def test_the_change_is_found(history: tuple[int, int, set[int]], at_a_time: int) -> None:
     count, change, broken = history
     broken -= {0, count - 1}
-    section = Section(count)
+    section = VersionSearch(count)
     tested: list[int] = []
     while wanted := section.next(at_a_time):
         assert len(wanted) <= at_a_time
@@ -45,7 +45,7 @@ def test_the_change_is_found(history: tuple[int, int, set[int]], at_a_time: int)
 
 def test_a_part_for_each_that_is_tested_at_a_time() -> None:
     rounds = 0
-    section = Section(1000)
+    section = VersionSearch(1000)
     while wanted := section.next(9):
         rounds += 1
         for at in wanted:

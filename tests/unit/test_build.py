@@ -14,8 +14,8 @@ from quizmatrix.cli import run_command
 from quizmatrix.core.errors import DataError, UnpreparedError, UsageError
 from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import artifact, source
-from quizmatrix.kernel.build import DEFAULT, Options, Order, build, builds_dir
-from quizmatrix.kernel.tree import Tree, read_version
+from quizmatrix.kernel.build import DEFAULT, KernelOptions, Order, build, builds_dir
+from quizmatrix.kernel.tree import KernelTree, read_version
 from quizmatrix.model import kconfig
 from quizmatrix.model.arch import arch_names, load_arch
 
@@ -76,23 +76,23 @@ def test_fragments_that_ship(arch: str, variant: str | None) -> None:
 
 
 @pytest.fixture
-def tree(toy: Path) -> Tree:
-    return Tree(path=toy, version=V6_1, key="toy", origin="toy 6.1.9")
+def tree(toy: Path) -> KernelTree:
+    return KernelTree(path=toy, version=V6_1, key="toy", origin="toy 6.1.9")
 
 
 X86_64 = load_arch("x86_64")
 
 
-def quietly(options: Options = DEFAULT) -> Order:
+def quietly(options: KernelOptions = DEFAULT) -> Order:
     return Order(arch=X86_64, options=options, tell=lambda _said: None)
 
 
-def make(tree: Tree, *config: str, variant: str | None = None) -> str:
-    options = Options(variant=variant, config=config)
+def make(tree: KernelTree, *config: str, variant: str | None = None) -> str:
+    options = KernelOptions(variant=variant, config=config)
     return anyio.run(build, tree, quietly(options))
 
 
-def test_what_nothing_asks_for_is_removed(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_nothing_asks_for_is_removed(tree: KernelTree, capsys: pytest.CaptureFixture[str]) -> None:
     used, unused = make(tree), make(tree, "CONFIG_X=y")
     artifact.refer("debian-source:6.1", "x86_64", "", used)
     assert run_command(["kernel", "show", "6.1.9-x86_64"]) == 0
@@ -104,7 +104,7 @@ def test_what_nothing_asks_for_is_removed(tree: Tree, capsys: pytest.CaptureFixt
     assert run_command(["kernel", "remove"]) == 125
 
 
-def test_a_kernel_is_named_by_what_is_not_empty(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kernel_is_named_by_what_is_not_empty(tree: KernelTree, capsys: pytest.CaptureFixture[str]) -> None:
     key = make(tree)
     assert run_command(["kernel", "remove", ""]) == 125
     assert artifact.stored_keys() == [key]
@@ -121,7 +121,7 @@ def test_a_symbol_is_named_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert "`KASAN=y` is no symbol" in capsys.readouterr().err
 
 
-def test_numbers_are_not_those_of_tinyconfig(tree: Tree) -> None:
+def test_numbers_are_not_those_of_tinyconfig(tree: KernelTree) -> None:
     def stack(*config: str) -> str:
         return kconfig.read_config((artifact.folder_of(make(tree, *config)) / "config").read_text())["STACK"]
 
@@ -129,7 +129,9 @@ def test_numbers_are_not_those_of_tinyconfig(tree: Tree) -> None:
     assert stack("CONFIG_STACK=15") == "15"
 
 
-def test_a_build_writes_nothing_here(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_writes_nothing_here(
+    tree: KernelTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here = tmp_path / "here"
     here.mkdir()
     script = tree.path / "scripts/kconfig/merge_config.sh"
@@ -139,7 +141,7 @@ def test_a_build_writes_nothing_here(tree: Tree, tmp_path: Path, monkeypatch: py
     assert not list(here.iterdir())
 
 
-def test_a_kernel_that_only_a_full_reading_shows_damaged(tree: Tree) -> None:
+def test_a_kernel_that_only_a_full_reading_shows_damaged(tree: KernelTree) -> None:
     key = make(tree)
     image = artifact.folder_of(key) / artifact.SYSTEM_MAP
     before = image.stat()
@@ -155,7 +157,7 @@ def test_a_kernel_that_only_a_full_reading_shows_damaged(tree: Tree) -> None:
     assert b"_text" in (mended.folder / artifact.SYSTEM_MAP).read_bytes()
 
 
-def test_a_build_leaves_a_kernel(tree: Tree) -> None:
+def test_a_build_leaves_a_kernel(tree: KernelTree) -> None:
     kernel = artifact.load(make(tree))
     assert kernel is not None
     kernel.check(thoroughly=True)
@@ -171,13 +173,13 @@ def test_a_build_leaves_a_kernel(tree: Tree) -> None:
     assert (place / "vmlinux").is_file()
 
 
-def test_what_is_built_is_not_built_again(tree: Tree) -> None:
+def test_what_is_built_is_not_built_again(tree: KernelTree) -> None:
     key = make(tree)
     assert make(tree) == key
     assert (builds_dir() / key / "count").read_text() == "built\n"
 
 
-def test_a_build_tree_that_is_gone(tree: Tree) -> None:
+def test_a_build_tree_that_is_gone(tree: KernelTree) -> None:
     spec = f"path:{tree.path}"
 
     def obtain(*, needs_tree: bool) -> artifact.Kernel:
@@ -192,12 +194,12 @@ def test_a_build_tree_that_is_gone(tree: Tree) -> None:
     assert obtain(needs_tree=True).build_tree == place
 
 
-def test_other_options_are_another_kernel(tree: Tree) -> None:
+def test_other_options_are_another_kernel(tree: KernelTree) -> None:
     keys = {make(tree), make(tree, "CONFIG_X=y"), make(tree, variant="debug"), make(tree, "CONFIG_X=n")}
     assert len(keys) == 4
 
 
-def test_an_architectures_own_words_for_make(tree: Tree) -> None:
+def test_an_architectures_own_words_for_make(tree: KernelTree) -> None:
     def made(*words: str) -> str:
         facts = X86_64.facts
         more = replace(facts.build, make_options=list(words))
@@ -217,7 +219,7 @@ def test_an_architectures_own_words_for_make(tree: Tree) -> None:
         ("CONFIG_NEEDS_ABSENT=y", ["CONFIG_NEEDS_ABSENT=y", "it needs ABSENT"]),
     ],
 )
-def test_what_is_not_granted_is_named(config: str, words: list[str], tree: Tree) -> None:
+def test_what_is_not_granted_is_named(config: str, words: list[str], tree: KernelTree) -> None:
     with pytest.raises(UnpreparedError, match="cannot be configured as asked") as caught:
         make(tree, config)
     for word in words:
@@ -227,7 +229,7 @@ def test_what_is_not_granted_is_named(config: str, words: list[str], tree: Tree)
     assert make(tree, f"{config}  # optional")
 
 
-def test_the_compilers_first_error_is_shown(tree: Tree) -> None:
+def test_the_compilers_first_error_is_shown(tree: KernelTree) -> None:
     with pytest.raises(UnpreparedError, match="could not be built for x86_64") as caught:
         make(tree, "CONFIG_BREAKS_COMPILE=y")
     assert "error: #error this kernel cannot be compiled" in caught.value.cause
@@ -236,17 +238,17 @@ def test_the_compilers_first_error_is_shown(tree: Tree) -> None:
     assert artifact.stored_keys() == []
 
 
-def test_a_tree_that_was_built_in_place(tree: Tree) -> None:
+def test_a_tree_that_was_built_in_place(tree: KernelTree) -> None:
     (tree.path / ".config").touch()
     with pytest.raises(UnpreparedError) as caught:
         make(tree)
     assert "make mrproper" in caught.value.next_step
 
 
-def test_a_build_that_is_stopped_leaves_no_kernel(tree: Tree) -> None:
+def test_a_build_that_is_stopped_leaves_no_kernel(tree: KernelTree) -> None:
     async def stop() -> None:
         async with anyio.create_task_group() as group:
-            options = Options(config=("CONFIG_TAKES_FOREVER=y",))
+            options = KernelOptions(config=("CONFIG_TAKES_FOREVER=y",))
             group.start_soon(build, tree, quietly(options))
             while not list(builds_dir().glob("*/started")):  # noqa: ASYNC110 - there is no event in make
                 await anyio.sleep(0.01)
@@ -257,7 +259,7 @@ def test_a_build_that_is_stopped_leaves_no_kernel(tree: Tree) -> None:
     assert make(tree)
 
 
-def test_two_builds_of_one_kernel_at_once(tree: Tree) -> None:
+def test_two_builds_of_one_kernel_at_once(tree: KernelTree) -> None:
     keys: list[str] = []
 
     async def one() -> None:
@@ -280,7 +282,7 @@ def obtain(text: str, tell: Callable[[str], None] = lambda _said: None) -> artif
     return anyio.run(play)
 
 
-def test_a_work_tree_is_built_again_when_it_changed(tree: Tree) -> None:
+def test_a_work_tree_is_built_again_when_it_changed(tree: KernelTree) -> None:
     text = f"path:{tree.path}"
     before = {path: path.stat().st_mtime_ns for path in tree.path.rglob("*")}
     first = obtain(text)
@@ -298,10 +300,10 @@ def test_a_work_tree_is_built_again_when_it_changed(tree: Tree) -> None:
     after = {path: path.stat().st_mtime_ns for path in tree.path.rglob("*") if path.name != "toy.c"}
     assert after.items() <= before.items()
     assert source.find(text, X86_64) == second
-    assert source.find(text, X86_64, Options(config=("CONFIG_X=y",))) is None
+    assert source.find(text, X86_64, KernelOptions(config=("CONFIG_X=y",))) is None
 
 
-def test_what_changes_during_a_build_is_built_the_next_time(tree: Tree) -> None:
+def test_what_changes_during_a_build_is_built_the_next_time(tree: KernelTree) -> None:
     def change(said: str) -> None:
         if said.startswith("building"):
             with (tree.path / "toy.c").open("a") as file:
@@ -326,7 +328,7 @@ def test_the_version_of_a_tree(fields: str, version: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["path", "git", "tarball"])
-def test_places_of_sources_know_home(name: str, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_places_of_sources_know_home(name: str, tree: KernelTree, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tree.path.parent))
     (tree.path.parent / "x.tar").touch()
     there = "x.tar" if name == "tarball" else tree.path.name

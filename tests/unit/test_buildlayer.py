@@ -15,8 +15,8 @@ from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import artifact, buildlayer
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import Order, build
-from quizmatrix.kernel.buildlayer import Reference
-from quizmatrix.kernel.tree import Tree
+from quizmatrix.kernel.buildlayer import LayerReference
+from quizmatrix.kernel.tree import KernelTree
 from quizmatrix.model.arch import load_arch
 
 RELEASE = "6.1.9-toy"
@@ -26,7 +26,7 @@ MAGIC = 'const char magic[] __attribute__((section(".modinfo"))) = "vermagic={} 
 
 @pytest.fixture
 def kernel(toy: Path) -> Kernel:
-    tree = Tree(path=toy, version=KernelVersion("6.1.9"), key="toy", origin="toy 6.1.9")
+    tree = KernelTree(path=toy, version=KernelVersion("6.1.9"), key="toy", origin="toy 6.1.9")
     order = Order(arch=load_arch("x86_64"), tell=lambda _said: None)
     kernel = artifact.load(anyio.run(build, tree, order))
     assert kernel is not None
@@ -44,7 +44,7 @@ def put(layer: Path, name: str, *, release: str = RELEASE, magic: str = RELEASE,
 
 
 def refer(kernel: Kernel, name: str, *layers: Path, runtime: tuple[Path, ...] = ()) -> None:
-    reference = Reference(
+    reference = LayerReference(
         name=name, origin=f"/src/{name}", layers=[*map(str, layers)], runtime=[*map(str, runtime)]
     )
     buildlayer.refer(kernel.record.key, reference)

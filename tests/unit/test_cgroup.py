@@ -13,8 +13,8 @@ import pytest
 from quizmatrix.core import cgroup, process
 from quizmatrix.core.errors import HostError
 from quizmatrix.core.memory import available_memory
-from quizmatrix.run import hostwatch as hosttrouble
-from quizmatrix.schedule.admission import Admission, Left, Need
+from quizmatrix.run import hostwatch
+from quizmatrix.schedule.admission import Admission, Available, Need
 from tests import cgroups
 
 MIB = 1 << 20
@@ -112,7 +112,7 @@ def test_a_host_without_limits(tmp_path: Path) -> None:
 
 
 def test_what_is_short_is_the_cgroups() -> None:
-    little = Left(memory=100, is_of_cgroup=True)
+    little = Available(memory=100, is_of_cgroup=True)
 
     async def enter() -> None:
         admission = Admission(cpus=1, memory=1, places=1, look=lambda: little, patience=-1)
@@ -138,8 +138,8 @@ def inside(folders: list[Path], script: str) -> subprocess.CompletedProcess[str]
 def test_a_real_cgroup_of_version_1(limited: list[Path], tmp_path: Path) -> None:
     look = (
         "from quizmatrix.core import memory, process, squashfs\n"
-        "from quizmatrix.run import hostwatch as hosttrouble\n"
-        "print(process.usable_cpus(), memory.available_memory(), hosttrouble.now().oom_kills)\n"
+        "from quizmatrix.run import hostwatch\n"
+        "print(process.usable_cpus(), memory.available_memory(), hostwatch.now().oom_kills)\n"
         "print(*squashfs.limits())"
     )
     said = inside(limited, look).stdout.split()
@@ -158,10 +158,10 @@ def test_a_real_cgroup_of_version_1(limited: list[Path], tmp_path: Path) -> None
     assert after_reading > 350
     assert int(inside(limited, keeps + look).stdout.split()[1]) < 512 - 200
     # A process that is killed there is one of ours, and none for those outside.
-    before = hosttrouble.now().oom_kills
+    before = hostwatch.now().oom_kills
     killed = inside(limited, "kept = bytearray(b'x') * (600 << 20)")
     assert killed.returncode == -signal.SIGKILL
     assert int(inside(limited, look).stdout.split()[2]) == 1
-    assert hosttrouble.now().oom_kills == before
+    assert hostwatch.now().oom_kills == before
     assert process.usable_cpus() == len(os.sched_getaffinity(0)) or cgroup.cpus() is not None
     assert available_memory() > 0

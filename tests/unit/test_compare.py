@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from quizmatrix.cli import run_command
-from quizmatrix.model.finding import FindingSummary
-from quizmatrix.model.finding import Kind as FindingKind
+from quizmatrix.model.finding import FindingKind, FindingSummary
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
@@ -19,7 +18,7 @@ from quizmatrix.report.compare import Change
 from quizmatrix.report.grid import grid, notes
 from quizmatrix.runs import directory
 from quizmatrix.runs.history import database
-from quizmatrix.runs.history.kept import Kept, Point
+from quizmatrix.runs.history.kept import Point, RecordedRun
 from quizmatrix.runs.history.record import History
 from tests.unit.test_history import result, seed, state
 
@@ -147,9 +146,9 @@ def test_slices_of_one_cell_are_one() -> None:
     assert (found.cells, found.tests) == ([], [])
 
 
-def kept_of(run: str, cells: list[Any], tests: dict[str, dict[str, Subtest]]) -> Kept:
+def kept_of(run: str, cells: list[Any], tests: dict[str, dict[str, Subtest]]) -> RecordedRun:
     results = RunResults(run=run, command=["x"], started=run, cells=cells)
-    return Kept(results=results, place=Path("/nowhere"), tests=tests)
+    return RecordedRun(results=results, place=Path("/nowhere"), tests=tests)
 
 
 def said(fingerprint: str, title: str, **more: Any) -> FindingSummary:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from quizmatrix.console.titles import title_of, without_time
 from quizmatrix.console.watch import ConsoleWatch
-from quizmatrix.model.finding import Finding, Kind
+from quizmatrix.model.finding import Finding, FindingKind
 
 CONSOLES = Path(__file__).parent / "consoles"
 
@@ -163,42 +163,45 @@ def test_several_complaints_follow_each_other() -> None:
 def test_an_oops_does_not_become_a_panic_too() -> None:
     text = (CONSOLES / "x86_64-oops.txt").read_text()
     (found,) = findings(text + "[   3.0] Kernel panic - not syncing: Fatal exception\n")
-    assert found.kind is Kind.OOPS
+    assert found.kind is FindingKind.OOPS
 
 
 @pytest.mark.parametrize(
     ("line", "kind"),
     [
-        ("general protection fault, probably for non-canonical address 0xdead: 0000 [#1] SMP", Kind.OOPS),
-        ("divide error: 0000 [#1] PREEMPT SMP NOPTI", Kind.OOPS),
-        ("monitor event: 0040 ilc:2 [#1] SMP", Kind.OOPS),
-        ("specification exception: 0006 ilc:2 [#1] SMP", Kind.OOPS),
-        ("Oops: Exception in kernel mode, sig: 5 [#1]", Kind.OOPS),
-        ("BUG: Unable to handle kernel data access on read at 0xc00000000", Kind.OOPS),
-        ("Internal error: synchronous external abort: 96000410 [#1] SMP", Kind.OOPS),
-        ("Kernel bug detected[#1]:", Kind.OOPS),
-        ("traps: PANIC: double fault, error_code: 0x0", Kind.OOPS),
-        ("PANIC: blkptr at 000000005d6c4b4c has invalid CHECKSUM 0", Kind.ZFS_PANIC),
-        ("SPLError: 23061:0:(zfs_znode.c:432:zfs_znode_alloc()) SPL PANIC", Kind.ZFS_PANIC),
-        ("ASSERT3U(a, <, b) failed (3 < 2)", Kind.ZFS_PANIC),
-        ("BUG: KFENCE: use-after-free read in f+0x1/0x2", Kind.KFENCE),
-        ("BUG: KMSAN: uninit-value in f+0x1/0x2", Kind.KMSAN),
-        ("BUG kmalloc-64 (Tainted: G           O     ): Redzone overwritten", Kind.BUG),
-        ("[ BUG: Invalid wait context ]", Kind.LOCKDEP),
-        ("INFO: trying to register non-static key.", Kind.LOCKDEP),
-        ("watchdog: CPU 4 Hard LOCKUP", Kind.HARD_LOCKUP),
-        ("watchdog: CPU 4 self-detected hard LOCKUP @ f+0x1/0x2", Kind.HARD_LOCKUP),
+        (
+            "general protection fault, probably for non-canonical address 0xdead: 0000 [#1] SMP",
+            FindingKind.OOPS,
+        ),
+        ("divide error: 0000 [#1] PREEMPT SMP NOPTI", FindingKind.OOPS),
+        ("monitor event: 0040 ilc:2 [#1] SMP", FindingKind.OOPS),
+        ("specification exception: 0006 ilc:2 [#1] SMP", FindingKind.OOPS),
+        ("Oops: Exception in kernel mode, sig: 5 [#1]", FindingKind.OOPS),
+        ("BUG: Unable to handle kernel data access on read at 0xc00000000", FindingKind.OOPS),
+        ("Internal error: synchronous external abort: 96000410 [#1] SMP", FindingKind.OOPS),
+        ("Kernel bug detected[#1]:", FindingKind.OOPS),
+        ("traps: PANIC: double fault, error_code: 0x0", FindingKind.OOPS),
+        ("PANIC: blkptr at 000000005d6c4b4c has invalid CHECKSUM 0", FindingKind.ZFS_PANIC),
+        ("SPLError: 23061:0:(zfs_znode.c:432:zfs_znode_alloc()) SPL PANIC", FindingKind.ZFS_PANIC),
+        ("ASSERT3U(a, <, b) failed (3 < 2)", FindingKind.ZFS_PANIC),
+        ("BUG: KFENCE: use-after-free read in f+0x1/0x2", FindingKind.KFENCE),
+        ("BUG: KMSAN: uninit-value in f+0x1/0x2", FindingKind.KMSAN),
+        ("BUG kmalloc-64 (Tainted: G           O     ): Redzone overwritten", FindingKind.BUG),
+        ("[ BUG: Invalid wait context ]", FindingKind.LOCKDEP),
+        ("INFO: trying to register non-static key.", FindingKind.LOCKDEP),
+        ("watchdog: CPU 4 Hard LOCKUP", FindingKind.HARD_LOCKUP),
+        ("watchdog: CPU 4 self-detected hard LOCKUP @ f+0x1/0x2", FindingKind.HARD_LOCKUP),
         (
             "rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 0-... } 21 jiffies",
-            Kind.RCU_STALL,
+            FindingKind.RCU_STALL,
         ),
-        ("INFO: task sh:1 blocked in I/O wait for more than 120 seconds.", Kind.HUNG_TASK),
+        ("INFO: task sh:1 blocked in I/O wait for more than 120 seconds.", FindingKind.HUNG_TASK),
         ("usb 1-1: found device [#1] of two", None),
         ("traps: sh[12] general protection fault ip:1 sp:2 error:0", None),
         ("WARNING: Pool 'tank' has encountered an uncorrectable I/O failure", None),
     ],
 )
-def test_titles(line: str, kind: Kind | None) -> None:
+def test_titles(line: str, kind: FindingKind | None) -> None:
     title = title_of(line)
     assert (title.kind if title else None) is kind
 

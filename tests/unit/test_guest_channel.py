@@ -23,8 +23,7 @@ from quizmatrix.model.arch import Accelerator, arch_names, load_arch
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.spec import ActiveProfile, Bind, CellSpec, Disk, Share
 from quizmatrix.model.stage import Stage
-from quizmatrix.run import bus, qemu
-from quizmatrix.run import runlayer as guest
+from quizmatrix.run import bus, qemu, runlayer
 from quizmatrix.run.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
 from quizmatrix.run.reproduce import write_script
 from quizmatrix.run.verdict import Evidence, judge
@@ -61,7 +60,7 @@ CHARDEVS = {name: f"socket,fd={number}" for number, name in enumerate(qemu.CHARD
 @pytest.mark.parametrize("arch", arch_names())
 def test_the_command_line(arch: str, tmp_path: Path) -> None:
     one = spec(tmp_path, arch)
-    shares = guest.write_run_layer(one, "marker")
+    shares = runlayer.write_run_layer(one, "marker")
     argv = qemu.command_line(one, shares, CHARDEVS, passed_fd=7)
     assert argv == qemu.command_line(one, shares, CHARDEVS, passed_fd=7)
     text = " ".join(argv)
@@ -80,7 +79,7 @@ def test_the_command_line(arch: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("arch", arch_names())
 def test_places_on_the_bus(arch: str, tmp_path: Path) -> None:
     usual = spec(tmp_path, arch)
-    shares = guest.write_run_layer(usual, "marker")
+    shares = runlayer.write_run_layer(usual, "marker")
     assert not [word for word in qemu.command_line(usual, shares, CHARDEVS) if ",addr=" in word]
     disks = [Disk(serial=f"quizb{number}", path="/x") for number in range(bus.ROOM - 1 - len(shares))]
     full = msgspec.structs.replace(usual, disks=disks)
@@ -125,7 +124,7 @@ def test_the_specification_is_json() -> None:
     ],
 )
 def test_the_work_tree_hides_nothing_of_the_guest(folder: str, shown: bool) -> None:
-    assert guest.work_tree_of(Path(folder)) == (folder if shown else None)
+    assert runlayer.work_tree_of(Path(folder)) == (folder if shown else None)
 
 
 def test_reproduce_can_be_pasted(tmp_path: Path) -> None:

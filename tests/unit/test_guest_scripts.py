@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix.subtests import reading as subtests
+from quizmatrix.subtests import reading
 
 GUEST = Path(__file__).parents[2] / "guest"
 PROGRAMS = GUEST / "profiles/zfs/files/usr/local/bin"
@@ -74,7 +74,7 @@ def test_the_plan_is_what_the_list_says(
     assert done.returncode == 99
     assert done.stdout.startswith(f"TAP version 13\n1..{len(steps)}\nBail out! ".encode())
     (tmp_path / "stdout").write_bytes(done.stdout)
-    read = subtests.read(tmp_path / "stdout")
+    read = reading.read(tmp_path / "stdout")
     assert read.missing == len(steps)
     assert read.complaint.startswith("the tests bailed out")
 

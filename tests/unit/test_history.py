@@ -25,7 +25,7 @@ from quizmatrix.model.task import in_each
 from quizmatrix.report.formats.source import load as load_source
 from quizmatrix.runs import directory, retention
 from quizmatrix.runs.history import database, kept
-from quizmatrix.runs.history.kept import Kind, luck_of
+from quizmatrix.runs.history.kept import RunKind, luck_of
 from quizmatrix.runs.history.record import MOST_TESTS, History, days_ago
 from quizmatrix.schedule.plan import longest_first
 from quizmatrix.subtests.reading import FILE
@@ -127,7 +127,7 @@ def test_what_is_no_text_is_kept_all_the_same(tmp_path: Path) -> None:
     run_directory.finish([result("6.1-s390x", "failed", detail="\udcff")], 1)
     history = caught_up()
     history.record(run_directory.folder, run_directory.results)
-    kind = Kind(command=["a\udcff"], matrix="m\udcff", folder="\udcfe")
+    kind = RunKind(command=["a\udcff"], matrix="m\udcff", folder="\udcfe")
     assert list(history.latest(kind)) == ["6.1-s390x"]
 
 
@@ -199,7 +199,7 @@ def test_a_newer_history_is_left_alone(capsys: pytest.CaptureFixture[str]) -> No
     before = database.path().read_bytes()
     with pytest.raises(HistoryError, match="newer quizmatrix"):
         History(print).runs()
-    past = again.Past()
+    past = again.RunHistory()
     assert past.with_luck([result("6.1-s390x")]) == [result("6.1-s390x")]
     assert past.trouble is not None
     assert "is of a newer quizmatrix, and is left alone" in again.sentence(past.trouble)
@@ -257,7 +257,7 @@ def test_tables_that_are_gone(state: Path) -> None:
 def test_a_history_that_cannot_be_written_costs_the_record_alone(state: Path, tmp_path: Path) -> None:
     state.mkdir()
     database.path().mkdir()
-    past = again.Past()
+    past = again.RunHistory()
     run_directory = directory.create(tmp_path / "run", ["x"])
     run_directory.finish([result("6.1-s390x")], 0)
     past.record(run_directory)

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from quizmatrix.build.module import hint, mirror
-from quizmatrix.build.module.build import Module, Options, build, check_options, find_module, references
+from quizmatrix.build.module.build import Module, ModuleOptions, build, check_options, find_module, references
 from quizmatrix.build.parts import Built
 from quizmatrix.cli import run_command
 from quizmatrix.cli.parser import parse
@@ -19,10 +19,9 @@ from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import artifact, buildlayer, source
 from quizmatrix.kernel.artifact import Kernel
-from quizmatrix.kernel.build import Options as KernelOptions
-from quizmatrix.kernel.build import Order
+from quizmatrix.kernel.build import KernelOptions, Order
 from quizmatrix.kernel.build import build as build_kernel
-from quizmatrix.kernel.tree import Tree
+from quizmatrix.kernel.tree import KernelTree
 from quizmatrix.model.arch import load_arch
 
 RELEASE = "6.1.9-toy"
@@ -31,7 +30,7 @@ X86_64 = load_arch("x86_64")
 
 
 def make_kernel(toy: Path, *config: str) -> Kernel:
-    tree = Tree(path=toy, version=KernelVersion("6.1.9"), key="toy", origin="toy 6.1.9")
+    tree = KernelTree(path=toy, version=KernelVersion("6.1.9"), key="toy", origin="toy 6.1.9")
     order = Order(arch=X86_64, options=KernelOptions(config=config), tell=lambda _said: None)
     kernel = artifact.load(anyio.run(build_kernel, tree, order))
     assert kernel is not None
@@ -61,7 +60,7 @@ def make(
 ) -> Built:
     pool = JobServer(2)
     try:
-        return anyio.run(build, find_module(str(folder)), kernel, Options(make=words), pool, tell)
+        return anyio.run(build, find_module(str(folder)), kernel, ModuleOptions(make=words), pool, tell)
     finally:
         pool.close()
 
@@ -314,7 +313,9 @@ def test_two_builds_of_one_module_at_once(hello: Path, kernel: Kernel) -> None:
         pool = JobServer(2)
 
         async def one() -> None:
-            results.append(await build(find_module(str(hello)), kernel, Options(), pool, lambda _said: None))
+            results.append(
+                await build(find_module(str(hello)), kernel, ModuleOptions(), pool, lambda _said: None)
+            )
 
         async with anyio.create_task_group() as group:
             group.start_soon(one)
@@ -334,7 +335,9 @@ def test_a_build_that_is_stopped_goes_on_the_next_time(hello: Path, kernel: Kern
     async def stop() -> None:
         pool = JobServer(1)
         async with anyio.create_task_group() as group:
-            group.start_soon(build, find_module(str(hello)), kernel, Options(), pool, lambda _said: None)
+            group.start_soon(
+                build, find_module(str(hello)), kernel, ModuleOptions(), pool, lambda _said: None
+            )
             while not (copy_of(hello, kernel) / "started").exists():  # noqa: ASYNC110 - no event in make
                 await anyio.sleep(0.01)
             group.cancel_scope.cancel()
@@ -371,7 +374,7 @@ def test_a_module_of_two_folders_is_that_which_was_built_last(
 def test_openzfs_is_none_of_them(hello: Path, tmp_path: Path, kernel: Kernel) -> None:
     layer = tmp_path / "layer"
     layer.mkdir()
-    reference = buildlayer.Reference(name="zfs", origin=str(hello), layers=[str(layer)])
+    reference = buildlayer.LayerReference(name="zfs", origin=str(hello), layers=[str(layer)])
     buildlayer.refer(kernel.record.key, reference)
     make(write_module(tmp_path / "zfs"), kernel)
     assert len(buildlayer.references(kernel.record.key)) == 2
@@ -472,8 +475,8 @@ def test_a_folder_that_the_cache_lies_in(hello: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("word", ["CONFIG_HELLO", "=m", "a b=c", "M=/tmp", "CC=clang"])
 def test_what_make_is_not_given(word: str) -> None:
     with pytest.raises(UsageError, match="--make"):
-        check_options(Options(make=(word,)))
-    check_options(Options(make=("CONFIG_HELLO=m", "KCFLAGS=-g -DX='a b'")))
+        check_options(ModuleOptions(make=(word,)))
+    check_options(ModuleOptions(make=("CONFIG_HELLO=m", "KCFLAGS=-g -DX='a b'")))
 
 
 # The command.

@@ -23,7 +23,7 @@ from quizmatrix.core.errors import DataError, HostError, QuizmatrixError, UsageE
 from quizmatrix.model.result import RunResults
 from quizmatrix.nightly import crontab, lock, systemd
 from quizmatrix.nightly import job as jobs
-from quizmatrix.nightly.job import Job, Night, Scheduler
+from quizmatrix.nightly.job import Job, Night, NightlyStarter
 from quizmatrix.runs import directory, retention
 from tests.unit.test_history import START, result, seed, state
 
@@ -35,7 +35,7 @@ def job_of(name: str = "n", at: str = "02:05", state_dir: str = "/s", **more: ob
         Job(
             name=name,
             at=at,
-            scheduler=Scheduler.CRON,
+            scheduler=NightlyStarter.CRON,
             arguments=["quick"],
             command=["a b", "%"],
             folder="/f",

@@ -12,8 +12,8 @@ import pytest
 from quizmatrix.core import offload, untrusted
 from quizmatrix.core.errors import HostError
 from quizmatrix.run.shared import put_in_order
-from quizmatrix.subtests import reading as subtests
-from quizmatrix.subtests.reading import Told
+from quizmatrix.subtests import reading
+from quizmatrix.subtests.reading import SubtestSummary
 
 
 def call(function: Any, *arguments: str | bool | int, returns: Any) -> Any:
@@ -38,12 +38,12 @@ def test_many_files_are_looked_through(tmp_path: Path) -> None:
 
 def test_results_come_without_the_names(tmp_path: Path) -> None:
     (tmp_path / "stdout").write_text("TAP version 13\n1..2\nok 1 - a\nnot ok 2 - b\n")
-    here = subtests.keep(str(tmp_path), True, True)
-    (tmp_path / subtests.FILE).unlink()
-    assert call(subtests.keep, str(tmp_path), True, True, returns=Told) == here
+    here = reading.keep(str(tmp_path), True, True)
+    (tmp_path / reading.FILE).unlink()
+    assert call(reading.keep, str(tmp_path), True, True, returns=SubtestSummary) == here
     assert here.counts == {"passed": 1, "failed": 1}
     assert here.complaint == "1 of 2 tests failed"
-    assert [test.name for test in subtests.load(tmp_path)] == ["a", "b"]
+    assert [test.name for test in reading.load(tmp_path)] == ["a", "b"]
 
 
 def test_errors_are_those_of_the_work(tmp_path: Path) -> None:
@@ -51,5 +51,5 @@ def test_errors_are_those_of_the_work(tmp_path: Path) -> None:
         call(put_in_order, str(tmp_path / "nothing-here"), 5, returns=tuple[list[str], int])
     assert caught.value.errno == errno.ENOENT
     with pytest.raises(HostError, match="a helper of ours ended with 1") as told:
-        call(subtests.keep, str(tmp_path), returns=Told)
+        call(reading.keep, str(tmp_path), returns=SubtestSummary)
     assert "TypeError" in told.value.cause

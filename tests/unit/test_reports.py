@@ -18,11 +18,11 @@ from msgspec.structs import replace
 
 from quizmatrix.core.json import to_json
 from quizmatrix.core.text import clean_line
-from quizmatrix.model.finding import Finding, Kind
+from quizmatrix.model.finding import Finding, FindingKind
 from quizmatrix.report.formats import Format, junit, markdown, render
 from quizmatrix.report.formats import html as page
 from quizmatrix.report.formats.excerpt import excerpt
-from quizmatrix.report.formats.source import Source, load
+from quizmatrix.report.formats.source import ReportSource, load
 from quizmatrix.run import findings
 from quizmatrix.run.reproduce import command_in
 from quizmatrix.runs import directory
@@ -31,24 +31,24 @@ from tests.unit.test_report import result
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+def source(tmp_path_factory: pytest.TempPathFactory) -> ReportSource:
     return load(hostile_run(tmp_path_factory.mktemp("hostile") / "run"))
 
 
-def text_of(form: Format, source: Source) -> str:
+def text_of(form: Format, source: ReportSource) -> str:
     return b"".join(render(form, source)).decode()
 
 
-def suites(source: Source) -> dict[str, ET.Element]:
+def suites(source: ReportSource) -> dict[str, ET.Element]:
     root = ET.fromstring(text_of(Format.JUNIT, source))  # noqa: S314 - our own
     return {suite.attrib["name"]: suite for suite in root}
 
 
-def test_json_is_results_json(source: Source) -> None:
+def test_json_is_results_json(source: ReportSource) -> None:
     assert text_of(Format.JSON, source) == (source.folder / directory.RESULTS).read_text()
 
 
-def test_what_junit_makes_of_each_outcome(source: Source) -> None:
+def test_what_junit_makes_of_each_outcome(source: ReportSource) -> None:
     root = ET.fromstring(text_of(Format.JUNIT, source))  # noqa: S314 - our own
     assert {key: root.attrib[key] for key in ("tests", "failures", "errors", "skipped")} == {
         "tests": "11",
@@ -90,7 +90,7 @@ def test_junit_says_how_many_tests_it_has_no_names_of(tmp_path: Path) -> None:
     assert text.count("<testcase ") == 2
 
 
-def test_junit_reads_with_the_library_it_is_written_with(source: Source, tmp_path: Path) -> None:
+def test_junit_reads_with_the_library_it_is_written_with(source: ReportSource, tmp_path: Path) -> None:
     (tmp_path / "r.xml").write_text(text_of(Format.JUNIT, source))
     read = junitparser.JUnitXml.fromfile(str(tmp_path / "r.xml"))
     assert (read.tests, read.failures, read.errors, read.skipped) == (11, 5, 2, 1)
@@ -98,7 +98,7 @@ def test_junit_reads_with_the_library_it_is_written_with(source: Source, tmp_pat
     assert (read.tests, read.failures, read.errors, read.skipped) == (11, 5, 2, 1)
 
 
-def test_junit_is_xml_whatever_a_guest_writes(source: Source) -> None:
+def test_junit_is_xml_whatever_a_guest_writes(source: ReportSource) -> None:
     out = suites(source)["6.1-s390x"].findtext("system-out") or ""
     assert f"</script><script>{SCRIPT}</script>" in out
     assert "]]>&lt;<!--" in out
@@ -193,7 +193,7 @@ def test_a_killed_run_that_hands_disks_on(tmp_path: Path) -> None:
 
 def test_complaints_take_the_place_of_consoles(tmp_path: Path) -> None:
     finding = Finding(
-        kind=Kind.WARNING,
+        kind=FindingKind.WARNING,
         title=f"WARNING: at x.c:3 `</script>` {SCRIPT}",
         line=3,
         block=[f"WARNING: at x.c:3 `</script>` {SCRIPT}", "```", " hello+0x1/0x2 [mod]", "the registers"],
@@ -301,7 +301,7 @@ class Tags(HTMLParser):
         self.names.add(tag)
 
 
-def test_nothing_breaks_out_of_the_markdown(source: Source) -> None:
+def test_nothing_breaks_out_of_the_markdown(source: ReportSource) -> None:
     text = outside_of_fences(text_of(Format.MARKDOWN, source))
     tags = Tags()
     tags.feed(text)
@@ -315,7 +315,7 @@ def test_nothing_breaks_out_of_the_markdown(source: Source) -> None:
     assert html.unescape(text).count(f"functional/<script>{SCRIPT}</script>|`x`") == 2
 
 
-def test_what_markdown_says(source: Source) -> None:
+def test_what_markdown_says(source: ReportSource) -> None:
     text = text_of(Format.MARKDOWN, source)
     assert text.startswith("## ❌ 9 cells in ")
     assert "| 6.1 | ✅ passed <sub>1.25s</sub> | ❌ failed (3) <sub>1.25s</sub> |" in text
@@ -325,7 +325,7 @@ def test_what_markdown_says(source: Source) -> None:
 
 
 @pytest.mark.parametrize("room", [0, 100, 600, 2000])
-def test_markdown_fits(source: Source, room: int) -> None:
+def test_markdown_fits(source: ReportSource, room: int) -> None:
     data = b"".join(markdown.render(source, room + 500))
     assert len(data) <= room + 500
     assert b"did not fit" in data
@@ -366,7 +366,7 @@ def embedded(text: str) -> dict[str, Any]:
     }
 
 
-def test_the_page_holds_no_markup_but_its_own(source: Source) -> None:
+def test_the_page_holds_no_markup_but_its_own(source: ReportSource) -> None:
     text = text_of(Format.HTML, source)
     blocks = Blocks()
     blocks.feed(text)
@@ -386,7 +386,7 @@ def test_the_page_holds_no_markup_but_its_own(source: Source) -> None:
     assert "eval(" not in script
 
 
-def test_what_the_page_embeds(source: Source) -> None:
+def test_what_the_page_embeds(source: ReportSource) -> None:
     found = embedded(text_of(Format.HTML, source))
     data = found["data"]
     (grid,) = data["grids"]
@@ -405,7 +405,7 @@ def test_what_the_page_embeds(source: Source) -> None:
     assert data["tests"]["rows"][1] == ["functional/b", "fp"]
 
 
-def test_logs_share_what_room_there_is(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logs_share_what_room_there_is(source: ReportSource, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "_ALL_LOGS", 4000)
     monkeypatch.setattr(page, "_LEAST_LOG", 100)
     found = embedded(text_of(Format.HTML, source))
@@ -462,7 +462,7 @@ def test_a_console_of_zeros(tmp_path: Path) -> None:
     assert excerpt(tmp_path, 100) is None
 
 
-def test_an_older_run_has_no_record_of_its_start(source: Source) -> None:
+def test_an_older_run_has_no_record_of_its_start(source: ReportSource) -> None:
     events = source.folder / directory.EVENTS
     kept = events.read_bytes()
     try:

@@ -1,6 +1,7 @@
 """The shape of the package: nothing grows without notice. The flow of imports is checked by import-linter."""
 
 import ast
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,18 @@ def test_house_rules(path: Path) -> None:
         if isinstance(node, ast.Compare):
             compared = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
             assert not set(arch_names()) & {value for value in compared if isinstance(value, str)}
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """Wherever a class is imported, its name says what it is. Names of types (`Row = dict[...]`) count."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in SOURCES:
+        tree = ast.parse(path.read_text())
+        names = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                name = node.targets[0].id
+                names += [name] if name[0].isupper() and not name.isupper() else []
+        for name in names:
+            found[name].append(str(path.relative_to(PACKAGE)))
+    assert {name: places for name, places in found.items() if len(places) > 1} == {}

@@ -12,7 +12,7 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.subtest import MOST_NAMED, Subtest, SubtestOutcome
 from quizmatrix.run.channel import Message
 from quizmatrix.run.verdict import Evidence, judge
-from quizmatrix.subtests import reading as subtests
+from quizmatrix.subtests import reading
 from quizmatrix.subtests.reading import Subtests, parse
 
 KTAP = """\
@@ -231,19 +231,19 @@ def test_a_flood() -> None:
 
 
 def test_a_part_of_the_output_lacks_nothing(tmp_path: Path) -> None:
-    assert subtests.read(tmp_path / "none") == Subtests()
+    assert reading.read(tmp_path / "none") == Subtests()
     (tmp_path / "stdout").write_text("1..9\nok 1 a\n")
-    assert subtests.read(tmp_path / "stdout").complaint == "8 of 9 tests did not run"
-    assert subtests.read(tmp_path / "stdout", is_whole=False).complaint == ""
+    assert reading.read(tmp_path / "stdout").complaint == "8 of 9 tests did not run"
+    assert reading.read(tmp_path / "stdout", is_whole=False).complaint == ""
     (tmp_path / "stdout").write_text("TAP version 13\n")
-    assert subtests.read(tmp_path / "stdout", is_whole=False).complaint == ""
+    assert reading.read(tmp_path / "stdout", is_whole=False).complaint == ""
 
 
 @pytest.mark.parametrize("content", [None, b"", b"[1]", b'{"a": 1}', b"\xff"])
 def test_a_list_that_cannot_be_read(content: bytes | None, tmp_path: Path) -> None:
     if content is not None:
-        (tmp_path / subtests.FILE).write_bytes(content)
-    assert subtests.load(tmp_path) == []
+        (tmp_path / reading.FILE).write_bytes(content)
+    assert reading.load(tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 
 from quizmatrix.build.parts import Built
 from quizmatrix.build.zfs import build
-from quizmatrix.build.zfs.build import CONFIGURE, INSTALL, MAKE, STEPS, Part
-from quizmatrix.build.zfs.options import Options
+from quizmatrix.build.zfs.build import CONFIGURE, INSTALL, MAKE, STEPS, ZfsPart
+from quizmatrix.build.zfs.options import ZfsOptions
 from quizmatrix.build.zfs.sysroot import Sysroot
-from quizmatrix.build.zfs.tree import Tree, find_tree, make_ready
+from quizmatrix.build.zfs.tree import ZfsTree, find_tree, make_ready
 from quizmatrix.core.errors import HostError, UnpreparedError, UsageError
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.version import KernelVersion
@@ -20,7 +20,7 @@ from quizmatrix.kernel import artifact, buildlayer
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.build import build as build_kernel
-from quizmatrix.kernel.tree import Tree as KernelTree
+from quizmatrix.kernel.tree import KernelTree
 from quizmatrix.model.arch import load_arch
 
 TOY = Path(__file__).parents[1] / "toy-zfs"
@@ -28,7 +28,7 @@ X86_64 = load_arch("x86_64")
 
 
 @pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ZfsTree:
     """A toy of OpenZFS's tree that knows kernels up to 6.2, with a cache of this test's own."""
     monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path / "cache"))
     return find_tree(str(shutil.copytree(TOY, tmp_path / "zfs")))
@@ -37,7 +37,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
 # The tree.
 
 
-def test_a_tree_is_found_from_anywhere_in_it(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tree_is_found_from_anywhere_in_it(tree: ZfsTree, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tree.version == "2.1.99"
     assert tree.newest_kernel == KernelVersion("6.2")
     monkeypatch.chdir(tree.path / "module")
@@ -61,13 +61,13 @@ def test_a_meta_of_few_words(tmp_path: Path) -> None:
     assert (tree.version, tree.newest_kernel) == ("unknown", None)
 
 
-def test_trees_of_one_name_are_built_apart(tree: Tree, tmp_path: Path) -> None:
+def test_trees_of_one_name_are_built_apart(tree: ZfsTree, tmp_path: Path) -> None:
     other = find_tree(str(shutil.copytree(TOY, tmp_path / "other/zfs")))
     assert other.work != tree.work
     assert other.work.name.startswith("zfs-")
 
 
-def ready(tree: Tree) -> list[str]:
+def ready(tree: ZfsTree) -> list[str]:
     said: list[str] = []
     anyio.run(make_ready, tree, said.append)
     return said
@@ -89,7 +89,7 @@ def autotools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_tree_that_was_configured_in_place(tree: Tree) -> None:
+def test_a_tree_that_was_configured_in_place(tree: ZfsTree) -> None:
     (tree.path / "config.status").touch()
     with pytest.raises(UnpreparedError, match="was configured in place") as caught:
         ready(tree)
@@ -97,7 +97,7 @@ def test_a_tree_that_was_configured_in_place(tree: Tree) -> None:
 
 
 @pytest.mark.usefixtures("autotools")
-def test_autogen_runs_where_it_is_due(tree: Tree) -> None:
+def test_autogen_runs_where_it_is_due(tree: ZfsTree) -> None:
     configure, source = tree.path / "configure", tree.path / "configure.ac"
     macros = tree.path / "config/kernel.m4"
     macros.parent.mkdir()
@@ -114,7 +114,7 @@ def test_autogen_runs_where_it_is_due(tree: Tree) -> None:
     assert len(ready(tree)) == 1
 
 
-def test_autogen_that_fails(tree: Tree, autotools: Path) -> None:
+def test_autogen_that_fails(tree: ZfsTree, autotools: Path) -> None:
     (autotools / "autoreconf").write_text("#!/bin/sh\necho configure.ac:1: no such macro >&2; exit 1\n")
     (tree.path / "configure").unlink()
     with pytest.raises(UnpreparedError, match=r"autogen\.sh failed") as caught:
@@ -122,7 +122,7 @@ def test_autogen_that_fails(tree: Tree, autotools: Path) -> None:
     assert caught.value.cause == "configure.ac:1: no such macro"
 
 
-def test_autogen_without_its_tools(tree: Tree, autotools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autogen_without_its_tools(tree: ZfsTree, autotools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (autotools / "automake").unlink()
     monkeypatch.setenv("PATH", str(autotools))
     (tree.path / "configure").unlink()
@@ -146,15 +146,15 @@ def sysroot() -> Sysroot:
     return Sysroot(folder=Path("/sysroot"), suite="toy", compiler="false", packages=[], libraries=[])
 
 
-def userland(tree: Tree, options: Options | None = None) -> Part:
-    return build.userland(tree, X86_64, sysroot(), options or Options())
+def userland(tree: ZfsTree, options: ZfsOptions | None = None) -> ZfsPart:
+    return build.userland(tree, X86_64, sysroot(), options or ZfsOptions())
 
 
-def modules(tree: Tree, kernel: Kernel, options: Options | None = None) -> Part:
-    return build.modules(tree, X86_64, kernel, sysroot(), options or Options())
+def modules(tree: ZfsTree, kernel: Kernel, options: ZfsOptions | None = None) -> ZfsPart:
+    return build.modules(tree, X86_64, kernel, sysroot(), options or ZfsOptions())
 
 
-def take(part: Part, *steps: str, cpus: int = 2) -> Built | None:
+def take(part: ZfsPart, *steps: str, cpus: int = 2) -> Built | None:
     pool = JobServer(cpus)
     try:
         return anyio.run(build.build, part, pool, lambda _said: None, steps or STEPS)
@@ -166,12 +166,12 @@ def files(layer: Path) -> set[str]:
     return {str(path.relative_to(layer)) for path in layer.rglob("*") if path.is_file()}
 
 
-def lines(part: Part, name: str) -> list[str]:
+def lines(part: ZfsPart, name: str) -> list[str]:
     path = part.folder.with_name(name)
     return path.read_text().split() if path.exists() else []
 
 
-def test_the_userland_is_installed_as_a_layer(tree: Tree) -> None:
+def test_the_userland_is_installed_as_a_layer(tree: ZfsTree) -> None:
     before = {path: path.stat().st_mtime_ns for path in tree.path.rglob("*")}
     part = userland(tree)
     built = take(part)
@@ -188,7 +188,7 @@ def test_the_userland_is_installed_as_a_layer(tree: Tree) -> None:
     assert {path: path.stat().st_mtime_ns for path in tree.path.rglob("*")} == before
 
 
-def test_the_modules_are_installed_as_a_layer(tree: Tree, kernel: Kernel) -> None:
+def test_the_modules_are_installed_as_a_layer(tree: ZfsTree, kernel: Kernel) -> None:
     part = modules(tree, kernel)
     built = take(part)
     assert built is not None
@@ -200,7 +200,7 @@ def test_the_modules_are_installed_as_a_layer(tree: Tree, kernel: Kernel) -> Non
 
 
 @pytest.mark.parametrize("kind", ["userland", "modules"])
-def test_what_is_built_is_reused(kind: str, tree: Tree, kernel: Kernel) -> None:
+def test_what_is_built_is_reused(kind: str, tree: ZfsTree, kernel: Kernel) -> None:
     part = userland(tree) if kind == "userland" else modules(tree, kernel)
     assert build.installed(part) is None
     first, second = take(part), take(part)
@@ -212,7 +212,7 @@ def test_what_is_built_is_reused(kind: str, tree: Tree, kernel: Kernel) -> None:
     assert (lines(part, "configured"), len(lines(part, "compiled"))) == (["configured"], 1)
 
 
-def test_an_edit_is_compiled_and_not_configured_anew(tree: Tree, kernel: Kernel) -> None:
+def test_an_edit_is_compiled_and_not_configured_anew(tree: ZfsTree, kernel: Kernel) -> None:
     part = modules(tree, kernel)
     first = take(part)
     assert first is not None
@@ -233,11 +233,11 @@ def test_an_edit_is_compiled_and_not_configured_anew(tree: Tree, kernel: Kernel)
     assert second.layer.exists()
 
 
-def test_what_a_kernels_guests_still_get_stays(tree: Tree, kernel: Kernel) -> None:
+def test_what_a_kernels_guests_still_get_stays(tree: ZfsTree, kernel: Kernel) -> None:
     part = modules(tree, kernel)
     first = take(part)
     assert first is not None
-    reference = buildlayer.Reference(name="zfs", origin=str(tree.path), layers=[str(first.layer)])
+    reference = buildlayer.LayerReference(name="zfs", origin=str(tree.path), layers=[str(first.layer)])
     buildlayer.refer("another-kernel", reference)
     os.utime(first.layer, (0, 0))
     for number in range(2):
@@ -246,7 +246,7 @@ def test_what_a_kernels_guests_still_get_stays(tree: Tree, kernel: Kernel) -> No
     assert buildlayer.references("another-kernel") == [reference]
 
 
-def test_an_edit_of_programs_concerns_no_module(tree: Tree, kernel: Kernel) -> None:
+def test_an_edit_of_programs_concerns_no_module(tree: ZfsTree, kernel: Kernel) -> None:
     parts = [userland(tree), modules(tree, kernel)]
     for part in parts:
         take(part)
@@ -255,16 +255,16 @@ def test_an_edit_of_programs_concerns_no_module(tree: Tree, kernel: Kernel) -> N
 
 
 @pytest.mark.parametrize("change", ["configure", "options", "other options"])
-def test_what_is_to_be_configured_anew(change: str, tree: Tree, kernel: Kernel) -> None:
+def test_what_is_to_be_configured_anew(change: str, tree: ZfsTree, kernel: Kernel) -> None:
     take(modules(tree, kernel))
-    options = Options()
+    options = ZfsOptions()
     if change == "configure":
         with (tree.path / "configure").open("a") as file:
             file.write("# edited\n")
     elif change == "options":
-        options = Options(debug=True)
+        options = ZfsOptions(debug=True)
     else:
-        options = Options(configure=("--enable-more",))
+        options = ZfsOptions(configure=("--enable-more",))
     part = modules(tree, kernel, options)
     built = take(part)
     assert built is not None
@@ -276,7 +276,7 @@ def test_what_is_to_be_configured_anew(change: str, tree: Tree, kernel: Kernel) 
 
 @pytest.mark.parametrize("cpus", [(1, 2), (2, 1), (4, 4)])
 def test_answers_are_known_in_another_tree(
-    cpus: tuple[int, int], tree: Tree, kernel: Kernel, tmp_path: Path
+    cpus: tuple[int, int], tree: ZfsTree, kernel: Kernel, tmp_path: Path
 ) -> None:
     first = modules(tree, kernel)
     take(first, cpus=cpus[0])
@@ -303,7 +303,7 @@ def test_answers_are_known_in_another_tree(
         b"ac_cv_prog_AWK=/nowhere/awk\n",
     ],
 )
-def test_answers_that_do_not_fit_are_found_anew(answers: bytes, tree: Tree, tmp_path: Path) -> None:
+def test_answers_that_do_not_fit_are_found_anew(answers: bytes, tree: ZfsTree, tmp_path: Path) -> None:
     take(userland(tree))
     (kept,) = (tree.work.parent / "configured").iterdir()
     good = kept.read_bytes()
@@ -314,7 +314,7 @@ def test_answers_that_do_not_fit_are_found_anew(answers: bytes, tree: Tree, tmp_
 
 
 def test_another_compiler_knows_none_of_the_answers(
-    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tree: ZfsTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take(userland(tree))
     compiler = tmp_path / "bin/false"
@@ -328,7 +328,7 @@ def test_another_compiler_knows_none_of_the_answers(
     assert "checking for an answer... found" in part.log.read_text()
 
 
-def test_steps_one_by_one(tree: Tree, kernel: Kernel) -> None:
+def test_steps_one_by_one(tree: ZfsTree, kernel: Kernel) -> None:
     part = modules(tree, kernel)
     with pytest.raises(UnpreparedError, match="is not configured yet") as caught:
         take(part, MAKE)
@@ -344,7 +344,7 @@ def test_steps_one_by_one(tree: Tree, kernel: Kernel) -> None:
     assert lines(part, "compiled") == ["zfs"]
 
 
-def test_the_compilers_first_error(tree: Tree, kernel: Kernel) -> None:
+def test_the_compilers_first_error(tree: ZfsTree, kernel: Kernel) -> None:
     part = modules(tree, kernel)
     good = take(part)
     assert good is not None
@@ -359,8 +359,8 @@ def test_the_compilers_first_error(tree: Tree, kernel: Kernel) -> None:
     assert take(part) is not None
 
 
-def test_a_configure_that_fails_is_run_again(tree: Tree, kernel: Kernel) -> None:
-    broken = modules(tree, kernel, Options(configure=("--enable-broken",)))
+def test_a_configure_that_fails_is_run_again(tree: ZfsTree, kernel: Kernel) -> None:
+    broken = modules(tree, kernel, ZfsOptions(configure=("--enable-broken",)))
     for _ in range(2):
         with pytest.raises(UnpreparedError) as caught:
             take(broken)
@@ -369,26 +369,26 @@ def test_a_configure_that_fails_is_run_again(tree: Tree, kernel: Kernel) -> None
 
 
 @pytest.mark.parametrize("version", ["6.3.1", "6.3-rc2", "debian-source:6.3"])
-def test_a_kernel_that_the_tree_does_not_know(version: str, tree: Tree) -> None:
+def test_a_kernel_that_the_tree_does_not_know(version: str, tree: ZfsTree) -> None:
     with pytest.raises(UnpreparedError, match=r"OpenZFS 2\.1\.99 does not know kernel 6\.3") as caught:
-        build.check_kernel(tree, version, Options())
+        build.check_kernel(tree, version, ZfsOptions())
     assert caught.value.cause == "META's Linux-Maximum is 6.2"
-    build.check_kernel(tree, version, Options(experimental=True))
+    build.check_kernel(tree, version, ZfsOptions(experimental=True))
 
 
 @pytest.mark.parametrize("version", ["6.2.99", "5.10", "newest", "path:../linux"])
-def test_a_kernel_that_it_may_know(version: str, tree: Tree) -> None:
-    build.check_kernel(tree, version, Options())
+def test_a_kernel_that_it_may_know(version: str, tree: ZfsTree) -> None:
+    build.check_kernel(tree, version, ZfsOptions())
 
 
-def test_a_kernel_without_a_build_tree(tree: Tree, kernel: Kernel) -> None:
+def test_a_kernel_without_a_build_tree(tree: ZfsTree, kernel: Kernel) -> None:
     assert kernel.build_tree is not None
     shutil.rmtree(kernel.build_tree)
     with pytest.raises(UnpreparedError, match="has no build tree"):
         modules(tree, kernel)
 
 
-def test_two_builds_of_one_part_at_once(tree: Tree, kernel: Kernel) -> None:
+def test_two_builds_of_one_part_at_once(tree: ZfsTree, kernel: Kernel) -> None:
     part = modules(tree, kernel)
     results: list[Built | None] = []
 

@@ -11,7 +11,7 @@ from quizmatrix.model.arch import Accelerator, host_arch
 from quizmatrix.model.cells import cells_on_the_spot
 from quizmatrix.model.matrix import Limits
 from quizmatrix.model.spec import CellSpec
-from quizmatrix.prepare import accelerator as accel
+from quizmatrix.prepare import accelerator
 from quizmatrix.prepare.preparer import Policy, Preparer, make_spec
 from tests.vm.conftest import KERNEL
 
@@ -25,17 +25,17 @@ async def real_spec() -> CellSpec:
 def test_a_kernel_that_panics_is_not_taken_for_a_kvm_that_does_not_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not os.access(accel.KVM_DEVICE, os.R_OK | os.W_OK):
-        pytest.skip(f"there is no {accel.KVM_DEVICE} to try")
+    if not os.access(accelerator.KVM_DEVICE, os.R_OK | os.W_OK):
+        pytest.skip(f"there is no {accelerator.KVM_DEVICE} to try")
     spec = anyio.run(real_spec)
     monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path))
     (tmp_path / "empty").touch()
     # Its kernel finds no init, under whatever it runs.
     broken = msgspec.structs.replace(spec, initramfs=str(tmp_path / "empty"))
-    answer = anyio.run(accel.try_kvm, broken)
+    answer = anyio.run(accelerator.try_kvm, broken)
     assert (answer.accelerator, answer.is_known) == (Accelerator.TCG, False), answer
-    assert accel.recall(spec.arch) is None
-    answer = anyio.run(accel.try_kvm, spec)
+    assert accelerator.recall(spec.arch) is None
+    answer = anyio.run(accelerator.try_kvm, spec)
     assert answer.is_known, answer
-    assert accel.recall(spec.arch) == answer
+    assert accelerator.recall(spec.arch) == answer
     assert answer.accelerator is Accelerator.KVM or "KVM ran no guest" in answer.why

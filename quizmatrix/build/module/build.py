@@ -58,7 +58,7 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
         return self.work / kernel.record.key / _SYMBOLS
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
+class ModuleOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What is built otherwise than by default. make: variables for make(1), as NAME=VALUE."""
 
     make: tuple[str, ...] = ()
@@ -101,7 +101,7 @@ def find_module(asked: str) -> Module:
     return Module(path=path)
 
 
-def check_options(options: Options) -> None:
+def check_options(options: ModuleOptions) -> None:
     """UsageError names what of them make(1) cannot be given."""
     for word in options.make:
         name, equals, _ = word.partition("=")
@@ -132,7 +132,7 @@ class UndefinedSymbolError(UnpreparedError):
 async def build(
     module: Module,
     kernel: Kernel,
-    options: Options,
+    options: ModuleOptions,
     pool: JobServer,
     tell: Tell,
     *,
@@ -144,7 +144,7 @@ async def build(
     UnpreparedError with the compiler's first error or where the kernel has no build tree, HostError where a
     tool is missing or the disk does not take it.
     """
-    work = _Work(module, kernel, options, pool, tell, company)
+    work = _ModuleBuild(module, kernel, options, pool, tell, company)
     async with paths.locked(
         _lock_of(module.mark, kernel.record.key), lambda: tell("waiting for another build of the same")
     ):
@@ -182,23 +182,23 @@ def _refer(module: Module, kernel: Kernel, built: Built, tell: Tell) -> None:
             tell(f"{', '.join(sorted(both))} is no longer the one of {other.origin}")
             buildlayer.forget(key, other.name)
     buildlayer.refer(
-        key, buildlayer.Reference(name=module.mark, origin=str(module.path), layers=[str(built.layer)])
+        key, buildlayer.LayerReference(name=module.mark, origin=str(module.path), layers=[str(built.layer)])
     )
 
 
-def references(key: str) -> list[buildlayer.Reference]:
+def references(key: str) -> list[buildlayer.LayerReference]:
     """What was built here for a kernel; OpenZFS, which has a name of its own, is not among it."""
     return [found for found in buildlayer.references(key) if found.name == paths.mark_of(Path(found.origin))]
 
 
-class _Work:
+class _ModuleBuild:
     """The building of one module for one kernel, in a folder that an interrupted build leaves to the next."""
 
     def __init__(
         self,
         module: Module,
         kernel: Kernel,
-        options: Options,
+        options: ModuleOptions,
         pool: JobServer,
         tell: Tell,
         company: Company,

@@ -20,7 +20,7 @@ from quizmatrix.model.cells import Cell
 BUILT = "debian-source"
 
 
-def names_of(reference: buildlayer.Reference) -> set[str]:
+def names_of(reference: buildlayer.LayerReference) -> set[str]:
     """What `modprobe` calls the modules that were built."""
     return {name for layer in reference.layers for name in buildlayer.module_names(Path(layer))}
 

@@ -9,7 +9,7 @@ import msgspec
 
 from quizmatrix.build import parts as partbuild
 from quizmatrix.build.module import build
-from quizmatrix.build.module.build import Company, Module, Options, UndefinedSymbolError
+from quizmatrix.build.module.build import Company, Module, ModuleOptions, UndefinedSymbolError
 from quizmatrix.build.parts import Built, Done, PartResult, Parts, TellOf
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.core.jobserver import JobServer
@@ -20,18 +20,18 @@ from quizmatrix.model.cells import Cell
 from quizmatrix.prepare.preparer import Preparer
 
 
-class CellBuild(msgspec.Struct, frozen=True, kw_only=True):
+class BuiltModules(msgspec.Struct, frozen=True, kw_only=True):
     """One cell's: what came of each module for its kernel, in their order, or why there is no kernel."""
 
     cell: str
     results: list[PartResult]
 
 
-class Sweep:
+class ModuleSweep:
     """Builds modules for cells."""
 
     def __init__(
-        self, modules: Sequence[Module], options: Options, preparer: Preparer, cpus: int, tell: TellOf
+        self, modules: Sequence[Module], options: ModuleOptions, preparer: Preparer, cpus: int, tell: TellOf
     ) -> None:
         """modules: may use each other's symbols. cpus: processes that compile at a time, over all builds."""
         self._modules = modules
@@ -41,13 +41,15 @@ class Sweep:
         self._tell = tell
         self._parts = Parts(cpus)
 
-    async def run(self, cells: Sequence[Cell]) -> list[CellBuild]:
+    async def run(self, cells: Sequence[Cell]) -> list[BuiltModules]:
         """Build for every cell; the results in their order."""
         try:
             results = await partbuild.of_each(cells, self._cell)
         finally:
             self._pool.close()
-        return [CellBuild(cell=cell.id, results=result) for cell, result in zip(cells, results, strict=True)]
+        return [
+            BuiltModules(cell=cell.id, results=result) for cell, result in zip(cells, results, strict=True)
+        ]
 
     async def _cell(self, cell: Cell) -> list[PartResult]:
         def tell(said: str) -> None:

@@ -18,9 +18,9 @@ import msgspec
 
 from quizmatrix.build.parts import Built, Installed
 from quizmatrix.build.zfs import answers, runtime
-from quizmatrix.build.zfs.options import Options
+from quizmatrix.build.zfs.options import ZfsOptions
 from quizmatrix.build.zfs.sysroot import Sysroot
-from quizmatrix.build.zfs.tree import Tree, builds_dir
+from quizmatrix.build.zfs.tree import ZfsTree, builds_dir
 from quizmatrix.core import buildstep as steps_module
 from quizmatrix.core import checksum as seal
 from quizmatrix.core import paths, process
@@ -46,7 +46,7 @@ _SOURCES = frozenset({".c", ".h", ".S"})
 _NOT_OF_MODULES = frozenset({"cmd", "contrib", "etc", "lib", "man", "rpm", "tests", "udev"})
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class ZfsPart(msgspec.Struct, frozen=True, kw_only=True):
     """What is built. name: of its folder. configure: arguments. make, install: each a list of make(1)'s
     arguments, in which {layer} is where it is installed. apart: folders of the tree it does not depend on.
     linked: a folder of the tree whose sources have to be seen where they are built.
@@ -55,10 +55,10 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    tree: Tree
+    tree: ZfsTree
     arch: Arch
     sysroot: Sysroot
-    options: Options
+    options: ZfsOptions
     configure: list[str]
     environment: dict[str, str] = {}
     make: list[list[str]]
@@ -79,13 +79,13 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         return self.folder.with_name(f"{self.name}.log")
 
 
-def userland(tree: Tree, arch: Arch, sysroot: Sysroot, options: Options) -> Part:
+def userland(tree: ZfsTree, arch: Arch, sysroot: Sysroot, options: ZfsOptions) -> ZfsPart:
     """The programs, libraries and tests, for every kernel of an architecture."""
     suite = f"-{sysroot.suite}" if sysroot.suite else ""
     name = f"userland-{arch.name}{suite}"
     # A linker that is given a sysroot does not find libtool's libraries of this build (ld(1)).
     flags = f"{sysroot.linker} -Wl,-rpath-link,{tree.work / name / '.libs'}".strip()
-    return Part(
+    return ZfsPart(
         name=name,
         tree=tree,
         arch=arch,
@@ -104,12 +104,12 @@ def userland(tree: Tree, arch: Arch, sysroot: Sysroot, options: Options) -> Part
     )
 
 
-def modules(tree: Tree, arch: Arch, kernel: Kernel, sysroot: Sysroot, options: Options) -> Part:
+def modules(tree: ZfsTree, arch: Arch, kernel: Kernel, sysroot: Sysroot, options: ZfsOptions) -> ZfsPart:
     """The modules for one kernel, which has to have its build tree; UnpreparedError where that is gone."""
     objects = external.require_build_tree(kernel)
     given = external.variables(kernel)
     strip = [] if options.debug else ["INSTALL_MOD_STRIP=1"]
-    return Part(
+    return ZfsPart(
         name=f"modules-{kernel.record.key}",
         tree=tree,
         arch=arch,
@@ -137,7 +137,7 @@ def modules(tree: Tree, arch: Arch, kernel: Kernel, sysroot: Sysroot, options: O
     )
 
 
-def check_kernel(tree: Tree, kernel: str, options: Options) -> None:
+def check_kernel(tree: ZfsTree, kernel: str, options: ZfsOptions) -> None:
     """UnpreparedError where META says that the tree does not know so new a kernel.
 
     kernel: its version, or what a matrix calls it: not all names tell.
@@ -154,12 +154,12 @@ def check_kernel(tree: Tree, kernel: str, options: Options) -> None:
         )
 
 
-async def build(part: Part, pool: JobServer, tell: Tell, steps: Sequence[str] = STEPS) -> Built | None:
+async def build(part: ZfsPart, pool: JobServer, tell: Tell, steps: Sequence[str] = STEPS) -> Built | None:
     """Take those of `steps` that are due; what is installed then, or None where that was no step.
 
     Raises UnpreparedError with the compiler's first error, HostError where the disk does not take it.
     """
-    work = _Work(part, pool, tell)
+    work = _ZfsBuild(part, pool, tell)
     lock = paths.cache_dir() / "locks" / f"zfs-{part.tree.mark}-{part.name}.lock"
     async with paths.locked(lock, lambda: tell("waiting for another build of the same")):
         try:
@@ -168,15 +168,15 @@ async def build(part: Part, pool: JobServer, tell: Tell, steps: Sequence[str] = 
             raise host_error(f"build {part.name}", error) from error
 
 
-def installed(part: Part) -> Built | None:
+def installed(part: ZfsPart) -> Built | None:
     """What was installed last, if it is what the tree is now."""
-    return _Work(part, None, lambda _said: None).installed()
+    return _ZfsBuild(part, None, lambda _said: None).installed()
 
 
-class _Work:
+class _ZfsBuild:
     """The building of one part."""
 
-    def __init__(self, part: Part, pool: JobServer | None, tell: Tell) -> None:
+    def __init__(self, part: ZfsPart, pool: JobServer | None, tell: Tell) -> None:
         self._part = part
         self._pool = pool
         self._tell = tell

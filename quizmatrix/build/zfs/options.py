@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from quizmatrix.build.zfs.tree import LAST, Tree, builds_dir
+from quizmatrix.build.zfs.tree import LAST, ZfsTree, builds_dir
 from quizmatrix.core import paths
 
 # In a tree's folder of builds: how it was built last.
 _OPTIONS = "options.json"
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
+class ZfsOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What is built otherwise than by default.
 
     debug: with OpenZFS's own assertions, and symbols. experimental: for kernels too that are newer than
@@ -29,16 +29,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         return [*debug, *(["--enable-linux-experimental"] if self.experimental else []), *self.configure]
 
 
-def remember(tree: Tree, options: Options) -> None:
+def remember(tree: ZfsTree, options: ZfsOptions) -> None:
     """Have later steps, and builds on the way, done with these options."""
     tree.work.mkdir(parents=True, exist_ok=True)
     paths.write_atomic(tree.work / _OPTIONS, msgspec.json.encode(options))
     paths.write_atomic(builds_dir() / LAST, str(tree.path).encode())
 
 
-def recall(tree: Tree) -> Options:
+def recall(tree: ZfsTree) -> ZfsOptions:
     """The options of the tree's last build."""
     try:
-        return msgspec.json.decode((tree.work / _OPTIONS).read_bytes(), type=Options)
+        return msgspec.json.decode((tree.work / _OPTIONS).read_bytes(), type=ZfsOptions)
     except (OSError, msgspec.MsgspecError):
-        return Options()
+        return ZfsOptions()

@@ -10,9 +10,9 @@ import msgspec
 from quizmatrix.build import parts as partbuild
 from quizmatrix.build.parts import Built, Done, PartResult, Parts, TellOf
 from quizmatrix.build.zfs import build, sysroot
-from quizmatrix.build.zfs.build import INSTALL, STEPS, Part
-from quizmatrix.build.zfs.options import Options
-from quizmatrix.build.zfs.tree import Tree, make_ready
+from quizmatrix.build.zfs.build import INSTALL, STEPS, ZfsPart
+from quizmatrix.build.zfs.options import ZfsOptions
+from quizmatrix.build.zfs.tree import ZfsTree, make_ready
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.core.jobserver import JobServer
@@ -27,7 +27,7 @@ from quizmatrix.prepare.preparer import Preparer
 NAME = "zfs"
 
 
-class CellBuild(msgspec.Struct, frozen=True, kw_only=True):
+class BuiltZfs(msgspec.Struct, frozen=True, kw_only=True):
     """One cell's. error: why it has no OpenZFS, or not this one."""
 
     cell: str
@@ -41,10 +41,12 @@ class CellBuild(msgspec.Struct, frozen=True, kw_only=True):
         return self.kernel.error or self.modules.error or self.userland.error
 
 
-class Sweep:
+class ZfsSweep:
     """Builds one tree for cells."""
 
-    def __init__(self, tree: Tree, options: Options, preparer: Preparer, cpus: int, tell: TellOf) -> None:
+    def __init__(
+        self, tree: ZfsTree, options: ZfsOptions, preparer: Preparer, cpus: int, tell: TellOf
+    ) -> None:
         """cpus: processes that compile at a time, over all builds."""
         self._tree = tree
         self._options = options
@@ -53,7 +55,7 @@ class Sweep:
         self._tell = tell
         self._parts = Parts(cpus)
 
-    async def run(self, cells: Sequence[Cell], steps: Sequence[str] = STEPS) -> list[CellBuild]:
+    async def run(self, cells: Sequence[Cell], steps: Sequence[str] = STEPS) -> list[BuiltZfs]:
         """Take `steps` for every cell; the results in their order. Raises where the tree itself is unfit."""
         try:
             await make_ready(self._tree, lambda said: self._tell(self._tree.path.name, said))
@@ -61,7 +63,7 @@ class Sweep:
         finally:
             self._pool.close()
 
-    async def _cell(self, cell: Cell, steps: Sequence[str]) -> CellBuild:
+    async def _cell(self, cell: Cell, steps: Sequence[str]) -> BuiltZfs:
         arch = load_arch(cell.arch)
         began = time.monotonic()
         try:
@@ -80,21 +82,21 @@ class Sweep:
             ]
         except QuizmatrixError as error:
             failed = PartResult(done=Done.FAILED, seconds=time.monotonic() - began, error=error)
-            return CellBuild(cell=cell.id, kernel=failed)
+            return BuiltZfs(cell=cell.id, kernel=failed)
         results: dict[str, PartResult] = {}
 
-        async def one(part: Part) -> None:
+        async def one(part: ZfsPart) -> None:
             results[part.name] = await self._part(part, steps)
 
         async with task_group() as group:
             for part in wanted:
                 group.start_soon(one, part)
         userland, modules = (results[part.name] for part in wanted)
-        done = CellBuild(cell=cell.id, userland=userland, modules=modules)
+        done = BuiltZfs(cell=cell.id, userland=userland, modules=modules)
         if INSTALL in steps and done.error is None:
             self._refer(kernel, userland, modules)
             joined = await partbuild.joined(kernel, cell, modules)
-            return CellBuild(cell=cell.id, userland=userland, modules=joined)
+            return BuiltZfs(cell=cell.id, userland=userland, modules=joined)
         return done
 
     def _refer(self, kernel: Kernel, userland: PartResult, modules: PartResult) -> None:
@@ -103,7 +105,7 @@ class Sweep:
             return
         buildlayer.refer(
             kernel.record.key,
-            buildlayer.Reference(
+            buildlayer.LayerReference(
                 name=NAME,
                 origin=str(self._tree.path),
                 layers=[str(userland.built.layer), str(modules.built.layer)],
@@ -116,7 +118,7 @@ class Sweep:
         async with self._parts.lock(f"sysroot {arch.name}"):
             return await sysroot.obtain(arch, suite, self._pool, lambda said: self._tell(cell.id, said))
 
-    async def _part(self, part: Part, steps: Sequence[str]) -> PartResult:
+    async def _part(self, part: ZfsPart, steps: Sequence[str]) -> PartResult:
         """Build a part, or wait for who builds it."""
 
         async def make() -> Built | None:

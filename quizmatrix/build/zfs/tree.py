@@ -20,7 +20,7 @@ _AUTOGEN_TOOLS = {"autoreconf": "autoconf", "automake": "automake", "libtoolize"
 LAST = "last-tree"
 
 
-class Tree(msgspec.Struct, frozen=True, kw_only=True):
+class ZfsTree(msgspec.Struct, frozen=True, kw_only=True):
     """A work tree of OpenZFS. newest_kernel: the series that its META calls Linux-Maximum."""
 
     path: Path
@@ -43,14 +43,14 @@ def builds_dir() -> Path:
     return paths.cache_dir() / "zfs"
 
 
-def find_tree(asked: str | None) -> Tree:
+def find_tree(asked: str | None) -> ZfsTree:
     """The tree in `asked`, or in the current folder or one above it; UsageError where there is none."""
     start = Path(asked or ".").resolve()
     for path in [start] if asked else [start, *start.parents]:
         fields = _meta(path)
         if fields.get("Name") == "zfs":
             maximum = fields.get("Linux-Maximum")
-            return Tree(
+            return ZfsTree(
                 path=path,
                 version=fields.get("Version", "unknown"),
                 newest_kernel=KernelVersion(maximum) if maximum else None,
@@ -62,7 +62,7 @@ def find_tree(asked: str | None) -> Tree:
     )
 
 
-def last_tree() -> Tree:
+def last_tree() -> ZfsTree:
     """The tree around the current folder, or the one that was built last; UsageError where there is none."""
     try:
         return find_tree(None)
@@ -84,7 +84,7 @@ def _meta(path: Path) -> dict[str, str]:
     return dict(re.findall(r"^([\w-]+):[ \t]*(\S.*?)[ \t]*$", text, re.MULTILINE))
 
 
-async def make_ready(tree: Tree, tell: Tell) -> None:
+async def make_ready(tree: ZfsTree, tell: Tell) -> None:
     """Run autogen.sh where there is no `configure`, or it is older than what it is made from.
 
     Raises UnpreparedError where the tree was configured in place or autogen.sh fails, HostError where

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterator
 from enum import StrEnum
 
-from quizmatrix.report.formats.source import Source
+from quizmatrix.report.formats.source import ReportSource
 
 
 class Format(StrEnum):
@@ -18,7 +18,7 @@ class Format(StrEnum):
     HTML = "html"
 
 
-def render(form: Format, source: Source) -> Iterator[bytes]:
+def render(form: Format, source: ReportSource) -> Iterator[bytes]:
     """The report, in pieces: none of them is as long as a run's logs may be."""
     # Only what is asked for is imported: nobody else waits for junitparser.
     parts: Iterator[bytes] = importlib.import_module(f"quizmatrix.report.formats.{form}").render(source)

@@ -19,7 +19,7 @@ _LONGEST_LINE = 2000
 _CHUNK = 1 << 20
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class ExcerptPart(msgspec.Struct, frozen=True, kw_only=True):
     """A piece without gaps. line: the number of its first line in the log, from 1. text: cleaned."""
 
     line: int
@@ -31,7 +31,7 @@ class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
 
     size: int
     left_out: int
-    parts: list[Part]
+    parts: list[ExcerptPart]
     trouble: int | None = None
 
 
@@ -53,7 +53,7 @@ def excerpt(path: Path, limit: int, *, by_console: bool = False) -> Excerpt | No
                 data = _read(file, start, end)
                 if trouble is not None and start <= trouble < end:
                     trouble_line = line + data.count(b"\n", 0, trouble - start)
-                parts.append(Part(line=line, text=_clean(data)))
+                parts.append(ExcerptPart(line=line, text=_clean(data)))
                 line += data.count(b"\n")
                 at = end
     except OSError:

@@ -25,12 +25,10 @@ from quizmatrix.core.units import format_seconds
 from quizmatrix.model.finding import FindingSummary
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
-from quizmatrix.report import findings as complaints
-from quizmatrix.report import grid as report
-from quizmatrix.report import testtable as pivot
+from quizmatrix.report import findings, grid, testtable
 from quizmatrix.report.common import common_sentence
 from quizmatrix.report.formats.excerpt import Excerpt, excerpt
-from quizmatrix.report.formats.source import Source
+from quizmatrix.report.formats.source import ReportSource
 from quizmatrix.run.reproduce import command_of
 
 # Bytes of a log, before they are compressed: of a cell that is not as expected, and of another.
@@ -63,7 +61,7 @@ class _Log(msgspec.Struct, frozen=True, kw_only=True):
     trouble: int | None
 
 
-def render(source: Source) -> Iterator[bytes]:
+def render(source: ReportSource) -> Iterator[bytes]:
     """The page, log by log."""
     style, script = (_page_file(f"report.{kind}") for kind in ("css", "js"))
     filled = {
@@ -103,14 +101,14 @@ def _block(name: str, value: Any) -> bytes:
     return f'<script type="text/plain" id="{name}">'.encode() + packed + b"</script>\n"
 
 
-def _without_script(source: Source) -> str:
+def _without_script(source: ReportSource) -> str:
     results = source.cells
-    parts = [report.grid(results), report.notes(results), common_sentence(results)]
-    parts.append(report.summary(results, source.results.seconds))
+    parts = [grid.grid(results), grid.notes(results), common_sentence(results)]
+    parts.append(grid.summary(results, source.results.seconds))
     return "\n\n".join(part for part in (*parts, source.unended_sentence) if part)
 
 
-def _logs(source: Source) -> Iterator[tuple[CellResult, str, Excerpt]]:
+def _logs(source: ReportSource) -> Iterator[tuple[CellResult, str, Excerpt]]:
     """The logs that the page has, each cut so that all together are no more than they may be."""
     wanted = []
     for result in source.cells:
@@ -128,36 +126,36 @@ def _logs(source: Source) -> Iterator[tuple[CellResult, str, Excerpt]]:
             yield result, name, found
 
 
-def _data(source: Source, logs: dict[str, list[_Log]]) -> dict[str, Any]:
+def _data(source: ReportSource, logs: dict[str, list[_Log]]) -> dict[str, Any]:
     results = source.results
     seconds = source.results.seconds
     return {
         "run": results.run,
-        "command": report.command_words(results),
-        "noun": report.noun(results.cells),
+        "command": grid.command_words(results),
+        "noun": grid.noun(results.cells),
         "started": results.started,
         "took": format_seconds(seconds) if seconds is not None else None,
         "exit": results.exit_code,
-        "summary": report.summary(results.cells, seconds),
+        "summary": grid.summary(results.cells, seconds),
         "sentence": common_sentence(results.cells),
-        "remarks": list(filter(None, report.notes(results.cells).split("\n"))),
+        "remarks": list(filter(None, grid.notes(results.cells).split("\n"))),
         "unended": source.unended_sentence,
         "folder": clean_line(str(source.folder)),
         "notes": [clean_line(note) for note in source.notes[:_MOST_NOTES]],
         "grids": [
             {
-                "corner": grid.corner,
-                "columns": grid.columns,
-                "rows": [[label, [one.cell if one else None for one in row]] for label, row in grid.rows],
+                "corner": table.corner,
+                "columns": table.columns,
+                "rows": [[label, [one.cell if one else None for one in row]] for label, row in table.rows],
             }
-            for grid in report.grids(results.cells)
+            for table in grid.grids(results.cells)
         ],
         "cells": [_cell(source, result, logs.get(result.cell, [])) for result in results.cells],
         "tests": _tests(source),
     }
 
 
-def _cell(source: Source, result: CellResult, logs: list[_Log]) -> dict[str, Any]:
+def _cell(source: ReportSource, result: CellResult, logs: list[_Log]) -> dict[str, Any]:
     times = result.timings
     folder = source.folder / result.folder
     facts = {
@@ -180,19 +178,19 @@ def _cell(source: Source, result: CellResult, logs: list[_Log]) -> dict[str, Any
             if value is not None
         ),
         "folder": clean_line(str(folder)) if logs else "",
-        "disks": ", ".join(map(clean_line, report.kept_disks([result], source.folder))),
+        "disks": ", ".join(map(clean_line, grid.kept_disks([result], source.folder))),
     }
-    by_console = result.outcome in report.BY_CONSOLE
+    by_console = result.outcome in grid.BY_CONSOLE
     bad = not result.is_as_expected
     complained = [_complaint(one, folder) for one in result.findings]
-    told = not (by_console and bad) or complaints.main_one(result) is not None
-    trace = [] if told else report.evidence_lines(result, source.folder)
+    told = not (by_console and bad) or findings.main_one(result) is not None
+    trace = [] if told else grid.evidence_lines(result, source.folder)
     return {
         "id": result.cell,
         "kernel": result.kernel,
         "arch": result.arch,
         "outcome": result.outcome,
-        "words": report.marked_words(result),
+        "words": grid.marked_words(result),
         "bad": bad,
         "detail": clean_detail(result.detail),
         "time": format_seconds(times.command) if times.command is not None else "",
@@ -209,11 +207,11 @@ def _complaint(summary: FindingSummary, folder: Path) -> list[Any]:
     """What is said about a complaint of the kernel, and its telling lines."""
     times = f" {summary.count} times" if summary.count > 1 else ""
     allowed = ", which the matrix allows" if summary.allowed else ""
-    return [f"{summary.kind}{times}{allowed}", complaints.telling_lines(summary, folder)]
+    return [f"{summary.kind}{times}{allowed}", findings.telling_lines(summary, folder)]
 
 
-def _tests(source: Source) -> dict[str, Any]:
-    table = pivot.collect(source.cells, source.folder)
+def _tests(source: ReportSource) -> dict[str, Any]:
+    table = testtable.collect(source.cells, source.folder)
 
     def letter(test: Subtest | None) -> str:
         if test is None:
@@ -228,5 +226,5 @@ def _tests(source: Source) -> dict[str, Any]:
             for name, row in shown
         ],
         "left_out": len(table.rows) - len(shown),
-        "sentences": pivot.sentences(table).split("\n"),
+        "sentences": testtable.sentences(table).split("\n"),
     }

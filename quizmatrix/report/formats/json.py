@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from quizmatrix.core.json import to_json
-from quizmatrix.report.formats.source import Source
+from quizmatrix.report.formats.source import ReportSource
 
 
-def render(source: Source) -> Iterator[bytes]:
+def render(source: ReportSource) -> Iterator[bytes]:
     """The results as results.json has them."""
     yield to_json(source.results)

@@ -19,9 +19,9 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.report.findings import other_paragraphs
-from quizmatrix.report.formats.source import Source
+from quizmatrix.report.formats.source import ReportSource
 from quizmatrix.report.grid import command_words, evidence_lines, kept_disks, verdict_words
-from quizmatrix.subtests import reading as subtests
+from quizmatrix.subtests import reading
 
 # Lines of each stream that a suite holds; more is in the run directory.
 _LINES = 500
@@ -31,7 +31,7 @@ _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _DECLARATION = b"<?xml version='1.0' encoding='utf-8'?>\n"
 
 
-class Kind(StrEnum):
+class CaseKind(StrEnum):
     """How a case ended, in the words of a suite's attributes. GOOD has none there."""
 
     GOOD = "good"
@@ -41,25 +41,25 @@ class Kind(StrEnum):
 
 
 _KINDS = {
-    Outcome.PASSED: Kind.GOOD,
-    Outcome.FAILED: Kind.FAILURE,
-    Outcome.TIMED_OUT: Kind.FAILURE,
-    Outcome.PANICKED: Kind.FAILURE,
-    Outcome.SPLAT: Kind.FAILURE,
-    Outcome.BOOT_FAILED: Kind.ERROR,
-    Outcome.LOST: Kind.ERROR,
-    Outcome.UNPREPARED: Kind.ERROR,
-    Outcome.CANCELLED: Kind.SKIPPED,
-    Outcome.SKIPPED: Kind.SKIPPED,
+    Outcome.PASSED: CaseKind.GOOD,
+    Outcome.FAILED: CaseKind.FAILURE,
+    Outcome.TIMED_OUT: CaseKind.FAILURE,
+    Outcome.PANICKED: CaseKind.FAILURE,
+    Outcome.SPLAT: CaseKind.FAILURE,
+    Outcome.BOOT_FAILED: CaseKind.ERROR,
+    Outcome.LOST: CaseKind.ERROR,
+    Outcome.UNPREPARED: CaseKind.ERROR,
+    Outcome.CANCELLED: CaseKind.SKIPPED,
+    Outcome.SKIPPED: CaseKind.SKIPPED,
 }
-_ELEMENTS = {Kind.FAILURE: Failure, Kind.ERROR: Error, Kind.SKIPPED: Skipped}
+_ELEMENTS = {CaseKind.FAILURE: Failure, CaseKind.ERROR: Error, CaseKind.SKIPPED: Skipped}
 
 
 class _Case(msgspec.Struct, frozen=True, kw_only=True):
     """One test. text: what explains it. note: what else is to be known. seconds: None where unknown."""
 
     name: str
-    kind: Kind
+    kind: CaseKind
     message: str = ""
     type_: str = ""
     text: str = ""
@@ -67,12 +67,12 @@ class _Case(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None = None
 
 
-def render(source: Source) -> Iterator[bytes]:
+def render(source: ReportSource) -> Iterator[bytes]:
     """The report, a suite at a time: a cell may have 200,000 tests, and a run hundreds of cells."""
-    total: Counter[Kind] = Counter()
+    total: Counter[CaseKind] = Counter()
     for result in source.cells:
         total += Counter(case.kind for case in _cases(source, result, explained=False))
-    total[Kind.ERROR] += len(source.unended)
+    total[CaseKind.ERROR] += len(source.unended)
     root = JUnitXml(f"quizmatrix {_text(source.results.run)}")
     _count(root, total, source.results.seconds)
     head, _, _ = root.tostring().rpartition(b"/>")
@@ -82,7 +82,7 @@ def render(source: Source) -> Iterator[bytes]:
     for cell, stage in source.unended.items():
         case = _Case(
             name=_command(source, None),
-            kind=Kind.ERROR,
+            kind=CaseKind.ERROR,
             message=f"no verdict: {stage or 'not begun'} when the run was cut off",
             type_="unended",
         )
@@ -93,13 +93,13 @@ def render(source: Source) -> Iterator[bytes]:
     yield b"</testsuites>\n"
 
 
-def _suite(source: Source, result: CellResult) -> TestSuite:
+def _suite(source: ReportSource, result: CellResult) -> TestSuite:
     suite = TestSuite(_text(result.cell))
     if not result.earlier:
         suite.timestamp = source.results.started[:19]
     for name, value in _properties(source, result).items():
         suite.add_property(name, _text(value))
-    counts: Counter[Kind] = Counter()
+    counts: Counter[CaseKind] = Counter()
 
     def elements() -> Iterator[TestCase]:
         for case in _cases(source, result, explained=True):
@@ -116,15 +116,15 @@ def _suite(source: Source, result: CellResult) -> TestSuite:
     return suite
 
 
-def _count(element: JUnitXml | TestSuite, counts: Counter[Kind], seconds: float | None) -> None:
+def _count(element: JUnitXml | TestSuite, counts: Counter[CaseKind], seconds: float | None) -> None:
     element.tests = counts.total()
-    element.failures = counts[Kind.FAILURE]
-    element.errors = counts[Kind.ERROR]
-    element.skipped = counts[Kind.SKIPPED]
+    element.failures = counts[CaseKind.FAILURE]
+    element.errors = counts[CaseKind.ERROR]
+    element.skipped = counts[CaseKind.SKIPPED]
     element.time = round(seconds or 0.0, 3)
 
 
-def _properties(source: Source, result: CellResult) -> dict[str, str]:
+def _properties(source: ReportSource, result: CellResult) -> dict[str, str]:
     way = result.handoff
     known = {
         "kernel": result.kernel,
@@ -151,16 +151,16 @@ def _properties(source: Source, result: CellResult) -> dict[str, str]:
     return {name: str(value) for name, value in known.items() if value not in (None, "")}
 
 
-def _unnamed(source: Source, result: CellResult) -> str:
+def _unnamed(source: ReportSource, result: CellResult) -> str:
     """How many of its tests are not known by name; empty where all are."""
-    named = len(subtests.load(source.folder / result.folder)) if result.subtests else 0
+    named = len(reading.load(source.folder / result.folder)) if result.subtests else 0
     more = sum(result.subtests.values()) - named
     return str(more) if more > 0 else ""
 
 
-def _cases(source: Source, result: CellResult, *, explained: bool) -> Iterator[_Case]:
+def _cases(source: ReportSource, result: CellResult, *, explained: bool) -> Iterator[_Case]:
     """The cases of a cell. explained: with what takes a look into its logs."""
-    tests = subtests.load(source.folder / result.folder) if result.subtests else []
+    tests = reading.load(source.folder / result.folder) if result.subtests else []
     known = result.is_as_expected and result.outcome is not Outcome.PASSED
     for test in tests:
         yield _case_of(test, known)
@@ -169,16 +169,16 @@ def _cases(source: Source, result: CellResult, *, explained: bool) -> Iterator[_
         return  # they say it all
     kind = _KINDS[result.outcome]
     if known:
-        kind = Kind.SKIPPED
-    elif kind is Kind.GOOD and not result.is_as_expected:
-        kind = Kind.FAILURE
+        kind = CaseKind.SKIPPED
+    elif kind is CaseKind.GOOD and not result.is_as_expected:
+        kind = CaseKind.FAILURE
     words = verdict_words(result)
     text = note = ""
     if explained:
         luck = f"flaky: {result.flaky}" if result.flaky else ""
         earlier = f"not run again: from {result.earlier}" if result.earlier else ""
         note = "\n\n".join(filter(None, [luck, earlier, other_paragraphs([result], source.folder)]))
-    if explained and kind in (Kind.FAILURE, Kind.ERROR):
+    if explained and kind in (CaseKind.FAILURE, CaseKind.ERROR):
         lines = evidence_lines(result, source.folder)
         lines += ["", f"logs: {source.folder / result.folder}/"]
         lines += [f"disks it was given: {place}" for place in kept_disks([result], source.folder)]
@@ -197,13 +197,13 @@ def _cases(source: Source, result: CellResult, *, explained: bool) -> Iterator[_
 def _case_of(test: Subtest, known: bool) -> _Case:
     """A test of a cell. known: the cell fails as its matrix expects, so that its failures are no news."""
     if test.outcome is SubtestOutcome.SKIPPED:
-        return _Case(name=test.name, kind=Kind.SKIPPED)
+        return _Case(name=test.name, kind=CaseKind.SKIPPED)
     if not test.outcome.is_bad:
         note = "flaky: failed, then passed" if test.failed_before else ""
-        return _Case(name=test.name, kind=Kind.GOOD, note=note)
+        return _Case(name=test.name, kind=CaseKind.GOOD, note=note)
     if known:
-        return _Case(name=test.name, kind=Kind.SKIPPED, message=f"{test.outcome}, expected of its cell")
-    return _Case(name=test.name, kind=Kind.FAILURE, message=str(test.outcome), type_=str(test.outcome))
+        return _Case(name=test.name, kind=CaseKind.SKIPPED, message=f"{test.outcome}, expected of its cell")
+    return _Case(name=test.name, kind=CaseKind.FAILURE, message=str(test.outcome), type_=str(test.outcome))
 
 
 def _element(case: _Case, cell: str) -> TestCase:
@@ -218,7 +218,7 @@ def _element(case: _Case, cell: str) -> TestCase:
     return element
 
 
-def _command(source: Source, result: CellResult | None) -> str:
+def _command(source: ReportSource, result: CellResult | None) -> str:
     return command_words(source.results, result) or "(no command)"
 
 

@@ -14,11 +14,9 @@ from quizmatrix.core.units import format_seconds
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import SubtestOutcome
-from quizmatrix.report import findings as complaints
-from quizmatrix.report import grid as report
-from quizmatrix.report import testtable as pivot
+from quizmatrix.report import findings, grid, testtable
 from quizmatrix.report.common import common_sentence
-from quizmatrix.report.formats.source import Source
+from quizmatrix.report.formats.source import ReportSource
 from quizmatrix.run.reproduce import command_of
 
 # What GitHub takes of one step's summary (its documentation, "Workflow commands", "Step isolation and
@@ -42,7 +40,7 @@ _SIGNS = {
 _TEST_SIGNS = {SubtestOutcome.PASSED: "✅", SubtestOutcome.FAILED: "❌", SubtestOutcome.KILLED: "⌛"}
 
 
-def render(source: Source, room: int = SUMMARY_BYTES) -> Iterator[bytes]:
+def render(source: ReportSource, room: int = SUMMARY_BYTES) -> Iterator[bytes]:
     """The report in at most `room` bytes: what does not fit any more is left out, and said."""
     room -= _RESERVE
     left_out = 0
@@ -60,33 +58,33 @@ def render(source: Source, room: int = SUMMARY_BYTES) -> Iterator[bytes]:
         ).encode(errors="replace")
 
 
-def _sections(source: Source) -> Iterator[str]:
+def _sections(source: ReportSource) -> Iterator[str]:
     bad = [result for result in source.cells if not result.is_as_expected]
     sign = "❌" if bad else ("❔" if source.unended else "✅")
-    yield f"## {sign} {report.summary(source.cells, source.results.seconds)}"
-    if command := report.command_words(source.results):
+    yield f"## {sign} {grid.summary(source.cells, source.results.seconds)}"
+    if command := grid.command_words(source.results):
         yield f"Command: {_code(command)}"
     if source.unended:
         yield _plain(source.unended_sentence)
-    for grid in report.grids(source.cells):
-        yield _grid(grid)
-    if notes := report.notes(source.cells):
+    for table in grid.grids(source.cells):
+        yield _grid(table)
+    if notes := grid.notes(source.cells):
         yield "\n\n".join(map(_plain, notes.split("\n")))
     if sentence := common_sentence(source.cells):
         yield f"**{_plain(sentence)}**"
     tests = _tests(source)
-    for group in report.failures(source.cells, source.folder):
+    for group in grid.failures(source.cells, source.folder):
         yield _failure(source, group)
-    for other in complaints.others(source.cells, source.folder):
+    for other in findings.others(source.cells, source.folder):
         yield f"<details><summary>{_plain(other.head)}</summary>\n\n{_fence(other.lines)}\n\n</details>"
     if tests:
         yield tests
 
 
-def _grid(grid: report.Grid) -> str:
+def _grid(table: grid.Grid) -> str:
     return _table(
-        [grid.corner, *grid.columns],
-        [[_plain(label), *(_square(result) for result in row)] for label, row in grid.rows],
+        [table.corner, *table.columns],
+        [[_plain(label), *(_square(result) for result in row)] for label, row in table.rows],
     )
 
 
@@ -94,7 +92,7 @@ def _square(result: CellResult | None) -> str:
     if result is None:
         return ""
     time = result.timings.command
-    words = f"{_sign(result)} {_plain(report.marked_words(result))}".strip()
+    words = f"{_sign(result)} {_plain(grid.marked_words(result))}".strip()
     return words + (f" <sub>{format_seconds(time)}</sub>" if time is not None else "")
 
 
@@ -108,33 +106,33 @@ def _sign(result: CellResult) -> str:
     )
 
 
-def _failure(source: Source, group: list[CellResult]) -> str:
+def _failure(source: ReportSource, group: list[CellResult]) -> str:
     """One <details> for the cells that failed alike."""
     first = group[0]
-    words = report.verdict_words(first)
+    words = grid.verdict_words(first)
     folder = source.folder / first.folder
     head = f"{', '.join(_plain(result.cell) for result in group)}: <b>{_plain(words)}</b>"
     detail = clean_detail(first.detail)
     parts = [f"<details><summary>{head}{f': {_code(detail)}' if detail else ''}</summary>"]
-    if first.outcome in report.BY_CONSOLE:
-        parts.append(_fence(report.evidence_lines(first, source.folder)))
+    if first.outcome in grid.BY_CONSOLE:
+        parts.append(_fence(grid.evidence_lines(first, source.folder)))
     for stream in ("stdout", "stderr"):
         if lines := tail(folder / stream, _LINES):
             parts += [f"The end of its {stream}:", _fence(lines)]
     if first.release is not None:
         again = command_of(first, folder)
-        parts.append(f"Logs: {_code(report.places(group, source.folder))}")
-        for place in report.kept_disks(group, source.folder):
+        parts.append(f"Logs: {_code(grid.places(group, source.folder))}")
+        for place in grid.kept_disks(group, source.folder):
             parts.append(f"Disks it was given: {_code(place)}")
         parts += ["Again:", _fence(again.split("\n"))] if again else []
     return "\n\n".join([*parts, "</details>"])
 
 
-def _tests(source: Source) -> str:
-    table = pivot.collect(source.cells, source.folder)
+def _tests(source: ReportSource) -> str:
+    table = testtable.collect(source.cells, source.folder)
     if not table.rows and not table.unread:
         return ""
-    names = list(table.rows)[: pivot.MOST_ROWS]
+    names = list(table.rows)[: testtable.MOST_ROWS]
     rows = []
     for name in names:
         row = table.rows[name]
@@ -143,7 +141,9 @@ def _tests(source: Source) -> str:
             [
                 _code(name),
                 *(
-                    f"{_TEST_SIGNS.get(test.outcome, '')} {pivot.outcome_words(test)}".strip() if test else ""
+                    f"{_TEST_SIGNS.get(test.outcome, '')} {testtable.outcome_words(test)}".strip()
+                    if test
+                    else ""
                     for test in cells
                 ),
             ]
@@ -154,7 +154,7 @@ def _tests(source: Source) -> str:
     ]
     if len(names) < len(table.rows):
         parts.append(f"and {len(table.rows) - len(names)} more")
-    if sentences := pivot.sentences(table):
+    if sentences := testtable.sentences(table):
         parts.append("\n".join(f"- {_plain(line)}" for line in sentences.split("\n")))
     return "\n\n".join(parts)
 

@@ -13,7 +13,7 @@ from quizmatrix.runs import directory
 from quizmatrix.runs.replay import replay
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
+class ReportSource(msgspec.Struct, frozen=True, kw_only=True):
     """A run, and where its logs are. unended, notes: see replay.Replay."""
 
     folder: Path
@@ -36,7 +36,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
         return f"The run has not finished, or was killed. Without a verdict: {', '.join(named[:20])}{more}."
 
 
-def load(folder: Path) -> Source:
+def load(folder: Path) -> ReportSource:
     """Read a run directory: its events, or, where an older version left none, results.json.
 
     Raises what directory.load does.
@@ -44,5 +44,5 @@ def load(folder: Path) -> Source:
     try:
         told = replay(folder / directory.EVENTS)
     except QuizmatrixError:
-        return Source(folder=folder, results=directory.load(folder))
-    return Source(folder=folder, results=told.results, unended=told.unended, notes=told.notes)
+        return ReportSource(folder=folder, results=directory.load(folder))
+    return ReportSource(folder=folder, results=told.results, unended=told.unended, notes=told.notes)

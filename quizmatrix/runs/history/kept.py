@@ -11,13 +11,13 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.runs import directory
-from quizmatrix.subtests import reading as subtests
+from quizmatrix.subtests import reading
 
 # Results of a cell, beside the verdicts, that a kernel or a test may be the cause of.
 TOLD = frozenset(outcome for outcome in Outcome if outcome.is_verdict) | {Outcome.BOOT_FAILED}
 
 
-class Kind(msgspec.Struct, frozen=True, kw_only=True):
+class RunKind(msgspec.Struct, frozen=True, kw_only=True):
     """What makes runs comparable: their command, matrix and current folder."""
 
     command: list[str]
@@ -25,12 +25,12 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
 
 
-def kind_of(results: RunResults) -> Kind:
+def kind_of(results: RunResults) -> RunKind:
     """What a run has to have in common with another to be compared with it."""
-    return Kind(command=results.command, matrix=results.matrix, folder=results.folder)
+    return RunKind(command=results.command, matrix=results.matrix, folder=results.folder)
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
+class RecordedRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run as it is kept. place: its run directory. tests: by cell and name; is_complete: those that passed
     too, not only the others.
     """
@@ -56,19 +56,19 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None
 
 
-def load(place: Path) -> Kept:
+def load(place: Path) -> RecordedRun:
     """A run from its directory; QuizmatrixError where that cannot be read."""
     return of(directory.load(place), place)
 
 
-def of(results: RunResults, place: Path) -> Kept:
+def of(results: RunResults, place: Path) -> RecordedRun:
     """A run whose results are known, with the tests that its directory has."""
     tests = {
-        result.cell: {test.name: test for test in subtests.load(place / result.folder)}
+        result.cell: {test.name: test for test in reading.load(place / result.folder)}
         for result in results.cells
         if result.subtests
     }
-    return Kept(results=results, place=place, tests=tests)
+    return RecordedRun(results=results, place=place, tests=tests)
 
 
 def luck_of(outcome: Outcome, before: list[Outcome]) -> str:

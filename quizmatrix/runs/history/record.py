@@ -23,8 +23,8 @@ from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.runs import directory
 from quizmatrix.runs.history import database
 from quizmatrix.runs.history.database import DamagedHistoryError
-from quizmatrix.runs.history.kept import TOLD, Kept, Kind, Point, findings_of, luck_of
-from quizmatrix.subtests import reading as subtests
+from quizmatrix.runs.history.kept import TOLD, Point, RecordedRun, RunKind, findings_of, luck_of
+from quizmatrix.subtests import reading
 
 T = TypeVar("T")
 
@@ -80,10 +80,10 @@ class History:
         rows = self._do(lambda connection: connection.execute(f"{_RUNS} ORDER BY started DESC").fetchall())
         return [_run_of(row)[0] for row in rows]
 
-    def find(self, run: str) -> Kept | None:
+    def find(self, run: str) -> RecordedRun | None:
         """What is recorded of the run of this id, or of the only one that it is the beginning of."""
 
-        def find(connection: sqlite3.Connection) -> Kept | None:
+        def find(connection: sqlite3.Connection) -> RecordedRun | None:
             rows = connection.execute(f"{_RUNS} WHERE substr(id, 1, ?) = ?", [len(run), run]).fetchall()
             if len(rows) != 1:
                 return None
@@ -95,7 +95,7 @@ class History:
                 tests.setdefault(cell, {})[name] = Subtest(
                     name=name, outcome=SubtestOutcome(outcome), failed_before=bool(failed)
                 )
-            return Kept(
+            return RecordedRun(
                 results=msgspec.structs.replace(results, cells=[cell for cell in cells if cell]),
                 place=place,
                 tests=tests,
@@ -104,7 +104,7 @@ class History:
 
         return self._do(find)
 
-    def latest(self, kind: Kind) -> dict[str, tuple[Path, str, CellResult]]:
+    def latest(self, kind: RunKind) -> dict[str, tuple[Path, str, CellResult]]:
         """The newest result of each cell that runs of this kind had, behind its run's directory and id."""
 
         def newest(connection: sqlite3.Connection) -> dict[str, tuple[Path, str, CellResult]]:
@@ -230,7 +230,7 @@ def _catch_up(connection: sqlite3.Connection) -> int:
 
 def _worth_keeping(place: Path, result: CellResult) -> list[Subtest]:
     """The tests of a cell that were not good, or not at once."""
-    found = subtests.load(place / result.folder)
+    found = reading.load(place / result.folder)
     return [test for test in found if test.outcome.is_bad or test.failed_before]
 
 

@@ -7,9 +7,9 @@ import msgspec
 from quizmatrix.core.json import to_json
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
-from quizmatrix.report import testtable as pivot
+from quizmatrix.report import testtable
 from quizmatrix.report.grid import grid
-from quizmatrix.subtests import reading as subtests
+from quizmatrix.subtests import reading
 from tests.unit.test_report import result
 
 LETTERS = {"p": "passed", "f": "failed", "s": "skipped", "k": "killed"}
@@ -30,14 +30,14 @@ def cells(run: Path, table: dict[str, str], names: str | None = None) -> list[Ce
         ]
         (run / cell).mkdir()
         if tests:
-            (run / cell / subtests.FILE).write_bytes(to_json(tests))
+            (run / cell / reading.FILE).write_bytes(to_json(tests))
         results.append(result(cell, subtests={"passed": len(tests)} if tests else {}))
     return results
 
 
 def test_what_differs(tmp_path: Path) -> None:
     found = cells(tmp_path, {"6.1-x86_64": "pspppk", "6.1-s390x": "psf-rk", "6.12-x86_64": ""})
-    assert pivot.whole(found, tmp_path).splitlines() == [
+    assert testtable.whole(found, tmp_path).splitlines() == [
         "test    6.1-x86_64    6.1-s390x",
         "------  ------------  --------------",
         "t2      passed        failed",
@@ -47,34 +47,34 @@ def test_what_differs(tmp_path: Path) -> None:
         "",
         "Fails only on s390x: t2",
     ]
-    every = pivot.whole(found, tmp_path, every=True)
+    every = testtable.whole(found, tmp_path, every=True)
     assert [line.split()[0] for line in every.splitlines()[2:8]] == ["t0", "t1", "t2", "t3", "t4", "t5"]
-    assert "\x1b[31mfailed" in pivot.whole(found, tmp_path, colour=True)
+    assert "\x1b[31mfailed" in testtable.whole(found, tmp_path, colour=True)
 
 
 def test_nothing_to_compare(tmp_path: Path) -> None:
     same = cells(tmp_path, {"6.1-x86_64": "psp", "6.1-s390x": "psp"})
-    assert pivot.whole(same, tmp_path) == ""
-    assert pivot.whole(same[:1], tmp_path) == ""
-    assert pivot.whole(same[:1], tmp_path, every=True).count("\n") == 4
-    assert pivot.whole([], tmp_path, every=True) == ""
+    assert testtable.whole(same, tmp_path) == ""
+    assert testtable.whole(same[:1], tmp_path) == ""
+    assert testtable.whole(same[:1], tmp_path, every=True).count("\n") == 4
+    assert testtable.whole([], tmp_path, every=True) == ""
 
 
 def test_one_cell(tmp_path: Path) -> None:
     (one,) = cells(tmp_path, {"6.1-s390x": "pfkrs"})
-    assert pivot.whole([one], tmp_path).splitlines()[2:] == [
+    assert testtable.whole([one], tmp_path).splitlines()[2:] == [
         "t1      failed",
         "t2      killed",
         "t3      passed (rerun)",
     ]
-    assert pivot.bad_lines(one, tmp_path) == ["failed: t1", "killed: t2", "failed, then passed: t3"]
-    assert pivot.bad_lines(result("6.12-s390x"), tmp_path) == []
+    assert testtable.bad_lines(one, tmp_path) == ["failed: t1", "killed: t2", "failed, then passed: t3"]
+    assert testtable.bad_lines(result("6.12-s390x"), tmp_path) == []
 
 
 def test_slices_of_a_cell_share_a_column(tmp_path: Path) -> None:
     found = cells(tmp_path, {"6.1-x86_64@1of2": "p-", "6.1-x86_64@2of2": "-f"})
     found = [msgspec.structs.replace(one, arch="x86_64", shard=one.cell.rpartition("@")[2]) for one in found]
-    assert pivot.whole(found, tmp_path, every=True).splitlines() == [
+    assert testtable.whole(found, tmp_path, every=True).splitlines() == [
         "test    6.1-x86_64",
         "------  ------------",
         "t0      passed",
@@ -85,19 +85,19 @@ def test_slices_of_a_cell_share_a_column(tmp_path: Path) -> None:
 
 def test_many_rows(tmp_path: Path) -> None:
     found = cells(tmp_path, {"6.1-x86_64": "p" * 100, "6.1-s390x": "p" + "f" * 99})
-    lines = pivot.whole(found, tmp_path).splitlines()
+    lines = testtable.whole(found, tmp_path).splitlines()
     assert len([line for line in lines if line.startswith("t") and line.endswith("failed")]) == 40
     assert "and 59 more (`quizmatrix runs show --tests` shows every test)" in lines
     assert lines[-1] == "Fails only on s390x: t1, t2, t3 and 96 more"
-    assert len(pivot.whole(found, tmp_path, every=True).splitlines()) == 104
-    assert pivot.bad_lines(found[1], tmp_path)[-1] == "and 59 more"
+    assert len(testtable.whole(found, tmp_path, every=True).splitlines()) == 104
+    assert testtable.bad_lines(found[1], tmp_path)[-1] == "and 59 more"
 
 
 def test_more_tests_than_are_compared(tmp_path: Path) -> None:
     found = cells(tmp_path, {"6.1-x86_64": "pf", "6.1-s390x": "pp", "6.12-x86_64": "ff", "6.12-s390x": ""})
-    table = pivot.collect(found, tmp_path, most=3)
+    table = testtable.collect(found, tmp_path, most=3)
     assert [cell.cell for cell in table.cells] == ["6.1-x86_64", "6.1-s390x"]
-    assert pivot.sentences(table).splitlines() == [
+    assert testtable.sentences(table).splitlines() == [
         "Fails only on x86_64: t1",
         "There are more tests than are compared: those of 6.12-x86_64 are not.",
     ]
@@ -108,7 +108,7 @@ def test_many_cells(tmp_path: Path) -> None:
     table = {
         cell: "pf" + ("f" if "s390x" in cell else "p") + ("s-" if "5.10" in cell else "pf") for cell in ids
     }
-    lines = pivot.whole(cells(tmp_path, table, "functional/"), tmp_path).splitlines()
+    lines = testtable.whole(cells(tmp_path, table, "functional/"), tmp_path).splitlines()
     assert lines == [
         "functional/1",
         "    failed everywhere",
@@ -127,13 +127,14 @@ def test_many_cells(tmp_path: Path) -> None:
 
 def test_long_names_leave_no_room_for_columns(tmp_path: Path) -> None:
     found = cells(tmp_path, {"6.1-x86_64": "p", "6.1-s390x": "f"}, "x" * 100)
-    assert pivot.whole(found, tmp_path).splitlines()[1] == "    failed on 6.1-s390x; passed on the other 1"
+    lines = testtable.whole(found, tmp_path).splitlines()
+    assert lines[1] == "    failed on 6.1-s390x; passed on the other 1"
 
 
 def test_damaged_lists_cost_only_their_column(tmp_path: Path) -> None:
     found = cells(tmp_path, {"6.1-x86_64": "p", "6.1-s390x": "f"})
-    (tmp_path / "6.1-x86_64" / subtests.FILE).write_bytes(b"\xff")
-    assert pivot.whole(found, tmp_path).splitlines() == [
+    (tmp_path / "6.1-x86_64" / reading.FILE).write_bytes(b"\xff")
+    assert testtable.whole(found, tmp_path).splitlines() == [
         "test    6.1-s390x",
         "------  -----------",
         "t0      failed",

@@ -17,11 +17,11 @@ from quizmatrix.core.json import to_json
 from quizmatrix.kernel import artifact
 from quizmatrix.model.arch import host_arch
 from quizmatrix.model.cells import cells_on_the_spot, expand
-from quizmatrix.model.finding import Finding, Kind, SplatPolicy, Tolerance
+from quizmatrix.model.finding import Finding, FindingKind, SplatPolicy, Tolerance
 from quizmatrix.model.matrix import Limits, load_matrix
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
-from quizmatrix.report import findings as complaints
+from quizmatrix.report.findings import allowed, other_paragraphs, telling_lines
 from quizmatrix.report.grid import explanations, whole
 from quizmatrix.run import findings
 from quizmatrix.run.channel import Message
@@ -167,14 +167,14 @@ def test_complaints_beside_the_outcome_are_told(tmp_path: Path) -> None:
         result("6.1-ppc64", "passed", tmp_path, known, warn),
     ]
     print_ = fingerprint_of(WARNING)
-    assert complaints.other_paragraphs(results, tmp_path).splitlines() == [
+    assert other_paragraphs(results, tmp_path).splitlines() == [
         "6.1-x86_64 (passed), 6.1-s390x (timed-out): the kernel complained",
         f"    {LINE}",
         "      here_it_is+0x1/0x2",
         f"    fingerprint: {print_} (warning)",
     ]
     assert "the kernel complained" in whole(results, tmp_path, 1.0)
-    assert complaints.allowed(results) == (
+    assert allowed(results) == (
         f"allowed: 6.1-x86_64, 6.1-ppc64: WARNING: CPU: 0 PID: 1 at known.c:1 ({fingerprint_of(known)})"
     )
 
@@ -182,7 +182,7 @@ def test_complaints_beside_the_outcome_are_told(tmp_path: Path) -> None:
 def test_a_folder_without_findings_is_told_of_by_what_the_results_say(tmp_path: Path) -> None:
     one = result("6.1-x86_64", "splat", tmp_path, WARNING, Tolerance())
     (tmp_path / "6.1-x86_64" / findings.FILE).write_bytes(b"{")
-    assert complaints.telling_lines(one.findings[0], tmp_path / "6.1-x86_64")[0] == LINE
+    assert telling_lines(one.findings[0], tmp_path / "6.1-x86_64")[0] == LINE
 
 
 SOURCE = """
@@ -222,7 +222,7 @@ def test_functions_are_traced_to_their_lines(
     frame = f"{dot}outer+0x20/0x40"
     block = [f" {frame}", " never+0x1/0x2", f" {dot}inner+0x8/0x30 [module]"]
     one = Finding(
-        kind=Kind.BUG, title="BUG: x", line=0, block=block, functions=["outer"], fingerprint="0" * 12
+        kind=FindingKind.BUG, title="BUG: x", line=0, block=block, functions=["outer"], fingerprint="0" * 12
     )
 
     def decode(prefix: str) -> dict[str, str]:
@@ -274,5 +274,5 @@ def test_places_are_shown_behind_the_functions(tmp_path: Path) -> None:
     (found,) = findings.load(tmp_path / "6.1-x86_64")
     known = msgspec.structs.replace(found, places={"here_it_is+0x1/0x2": "fs/inode.c:7"})
     (tmp_path / "6.1-x86_64" / findings.FILE).write_bytes(to_json([known]))
-    shown = complaints.telling_lines(one.findings[0], tmp_path / "6.1-x86_64")
+    shown = telling_lines(one.findings[0], tmp_path / "6.1-x86_64")
     assert shown[1] == "  here_it_is+0x1/0x2  (fs/inode.c:7)"
