@@ -77,14 +77,14 @@ def _run(argv: list[str]) -> int:
         with _cache_of(args.handler):
             status: int = getattr(importlib.import_module(f"quizmatrix.cli.{module}"), function)(args)
     except QuizmatrixError as error:
-        return _complain(error)
+        return _print_error(error)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except (BrokenPipeError, ReaderGoneError):
         return EXIT_BROKEN_PIPE
     except OSError as error:
         # A path nobody thought of: too long, not to be looked at.
-        return _complain(host_error("go on", error))
+        return _print_error(host_error("go on", error))
     except SystemExit as leave:  # argparse's own way out of --help and --version
         return int(leave.code or 0)
     except Exception:
@@ -106,7 +106,7 @@ def _cache_of(handler: str) -> contextlib.AbstractContextManager[None]:
     return uses.of_the_cache(lambda text: print(f"quizmatrix: {text}", file=sys.stderr))
 
 
-def _complain(error: QuizmatrixError) -> int:
+def _print_error(error: QuizmatrixError) -> int:
     from quizmatrix.core.text import clean_detail
 
     # A file's name, or a key in a matrix, may hold anything.

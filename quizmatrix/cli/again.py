@@ -1,4 +1,4 @@
-"""What `run` has of earlier runs: what failed, luck, how long cells take; and that it is recorded itself."""
+"""What `run` takes from earlier runs: what failed, what is flaky, how long cells take. It adds itself."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class RunHistory:
     def __init__(self) -> None:
         """Nothing is opened before it is asked for."""
         self._history = History(tell)
-        self.trouble: HistoryError | None = None
+        self.error: HistoryError | None = None
 
     def expected_seconds(self, tasks: list[Task], command: list[str]) -> dict[str, float]:
         """See History.expected_seconds. A single task needs no order."""
@@ -166,9 +166,9 @@ class RunHistory:
         ids = [task.id for task in tasks]
         return self._try(lambda: self._history.expected_seconds(ids, command), {})
 
-    def with_luck(self, results: list[CellResult]) -> list[CellResult]:
-        """See History.with_luck."""
-        return self._try(lambda: self._history.with_luck(results), results)
+    def mark_flaky(self, results: list[CellResult]) -> list[CellResult]:
+        """See History.mark_flaky."""
+        return self._try(lambda: self._history.mark_flaky(results), results)
 
     def since_last(self, results: RunResults, place: Path) -> Comparison | None:
         """See baseline.since_last."""
@@ -182,11 +182,11 @@ class RunHistory:
             self._try(lambda: self._history.record(run_directory.folder, results), None)
 
     def _try(self, action: Callable[[], T], otherwise: T) -> T:
-        if self.trouble is None:
+        if self.error is None:
             try:
                 return action()
             except HistoryError as error:
-                self.trouble = error
+                self.error = error
         return otherwise
 
 

@@ -100,8 +100,8 @@ class _Bisection:
             [self._results[cell.id] for cell in self._cells if cell.id in self._results], status
         )
         print(f"tested {len(self._results)} of {len(self._cells)}; logs: {run_directory.folder}", flush=True)
-        if run_directory.trouble is not None:
-            _tell(run_directory.trouble.render())
+        if run_directory.error is not None:
+            _tell(run_directory.error.render())
         return status
 
     async def _search(self, run_directory: RunDirectory) -> VersionSearch | None:

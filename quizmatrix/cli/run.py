@@ -222,7 +222,7 @@ class _Runner:
         shown = progress.choose(
             [task.id for task in self._plan.tasks], quiet=self._args.quiet, verbose=self._args.verbose
         )
-        results = self._past.with_luck(anyio.run(self._conduct, shown))
+        results = self._past.mark_flaky(anyio.run(self._conduct, shown))
         for result in results:
             if result.flaky:
                 self._directory.revise(result)
@@ -248,11 +248,11 @@ class _Runner:
 
     def _write_everything(self, results: list[CellResult], status: int) -> None:
         self._report(results, status)
-        troubles = [self._directory.trouble, *self._write_reports()]
-        for trouble in filter(None, troubles):
-            progress.Screen(sys.stderr).print(f"quizmatrix: {trouble.render()}")
-        if self._past.trouble is not None:
-            again.tell(again.sentence(self._past.trouble))
+        errors = [self._directory.error, *self._write_reports()]
+        for error in filter(None, errors):
+            progress.Screen(sys.stderr).print(f"quizmatrix: {error.render()}")
+        if self._past.error is not None:
+            again.tell(again.sentence(self._past.error))
 
     async def _conduct(self, shown: Progress) -> list[CellResult]:
         conductor = Scheduler(
@@ -332,8 +332,8 @@ class _Runner:
         screen = progress.Screen(sys.stderr)
         plain = result.outcome in (Outcome.PASSED, Outcome.FAILED) and not result.detail and not result.flaky
         bad = testtable.bad_lines(result, self._directory.folder)
-        complained = findings.other_paragraphs([result], self._directory.folder)
-        plain = plain and not bad and not complained
+        found = findings.other_paragraphs([result], self._directory.folder)
+        plain = plain and not bad and not found
         if not plain:
             words = grid.verdict_words(result)
             detail = "".join(f": {clean_detail(text)}" for text in (result.flaky, result.detail) if text)
@@ -341,8 +341,8 @@ class _Runner:
             if result.outcome in grid.BY_CONSOLE:
                 for line in grid.evidence_lines(result, self._directory.folder):
                     screen.print(f"    {line}")
-            elif complained:
-                screen.print(complained)
+            elif found:
+                screen.print(found)
             for line in bad:
                 screen.print(f"    {line}")
         if result.release is not None and (self._args.verbose or not (plain or self._args.quiet)):
@@ -362,11 +362,11 @@ class _Runner:
     def _write_reports(self) -> list[HostError]:
         """Write what was asked for; what kept any of it from that is no verdict on the cells."""
         folder, source = self._directory.folder, None
-        if self._directory.trouble is None:
+        if self._directory.error is None:
             with contextlib.suppress(QuizmatrixError):
                 source = load_source(folder)
         # A full disk, or a folder that was removed meanwhile: what is known without it.
         source = source or ReportSource(folder=folder, results=self._directory.results)
-        troubles = targets.write(self._args, source)
-        summary_trouble = targets.add_to_job_summary(source)
-        return troubles + ([summary_trouble] if summary_trouble else [])
+        errors = targets.write(self._args, source)
+        summary_error = targets.add_to_job_summary(source)
+        return errors + ([summary_error] if summary_error else [])

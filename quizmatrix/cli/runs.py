@@ -78,8 +78,8 @@ def show(args: argparse.Namespace) -> int:
 
 def _write_reports(args: argparse.Namespace, folder: Path) -> int:
     targets.check(args)
-    for trouble in targets.write(args, load_source(folder)):
-        raise trouble
+    for error in targets.write(args, load_source(folder)):
+        raise error
     return EXIT_OK
 
 

@@ -46,10 +46,10 @@ def take_stdout(args: argparse.Namespace) -> bool:
 
 def write(args: argparse.Namespace, source: ReportSource) -> list[HostError]:
     """Write the reports asked for. What kept one from that is no verdict on the cells: it is returned."""
-    troubles = []
+    errors = []
     for form, target in asked(args).items():
-        troubles.append(_tried(target, partial(_write_report, form, target, source)))
-    return [trouble for trouble in troubles if trouble is not None]
+        errors.append(_tried(target, partial(_write_report, form, target, source)))
+    return [error for error in errors if error is not None]
 
 
 def add_to_job_summary(source: ReportSource) -> HostError | None:

@@ -1,4 +1,4 @@
-"""What is the same about a complaint wherever it is met: the functions of its trace, and a fingerprint.
+"""What is the same about a finding wherever it is met: the functions of its trace, and a fingerprint.
 
 Addresses, offsets, numbers of CPUs, processes and lines, names of processes, times and lists of modules
 differ from one occurrence to the next; registers, and how deep a compiler inlines, from one architecture to
@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from quizmatrix.model.finding import FindingKind
 
-# Functions that tell two complaints apart. More of them would differ by who called.
+# Functions that tell two findings apart. More of them would differ by who called.
 _TOP = 3
 # Hexadecimal digits of a fingerprint.
 _DIGITS = 12
@@ -77,7 +77,7 @@ def plain_name(name: str) -> str:
 
 
 def is_machinery(name: str) -> bool:
-    """Whether a function's plain name says nothing of where the trouble is."""
+    """Whether a function's plain name says nothing of where the fault is."""
     return _MACHINERY.match(name) is not None
 
 
@@ -124,7 +124,7 @@ _TITLE_TELLS = frozenset({FindingKind.KCSAN, FindingKind.PANIC})
 
 
 def fingerprint(kind: FindingKind, title: str, names: list[str]) -> str:
-    """The same for the same complaint in any cell and run; `names`: of `functions`."""
+    """The same for the same finding in any cell and run; `names`: of `functions`."""
     top = [] if kind in _TITLE_TELLS else names[:_TOP]
     text = "\n".join([kind, _words(kind, title), *top])
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:_DIGITS]

@@ -1,4 +1,4 @@
-"""The first lines of what kernels complain of, on every architecture: told by their text."""
+"""The first lines of findings, on every architecture: told by their text."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ _PANIC_WORDS = re.compile(r"Kernel panic - not syncing:? *")
 
 
 class Title(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line of a complaint. is_consequence: it only ends the machine after another one."""
+    """The first line of a finding. is_consequence: it only ends the machine after another one."""
 
     kind: FindingKind
     text: str

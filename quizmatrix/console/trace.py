@@ -1,4 +1,4 @@
-"""A complaint's trace: which of a console's lines belong to it, and the functions that it names."""
+"""A finding's trace: which of a console's lines belong to it, and the functions that it names."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _OF_A_TRACE = re.compile(
 
 
 class _Block:
-    """A complaint that is being read."""
+    """A finding that is being read."""
 
     def __init__(self, title: Title, line: int, before: list[str]) -> None:
         self.title = title
@@ -125,10 +125,10 @@ class _Block:
 
 
 class BlockReader:
-    """Cuts a console into the blocks of its complaints. Takes no more memory than one of them."""
+    """Cuts a console into the blocks of its findings. Takes no more memory than one of them."""
 
     def __init__(self, found: Callable[[Finding], None]) -> None:
-        """`found` is given every complaint when its block has ended."""
+        """`found` is given every finding when its block has ended."""
         self._found = found
         self._open: _Block | None = None
         self._has_found = False
@@ -137,7 +137,7 @@ class BlockReader:
     def feed(self, number: int, text: str, *, is_read: bool = True) -> Title | None:
         """Take the next line, without its time; the title that it is, where it begins something new.
 
-        is_read: whether a new complaint's block is wanted.
+        is_read: whether a new finding's block is wanted.
         """
         title = title_of(text)
         if title is not None:

@@ -19,7 +19,7 @@ _OUT_OF_MEMORY = re.compile(r"(?:Memory cgroup out|Out) of memory: Killed proces
 
 # A line longer than this is judged by its beginning.
 _LONGEST_LINE = 4096
-# Complaints that are told apart, and that are read at all: a guest may complain without end.
+# Findings that are told apart, and that are read at all: a guest may print them without end.
 _FINDINGS_KEPT = 40
 _FINDINGS_READ = 2000
 
@@ -28,7 +28,7 @@ class ConsoleWatch:
     """Reads a console as it comes and remembers what matters.
 
     panic: why the kernel stopped, or None; panic_line: the number of the line that says so, from 0.
-    unread: complaints beyond those in `findings`. restarted: the guest's own doing. ended: all that it
+    unread: findings beyond those in `findings`. restarted: the guest's own doing. ended: all that it
     said while the command ran has been seen. last_line: for a person to look at.
     """
 
@@ -50,7 +50,7 @@ class ConsoleWatch:
 
     @property
     def findings(self) -> list[Finding]:
-        """The complaints whose traces have ended, in the order in which they came; all after `finish`."""
+        """The findings whose traces have ended, in the order in which they came; all after `finish`."""
         return list(self._findings.values())
 
     @property
@@ -111,7 +111,7 @@ class ConsoleWatch:
             self.unread += 1
 
 
-def first_trouble(console: bytes) -> int | None:
+def first_finding(console: bytes) -> int | None:
     """The number of the line, from 0, where a console's first panic or else splat begins."""
     watch = ConsoleWatch()
     watch.feed(console)

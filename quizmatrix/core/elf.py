@@ -171,7 +171,7 @@ _READ = re.compile(rb"^([^\n:]+): (?:line )?\d+: ", re.MULTILINE)
 _MOST_NAMES = 50
 
 
-def complained_of(stderr: bytes) -> Iterator[str]:
+def named_by_shells(stderr: bytes) -> Iterator[str]:
     """The names of what a shell could not run as a script, as far as its words tell."""
     heads = (line.partition(_LOOKED)[0] for line in stderr.splitlines() if _LOOKED in line)
     names = dict.fromkeys(head.rpartition(b": ")[2] for head in heads)

@@ -89,7 +89,7 @@ class AptRoot:
             if done.status == 0:
                 paths.write_atomic(stamp, asked.encode())
                 return
-            said = said or _complaint(done)
+            said = said or _first_error(done)
         raise NotFetchedError(
             f"the index of Debian's {self.suite} ({self.arch}) could not be fetched",
             cause=said,
@@ -142,7 +142,7 @@ class AptRoot:
         if done.status != 0:
             raise UnpreparedError(
                 f"Debian's {self.suite} ({self.arch}) cannot install what is asked for",
-                cause=_complaint(done),
+                cause=_first_error(done),
                 next_step="Names of packages: https://packages.debian.org",
             )
         found = re.findall(r"^Inst (\S+) ", done.output.decode(), re.MULTILINE)
@@ -199,7 +199,7 @@ class AptRoot:
             raise self._not_fetched(f"the sources of {', '.join(names)}", done)
 
     def _not_fetched(self, what: str, done: process.Completed) -> NotFetchedError:
-        fact, cause = f"could not fetch {what} from Debian's {self.suite}", _complaint(done)
+        fact, cause = f"could not fetch {what} from Debian's {self.suite}", _first_error(done)
         if _NO_SUCH_FILE.search(cause):
             return NotInArchiveError(
                 fact,
@@ -318,7 +318,7 @@ def _file_name(package: Package, arch: str) -> str:
     return f"{package.name}_{package.version.replace(':', '%3a')}_{arch}.deb"
 
 
-def _complaint(done: process.Completed) -> str:
+def _first_error(done: process.Completed) -> str:
     """apt's first error, without its long list of hashes."""
     lines = (done.errors + b"\n" + done.output).decode(errors="replace").splitlines()
     wanted = [line for line in lines if re.match(r"\s*(E|Err)[:\d]", line)] or [done.last_words]

@@ -64,7 +64,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     boot_timeout: seconds on hardware. memory, shared_limit: MiB. image: the name of its base image. append:
     more kernel parameters. profiles: all that are set up, in that order. config: lines that its variant adds
     to the kernel's configuration; clang: whether it wants that compiler. tolerance: of its kernel's
-    complaints. shard: the slice of its tests that it runs. expected: the outcome that is no news, `why` it is
+    findings. shard: the slice of its tests that it runs. expected: the outcome that is no news, `why` it is
     not `passed`.
     """
 

@@ -1,4 +1,4 @@
-"""What a kernel complained of, as data: the complaint, its trace, and what a matrix makes of it."""
+"""A finding: an error or a warning that a kernel printed, with its trace, and what a matrix makes of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 
 class FindingKind(StrEnum):
-    """What sort of complaint it is (the kernel documents admin-guide/bug-hunting and dev-tools)."""
+    """What sort of finding it is (the kernel documents admin-guide/bug-hunting and dev-tools)."""
 
     PANIC = "panic"
     OOPS = "oops"
@@ -37,7 +37,7 @@ _FATAL = frozenset({FindingKind.PANIC, FindingKind.OOPS, FindingKind.ZFS_PANIC})
 
 
 class SplatPolicy(StrEnum):
-    """What a complaint that is not fatal means for a cell whose command passed."""
+    """What a finding that is not fatal means for a cell whose command passed."""
 
     FAIL = "fail"
     WARN = "warn"
@@ -45,11 +45,11 @@ class SplatPolicy(StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One complaint.
+    """One error or warning that a kernel printed.
 
     title: its first line. line: the number of that line in the console, from 0. block: its lines without
     times, a bounded number of them. functions: where it happened, the innermost first, without what only
-    reports. fingerprint: the same for the same complaint wherever it is met (see fingerprint.py). count: how
+    reports. fingerprint: the same for the same finding wherever it is met (see fingerprint.py). count: how
     often it was met. allowed: whether the matrix knows it. places: files and lines of the block's
     `function+0xoffset/0xsize`, where they are known.
     """
@@ -77,7 +77,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FindingSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A complaint in results.json: see Finding, which findings.json in the cell's folder has."""
+    """A finding in results.json: see Finding, which findings.json in the cell's folder has."""
 
     kind: FindingKind
     title: str
@@ -87,7 +87,7 @@ class FindingSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
-    """What a cell's matrix makes of complaints that are not fatal.
+    """What a cell's matrix makes of findings that are not fatal.
 
     allow: what is known: fingerprints, and regular expressions that occur in a title or in the name of one
     of the functions.

@@ -30,7 +30,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     timeout: of the command, boot_timeout: from QEMU's start to the guest's first word, both as
     durations on hardware. memory: of the guest, a size. shared_limit: what it may have in /shared, a size.
-    cpus, numa: of the guest, processors and NUMA nodes. image: its base image. splat: what a complaint of its
+    cpus, numa: of the guest, processors and NUMA nodes. image: its base image. splat: what a finding of its
     kernel means. append: more kernel parameters; unlike the others, these are added to what less specific
     places say.
     """

@@ -37,7 +37,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
 
     exit_code: 128+n for signal n; None where the command never ended by itself. subtests: how many of the
     tests in the command's output and on the console ended with each outcome (see subtest.SubtestOutcome).
-    shard: the slice of its tests that it ran, `2of4`. findings: what its kernel complained of, the first
+    shard: the slice of its tests that it ran, `2of4`. findings: the first
     ones; the cell's findings.json has their traces. inputs: the same for runs of the same (see
     inputs.Inputs), empty where that is not known. flaky: why this outcome is not to be relied on, empty
     where nothing is known against it. foreign: the architecture of a program that could not be run, which

@@ -154,8 +154,8 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     Session. handed: see Handed; matrix: the file that asks for it. timeout, boot_timeout: seconds, already
     scaled for the accelerator. memory: MiB. shared_limit: MiB that the guest may have in /shared. append:
     kernel parameters beside those that every guest has. numa: NUMA nodes. machine: a value of QEMU's option
-    -machine, instead of the architecture's. qemu: more words of QEMU's command line. tolerance: of its
-    kernel's complaints. again: the command line that repeats the cell, where one asked for it. folder: where
+    -machine, instead of the architecture's. qemu: more words of QEMU's command line. tolerance: of
+    findings. again: the command line that repeats the cell, where one asked for it. folder: where
     results go; it exists, and is empty but for disks.
     """
 

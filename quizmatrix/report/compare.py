@@ -27,7 +27,7 @@ _ENDED = frozenset({Outcome.PASSED, Outcome.FAILED, Outcome.SPLAT})
 
 
 class Change(StrEnum):
-    """What became of a cell, a test or a message. flaky: it ended otherwise, though run from the same."""
+    """What became of a cell, a test or a finding. flaky: it ended otherwise, though run from the same."""
 
     REGRESSED = "regressed"
     FIXED = "fixed"
@@ -49,7 +49,7 @@ _COLOURS = {
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """What changed alike in one or more cells.
 
-    name: of a test, or what identifies a message; empty where it is the cells themselves. title: the message.
+    name: of a test, or the fingerprint of a finding; empty: the cells themselves. title: the finding's.
     before, after: how it ended; empty where there is no more to say.
     """
 
@@ -61,14 +61,14 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     after: str = ""
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """What is different in `after` (a run's id), compared with `before`."""
+class Comparison(msgspec.Struct, frozen=True, kw_only=True, rename={"findings": "messages"}):
+    """What differs in `after` (a run's id), compared with `before`. In JSON `findings` is `messages`."""
 
     before: str
     after: str
     cells: list[Difference]
     tests: list[Difference]
-    messages: list[Difference]
+    findings: list[Difference]
 
     @property
     def has_regressed(self) -> bool:
@@ -78,7 +78,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def lines(self) -> list[Difference]:
         """All that is different."""
-        return [*self.cells, *self.tests, *self.messages]
+        return [*self.cells, *self.tests, *self.findings]
 
     def where(self, holds: Callable[[Difference], bool]) -> Comparison:
         """Only the lines for which `holds` is true."""
@@ -86,7 +86,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, **kept)
 
 
-_LISTS = ("cells", "tests", "messages")
+_LISTS = ("cells", "tests", "findings")
 
 
 def compare(before: RecordedRun, after: RecordedRun) -> Comparison:
@@ -99,7 +99,7 @@ def compare(before: RecordedRun, after: RecordedRun) -> Comparison:
         after=after.results.run,
         cells=[line for line in lines if line is not None],
         tests=_gathered(_tests(before, after)),
-        messages=_gathered(_messages(old, new)),
+        findings=_gathered(_findings(old, new)),
     )
 
 
@@ -216,7 +216,7 @@ def _where_one_is_unknown(
     return None
 
 
-def _messages(old: dict[str, CellResult], new: dict[str, CellResult]) -> Iterator[Difference]:
+def _findings(old: dict[str, CellResult], new: dict[str, CellResult]) -> Iterator[Difference]:
     for cell in (cell for cell in new if cell in old):
         if old[cell].outcome in UNTESTED or new[cell].outcome in UNTESTED:
             continue
@@ -237,7 +237,7 @@ def _gathered(lines: Iterable[Difference]) -> list[Difference]:
     """The lines, those that tell the same of several cells made one."""
     found: dict[tuple[str, ...], Difference] = {}
     for line in lines:
-        # Not by the title: it may name a CPU or a process, which differ where the message is the same.
+        # Not by the title: it may name a CPU or a process, which differ where the finding is the same.
         key = (line.change, line.name, line.before, line.after)
         first = found.get(key)
         found[key] = msgspec.structs.replace(first, cells=[*first.cells, *line.cells]) if first else line
@@ -250,7 +250,7 @@ def render(found: Comparison, *, colour: bool = False) -> str:
     for change in Change:
         lines = _aligned(_of(change, found.cells), lambda line: line.cells[0])
         lines += _aligned(_of(change, found.tests), lambda line: clean_line(line.name))
-        lines += _aligned(_of(change, found.messages), lambda line: f"{clean_line(line.title)} ({line.name})")
+        lines += _aligned(_of(change, found.findings), lambda line: f"{clean_line(line.title)} ({line.name})")
         if lines:
             head = paint(str(change), _COLOURS[change], colour) if change in _COLOURS else str(change)
             sections.append("\n".join([head, *lines]))

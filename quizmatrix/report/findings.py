@@ -1,4 +1,4 @@
-"""What kernels complained of, for a person: the telling lines of a trace, and which cells share it."""
+"""Findings, for a person: the telling lines of a trace, and which cells share it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from quizmatrix.run import findings
 _MOST_FRAMES = 7
 # Of a report without a trace.
 _MOST_LINES = 9
-# Outcomes that are themselves about the kernel's complaints.
+# Outcomes that are themselves about findings.
 _ABOUT_THEM = frozenset({Outcome.PANICKED, Outcome.SPLAT, Outcome.BOOT_FAILED})
 
 
 def main_one(result: CellResult) -> FindingSummary | None:
-    """The complaint that made the outcome what it is: the first fatal one, or the first not allowed."""
+    """The finding that made the outcome what it is: the first fatal one, or the first not allowed."""
     ranked = sorted(result.findings, key=lambda finding: (not finding.kind.is_fatal, finding.allowed))
     return ranked[0] if ranked and not ranked[0].allowed else None
 
@@ -61,7 +61,7 @@ def _body(finding: Finding) -> list[str]:
 
 
 class OtherFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """A complaint in cells whose outcome is about something else. lines: see telling_lines."""
+    """A finding in cells whose outcome is about something else. lines: see telling_lines."""
 
     cells: list[CellResult]
     lines: list[str]
@@ -73,7 +73,7 @@ class OtherFinding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def others(results: list[CellResult], run: Path) -> list[OtherFinding]:
-    """Complaints in cells whose outcome is about something else; cells with the same one together.
+    """Findings in cells whose outcome is about something else; cells with the same one together.
 
     Those that a matrix allows are not among them.
     """
@@ -100,7 +100,7 @@ def other_paragraphs(results: list[CellResult], run: Path) -> str:
 
 
 def allowed(results: list[CellResult]) -> str:
-    """A line for each complaint that a matrix allows, and the cells it was met in."""
+    """A line for each finding that a matrix allows, and the cells it was met in."""
     alike: dict[str, list[tuple[CellResult, FindingSummary]]] = {}
     for result in results:
         for summary in result.findings:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.console.watch import first_trouble
+from quizmatrix.console.watch import first_finding
 from quizmatrix.core.process import printable
 from quizmatrix.core.text import clean_detail, clean_line, clean_lines, tail
 from quizmatrix.core.units import format_seconds
@@ -26,7 +26,7 @@ from quizmatrix.report.colour import paint
 from quizmatrix.report.common import common_sentence
 
 _TAIL_LINES = 10
-# Bytes of a console that are searched for the line where the trouble begins.
+# Bytes of a console that are searched for the line where the first finding begins.
 _CONSOLE_BYTES = 8 << 20
 
 # What marks a result of an earlier run in the grid.
@@ -63,9 +63,9 @@ def verdict_words(result: CellResult) -> str:
     code = f" ({result.exit_code})" if result.outcome is Outcome.FAILED and result.exit_code else ""
     known = ", expected" if result.is_as_expected and result.outcome is not Outcome.PASSED else ""
     news = f", not {result.expected}" if _is_unexpected_pass(result) else ""
-    # A pass that may be luck is told from one that is not.
-    luck = "" if not result.flaky else " (flaky)" if result.outcome is Outcome.PASSED else ", flaky"
-    return f"{result.outcome}{code}{luck}{known}{news}"
+    # A pass that is not to be relied on is told from one that is.
+    flaky = "" if not result.flaky else " (flaky)" if result.outcome is Outcome.PASSED else ", flaky"
+    return f"{result.outcome}{code}{flaky}{known}{news}"
 
 
 def marked_words(result: CellResult) -> str:
@@ -200,9 +200,9 @@ def failures(results: list[CellResult], run: Path) -> list[list[CellResult]]:
     alike: dict[tuple[str, ...], list[CellResult]] = {}
     for result in results:
         if not result.is_as_expected:
-            complaint = findings.main_one(result) if result.outcome in BY_CONSOLE else None
-            # What differs between two cells' traces of one complaint is no news.
-            why = (complaint.fingerprint,) if complaint else (result.detail, *evidence_lines(result, run))
+            finding = findings.main_one(result) if result.outcome in BY_CONSOLE else None
+            # What differs between two cells' traces of one finding is no news.
+            why = (finding.fingerprint,) if finding else (result.detail, *evidence_lines(result, run))
             alike.setdefault((verdict_words(result), *why), []).append(result)
     return list(alike.values())
 
@@ -223,12 +223,12 @@ def explanations(results: list[CellResult], run: Path, *, colour: bool = False) 
 
 
 def evidence_lines(result: CellResult, run: Path) -> list[str]:
-    """What explains the outcome: what the kernel complained of, or the end of the output."""
+    """What explains the outcome: the finding, or the end of the output."""
     folder = run / result.folder
     if result.outcome in BY_CONSOLE:
-        complaint = findings.main_one(result)
-        if complaint is not None:
-            return findings.telling_lines(complaint, folder)
+        finding = findings.main_one(result)
+        if finding is not None:
+            return findings.telling_lines(finding, folder)
         return _console_lines(folder / "console.log")
     stdout, stderr = (tail(folder / name, _TAIL_LINES) for name in ("stdout", "stderr"))
     if stdout and stderr:
@@ -243,7 +243,7 @@ def _console_lines(path: Path) -> list[str]:
             data = file.read(_CONSOLE_BYTES)
     except OSError:
         return []
-    start = first_trouble(data)
+    start = first_finding(data)
     if start is None:
         return tail(path, _TAIL_LINES)
     return clean_lines(data)[start : start + _TAIL_LINES]

@@ -106,7 +106,7 @@ class Boot:
                 self._gather()
             self.evidence.excess, self.evidence.shortage = self._shared.excess, self._shared.shortage
             self.evidence.qemu_words = self._log.last_words
-        self.evidence.notes += [self._feed.trouble] if self._feed.trouble else []
+        self.evidence.notes += [self._feed.error] if self._feed.error else []
         self.evidence.host_is_out_of_memory = self._host.has_killed_for_memory
         self.evidence.notes += self._host.notes
 
@@ -133,13 +133,13 @@ class Boot:
             self.evidence.notes.append("the end of its console did not arrive, and may have results of tests")
 
     async def keep_findings(self) -> list[FindingSummary]:
-        """Keep what the kernel complained of, and sum it up."""
+        """Keep the findings, and sum them up."""
         try:
             return await findings.conclude(self._spec, self.watch)
         except OSError as error:
-            self.evidence.notes.append(str(host_error("keep what its kernel complained of", error)))
+            self.evidence.notes.append(str(host_error("keep its findings", error)))
         except QuizmatrixError as error:
-            self.evidence.notes.append(f"what its kernel complained of was not kept: {error}")
+            self.evidence.notes.append(f"its findings were not kept: {error}")
         return []
 
     async def _boot_and_talk(self, shares: list[Share]) -> None:
@@ -284,8 +284,8 @@ class Boot:
         """A kernel that said its last words restarts, and QEMU ends; some only halt."""
         await self._dying.wait()
         if self._spec.debugger and self.watch.panic is not None:
-            trouble = await self._shared.keep_memory(self._ports[qemu.QMP])
-            self.evidence.notes += [trouble] if trouble else []
+            error = await self._shared.keep_memory(self._ports[qemu.QMP])
+            self.evidence.notes += [error] if error else []
         await anyio.sleep(vm.END_GRACE)
         self._talk.cancel()
 
@@ -299,7 +299,7 @@ class Boot:
         try:
             await reader()
         except OSError as error:
-            self.evidence.host_trouble = str(host_error(f"keep what {self._spec.cell} says", error))
+            self.evidence.host_fault = str(host_error(f"keep what {self._spec.cell} says", error))
             self._talk.cancel()
 
     def _reach(self, stage: Stage) -> None:
@@ -310,7 +310,7 @@ class Boot:
     def _gather(self) -> None:
         self.watch.finish()
         if not self._folder.is_dir():
-            self.evidence.host_trouble = f"its folder {self._folder} was removed while it ran"
+            self.evidence.host_fault = f"its folder {self._folder} was removed while it ran"
             return
         self.evidence.notes += self._shared.put_aside_unless_settled()
         try:

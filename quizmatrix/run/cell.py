@@ -43,7 +43,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         boot = Boot(spec, console, ports, log, marker.encode(), observer)
         await boot.conduct(shares)
         await boot.read_tests()
-        complaints = await boot.keep_findings()
+        found = await boot.keep_findings()
         program = foreign.seen_in(spec, boot.evidence.ended)
         boot.evidence.foreign = program.sentence if program else ""
     outcome, detail = judge(boot.evidence, boot.watch)
@@ -64,8 +64,8 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         again=spec.again,
         foreign=program.architecture if program and outcome is Outcome.FAILED else "",
         subtests=boot.evidence.tests.counts,
-        findings=complaints,
-        flaky=boot.evidence.tests.luck if outcome is Outcome.PASSED else "",
+        findings=found,
+        flaky=boot.evidence.tests.flaky if outcome is Outcome.PASSED else "",
         timings=boot.stopwatch.timings(time.monotonic() - started),
     )
 

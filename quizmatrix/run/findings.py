@@ -1,4 +1,4 @@
-"""What becomes of a console's findings when a cell has ended: judged, decoded, and kept in its folder."""
+"""The findings on a console when its cell has ended: judged, decoded, and kept in its folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_SUMMARIES = 20
 
 
 async def conclude(spec: CellSpec, watch: ConsoleWatch) -> list[FindingSummary]:
-    """Keep what the kernel of `spec` complained of, and sum it up.
+    """Keep what was found on the console of `spec`'s guest, and sum it up.
 
     Writes findings.json where there is anything. OSError where that fails.
     """

@@ -132,13 +132,13 @@ def seen_in(spec: CellSpec, ended: Message | None) -> Program | None:
 
 
 def told(spec: CellSpec, folder: Path) -> tuple[str, str] | None:
-    """A program that a script of the user's named, and what it is for, where a shell complained of it.
+    """A program that a script of the user's named, and what it is for, where a shell could not run it.
 
     OSError where the command's stderr cannot be read.
     """
     if spec.work_tree is None:
         return None
-    for name in elf.complained_of(_stderr(folder)):
+    for name in elf.named_by_shells(_stderr(folder)):
         path = elf.in_tree(name if "/" in name else f"./{name}", spec.work_tree)
         found = of_file(path, spec.arch) if path is not None else None
         if found is not None:

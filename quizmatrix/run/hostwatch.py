@@ -1,4 +1,4 @@
-"""What befell this host while a guest ran, which the guest itself cannot tell."""
+"""What happened to this host while a guest ran: it was suspended, or it ran out of memory."""
 
 from __future__ import annotations
 

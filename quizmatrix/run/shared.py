@@ -221,23 +221,23 @@ class Shared:
 
     async def _unpack(self) -> list[str]:
         try:
-            trouble = await layerdisks.take_shared(self._folder, self._limit)
+            failure = await layerdisks.take_shared(self._folder, self._limit)
         except layerdisks.TooLargeError as error:
-            self.excess, trouble = str(error), None
+            self.excess, failure = str(error), None
         except (OSError, QuizmatrixError) as error:
-            trouble = f"/shared could not be unpacked: {error}"
-        return [trouble] if trouble else []
+            failure = f"/shared could not be unpacked: {error}"
+        return [failure] if failure else []
 
     async def _give_room_back(self) -> list[str]:
         """Other guests write to the same disk, and are to end well."""
         if not self.shortage or not self._disk().is_short:
             return []
-        trouble = await untrusted.remove(self._artifacts)
+        failures = await untrusted.remove(self._artifacts)
         try:
             self._artifacts.mkdir(exist_ok=True)
         except OSError as error:
-            return [*trouble, str(host_error("make /shared anew", error))]
-        return trouble or ["what was in /shared was removed, to give the other cells room"]
+            return [*failures, str(host_error("make /shared anew", error))]
+        return failures or ["what was in /shared was removed, to give the other cells room"]
 
     async def _make_safe(self) -> list[str]:
         core, notes = self._folder / _CORE, []

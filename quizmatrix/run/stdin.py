@@ -48,7 +48,7 @@ class Feed:
         self._begun = anyio.Event()
         self._scope = anyio.CancelScope()
         # What went wrong, for a person.
-        self.trouble = ""
+        self.error = ""
 
     def begin(self) -> None:
         """The command runs."""
@@ -76,10 +76,9 @@ class Feed:
                     stack.callback(self._source.close)
                 await feed(self._port, self._source or EmptyInput())
             except (OSError, HostError) as error:
-                trouble = (
-                    host_error("read the command's stdin", error) if isinstance(error, OSError) else error
-                )
-                self.trouble = str(trouble)
+                if isinstance(error, OSError):
+                    error = host_error("read the command's stdin", error)
+                self.error = str(error)
                 self._port.end()
 
 

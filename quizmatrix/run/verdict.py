@@ -21,11 +21,11 @@ class Evidence(msgspec.Struct, kw_only=True):
     stage: the last one reached. step: what the guest was last doing on its way to the command. ended: its
     word on the command's end. init_failed: its word that it could not get there. expired: seconds of the
     limit that ran out. factor: how many times longer limits are here than on hardware. rubbish: what was no
-    message. host_trouble: what failed on this side. excess: that it wrote more to /shared than it may.
+    message. host_fault: what failed on this side. excess: that it wrote more to /shared than it may.
     shortage: that this host had no room for what it wrote. qemu_status: exit status of a QEMU that ended by
     itself. qemu_words: what it said. host_is_out_of_memory: whether this host's kernel killed processes
     meanwhile for want of memory. silent_reset_is_fault: what a reset means that the console did not announce.
-    tests: what the command's output says. tolerance: of the kernel's complaints. foreign: a sentence on a
+    tests: what the command's output says. tolerance: of findings. foreign: a sentence on a
     program of another architecture. notes: what else a person has to know.
     """
 
@@ -36,7 +36,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     expired: float | None = None
     factor: float = 1.0
     rubbish: str = ""
-    host_trouble: str = ""
+    host_fault: str = ""
     excess: str = ""
     shortage: str = ""
     qemu_status: int | None = None
@@ -56,8 +56,8 @@ def judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
 
 
 def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
-    if seen.host_trouble:
-        return Outcome.LOST, seen.host_trouble
+    if seen.host_fault:
+        return Outcome.LOST, seen.host_fault
     if console.panic is not None:
         died = "Attempted to kill init" in console.panic
         return Outcome.PANICKED, ("init died: " if died else "") + console.panic
@@ -94,24 +94,24 @@ def _judge_end(end: Message, console: ConsoleWatch, seen: Evidence) -> tuple[Out
         if console.out_of_memory:
             details.append(f"the guest ran out of memory and killed {console.out_of_memory}")
         return Outcome.FAILED, "; ".join(part for part in (*details, tests.summary) if part)
-    if tests.complaint:
+    if tests.failure:
         # A runner's exit status may speak of something else: of the runner itself, say.
-        return Outcome.FAILED, tests.complaint
-    complaint = _complaint(console, seen.tolerance)
-    if seen.tolerance.splat is SplatPolicy.FAIL and complaint:
-        return Outcome.SPLAT, complaint
-    return Outcome.PASSED, f"the kernel complained: {complaint}" if complaint else ""
+        return Outcome.FAILED, tests.failure
+    finding = _finding(console, seen.tolerance)
+    if seen.tolerance.splat is SplatPolicy.FAIL and finding:
+        return Outcome.SPLAT, finding
+    return Outcome.PASSED, f"the kernel complained: {finding}" if finding else ""
 
 
-def _complaint(console: ConsoleWatch, tolerance: Tolerance) -> str:
-    """The first of the kernel's complaints that are not allowed; empty where there is none."""
+def _finding(console: ConsoleWatch, tolerance: Tolerance) -> str:
+    """The first finding that is not allowed, and how many more there are; empty where there is none."""
     if tolerance.splat is SplatPolicy.IGNORE:
         return ""
     findings = [finding for finding in tolerance.apply(console.findings) if not finding.allowed]
     number = sum(finding.count for finding in findings) + console.unread
     if not number:
         return ""
-    title = findings[0].title if findings else "more complaints than are read"
+    title = findings[0].title if findings else "more findings than are read"
     return title + (f" (and {number - 1} more)" if number > 1 else "")
 
 

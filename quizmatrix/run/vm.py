@@ -20,7 +20,7 @@ from quizmatrix.run.channel import CHUNK, ConsolePipe, Port, write_all
 END_GRACE = 5.0
 
 # Bytes of QEMU's own words that are kept in its log, and of their end, for the outcome's detail. A guest can
-# have QEMU complain without end.
+# have QEMU print errors without end.
 _LOG_LIMIT = 1 << 20
 _LAST_WORDS = 500
 

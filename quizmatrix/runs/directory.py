@@ -41,13 +41,13 @@ class RunDirectory:
         """results: as far as they are known."""
         self.folder = folder
         self.results = results
-        self._trouble: OSError | None = None
+        self._error: OSError | None = None
         self._lock: int | None = None
 
     @property
-    def trouble(self) -> HostError | None:
+    def error(self) -> HostError | None:
         """What kept the results from being written, if anything did."""
-        return host_error("write the results", self._trouble) if self._trouble else None
+        return host_error("write the results", self._error) if self._error else None
 
     def cell_folder(self, name: str) -> Path:
         """A new, empty folder for an attempt at a cell; earlier attempts stay as NAME.attempt-N."""
@@ -65,16 +65,16 @@ class RunDirectory:
         if isinstance(event, CellConsole):
             return
         line = encode({"time": _now()} | msgspec.to_builtins(event))
-        if self._trouble:
+        if self._error:
             line = b"\n" + line  # the last one may have been cut off
-        with self._note_trouble(), private.append_to(self.folder / EVENTS) as file:
+        with self._note_error(), private.append_to(self.folder / EVENTS) as file:
             file.write(line + b"\n")
 
     def write_cell(self, folder_name: str, result: CellResult) -> None:
         """Keep one cell's verdict: in its own folder and in results.json."""
         cells = [cell for cell in self.results.cells if cell.cell != result.cell]
         self._replace(cells=[*cells, result])
-        with self._note_trouble():
+        with self._note_error():
             folder = private.folder(self.folder / folder_name)
             private.write(folder / RESULT, to_json(result))
 
@@ -125,7 +125,7 @@ class RunDirectory:
 
     def refer_to(self, result: CellResult, folder: Path) -> None:
         """Take over a cell that is not run again, with a link to its folder in the run it was run in."""
-        with self._note_trouble():
+        with self._note_error():
             (self.folder / result.folder).symlink_to(folder)
         self.write_event(CellFinished(result=result))
         self._replace(cells=[*self.results.cells, result])
@@ -136,16 +136,16 @@ class RunDirectory:
         for cell in self.results.cells:
             totals[cell.outcome] = totals.get(cell.outcome, 0) + 1
         self.results = msgspec.structs.replace(self.results, totals=totals)
-        with self._note_trouble():
+        with self._note_error():
             private.write(self.folder / RESULTS, to_json(self.results))
 
     @contextlib.contextmanager
-    def _note_trouble(self) -> Iterator[None]:
+    def _note_error(self) -> Iterator[None]:
         """A disk that fills up costs the record, not the run: it is said at the end."""
         try:
             yield
         except OSError as error:
-            self._trouble = self._trouble or error
+            self._error = self._error or error
 
 
 def check_output(output: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a cell was run from, as one word: where two runs have the same, only luck can tell them apart."""
+"""What a cell was run from, as one word: where two runs have the same, a difference between them is flaky."""
 
 from __future__ import annotations
 

@@ -55,8 +55,8 @@ class SubtestSummary(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int] = {}
     summary: str = ""
     limits: list[str] = []
-    luck: str = ""
-    complaint: str = ""
+    flaky: str = ""
+    failure: str = ""
     kernel_has_some: bool = False
 
 
@@ -89,8 +89,8 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
             counts=self.counts,
             summary=self.summary,
             limits=self.limits,
-            luck=self.luck,
-            complaint=self.complaint,
+            flaky=self.flaky,
+            failure=self.failure,
             kernel_has_some=self.kernel_has_some,
         )
 
@@ -115,13 +115,13 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
         return [named] if self.has_left_out else []
 
     @property
-    def luck(self) -> str:
+    def flaky(self) -> str:
         """Why a pass with these results is not to be relied on: tests that failed, and passed in a rerun."""
         again = sum(test.failed_before for test in self.tests)
         return f"{again} test{'s' if again != 1 else ''} failed, then passed" if again else ""
 
     @property
-    def complaint(self) -> str:
+    def failure(self) -> str:
         """Why a command with these results has not passed, whatever its exit status; empty where it may."""
         if not self.is_known:
             return ""

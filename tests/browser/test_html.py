@@ -246,7 +246,7 @@ def test_disks_that_were_handed_on(page: Page, tmp_path: Path) -> None:
     expect(page.locator(":focus")).to_contain_text("6.1-x86_64..6.1-s390x")
 
 
-def test_complaints_luck_and_what_was_not_run_again(page: Page, tmp_path: Path) -> None:
+def test_findings_flaky_and_what_was_not_run_again(page: Page, tmp_path: Path) -> None:
     finding = Finding(
         kind=FindingKind.WARNING,
         title="WARNING: at x.c:3 <script>document.title='pwned'</script>",

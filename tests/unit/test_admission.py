@@ -121,7 +121,7 @@ def test_a_second_guest_waits_for_the_first_one_to_give_disk_back() -> None:
     assert order == ["a in", "a out", "b in", "b out"]
 
 
-def test_what_befell_the_host_is_noticed() -> None:
+def test_what_happened_to_the_host_is_noticed() -> None:
     moments = [
         Moment(awake=10, passed=1000, oom_kills=3),
         Moment(awake=20, passed=1310, oom_kills=3),

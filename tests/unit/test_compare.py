@@ -162,7 +162,7 @@ def test_what_the_kernels_said() -> None:
                 cell,
                 "failed",
                 inputs=inputs,
-                # A CPU's number does not make it another message; what the matrix allows is none.
+                # A CPU's number does not make it another finding; what the matrix allows is none.
                 findings=[said(name, f"{title} on CPU {number}") for name, title in findings]
                 + [said(inputs, "known", allowed=True)],
             )
@@ -172,7 +172,7 @@ def test_what_the_kernels_said() -> None:
     old = cells("a", ("f1", "WARNING in f"), ("f2", "BUG in g"))
     new = cells("b", ("f2", "BUG in g"), ("f3", "KASAN in h"))
     found = compare.compare(kept_of("1", old, {}), kept_of("2", new, {}))
-    assert [(line.change, line.title, len(line.cells)) for line in found.messages] == [
+    assert [(line.change, line.title, len(line.cells)) for line in found.findings] == [
         (Change.FIXED, "WARNING in f on CPU 0", 2),
         (Change.STILL_FAILING, "BUG in g on CPU 0", 2),
         (Change.REGRESSED, "KASAN in h on CPU 0", 2),
@@ -194,7 +194,7 @@ def test_findings_are_recorded_and_compared_when_their_folders_are_gone() -> Non
     before, after = (History(print).find(place.name) for place in places)
     assert before is not None
     assert after is not None
-    (line,) = compare.compare(before, after).messages
+    (line,) = compare.compare(before, after).findings
     assert (line.change, line.name) == (Change.REGRESSED, "f1")
 
 
@@ -223,7 +223,7 @@ def test_a_run_whose_directory_is_gone(capsys: pytest.CaptureFixture[str]) -> No
     assert "c  on" not in "\n".join(lines)
 
 
-def test_the_grid_says_what_is_luck_and_what_is_old() -> None:
+def test_the_grid_says_what_is_flaky_and_what_is_old() -> None:
     results = [
         result("6.1-x86_64", flaky="failed in the run before, from the same inputs"),
         result("6.1-s390x", "failed", flaky="passed in the run before, from the same inputs"),

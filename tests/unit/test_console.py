@@ -98,11 +98,11 @@ SAME = (
 
 
 @pytest.mark.parametrize("names", SAME)
-def test_one_complaint_has_one_fingerprint_on_every_architecture(names: tuple[str, ...]) -> None:
+def test_one_finding_has_one_fingerprint_on_every_architecture(names: tuple[str, ...]) -> None:
     assert len({sample(name).fingerprint for name in names}) == 1
 
 
-def test_other_complaints_have_other_fingerprints() -> None:
+def test_other_findings_have_other_fingerprints() -> None:
     shared = sum(len(names) - 1 for names in SAME)
     assert len({sample(name).fingerprint for name in CASES}) == len(CASES) - shared
 
@@ -149,12 +149,12 @@ def test_lines_of_others_come_between() -> None:
     assert found.block[-1].startswith("Kernel panic")
 
 
-def test_a_complaint_without_a_trace_is_its_line() -> None:
+def test_a_finding_without_a_trace_is_its_line() -> None:
     (found,) = findings("BUG: Bad rss-counter state mm:00000000 val:3\n" + "[    1.0] ordinary\n" * 99)
     assert found.block == ["BUG: Bad rss-counter state mm:00000000 val:3"]
 
 
-def test_several_complaints_follow_each_other() -> None:
+def test_several_findings_follow_each_other() -> None:
     names = ("x86_64-kasan", "x86_64-lockdep", "s390x-warning", "ppc64-zfs-panic", "aarch64-oops")
     found = findings(b"".join((CONSOLES / f"{name}.txt").read_bytes() for name in names))
     assert [one.fingerprint for one in found] == [sample(name).fingerprint for name in names]
@@ -230,7 +230,7 @@ def test_any_bytes_in_any_pieces(parts: list[bytes], data: st.DataObject) -> Non
     assert watch.findings == findings(text)
 
 
-def test_a_guest_that_complains_without_end_is_read_to_a_point() -> None:
+def test_a_guest_that_prints_without_end_is_read_to_a_point() -> None:
     watch = ConsoleWatch()
     for number in range(3000):
         name = f"f{chr(97 + number % 26)}{chr(97 + number // 26 % 26)}"

@@ -1,4 +1,4 @@
-"""What is made of complaints: the verdict, the matrix's say, the lines of the source, the report."""
+"""What is made of findings: the verdict, the matrix's say, the lines of the source, the report."""
 
 import shutil
 import subprocess
@@ -53,7 +53,7 @@ def verdict(text: bytes, tolerance: Tolerance, exit_code: int = 0) -> tuple[Outc
         ("ignore", "passed", ""),
     ],
 )
-def test_what_a_complaint_means(splat: str, outcome: str, detail: str) -> None:
+def test_what_a_finding_means(splat: str, outcome: str, detail: str) -> None:
     assert verdict(WARNING, Tolerance(splat=SplatPolicy(splat))) == (outcome, detail)
     assert verdict(WARNING, Tolerance(splat=SplatPolicy(splat)), 3) == ("failed", "")
 
@@ -76,7 +76,7 @@ def test_a_panic_is_never_allowed() -> None:
     assert not Tolerance(allow=(".",)).apply(watch(oops).findings)[0].allowed
 
 
-def test_complaints_are_counted() -> None:
+def test_findings_are_counted() -> None:
     assert verdict(WARNING * 3 + b"BUG: x\n", Tolerance()) == ("splat", f"{LINE} (and 3 more)")
 
 
@@ -138,7 +138,7 @@ def result(cell: str, outcome: str, folder: Path, text: bytes, tolerance: Tolera
     )
 
 
-def test_cells_with_one_complaint_share_a_paragraph(tmp_path: Path) -> None:
+def test_cells_with_one_finding_share_a_paragraph(tmp_path: Path) -> None:
     results = [
         result(f"6.1-{arch}", "splat", tmp_path, (CONSOLES / f"{arch}-warning.txt").read_bytes(), Tolerance())
         for arch in ("x86_64", "ppc64")
@@ -158,7 +158,7 @@ def test_cells_with_one_complaint_share_a_paragraph(tmp_path: Path) -> None:
     ]
 
 
-def test_complaints_beside_the_outcome_are_told(tmp_path: Path) -> None:
+def test_findings_beside_the_outcome_are_told(tmp_path: Path) -> None:
     warn = Tolerance(splat=SplatPolicy.WARN, allow=("known",))
     known = b"WARNING: CPU: 0 PID: 1 at known.c:1\n"
     results = [

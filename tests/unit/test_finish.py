@@ -112,10 +112,10 @@ def test_what_fails_and_is_new_is_not_forgiven() -> None:
 
 
 def test_flaky_is_said_every_time_and_forgiven() -> None:
-    lucky = [GOOD[0], result("6.1-s390x", flaky="failed in the run before, from the same inputs")]
+    flaky = [GOOD[0], result("6.1-s390x", flaky="failed in the run before, from the same inputs")]
     seed(1, GOOD)
     for number in (2, 3):
-        night = seed(number, lucky)
+        night = seed(number, flaky)
         assert "flaky\n  6.1-s390x" in told(night)
         assert status(night) == 0
 

@@ -108,13 +108,13 @@ def test_it_is_no_evidence() -> None:
     assert common_sentence([passed, other, result("s390x", Outcome.FAILED, "x86_64")]) == ""
 
 
-def test_a_shells_complaints() -> None:
+def test_what_a_shell_could_not_run() -> None:
     said = b"""./prog: line 1: syntax error: unexpected "("
 ./t.sh: 3: ./other: not found
 bash: line 2: ./third: cannot execute binary file: Exec format error
 oops
 """
-    assert list(elf.complained_of(said)) == ["./third", "./prog", "./t.sh", "bash"]
+    assert list(elf.named_by_shells(said)) == ["./third", "./prog", "./t.sh", "bash"]
 
 
 @pytest.mark.timeout(20)
@@ -122,7 +122,7 @@ oops
     "line", [b"a" * (1 << 20), b"a:" * (1 << 19), b"a: " * (1 << 18), b"a\n" * (1 << 19)]
 )
 def test_a_guests_lines_hold_nobody_up(line: bytes) -> None:
-    assert list(elf.complained_of(line)) == []
+    assert list(elf.named_by_shells(line)) == []
 
 
 def test_what_a_file_needs(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from quizmatrix.console.watch import ConsoleWatch, first_trouble
+from quizmatrix.console.watch import ConsoleWatch, first_finding
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.model.arch import Accelerator, arch_names, load_arch
 from quizmatrix.model.outcome import Outcome
@@ -221,8 +221,8 @@ def test_ordinary_lines(line: str) -> None:
 def test_an_oops_is_the_reason_not_the_panic_behind_it() -> None:
     lines = b"BUG: kernel NULL pointer dereference\nOops: 0002\nKernel panic - not syncing: Fatal exception\n"
     assert watch(lines).panic == "BUG: kernel NULL pointer dereference"
-    assert first_trouble(b"fine\n\n" + lines) == 2
-    assert first_trouble(b"fine\n") is None
+    assert first_finding(b"fine\n\n" + lines) == 2
+    assert first_finding(b"fine\n") is None
 
 
 def test_the_rest_that_a_console_tells() -> None:
@@ -413,7 +413,7 @@ FAILED = Message(event="exited", exit_code=137, signal=9)
         (Evidence(ended=FAILED), b"WARNING: at x\n", "failed", "SIGKILL"),
         (Evidence(ended=END), b"Kernel panic - not syncing: y\n", "panicked", "y"),
         (Evidence(ended=END, notes=["cut"]), b"", "passed", "cut"),
-        (Evidence(ended=END, host_trouble="disk full"), b"", "lost", "disk full"),
+        (Evidence(ended=END, host_fault="disk full"), b"", "lost", "disk full"),
         (Evidence(stage=Stage.RUNNING, expired=3.0), b"", "timed-out", "still running after 3.00s"),
         (
             Evidence(stage=Stage.RUNNING, expired=6.0, factor=6.0),

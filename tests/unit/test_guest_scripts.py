@@ -76,7 +76,7 @@ def test_the_plan_is_what_the_list_says(
     (tmp_path / "stdout").write_bytes(done.stdout)
     read = reading.read(tmp_path / "stdout")
     assert read.missing == len(steps)
-    assert read.complaint.startswith("the tests bailed out")
+    assert read.failure.startswith("the tests bailed out")
 
 
 def test_every_step_has_its_function() -> None:

@@ -25,7 +25,7 @@ from quizmatrix.model.task import in_each
 from quizmatrix.report.formats.source import load as load_source
 from quizmatrix.runs import directory, retention
 from quizmatrix.runs.history import database, kept
-from quizmatrix.runs.history.kept import RunKind, luck_of
+from quizmatrix.runs.history.kept import RunKind, why_flaky
 from quizmatrix.runs.history.record import MOST_TESTS, History, days_ago
 from quizmatrix.schedule.plan import longest_first
 from quizmatrix.subtests.reading import FILE
@@ -200,9 +200,9 @@ def test_a_newer_history_is_left_alone(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(HistoryError, match="newer quizmatrix"):
         History(print).runs()
     past = again.RunHistory()
-    assert past.with_luck([result("6.1-s390x")]) == [result("6.1-s390x")]
-    assert past.trouble is not None
-    assert "is of a newer quizmatrix, and is left alone" in again.sentence(past.trouble)
+    assert past.mark_flaky([result("6.1-s390x")]) == [result("6.1-s390x")]
+    assert past.error is not None
+    assert "is of a newer quizmatrix, and is left alone" in again.sentence(past.error)
     # What needs no history goes on, with a sentence.
     assert run_command(["runs", "list"]) == 0
     said = capsys.readouterr()
@@ -261,8 +261,8 @@ def test_a_history_that_cannot_be_written_costs_the_record_alone(state: Path, tm
     run_directory = directory.create(tmp_path / "run", ["x"])
     run_directory.finish([result("6.1-s390x")], 0)
     past.record(run_directory)
-    assert past.trouble is not None
-    assert "cannot use the history" in str(past.trouble)
+    assert past.error is not None
+    assert "cannot use the history" in str(past.error)
 
 
 def test_a_locked_history_is_waited_for() -> None:
@@ -290,20 +290,20 @@ def test_damaged_and_unfinished_run_directories() -> None:
     assert not directory.is_going_on(going.folder)
 
 
-def test_luck_is_what_differs_from_the_same_inputs() -> None:
-    assert luck_of(Outcome.PASSED, [Outcome.PASSED, Outcome.FAILED, Outcome.TIMED_OUT]) == (
+def test_flaky_is_what_differs_from_the_same_inputs() -> None:
+    assert why_flaky(Outcome.PASSED, [Outcome.PASSED, Outcome.FAILED, Outcome.TIMED_OUT]) == (
         "failed or timed-out in 2 of the 3 runs before, from the same inputs"
     )
-    assert luck_of(Outcome.FAILED, [Outcome.PASSED]) == "passed in the run before, from the same inputs"
-    assert luck_of(Outcome.FAILED, [Outcome.TIMED_OUT]) == ""
-    assert luck_of(Outcome.PASSED, [Outcome.UNPREPARED, Outcome.CANCELLED, Outcome.LOST]) == ""
-    assert luck_of(Outcome.CANCELLED, [Outcome.PASSED]) == ""
+    assert why_flaky(Outcome.FAILED, [Outcome.PASSED]) == "passed in the run before, from the same inputs"
+    assert why_flaky(Outcome.FAILED, [Outcome.TIMED_OUT]) == ""
+    assert why_flaky(Outcome.PASSED, [Outcome.UNPREPARED, Outcome.CANCELLED, Outcome.LOST]) == ""
+    assert why_flaky(Outcome.CANCELLED, [Outcome.PASSED]) == ""
 
 
 def test_a_pass_after_a_failure_from_the_same_is_not_silent() -> None:
     seed(1, [result("6.1-s390x", "failed", inputs="same"), result("6.2-s390x", "failed", inputs="old")])
     results = [result("6.1-s390x", inputs="same"), result("6.2-s390x", inputs="new"), result("6.3-s390x")]
-    one, two, three = caught_up().with_luck(results)
+    one, two, three = caught_up().mark_flaky(results)
     assert one.flaky == "failed in the run before, from the same inputs"
     assert (two.flaky, three.flaky) == ("", "")
 

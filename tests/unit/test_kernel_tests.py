@@ -99,7 +99,7 @@ def dated(text: str) -> str:
 def test_what_stands_before_a_kernels_lines(written: Callable[[str], str]) -> None:
     text = written(f"KTAP version 1\n1..1\n{MODULE}")
     assert rows(on_console(text)) == ROWS
-    assert on_console(text).complaint == "1 of 4 tests failed"
+    assert on_console(text).failure == "1 of 4 tests failed"
     assert on_console("", text).counts == (read("").counts if "frob: " in text else on_console(text).counts)
     # Printed twice, and on the console as well, a test is one test.
     assert rows(on_console(text, text * 2)) == ROWS or "[" not in text
@@ -108,7 +108,7 @@ def test_what_stands_before_a_kernels_lines(written: Callable[[str], str]) -> No
 
 def test_of_the_boot_a_module_and_both() -> None:
     assert on_console(stamped(BOOT)) == Subtests()
-    assert on_console("", stamped(BOOT)).complaint == ""
+    assert on_console("", stamped(BOOT)).failure == ""
     whole = stamped(BOOT) + stamped(MODULE, 3)
     for found in (on_console(whole), on_console("", whole), on_console(whole, whole)):
         assert rows(found) == ROWS
@@ -116,8 +116,8 @@ def test_of_the_boot_a_module_and_both() -> None:
     # The command's own words count beside it, and that it ran none of its own tests is not hidden.
     both = on_console(whole, f"1..1\nok 1 mine\n{whole}")
     assert rows(both) == {"mine": "passed", **ROWS}
-    assert on_console(stamped(GOOD), "TAP version 13\n").complaint == "no test ran"
-    assert on_console(stamped(GOOD), "1..2\nok 1 a\n").complaint == "1 of 4 tests did not run"
+    assert on_console(stamped(GOOD), "TAP version 13\n").failure == "no test ran"
+    assert on_console(stamped(GOOD), "1..2\nok 1 a\n").failure == "1 of 4 tests did not run"
 
 
 def test_built_in_and_loaded_twice() -> None:
@@ -136,12 +136,12 @@ def test_parts_of_a_stream() -> None:
     lines = stamped(GOOD).splitlines(keepends=True)
     head, tail = "".join(lines[:-1]), "".join(lines[-2:])
     # The console's whole version wins over what the command shows of it.
-    assert on_console(stamped(GOOD), head).complaint == ""
-    assert on_console(stamped(GOOD), tail).complaint == ""
+    assert on_console(stamped(GOOD), head).failure == ""
+    assert on_console(stamped(GOOD), tail).failure == ""
     assert on_console(stamped(GOOD), tail).counts == {"passed": 3}
     # In the output alone, and on the console alone, what was announced has to be there.
-    assert on_console("", head).complaint == "1 of 3 tests did not run"
-    assert on_console(head).complaint == "1 of 3 tests did not run"
+    assert on_console("", head).failure == "1 of 3 tests did not run"
+    assert on_console(head).failure == "1 of 3 tests did not run"
     # A ring buffer that has lost its beginning.
     kept = "".join(stamped(MODULE).splitlines(keepends=True)[4:])
     assert rows(on_console(stamped(MODULE), kept)) == ROWS
@@ -149,7 +149,7 @@ def test_parts_of_a_stream() -> None:
 
 
 @pytest.mark.parametrize(
-    ("console", "complaint"),
+    ("console", "failure"),
     [
         # A line in the middle of which the guest died, or the console was read.
         ("KTAP version 1\n1..2\nok 1 a\nok 2 b", "1 of 2 tests did not run"),
@@ -169,9 +169,9 @@ def test_parts_of_a_stream() -> None:
         ),
     ],
 )
-def test_cut_and_mixed_lines(console: str, complaint: str) -> None:
-    assert on_console(console).complaint.startswith(complaint)
-    assert bool(complaint) is bool(on_console(console).complaint)
+def test_cut_and_mixed_lines(console: str, failure: str) -> None:
+    assert on_console(console).failure.startswith(failure)
+    assert bool(failure) is bool(on_console(console).failure)
 
 
 KSELFTEST = """\
@@ -224,7 +224,7 @@ def test_the_programs_of_kselftest() -> None:
     }
     expected["selftests: frob: nested/inside/deepest/deeper"] = "skipped"
     assert rows(read(KSELFTEST)) == expected
-    assert read(KSELFTEST).complaint == "1 of 8 tests failed"
+    assert read(KSELFTEST).failure == "1 of 8 tests failed"
     assert rows(on_console(stamped(KSELFTEST))) == expected
     # Comments of what is no TAP are comments, and so are those of streams that are only indented.
     assert (
@@ -234,11 +234,11 @@ def test_the_programs_of_kselftest() -> None:
         == Subtests()
     )
     short = "TAP version 13\n1..1\n# TAP version 13\n# 1..3\n# ok 1 a\nok 1 s\n"
-    assert read(short).complaint == "2 of 3 tests did not run"
+    assert read(short).failure == "2 of 3 tests did not run"
     quoted = "KTAP version 1\n1..1\n  KTAP version 1\n  1..1\n# 1..7\n# not ok 1 x\n  # not ok 1 y\n"
     quoted += "  ok 1 a\nok 1 s\n"
     assert rows(read(quoted)) == {"s/a": "passed"}
-    assert read(quoted).complaint == ""
+    assert read(quoted).failure == ""
 
 
 @pytest.mark.parametrize(
@@ -256,12 +256,12 @@ def test_the_verdict(console: str, exit_code: int, outcome: Outcome, detail: str
 
 def test_a_console_that_is_not_all_there() -> None:
     assert (
-        on_console(stamped(GOOD), console_is_whole=False).complaint
+        on_console(stamped(GOOD), console_is_whole=False).failure
         == "there were more test results than are read"
     )
     assert on_console("nothing here\n", console_is_whole=False) == Subtests()
     cut = parse(io.BytesIO(b"1..3\n" + b"ok\n" * 9), most_lines=5)
-    assert cut.complaint == "there were more test results than are read"
+    assert cut.failure == "there were more test results than are read"
     assert parse(io.BytesIO(b"ok\n" * 9), most_lines=5) == Subtests()
 
 

@@ -42,7 +42,7 @@ def test_results_come_without_the_names(tmp_path: Path) -> None:
     (tmp_path / reading.FILE).unlink()
     assert call(reading.keep, str(tmp_path), True, True, returns=SubtestSummary) == here
     assert here.counts == {"passed": 1, "failed": 1}
-    assert here.complaint == "1 of 2 tests failed"
+    assert here.failure == "1 of 2 tests failed"
     assert [test.name for test in reading.load(tmp_path)] == ["a", "b"]
 
 

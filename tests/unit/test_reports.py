@@ -191,7 +191,7 @@ def test_a_killed_run_that_hands_disks_on(tmp_path: Path) -> None:
     assert "./number read" in text_of(Format.MARKDOWN, source)
 
 
-def test_complaints_take_the_place_of_consoles(tmp_path: Path) -> None:
+def test_findings_take_the_place_of_consoles(tmp_path: Path) -> None:
     finding = Finding(
         kind=FindingKind.WARNING,
         title=f"WARNING: at x.c:3 `</script>` {SCRIPT}",
@@ -212,11 +212,11 @@ def test_complaints_take_the_place_of_consoles(tmp_path: Path) -> None:
     source = load(run)
     lines = [clean_line(finding.title), "  hello+0x1/0x2 [mod]", "fingerprint: abc123abc123 (warning)"]
     cells = {cell["id"]: cell for cell in embedded(text_of(Format.HTML, source))["data"]["cells"]}
-    assert cells[splat.cell]["complaints"] == [["warning 2 times", lines]]
+    assert cells[splat.cell]["findings"] == [["warning 2 times", lines]]
     assert cells[splat.cell]["trace"] == []
     assert not cells[splat.cell]["opens"]
     assert cells[failed.cell]["opens"]
-    assert [words for words, _ in cells[passed.cell]["complaints"]] == [
+    assert [words for words, _ in cells[passed.cell]["findings"]] == [
         "warning 2 times",
         "warning 2 times, which the matrix allows",
     ]
@@ -235,16 +235,16 @@ def test_complaints_take_the_place_of_consoles(tmp_path: Path) -> None:
     assert "hello" not in outside_of_fences(text)
 
 
-def test_luck_and_what_was_not_run_again_are_said_in_every_report(tmp_path: Path) -> None:
-    luck = "failed in the run before, from the same inputs"
+def test_flaky_and_what_was_not_run_again_are_said_in_every_report(tmp_path: Path) -> None:
+    flaky = "failed in the run before, from the same inputs"
     cells = [
-        result("6.1-x86_64", flaky=luck),
+        result("6.1-x86_64", flaky=flaky),
         result("6.1-s390x", earlier="20261101-120000-0001"),
         result("6.1-ppc64", "failed", flaky="lost in the attempt before", attempts=2),
     ]
     source = load(make_run(tmp_path / "run", {one.cell: (one, {}) for one in cells}, command=["true"]))
     sentences = [
-        f"Flaky: 6.1-x86_64: {luck}",
+        f"Flaky: 6.1-x86_64: {flaky}",
         "Flaky: 6.1-ppc64: lost in the attempt before",
         "* not run again: from 20261101-120000-0001",
     ]
@@ -252,7 +252,7 @@ def test_luck_and_what_was_not_run_again_are_said_in_every_report(tmp_path: Path
     assert data["remarks"] == sentences
     shown = [(cell["words"], [fact[1] for fact in cell["facts"]]) for cell in data["cells"]]
     assert [words for words, _ in shown] == ["passed (flaky)", "passed*", "failed (1), flaky"]
-    assert luck in shown[0][1]
+    assert flaky in shown[0][1]
     assert "from 20261101-120000-0001" in shown[1][1]
     text = text_of(Format.MARKDOWN, source)
     assert (
@@ -263,14 +263,14 @@ def test_luck_and_what_was_not_run_again_are_said_in_every_report(tmp_path: Path
     found = suites(source)
     told = {name: suite.findtext("testcase/system-out") for name, suite in found.items()}
     assert told == {
-        "6.1-x86_64": f"flaky: {luck}",
+        "6.1-x86_64": f"flaky: {flaky}",
         "6.1-s390x": "not run again: from 20261101-120000-0001",
         "6.1-ppc64": "flaky: lost in the attempt before",
     }
     assert "timestamp" in found["6.1-x86_64"].attrib
     assert "timestamp" not in found["6.1-s390x"].attrib
     properties = {one.attrib["name"]: one.attrib["value"] for one in found["6.1-x86_64"].iter("property")}
-    assert properties["flaky"] == luck
+    assert properties["flaky"] == flaky
 
 
 def outside_of_fences(text: str) -> str:
@@ -400,7 +400,7 @@ def test_what_the_page_embeds(source: ReportSource) -> None:
     assert (log["name"], log["left_out"]) == ("console.log", 0)
     ((line, text),) = found[log["id"]]
     assert line == 1
-    assert text.split("\n")[log["trouble"] - 1].startswith("[    2.000001] BUG")
+    assert text.split("\n")[log["finding"] - 1].startswith("[    2.000001] BUG")
     assert "\x1b" not in text
     assert data["tests"]["rows"][1] == ["functional/b", "fp"]
 
@@ -414,12 +414,12 @@ def test_logs_share_what_room_there_is(source: ReportSource, monkeypatch: pytest
     assert sum(log["left_out"] for log in logs) > 1000
 
 
-def test_an_excerpt_has_both_ends_and_the_trouble(tmp_path: Path) -> None:
+def test_an_excerpt_has_both_ends_and_the_finding(tmp_path: Path) -> None:
     path = tmp_path / "console.log"
     path.write_bytes(boot_lines(50_000) + TRACE + boot_lines(50_000))
     found = excerpt(path, 48_000, by_console=True)
     assert found is not None
-    assert found.trouble == 50_001
+    assert found.finding == 50_001
     assert len(found.parts) == 3
     assert found.left_out == found.size - (48_000)
     whole = path.read_bytes().decode().replace("\r", "").split("\n")
@@ -428,16 +428,16 @@ def test_an_excerpt_has_both_ends_and_the_trouble(tmp_path: Path) -> None:
         # The first and the last may be parts of lines.
         assert lines[1:-1] == whole[part.line : part.line + len(lines) - 2]
     middle = found.parts[1]
-    assert middle.text.split("\n")[found.trouble - middle.line].startswith("[    2.000001] BUG")
+    assert middle.text.split("\n")[found.finding - middle.line].startswith("[    2.000001] BUG")
     assert found.parts[-1].text.endswith("boot line 49999\n")
 
 
 @settings(deadline=None)
 @given(st.integers(1, 400), st.integers(8, 300), st.integers(0, 400) | st.none())
-def test_spans_are_in_order_and_in_bounds(size: int, limit: int, trouble: int | None) -> None:
+def test_spans_are_in_order_and_in_bounds(size: int, limit: int, finding: int | None) -> None:
     from quizmatrix.report.formats.excerpt import _spans
 
-    spans = _spans(size, limit, min(trouble, size - 1) if trouble is not None else None)
+    spans = _spans(size, limit, min(finding, size - 1) if finding is not None else None)
     assert sum(end - start for start, end in spans) <= max(limit, min(size, limit))
     edges = [edge for span in spans for edge in span]
     assert edges == sorted(edges)
@@ -454,7 +454,7 @@ def test_a_console_of_zeros(tmp_path: Path) -> None:
     found = excerpt(path, 1 << 16, by_console=True)
     assert found is not None
     assert found.parts[0].text.startswith("the beginning\n")
-    assert found.trouble == 3
+    assert found.finding == 3
     assert "frobnicate" in found.parts[-1].text
     assert excerpt(tmp_path / "none", 100) is None
     (tmp_path / "empty").touch()

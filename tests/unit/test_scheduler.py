@@ -227,5 +227,5 @@ def test_a_record_that_cannot_be_written_is_told_at_the_end(tmp_path: Path) -> N
     shutil.rmtree(tmp_path / "run")
     run_directory.write_cell("c", result("c"))
     run_directory.finish([result("c")], 0)
-    assert run_directory.trouble is not None
-    assert "cannot write the results" in str(run_directory.trouble)
+    assert run_directory.error is not None
+    assert "cannot write the results" in str(run_directory.error)

@@ -253,7 +253,7 @@ def test_an_attempt_that_took_some_is_not_repeated(takes: bool, attempts: int, t
     (result,) = anyio.run(play)
     assert result.attempts == attempts
     assert any(isinstance(event, CellNote) and "used up" in event.text for event in seen) == takes
-    # What was run from that is not known any more, and no luck can be told.
+    # What was run from that is not known any more, and nothing can be said to be flaky.
     assert (result.inputs == "") == takes
     for descriptor in (reader, writer):
         os.close(descriptor)

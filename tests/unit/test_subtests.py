@@ -80,7 +80,7 @@ def test_nested_tests() -> None:
         "aged/case": "passed",
         "slow": "killed",
     }
-    assert read(KTAP).complaint == "1 of 5 tests failed; 1 of 5 tests were killed"
+    assert read(KTAP).failure == "1 of 5 tests failed; 1 of 5 tests were killed"
     assert read(KTAP).summary == "tests: 2 passed, 1 failed, 1 skipped, 1 killed"
 
 
@@ -133,11 +133,11 @@ def test_tap(text: str, tests: dict[str, str]) -> None:
 )
 def test_what_is_no_known_format(text: str) -> None:
     assert read(text) == Subtests()
-    assert read(text).complaint == ""
+    assert read(text).failure == ""
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "failure"),
     [
         ("1..4\nok 1 a\nnot ok 2 b\n", "1 of 4 tests failed; 2 of 4 tests did not run"),
         ("KTAP version 1\n1..1\n  KTAP version 1\n  1..3\n  ok 1 a\nok 1 s\n", "2 of 3 tests did not run"),
@@ -157,8 +157,8 @@ def test_what_is_no_known_format(text: str) -> None:
         ("Running Time: long\n", ""),
     ],
 )
-def test_complaints(text: str, complaint: str) -> None:
-    assert read(text).complaint == complaint
+def test_what_makes_a_run_of_tests_fail(text: str, failure: str) -> None:
+    assert read(text).failure == failure
 
 
 def test_the_runner_of_openzfs() -> None:
@@ -169,7 +169,7 @@ def test_the_runner_of_openzfs() -> None:
         Subtest(name="functional/acl/setup (Linux)", outcome=SubtestOutcome.SKIPPED),
         Subtest(name="/home/me/own test", outcome=SubtestOutcome.PASSED, failed_before=True),
     ]
-    assert read(RUNNER).complaint == "1 of 5 tests were killed"
+    assert read(RUNNER).failure == "1 of 5 tests were killed"
     assert read(RUNNER).unnamed == {}
 
 
@@ -214,7 +214,7 @@ def test_a_flood() -> None:
     many = parse(io.BytesIO(b"1..300000\n" + b"ok - the same\n" * 300_000))
     assert len(many.tests) == MOST_NAMED
     assert many.counts == {"passed": 300_000}
-    assert many.complaint == ""
+    assert many.failure == ""
     long = parse(io.BytesIO(b"1..2\nok 1 " + b"x" * (3 << 20) + b"\nok 2 b\n"))
     assert [len(test.name) < 300 for test in long.tests] == [True, True]
     runner = b"".join(
@@ -233,10 +233,10 @@ def test_a_flood() -> None:
 def test_a_part_of_the_output_lacks_nothing(tmp_path: Path) -> None:
     assert reading.read(tmp_path / "none") == Subtests()
     (tmp_path / "stdout").write_text("1..9\nok 1 a\n")
-    assert reading.read(tmp_path / "stdout").complaint == "8 of 9 tests did not run"
-    assert reading.read(tmp_path / "stdout", is_whole=False).complaint == ""
+    assert reading.read(tmp_path / "stdout").failure == "8 of 9 tests did not run"
+    assert reading.read(tmp_path / "stdout", is_whole=False).failure == ""
     (tmp_path / "stdout").write_text("TAP version 13\n")
-    assert reading.read(tmp_path / "stdout", is_whole=False).complaint == ""
+    assert reading.read(tmp_path / "stdout", is_whole=False).failure == ""
 
 
 @pytest.mark.parametrize("content", [None, b"", b"[1]", b'{"a": 1}', b"\xff"])

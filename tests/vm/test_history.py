@@ -1,4 +1,4 @@
-"""Runs after runs, in real guests: what failed is run again, and luck is told from a fix."""
+"""Runs after runs, in real guests: what failed is run again, and flaky is told from fixed."""
 
 import json
 import os
@@ -32,11 +32,11 @@ def test_a_failure_is_fixed(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
     ]
 
 
-def test_luck_is_said(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+def test_flaky_is_said(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
     chance = tmp_path / "here/chance"
     statuses = []
     for text in ("0", "1"):
-        # Of the same size and time: what no one can tell from the same is what luck is.
+        # Of the same size and time: what nobody can tell from the same is flaky.
         chance.write_text(text)
         os.utime(chance, (1e9, 1e9))
         done = quizmatrix("run", "--only", f"{KERNEL}-{ARCHES[1]}", "--", "test $(cat chance) = 1")

@@ -89,7 +89,7 @@ splat = "warn"
 """
 
 
-def test_a_matrix_says_what_a_complaint_means(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+def test_a_matrix_says_what_a_finding_means(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
     (tmp_path / "m.toml").write_text(MATRIX)
     folder = tmp_path / "run"
     command = 'for f in known new; do echo "<4>WARNING: CPU: 0 PID: 1 at $f.c:1" >/dev/kmsg; done'

@@ -1,4 +1,4 @@
-"""As much of a log as a report can hold: its beginning, where the trouble is, and its end."""
+"""As much of a log as a report can hold: its beginning, where the first finding is, and its end."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import BinaryIO
 
 import msgspec
 
-from quizmatrix.console.watch import first_trouble
+from quizmatrix.console.watch import first_finding
 from quizmatrix.core.text import clean_line
 
-# Bytes that are searched for a kernel's trouble: panics end a console, and the first splat is rarely late.
+# Bytes that are searched for a finding: panics end a console, and the first splat is rarely late.
 _SEARCHED = 8 << 20
 _SEARCHED_END = 1 << 20
-# Bytes shown before the trouble, of what led to it.
+# Bytes shown before the finding, of what led to it.
 _BEFORE = 4096
 _LONGEST_LINE = 2000
 _CHUNK = 1 << 20
@@ -27,64 +27,64 @@ class ExcerptPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
-    """size: of the log, in bytes. left_out: bytes that are not here. trouble: the line where it begins."""
+    """size: of the log, in bytes. left_out: bytes that are not here. finding: the first one's line."""
 
     size: int
     left_out: int
     parts: list[ExcerptPart]
-    trouble: int | None = None
+    finding: int | None = None
 
 
 def excerpt(path: Path, limit: int, *, by_console: bool = False) -> Excerpt | None:
     """At most `limit` bytes of a log; None where there is nothing in it, or no such file.
 
-    by_console: it is a console, so look for the kernel's trouble in it.
+    by_console: it is a console, so look for a finding in it.
     """
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
             if not size:
                 return None
-            trouble = _trouble(file, size) if by_console else None
-            spans = _spans(size, limit, trouble)
-            parts, line, at, trouble_line = [], 1, 0, None
+            finding = _finding(file, size) if by_console else None
+            spans = _spans(size, limit, finding)
+            parts, line, at, finding_line = [], 1, 0, None
             for start, end in spans:
                 line += _newlines(file, at, start)
                 data = _read(file, start, end)
-                if trouble is not None and start <= trouble < end:
-                    trouble_line = line + data.count(b"\n", 0, trouble - start)
+                if finding is not None and start <= finding < end:
+                    finding_line = line + data.count(b"\n", 0, finding - start)
                 parts.append(ExcerptPart(line=line, text=_clean(data)))
                 line += data.count(b"\n")
                 at = end
     except OSError:
         return None
     left_out = size - sum(end - start for start, end in spans)
-    return Excerpt(size=size, left_out=left_out, parts=parts, trouble=trouble_line)
+    return Excerpt(size=size, left_out=left_out, parts=parts, finding=finding_line)
 
 
-def _trouble(file: BinaryIO, size: int) -> int | None:
-    """The offset of the line where a kernel's trouble begins."""
+def _finding(file: BinaryIO, size: int) -> int | None:
+    """The offset of the line where the first finding begins."""
     places = [(0, min(size, _SEARCHED))]
     if size > _SEARCHED:
         places.append((max(_SEARCHED, size - _SEARCHED_END), size))
     for start, end in places:
         data = _read(file, start, end)
-        line = first_trouble(data)
+        line = first_finding(data)
         if line is not None:
             return min(end - 1, start + sum(len(text) + 1 for text in data.split(b"\n", line)[:line]))
     return None
 
 
-def _spans(size: int, limit: int, trouble: int | None) -> list[tuple[int, int]]:
+def _spans(size: int, limit: int, finding: int | None) -> list[tuple[int, int]]:
     """Which bytes to show, in order and without overlaps."""
     if size <= limit:
         return [(0, size)]
     # The beginning says what it was that ran, the end how it went out.
     head, rest = limit // 8, limit - limit // 8
-    if trouble is None or trouble >= size - rest:
+    if finding is None or finding >= size - rest:
         spans = [(0, head), (size - rest, size)]
     else:
-        start = max(0, trouble - min(_BEFORE, rest // 4))
+        start = max(0, finding - min(_BEFORE, rest // 4))
         spans = [(0, head), (start, start + rest * 2 // 3), (size - rest // 3, size)]
     joined: list[tuple[int, int]] = []
     for start, end in sorted(spans):

@@ -58,7 +58,7 @@ class _Log(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     size: int
     left_out: int
-    trouble: int | None
+    finding: int | None
 
 
 def render(source: ReportSource) -> Iterator[bytes]:
@@ -79,7 +79,7 @@ def render(source: ReportSource) -> Iterator[bytes]:
     logs: dict[str, list[_Log]] = {}
     for number, (result, name, found) in enumerate(_logs(source)):
         log = _Log(
-            id=f"log{number}", name=name, size=found.size, left_out=found.left_out, trouble=found.trouble
+            id=f"log{number}", name=name, size=found.size, left_out=found.left_out, finding=found.finding
         )
         logs.setdefault(result.cell, []).append(log)
         yield _block(log.id, [[part.line, part.text] for part in found.parts])
@@ -182,7 +182,7 @@ def _cell(source: ReportSource, result: CellResult, logs: list[_Log]) -> dict[st
     }
     by_console = result.outcome in grid.BY_CONSOLE
     bad = not result.is_as_expected
-    complained = [_complaint(one, folder) for one in result.findings]
+    told_of = [_finding(one, folder) for one in result.findings]
     told = not (by_console and bad) or findings.main_one(result) is not None
     trace = [] if told else grid.evidence_lines(result, source.folder)
     return {
@@ -195,16 +195,16 @@ def _cell(source: ReportSource, result: CellResult, logs: list[_Log]) -> dict[st
         "detail": clean_detail(result.detail),
         "time": format_seconds(times.command) if times.command is not None else "",
         "facts": [[name, value] for name, value in facts.items() if value],
-        "complaints": complained,
+        "findings": told_of,
         "trace": trace,
-        "opens": bad and not (by_console and (complained or trace)),
+        "opens": bad and not (by_console and (told_of or trace)),
         "again": "\n".join(clean_line(line, 4000) for line in command_of(result, folder).split("\n")),
         "logs": sorted(logs, key=lambda log: (log.name == "console.log") != by_console),
     }
 
 
-def _complaint(summary: FindingSummary, folder: Path) -> list[Any]:
-    """What is said about a complaint of the kernel, and its telling lines."""
+def _finding(summary: FindingSummary, folder: Path) -> list[Any]:
+    """What is said about a finding, and its telling lines."""
     times = f" {summary.count} times" if summary.count > 1 else ""
     allowed = ", which the matrix allows" if summary.allowed else ""
     return [f"{summary.kind}{times}{allowed}", findings.telling_lines(summary, folder)]

@@ -175,9 +175,9 @@ def _cases(source: ReportSource, result: CellResult, *, explained: bool) -> Iter
     words = verdict_words(result)
     text = note = ""
     if explained:
-        luck = f"flaky: {result.flaky}" if result.flaky else ""
+        flaky = f"flaky: {result.flaky}" if result.flaky else ""
         earlier = f"not run again: from {result.earlier}" if result.earlier else ""
-        note = "\n\n".join(filter(None, [luck, earlier, other_paragraphs([result], source.folder)]))
+        note = "\n\n".join(filter(None, [flaky, earlier, other_paragraphs([result], source.folder)]))
     if explained and kind in (CaseKind.FAILURE, CaseKind.ERROR):
         lines = evidence_lines(result, source.folder)
         lines += ["", f"logs: {source.folder / result.folder}/"]

@@ -1,4 +1,4 @@
-"""What is kept of a run, wherever it is kept, and what is known from it of a cell's luck."""
+"""What is kept of a run, wherever it is kept, and what is known from it of flaky cells."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def of(results: RunResults, place: Path) -> RecordedRun:
     return RecordedRun(results=results, place=place, tests=tests)
 
 
-def luck_of(outcome: Outcome, before: list[Outcome]) -> str:
+def why_flaky(outcome: Outcome, before: list[Outcome]) -> str:
     """Why a cell that ended so after it had ended otherwise, run from the same, is flaky; or nothing."""
     told = [one for one in before if one in TOLD]
     if outcome not in TOLD:
@@ -86,6 +86,6 @@ def luck_of(outcome: Outcome, before: list[Outcome]) -> str:
 
 
 def findings_of(result: CellResult) -> list[FindingSummary]:
-    """What a cell's kernel complained of and its matrix does not allow."""
+    """A cell's findings that its matrix does not allow."""
     found = {finding.fingerprint: finding for finding in result.findings if not finding.allowed}
     return list(found.values())

@@ -23,12 +23,12 @@ from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.runs import directory
 from quizmatrix.runs.history import database
 from quizmatrix.runs.history.database import DamagedHistoryError
-from quizmatrix.runs.history.kept import TOLD, Point, RecordedRun, RunKind, findings_of, luck_of
+from quizmatrix.runs.history.kept import TOLD, Point, RecordedRun, RunKind, findings_of, why_flaky
 from quizmatrix.subtests import reading
 
 T = TypeVar("T")
 
-# Earlier runs of a cell that are looked at for luck, and for the time it takes.
+# Earlier runs of a cell that are looked at for a flaky outcome, and for the time it takes.
 _LAST = 20
 _LAST_TIMES = 5
 # Tests of a cell that are kept: those that were not good, and a guest decides how many they are.
@@ -146,7 +146,7 @@ class History:
 
         return self._do(expected)
 
-    def with_luck(self, results: list[CellResult]) -> list[CellResult]:
+    def mark_flaky(self, results: list[CellResult]) -> list[CellResult]:
         """The results, those said to be flaky whose cell ended otherwise before, run from the same."""
 
         def look(connection: sqlite3.Connection) -> list[CellResult]:
@@ -156,11 +156,11 @@ class History:
             )
             found = []
             for result in results:
-                luck = result.flaky
-                if result.inputs and not result.earlier and not luck:
+                flaky = result.flaky
+                if result.inputs and not result.earlier and not flaky:
                     rows = connection.execute(query, [_text(result.cell), result.inputs, _LAST])
-                    luck = luck_of(result.outcome, [_outcome(outcome) for (outcome,) in rows])
-                found.append(msgspec.structs.replace(result, flaky=luck))
+                    flaky = why_flaky(result.outcome, [_outcome(outcome) for (outcome,) in rows])
+                found.append(msgspec.structs.replace(result, flaky=flaky))
             return found
 
         return self._do(look)

@@ -37,8 +37,8 @@
   }
 
   if (typeof DecompressionStream === "undefined") {
-    byId("trouble").textContent = "This browser is too old to unpack the report (it lacks DecompressionStream).";
-    byId("trouble").hidden = false;
+    byId("warning").textContent = "This browser is too old to unpack the report (it lacks DecompressionStream).";
+    byId("warning").hidden = false;
     return;
   }
   const data = await unpack("data");
@@ -228,8 +228,8 @@
     const facts = make("dl");
     for (const [name, value] of cell.facts) facts.append(make("dt", "", name), make("dd", "", value));
     if (cell.facts.length) inside.append(facts);
-    if (cell.complaints.length) inside.append(make("h3", "", "What the kernel complained of"));
-    for (const [words, lines] of cell.complaints) inside.append(make("p", "faint", words), block("trace", lines.join("\n")));
+    if (cell.findings.length) inside.append(make("h3", "", "What the kernel complained of"));
+    for (const [words, lines] of cell.findings) inside.append(make("p", "faint", words), block("trace", lines.join("\n")));
     if (cell.trace.length) inside.append(make("h3", "", "What the kernel said"), block("trace", cell.trace.join("\n")));
     if (cell.again) inside.append(make("h3", "", "Again"), block("again", cell.again));
     for (const log of cell.logs) inside.append(fillableLog(cell, log));
@@ -249,10 +249,10 @@
   function fillableLog(cell, log) {
     const kept = log.left_out ? `${size(log.size)}, of which ${size(log.size - log.left_out)} are here` : size(log.size);
     log.details = make("details", "log", make("summary", "", log.name, " ", make("span", "faint", kept)));
-    if (log.trouble !== null) {
-      const jump = make("button", "", `To where the trouble begins (line ${log.trouble})`);
+    if (log.finding !== null) {
+      const jump = make("button", "", `To the first finding (line ${log.finding})`);
       jump.type = "button";
-      jump.addEventListener("click", () => openLog(cell, log, log.trouble));
+      jump.addEventListener("click", () => openLog(cell, log, log.finding));
       log.details.append(jump);
     }
     log.pre = block("", "");
@@ -260,8 +260,8 @@
     log.details.append(log.pre);
     log.details.addEventListener("toggle", async () => {
       if (log.details.open && log.shown === undefined) {
-        await fillLog(log, log.trouble);
-        reveal(log, log.trouble !== null);
+        await fillLog(log, log.finding);
+        reveal(log, log.finding !== null);
       }
     });
     return log.details;
@@ -509,7 +509,7 @@
   await follow();
   document.documentElement.dataset.ready = "yes";
 })().catch((error) => {
-  const place = document.getElementById("trouble");
+  const place = document.getElementById("warning");
   place.textContent = `This report cannot be shown: ${error}`;
   place.hidden = false;
 });
