@@ -1,4 +1,4 @@
-"""Seals: what tells a stored file that is whole from one that was damaged on disk."""
+"""Checksums of stored files, which show damage on disk, and of source trees, which show a change."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-# What is no part of a source, and may change without changing what is built of it.
-APART = frozenset({".git", ".svn", ".hg"})
+# Folders of version control: they may change without changing what is built of a source.
+VERSION_CONTROL = frozenset({".git", ".svn", ".hg"})
 
 
-class Seal(msgspec.Struct, frozen=True, kw_only=True):
+class Checksum(msgspec.Struct, frozen=True, kw_only=True):
     """What a file was when it was stored: bytes, mtime in nanoseconds, and its SHA-256."""
 
     size: int
@@ -23,8 +23,7 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True):
     def fits(self, path: Path, *, thoroughly: bool = False) -> bool:
         """Whether `path` still is what was stored.
 
-        Size and time of change are compared, and the content where the time differs, or always
-        if `thoroughly`.
+        Size and mtime are compared, and the content where the mtime differs, or always if `thoroughly`.
         """
         try:
             now = path.stat()
@@ -35,10 +34,10 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True):
             return False
 
 
-def seal_of(path: Path) -> Seal:
-    """The seal of a file as it is now."""
+def checksum_of(path: Path) -> Checksum:
+    """The checksum of a file as it is now."""
     now = path.stat()
-    return Seal(size=now.st_size, mtime_ns=now.st_mtime_ns, sha256=sha256_of(path))
+    return Checksum(size=now.st_size, mtime_ns=now.st_mtime_ns, sha256=sha256_of(path))
 
 
 def sha256_of(path: Path) -> str:
@@ -64,16 +63,17 @@ def _walk(tree: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         todo += [f"{top}/{name}" for name in folders]
 
 
-def state_of(tree: Path, *, apart: frozenset[str] = frozenset(), at_most: int | None = None) -> str:
-    """Names the state of a source tree by every file's path, size and time of change.
+def state_of(tree: Path, *, without: frozenset[str] = frozenset(), at_most: int | None = None) -> str:
+    """A hash of the state of a source tree: every file's path, size and mtime.
 
-    Reading 80,000 files would take longer than the build of a small change. apart: folders in its top
+    Reading 80,000 files would take longer than the build of a small change. without: folders in its top
     that do not count. at_most: files that are looked at; of a tree with more the state is empty.
     """
     digest = hashlib.sha256(os.fsencode(tree.resolve()))
     looked_at = 0
     for top, folders, names in _walk(tree):
-        folders[:] = sorted(set(folders) - (APART | apart if Path(top) == tree else APART), reverse=True)
+        left_out = VERSION_CONTROL | without if Path(top) == tree else VERSION_CONTROL
+        folders[:] = sorted(set(folders) - left_out, reverse=True)
         if at_most is not None and looked_at + len(names) > at_most:
             return ""  # before they are sorted, which all other threads wait for
         for name in sorted(names):

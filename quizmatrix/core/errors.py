@@ -82,6 +82,9 @@ class HostError(QuizmatrixError):
     """This host lacks something: a program, a writable folder, space."""
 
 
+# What to do where the disk is full.
+FREE_SPACE = "Free some space (`quizmatrix clean` empties the cache), then run it again."
+
 # The variables that name the folders we write to.
 FOLDERS = "QUIZMATRIX_CACHE_DIR, QUIZMATRIX_STATE_DIR and QUIZMATRIX_CONFIG_DIR"
 
@@ -91,7 +94,7 @@ def host_error(action: str, error: OSError) -> HostError:
     in_the_way = f"A file is where a folder is to be: {FOLDERS} name folders."
     where = f" {os.fspath(error.filename)}" if isinstance(error.filename, str) else ""
     next_step = {
-        errno.ENOSPC: "Free some space (`quizmatrix clean` empties the cache), then run it again.",
+        errno.ENOSPC: FREE_SPACE,
         errno.EDQUOT: "The disk quota is used up; free some space, then run it again.",
         errno.EROFS: "That file system is read-only; name writable folders with "
         "QUIZMATRIX_CACHE_DIR and QUIZMATRIX_STATE_DIR.",

@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from quizmatrix.core import paths, process
+from quizmatrix.core.buildstep import BuildStep
 from quizmatrix.core.errors import HostError, NotFetchedError, NotInArchiveError, UnpreparedError, host_error
 from quizmatrix.core.process import Tell
 from quizmatrix.model.archive import Archive, load_archive
@@ -334,12 +335,5 @@ async def unpack(archives: list[Path], into: Path) -> None:
     """Unpack .deb files into a folder, running none of their scripts."""
     process.require_program("dpkg-deb", "dpkg")
     for archive in archives:
-        done = await process.run(["dpkg-deb", "--extract", str(archive), str(into)])
-        if done.status != 0:
-            raise HostError(
-                f"could not unpack {archive.name}",
-                cause=done.last_words,
-                next_step="Free some space (`quizmatrix clean` empties the cache), then try again."
-                if "No space" in done.last_words
-                else "",
-            )
+        step = BuildStep(fact=f"could not unpack {archive.name}")
+        await step.run(["dpkg-deb", "--extract", str(archive), str(into)])

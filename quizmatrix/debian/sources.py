@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from quizmatrix.core import process
-from quizmatrix.core.errors import DamagedError, NotFetchedError, UnpreparedError
+from quizmatrix.core.buildstep import BuildStep
+from quizmatrix.core.errors import DamagedError, NotFetchedError
 from quizmatrix.core.process import Tell
 from quizmatrix.debian import apt
 from quizmatrix.model.archive import load_archive
@@ -105,9 +106,5 @@ def unknown_layout(package: str, cause: str = "") -> DamagedError:
 
 
 async def _step(argv: list[str], tree: Path) -> None:
-    done = await process.run(argv, cwd=tree)
-    if done.status != 0:
-        raise UnpreparedError(
-            f"the source of {tree.name} could not be unpacked",
-            cause=f"`{process.printable(argv)}`: {done.last_words}",
-        )
+    fact = f"the source of {tree.name} could not be unpacked: `{process.printable(argv)}`"
+    await BuildStep(fact=fact, folder=tree).run(argv)

@@ -19,8 +19,9 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.core import paths, process, squashfs, tomlfile, uses
-from quizmatrix.core.checksum import Seal, seal_of
-from quizmatrix.core.errors import DamagedError, UnpreparedError, UsageError, host_error
+from quizmatrix.core.buildstep import BuildStep
+from quizmatrix.core.checksum import Checksum, checksum_of
+from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError, UsageError, host_error
 from quizmatrix.core.process import Tell
 from quizmatrix.debian import apt
 from quizmatrix.debian.apt import Package
@@ -52,7 +53,7 @@ class DebianImage(msgspec.Struct, frozen=True, kw_only=True):
     suite: str
     include: list[str]
     installed: dict[str, str]
-    seal: Seal
+    checksum: Checksum = msgspec.field(name="seal")
 
     @property
     def folder(self) -> Path:
@@ -126,7 +127,7 @@ def load(key: str) -> DebianImage | None:
         image = msgspec.json.decode((folder / _RECORD).read_bytes(), type=DebianImage)
     except (OSError, msgspec.MsgspecError) as error:
         raise DamagedError(f"the base image in {folder} is damaged", cause=str(error)) from error
-    if not image.seal.fits(image.disk):
+    if not image.checksum.fits(image.disk):
         raise DamagedError(
             f"the base image {image.disk} is damaged", next_step=f"quizmatrix image remove {key}"
         )
@@ -229,7 +230,7 @@ class _ImageBuild:
         if is_runnable:
             try:
                 return await self._install_here(debs)
-            except UnpreparedError as error:
+            except (UnpreparedError, HostError) as error:
                 # Without user namespaces, or whatever else mmdebstrap wants of a host.
                 self._tell(f"{error}; another way is tried")
         return await self._install_in(guest, debs, essential)
@@ -256,7 +257,7 @@ class _ImageBuild:
             _link(deb, pool / deb.name)
         tar = self._folder / "root.tar"
         self._tell(f"installing {len(debs)} packages with mmdebstrap")
-        done = await process.run(
+        await self._step("mmdebstrap could not install them").run(
             [
                 "mmdebstrap",
                 *("--quiet", "--variant=essential", f"--architectures={self._root.arch}", "--format=tar"),
@@ -270,8 +271,6 @@ class _ImageBuild:
                 *(self._root.suite_name, str(tar), self._root.source_line),
             ]
         )
-        if done.status != 0:
-            raise self._not_installed("mmdebstrap could not install them", done.last_words)
         return tar
 
     async def _install_in(self, guest: Guest, debs: dict[str, Path], essential: set[str]) -> Path:
@@ -319,23 +318,15 @@ class _ImageBuild:
                 suite=suite,
                 include=include,
                 installed={package.name: package.version for package in self._packages},
-                seal=seal_of(disk),
+                checksum=checksum_of(disk),
             )
             (made / _RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(record)))
 
     async def _run(self, *argv: str) -> None:
-        done = await process.run(argv)
-        if done.status != 0:
-            raise self._not_installed(f"`{process.printable(argv)}` failed", done.last_words)
+        await self._step(f"`{process.printable(argv)}` failed").run(argv)
 
-    def _not_installed(self, fact: str, said: str) -> UnpreparedError:
-        return UnpreparedError(
-            f"the Debian image for {self._arch.name} could not be made: {fact}",
-            cause=said,
-            next_step="Free some space (`quizmatrix clean` empties the cache), then try again."
-            if "No space" in said
-            else "",
-        )
+    def _step(self, fact: str) -> BuildStep:
+        return BuildStep(fact=f"the Debian image for {self._arch.name} could not be made: {fact}")
 
 
 def _link(source: Path, target: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.core import cpio, paths, skeleton
-from quizmatrix.core.checksum import Seal, seal_of
+from quizmatrix.core.checksum import Checksum, checksum_of
 from quizmatrix.core.errors import host_error
 from quizmatrix.image.artifact import Image
 from quizmatrix.kernel import modules
@@ -37,14 +37,14 @@ def assemble(kernel: Kernel, image: Image, arch: Arch) -> Path:
     made = [kernel.record.key, image.key, hashlib.sha256(guest).hexdigest(), *wanted]
     key = hashlib.sha256("\n".join(made).encode()).hexdigest()[:24]
     path = paths.cache_dir() / "initramfs" / f"{key}.cpio"
-    seal = path.with_suffix(".json")
-    if _is_whole(path, seal):
+    record = path.with_suffix(".json")
+    if _is_whole(path, record):
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         boot_modules = modules.boot_archive(kernel.modules, wanted)
         paths.write_atomic(path, cpio.join([image.archive.read_bytes(), boot_modules, guest]))
-        paths.write_atomic(seal, msgspec.json.encode(seal_of(path)))
+        paths.write_atomic(record, msgspec.json.encode(checksum_of(path)))
     except OSError as error:
         raise host_error("write the initramfs", error) from error
     return path
@@ -55,9 +55,9 @@ def _nodes_of(kernel: Kernel) -> bytes:
     return skeleton.nodes(devname.read_text(encoding="utf-8")) if devname.is_file() else b""
 
 
-def _is_whole(path: Path, seal: Path) -> bool:
+def _is_whole(path: Path, record: Path) -> bool:
     try:
-        return msgspec.json.decode(seal.read_bytes(), type=Seal).fits(path)
+        return msgspec.json.decode(record.read_bytes(), type=Checksum).fits(path)
     except (OSError, msgspec.MsgspecError):
         return False
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from quizmatrix.core import cpio, paths
 from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError, host_error
 from quizmatrix.core.process import Tell
-from quizmatrix.debian import apt
-from quizmatrix.debian import host as apthost
+from quizmatrix.debian import apt, host
 from quizmatrix.image import own, userland
 from quizmatrix.image.artifact import SUITES, Image, images_dir
 from quizmatrix.model.arch import Arch
@@ -150,7 +149,7 @@ async def obtain(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Ima
         image = _load(folder)
         if image is not None:
             return image
-    obstacle = apthost.obstacle()
+    obstacle = host.obstacle()
     programs = own.programs(arch) if obstacle is not None else None
     if refresh and obstacle is not None and (image := _load(folder)) is not None:
         return image

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.core import paths, uses
-from quizmatrix.core.checksum import Seal, seal_of
+from quizmatrix.core.checksum import Checksum, checksum_of
 from quizmatrix.core.errors import DamagedError, UnpreparedError, host_error
 from quizmatrix.model.kconfig import Wish
 
@@ -47,7 +47,7 @@ class KernelRecord(msgspec.Struct, frozen=True, kw_only=True):
     wishes: list[Wish] = []
     build: str | None = None
     make: list[str] = []
-    files: dict[str, Seal] = {}
+    files: dict[str, Checksum] = {}
 
 
 class Kernel(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,14 +102,14 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
         return self.record.build is not None and self.build_tree is None
 
     def check(self, *, thoroughly: bool = False) -> None:
-        """Raise DamagedError where a file is not what was stored (see Seal.fits).
+        """Raise DamagedError where a file is not what was stored (see Checksum.fits).
 
         Of the modules, which are thousands, only their index is looked at unless `thoroughly`.
         """
-        for name, seal in self.record.files.items():
+        for name, checksum in self.record.files.items():
             if not thoroughly and name.endswith(_MODULE_NAMES):
                 continue
-            if not seal.fits(self.folder / name, thoroughly=thoroughly):
+            if not checksum.fits(self.folder / name, thoroughly=thoroughly):
                 raise DamagedError(
                     f"the cached kernel {self.record.release} is damaged: {self.folder / name}"
                 )
@@ -178,10 +178,10 @@ def build_tree_of(key: str) -> Path | None:
     return Kernel(folder=folder_of(key), record=record).build_tree
 
 
-def seal(folder: Path, record: KernelRecord) -> None:
-    """Write the record of a kernel whose files lie in `folder`, with their sizes and hashes."""
+def write_record(folder: Path, record: KernelRecord) -> None:
+    """Write the record of a kernel whose files lie in `folder`, with their checksums."""
     files = {
-        str(path.relative_to(folder)): seal_of(path)
+        str(path.relative_to(folder)): checksum_of(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.is_symlink()
     }

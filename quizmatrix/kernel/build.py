@@ -13,8 +13,8 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix.core import buildstep as steps
 from quizmatrix.core import paths, process
+from quizmatrix.core.buildstep import BuildStep
 from quizmatrix.core.errors import DamagedError, UnpreparedError, host_error
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell
@@ -309,7 +309,7 @@ class _KernelBuild:
                 build=str(self._folder),
                 make=self._tools,
             )
-            artifact.seal(made, record)
+            artifact.write_record(made, record)
         (self._folder / artifact.BUILD_STAMP).write_text(self._key)
 
     async def _copy_image(self, target: Path) -> None:
@@ -335,15 +335,14 @@ class _KernelBuild:
                 spoke = anyio.current_time()
                 self._tell(f"building {self._tree.origin} for {self._arch.name}: {objects} objects")
 
-        async with self._pool.token():
-            await steps.run(
-                argv,
-                self._log,
-                fact=f"{self._tree.origin} could not be built for {self._arch.name}",
-                # merge_config.sh writes into the current folder, which may be a source that is only read.
-                cwd=self._folder,
-                env=_ENVIRONMENT | self._pool.environment,
-                pass_fds=self._pool.descriptors,
-                heard=heard,
-                advice=_ADVICE,
-            )
+        step = BuildStep(
+            fact=f"{self._tree.origin} could not be built for {self._arch.name}",
+            # merge_config.sh writes into the current folder, which may be a source that is only read.
+            folder=self._folder,
+            log=self._log,
+            env=_ENVIRONMENT,
+            pool=self._pool,
+            heard=heard,
+            advice=_ADVICE,
+        )
+        await step.run(argv)

@@ -238,7 +238,7 @@ async def _make(key: str, found: DebianKernel, packages: list[apt.Package], arch
             release=found.release,
             packages=[f"{package.name} {package.version}" for package in packages],
         )
-        artifact.seal(folder, record)
+        artifact.write_record(folder, record)
 
 
 def _arrange(unpacked: Path, folder: Path, release: str, arch: Arch) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.core import paths, process
-from quizmatrix.core.errors import UnpreparedError, host_error
+from quizmatrix.core.buildstep import BuildStep
+from quizmatrix.core.errors import host_error
 from quizmatrix.core.process import Tell
 from quizmatrix.core.version import KernelVersion
 
@@ -104,17 +105,13 @@ async def _extract(archive: Path, into: Path) -> None:
     """tar(1), which knows every compression and takes no path out of its folder."""
     if archive.suffix in _DECOMPRESSORS:
         process.require_program(*_DECOMPRESSORS[archive.suffix])
-    done = await process.run(
-        # --force-local: a colon in the name does not make it another host's.
+    step = BuildStep(
+        fact=f"{archive.name} could not be unpacked", next_step="Is the file whole, and a tar archive?"
+    )
+    # --force-local: a colon in the name does not make it another host's.
+    await step.run(
         [
             *("tar", "--extract", "--force-local", "--strip-components=1"),
             *(f"--file={archive}", f"--directory={into}"),
         ]
     )
-    if done.status != 0:
-        space = "Free some space (`quizmatrix clean` empties the cache), then run it again."
-        raise UnpreparedError(
-            f"{archive.name} could not be unpacked",
-            cause=done.last_words,
-            next_step=space if "No space" in done.last_words else "Is the file whole, and a tar archive?",
-        )

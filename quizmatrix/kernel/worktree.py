@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quizmatrix.core import checksum as seal
+from quizmatrix.core import checksum
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
@@ -21,7 +21,7 @@ def check(wanted: str) -> str:
 
 def recipe(wanted: str, arch: Arch) -> str:
     """Names all that a build depends on, the state of the tree among it."""
-    return f"{build.recipe(wanted, arch)} {seal.state_of(Path(wanted))}"
+    return f"{build.recipe(wanted, arch)} {checksum.state_of(Path(wanted))}"
 
 
 async def fetch(wanted: str, order: Order) -> str:
@@ -34,7 +34,7 @@ async def fetch(wanted: str, order: Order) -> str:
     tree = KernelTree(
         path=path,
         version=version,
-        key=seal.state_of(path),
+        key=checksum.state_of(path),
         origin=str(path),
         work=build.lasting_work(path, order),
     )

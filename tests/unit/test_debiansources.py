@@ -6,9 +6,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix.core import buildstep as steps
+from quizmatrix.core.buildstep import BuildStep
 from quizmatrix.core.errors import DamagedError, UnpreparedError
-from quizmatrix.debian import sources as debiansources
+from quizmatrix.debian import sources
 
 PATCH = "--- a/{name}\n+++ b/{name}\n@@ -1 +1 @@\n-{old}\n+{new}\n"
 
@@ -17,7 +17,7 @@ PATCH = "--- a/{name}\n+++ b/{name}\n@@ -1 +1 @@\n-{old}\n+{new}\n"
 def test_the_files_of_a_source_package(kind: str) -> None:
     upstream, debian = f"util-linux_2.38.1.orig.tar.{kind}", "util-linux_2.38.1-5+deb12u3.debian.tar.xz"
     signed = [upstream, f"{upstream}.asc", "util-linux_2.38.1-5+deb12u3.dsc", debian]
-    assert debiansources.choose("util-linux", signed) == (upstream, debian)
+    assert sources.choose("util-linux", signed) == (upstream, debian)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_the_files_of_a_source_package(kind: str) -> None:
 )
 def test_a_layout_that_is_not_known(names: list[str]) -> None:
     with pytest.raises(DamagedError, match="of tool has another layout than is known"):
-        debiansources.choose("tool", names)
+        sources.choose("tool", names)
 
 
 def archive(path: Path, files: dict[str, str], top: str) -> None:
@@ -64,7 +64,7 @@ def fetched(tmp_path: Path) -> Path:
 
 
 def test_debians_patches_are_applied_in_their_order(fetched: Path, tmp_path: Path) -> None:
-    tree = anyio.run(debiansources.unpack, fetched, "tool", tmp_path)
+    tree = anyio.run(sources.unpack, fetched, "tool", tmp_path)
     assert tree == tmp_path / "tool"
     assert (tree / "tool.c").read_text() == "three\n"
 
@@ -73,7 +73,7 @@ def test_a_patch_that_does_not_fit(fetched: Path, tmp_path: Path) -> None:
     archive(fetched / "tool_1%3a1.orig.tar.gz", {"tool.c": "four\n"}, "tool-1")
     subprocess.run(["rm", "-r", fetched / "made"], check=True)
     with pytest.raises(UnpreparedError, match=r"source of tool could not be unpacked.*first\.patch"):
-        anyio.run(debiansources.unpack, fetched, "tool", tmp_path)
+        anyio.run(sources.unpack, fetched, "tool", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_cross_compiler_without_its_c_library(said: str, tmp_path: Path) -> No
     async def play() -> None:
         argv = ["sh", "-c", 'echo "$0"; exit 1', said]
         log = tmp_path / "log"
-        await steps.run(argv, log, fact="no", cwd=tmp_path, env={}, advice=debiansources.ADVICE)
+        await BuildStep(fact="no", folder=tmp_path, log=log, advice=sources.ADVICE).run(argv)
 
     with pytest.raises(UnpreparedError) as caught:
         anyio.run(play)

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from quizmatrix.core.checksum import seal_of
+from quizmatrix.core.checksum import checksum_of
 from quizmatrix.core.errors import DamagedError, UnpreparedError, UsageError
 from quizmatrix.debian import apt
 from quizmatrix.image import debian
@@ -26,7 +26,7 @@ def stored(key: str, arch: str = "s390x", suite: str = "bookworm") -> Path:
     disk = folder / "root.squashfs"
     disk.write_bytes(b"hsqs")
     image = debian.DebianImage(
-        key=key, arch=arch, suite=suite, include=["fio"], installed={"fio": "3"}, seal=seal_of(disk)
+        key=key, arch=arch, suite=suite, include=["fio"], installed={"fio": "3"}, checksum=checksum_of(disk)
     )
     (folder / "image.json").write_bytes(msgspec.json.encode(image))
     reference = debian._reference(arch, suite)

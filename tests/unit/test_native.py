@@ -12,7 +12,7 @@ from quizmatrix.cli.parser import parse
 from quizmatrix.cli.selection import limits_of, selected_cells
 from quizmatrix.core import tomlfile
 from quizmatrix.core.errors import HostError, UsageError
-from quizmatrix.debian import host as apthost
+from quizmatrix.debian import host
 from quizmatrix.image import own, small
 from quizmatrix.model.arch import host_arch, load_arch
 from quizmatrix.model.cells import expand, with_real_arch
@@ -99,7 +99,7 @@ def no_debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in os.environ["PATH"].split(os.pathsep):
         for path in Path(folder).glob("*"):
             link = programs / path.name
-            if path.name not in (*apthost.TOOLS, *own.NAMES) and not link.exists():
+            if path.name not in (*host.TOOLS, *own.NAMES) and not link.exists():
                 link.symlink_to(path)
     monkeypatch.setenv("PATH", str(programs))
     monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path / "cache"))
@@ -164,7 +164,7 @@ def test_the_doctor_of_a_host_without_debian(no_debian: Path, capsys: pytest.Cap
         for line in capsys.readouterr().out.splitlines()
         if line[4:6] == "  "
     }
-    for tool in apthost.TOOLS:
+    for tool in host.TOOLS:
         assert lines[tool].startswith("note")
         assert "Debian's kernels, sources and base images alone" in lines[tool]
     assert lines["small image"].startswith("LACK")

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix.core.checksum import seal_of, state_of
+from quizmatrix.core.checksum import checksum_of, state_of
 from quizmatrix.core.paths import locked, new_dir, write_atomic
 
 
@@ -78,27 +78,27 @@ def test_a_lock_keeps_others_out(tmp_path: Path) -> None:
 def test_a_seal_tells_damage(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"content")
-    seal = seal_of(path)
-    assert seal.fits(path)
+    checksum = checksum_of(path)
+    assert checksum.fits(path)
     path.write_bytes(b"contend")
     os.utime(path, ns=(0, 0))
-    assert not seal.fits(path)
+    assert not checksum.fits(path)
     path.write_bytes(b"content")
-    assert seal.fits(path)
+    assert checksum.fits(path)
     path.write_bytes(b"conte")
-    assert not seal.fits(path)
+    assert not checksum.fits(path)
     path.unlink()
-    assert not seal.fits(path)
+    assert not checksum.fits(path)
 
 
 def test_a_seal_reads_the_content_where_asked(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"content")
-    seal = seal_of(path)
+    checksum = checksum_of(path)
     path.write_bytes(b"contend")
-    os.utime(path, ns=(seal.mtime_ns, seal.mtime_ns))
-    assert seal.fits(path)
-    assert not seal.fits(path, thoroughly=True)
+    os.utime(path, ns=(checksum.mtime_ns, checksum.mtime_ns))
+    assert checksum.fits(path)
+    assert not checksum.fits(path, thoroughly=True)
 
 
 def test_the_state_of_a_tree_tells_each_change(tmp_path: Path) -> None:

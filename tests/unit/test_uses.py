@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix.build import parts as partbuild
+from quizmatrix.build import parts
 from quizmatrix.cli import run_command
 from quizmatrix.core import paths, uses
 from quizmatrix.core.errors import HostError
@@ -59,7 +59,7 @@ def stored(key: str) -> Path:
     folder = artifact.folder_of(key)
     folder.mkdir(parents=True)
     (folder / "image").write_bytes(b"a kernel")
-    artifact.seal(
+    artifact.write_record(
         folder, artifact.KernelRecord(key=key, arch="x86_64", version="6.1", release="6.1", packages=[])
     )
     return folder
@@ -160,7 +160,7 @@ def test_a_build_layer_that_a_guest_has_stays_however_old() -> None:
 
 def test_a_part_that_is_being_joined_stays_however_old() -> None:
     top = paths.cache_dir() / "modules/x"
-    installed = partbuild.Installed(part="p", stamp=top / "stamp", layers=top / "layers")
+    installed = parts.Installed(part="p", stamp=top / "stamp", layers=top / "layers")
     layers = [installed.layer(f"{number:016d}") for number in range(4)]
     for layer in layers:
         layer.mkdir(parents=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from quizmatrix.core import paths
-from quizmatrix.debian import host as apthost
+from quizmatrix.debian.host import TOOLS
 from quizmatrix.image import own
 from quizmatrix.model.arch import host_arch
 from tests.vm.conftest import Quizmatrix
@@ -37,7 +37,7 @@ def test_without_debians_tools(quizmatrix: Quizmatrix, environment: dict[str, st
         shutil.copytree(kept, mine / kept.name, symlinks=True)
     programs = tmp_path / "bin"
     programs.mkdir()
-    taken = {*apthost.TOOLS, *own.NAMES}
+    taken = {*TOOLS, *own.NAMES}
     for folder in environment["PATH"].split(os.pathsep):
         for path in Path(folder).glob("*"):
             if path.name not in taken and not (programs / path.name).is_symlink():

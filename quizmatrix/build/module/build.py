@@ -12,8 +12,8 @@ import msgspec
 
 from quizmatrix.build.module import mirror
 from quizmatrix.build.parts import Built, Installed
-from quizmatrix.core import buildstep as steps
 from quizmatrix.core import paths, process, uses
+from quizmatrix.core.buildstep import BuildStep
 from quizmatrix.core.errors import HostError, UnpreparedError, UsageError, host_error
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell
@@ -289,20 +289,18 @@ class _ModuleBuild:
         )
 
     async def _run(self, argv: list[str]) -> None:
-        async with self._pool.token():
-            try:
-                await steps.run(
-                    argv,
-                    self._log,
-                    fact=f"{self._module.path} could not be built",
-                    cwd=self._copy,
-                    env=self._pool.environment,
-                    pass_fds=self._pool.descriptors,
-                )
-            except (UnpreparedError, HostError) as error:
-                # What is to be mended is the user's file, not its copy; so it is one error on all kernels.
-                cause = error.cause.replace(str(self._copy), str(self._module.path))
-                if match := _UNDEFINED.search(cause):
-                    step = self._where_it_is(match[1])
-                    raise UndefinedSymbolError(error.fact, cause=cause, next_step=step) from error
-                raise type(error)(error.fact, cause=cause, next_step=error.next_step) from error
+        step = BuildStep(
+            fact=f"{self._module.path} could not be built",
+            folder=self._copy,
+            log=self._log,
+            pool=self._pool,
+        )
+        try:
+            await step.run(argv)
+        except (UnpreparedError, HostError) as error:
+            # What is to be mended is the user's file, not its copy; so it is one error on all kernels.
+            cause = error.cause.replace(str(self._copy), str(self._module.path))
+            if match := _UNDEFINED.search(cause):
+                where = self._where_it_is(match[1])
+                raise UndefinedSymbolError(error.fact, cause=cause, next_step=where) from error
+            raise type(error)(error.fact, cause=cause, next_step=error.next_step) from error

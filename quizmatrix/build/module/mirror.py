@@ -15,18 +15,19 @@ import stat
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from quizmatrix.core import checksum as seal
-from quizmatrix.core import paths
+from quizmatrix.core import checksum, paths
 
 # What kbuild leaves where a module was built in place: taken along, it would stand for what is not built
 # yet, or was built for another kernel.
 _PRODUCTS = ("*.o", "*.ko", "*.mod", "*.mod.c", ".*.cmd", ".*.o.d", "Module.symvers", "modules.order")
-_PRODUCT_FOLDERS = frozenset({".tmp_versions"})
+
+# Folders that are no part of a source.
+_LEFT_OUT = checksum.VERSION_CONTROL | {".tmp_versions"}
 
 # What an object is compiled from.
 _COMPILED = frozenset({".c", ".S", ".rs"})
 
-# A file's size, time of change in nanoseconds, and mode; none: what the copy holds is not known.
+# A file's size, mtime in nanoseconds, and mode; none: what the copy holds is not known.
 State = list[int]
 _UNKNOWN: State = []
 
@@ -50,7 +51,7 @@ def scan(folder: Path) -> dict[str, State]:
                 except OSError:
                     continue  # a link to nothing, such as an editor's lock
                 path = f"{below}{entry.name}"
-                if stat.S_ISDIR(now.st_mode) and entry.name not in seal.APART | _PRODUCT_FOLDERS:
+                if stat.S_ISDIR(now.st_mode) and entry.name not in _LEFT_OUT:
                     todo.append((f"{path}/", above | {(here.st_dev, here.st_ino)}))
                 elif stat.S_ISREG(now.st_mode) and not _is_product(entry.name):
                     found[path] = [now.st_size, now.st_mtime_ns, now.st_mode]

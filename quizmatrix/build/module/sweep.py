@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from quizmatrix.build import parts as partbuild
+from quizmatrix.build import parts
 from quizmatrix.build.module import build
 from quizmatrix.build.module.build import Company, Module, ModuleOptions, UndefinedSymbolError
 from quizmatrix.build.parts import Built, Done, PartResult, Parts, TellOf
@@ -44,7 +44,7 @@ class ModuleSweep:
     async def run(self, cells: Sequence[Cell]) -> list[BuiltModules]:
         """Build for every cell; the results in their order."""
         try:
-            results = await partbuild.of_each(cells, self._cell)
+            results = await parts.of_each(cells, self._cell)
         finally:
             self._pool.close()
         return [
@@ -65,7 +65,7 @@ class ModuleSweep:
         results = await self._build(kernel, tell)
         if any(result.error for result in results):
             return results
-        return [await partbuild.joined(kernel, cell, result) for result in results]
+        return [await parts.joined(kernel, cell, result) for result in results]
 
     async def _build(self, kernel: Kernel, tell: Tell) -> list[PartResult]:
         """Build the modules for a kernel, those later that wait for the symbols of others."""

@@ -21,9 +21,8 @@ from quizmatrix.build.zfs import answers, runtime
 from quizmatrix.build.zfs.options import ZfsOptions
 from quizmatrix.build.zfs.sysroot import Sysroot
 from quizmatrix.build.zfs.tree import ZfsTree, builds_dir
-from quizmatrix.core import buildstep as steps_module
-from quizmatrix.core import checksum as seal
-from quizmatrix.core import paths, process
+from quizmatrix.core import checksum, paths, process
+from quizmatrix.core.buildstep import BuildStep
 from quizmatrix.core.errors import UnpreparedError, host_error
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell
@@ -48,7 +47,7 @@ _NOT_OF_MODULES = frozenset({"cmd", "contrib", "etc", "lib", "man", "rpm", "test
 
 class ZfsPart(msgspec.Struct, frozen=True, kw_only=True):
     """What is built. name: of its folder. configure: arguments. make, install: each a list of make(1)'s
-    arguments, in which {layer} is where it is installed. apart: folders of the tree it does not depend on.
+    arguments, in which {layer} is where it is installed. without: folders of the tree it does not depend on.
     linked: a folder of the tree whose sources have to be seen where they are built.
     has_programs: whether a guest of the small image needs the sysroot's libraries beside it. made_for: the
     key of its kernel.
@@ -63,7 +62,7 @@ class ZfsPart(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     make: list[list[str]]
     install: list[list[str]]
-    apart: frozenset[str] = frozenset()
+    without: frozenset[str] = frozenset()
     linked: str = ""
     has_programs: bool = False
     made_for: str = ""
@@ -130,7 +129,7 @@ def modules(tree: ZfsTree, arch: Arch, kernel: Kernel, sysroot: Sysroot, options
                 *("DONT_DELETE_MODULES_FILES=1", "modules_install"),
             ]
         ],
-        apart=_NOT_OF_MODULES,
+        without=_NOT_OF_MODULES,
         # From 6.10 on Kbuild looks for them beside the objects alone, whatever `src` is.
         linked="module",
         made_for=kernel.record.key,
@@ -219,7 +218,7 @@ class _ZfsBuild:
 
     def _state(self) -> str:
         """Names everything that what is installed depends on."""
-        of_tree = seal.state_of(self._part.tree.path, apart=self._part.apart)
+        of_tree = checksum.state_of(self._part.tree.path, without=self._part.without)
         return hashlib.sha256(f"{self._configuration()} {of_tree}".encode()).hexdigest()[:16]
 
     def _arguments(self) -> list[str]:
@@ -282,7 +281,7 @@ class _ZfsBuild:
             varying = {_TEST_JOBS: str(self._needed_pool.share)}
             if shared:
                 own.write_bytes(answers.to_start_with(shared, varying))
-            await self._step(argv, env=varying)
+            await self._step(env=varying).run(argv)
         return own.read_bytes() if own.exists() else b""
 
     async def _install(self, state: str) -> Built:
@@ -306,19 +305,15 @@ class _ZfsBuild:
         return self._pool
 
     async def _make(self, words: list[str]) -> None:
-        pool = self._needed_pool
-        async with pool.token():
-            await self._step(["make", *words], env=pool.environment, pass_fds=pool.descriptors)
+        await self._step(pool=self._needed_pool).run(["make", *words])
 
-    async def _step(self, argv: list[str], *, env: Mapping[str, str], pass_fds: Sequence[int] = ()) -> None:
-        """Run a program; its output goes to the log, its first error into the exception."""
-        await steps_module.run(
-            argv,
-            self._part.log,
+    def _step(self, *, env: Mapping[str, str] = {}, pool: JobServer | None = None) -> BuildStep:
+        return BuildStep(
             fact=f"{self._part.name} could not be built",
-            cwd=self._part.folder,
-            env=self._environment() | dict(env),
-            pass_fds=pass_fds,
+            folder=self._part.folder,
+            log=self._part.log,
+            env={**self._environment(), **env},
+            pool=pool,
         )
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.core import buildstep as steps
 from quizmatrix.core import paths, process
+from quizmatrix.core.buildstep import BuildStep
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import QuizmatrixError, host_error
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell
-from quizmatrix.debian import sources as debiansources
+from quizmatrix.debian import sources
 from quizmatrix.model.arch import Arch, ArchFile
 
 _TOOLS = {"make": "make", "perl": "perl"}
@@ -131,8 +131,7 @@ async def build_libraries(arch: Arch, into: Path, pool: JobServer, tell: Tell) -
     failures: list[QuizmatrixError] = []
     with tempfile.TemporaryDirectory(dir=logs.parent, prefix=".build.") as name:
         trees = {
-            library.source: await debiansources.obtain(library.source, Path(name), tell)
-            for library in LIBRARIES
+            library.source: await sources.obtain(library.source, Path(name), tell) for library in LIBRARIES
         }
         tell(f"building {', '.join(library.source for library in LIBRARIES)} for {arch.name}")
 
@@ -167,18 +166,18 @@ async def _build(library: Library, arch: Arch, tree: Path, log: Path, pool: JobS
     # CC, AR and RANLIB, for those that do not ask for a prefix, and CHOST for zlib's configure, which does.
     tools = {"CC": "gcc", "AR": "ar", "RANLIB": "ranlib"}
     own = {name: f"{triple}-{tool}" for name, tool in tools.items()} | {"CFLAGS": _CFLAGS, "CHOST": triple}
-
-    async def step(argv: list[str], env: dict[str, str], descriptors: tuple[int, ...] = ()) -> None:
-        fact = f"{library.source} for {arch.name} could not be built"
-        async with pool.token():
-            await steps.run(
-                argv, log, fact=fact, cwd=tree, env=env, pass_fds=descriptors, advice=debiansources.ADVICE
-            )
-
+    step = BuildStep(
+        fact=f"{library.source} for {arch.name} could not be built",
+        folder=tree,
+        log=log,
+        env=own,
+        advice=sources.ADVICE,
+    )
     if words := configuration(library, arch.facts):
-        await step(words, own)
+        async with pool.token():
+            await step.run(words)
     for arguments in library.make:
-        await step(["make", *arguments], own | pool.environment, pool.descriptors)
+        await msgspec.structs.replace(step, pool=pool).run(["make", *arguments])
 
 
 def take(library: Library, tree: Path, usr: Path) -> None:
@@ -188,8 +187,6 @@ def take(library: Library, tree: Path, usr: Path) -> None:
         for pattern in patterns:
             found = list(tree.glob(pattern))
             if not found:
-                raise debiansources.unknown_layout(
-                    library.source, f"there is no {pattern} after it was built"
-                )
+                raise sources.unknown_layout(library.source, f"there is no {pattern} after it was built")
             for path in found:
                 shutil.copyfile(path, usr / folder / path.name)

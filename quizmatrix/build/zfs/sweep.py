@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from quizmatrix.build import parts as partbuild
+from quizmatrix.build import parts
 from quizmatrix.build.parts import Built, Done, PartResult, Parts, TellOf
 from quizmatrix.build.zfs import build, sysroot
 from quizmatrix.build.zfs.build import INSTALL, STEPS, ZfsPart
@@ -18,9 +18,8 @@ from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.kernel import buildlayer, external
 from quizmatrix.kernel.artifact import Kernel
-from quizmatrix.model import cells as cell_module
 from quizmatrix.model.arch import Arch, load_arch
-from quizmatrix.model.cells import Cell
+from quizmatrix.model.cells import Cell, debian_suite
 from quizmatrix.prepare.preparer import Preparer
 
 # The name of OpenZFS among what was built for a kernel.
@@ -59,7 +58,7 @@ class ZfsSweep:
         """Take `steps` for every cell; the results in their order. Raises where the tree itself is unfit."""
         try:
             await make_ready(self._tree, lambda said: self._tell(self._tree.path.name, said))
-            return await partbuild.of_each(cells, lambda cell: self._cell(cell, steps))
+            return await parts.of_each(cells, lambda cell: self._cell(cell, steps))
         finally:
             self._pool.close()
 
@@ -95,7 +94,7 @@ class ZfsSweep:
         done = BuiltZfs(cell=cell.id, userland=userland, modules=modules)
         if INSTALL in steps and done.error is None:
             self._refer(kernel, userland, modules)
-            joined = await partbuild.joined(kernel, cell, modules)
+            joined = await parts.joined(kernel, cell, modules)
             return BuiltZfs(cell=cell.id, userland=userland, modules=joined)
         return done
 
@@ -114,7 +113,7 @@ class ZfsSweep:
         )
 
     async def _sysroot(self, arch: Arch, cell: Cell) -> sysroot.Sysroot:
-        suite = cell_module.debian_suite(cell.image) or None
+        suite = debian_suite(cell.image) or None
         async with self._parts.lock(f"sysroot {arch.name}"):
             return await sysroot.obtain(arch, suite, self._pool, lambda said: self._tell(cell.id, said))
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.core import paths, process
-from quizmatrix.core.errors import HostError, UnpreparedError, UsageError
+from quizmatrix.core.buildstep import BuildStep
+from quizmatrix.core.errors import UnpreparedError, UsageError
 from quizmatrix.core.process import Tell
 from quizmatrix.core.version import KernelVersion
 
@@ -104,11 +105,8 @@ async def make_ready(tree: ZfsTree, tell: Tell) -> None:
         for tool, package in _AUTOGEN_TOOLS.items():
             process.require_program(tool, package)
         tell(f"running {tree.path}/autogen.sh")
-        done = await process.run(["sh", "./autogen.sh"], cwd=tree.path)
-        if done.status != 0:
-            raise (HostError if "not found" in done.last_words else UnpreparedError)(
-                f"{tree.path}/autogen.sh failed", cause=done.last_words
-            )
+        step = BuildStep(fact=f"{tree.path}/autogen.sh failed", folder=tree.path)
+        await step.run(["sh", "./autogen.sh"])
 
 
 def _is_autogen_due(path: Path) -> bool:
