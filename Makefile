@@ -3,7 +3,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo check check-all lint test bench bench-build bench-zfs bench-formats soak setup
+.PHONY: demo check check-all lint test bench bench-build bench-zfs bench-formats soak docs setup
 
 # Boots three kernels on two architectures and runs a command in each.
 demo: $(VENV)/.ready
@@ -45,6 +45,11 @@ check-all: check
 # A hundred boots of each architecture, more at a time than a small host has CPUs.
 soak: setup
 	$(PY) tests/soak.py 100 4 6.1-x86_64 6.1-s390x $(foreach arch,x86_64 s390x ppc64,debian-source:6.1-$(arch))
+
+# The documentation, as a site: site/index.html. Its own tests (tests/docs) build it, too.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo "file://$(CURDIR)/site/index.html"
 
 setup: $(VENV)/.ready-to-develop
 

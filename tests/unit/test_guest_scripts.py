@@ -18,7 +18,7 @@ def is_shell(path: Path) -> bool:
     if path.suffix == ".sh" or (path.parent.parent.name == "profiles" and path.name in ("init", "setup")):
         return True
     if path.parent == GUEST:
-        return path.name != "fstab"
+        return path.name not in ("fstab", "README.md")
     return path.read_bytes().startswith(b"#!/bin/sh")
 
 
