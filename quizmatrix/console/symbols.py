@@ -10,15 +10,13 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import struct
 from pathlib import Path
-from typing import BinaryIO
 
 import anyio
 import msgspec
 
 from quizmatrix.console.fingerprint import RUNNING, SYMBOL
-from quizmatrix.core import process
+from quizmatrix.core import elf, process
 from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.model.finding import Finding
@@ -124,29 +122,6 @@ def _place(line: str, roots: list[str]) -> str:
     return f"{file.removeprefix(root)}:{number}"
 
 
-def has_lines(elf: Path) -> bool:
-    """Whether an ELF file has a section .debug_line (System V ABI, "Object Files")."""
-    try:
-        with elf.open("rb") as file:
-            return b".debug_line" in _section_names(file)
-    except (OSError, struct.error, OverflowError, ValueError):
-        return False
-
-
-def _section_names(file: BinaryIO) -> list[bytes]:
-    head = file.read(64)
-    if head[:5] != b"\x7fELF\x02":
-        return []
-    order = "<" if head[5] == 1 else ">"
-    (start,) = struct.unpack_from(f"{order}Q", head, 40)
-    size, number, names_at = struct.unpack_from(f"{order}3H", head, 58)
-
-    def section(index: int) -> tuple[int, int, int]:
-        file.seek(start + index * size)
-        name, offset, length = struct.unpack(f"{order}I20xQQ", file.read(40))
-        return name, offset, length
-
-    _, offset, length = section(names_at)
-    file.seek(offset)
-    names = file.read(length)
-    return [names[name : names.find(b"\0", name)] for name, _, _ in map(section, range(number))]
+def has_lines(vmlinux: Path) -> bool:
+    """Whether a kernel has the lines of its source."""
+    return elf.has_section(vmlinux, ".debug_line")

@@ -1,28 +1,36 @@
-"""Programs, what they are for and what else they need, by the header that each begins with (elf(5))."""
+"""ELF files (elf(5)): the machine that a program is for, its loader, its segments and sections.
+
+pyelftools reads them. What it reads, and how much of that, is limited here: a file can be anybody's. It is
+imported only where a file begins as ELF files do.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-# Bytes of the header that tell.
-_HEADER = 20
+if TYPE_CHECKING:
+    from elftools.elf.elffile import ELFFile
 
-# Where the name of a loader is found, if at all: linkers put it at the beginning.
+_MAGIC = b"\x7fELF"
+
+# Bytes of a header: as far as its machine, and all (of 64 bits).
+_MACHINE_END = 20
+_HEADER = 64
+
+# Bytes of a program that are searched for its loader's name: linkers put it at the beginning.
 _LOOKED_INTO = 1 << 16
-# The type of the segment with that name (PT_INTERP).
-INTERPRETER = 3
 _MOST_SEGMENTS = 100
 
-# Of 64 and of 32 bits: where a header has the place of its segments, and their size and number, and where a
-# segment has its place and its length.
-_PLACES = ((32, 54, 8, 32), (28, 42, 4, 16))
+# Bytes of a file that are read for the names of its sections.
+_MOST_READ = 1 << 20
 
 # Machines that are no architecture of ours, by the names that people know them by (elf.h).
 _OTHERS = {
@@ -97,17 +105,34 @@ def _head(path: Path, size: int) -> bytes:
         return b""
 
 
+def _parse(data: bytes) -> ELFFile | None:
+    """An ELF file with its header read; None where it is none."""
+    if not data.startswith(_MAGIC):
+        return None
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+
+    try:
+        return ELFFile(io.BytesIO(data))
+    except ELFError:
+        return None
+
+
 def machine_of(path: Path) -> Machine | None:
-    """What the program in a file is for; None where it is no program, or cannot be read."""
-    head = _head(path, _HEADER)
-    if len(head) < _HEADER or head[:4] != b"\x7fELF" or head[4] not in (1, 2) or head[5] not in (1, 2):
+    """The machine that the program in a file is for; None where it is no program, or cannot be read."""
+    head = _head(path, _MACHINE_END)
+    # A file that ends here is none that runs, but says what it was made for.
+    elf = _parse(head.ljust(_HEADER, b"\0")) if len(head) == _MACHINE_END else None
+    # An object file or a module is no program.
+    if elf is None or elf["e_type"] not in ("ET_EXEC", "ET_DYN"):
         return None
-    order = "little" if head[5] == 1 else "big"
-    kind, machine = struct.unpack("<HH" if head[5] == 1 else ">HH", head[16:20])
-    # Executable or position-independent: an object file or a module is no program.
-    if kind not in (2, 3):
-        return None
-    return Machine(machine=machine, bits=32 if head[4] == 1 else 64, byte_order=order)
+    from elftools.elf.enums import ENUM_E_MACHINE
+
+    return Machine(
+        machine=ENUM_E_MACHINE.get(elf["e_machine"], elf["e_machine"]),
+        bits=elf.elfclass,
+        byte_order="little" if elf.little_endian else "big",
+    )
 
 
 def interpreter_of(path: Path) -> str | None:
@@ -118,34 +143,54 @@ def interpreter_of(path: Path) -> str | None:
     if head.startswith(b"#!"):
         words = head[2:].partition(b"\n")[0].split()
         return os.fsdecode(words[0]) if words else None
-    return _loader(head) if head[:4] == b"\x7fELF" else None
-
-
-def _loader(head: bytes) -> str | None:
-    for kind, place, length in segments(head):
-        if kind == INTERPRETER:
-            return os.fsdecode(head[place : place + length].rstrip(b"\0")) or None
+    for kind, offset, size in segments(head):
+        if kind == "PT_INTERP":
+            return os.fsdecode(head[offset : offset + size].rstrip(b"\0")) or None
     return None
 
 
-def segments(head: bytes) -> list[tuple[int, int, int]]:
-    """Type, place and length of a program's segments; none where `head` lacks some of their headers."""
-    order = ">" if head[5:6] == b"\2" else "<"
-    is_short = head[4:5] == b"\1"
-    word = "I" if is_short else "Q"
-    header, numbers, place, length = _PLACES[is_short]
-    found = []
-    try:
-        (first,) = struct.unpack_from(order + word, head, header)
-        size, number = struct.unpack_from(f"{order}HH", head, numbers)
-        for at in (first + size * index for index in range(number if number <= _MOST_SEGMENTS else 0)):
-            (kind,) = struct.unpack_from(f"{order}I", head, at)
-            (begin,) = struct.unpack_from(order + word, head, at + place)
-            (long,) = struct.unpack_from(order + word, head, at + length)
-            found.append((kind, begin, long))
-    except (struct.error, OverflowError):  # no whole program
+def segments(head: bytes) -> list[tuple[str | int, int, int]]:
+    """Type (a number where it has no name), offset and size of a program's segments.
+
+    Empty where `head` lacks some of their headers, or where they are more than any program has.
+    """
+    elf = _parse(head)
+    if elf is None or elf["e_phnum"] > _MOST_SEGMENTS:
         return []
-    return found
+    from elftools.common.exceptions import ELFError
+    from elftools.common.utils import struct_parse
+
+    # Not iter_segments(), which reads sections too, and those are at a program's end.
+    starts = (elf["e_phoff"] + elf["e_phentsize"] * index for index in range(elf["e_phnum"]))
+    try:
+        headers = [struct_parse(elf.structs.Elf_Phdr, elf.stream, start) for start in starts]
+    except (ELFError, OverflowError):  # an offset that no file has
+        return []
+    return [(header.p_type, header.p_offset, header.p_filesz) for header in headers]
+
+
+class _LimitedFile(io.FileIO):
+    """A file of which no more than _MOST_READ bytes are read in all; ValueError beyond that."""
+
+    _left = _MOST_READ
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= size if size is not None and size >= 0 else _MOST_READ + 1
+        if self._left < 0:
+            raise ValueError("more is read of a file than its header can need")
+        return super().read(size) or b""
+
+
+def has_section(path: Path, name: str) -> bool:
+    """Whether a file is an ELF file with a section of that name."""
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+
+    try:
+        with _LimitedFile(path) as file:
+            return ELFFile(file).has_section(name)
+    except (OSError, ELFError, OverflowError, ValueError):
+        return False
 
 
 def program_word(command: Sequence[str]) -> str | None:

@@ -29,4 +29,4 @@ def is_static(data: bytes) -> bool:
     if data[:4] != b"\x7fELF" or data[4:5] != bytes([_CLASS_64]):
         return False
     kinds = [kind for kind, _, _ in elf.segments(data)]
-    return bool(kinds) and elf.INTERPRETER not in kinds
+    return bool(kinds) and "PT_INTERP" not in kinds
