@@ -1,12 +1,11 @@
-"""A finding's trace: which of a console's lines belong to it, and the functions that it names."""
+"""The lines of one finding: which of the console's lines belong to it, and the functions that they name."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from quizmatrix.console.fingerprint import FRAME, fingerprint, functions
-from quizmatrix.console.titles import Title, title_of
+from quizmatrix.console.titles import Title
 from quizmatrix.model.finding import Finding, FindingKind
 
 # What is kept of one block.
@@ -30,17 +29,6 @@ _WITH_PROSE = frozenset(
     }
 )
 
-# Reports that a line of `=` opens and another closes.
-_FRAMED = frozenset(
-    {FindingKind.KASAN, FindingKind.KMSAN, FindingKind.KCSAN, FindingKind.KFENCE, FindingKind.UBSAN}
-)
-
-_CUT_HERE = re.compile(r"-{4,}\[ cut here \]-{4,}|8<--- cut here ---")
-_END = re.compile(r"---\[ end ")
-_DOUBLE_RULE = re.compile(r"={20,}$")
-# Lines between `cut here` and the title: what a WARN() has to say.
-_MOST_BEFORE_TITLE = 6
-
 # What only a trace has, of every architecture. A register: a short name, and 8 or 16 digits.
 _OF_A_TRACE = re.compile(
     r"\s*(?:</?[A-Z_]{3,}>|Call Trace:|Call trace:|[Ss]tack(?: backtrace)?:|Backtrace:|Code: "
@@ -57,7 +45,7 @@ _OF_A_TRACE = re.compile(
 )
 
 
-class _Block:
+class Block:
     """A finding that is being read."""
 
     def __init__(self, title: Title, line: int, before: list[str]) -> None:
@@ -122,62 +110,3 @@ class _Block:
             functions=names,
             fingerprint=fingerprint(self.title.kind, self.title.text, names),
         )
-
-
-class BlockReader:
-    """Cuts a console into the blocks of its findings. Takes no more memory than one of them."""
-
-    def __init__(self, found: Callable[[Finding], None]) -> None:
-        """`found` is given every finding when its block has ended."""
-        self._found = found
-        self._open: _Block | None = None
-        self._has_found = False
-        self._before: list[str] | None = None
-
-    def feed(self, number: int, text: str, *, is_read: bool = True) -> Title | None:
-        """Take the next line, without its time; the title that it is, where it begins something new.
-
-        is_read: whether a new finding's block is wanted.
-        """
-        title = title_of(text)
-        if title is not None:
-            return self._take_title(number, title, is_read=is_read)
-        if _CUT_HERE.match(text):
-            self.close()
-            self._before = [text]
-        elif self._open is not None:
-            self._take(self._open, text)
-        elif self._before is not None:
-            self._before = [*self._before, text] if len(self._before) < _MOST_BEFORE_TITLE else None
-        return None
-
-    def close(self) -> None:
-        """There is no more of the block that is open."""
-        block, self._open = self._open, None
-        if block is not None:
-            self._found(block.finding())
-
-    def _take_title(self, number: int, title: Title, *, is_read: bool) -> Title | None:
-        if self._open is not None and self._open.continues_with(title):
-            self._open.add(title.text)
-            if title.kind is FindingKind.PANIC:
-                self.close()
-                return title
-            return None
-        self.close()
-        if is_read and not (title.is_consequence and self._has_found):
-            self._open = _Block(title, number, self._before or [])
-            self._has_found = True
-        self._before = None
-        return title
-
-    def _take(self, block: _Block, text: str) -> None:
-        if _END.match(text):
-            block.add(text)
-            self.close()
-        elif _DOUBLE_RULE.match(text):
-            if block.title.kind in _FRAMED:
-                block.add(text)
-            self.close()
-        elif not block.consider(text):
-            self.close()

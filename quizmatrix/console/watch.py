@@ -6,8 +6,8 @@ import re
 
 import msgspec
 
+from quizmatrix.console.blocks import BlockReader
 from quizmatrix.console.titles import without_time
-from quizmatrix.console.trace import BlockReader
 from quizmatrix.model.finding import Finding
 
 # What a restart that was asked for says: by reboot(2), and by /proc/sysrq-trigger.

@@ -8,8 +8,6 @@ options in its environment and prints one JSON object), `init` (the guest half: 
 from __future__ import annotations
 
 import difflib
-import json
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,15 +15,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from quizmatrix.core import paths, process, tomlfile, units
+from quizmatrix.core import paths, tomlfile, units
 from quizmatrix.core.errors import DataError, UnpreparedError, UsageError
 from quizmatrix.model import forward, kconfig
-from quizmatrix.model.arch import DiskBus
 
 _FACTS = "profile.toml"
-
-# Seconds for the host half of a profile.
-_SETUP_LIMIT = 600.0
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,30 +69,6 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     def environment(self) -> dict[str, str]:
         """What both halves find the options in: `memdev`'s `count` is MEMDEV_COUNT."""
         return {_variable(f"{self.name}_{option}"): value for option, value in self.options}
-
-
-class HostDisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A disk that a host half made; see spec.Disk."""
-
-    serial: str
-    path: str
-    fails: Literal["", "read", "write"] = ""
-    fails_at: int = 0
-    bus: DiskBus = DiskBus.VIRTIO
-    sector: int = 512
-    zone: int = 0
-
-
-class HostHalf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a host half prints. files: the text of files below the guest's root. stopped: the machine waits
-    for a debugger. user: of the guest, as whom the command runs unless the person names one.
-    """
-
-    disks: list[HostDisk] = []
-    stopped: bool = False
-    user: str | None = None
-    environment: dict[str, str] = {}
-    files: dict[str, str] = {}
 
 
 def _variable(text: str) -> str:
@@ -278,38 +248,3 @@ def forwards_of(use: Use, where: str) -> list[forward.Forward]:
     return [
         one for key, text in use.options if options[key].type == "forwards" for one in forward.parse(text)
     ]
-
-
-async def set_up(use: Use, *, cell: str, arch: str, folder: Path) -> HostHalf:
-    """Run the host half of a profile for one cell, if it has one.
-
-    folder: of this cell and this run alone; it vanishes with the guest. Raises UnpreparedError with
-    the program's own words where it fails or prints something else, HostError where it does not end.
-    """
-    program = folders()[use.name] / "setup"
-    if not program.is_file():
-        return HostHalf()
-    environment = {
-        **use.environment,
-        "QUIZMATRIX_CELL": cell,
-        "QUIZMATRIX_ARCH": arch,
-        "QUIZMATRIX_FOLDER": str(folder),
-        "QUIZMATRIX_STATE": str(paths.state_dir()),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    argv = [str(program)] if os.access(program, os.X_OK) else ["sh", str(program)]
-    done = await process.run(argv, cwd=folder, env=environment, limit=_SETUP_LIMIT)
-    if done.status != 0:
-        raise UnpreparedError(
-            f"the host half of the profile {use.name} failed with {done.status}",
-            cause=done.errors.decode(errors="replace").strip()[-400:],
-            next_step=str(program),
-        )
-    try:
-        return msgspec.convert(json.loads(done.output), HostHalf)
-    except (ValueError, msgspec.ValidationError) as error:
-        raise UnpreparedError(
-            f"the host half of the profile {use.name} printed something else than is known",
-            cause=str(error),
-            next_step=str(program),
-        ) from error

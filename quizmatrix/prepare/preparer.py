@@ -28,6 +28,7 @@ from quizmatrix.model.forward import Forward, with_free_port
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.spec import BASE_DISK, ActiveProfile, CellSpec, Disk, Share
 from quizmatrix.prepare import accelerator as accel
+from quizmatrix.prepare import hosthalf
 from quizmatrix.prepare.accelerator import Answer
 from quizmatrix.run import cell as run
 
@@ -304,7 +305,7 @@ async def with_profiles(spec: CellSpec, cell: Cell) -> CellSpec:
     for use in cell.profiles:
         facts = profile.facts_of(use.name, cell.id)
         folder = profile.folders()[use.name]
-        half = await profile.set_up(
+        half = await hosthalf.set_up(
             use, cell=cell.id, arch=cell.arch, folder=specs.host_folder_of(Path(spec.folder)) / use.name
         )
         disks += [Disk(**msgspec.structs.asdict(disk)) for disk in half.disks]

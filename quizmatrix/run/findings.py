@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.console import symbols
 from quizmatrix.console.watch import ConsoleWatch
 from quizmatrix.core import paths
 from quizmatrix.core.json import to_json
@@ -29,6 +28,8 @@ async def conclude(spec: CellSpec, watch: ConsoleWatch) -> list[FindingSummary]:
     if not found:
         return []
     if (kernel := _symbols_of(spec)) is not None:
+        from quizmatrix.console import symbols
+
         found = await symbols.decode(found, kernel, spec.arch.facts.cross_prefix)
     paths.write_atomic(Path(spec.folder) / FILE, to_json(found))
     # A fatal one is not left out, however much came before it.

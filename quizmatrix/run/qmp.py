@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from typing import Any
+
+import msgspec
 
 from quizmatrix.run.channel import Port
 
@@ -54,18 +55,18 @@ class _Lines:
                 raise QmpError("QEMU has ended")
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
-        said: dict[str, Any] = json.loads(line)
+        said: dict[str, Any] = msgspec.json.decode(line)
         return said
 
     async def hand_over(self, file: int, name: str) -> None:
         """Give QEMU a descriptor of its own of an open file (its command getfd; unix(7), SCM_RIGHTS)."""
         asked = {"execute": "getfd", "arguments": {"fdname": name}}
-        socket.send_fds(self._port.host, [json.dumps(asked).encode() + b"\n"], [file])
+        socket.send_fds(self._port.host, [msgspec.json.encode(asked) + b"\n"], [file])
         await self._answer("getfd")
 
     async def ask(self, command: str, **arguments: object) -> None:
         asked = {"execute": command, **({"arguments": arguments} if arguments else {})}
-        await self._port.send(json.dumps(asked).encode() + b"\n")
+        await self._port.send(msgspec.json.encode(asked) + b"\n")
         await self._answer(command)
 
     async def _answer(self, command: str) -> None:

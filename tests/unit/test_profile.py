@@ -7,8 +7,8 @@ import anyio
 import pytest
 
 from quizmatrix.core.errors import DataError, UnpreparedError, UsageError
-from quizmatrix.model import profile
-from quizmatrix.model.profile import HostDisk, Use, check, facts_of, folders, parse_words, resolve, set_up
+from quizmatrix.model.profile import Use, check, facts_of, folders, parse_words, resolve
+from quizmatrix.prepare.hosthalf import HostDisk, HostHalf, set_up
 
 Make = Callable[..., Path]
 
@@ -155,8 +155,8 @@ def test_what_a_cell_lacks(make: Make) -> None:
         assert caught.value.next_step == next_step
 
 
-def run_setup(use: Use, folder: Path) -> profile.HostHalf:
-    async def main() -> profile.HostHalf:
+def run_setup(use: Use, folder: Path) -> HostHalf:
+    async def main() -> HostHalf:
         return await set_up(use, cell="6.1-s390x", arch="s390x", folder=folder)
 
     return anyio.run(main)

@@ -1,0 +1,76 @@
+"""The host half of a profile: a program that prints what the guest gets, as one JSON object."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from quizmatrix.core import paths, process
+from quizmatrix.core.errors import UnpreparedError
+from quizmatrix.model import profile
+from quizmatrix.model.arch import DiskBus
+
+# Seconds for the host half of a profile.
+_SETUP_LIMIT = 600.0
+
+
+class HostDisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A disk that a host half made; see spec.Disk."""
+
+    serial: str
+    path: str
+    fails: Literal["", "read", "write"] = ""
+    fails_at: int = 0
+    bus: DiskBus = DiskBus.VIRTIO
+    sector: int = 512
+    zone: int = 0
+
+
+class HostHalf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a host half prints. files: the text of files below the guest's root. stopped: the machine waits
+    for a debugger. user: of the guest, as whom the command runs unless the person names one.
+    """
+
+    disks: list[HostDisk] = []
+    stopped: bool = False
+    user: str | None = None
+    environment: dict[str, str] = {}
+    files: dict[str, str] = {}
+
+
+async def set_up(use: profile.Use, *, cell: str, arch: str, folder: Path) -> HostHalf:
+    """Run the host half of a profile for one cell, if it has one.
+
+    folder: of this cell and this run alone; it vanishes with the guest. Raises UnpreparedError with
+    the program's own words where it fails or prints something else, HostError where it does not end.
+    """
+    program = profile.folders()[use.name] / "setup"
+    if not program.is_file():
+        return HostHalf()
+    environment = {
+        **use.environment,
+        "QUIZMATRIX_CELL": cell,
+        "QUIZMATRIX_ARCH": arch,
+        "QUIZMATRIX_FOLDER": str(folder),
+        "QUIZMATRIX_STATE": str(paths.state_dir()),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    argv = [str(program)] if os.access(program, os.X_OK) else ["sh", str(program)]
+    done = await process.run(argv, cwd=folder, env=environment, limit=_SETUP_LIMIT)
+    if done.status != 0:
+        raise UnpreparedError(
+            f"the host half of the profile {use.name} failed with {done.status}",
+            cause=done.errors.decode(errors="replace").strip()[-400:],
+            next_step=str(program),
+        )
+    try:
+        return msgspec.json.decode(done.output, type=HostHalf)
+    except msgspec.MsgspecError as error:
+        raise UnpreparedError(
+            f"the host half of the profile {use.name} printed something else than is known",
+            cause=str(error),
+            next_step=str(program),
+        ) from error
