@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from pathlib import Path
 
@@ -35,49 +36,40 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str] = []
 
 
-def replay(path: Path) -> Replay:
-    """Read an events.jsonl, to where a killed run or a full disk has cut it off.
+class _Record:
+    """What the events that were read so far tell."""
 
-    A line that cannot be read, half written or from a newer version, is passed over. UsageError where
-    there is no file, DamagedError where it does not say what was run.
-    """
-    started: RunStarted | None = None
-    finished: RunFinished | None = None
-    reached: dict[str, Stage] = {}
-    cells: dict[str, CellResult] = {}
-    notes: list[str] = []
-    decoder = msgspec.json.Decoder(EventLine)
-    try:
-        # Bytes: a line is ended by a newline alone, and a damaged one need not be UTF-8.
-        with path.open("rb") as file:
-            for line in file:
-                try:
-                    event = decoder.decode(line)
-                except (msgspec.MsgspecError, UnicodeDecodeError):
-                    continue
-                if isinstance(event, RunStarted):
-                    started = started or event
-                elif isinstance(event, RunFinished):
-                    finished = event
-                elif isinstance(event, RunResumed):
-                    finished = None
-                    for cell in event.cells:
-                        cells.pop(cell, None)
-                        reached.pop(cell, None)
-                elif isinstance(event, CellReached):
-                    reached[event.cell] = event.stage
-                elif isinstance(event, CellFinished):
-                    cells[event.result.cell] = event.result
-                elif isinstance(event, CellNote):
-                    notes.append(f"{event.cell}: {event.text}" if event.cell else event.text)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read", cause=error.strerror or str(error)) from error
-    if started is None:
-        raise DamagedError(f"{path} does not say what was run")
-    order = dict.fromkeys([*started.cells, *reached, *cells])
-    ended = [cells[cell] for cell in order if cell in cells]
-    return Replay(
-        results=RunResults(
+    def __init__(self) -> None:
+        self.started: RunStarted | None = None
+        self.finished: RunFinished | None = None
+        self.reached: dict[str, Stage] = {}
+        self.cells: dict[str, CellResult] = {}
+        self.notes: list[str] = []
+
+    def take(self, event: EventLine) -> None:
+        """Add one event."""
+        match event:
+            case RunStarted():
+                self.started = self.started or event
+            case RunFinished():
+                self.finished = event
+            case RunResumed():
+                self.finished = None
+                for cell in event.cells:
+                    self.cells.pop(cell, None)
+                    self.reached.pop(cell, None)
+            case CellReached():
+                self.reached[event.cell] = event.stage
+            case CellFinished():
+                self.cells[event.result.cell] = event.result
+            case CellNote():
+                self.notes.append(f"{event.cell}: {event.text}" if event.cell else event.text)
+
+    def conclude(self, started: RunStarted) -> Replay:
+        """All of it. started: the run's first event."""
+        order = dict.fromkeys([*started.cells, *self.reached, *self.cells])
+        ended = [self.cells[cell] for cell in order if cell in self.cells]
+        results = RunResults(
             run=started.run,
             command=started.command,
             handoff=started.handoff,
@@ -85,12 +77,35 @@ def replay(path: Path) -> Replay:
             folder=started.folder,
             arguments=started.arguments,
             started=started.started,
-            finished=finished.finished if finished else None,
-            exit_code=finished.exit_code if finished else None,
+            finished=self.finished.finished if self.finished else None,
+            exit_code=self.finished.exit_code if self.finished else None,
             totals=dict(Counter(str(cell.outcome) for cell in ended)),
             cells=ended,
-        ),
-        planned=list(order),
-        unended={cell: reached.get(cell) for cell in order if cell not in cells},
-        notes=notes,
-    )
+        )
+        return Replay(
+            results=results,
+            planned=list(order),
+            unended={cell: self.reached.get(cell) for cell in order if cell not in self.cells},
+            notes=self.notes,
+        )
+
+
+def replay(path: Path) -> Replay:
+    """Read an events.jsonl, to where a killed run or a full disk has cut it off.
+
+    A line that cannot be read, half written or from a newer version, is passed over. UsageError where
+    there is no file, DamagedError where it does not say what was run.
+    """
+    record = _Record()
+    decoder = msgspec.json.Decoder(EventLine)
+    try:
+        # Bytes: a line is ended by a newline alone, and a damaged one need not be UTF-8.
+        with path.open("rb") as file:
+            for line in file:
+                with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                    record.take(decoder.decode(line))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read", cause=error.strerror or str(error)) from error
+    if record.started is None:
+        raise DamagedError(f"{path} does not say what was run")
+    return record.conclude(record.started)
