@@ -24,6 +24,35 @@ _FINDINGS_KEPT = 40
 _FINDINGS_READ = 2000
 
 
+class LineSplitter:
+    """Cuts bytes into lines; of one that is too long there is the beginning."""
+
+    def __init__(self) -> None:
+        """Nothing was fed yet."""
+        self._rest = b""
+        self._is_in_long_line = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take the next bytes, and return the lines that have ended with them."""
+        if self._is_in_long_line:
+            _, newline, data = data.partition(b"\n")
+            if not newline:
+                return []
+            self._is_in_long_line = False
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > _LONGEST_LINE:
+            lines.append(self._rest)
+            self._rest = b""
+            self._is_in_long_line = True
+        return lines
+
+    def finish(self) -> list[bytes]:
+        """Return a last line that had no end, if there is one."""
+        lines = [self._rest] if self._rest else []
+        self._rest = b""
+        return lines
+
+
 class ConsoleWatch:
     """Reads a console as it comes and remembers what matters.
 
@@ -41,8 +70,7 @@ class ConsoleWatch:
         self.ended = False
         self.out_of_memory: str | None = None
         self.last_line = ""
-        self._rest = b""
-        self._is_in_long_line = False
+        self._lines = LineSplitter()
         self._line = -1
         self._read = 0
         self._findings: dict[str, Finding] = {}
@@ -60,24 +88,13 @@ class ConsoleWatch:
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the console."""
-        if self._is_in_long_line:
-            _, newline, data = data.partition(b"\n")
-            if not newline:
-                return
-            self._is_in_long_line = False
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
+        for line in self._lines.feed(data):
             self._judge(line)
-        if len(self._rest) > _LONGEST_LINE:
-            self._judge(self._rest)
-            self._rest = b""
-            self._is_in_long_line = True
 
     def finish(self) -> None:
         """The console has ended: judge a last line that had no end."""
-        if self._rest:
-            self._judge(self._rest)
-            self._rest = b""
+        for line in self._lines.finish():
+            self._judge(line)
         self._blocks.close()
 
     def _judge(self, raw: bytes) -> None:
