@@ -46,8 +46,8 @@ class VersionSearch:
         if len(open_ones) <= at_a_time:
             return open_ones
         # Evenly among those that are left: what cannot be tested does not make a part longer.
-        step = len(open_ones) / (at_a_time + 1)
-        return sorted({open_ones[int(step * number)] for number in range(1, at_a_time + 1)})
+        distance = len(open_ones) / (at_a_time + 1)
+        return sorted({open_ones[int(distance * number)] for number in range(1, at_a_time + 1)})
 
     def tell(self, at: int, side: Side) -> None:
         """Hear how a version ended."""

@@ -22,7 +22,7 @@ from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import HostError
 from quizmatrix.core.units import format_seconds
 
-# Hears what a long step is doing, a line at a time.
+# Hears what is going on, a line at a time.
 Tell = Callable[[str], None]
 
 # Seconds between asking a helper program to stop and killing it, and for it to die of that: one that hangs

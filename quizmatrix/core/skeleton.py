@@ -50,9 +50,9 @@ def nodes(devname: str) -> bytes:
     folders = {_NODES: None}
     parts = []
     for name, kind, major, minor in found:
-        steps = name.split("/")[:-1]
-        for depth in range(len(steps)):
-            folders[f"{_NODES}/{'/'.join(steps[: depth + 1])}"] = None
+        parents = name.split("/")[:-1]
+        for depth in range(len(parents)):
+            folders[f"{_NODES}/{'/'.join(parents[: depth + 1])}"] = None
         mode = 0o666 if name in _FOR_ALL else 0o600
         make = cpio.char_device if kind == "c" else cpio.block_device
         parts.append(make(f"{_NODES}/{name}", int(major), int(minor), mode))

@@ -69,12 +69,12 @@ def _convert(text: str, raw: dict[str, Any], kind: type[T], name: str) -> T:
 def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: str) -> DataError:
     """msgspec says "... - at `$.a[0].b`"; a person wants the line, and the word that was meant."""
     message, _, where = said.partition(" - at `")
-    steps: list[str | int] = [
+    path: list[str | int] = [
         key or (int(index) if index.isdigit() else "...")
         for key, index in re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", where)
     ]
-    steps, struct = _follow(steps, raw, msgspec.inspect.type_info(kind))
-    keys = [step for step in steps if isinstance(step, str)]
+    path, struct = _follow(path, raw, msgspec.inspect.type_info(kind))
+    keys = [part for part in path if isinstance(part, str)]
     unknown = re.search(r"unknown field `(.*)`", message)
     # What a struct's own check says begins with the key, in backquotes.
     own = re.match(r"`([\w-]+)`: (.*)", message)
@@ -84,14 +84,14 @@ def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: s
         near = difflib.get_close_matches(key, _keys_of(struct), 1, 0.5)
         message = f"unknown key `{key}`"
         next_step = f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(_keys_of(struct))}."
-        steps.append(key)
+        path.append(key)
     elif own:
-        steps.append(own.group(1))
+        path.append(own.group(1))
         keys.append(own.group(1))
         message = own.group(2)
     # `int | null`: TOML has no null.
     message = message.replace(" | null`", "`")
-    line = _line_of(text, raw, steps)
+    line = _line_of(text, raw, path)
     place = f"{name}, line {line}" if line else name
     cause = message[:1].lower() + message[1:]
     if keys and not unknown:
@@ -99,21 +99,21 @@ def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: s
     return DataError(place, cause=cause, next_step=next_step)
 
 
-def _follow(steps: list[str | int], raw: Any, info: Any) -> tuple[list[str | int], Any]:
-    """The way with its `...` (any key of a table) replaced by the key at fault, and the type there."""
+def _follow(path: list[str | int], raw: Any, info: Any) -> tuple[list[str | int], Any]:
+    """`path` with each `...` (any key of a table) replaced by the key at fault, and the type of its end."""
     found: list[str | int] = []
-    for step in steps:
+    for part in path:
         info = _table_of(info)
-        if step == "...":
+        if part == "...":
             inner = info.value_type
-            step = next((key for key, value in raw.items() if not _fits(value, inner)), "...")  # noqa: PLW2901
-        elif isinstance(step, int):
+            part = next((key for key, value in raw.items() if not _fits(value, inner)), "...")  # noqa: PLW2901
+        elif isinstance(part, int):
             inner = info.item_type
         else:
-            inner = next((field.type for field in info.fields if field.encode_name == step), info)
-        found.append(step)
+            inner = next((field.type for field in info.fields if field.encode_name == part), info)
+        found.append(part)
         try:
-            raw = raw[step]
+            raw = raw[part]
         except (KeyError, IndexError, TypeError):
             break
         info = inner
@@ -121,7 +121,7 @@ def _follow(steps: list[str | int], raw: Any, info: Any) -> tuple[list[str | int
 
 
 def _table_of(info: Any) -> Any:
-    """The table that a key is which may be left out."""
+    """The struct of a key that may be left out (`Struct | None`); else `info` itself."""
     tables = [
         option for option in getattr(info, "types", ()) if isinstance(option, msgspec.inspect.StructType)
     ]
@@ -145,27 +145,27 @@ def _keys_of(info: Any) -> list[str]:
     return [field.encode_name for field in getattr(info, "fields", ())]
 
 
-def _line_of(text: str, raw: Any, steps: list[str | int]) -> int | None:
-    """The line of the last key in `steps`: each key is looked for from the line of the one before it.
+def _line_of(text: str, raw: Any, path: list[str | int]) -> int | None:
+    """The line of the last key in `path`: each key is looked for from the line of the one before it.
 
     An item of a list has no key: of those that have the key that follows, it is the one with as
     many before it.
     """
     lines = [_without_strings(line) for line in text.splitlines()]
     at, found, skip = 0, None, 0
-    for place, step in enumerate(steps):
-        if isinstance(step, int):
-            key = steps[place + 1] if place + 1 < len(steps) else None
-            skip = sum(1 for item in raw[:step] if isinstance(item, dict) and key in item)
+    for place, part in enumerate(path):
+        if isinstance(part, int):
+            key = path[place + 1] if place + 1 < len(path) else None
+            skip = sum(1 for item in raw[:part] if isinstance(item, dict) and key in item)
         else:
-            word = re.compile(rf"(?<![\w-]){re.escape(step)}(?=[\"']?\s*[=\].])")
+            word = re.compile(rf"(?<![\w-]){re.escape(part)}(?=[\"']?\s*[=\].])")
             places = [n for n in range(at, len(lines)) for _ in word.findall(lines[n])]
             if len(places) > skip:
                 at = places[skip]
                 found = at + 1
             skip = 0
         try:
-            raw = raw[step]
+            raw = raw[part]
         except (KeyError, IndexError, TypeError):
             break
     return found

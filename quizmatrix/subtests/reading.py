@@ -83,7 +83,7 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
     has_left_out: bool = False
 
     @property
-    def told(self) -> SubtestSummary:
+    def summed_up(self) -> SubtestSummary:
         """The same without the tests' names."""
         return SubtestSummary(
             counts=self.counts,
@@ -162,7 +162,7 @@ def keep(folder: str, is_whole: bool, console_is_whole: bool) -> SubtestSummary:
     found = read(output, console, is_whole=is_whole, console_is_whole=console_is_whole)
     if found.tests:
         paths.write_atomic(cell / FILE, msgspec.json.format(msgspec.json.encode(found.tests)) + b"\n")
-    return found.told
+    return found.summed_up
 
 
 def read(

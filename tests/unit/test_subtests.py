@@ -65,7 +65,7 @@ def read(text: str) -> Subtests:
 
 def judged(tests: Subtests, exit_code: int) -> tuple[Outcome, str]:
     ended = Message(event="exited", exit_code=exit_code)
-    return judge(Evidence(ended=ended, tests=tests.told), ConsoleWatch())
+    return judge(Evidence(ended=ended, tests=tests.summed_up), ConsoleWatch())
 
 
 def listed(text: str) -> dict[str, str]:

@@ -21,8 +21,8 @@ LOCK = "history.lock"
 # Seconds to wait for another process that writes.
 _PATIENCE = 10.0
 
-# What leads from each version of the file to the next; the number of them is the version (user_version).
-_STEPS = (
+# Each makes the next version of the file of the one before; their number is the version (user_version).
+_MIGRATIONS = (
     """
     CREATE TABLE runs (
         id TEXT PRIMARY KEY, place TEXT NOT NULL, command TEXT NOT NULL, matrix TEXT NOT NULL,
@@ -48,7 +48,7 @@ _STEPS = (
     ) WITHOUT ROWID;
     """,
 )
-VERSION = len(_STEPS)
+VERSION = len(_MIGRATIONS)
 _TABLES = {"runs", "cells", "names", "subtests", "findings"}
 
 # SQLite's words for a file that is none of its own, or is no longer (sqlite.org/rescode.html).
@@ -173,8 +173,8 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
         if _takes_wal():
             connection.execute("PRAGMA journal_mode = WAL")
         with writing(connection):
-            for step in _STEPS[_version(connection) :]:
-                for statement in step.split(";"):
+            for migration in _MIGRATIONS[_version(connection) :]:
+                for statement in migration.split(";"):
                     connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {VERSION}")
 

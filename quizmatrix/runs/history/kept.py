@@ -14,7 +14,7 @@ from quizmatrix.runs import directory
 from quizmatrix.subtests import reading
 
 # Results of a cell, beside the verdicts, that a kernel or a test may be the cause of.
-TOLD = frozenset(outcome for outcome in Outcome if outcome.is_verdict) | {Outcome.BOOT_FAILED}
+ATTRIBUTABLE = frozenset(outcome for outcome in Outcome if outcome.is_verdict) | {Outcome.BOOT_FAILED}
 
 
 class RunKind(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,15 +73,15 @@ def of(results: RunResults, place: Path) -> RecordedRun:
 
 def why_flaky(outcome: Outcome, before: list[Outcome]) -> str:
     """Why a cell that ended so after it had ended otherwise, run from the same, is flaky; or nothing."""
-    told = [one for one in before if one in TOLD]
-    if outcome not in TOLD:
+    known = [one for one in before if one in ATTRIBUTABLE]
+    if outcome not in ATTRIBUTABLE:
         return ""
     is_good = outcome is Outcome.PASSED
-    others = [one for one in told if (one is Outcome.PASSED) is not is_good]
+    others = [one for one in known if (one is Outcome.PASSED) is not is_good]
     if not others:
         return ""
-    runs = f"{len(told)} runs" if len(told) > 1 else "run"
-    count = f"{len(others)} of the " if len(told) > 1 else "the "
+    runs = f"{len(known)} runs" if len(known) > 1 else "run"
+    count = f"{len(others)} of the " if len(known) > 1 else "the "
     return f"{' or '.join(dict.fromkeys(others))} in {count}{runs} before, from the same inputs"
 
 

@@ -23,7 +23,7 @@ from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.runs import directory
 from quizmatrix.runs.history import database
 from quizmatrix.runs.history.database import DamagedHistoryError
-from quizmatrix.runs.history.kept import TOLD, Point, RecordedRun, RunKind, findings_of, why_flaky
+from quizmatrix.runs.history.kept import ATTRIBUTABLE, Point, RecordedRun, RunKind, findings_of, why_flaky
 from quizmatrix.subtests import reading
 
 T = TypeVar("T")
@@ -138,7 +138,7 @@ class History:
                 times = [
                     result.timings.total - (result.timings.prepare or 0)
                     for result in results
-                    if result and result.outcome in TOLD and result.timings.total is not None
+                    if result and result.outcome in ATTRIBUTABLE and result.timings.total is not None
                 ]
                 if times:
                     found[cell] = median(times)
