@@ -18,7 +18,7 @@ EXIT_BROKEN_PIPE = 141
 # Handlers of what fetches, builds or boots: the cache is not emptied meanwhile.
 _USING_THE_CACHE = frozenset(
     {"run:run", "shell:shell", "bisect:bisect", "nightly:run", "cells:prepare", "doctor:doctor"}
-    | {"kernels:build", "images:build", "modules:build", "zfs:build", "zfs:step"}
+    | {"kernel:build", "image:build", "module:build", "zfs:build", "zfs:step"}
 )
 
 

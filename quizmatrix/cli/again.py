@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from quizmatrix.cli import selection
 from quizmatrix.core.errors import HistoryError, UsageError
 from quizmatrix.core.text import clean_line
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.task import Task, with_sources
+from quizmatrix.prepare import selection
 from quizmatrix.report import baseline
 from quizmatrix.report.compare import Comparison
 from quizmatrix.report.formats import Format
-from quizmatrix.report.progress import Screen
+from quizmatrix.report.progress import tell
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.runs.history.kept import RunKind
 from quizmatrix.runs.history.record import History
@@ -32,11 +31,6 @@ OF_ONE_RUN = frozenset(
     {"output", "resume", *Format, "quiet", "verbose", "dry_run", "last_failed", "failed_first", "fail_fast"}
     | {"jobs", "max_time", "retries", "offline", "refresh", "shell", "fail_on", "on_finish"}
 )
-
-
-def tell(text: str) -> None:
-    """A sentence about the history, on stderr."""
-    Screen(sys.stderr).print(f"quizmatrix: {text}")
 
 
 def kind_of(args: argparse.Namespace) -> RunKind:

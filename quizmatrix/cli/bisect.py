@@ -9,7 +9,7 @@ import anyio
 import msgspec
 
 from quizmatrix.bisect.search import Side, VersionSearch
-from quizmatrix.cli import command_stdin, selection
+from quizmatrix.cli import command_stdin
 from quizmatrix.cli.plan import make_plan
 from quizmatrix.cli.run import watch_signals
 from quizmatrix.core import process
@@ -24,6 +24,7 @@ from quizmatrix.model.events import CellFinished, CellNote, Event
 from quizmatrix.model.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.task import in_each
+from quizmatrix.prepare import selection
 from quizmatrix.prepare.preparer import Policy, Preparer
 from quizmatrix.report import grid
 from quizmatrix.report.progress import Screen

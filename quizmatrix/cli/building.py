@@ -6,12 +6,12 @@ from quizmatrix.cli.options import NO_LIMITS, Commands, Parser, add_command, add
 
 
 def add_kernel(commands: Commands[Parser]) -> None:
-    parser = add_command(commands, "kernel", "kernels:list_kernels", help="build, list and remove kernels")
+    parser = add_command(commands, "kernel", "kernel:list_kernels", help="build, list and remove kernels")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     make = add_command(
         actions,
         "build",
-        "kernels:build",
+        "kernel:build",
         help="build kernels from source",
         description="SPEC is a series (6.12: its newest release), an exact version, `newest`, a candidate "
         "(6.13-rc2), next-DATE, master, or names its source: debian-source:6.12, kernel.org:6.12.57, "
@@ -37,23 +37,23 @@ def add_kernel(commands: Commands[Parser]) -> None:
     make.add_argument("-d", "--disable", action="append", default=[], metavar="KEY", help="CONFIG_KEY=n")
     make.add_argument("-m", "--module", action="append", default=[], metavar="KEY", help="CONFIG_KEY=m")
     make.add_argument("--refresh", action="store_true", help="ask the sources again for what is newest")
-    add_command(actions, "list", "kernels:list_kernels", help="the kernels in the cache")
+    add_command(actions, "list", "kernel:list_kernels", help="the kernels in the cache")
     show = add_command(
-        actions, "show", "kernels:show", help="what a kernel is, and who asked for its configuration"
+        actions, "show", "kernel:show", help="what a kernel is, and who asked for its configuration"
     )
-    remove = add_command(actions, "remove", "kernels:remove", help="remove kernels from the cache")
+    remove = add_command(actions, "remove", "kernel:remove", help="remove kernels from the cache")
     show.add_argument("key", metavar="KEY", help="as `kernel list` has it, or the beginning")
     remove.add_argument("key", nargs="*", metavar="KEY", help="as `kernel list` has it, or the beginning")
     remove.add_argument("--unused", action="store_true", help="those that nothing asks for any more")
 
 
 def add_image(commands: Commands[Parser]) -> None:
-    parser = add_command(commands, "image", "images:list_images", help="build, list and remove Debian images")
+    parser = add_command(commands, "image", "image:list_images", help="build, list and remove Debian images")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     make = add_command(
         actions,
         "build",
-        "images:build",
+        "image:build",
         help="build a Debian image, and use it from now on",
         description="An image of another architecture is configured inside a guest of that architecture, "
         "where this host cannot run its programs.",
@@ -64,8 +64,8 @@ def add_image(commands: Commands[Parser]) -> None:
         "--include", action="append", default=[], metavar="PKG", help="packages, and sets like zfs-tests"
     )
     make.add_argument("--kernel", metavar="K", help="the kernel of a guest that configures it")
-    add_command(actions, "list", "images:list_images", help="the Debian images in the cache")
-    remove = add_command(actions, "remove", "images:remove", help="remove images from the cache")
+    add_command(actions, "list", "image:list_images", help="the Debian images in the cache")
+    remove = add_command(actions, "remove", "image:remove", help="remove images from the cache")
     remove.add_argument("key", nargs="+", metavar="IMAGE", help="as `image list` has it")
 
 
@@ -101,13 +101,13 @@ def add_zfs(commands: Commands[Parser]) -> None:
 
 def add_module(commands: Commands[Parser]) -> None:
     parser = add_command(
-        commands, "module", "modules:list_modules", help="build a kernel module of yours for every cell"
+        commands, "module", "module:list_modules", help="build a kernel module of yours for every cell"
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     make = add_command(
         actions,
         "build",
-        "modules:build",
+        "module:build",
         help="build what is out of date, and have the cells' guests get it",
         usage="quizmatrix module build DIR... [MATRIX] [OPTION]...",
         description="Build the kernel module in DIR, whose Kbuild or Makefile says `obj-m := NAME.o`, for "
@@ -133,8 +133,8 @@ def add_module(commands: Commands[Parser]) -> None:
     group.add_argument("-q", "--quiet", action="store_true", help="print only the table")
     add_sources(make)
     make.set_defaults(**NO_LIMITS)
-    add_command(actions, "list", "modules:list_modules", help="the modules that guests get")
-    remove = add_command(actions, "remove", "modules:remove", help="have no guest get a module any more")
+    add_command(actions, "list", "module:list_modules", help="the modules that guests get")
+    remove = add_command(actions, "remove", "module:remove", help="have no guest get a module any more")
     remove.add_argument("module", nargs="+", metavar="DIR|NAME", help="as `module list` has it")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-from quizmatrix.cli import selection
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import DamagedError, QuizmatrixError
 from quizmatrix.core.json import to_json
@@ -19,6 +18,7 @@ from quizmatrix.model.matrix import Handoff, Limits
 from quizmatrix.model.outcome import EXIT_NO_VERDICT, EXIT_OK, Outcome
 from quizmatrix.model.spec import Step
 from quizmatrix.model.task import Task, handing_on
+from quizmatrix.prepare import selection
 
 
 def cells(args: argparse.Namespace) -> int:

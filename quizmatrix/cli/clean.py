@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import anyio
-
-from quizmatrix.core import paths, process, uses
+from quizmatrix.core import paths, uses
 from quizmatrix.core.errors import HostError
+from quizmatrix.core.folders import disk_usage, remove_tree
 from quizmatrix.model.outcome import EXIT_OK
 from quizmatrix.runs import directory
 from quizmatrix.runs.history import database
@@ -90,33 +87,3 @@ def history_files(state: Path) -> list[Path]:
     names = [database.FILE, *(database.FILE + end for end in database.COMPANIONS)]
     names += [database.LOCK, database.DOT_LOCK]
     return [state / name for name in names] + sorted(state.glob(f"{database.FILE}.corrupt-*"))
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a folder with rm(1), which no depth of folders stops; HostError where it cannot."""
-    done = anyio.run(process.run, ["rm", "-rf", "--", str(folder)])
-    if done.status != 0:
-        raise HostError(f"cannot remove {folder}", cause=done.last_words)
-
-
-def disk_usage(folder: Path, links: set[tuple[int, int]] | None = None) -> int:
-    """Bytes on disk below `folder`.
-
-    links: the files of several names (device, inode) that were counted elsewhere; those found are added.
-    """
-    links = set() if links is None else links
-    total = 0
-    folders = [str(folder)]
-    # Not os.walk, which recurses: a guest decides how deep its run's folder is.
-    while folders:
-        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                facts = entry.stat(follow_symlinks=False)
-                if stat.S_ISDIR(facts.st_mode):
-                    folders.append(entry.path)
-                elif facts.st_nlink > 1:
-                    if (facts.st_dev, facts.st_ino) in links:
-                        continue
-                    links.add((facts.st_dev, facts.st_ino))
-                total += facts.st_blocks * 512
-    return total

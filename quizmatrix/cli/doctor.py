@@ -12,9 +12,9 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix.cli.clean import disk_usage
 from quizmatrix.core import cgroup, paths, process
 from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core.folders import disk_usage
 from quizmatrix.core.json import to_json
 from quizmatrix.core.memory import available_memory
 from quizmatrix.debian import apt

@@ -12,15 +12,13 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix.cli import again, selection, targets
+from quizmatrix.cli import again
 from quizmatrix.cli import run as run_module
-from quizmatrix.cli.again import tell
-from quizmatrix.cli.clean import remove_tree
 from quizmatrix.cli.nightlyparser import arguments_of_run
 from quizmatrix.cli.plan import make_plan
-from quizmatrix.cli.selection import checked, whole_number
 from quizmatrix.core import paths, units
 from quizmatrix.core.errors import HostError, QuizmatrixError, UsageError, host_error
+from quizmatrix.core.folders import remove_tree
 from quizmatrix.core.json import to_json
 from quizmatrix.core.process import printable
 from quizmatrix.core.text import clean_detail, clean_line
@@ -30,6 +28,10 @@ from quizmatrix.model.spec import OWN_STDIN
 from quizmatrix.nightly import crontab, lock, systemd
 from quizmatrix.nightly import job as jobs
 from quizmatrix.nightly.job import Job, Night, NightlyStarter, Standing
+from quizmatrix.prepare import selection
+from quizmatrix.prepare.selection import checked, whole_number
+from quizmatrix.report import outputs
+from quizmatrix.report.progress import tell
 from quizmatrix.runs import directory, retention
 from quizmatrix.runs.history import kept
 from quizmatrix.runs.history.kept import RunKind
@@ -66,7 +68,7 @@ def install(args: argparse.Namespace) -> int:
         )
     _, tasks = run_module.selected_tasks(of_run)
     make_plan(of_run, tasks, None)
-    targets.check(of_run)
+    outputs.check(of_run)
     entry, entry_environment = jobs.entry(name)
     job = Job(
         name=name,

@@ -96,7 +96,7 @@ def _parsed(
 ) -> argparse.Namespace:
     args, unknown = parser.parse_known_args(head)
     # argparse fills an optional word behind another from what stands before the first option.
-    late = {"runs:logs": "cell", "modules:build": "matrix"}.get(args.handler)
+    late = {"runs:logs": "cell", "module:build": "matrix"}.get(args.handler)
     if late and unknown and getattr(args, late) is None and not unknown[0].startswith("-"):
         setattr(args, late, unknown.pop(0))
     if unknown:

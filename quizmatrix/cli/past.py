@@ -7,18 +7,19 @@ import contextlib
 import difflib
 import sys
 
-from quizmatrix.cli.again import sentence, tell
-from quizmatrix.cli.clean import disk_usage, remove_tree
-from quizmatrix.cli.selection import checked, whole_number
+from quizmatrix.cli.again import sentence
 from quizmatrix.core import units
 from quizmatrix.core.errors import HistoryError, QuizmatrixError, UsageError
+from quizmatrix.core.folders import disk_usage, remove_tree
 from quizmatrix.core.json import to_json
 from quizmatrix.core.process import printable
 from quizmatrix.core.text import clean_line, is_screen, wants_colour
 from quizmatrix.model.outcome import EXIT_FAILED, EXIT_OK
 from quizmatrix.model.result import RunResults
+from quizmatrix.prepare.selection import checked, whole_number
 from quizmatrix.report import chart, compare
 from quizmatrix.report.grid import command_words
+from quizmatrix.report.progress import tell
 from quizmatrix.runs import directory, retention
 from quizmatrix.runs.history import kept
 from quizmatrix.runs.history.kept import RecordedRun

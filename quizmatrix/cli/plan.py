@@ -7,9 +7,8 @@ import os
 import shlex
 from pathlib import Path
 
-from quizmatrix.cli import command_stdin, selection
+from quizmatrix.cli import command_stdin
 from quizmatrix.cli.repeat import repeating
-from quizmatrix.cli.selection import Selection
 from quizmatrix.core import paths
 from quizmatrix.core.errors import UsageError, host_error
 from quizmatrix.core.units import parse_duration
@@ -19,7 +18,8 @@ from quizmatrix.model.cells import Cell
 from quizmatrix.model.spec import Bind
 from quizmatrix.model.task import Task, handing_on, in_each
 from quizmatrix.model.user import is_user
-from quizmatrix.prepare import currentfolder
+from quizmatrix.prepare import currentfolder, selection
+from quizmatrix.prepare.selection import Selection
 from quizmatrix.run import runlayer
 from quizmatrix.schedule.plan import Plan, check_layers
 from quizmatrix.terminal.sessions import Sitting

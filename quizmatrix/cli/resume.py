@@ -6,11 +6,12 @@ import argparse
 import os
 from pathlib import Path
 
-from quizmatrix.cli import again, targets
+from quizmatrix.cli import again
 from quizmatrix.cli.again import Again
 from quizmatrix.core.errors import QuizmatrixError, UsageError, host_error
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.task import Task, with_sources
+from quizmatrix.report import outputs
 from quizmatrix.runs import directory
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.runs.replay import replay
@@ -44,8 +45,8 @@ def with_its_command(args: argparse.Namespace) -> argparse.Namespace:
         raise UsageError(f"{results.run} was a terminal's session, which cannot be resumed")
     old = again.as_run(args, results, _OF_ITS_FIRST_PART)
     old.resume = str(folder)
-    for form, target in targets.asked(args).items():
-        if target != targets.STDOUT:
+    for form, target in outputs.asked(args).items():
+        if target != outputs.STDOUT:
             setattr(old, form, str(Path(target).absolute()))
     try:
         os.chdir(results.folder)

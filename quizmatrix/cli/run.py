@@ -18,26 +18,27 @@ import anyio
 import msgspec
 
 from quizmatrix.build.module import hint
-from quizmatrix.cli import EXIT_BROKEN_PIPE, again, command_stdin, finish, resume, selection, targets
+from quizmatrix.cli import EXIT_BROKEN_PIPE, again, command_stdin, resume
 from quizmatrix.cli.again import Again, RunHistory
 from quizmatrix.cli.cells import handoff_words, print_cells
 from quizmatrix.cli.plan import make_plan, tasks_of
-from quizmatrix.cli.selection import Selection
 from quizmatrix.cli.zfs import bring_up_to_date
 from quizmatrix.core.concurrency import in_thread, task_group
 from quizmatrix.core.errors import HostError, QuizmatrixError, UsageError
 from quizmatrix.core.process import printable
 from quizmatrix.core.text import clean_detail, clean_line, wants_colour
 from quizmatrix.core.units import format_seconds
+from quizmatrix.matrixrun import hook
 from quizmatrix.model.cells import unsharded
 from quizmatrix.model.events import CellNote
 from quizmatrix.model.matrix import Handoff, shipped_matrices
 from quizmatrix.model.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.task import Task
-from quizmatrix.prepare import currentfolder
+from quizmatrix.prepare import currentfolder, selection
 from quizmatrix.prepare.preparer import Policy, Preparer
-from quizmatrix.report import findings, grid, progress, testtable
+from quizmatrix.prepare.selection import Selection
+from quizmatrix.report import findings, grid, news, outputs, progress, testtable
 from quizmatrix.report.compare import Comparison
 from quizmatrix.report.formats.source import ReportSource
 from quizmatrix.report.formats.source import load as load_source
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         )
     chosen = resume.choose(args.resume, tasks) if args.resume else again.choose(args, tasks)
     plan = make_plan(args, chosen.tasks, Sitting([], args.user) if args.shell else None)
-    targets.check(args)
+    outputs.check(args)
     if args.dry_run:
         _say_what_would_be_run(args, whole.handoff, chosen.tasks)
         return EXIT_OK
@@ -207,7 +208,7 @@ class _Runner:
         self._args = args
         self._plan = plan
         self._directory = run_directory
-        self._stdout_is_taken = targets.take_stdout(args)
+        self._stdout_is_taken = outputs.take_stdout(args)
         # Whether a single cell behaves as a local command: at night only what changed is said of one, too.
         self._is_local = not (self._stdout_is_taken or args.unattended)
         self._past = past
@@ -230,11 +231,11 @@ class _Runner:
         judged = self._chosen.merged(results) if self._chosen.is_resumed else results
         status = grid.exit_status(judged, interrupted=self._interrupted)
         results = self._chosen.merged(results)
-        if finish.needs_last(self._args):
+        if news.needs_last(self._args):
             now = msgspec.structs.replace(self._directory.results, cells=results)
             self._news = self._past.since_last(now, self._directory.folder)
-        if not self._interrupted and finish.forgives(self._args):
-            status = finish.status_of_news(status, self._news, judged)
+        if not self._interrupted and news.forgives(self._args):
+            status = news.status_of_news(status, self._news, judged)
         if self._reader_is_gone and status == EXIT_NO_VERDICT:
             status = EXIT_BROKEN_PIPE
         self._directory.finish(results, status)
@@ -243,7 +244,7 @@ class _Runner:
             self._write_everything(results, status)
         finally:  # also where nobody reads our output any more
             if self._args.on_finish is not None:
-                finish.hand_on(self._args.on_finish, self._directory.results, self._directory.folder)
+                hook.hand_on(self._args.on_finish, self._directory.results, self._directory.folder)
         return status
 
     def _write_everything(self, results: list[CellResult], status: int) -> None:
@@ -252,7 +253,7 @@ class _Runner:
         for error in filter(None, errors):
             progress.Screen(sys.stderr).print(f"quizmatrix: {error.render()}")
         if self._past.error is not None:
-            again.tell(again.sentence(self._past.error))
+            progress.tell(again.sentence(self._past.error))
 
     async def _conduct(self, shown: Progress) -> list[CellResult]:
         conductor = Scheduler(
@@ -313,7 +314,7 @@ class _Runner:
             self._report_one(results[0])
         elif self._args.quiet and self._news is not None:
             out = sys.stderr if self._stdout_is_taken else sys.stdout
-            text = finish.words_of_news(self._news, self._directory, colour=wants_colour(out))
+            text = news.words_of_news(self._news, self._directory, colour=wants_colour(out))
             if text:
                 progress.Screen(out).print(text)
         elif not self._args.quiet or status != EXIT_OK or any(result.flaky for result in results):
@@ -367,6 +368,6 @@ class _Runner:
                 source = load_source(folder)
         # A full disk, or a folder that was removed meanwhile: what is known without it.
         source = source or ReportSource(folder=folder, results=self._directory.results)
-        errors = targets.write(self._args, source)
-        summary_error = targets.add_to_job_summary(source)
+        errors = outputs.write(self._args, source)
+        summary_error = outputs.add_to_job_summary(source)
         return errors + ([summary_error] if summary_error else [])

@@ -7,8 +7,6 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from quizmatrix.cli import targets
-from quizmatrix.cli.again import tell
 from quizmatrix.cli.past import catch_up, show_cell
 from quizmatrix.core import streams
 from quizmatrix.core.errors import UsageError
@@ -16,8 +14,9 @@ from quizmatrix.core.json import to_json
 from quizmatrix.core.text import clean_detail, wants_colour
 from quizmatrix.model.outcome import EXIT_OK
 from quizmatrix.model.result import RunResults
-from quizmatrix.report import grid
+from quizmatrix.report import grid, outputs
 from quizmatrix.report.formats.source import load as load_source
+from quizmatrix.report.progress import tell
 from quizmatrix.runs import directory
 from quizmatrix.runs.history.record import History
 
@@ -55,14 +54,14 @@ def _row(folder: Path, results: RunResults | None) -> list[str]:
 def show(args: argparse.Namespace) -> int:
     """Print a run's report again, or write it as what was asked for; with --over how a cell's runs ended."""
     if args.over is not None:
-        if forms := targets.asked(args):
+        if forms := outputs.asked(args):
             raise UsageError(
                 f"--over shows one cell's runs, and --{next(iter(forms))} is a report of one run",
                 next_step="Leave one of them out.",
             )
         return show_cell(args)
     folder = directory.find_run(args.run)
-    if targets.asked(args):
+    if outputs.asked(args):
         return _write_reports(args, folder)
     results = directory.load(folder)
     print(f"run {results.run}: {grid.command_words(results)}\n")
@@ -77,8 +76,8 @@ def show(args: argparse.Namespace) -> int:
 
 
 def _write_reports(args: argparse.Namespace, folder: Path) -> int:
-    targets.check(args)
-    for error in targets.write(args, load_source(folder)):
+    outputs.check(args)
+    for error in outputs.write(args, load_source(folder)):
         raise error
     return EXIT_OK
 

@@ -7,7 +7,6 @@ import sys
 
 import anyio
 
-from quizmatrix.cli import selection
 from quizmatrix.cli.plan import make_plan
 from quizmatrix.cli.run import watch_signals
 from quizmatrix.core.concurrency import task_group
@@ -16,6 +15,7 @@ from quizmatrix.core.text import clean_detail
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.task import in_each
+from quizmatrix.prepare import selection
 from quizmatrix.prepare.preparer import Policy, Preparer
 from quizmatrix.report import grid, progress
 from quizmatrix.runs import directory

@@ -11,11 +11,12 @@ from quizmatrix.build.zfs.build import CONFIGURE, STEPS
 from quizmatrix.build.zfs.options import ZfsOptions, recall, remember
 from quizmatrix.build.zfs.sweep import BuiltZfs, ZfsSweep
 from quizmatrix.build.zfs.tree import ZfsTree, find_tree, last_tree
-from quizmatrix.cli import parts, selection
+from quizmatrix.cli import buildoutput
 from quizmatrix.core import process
 from quizmatrix.core.errors import QuizmatrixError, UsageError
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.outcome import EXIT_NO_VERDICT, EXIT_OK
+from quizmatrix.prepare import selection
 from quizmatrix.prepare.preparer import Policy, Preparer
 
 # The profile whose cells want it.
@@ -47,7 +48,7 @@ def _run(args: argparse.Namespace, steps: tuple[str, ...]) -> int:
         options = recall(tree)
     results = _build_cells(args, tree, options, cells, steps, cpus=jobs or process.usable_cpus())
     print(_table(results))
-    errors = parts.explain((result.cell, result.error) for result in results)
+    errors = buildoutput.explain((result.cell, result.error) for result in results)
     if errors:
         print(f"\n{errors}", file=sys.stderr)
     return EXIT_NO_VERDICT if errors else EXIT_OK
@@ -88,7 +89,7 @@ def _build_cells(
     """Take the steps for the cells on so many CPUs, and say what is going on; no results where the seconds
     were over before.
     """
-    tell = parts.teller(args)
+    tell = buildoutput.teller(args)
     preparer = Preparer(Policy(offline=args.offline, refresh=args.refresh))
 
     async def main() -> list[BuiltZfs]:
@@ -106,9 +107,9 @@ def _table(results: list[BuiltZfs]) -> str:
     rows = [
         [
             result.cell,
-            parts.words(result.userland),
+            buildoutput.words(result.userland),
             # Without a kernel there are none.
-            parts.words(result.modules if result.kernel.error is None else result.kernel),
+            buildoutput.words(result.modules if result.kernel.error is None else result.kernel),
         ]
         for result in results
     ]

@@ -98,6 +98,11 @@ class Screen:
                 self._gone = True
 
 
+def tell(text: str) -> None:
+    """Say a sentence on stderr, as quizmatrix's own."""
+    Screen(sys.stderr).print(f"quizmatrix: {text}")
+
+
 class Silent:
     """Shows only what a person has to know of one cell that behaves like a local command."""
 

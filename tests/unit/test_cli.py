@@ -8,9 +8,9 @@ import pytest
 
 from quizmatrix.cli import run_command
 from quizmatrix.cli.parser import parse
-from quizmatrix.cli.selection import limits_of, selected_cells
 from quizmatrix.core.errors import UsageError
 from quizmatrix.model.cells import sharded
+from quizmatrix.prepare.selection import limits_of, selected_cells
 
 
 def chosen(*argv: str) -> list[str]:

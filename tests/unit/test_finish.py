@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from quizmatrix.cli import finish
+from quizmatrix.matrixrun import hook
 from quizmatrix.model.result import CellResult, RunResults
-from quizmatrix.report import baseline
+from quizmatrix.report import baseline, news
 from quizmatrix.report.compare import Comparison
 from quizmatrix.report.grid import exit_status
 from quizmatrix.runs import directory
@@ -31,14 +31,14 @@ def news_of(folder: Path) -> Comparison | None:
 
 
 def told(folder: Path) -> str:
-    news = news_of(folder)
-    assert news is not None
-    return finish.words_of_news(news, RunDirectory(folder, directory.load(folder)), colour=False)
+    found = news_of(folder)
+    assert found is not None
+    return news.words_of_news(found, RunDirectory(folder, directory.load(folder)), colour=False)
 
 
 def status(folder: Path) -> int:
     cells = directory.load(folder).cells
-    return finish.status_of_news(exit_status(cells), news_of(folder), cells)
+    return news.status_of_news(exit_status(cells), news_of(folder), cells)
 
 
 def test_the_first_night_has_nothing_to_be_compared_with() -> None:
@@ -146,7 +146,7 @@ def test_whoever_is_to_hear_gets_the_results(
     there = tmp_path / "heard it"
     script = f"cat > '{there}'; env | grep ^QUIZMATRIX_R; echo $QUIZMATRIX_EXIT_STATUS $MY_OWN; exit 3"
     monkeypatch.setenv("MY_OWN", "mine")
-    finish.hand_on(script, ended(BAD), tmp_path)
+    hook.hand_on(script, ended(BAD), tmp_path)
     assert json.loads(there.read_bytes()) == json.loads(msgspec.json.encode(ended(BAD)))
     out, err = capfd.readouterr()
     assert out == ""
@@ -161,11 +161,11 @@ def test_whoever_does_not_end_is_killed(
     script: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     began = time.monotonic()
-    finish.hand_on(script, ended(GOOD), tmp_path, limit=0.3)
+    hook.hand_on(script, ended(GOOD), tmp_path, limit=0.3)
     assert time.monotonic() - began < 5
     assert "--on-finish had not ended after 0.30s and was killed" in capfd.readouterr().err
 
 
 def test_one_that_reads_nothing_is_no_fault(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    finish.hand_on("true", ended(GOOD * 5000), tmp_path)
+    hook.hand_on("true", ended(GOOD * 5000), tmp_path)
     assert capfd.readouterr().err == ""

@@ -13,7 +13,6 @@ import pytest
 
 from quizmatrix.cli import run_command
 from quizmatrix.cli.parser import parse
-from quizmatrix.cli.selection import limits_of, selected
 from quizmatrix.core.errors import DataError, UsageError
 from quizmatrix.model.cells import Cell, expand
 from quizmatrix.model.matrix import Handoff, Matrix, load_matrix
@@ -21,6 +20,7 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, Timings
 from quizmatrix.model.spec import CellSpec, Handed, Step
 from quizmatrix.model.task import Task, handing_on
+from quizmatrix.prepare.selection import limits_of, selected
 from quizmatrix.report.common import common_sentence
 from quizmatrix.report.grid import command_words, exit_status, explanations, grid, summary
 from quizmatrix.run import reproduce

@@ -12,16 +12,16 @@ import msgspec
 import pytest
 
 from quizmatrix.cli import again, resume, run_command
-from quizmatrix.cli.clean import disk_usage
 from quizmatrix.cli.parser import parse, typed
 from quizmatrix.cli.plan import tasks_of
-from quizmatrix.cli.selection import limits_of, selected, selected_cells
 from quizmatrix.core.errors import HistoryError
+from quizmatrix.core.folders import disk_usage
 from quizmatrix.core.json import to_json
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, RunResults, Timings
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.model.task import in_each
+from quizmatrix.prepare.selection import limits_of, selected, selected_cells
 from quizmatrix.report.formats.source import load as load_source
 from quizmatrix.runs import directory, retention
 from quizmatrix.runs.history import database, kept

@@ -13,7 +13,6 @@ from quizmatrix.build.module.build import Module, ModuleOptions, build, check_op
 from quizmatrix.build.parts import Built
 from quizmatrix.cli import run_command
 from quizmatrix.cli.parser import parse
-from quizmatrix.cli.selection import limits_of, selected_cells
 from quizmatrix.core.errors import DamagedError, UnpreparedError, UsageError
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.version import KernelVersion
@@ -23,6 +22,7 @@ from quizmatrix.kernel.build import KernelOptions, Order
 from quizmatrix.kernel.build import build as build_kernel
 from quizmatrix.kernel.tree import KernelTree
 from quizmatrix.model.arch import load_arch
+from quizmatrix.prepare.selection import limits_of, selected_cells
 
 RELEASE = "6.1.9-toy"
 SOURCE = 'const char magic[] __attribute__((section(".modinfo"))) = "vermagic={release} SMP";\n'

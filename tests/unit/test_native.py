@@ -9,7 +9,6 @@ import pytest
 
 from quizmatrix.cli.doctor import doctor
 from quizmatrix.cli.parser import parse
-from quizmatrix.cli.selection import limits_of, selected_cells
 from quizmatrix.core import tomlfile
 from quizmatrix.core.errors import HostError, UsageError
 from quizmatrix.debian import host
@@ -17,6 +16,7 @@ from quizmatrix.image import own, small
 from quizmatrix.model.arch import host_arch, load_arch
 from quizmatrix.model.cells import expand, with_real_arch
 from quizmatrix.model.matrix import Matrix, load_matrix, shipped_matrices, with_native
+from quizmatrix.prepare.selection import limits_of, selected_cells
 
 HOST = host_arch().name
 

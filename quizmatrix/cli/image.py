@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from quizmatrix.cli import selection
-from quizmatrix.cli.each import make_each
+from quizmatrix.cli.buildoutput import make_each
 from quizmatrix.core.errors import DamagedError, UsageError
 from quizmatrix.core.process import Tell
 from quizmatrix.image import debian
@@ -15,6 +14,7 @@ from quizmatrix.model.arch import Arch, host_arch, load_arch
 from quizmatrix.model.cells import cells_on_the_spot
 from quizmatrix.model.matrix import Limits
 from quizmatrix.model.outcome import EXIT_OK
+from quizmatrix.prepare import selection
 
 # The kernel of the guest in which a foreign architecture's packages are configured.
 _SETUP_KERNEL = "6.12"

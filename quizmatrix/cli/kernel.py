@@ -13,12 +13,11 @@ import anyio
 from quizmatrix.build import parts as partbuild
 from quizmatrix.build.module.build import modules_dir
 from quizmatrix.build.zfs.tree import builds_dir as zfs_dir
-from quizmatrix.cli import selection
-from quizmatrix.cli.clean import disk_usage, remove_tree
-from quizmatrix.cli.each import make_each
+from quizmatrix.cli.buildoutput import make_each
 from quizmatrix.core import process, tomlfile
 from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.errors import DamagedError, HostError, UsageError
+from quizmatrix.core.folders import disk_usage, remove_tree
 from quizmatrix.core.process import Tell
 from quizmatrix.kernel import artifact, buildlayer, source
 from quizmatrix.kernel.build import KernelOptions, Order, builds_dir, builds_locked, options_of, tools_for
@@ -27,6 +26,7 @@ from quizmatrix.model.arch import Arch, host_arch, load_arch
 from quizmatrix.model.cells import cells_on_the_spot, default_source
 from quizmatrix.model.matrix import Limits
 from quizmatrix.model.outcome import EXIT_OK
+from quizmatrix.prepare import selection
 
 
 def build(args: argparse.Namespace) -> int:

@@ -1,29 +1,16 @@
-"""What `run` makes of its end for somebody who was not there: --quiet, --fail-on and --on-finish."""
+"""What changed since the last run of the same: as words for --quiet, as an exit status for --fail-on."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from pathlib import Path
 
-import anyio
-
-from quizmatrix.cli.again import tell
-from quizmatrix.core import process
-from quizmatrix.core.errors import QuizmatrixError
-from quizmatrix.core.json import to_json
 from quizmatrix.core.text import clean_line
-from quizmatrix.core.units import format_seconds
 from quizmatrix.model.outcome import EXIT_FAILED, EXIT_NO_VERDICT, EXIT_OK
-from quizmatrix.model.result import CellResult, RunResults
+from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import SubtestOutcome
 from quizmatrix.report.compare import UNTESTED, Change, Comparison, Difference, render
 from quizmatrix.report.grid import command_words
 from quizmatrix.runs.directory import RunDirectory
-
-# Seconds that a command of --on-finish may take: a run whose end waits for it holds its lock.
-HOOK_LIMIT = 600.0
 
 
 def forgives(args: argparse.Namespace) -> bool:
@@ -75,46 +62,3 @@ def words_of_news(news: Comparison, run_directory: RunDirectory, *, colour: bool
         details = list(dict.fromkeys(clean_line(result.detail) for result in results.cells if result.detail))
         return "\n".join(["no cell could be tested", *(f"  {detail}" for detail in details[:5])])
     return ""
-
-
-def hand_on(command: str, results: RunResults, folder: Path, limit: float = HOOK_LIMIT) -> None:
-    """Give the results to what --on-finish names; what goes wrong there is told, and no fault of the run."""
-    try:
-        status = anyio.run(_run_hook, command, results, folder, limit)
-    except (QuizmatrixError, OSError) as error:
-        tell(f"--on-finish could not be run: {clean_line(str(error))}")
-        return
-    if status is None:
-        tell(f"--on-finish had not ended after {format_seconds(limit)} and was killed: {clean_line(command)}")
-    elif status != 0:
-        ended = f"by signal {-status}" if status < 0 else f"with {status}"
-        tell(f"--on-finish ended {ended}: {clean_line(command)}")
-
-
-async def _run_hook(command: str, results: RunResults, folder: Path, limit: float) -> int | None:
-    """The exit status of a script for sh; None where it was killed."""
-    # From memory: a full disk is among the things that a mail may have to tell of.
-    with os.fdopen(os.memfd_create("results.json"), "w+b") as told:
-        told.write(to_json(results))
-        told.flush()
-        told.seek(0)
-        sys.stderr.flush()
-        hook = await process.start(
-            ["sh", "-c", command],
-            stdin=told,
-            output=sys.stderr.fileno(),
-            env={
-                "QUIZMATRIX_RUN": results.run,
-                "QUIZMATRIX_RUN_DIR": str(folder),
-                "QUIZMATRIX_EXIT_STATUS": str(results.exit_code),
-            },
-        )
-    status: int | None = None
-    try:
-        with anyio.move_on_after(limit):
-            status = await hook.wait()
-    finally:
-        with anyio.CancelScope(shield=True):
-            if await process.kill(hook):
-                await hook.aclose()
-    return status

@@ -20,15 +20,16 @@ from quizmatrix.build.module.build import (
 )
 from quizmatrix.build.module.hint import BUILT, names_of
 from quizmatrix.build.module.sweep import BuiltModules, ModuleSweep
-from quizmatrix.cli import parts, selection
-from quizmatrix.cli.clean import remove_tree
+from quizmatrix.cli import buildoutput
 from quizmatrix.core import process
 from quizmatrix.core.errors import UsageError
+from quizmatrix.core.folders import remove_tree
 from quizmatrix.core.text import clean_line
 from quizmatrix.kernel import buildlayer
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.matrix import shipped_matrices
 from quizmatrix.model.outcome import EXIT_NO_VERDICT, EXIT_OK
+from quizmatrix.prepare import selection
 from quizmatrix.prepare.preparer import Policy, Preparer
 
 
@@ -40,7 +41,7 @@ def build(args: argparse.Namespace) -> int:
     cells = selection.selected_cells(args, selection.limits_of(args), built_here=True)
     results = _build_cells(args, modules, options, cells)
     print(table(results, modules))
-    errors = parts.explain((found.cell, result.error) for found in results for result in found.results)
+    errors = buildoutput.explain((found.cell, result.error) for found in results for result in found.results)
     if errors:
         print(f"\n{errors}", file=sys.stderr)
     names = {
@@ -72,7 +73,7 @@ def _build_cells(
     args: argparse.Namespace, modules: list[Module], options: ModuleOptions, cells: list[Cell]
 ) -> list[BuiltModules]:
     jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None
-    tell = parts.teller(args)
+    tell = buildoutput.teller(args)
     preparer = Preparer(Policy(offline=args.offline, refresh=args.refresh))
 
     async def main() -> list[BuiltModules]:
@@ -86,7 +87,7 @@ def table(results: list[BuiltModules], modules: list[Module]) -> str:
     from tabulate import tabulate
 
     heads = [clean_line(module.path.name) for module in modules] if len(modules) > 1 else ["module"]
-    rows = [[found.cell, *map(parts.words, found.results)] for found in results]
+    rows = [[found.cell, *map(buildoutput.words, found.results)] for found in results]
     return tabulate(rows, headers=["cell", *heads], disable_numparse=True)
 
 

@@ -1,0 +1,63 @@
+"""Gives the results of a run that has ended to the command of --on-finish."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import anyio
+
+from quizmatrix.core import process
+from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core.json import to_json
+from quizmatrix.core.text import clean_line
+from quizmatrix.core.units import format_seconds
+from quizmatrix.model.result import RunResults
+from quizmatrix.report.progress import tell
+
+# Seconds that the command may take: a run whose end waits for it holds its lock.
+LIMIT = 600.0
+
+
+def hand_on(command: str, results: RunResults, folder: Path, limit: float = LIMIT) -> None:
+    """Give the results to what --on-finish names; what goes wrong there is told, and no fault of the run."""
+    try:
+        status = anyio.run(_run_hook, command, results, folder, limit)
+    except (QuizmatrixError, OSError) as error:
+        tell(f"--on-finish could not be run: {clean_line(str(error))}")
+        return
+    if status is None:
+        tell(f"--on-finish had not ended after {format_seconds(limit)} and was killed: {clean_line(command)}")
+    elif status != 0:
+        ended = f"by signal {-status}" if status < 0 else f"with {status}"
+        tell(f"--on-finish ended {ended}: {clean_line(command)}")
+
+
+async def _run_hook(command: str, results: RunResults, folder: Path, limit: float) -> int | None:
+    """The exit status of a script for sh; None where it was killed."""
+    # From memory: a full disk is among the things that a mail may have to tell of.
+    with os.fdopen(os.memfd_create("results.json"), "w+b") as told:
+        told.write(to_json(results))
+        told.flush()
+        told.seek(0)
+        sys.stderr.flush()
+        hook = await process.start(
+            ["sh", "-c", command],
+            stdin=told,
+            output=sys.stderr.fileno(),
+            env={
+                "QUIZMATRIX_RUN": results.run,
+                "QUIZMATRIX_RUN_DIR": str(folder),
+                "QUIZMATRIX_EXIT_STATUS": str(results.exit_code),
+            },
+        )
+    status: int | None = None
+    try:
+        with anyio.move_on_after(limit):
+            status = await hook.wait()
+    finally:
+        with anyio.CancelScope(shield=True):
+            if await process.kill(hook):
+                await hook.aclose()
+    return status
