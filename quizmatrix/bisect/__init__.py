@@ -1,4 +1,4 @@
 """The search for the version where an outcome changes.
 
-Imports all packages from core to build.
+Imports all packages from core to matrixrun.
 """

@@ -1,4 +1,4 @@
-"""Modules and OpenZFS, built for many cells.
+"""Kernels, images, modules and OpenZFS, built for many cells.
 
 Imports all packages from core to terminal.
 """

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import sys
 
 from quizmatrix.core import streams
 from quizmatrix.core.errors import QuizmatrixError, ReaderGoneError, host_error
-from quizmatrix.model.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT
-
-# As a shell reports a program that wrote to a pipe nobody reads (128 + SIGPIPE).
-EXIT_BROKEN_PIPE = 141
-
-# Handlers of what fetches, builds or boots: the cache is not emptied meanwhile.
-_USING_THE_CACHE = frozenset(
-    {"run:run", "shell:shell", "bisect:bisect", "nightly:run", "cells:prepare", "doctor:doctor"}
-    | {"kernel:build", "image:build", "module:build", "zfs:build", "zfs:step"}
-)
+from quizmatrix.model.outcome import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_NO_VERDICT
 
 
 def main() -> None:
@@ -73,9 +63,8 @@ def _run(argv: list[str]) -> int:
 
     try:
         args = parse(argv)
-        module, _, function = args.handler.partition(":")
-        with _cache_of(args.handler):
-            status: int = getattr(importlib.import_module(f"quizmatrix.cli.{module}"), function)(args)
+        with _cache_in_use() if args.uses_cache else contextlib.nullcontext():
+            status: int = args.handler(args)
     except QuizmatrixError as error:
         return _print_error(error)
     except KeyboardInterrupt:
@@ -98,9 +87,7 @@ def _run(argv: list[str]) -> int:
     return status
 
 
-def _cache_of(handler: str) -> contextlib.AbstractContextManager[None]:
-    if handler not in _USING_THE_CACHE:
-        return contextlib.nullcontext()
+def _cache_in_use() -> contextlib.AbstractContextManager[None]:
     from quizmatrix.core import uses
 
     return uses.of_the_cache(lambda text: print(f"quizmatrix: {text}", file=sys.stderr))

@@ -1,41 +1,56 @@
-"""`quizmatrix bisect`: the released kernel with which a command's outcome changes."""
+"""`quizmatrix bisect`."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 
-import anyio
-import msgspec
-
-from quizmatrix.bisect.search import Side, VersionSearch
-from quizmatrix.cli import command_stdin
-from quizmatrix.cli.plan import make_plan
-from quizmatrix.cli.run import watch_signals
-from quizmatrix.core import process
-from quizmatrix.core.concurrency import task_group
+from quizmatrix.cli.options import (
+    Commands,
+    Parser,
+    add_command,
+    add_guest,
+    add_image_and_profiles,
+    add_limits,
+    add_sources,
+    run_options,
+)
 from quizmatrix.core.errors import UsageError
-from quizmatrix.core.text import clean_detail, clean_line
-from quizmatrix.core.units import format_seconds
-from quizmatrix.kernel import released
-from quizmatrix.model.arch import host_arch, load_arch
-from quizmatrix.model.cells import Cell
-from quizmatrix.model.events import CellFinished, CellNote, Event
-from quizmatrix.model.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
-from quizmatrix.model.result import CellResult
-from quizmatrix.model.task import in_each
-from quizmatrix.prepare import selection
-from quizmatrix.prepare.preparer import Policy, Preparer
-from quizmatrix.report import grid
-from quizmatrix.report.progress import Screen
-from quizmatrix.runs import directory
-from quizmatrix.runs.directory import RunDirectory
-from quizmatrix.schedule.plan import Plan
-from quizmatrix.schedule.scheduler import Scheduler
+
+
+def add_parser(commands: Commands[Parser]) -> None:
+    """Add `bisect`."""
+    parser = add_command(
+        commands,
+        "bisect",
+        bisect,
+        takes_command=True,
+        uses_cache=True,
+        help="the released kernel with which a command's outcome changes",
+        usage="quizmatrix bisect KERNEL KERNEL [OPTION]... -- COMMAND [ARG]...",
+        description="Run COMMAND with both kernels, and where it ends differently find the first release "
+        "between them with which it does, as many at a time as there are CPUs (-j). Of two releases of one "
+        "series (6.12.1 6.12.40) its releases are walked, otherwise the newest of each series. What cannot "
+        "be tested is passed over. Exit status 0 where it was found, 125 where not.",
+    )
+    parser.add_argument("a", metavar="KERNEL", help="5.10, kernel.org:6.1, git:../linux#v6.1")
+    parser.add_argument("b", metavar="KERNEL", help="another one of the same source, or `newest`")
+    group = parser.add_argument_group("which guest")
+    group.add_argument("-a", "--arch", action="append", default=[], metavar="A", help="default: this host's")
+    group.add_argument("--source", metavar="S", help="where a kernel that names none comes from")
+    add_image_and_profiles(group)
+    group.add_argument("-j", "--jobs", metavar="N", help="VMs at a time (default: one for each CPU)")
+    add_limits(parser)
+    add_sources(parser)
+    add_guest(parser)
 
 
 def bisect(args: argparse.Namespace) -> int:
     """Say with which release COMMAND begins to fail, or to pass; 0 where that was found."""
+    from quizmatrix.bisect import bisection
+    from quizmatrix.cli.signals import watch_signals
+    from quizmatrix.model.arch import host_arch, load_arch
+    from quizmatrix.prepare import selection
+
     if not args.command:
         raise UsageError(
             "there is no command to bisect with",
@@ -45,130 +60,4 @@ def bisect(args: argparse.Namespace) -> int:
     if len(arches) > 1:
         raise UsageError(f"--arch {','.join(arches)}", cause="a bisection is of one architecture")
     arch = load_arch(arches[0]) if arches else host_arch()
-    ends = _cells(args, [args.a, args.b], arch.name)
-    # What is wrong with the options is told before anybody is asked.
-    make_plan(args, in_each(ends, args.command), None)
-    specs = (ends[0].kernel_spec, ends[1].kernel_spec)
-    _tell("asking what was released")
-    kernels = anyio.run(released.between, specs, arch)
-    # As they were typed: `6.5`, not `debian:6.5`.
-    typed = {ends[0].kernel_spec: args.a, ends[1].kernel_spec: args.b}
-    is_bare = ":" not in args.a + args.b
-    names = [typed.get(kernel, kernel.partition(":")[2] if is_bare else kernel) for kernel in kernels]
-    return _Bisection(args, _cells(args, names, arch.name)).run()
-
-
-def _tell(text: str) -> None:
-    Screen(sys.stderr).print(f"quizmatrix: {clean_line(text)}")
-
-
-def _cells(args: argparse.Namespace, kernels: list[str], arch: str) -> list[Cell]:
-    """A cell for each kernel, in their order."""
-    ids = [f"{kernel}-{arch}" for kernel in kernels]
-    chosen = argparse.Namespace(**vars(args) | {"only": ids})
-    found = {cell.id: cell for cell in selection.selected_cells(chosen, selection.limits_of(args))}
-    return [found[one] for one in ids]
-
-
-class _Bisection:
-    """One search, into one run directory."""
-
-    def __init__(self, args: argparse.Namespace, cells: list[Cell]) -> None:
-        self._args = args
-        self._cells = cells
-        self._plan = make_plan(args, in_each(cells, args.command), None)
-        self._at_a_time = self._plan.jobs or process.usable_cpus()
-        self._preparer = Preparer(Policy(offline=args.offline, refresh=args.refresh))
-        self._results: dict[str, CellResult] = {}
-        self._interrupted = False
-
-    def run(self) -> int:
-        """Search, say what was found, and write everything."""
-        run_directory = directory.create(None, self._args.command, tasks=[cell.id for cell in self._cells])
-        self._plan = command_stdin.with_stdin(self._args, self._plan, run_directory.folder, None)
-        last = len(self._cells) - 1
-        print(f"{last + 1} kernels, {self._cells[0].kernel} to {self._cells[last].kernel}", flush=True)
-        section = anyio.run(self._search, run_directory)
-        status = EXIT_NO_VERDICT
-        if self._interrupted:
-            status = EXIT_INTERRUPTED
-        elif section is not None:
-            status = EXIT_OK
-            print(f"\n{self._answer(section)}")
-        else:
-            print(f"\n{self._why_not()}")
-        run_directory.finish(
-            [self._results[cell.id] for cell in self._cells if cell.id in self._results], status
-        )
-        print(f"tested {len(self._results)} of {len(self._cells)}; logs: {run_directory.folder}", flush=True)
-        if run_directory.error is not None:
-            _tell(run_directory.error.render())
-        return status
-
-    async def _search(self, run_directory: RunDirectory) -> VersionSearch | None:
-        """All rounds; None where the ends do not differ, or it was interrupted."""
-        ends = [0, len(self._cells) - 1]
-        await self._round(ends, run_directory)
-        if self._interrupted or self._side(ends[0]) == self._side(ends[1]) or None in map(self._side, ends):
-            return None
-        section = VersionSearch(len(self._cells))
-        first = self._side(0)
-        while wanted := section.next(self._at_a_time):
-            await self._round(wanted, run_directory)
-            if self._interrupted:
-                return None
-            for at in wanted:
-                side = self._side(at)
-                told = Side.UNTESTABLE if side is None else Side.FIRST if side is first else Side.LAST
-                section.tell(at, told)
-        return section
-
-    def _side(self, at: int) -> bool | None:
-        """Whether the command passed; None where that could not be tested."""
-        outcome = self._results[self._cells[at].id].outcome
-        return outcome is Outcome.PASSED if outcome.is_verdict else None
-
-    async def _round(self, wanted: list[int], run_directory: RunDirectory) -> None:
-        plan: Plan = msgspec.structs.replace(self._plan, tasks=[self._plan.tasks[at] for at in wanted])
-        conductor = Scheduler(plan, run_directory, self._preparer, self._see)
-
-        def stop() -> None:
-            self._interrupted = True
-            conductor.stop()
-
-        async with task_group() as group:
-            group.start_soon(watch_signals, stop)
-            for result in await conductor.run():
-                self._results[result.cell] = result
-            group.cancel_scope.cancel()
-
-    def _see(self, event: Event) -> None:
-        if isinstance(event, CellNote) and event.cell:
-            _tell(f"{event.cell}: {event.text}")
-        elif isinstance(event, CellFinished):
-            result = event.result
-            seconds = result.timings.command
-            parts = [f"{result.kernel:<12}", grid.verdict_words(result)]
-            parts += [format_seconds(seconds)] if seconds is not None else []
-            parts += [clean_detail(result.detail)] if result.outcome is not Outcome.FAILED else []
-            Screen(sys.stdout).print("  ".join(parts).rstrip())
-
-    def _answer(self, section: VersionSearch) -> str:
-        before, after = (self._results[self._cells[at].id] for at in (section.before, section.after))
-        verb = "passes" if after.outcome is Outcome.PASSED else "fails"
-        known = f"{before.kernel} {grid.verdict_words(before)}, {after.kernel} {grid.verdict_words(after)}"
-        untested = [self._results[self._cells[at].id] for at in section.untestable()]
-        if not untested:
-            return f"{after.kernel} is the first that {verb}: {known}."
-        named = ", ".join(f"{result.kernel} ({result.outcome})" for result in untested)
-        return (
-            f"After {before.kernel}, and with {after.kernel} at the latest, it {verb}: {known}; "
-            f"what lies between could not be tested: {named}."
-        )
-
-    def _why_not(self) -> str:
-        first, last = (self._results[self._cells[at].id] for at in (0, len(self._cells) - 1))
-        for result in (first, last):
-            if not result.outcome.is_verdict:
-                return f"There is nothing to go by: {result.kernel} could not be tested."
-        return f"There is nothing to find: {first.kernel} and {last.kernel} end alike."
+    return bisection.bisect(run_options(args), (args.a, args.b), arch, args.command, watch_signals)

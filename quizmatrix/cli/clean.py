@@ -1,89 +1,22 @@
-"""`quizmatrix clean`: gives the disk space of the cache back."""
+"""`quizmatrix clean`."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Iterator
-from pathlib import Path
 
-from quizmatrix.core import paths, uses
-from quizmatrix.core.errors import HostError
-from quizmatrix.core.folders import disk_usage, remove_tree
-from quizmatrix.model.outcome import EXIT_OK
-from quizmatrix.runs import directory
-from quizmatrix.runs.history import database
+from quizmatrix.cli.options import Commands, Parser, add_command
 
-# All that quizmatrix puts into its cache: nothing else is touched, whatever folder that is.
-CACHE_FOLDERS = (
-    "accelerator",
-    "apt",
-    "build-layers",
-    "builds",
-    "images",
-    "initramfs",
-    "kernels",
-    "locks",
-    "modules",
-    "packages",
-    "sources",
-    "sysroots",
-    "zfs",
-)
+
+def add_parser(commands: Commands[Parser]) -> None:
+    """Add `clean`."""
+    parser = add_command(commands, "clean", clean, help="empty the cache")
+    parser.add_argument("--runs", action="store_true", help="remove the kept runs and the history too")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be removed")
 
 
 def clean(args: argparse.Namespace) -> int:
     """Remove the cache, and with --runs the kept runs and the history; none of it where any is in use."""
-    doomed = [paths.cache_dir() / name for name in CACHE_FOLDERS]
-    if args.runs:
-        doomed.append(directory.runs_dir())
-    links: set[tuple[int, int]] = set()
-    if args.runs:
-        # Before the folder of the runs: it could be made again from that.
-        doomed[:0] = history_files(paths.state_dir())
-    # Before any is removed: a file that is in two of them is one of a single name afterwards.
-    sizes = {
-        folder: disk_usage(folder, links) if folder.is_dir() else folder.stat().st_size
-        for folder in doomed
-        if folder.exists()
-    }
-    said = {folder: f"{folder} ({size // 1_000_000} MB)" for folder, size in sizes.items()}
-    if args.dry_run:
-        print("".join(f"would remove {words}\n" for words in said.values()), end="")
-    else:
-        with _alone(args):
-            for folder, words in said.items():
-                print(f"removing {words}")
-                # The lock files go last, with their locks.
-                if folder != paths.cache_dir() / "locks":
-                    remove_tree(folder)
-    if not any(sizes.values()):
-        print(f"There is nothing in {paths.cache_dir()}.")
-    return EXIT_OK
+    from quizmatrix.runs import clearing
 
-
-@contextlib.contextmanager
-def _alone(args: argparse.Namespace) -> Iterator[None]:
-    """Nobody uses what is removed, or begins to meanwhile. HostError says who does."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(uses.removing_the_cache())
-        if args.runs:
-            for folder, results in directory.list_runs():
-                has_ended = results is not None and results.finished is not None
-                if not has_ended and directory.is_going_on(folder):
-                    raise HostError(
-                        f"the run {folder.name} is still going on",
-                        cause=uses.holders(folder),
-                        next_step="Wait for its end, or end it; then this again.",
-                    )
-            if paths.state_dir().is_dir():
-                stack.enter_context(database.locked())
-                stack.callback((paths.state_dir() / database.LOCK).unlink, missing_ok=True)
-        yield
-
-
-def history_files(state: Path) -> list[Path]:
-    """The files that the history is made of, those that were moved aside included."""
-    names = [database.FILE, *(database.FILE + end for end in database.COMPANIONS)]
-    names += [database.LOCK, database.DOT_LOCK]
-    return [state / name for name in names] + sorted(state.glob(f"{database.FILE}.corrupt-*"))
+    clearing.clear(with_runs=args.runs, dry_run=args.dry_run)
+    return 0

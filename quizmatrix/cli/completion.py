@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import argparse
 
-from quizmatrix.model.outcome import EXIT_OK
+from quizmatrix.cli.options import Commands, Parser, add_command
 
 # What is a file or a folder of the host, by the names of the arguments.
 _FILES = frozenset({"matrix", "json", "junit", "markdown", "html", "layer", "output", "folder", "stdin"})
+
+
+def add_parser(commands: Commands[Parser]) -> None:
+    """Add `completion`."""
+    parser = add_command(
+        commands,
+        "completion",
+        completion,
+        help="print a script that completes quizmatrix's words in your shell",
+        description="bash: quizmatrix completion bash "
+        "> ~/.local/share/bash-completion/completions/quizmatrix",
+    )
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"])
 
 
 def completion(args: argparse.Namespace) -> int:
     """Print the completion script for a shell."""
     import shtab
 
-    from quizmatrix.cli.parser import build_parser
-
-    parser, _ = build_parser()
-    for action in _all_actions(parser):
-        if action.dest in _FILES:
+    for action in _all_actions(args.whole):
+        if action.dest in _FILES and action.nargs != 0:
             # Where shtab looks for it; argparse's own class does not know the attribute.
             action.complete = shtab.FILE  # type: ignore[attr-defined]
-    print(shtab.complete(parser, args.shell))
-    return EXIT_OK
+    print(shtab.complete(args.whole, args.shell))
+    return 0
 
 
 def _all_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:

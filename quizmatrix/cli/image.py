@@ -1,76 +1,56 @@
-"""`quizmatrix image`: Debian base images, and what is in the cache."""
+"""`quizmatrix image`."""
 
 from __future__ import annotations
 
 import argparse
-from functools import partial
 
-from quizmatrix.cli.buildoutput import make_each
-from quizmatrix.core.errors import DamagedError, UsageError
-from quizmatrix.core.process import Tell
-from quizmatrix.image import debian
-from quizmatrix.kernel import source
-from quizmatrix.model.arch import Arch, host_arch, load_arch
-from quizmatrix.model.cells import cells_on_the_spot
-from quizmatrix.model.matrix import Limits
-from quizmatrix.model.outcome import EXIT_OK
-from quizmatrix.prepare import selection
+from quizmatrix.cli.options import Commands, Parser, add_command
 
-# The kernel of the guest in which a foreign architecture's packages are configured.
-_SETUP_KERNEL = "6.12"
+
+def add_parser(commands: Commands[Parser]) -> None:
+    """Add `image build|list|remove`."""
+    parser = add_command(commands, "image", list_images, help="build, list and remove Debian images")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    make = add_command(
+        actions,
+        "build",
+        build,
+        uses_cache=True,
+        help="build a Debian image, and use it from now on",
+        description="An image of another architecture is configured inside a guest of that architecture, "
+        "where this host cannot run its programs.",
+    )
+    make.add_argument("-a", "--arch", dest="arches", action="append", default=[], help="default: this host's")
+    make.add_argument("--suite", metavar="S", help="Debian's suite: bookworm, trixie, sid")
+    make.add_argument(
+        "--include", action="append", default=[], metavar="PKG", help="packages, and sets like zfs-tests"
+    )
+    make.add_argument("--kernel", metavar="K", help="the kernel of a guest that configures it")
+    add_command(actions, "list", list_images, help="the Debian images in the cache")
+    action = add_command(actions, "remove", remove, help="remove images from the cache")
+    action.add_argument("key", nargs="+", metavar="IMAGE", help="as `image list` has it")
 
 
 def build(args: argparse.Namespace) -> int:
     """Build an image for each architecture."""
-    from quizmatrix.prepare.preparer import Policy, Preparer
+    from quizmatrix.build import images
+    from quizmatrix.prepare.selection import words
 
-    include = selection.words("--include", args.include)
-    debian.expand(include)
-    arches = [load_arch(name) for name in selection.words("--arch", args.arches) or [host_arch().name]]
-    suites = {arch.name: debian.choose_suite(arch, args.suite) for arch in arches}
-    kernel = args.kernel or _SETUP_KERNEL
-    source.parse_spec(kernel)
-    preparer = Preparer(Policy())
-
-    async def build_one(arch: Arch, tell: Tell) -> str:
-        (cell,) = cells_on_the_spot([f"{kernel}-{arch.name}"], Limits())
-        image = await preparer.build_image(cell, suites[arch.name], include, tell)
-        return f"{image.key} ({image.disk.stat().st_size // 1_000_000} MB)"
-
-    return make_each({arch.name: partial(build_one, arch) for arch in arches})
+    include, arches = words("--include", args.include), words("--arch", args.arches)
+    return images.build(arches, suite=args.suite, include=include, kernel=args.kernel)
 
 
 def list_images(_: argparse.Namespace) -> int:
     """Print the Debian images in the cache."""
-    from tabulate import tabulate
+    from quizmatrix.build import images
 
-    current = debian.current_keys()
-    rows = []
-    for key in debian.stored_keys():
-        try:
-            image = debian.load(key)
-        except DamagedError:
-            rows.append([key, "damaged", "", "", ""])
-            continue
-        if image is not None:
-            size = f"{image.disk.stat().st_size // 1_000_000} MB"
-            use = "yes" if key in current else "no"
-            rows.append([key, use, ", ".join(image.include), str(len(image.installed)), size])
-    if rows:
-        headers = ["image", "in use", "includes", "packages", "on disk"]
-        print(tabulate(rows, headers=headers, disable_numparse=True))
-    else:
-        print("There are no Debian images in the cache yet: quizmatrix image build")
-    return EXIT_OK
+    images.print_list()
+    return 0
 
 
 def remove(args: argparse.Namespace) -> int:
     """Remove images from the cache."""
-    known = debian.stored_keys()
-    for key in args.key:
-        if key not in known:
-            raise UsageError(f"`{key}` is no image in the cache", next_step="quizmatrix image list")
-    for key in args.key:
-        debian.remove(key)
-        print(f"removed {key}")
-    return EXIT_OK
+    from quizmatrix.build import images
+
+    images.remove(args.key)
+    return 0

@@ -1,208 +1,92 @@
-"""`quizmatrix kernel`: kernels built from source, and what is in the cache."""
+"""`quizmatrix kernel`."""
 
 from __future__ import annotations
 
 import argparse
-import re
-from contextlib import ExitStack
-from functools import partial
-from pathlib import Path
 
-import anyio
+from quizmatrix.cli.options import Commands, Parser, add_command, number
 
-from quizmatrix.build import parts as partbuild
-from quizmatrix.build.module.build import modules_dir
-from quizmatrix.build.zfs.tree import builds_dir as zfs_dir
-from quizmatrix.cli.buildoutput import make_each
-from quizmatrix.core import process, tomlfile
-from quizmatrix.core.concurrency import in_thread
-from quizmatrix.core.errors import DamagedError, HostError, UsageError
-from quizmatrix.core.folders import disk_usage, remove_tree
-from quizmatrix.core.process import Tell
-from quizmatrix.kernel import artifact, buildlayer, source
-from quizmatrix.kernel.build import KernelOptions, Order, builds_dir, builds_locked, options_of, tools_for
-from quizmatrix.model import kconfig
-from quizmatrix.model.arch import Arch, host_arch, load_arch
-from quizmatrix.model.cells import cells_on_the_spot, default_source
-from quizmatrix.model.matrix import Limits
-from quizmatrix.model.outcome import EXIT_OK
-from quizmatrix.prepare import selection
+
+def add_parser(commands: Commands[Parser]) -> None:
+    """Add `kernel build|list|show|remove`."""
+    parser = add_command(commands, "kernel", list_kernels, help="build, list and remove kernels")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    make = add_command(
+        actions,
+        "build",
+        build,
+        uses_cache=True,
+        help="build kernels from source",
+        description="SPEC is a series (6.12: its newest release), an exact version, `newest`, a candidate "
+        "(6.13-rc2), next-DATE, master, or names its source: debian-source:6.12, kernel.org:6.12.57, "
+        "git:REPOSITORY#REF, path:DIR, tarball:FILE.",
+    )
+    make.add_argument("spec", nargs="+", metavar="SPEC")
+    make.add_argument("-a", "--arches", action="append", default=[], help="default: this host's")
+    make.add_argument(
+        "--source",
+        metavar="S",
+        help="where versions that name none come from (default: debian-source; kernel.org for candidates, "
+        "next-DATE and master)",
+    )
+    make.add_argument(
+        "--variant",
+        metavar="V",
+        help="a fragment of kernel-configs/variant: debug, kasan, lockdep, ... (README lists them)",
+    )
+    make.add_argument("--config", metavar="FILE", help="a fragment of your own")
+    make.add_argument("--clang", action="store_true", help="compile with clang")
+    make.add_argument("-j", "--jobs", metavar="N", help="processes at a time (default: one for each CPU)")
+    make.add_argument("-e", "--enable", action="append", default=[], metavar="KEY", help="CONFIG_KEY=y")
+    make.add_argument("-d", "--disable", action="append", default=[], metavar="KEY", help="CONFIG_KEY=n")
+    make.add_argument("-m", "--module", action="append", default=[], metavar="KEY", help="CONFIG_KEY=m")
+    make.add_argument("--refresh", action="store_true", help="ask the sources again for what is newest")
+    add_command(actions, "list", list_kernels, help="the kernels in the cache")
+    action = add_command(actions, "show", show, help="what a kernel is, and who asked for its configuration")
+    action.add_argument("key", metavar="KEY", help="as `kernel list` has it, or the beginning")
+    action = add_command(actions, "remove", remove, help="remove kernels from the cache")
+    action.add_argument("key", nargs="*", metavar="KEY", help="as `kernel list` has it, or the beginning")
+    action.add_argument("--unused", action="store_true", help="those that nothing asks for any more")
 
 
 def build(args: argparse.Namespace) -> int:
     """Build kernels, each for each architecture."""
-    options = KernelOptions(variant=args.variant, config=tuple(_config_lines(args)), clang=args.clang)
-    jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs is not None else None
-    arches = [load_arch(name) for name in selection.words("--arches", args.arches) or [host_arch().name]]
-    specs = [
-        text if ":" in text else f"{args.source or default_source(text, ready_made=False)}:{text}"
-        for text in args.spec
-    ]
-    for text in specs:
-        source.parse_spec(text)
+    from quizmatrix.build import kernels
+    from quizmatrix.kernel.build import KernelOptions
+    from quizmatrix.prepare.selection import words
 
-    async def build_one(text: str, arch: Arch, tell: Tell) -> str:
-        order = Order(arch=arch, options=options, tell=tell, jobs=jobs, needs_tree=True)
-        return (await source.obtain(text, order, refresh=args.refresh)).record.key
-
-    wanted = [(text, arch) for text in specs for arch in arches]
-    # What cannot be built for want of a tool says so first, and not after the builds of others.
-    wanted.sort(key=lambda one: not _lacks_tools(one[1], options))
-    return make_each({f"{text}-{arch.name}": partial(build_one, text, arch) for text, arch in wanted})
-
-
-def _lacks_tools(arch: Arch, options: KernelOptions) -> bool:
-    return any(process.find_program(tool) is None for tool in tools_for(arch, options))
-
-
-def _config_lines(args: argparse.Namespace) -> list[str]:
-    """What the command line asks of the configuration, checked."""
-    if args.variant is not None and not kconfig.variant_file(args.variant).is_file():
-        raise UsageError(
-            f"unknown variant `{args.variant}`", next_step=f"Known: {', '.join(kconfig.variants())}."
-        )
-    keys = [
-        f"CONFIG_{name}={value}"
-        for value, given in (("y", args.enable), ("n", args.disable), ("m", args.module))
-        for name in map(_symbol, selection.words("-e, -d, -m", given))
-    ]
-    kconfig.check_fragment("\n".join(keys), "the command line")
-    lines: list[str] = []
-    if args.config is not None:
-        text = tomlfile.read_text(Path(args.config))
-        kconfig.check_fragment(text, args.config)
-        text = kconfig.NOT_SET.sub(r"CONFIG_\1=n", text)
-        lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    # What is typed wins over what is in the file.
-    typed = {line.partition("=")[0] for line in keys}
-    return [line for line in lines if line.partition("=")[0].strip() not in typed] + keys
-
-
-def _symbol(text: str) -> str:
-    name = text.removeprefix("CONFIG_")
-    if not re.fullmatch(r"\w+", name, re.ASCII):
-        raise UsageError(
-            f"`{text}` is no symbol of a kernel's configuration",
-            next_step="Name it alone, as in -e KASAN; a file of CONFIG_X=value lines goes to --config.",
-        )
-    return name
+    config = kernels.config_lines(
+        args.variant, args.config, enable=args.enable, disable=args.disable, module=args.module
+    )
+    return kernels.build(
+        args.spec,
+        words("--arches", args.arches),
+        KernelOptions(variant=args.variant, config=tuple(config), clang=args.clang),
+        source_name=args.source,
+        jobs=number("-j", args.jobs),
+        refresh=args.refresh,
+    )
 
 
 def list_kernels(_: argparse.Namespace) -> int:
     """Print the kernels in the cache."""
-    from tabulate import tabulate
+    from quizmatrix.build import kernels
 
-    names: dict[str, list[str]] = {}
-    for reference in artifact.references():
-        names.setdefault(reference.key, []).append(reference.spec)
-    rows = []
-    for key in artifact.stored_keys():
-        size = disk_usage(artifact.folder_of(key)) // 1_000_000
-        rows.append([key, ", ".join(names.get(key, [])) or "nothing any more", f"{size} MB"])
-    if rows:
-        print(tabulate(rows, headers=["kernel", "asked for as", "on disk"], disable_numparse=True))
-    else:
-        print("There are no kernels in the cache yet.")
-    return EXIT_OK
+    kernels.print_list()
+    return 0
 
 
 def show(args: argparse.Namespace) -> int:
     """Print what a kernel is, and where each symbol that was asked for came from."""
-    key = _find(args.key, among_used=True)
-    try:
-        kernel = artifact.load(key)
-    except DamagedError as error:
-        raise DamagedError(str(error), next_step=f"quizmatrix kernel remove {key}") from error
-    if kernel is None:
-        raise UsageError(f"no kernel {key}", next_step="quizmatrix kernel list")
-    record = kernel.record
-    print(f"release  {record.release}\nfrom     {', '.join(record.packages)}\nfolder   {kernel.folder}")
-    print(f"layer    {buildlayer.root_of(kernel)}: what is put there is in all its guests")
-    for built in buildlayer.references(key):
-        print(f"built    {', '.join(built.layers)}: from {built.origin}, in all its guests")
-    tree = kernel.build_tree
-    if tree is not None:
-        print(f"symbols  {tree / 'vmlinux'}")
-        make = f"make -C {process.printable([str(tree), *record.make])} M=$PWD"
-        print(f"modules  {make} modules")
-        print(f"install  {make} INSTALL_MOD_PATH={buildlayer.root_of(kernel) / 'usr'} modules_install")
-    for asked in record.wishes:
-        print(f"  {asked.line:44} {asked.origin}")
-    return EXIT_OK
+    from quizmatrix.build import kernels
+
+    kernels.show(args.key)
+    return 0
 
 
 def remove(args: argparse.Namespace) -> int:
-    """Remove kernels from the cache, with what was built beside them: all that are named, or none."""
-    if not args.key and not args.unused:
-        raise UsageError("no kernel is named", next_step="quizmatrix kernel list; or --unused")
-    named = list(dict.fromkeys(_find(text) for text in args.key))
-    used = {*_used(), *named}
-    unused = [key for key in artifact.stored_keys() if key not in used] if args.unused else []
-    with ExitStack() as stack:
-        for key in named:
-            stack.enter_context(artifact.alone(key))
-        for key in named:
-            _remove(key)
-    for key in unused:
-        try:
-            with artifact.alone(key):
-                _remove(key)
-        except HostError as error:
-            print(f"kept {key}: in use {error.cause}")
-    if args.unused:
-        anyio.run(_remove_unfinished)
-    return EXIT_OK
+    """Remove kernels from the cache."""
+    from quizmatrix.build import kernels
 
-
-def _remove(key: str) -> None:
-    tree = artifact.build_tree_of(key)
-    artifact.discard(key)
-    buildlayer.remove(key)
-    partbuild.forget(modules_dir(), key)
-    partbuild.forget(zfs_dir(), f"modules-{key}")
-    if tree is not None:
-        _remove_build(tree)
-    print(f"removed {key}")
-
-
-def _remove_build(folder: Path) -> None:
-    if folder.exists():
-        remove_tree(folder)
-    folder.with_name(f"{folder.name}.log").unlink(missing_ok=True)
-
-
-async def _remove_unfinished() -> None:
-    """Remove the folders of builds that no stored kernel came out of, once no build is going on."""
-    async with builds_locked(lambda: print("waiting for a build to end", flush=True)):
-        kept = {tree for key in artifact.stored_keys() if (tree := artifact.build_tree_of(key)) is not None}
-        there = [path.with_suffix("") if path.suffix == ".log" else path for path in builds_dir().glob("*")]
-        for folder in sorted(set(there) - kept):
-            await in_thread(partial(_remove_build, folder))
-            print(f"removed the build folder {folder.name}")
-
-
-def _used() -> set[str]:
-    return {reference.key for reference in artifact.references()}
-
-
-def _find(text: str, *, among_used: bool = False) -> str:
-    """The key that `text` is or begins, or that of the kernel which the cell of this id has.
-
-    among_used: of several, the one that is still asked for.
-    """
-    if not text:
-        raise UsageError("a kernel's name is empty", next_step="Is a variable in the command line empty?")
-    found = [key for key in artifact.stored_keys() if key.startswith(text)]
-    if text in found:
-        return text
-    if among_used and len(found) > 1:
-        found = [key for key in found if key in _used()] or found
-    if len(found) > 1:
-        raise UsageError(f"`{text}` begins the names of several kernels: {', '.join(found)}")
-    if found:
-        return found[0]
-    for cell in cells_on_the_spot([text], Limits()):
-        kernel = source.find(cell.kernel_spec, load_arch(cell.arch), options_of(cell))
-        if kernel is not None:
-            return kernel.record.key
-    raise UsageError(f"`{text}` is no kernel in the cache", next_step="quizmatrix kernel list")
+    kernels.remove(args.key, unused=args.unused)
+    return 0

@@ -1,11 +1,26 @@
-"""The command line's words that several commands share."""
+"""Options that several commands share, and how a command line becomes the options of a run."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any, NoReturn
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from quizmatrix.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from quizmatrix.model.options import RunOptions, RunRequest
+
+EXIT_STATUSES = """\
+exit status:
+  0     every cell ended as its matrix expects
+  N     exactly one cell ran, and its command ended with N (128+n: killed by signal n)
+  1     several cells ran and at least one failed; or one cell panicked or splatted
+  124   exactly one cell ran, and it timed out
+  125   no verdict: a wrong command line or matrix, or a cell that could not be tested
+  130   interrupted
+"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,10 +40,89 @@ class Parser(argparse.ArgumentParser):
 Commands = argparse._SubParsersAction  # the class has no public name
 
 
-def add_command(commands: Commands[Parser], name: str, handler: str, **options: Any) -> Parser:
+Handler = Callable[[argparse.Namespace], int]
+
+
+def add_command(
+    commands: Commands[Parser],
+    name: str,
+    handler: Handler,
+    *,
+    takes_command: bool = False,
+    uses_cache: bool = False,
+    late: str = "",
+    **options: Any,
+) -> Parser:
+    """Add a command, or an action of one.
+
+    takes_command: whether one of the user's comes after `--`. uses_cache: whether it fetches, builds or
+    boots; the cache is not emptied meanwhile. late: an optional word that may stand behind options.
+    """
     parser: Parser = commands.add_parser(name, **options)
-    parser.set_defaults(handler=handler, name=parser.prog.removeprefix("quizmatrix "), parser=parser)
+    parser.set_defaults(
+        handler=handler,
+        name=parser.prog.removeprefix("quizmatrix "),
+        parser=parser,
+        takes_command=takes_command,
+        uses_cache=uses_cache,
+        late=late,
+    )
     return parser
+
+
+# Options that are numbers: what an error calls each, and the least that it may be.
+_NUMBERS = {
+    "jobs": ("-j", 1),
+    "retries": ("--retries", 0),
+    "shard": ("--shard", 1),
+    "cpus": ("--cpus", 1),
+    "numa": ("--numa", 1),
+}
+
+
+def run_options(args: argparse.Namespace) -> RunOptions:
+    """The options of a run that a command line gives; UsageError where one cannot be had."""
+    from quizmatrix.core import units
+    from quizmatrix.model.options import RunOptions, with_values
+
+    given = {name: getattr(args, name) for name in typed_options(args)}
+    for name, (option, least) in _NUMBERS.items():
+        if name in given:
+            given[name] = units.checked(option, given[name], units.whole_number(least))
+    if "max_time" in given:
+        units.checked("--max-time", given["max_time"], units.parse_duration)
+    if "append" in given:
+        given["append"] = " ".join(given["append"])
+    try:
+        return with_values(RunOptions(), given)
+    except ValueError as error:
+        raise UsageError("that cannot be set", cause=str(error)) from error
+
+
+def number(option: str, text: str | None) -> int | None:
+    """The number that an option gives, 1 or more; None where it is not given."""
+    from quizmatrix.core import units
+
+    return units.checked(option, text, units.whole_number(1)) if text is not None else None
+
+
+def typed_options(args: argparse.Namespace) -> frozenset[str]:
+    """The names of the run's options that were typed. Until they are, argparse has nothing for them."""
+    from quizmatrix.model.options import NAMES
+
+    return frozenset(name for name, value in vars(args).items() if name in NAMES and value)
+
+
+def run_request(args: argparse.Namespace) -> RunRequest:
+    """The run that a command line asks for."""
+    from quizmatrix.model.options import RunRequest
+
+    return RunRequest(
+        options=run_options(args),
+        command=args.command,
+        arguments=args.arguments,
+        typed=typed_options(args),
+    )
 
 
 def refuse_blanks(args: argparse.Namespace, command: list[str] | None) -> None:
@@ -70,8 +164,6 @@ def add_selection(parser: Parser, *, names_sources: bool = True) -> None:
         group.add_argument(
             "--source", metavar="S", help="where kernels that name none come from: debian, debian-source, ..."
         )
-    else:
-        parser.set_defaults(source=None)
     add_image_and_profiles(group)
 
 
@@ -105,26 +197,12 @@ def add_limits(parser: Parser) -> None:
     )
 
 
-# Of a command without these options: what selection.limits_of reads.
-NO_LIMITS: dict[str, Any] = {
-    "timeout": None,
-    "boot_timeout": None,
-    "memory": None,
-    "shared_limit": None,
-    "cpus": None,
-    "numa": None,
-    "append": [],
-}
-
-
 def add_guest(parser: Parser, *, takes_stdin: bool = True) -> None:
     """takes_stdin: whether the command may be given a standard input."""
     group = parser.add_argument_group("the guest")
     if takes_stdin:
         add_stdin(group)
-    else:
-        parser.set_defaults(stdin=None, no_stdin=True)
-    group.add_argument("--accel", choices=["auto", "kvm", "tcg"], default="auto", help="default: auto")
+    group.add_argument("--accel", choices=["auto", "kvm", "tcg"], help="default: auto")
     group.add_argument("--machine", metavar="M", help="QEMU's -machine, instead of the architecture's")
     group.add_argument(
         "--qemu",
@@ -169,7 +247,11 @@ def add_stdin(group: argparse._ArgumentGroup) -> None:
         "single cell reads ours, as over ssh, and several cells read /dev/null",
     )
     which.add_argument(
-        "--no-stdin", action="store_true", help="COMMAND's stdin is /dev/null, and ours is not read"
+        "--no-stdin",
+        dest="stdin",
+        action="store_const",
+        const=os.devnull,
+        help="COMMAND's stdin is /dev/null, and ours is not read",
     )
 
 
@@ -188,12 +270,11 @@ def add_conduct(parser: Parser) -> argparse._ArgumentGroup:
         metavar="T",
         help="for the whole run: what has not started by then is skipped, what has is stopped",
     )
-    group.add_argument("--retries", metavar="N", default="0", help="more tries for cells that did not boot")
+    group.add_argument("--retries", metavar="N", help="more tries for cells that did not boot")
     group.add_argument("--build", action="store_true", help="build first what is out of date of OpenZFS")
     group.add_argument(
         "--shard",
         metavar="N",
-        default="1",
         help="deal each cell's tests into N slices, each in a VM of its own",
     )
     group.add_argument("-x", "--fail-fast", action="store_true", help="stop at the first failure")
@@ -208,7 +289,6 @@ def add_results(parser: Parser) -> argparse._ArgumentGroup:
     group.add_argument(
         "--fail-on",
         choices=["any", "regression"],
-        default="any",
         help="regression: exit status 1 only where something fails that did not in the last run of the same",
     )
     group.add_argument(

@@ -1,116 +1,119 @@
-"""`quizmatrix runs`: past runs."""
+"""`quizmatrix runs`."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from datetime import datetime
-from pathlib import Path
 
-from quizmatrix.cli.past import catch_up, show_cell
-from quizmatrix.core import streams
+from quizmatrix.cli.options import Commands, Parser, add_command, add_reports, number
 from quizmatrix.core.errors import UsageError
-from quizmatrix.core.json import to_json
-from quizmatrix.core.text import clean_detail, wants_colour
-from quizmatrix.model.outcome import EXIT_OK
-from quizmatrix.model.result import RunResults
-from quizmatrix.report import grid, outputs
-from quizmatrix.report.formats.source import load as load_source
-from quizmatrix.report.progress import tell
-from quizmatrix.runs import directory
-from quizmatrix.runs.history.record import History
 
-_CHUNK = 1 << 16
+
+def add_parser(commands: Commands[Parser]) -> None:
+    """Add `runs list|show|logs|compare|prune`."""
+    parser = add_command(commands, "runs", list_runs, help="past runs: list, show, logs, compare, prune")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = add_command(actions, "list", list_runs, help="the runs that are kept, newest first")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    of_show = add_command(actions, "show", show, help="a run's grid and failures again, or a report of it")
+    of_show.add_argument("--over", metavar="T", help="RUN is a cell: how its runs of the last T (30d) ended")
+    of_logs = add_command(actions, "logs", logs, late="cell", help="what a cell printed")
+    for action in (of_show, of_logs):
+        action.add_argument(
+            "run", nargs="?", default="latest", metavar="RUN", help="an id, its beginning, or `latest`"
+        )
+    group = of_show.add_argument_group("reports, instead of the grid")
+    group.add_argument("--json", metavar="FILE", nargs="?", const="-", help="results.json (default: stdout)")
+    add_reports(group)
+    of_show.add_argument(
+        "--tests", action="store_true", help="every test in the output, not only what differs"
+    )
+    of_logs.add_argument("cell", nargs="?", metavar="CELL", help="one cell (default: all)")
+    stream = of_logs.add_mutually_exclusive_group()
+    stream.add_argument("--stderr", dest="stream", action="store_const", const="stderr")
+    stream.add_argument("--console", dest="stream", action="store_const", const="console.log")
+    stream.add_argument("--qemu", dest="stream", action="store_const", const="qemu.log")
+    of_logs.set_defaults(stream="stdout")
+    _add_compare_and_prune(actions)
+
+
+def _add_compare_and_prune(actions: Commands[Parser]) -> None:
+    parser = add_command(
+        actions,
+        "compare",
+        compare,
+        help="what changed from run A to run B",
+        description="What changed from run A to run B: cells, tests in their output, and messages of their "
+        "kernels that regressed, are fixed, new, still failing, flaky (ended otherwise, though run from the "
+        "same) or gone. Exit status 1 where something regressed.",
+    )
+    parser.add_argument(
+        "a", nargs="?", metavar="A", help="a run (default: the one before B of the same command and matrix)"
+    )
+    parser.add_argument("b", nargs="?", metavar="B", help="a run (default: the newest)")
+    parser.add_argument("--json", nargs="?", const="-", choices=["-"], help="as JSON")
+    parser = add_command(
+        actions,
+        "prune",
+        prune,
+        help="remove old run directories",
+        description="Remove old run directories, never the newest nor one that is being written. With both "
+        "--keep and --older-than those go that are beyond the newest N and older than T.",
+    )
+    parser.add_argument("--keep", metavar="N", help="keep the newest N (default, where neither is given: 50)")
+    parser.add_argument("--older-than", metavar="T", help="remove only what is older: 30d")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be removed")
 
 
 def list_runs(args: argparse.Namespace) -> int:
     """Print the kept runs, the newest first."""
-    catch_up(History(tell))
-    found = directory.list_runs()
-    if args.json:
-        readable = [results for _, results in found if results is not None]
-        sys.stdout.write(to_json(readable).decode())
-        return EXIT_OK
-    if not found:
-        print(f"There are no runs yet in {directory.runs_dir()}.")
-        return EXIT_OK
-    from tabulate import tabulate
+    from quizmatrix.report import keptruns
 
-    rows = [_row(folder, results) for folder, results in found]
-    print(tabulate(rows, headers=["run", "started", "exit", "cells", "command"], disable_numparse=True))
-    return EXIT_OK
-
-
-def _row(folder: Path, results: RunResults | None) -> list[str]:
-    if results is None:
-        return [folder.name, "", "", "its results cannot be read", ""]
-    started = datetime.fromisoformat(results.started).astimezone().strftime("%Y-%m-%d %H:%M")
-    totals = ", ".join(f"{count} {outcome}" for outcome, count in results.totals.items())
-    status = str(results.exit_code) if results.exit_code is not None else "unfinished"
-    command = grid.command_words(results)
-    return [folder.name, started, status, totals, command[:60] + ("..." if len(command) > 60 else "")]
+    keptruns.print_list(as_json=args.json)
+    return 0
 
 
 def show(args: argparse.Namespace) -> int:
     """Print a run's report again, or write it as what was asked for; with --over how a cell's runs ended."""
+    from quizmatrix.model.options import ResultOptions
+    from quizmatrix.report import keptruns, outputs
+
+    options = ResultOptions(json=args.json, junit=args.junit, markdown=args.markdown, html=args.html)
+    forms = outputs.asked(options)
     if args.over is not None:
-        if forms := outputs.asked(args):
+        if forms:
             raise UsageError(
                 f"--over shows one cell's runs, and --{next(iter(forms))} is a report of one run",
                 next_step="Leave one of them out.",
             )
-        return show_cell(args)
-    folder = directory.find_run(args.run)
-    if outputs.asked(args):
-        return _write_reports(args, folder)
-    results = directory.load(folder)
-    print(f"run {results.run}: {grid.command_words(results)}\n")
-    if results.finished is None:
-        print("The run has not finished, or was killed; what had ended by then:")
-        print(f"(to go on with it: quizmatrix run --resume {directory.name_of(folder)})\n")
-    if results.cells:
-        colour = wants_colour(sys.stdout)
-        text = grid.whole(results.cells, folder, results.seconds, colour=colour, every_test=args.tests)
-        sys.stdout.write(text)
-    return EXIT_OK
-
-
-def _write_reports(args: argparse.Namespace, folder: Path) -> int:
-    outputs.check(args)
-    for error in outputs.write(args, load_source(folder)):
-        raise error
-    return EXIT_OK
+        keptruns.show_cell(args.run, args.over)
+    elif forms:
+        keptruns.write_reports(args.run, options)
+    else:
+        keptruns.show(args.run, every_test=args.tests)
+    return 0
 
 
 def logs(args: argparse.Namespace) -> int:
-    """Print what a cell wrote, byte for byte; or what each wrote, with headings as tail(1) has them.
+    """Print what a cell wrote."""
+    from quizmatrix.report import keptruns
 
-    On a terminal without what that would act on.
-    """
-    folder = directory.find_run(args.run)
-    cells = {result.cell: result for result in directory.load(folder).cells}
-    if args.cell is not None and args.cell not in cells:
-        raise UsageError(
-            f"the run has no cell {args.cell}", next_step=f"It has: {', '.join(cells) or 'none'}."
-        )
-    if args.cell is not None or len(cells) == 1:
-        result = cells[args.cell or next(iter(cells))]
-        if not _copy_out(folder / result.folder / args.stream):
-            raise UsageError(f"{result.cell} left no {args.stream}", cause=result.detail)
-        return EXIT_OK
-    for number, result in enumerate(cells.values()):
-        print(("\n" if number else "") + f"==> {result.cell} <==", flush=True)
-        if not _copy_out(folder / result.folder / args.stream):
-            print(f"({result.outcome}: {clean_detail(result.detail)})", flush=True)
-    return EXIT_OK
+    keptruns.print_logs(args.run, args.cell, args.stream)
+    return 0
 
 
-def _copy_out(path: Path) -> bool:
-    """Copy a file to stdout; False where there is none."""
-    try:
-        source = path.open("rb")
-    except FileNotFoundError:
-        return False
-    with source:
-        streams.copy(iter(lambda: source.read(_CHUNK), b""))
-    return True
+def compare(args: argparse.Namespace) -> int:
+    """Print what changed from run A to run B; 1 where something regressed."""
+    from quizmatrix.report.comparing import print_comparison
+
+    return print_comparison(args.a, args.b, as_json=bool(args.json))
+
+
+def prune(args: argparse.Namespace) -> int:
+    """Remove old run directories."""
+    from quizmatrix.core.units import checked, parse_duration
+    from quizmatrix.report import keptruns
+
+    keep = number("--keep", args.keep)
+    older_than = checked("--older-than", args.older_than, parse_duration) if args.older_than else None
+    keptruns.prune(keep, older_than, dry_run=args.dry_run)
+    return 0

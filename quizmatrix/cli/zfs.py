@@ -1,116 +1,110 @@
-"""`quizmatrix zfs`: OpenZFS, built for the cells of a matrix."""
+"""`quizmatrix zfs`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-import anyio
+from quizmatrix.cli.options import (
+    Commands,
+    Parser,
+    add_command,
+    add_selection,
+    add_sources,
+    run_options,
+)
+from quizmatrix.core.errors import UsageError
 
-from quizmatrix.build.zfs.build import CONFIGURE, STEPS
-from quizmatrix.build.zfs.options import ZfsOptions, recall, remember
-from quizmatrix.build.zfs.sweep import BuiltZfs, ZfsSweep
-from quizmatrix.build.zfs.tree import ZfsTree, find_tree, last_tree
-from quizmatrix.cli import buildoutput
-from quizmatrix.core import process
-from quizmatrix.core.errors import QuizmatrixError, UsageError
-from quizmatrix.model.cells import Cell
-from quizmatrix.model.outcome import EXIT_NO_VERDICT, EXIT_OK
-from quizmatrix.prepare import selection
-from quizmatrix.prepare.preparer import Policy, Preparer
 
-# The profile whose cells want it.
-PROFILE = "zfs"
+def add_parser(commands: Commands[Parser]) -> None:
+    """Add `zfs build|configure|make|install`."""
+    parser = add_command(commands, "zfs", build, help="build OpenZFS for every cell")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    make = add_command(
+        actions,
+        "build",
+        build,
+        uses_cache=True,
+        help="build what is out of date, and have the cells' guests get it",
+        description="In an OpenZFS work tree: build it for every cell of MATRIX, out of the tree. Programs "
+        "are built once for an architecture, modules once for a kernel.",
+    )
+    add_selection(make, names_sources=False)
+    _add_build_options(make)
+    add_sources(make)
+    for step, text in (
+        ("configure", "run ./configure for one cell, where that is due"),
+        ("make", "compile for one cell"),
+        ("install", "install what was compiled into the cell's build layer"),
+    ):
+        single = add_command(actions, step, take_step, uses_cache=True, help=text)
+        single.add_argument(
+            "--cell", dest="only", action="append", required=True, metavar="CELL", help="6.1-s390x"
+        )
+        single.add_argument("matrix", nargs="?", metavar="MATRIX", help="the matrix that has the cell")
+        single.add_argument("--image", metavar="I", help="the base image that it is built for")
+        _add_build_options(single)
+        add_sources(single)
+        single.set_defaults(step=step)
+
+
+def _add_build_options(parser: Parser) -> None:
+    group = parser.add_argument_group("how OpenZFS is built")
+    group.add_argument(
+        "--source",
+        dest="source_tree",
+        metavar="DIR",
+        help="the work tree (default: the current folder, or one above it)",
+    )
+    group.add_argument("--debug", action="store_true", help="with its assertions, and symbols")
+    group.add_argument(
+        "--experimental", action="store_true", help="for kernels too that are newer than its META knows"
+    )
+    group.add_argument(
+        "--configure", action="append", default=[], metavar="OPT", help="a further argument of ./configure"
+    )
+    group.add_argument("-j", "--jobs", metavar="N", help="processes at a time (default: one for each CPU)")
+    group.add_argument("-q", "--quiet", action="store_true", help="print only the table")
 
 
 def build(args: argparse.Namespace) -> int:
     """Configure, compile and install what is out of date, for every cell; 125 where one cannot be built."""
+    from quizmatrix.build.zfs.build import STEPS
+
     return _run(args, STEPS)
 
 
-def step(args: argparse.Namespace) -> int:
+def take_step(args: argparse.Namespace) -> int:
     """Take one single step for one cell."""
     return _run(args, (args.step,))
 
 
 def _run(args: argparse.Namespace, steps: tuple[str, ...]) -> int:
-    jobs = selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None
+    from quizmatrix.build import output
+    from quizmatrix.build.zfs import update
+    from quizmatrix.build.zfs.build import CONFIGURE, STEPS
+    from quizmatrix.build.zfs.options import ZfsOptions, recall, remember
+    from quizmatrix.build.zfs.tree import find_tree
+    from quizmatrix.core import process
+    from quizmatrix.model.outcome import EXIT_NO_VERDICT, EXIT_OK
+    from quizmatrix.prepare.selection import selected_cells
+
+    options = run_options(args)
     tree = find_tree(args.source_tree)
-    cells = selection.selected_cells(args, selection.limits_of(args), built_here=True)
+    cells = selected_cells(options, built_here=True)
     if steps != STEPS and len(cells) != 1:
         raise UsageError("a single step is for a single cell", next_step="--cell 6.1-x86_64")
     if CONFIGURE in steps:
-        options = ZfsOptions(
+        zfs_options = ZfsOptions(
             debug=args.debug, experimental=args.experimental, configure=tuple(args.configure)
         )
-        remember(tree, options)
+        remember(tree, zfs_options)
     else:
-        options = recall(tree)
-    results = _build_cells(args, tree, options, cells, steps, cpus=jobs or process.usable_cpus())
-    print(_table(results))
-    errors = buildoutput.explain((result.cell, result.error) for result in results)
+        zfs_options = recall(tree)
+    cpus = options.conduct.jobs or process.usable_cpus()
+    results = update.build_cells(options, tree, zfs_options, cells, steps, cpus=cpus)
+    print(update.table(results))
+    errors = output.explain((result.cell, result.error) for result in results)
     if errors:
         print(f"\n{errors}", file=sys.stderr)
     return EXIT_NO_VERDICT if errors else EXIT_OK
-
-
-def bring_up_to_date(
-    args: argparse.Namespace, cells: list[Cell], seconds: float | None
-) -> dict[str, QuizmatrixError]:
-    """Build what is out of date of the tree around the current folder, or of the one built last.
-
-    With the options of its last build, and for so many seconds at most. Returns why cells have no OpenZFS of
-    this state, by their ids, as far as that is known; UsageError where no cell wants one.
-    """
-    wanted = [cell for cell in cells if any(use.name == PROFILE for use in cell.profiles)]
-    if not wanted:
-        raise UsageError(
-            "--build has nothing to build", cause="no cell has the profile zfs", next_step="Add -p zfs."
-        )
-    tree = last_tree()
-    results = _build_cells(
-        args, tree, recall(tree), wanted, STEPS, cpus=process.usable_cpus(), seconds=seconds
-    )
-    if results and len(wanted) > 1 and not args.quiet:
-        print(f"{_table(results)}\n", file=sys.stderr)
-    return {result.cell: result.error for result in results if result.error is not None}
-
-
-def _build_cells(
-    args: argparse.Namespace,
-    tree: ZfsTree,
-    options: ZfsOptions,
-    cells: list[Cell],
-    steps: tuple[str, ...],
-    *,
-    cpus: int,
-    seconds: float | None = None,
-) -> list[BuiltZfs]:
-    """Take the steps for the cells on so many CPUs, and say what is going on; no results where the seconds
-    were over before.
-    """
-    tell = buildoutput.teller(args)
-    preparer = Preparer(Policy(offline=args.offline, refresh=args.refresh))
-
-    async def main() -> list[BuiltZfs]:
-        with anyio.move_on_after(seconds):
-            return await ZfsSweep(tree, options, preparer, cpus, tell).run(cells, steps)
-        return []
-
-    return anyio.run(main)
-
-
-def _table(results: list[BuiltZfs]) -> str:
-    """A row for each cell: what was built, what was reused, what failed."""
-    from tabulate import tabulate
-
-    rows = [
-        [
-            result.cell,
-            buildoutput.words(result.userland),
-            # Without a kernel there are none.
-            buildoutput.words(result.modules if result.kernel.error is None else result.kernel),
-        ]
-        for result in results
-    ]
-    return tabulate(rows, headers=["cell", "userland", "modules"], disable_numparse=True)

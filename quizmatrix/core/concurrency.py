@@ -6,10 +6,10 @@ would see it. So every task group of this package is one of these.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -18,6 +18,9 @@ from anyio.abc import TaskGroup
 from quizmatrix.core.errors import HostError, QuizmatrixError
 
 R = TypeVar("R")
+
+# Awaits what is to stop something, such as a signal, and calls then what it is given; ends when cancelled.
+Watch = Callable[[Callable[[], None]], Coroutine[Any, Any, None]]
 
 
 @asynccontextmanager

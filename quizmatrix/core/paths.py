@@ -57,6 +57,14 @@ def standing_layer() -> Path | None:
     return layer if layer.is_dir() else None
 
 
+def current_folder() -> Path:
+    """The current folder; HostError where it was removed."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise host_error("find the current folder", error) from error
+
+
 def _place(variable: str, find: Callable[[str], Path]) -> Path:
     """The folder that a variable names, or else one in the user's home; HostError where there is neither."""
     if named := os.environ.get(variable):

@@ -1,8 +1,14 @@
-"""Durations and sizes as people write them."""
+"""Durations, sizes and numbers as people write them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from quizmatrix.core.errors import UsageError
+
+V = TypeVar("V")
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MIB = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0 * 1024}
@@ -45,3 +51,22 @@ def format_seconds(seconds: float) -> str:
         return f"{minutes}m{rest:02d}s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m"
+
+
+def checked(option: str, text: str, read: Callable[[str], V]) -> V:
+    """`text` read by `read`; UsageError names the option where that raises ValueError."""
+    try:
+        return read(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {text}", cause=str(error)) from error
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """Reads a whole number of at least `least`; ValueError where it is none."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < least:
+            raise ValueError(f"has to be a whole number, {least} or more")
+        return int(text)
+
+    return read

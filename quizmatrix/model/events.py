@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from quizmatrix.model.matrix import Handoff
+from quizmatrix.model.options import RunOptions
 from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.stage import Stage
 
@@ -48,6 +49,7 @@ class RunStarted(msgspec.Struct, frozen=True, kw_only=True, tag="run-started", t
     matrix: str = ""
     folder: str = ""
     arguments: list[str] = []
+    options: RunOptions | None = None
     started: str
     cells: list[str] = []
 
@@ -61,6 +63,7 @@ class RunStarted(msgspec.Struct, frozen=True, kw_only=True, tag="run-started", t
             matrix=results.matrix,
             folder=results.folder,
             arguments=results.arguments,
+            options=results.options,
             started=results.started,
             cells=list(cells),
         )

@@ -12,6 +12,7 @@ from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.cells import folder_name
 from quizmatrix.model.finding import FindingSummary
 from quizmatrix.model.matrix import Handoff
+from quizmatrix.model.options import RunOptions
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.spec import CommandLine, Handed, Step
 
@@ -98,7 +99,8 @@ class RunResults(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "
     """results.json. started, finished: ISO 8601 in UTC; finished and exit_code are None while it runs.
 
     matrix: the name or the path of its matrix, folder: the current folder, arguments: the command line
-    without the command. Runs of the same command, matrix and folder are compared with each other. handoff:
+    without the command; options: what it says, None in a terminal's session and where an earlier quizmatrix
+    wrote this. Runs of the same command, matrix and folder are compared with each other. handoff:
     the matrix's, whose commands are run instead of `command`.
     """
 
@@ -109,6 +111,7 @@ class RunResults(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "
     matrix: str = ""
     folder: str = ""
     arguments: list[str] = []
+    options: RunOptions | None = None
     started: str
     finished: str | None = None
     exit_code: int | None = None

@@ -1,4 +1,4 @@
-"""What starts a run every night: the user's crontab, or their systemd.
+"""A run every night: its job, who starts it (cron or systemd), and what becomes of its runs.
 
 Imports all packages from core to bisect.
 """

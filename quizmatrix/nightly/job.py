@@ -16,6 +16,7 @@ import quizmatrix
 from quizmatrix.core import paths, private
 from quizmatrix.core.errors import DataError, UsageError, host_error
 from quizmatrix.core.json import to_json
+from quizmatrix.model.options import RunOptions
 
 # It is part of file names, of unit names and of a crontab's line.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -35,7 +36,8 @@ class NightlyStarter(StrEnum):
 class Job(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "schema"}):
     """A nightly run.
 
-    at: HH:MM, local time. arguments, command: `quizmatrix run`'s; no command where the matrix has its own.
+    at: HH:MM, local time. arguments, options, command: `quizmatrix run`'s; no command where the matrix has
+    its own, and no options in the file of an earlier quizmatrix.
     folder: where it is run. environment: variables that are set for it. keep, older_than (as 30d): which of
     its runs stay after each night. entry: what the timer runs; entry_environment: variables that this takes.
     """
@@ -45,6 +47,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "schema"
     at: str
     scheduler: NightlyStarter
     arguments: list[str]
+    options: RunOptions | None = None
     command: list[str] | None
     folder: str
     environment: dict[str, str]

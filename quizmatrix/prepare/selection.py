@@ -1,12 +1,10 @@
-"""From MATRIX and the options beside it to the cells that are meant."""
+"""From the options of a run to its cells, and to what is run in each."""
 
 from __future__ import annotations
 
-import argparse
 import difflib
-from collections.abc import Callable
+import os
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
@@ -16,9 +14,9 @@ from quizmatrix.model import cells as cell_module
 from quizmatrix.model import profile
 from quizmatrix.model.arch import load_arch, real_name
 from quizmatrix.model.cells import Cell, is_glob, matching
-from quizmatrix.model.matrix import Handoff, Limits, Matrix, find_matrix, load_matrix
-
-V = TypeVar("V")
+from quizmatrix.model.matrix import Handoff, Matrix, find_matrix, load_matrix, shipped_matrices
+from quizmatrix.model.options import RunOptions, SelectionOptions, with_values
+from quizmatrix.model.task import Task, handing_on, in_each
 
 DEFAULT_MATRIX = "default"
 
@@ -39,46 +37,8 @@ def cell_words(option: str, given: list[str]) -> list[str]:
     return list(dict.fromkeys(map(cell_module.with_real_arch, words(option, given))))
 
 
-def checked(option: str, text: str, read: Callable[[str], V]) -> V:
-    """`text` read by `read`; UsageError names the option where that raises ValueError."""
-    try:
-        return read(text)
-    except ValueError as error:
-        raise UsageError(f"{option} {text}", cause=str(error)) from error
-
-
-def whole_number(least: int) -> Callable[[str], int]:
-    """Reads a whole number of at least `least`."""
-
-    def read(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or int(text) < least:
-            raise ValueError(f"has to be a whole number, {least} or more")
-        return int(text)
-
-    return read
-
-
-def limits_of(args: argparse.Namespace) -> Limits:
-    """The limits that the command line sets."""
-    cpus = checked("--cpus", args.cpus, whole_number(1)) if args.cpus is not None else None
-    numa = checked("--numa", args.numa, whole_number(1)) if args.numa is not None else None
-    try:
-        return Limits(
-            timeout=args.timeout,
-            boot_timeout=args.boot_timeout,
-            memory=args.memory,
-            shared_limit=args.shared_limit,
-            cpus=cpus,
-            numa=numa,
-            image=args.image,
-            append=" ".join(args.append) if args.append else None,
-        )
-    except ValueError as error:
-        raise UsageError("that cannot be set", cause=str(error)) from error
-
-
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """What a command line means. matrix: the file; handoff: its, where the cells hand disks on."""
+    """The cells that are meant. matrix: the file; handoff: its, where the cells hand disks on."""
 
     cells: list[Cell]
     matrix: Path
@@ -86,31 +46,69 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def hands_disks_on(name: str | None) -> bool:
-    """Whether the MATRIX of a command line has commands of its own; not where there is none of this name."""
+    """Whether a MATRIX has commands of its own; not where there is none of this name."""
     try:
         return load_matrix(find_matrix(name or DEFAULT_MATRIX)).handoff is not None
     except UsageError:
         return False
 
 
-def selected_slices(args: argparse.Namespace, overrides: Limits) -> Selection:
+def selected_tasks(options: RunOptions, command: list[str] | None) -> tuple[Selection, list[Task]]:
+    """The cells that are meant, and what is run in each; UsageError where that is nothing."""
+    matrix = options.selection.matrix
+    if not command and (_is_program(matrix) or not hands_disks_on(matrix)):
+        is_matrix = matrix and (matrix.endswith(".toml") or matrix in shipped_matrices())
+        example = f"{matrix} -- uname -a" if is_matrix else f"--only 6.1-x86_64 -- {matrix or 'uname -a'}"
+        raise UsageError(
+            "there is no command to run", next_step=f"It comes after `--`: quizmatrix run {example}"
+        )
+    whole = selected_slices(options)
+    return whole, tasks_of(whole, command)
+
+
+def _is_program(word: str | None) -> bool:
+    """Whether what stands in MATRIX's place is a program: `quizmatrix run ./repro.sh`."""
+    return (
+        word is not None and not word.endswith(".toml") and Path(word).is_file() and os.access(word, os.X_OK)
+    )
+
+
+def tasks_of(chosen: Selection, command: list[str] | None) -> list[Task]:
+    """COMMAND in each cell, or what the matrix hands on; UsageError where there are both."""
+    if chosen.handoff is None:
+        return in_each(chosen.cells, command or [])
+    if command:
+        raise UsageError(
+            f"{chosen.matrix} takes no command",
+            cause="it has commands of its own, in [handoff]",
+            next_step="Leave out what comes after `--`, or name another matrix.",
+        )
+    if any(cell.shard for cell in chosen.cells):
+        raise UsageError(
+            f"--shard deals a COMMAND's tests, and {chosen.matrix} has commands of its own",
+            next_step="Leave out --shard.",
+        )
+    return handing_on(chosen.cells, chosen.handoff, str(chosen.matrix))
+
+
+def selected_slices(options: RunOptions) -> Selection:
     """As `selected`, with each cell as often as its tests are dealt into slices: by --shard, or as an id
     with a slice says (`6.1-s390x@3of20`). UsageError where they say different numbers, or no slice is left.
     """
-    typed = checked("--shard", args.shard, whole_number(1))
-    only, skip = cell_words("--only", args.only), cell_words("--skip", args.skip)
+    shard = options.selection.shard
+    only, skip = cell_words("--only", options.selection.only), cell_words("--skip", options.selection.skip)
     named = {pattern: of for pattern in (*only, *skip) if (of := cell_module.slice_of(pattern)[1])}
-    shards = next(iter(named.values()), typed)
+    shards = next(iter(named.values()), shard)
     for pattern, of in named.items():
-        if of != shards or (typed != 1 and typed != of):
-            other = f"--shard {typed}" if typed not in (1, of) else next(iter(named))
+        if of != shards or shard not in (1, of):
+            other = f"--shard {shard}" if shard not in (1, of) else next(iter(named))
             raise UsageError(f"{pattern} and {other} deal a cell's tests into different numbers of slices")
     # A slice is left out below; a cell is where it is named without one.
     whole = {
         "only": [cell_module.slice_of(pattern)[0] for pattern in only],
         "skip": [pattern for pattern in skip if pattern not in named],
     }
-    found = selected(argparse.Namespace(**vars(args) | whole), overrides)
+    found = selected(with_values(options, whole))
     cells = cell_module.sharded(found.cells, shards)
     for pattern in named:
         if not any(_is_meant(cell, pattern) for cell in cells):
@@ -131,43 +129,33 @@ def _is_meant(cell: Cell, pattern: str) -> bool:
     return bool(matching([cell.id, cell.unsharded], pattern))
 
 
-def selected_cells(args: argparse.Namespace, overrides: Limits, *, built_here: bool = False) -> list[Cell]:
-    """The cells that a command line means; errors as of `selected`."""
-    return selected(args, overrides, built_here=built_here).cells
+def selected_cells(options: RunOptions, *, built_here: bool = False) -> list[Cell]:
+    """The cells that are meant; errors as of `selected`."""
+    return selected(options, built_here=built_here).cells
 
 
-def selected(args: argparse.Namespace, overrides: Limits, *, built_here: bool = False) -> Selection:
-    """The cells that a command line means, and what their matrix does with them.
+def selected(options: RunOptions, *, built_here: bool = False) -> Selection:
+    """The cells that are meant, and what their matrix does with them.
 
     Without MATRIX, -k and -a take the place of the default matrix's kernels and architectures,
     and an id that --only spells out is made on the spot. built_here: kernels that name no source are built
     here. Raises UsageError where nothing is left, a pattern fits no cell, or a kernel is none; DataError
     where the matrix is wrong.
     """
-    only, skip = cell_words("--only", args.only), cell_words("--skip", args.skip)
-    kernels = words("--kernels", args.kernels)
-    arches = list(dict.fromkeys(map(real_name, words("--arches", args.arches))))
-    added = profile.parse_words(args.profiles)
-    profile.resolve(added, added, "-p")
-    path = find_matrix(args.matrix or DEFAULT_MATRIX)
-    matrix = load_matrix(path)
-    if args.source is not None:
-        source.check_name(args.source, f"--source {args.source}")
-        matrix = msgspec.structs.replace(matrix, source=args.source)
-    matrix = msgspec.structs.replace(
-        matrix,
-        profiles=list(dict.fromkeys([*matrix.profiles, *added])),
-        profile=matrix.profile
-        | {name: {**matrix.profile.get(name, {}), **options} for name, options in added.items()},
-    )
+    asked, limits = options.selection, options.limits
+    only, skip = cell_words("--only", asked.only), cell_words("--skip", asked.skip)
+    kernels = words("--kernels", asked.kernels)
+    arches = list(dict.fromkeys(map(real_name, words("--arches", asked.arches))))
+    path = find_matrix(asked.matrix or DEFAULT_MATRIX)
+    matrix = _with_options(load_matrix(path), asked)
     in_file = {*matrix.kernels, *(extra.kernel for extra in matrix.include)}
-    if args.matrix is None and (kernels or arches):
+    if asked.matrix is None and (kernels or arches):
         matrix = _named_on_the_spot(matrix, kernels, arches)
-    listed = cell_module.expand(matrix, str(path), overrides, built_here=built_here)
-    if args.matrix is None:
+    listed = cell_module.expand(matrix, str(path), limits, built_here=built_here)
+    if asked.matrix is None:
         there = {cell.id for cell in listed}
         listed += cell_module.cells_on_the_spot(
-            [text for text in only if text not in there], overrides, matrix, built_here=built_here
+            [text for text in only if text not in there], limits, matrix, built_here=built_here
         )
     ids = [cell.id for cell in listed]
     for option, patterns, among in (
@@ -186,14 +174,31 @@ def selected(args: argparse.Namespace, overrides: Limits, *, built_here: bool = 
         )
     cell_module.check_folders([cell.id for cell in chosen], str(path))
     for cell in chosen:
-        try:
-            source.parse_spec(cell.kernel_spec)
-        except UsageError as error:
-            place = str(path) if cell.kernel in in_file else "the command line"
-            raise UsageError(
-                f"{place}: {error.fact}", cause=error.cause, next_step=error.next_step
-            ) from error
+        _check_kernel(cell, str(path) if cell.kernel in in_file else "the command line")
     return Selection(cells=chosen, matrix=path, handoff=matrix.handoff)
+
+
+def _with_options(matrix: Matrix, asked: SelectionOptions) -> Matrix:
+    """A matrix with the kernel source and the profiles that are asked for beside it."""
+    added = profile.parse_words(asked.profiles)
+    profile.resolve(added, added, "-p")
+    if asked.source is not None:
+        source.check_name(asked.source, f"--source {asked.source}")
+        matrix = msgspec.structs.replace(matrix, source=asked.source)
+    return msgspec.structs.replace(
+        matrix,
+        profiles=list(dict.fromkeys([*matrix.profiles, *added])),
+        profile=matrix.profile
+        | {name: {**matrix.profile.get(name, {}), **values} for name, values in added.items()},
+    )
+
+
+def _check_kernel(cell: Cell, place: str) -> None:
+    """UsageError where the cell's kernel is none. place: where it is named."""
+    try:
+        source.parse_spec(cell.kernel_spec)
+    except UsageError as error:
+        raise UsageError(f"{place}: {error.fact}", cause=error.cause, next_step=error.next_step) from error
 
 
 def _named_on_the_spot(default: Matrix, kernels: list[str], arches: list[str]) -> Matrix:

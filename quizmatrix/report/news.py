@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-
 from quizmatrix.core.text import clean_line
+from quizmatrix.model.options import ResultOptions
 from quizmatrix.model.outcome import EXIT_FAILED, EXIT_NO_VERDICT, EXIT_OK
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import SubtestOutcome
@@ -13,14 +12,14 @@ from quizmatrix.report.grid import command_words
 from quizmatrix.runs.directory import RunDirectory
 
 
-def forgives(args: argparse.Namespace) -> bool:
+def forgives(options: ResultOptions) -> bool:
     """Whether only what is new makes the run fail."""
-    return bool(args.fail_on == "regression")
+    return options.fail_on == "regression"
 
 
-def needs_last(args: argparse.Namespace) -> bool:
+def needs_last(options: ResultOptions) -> bool:
     """Whether the run has to be compared with the last one of its kind."""
-    return args.quiet or forgives(args)
+    return options.quiet or forgives(options)
 
 
 def status_of_news(status: int, news: Comparison | None, results: list[CellResult]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from quizmatrix.core import paths, streams
 from quizmatrix.core.errors import HostError, UsageError, host_error
+from quizmatrix.model.options import ResultOptions
 from quizmatrix.report.formats import Format, render
 from quizmatrix.report.formats.source import ReportSource
 
@@ -18,14 +18,14 @@ STDOUT = "-"
 _SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
-def asked(args: argparse.Namespace) -> dict[Format, str]:
-    """The reports that the command line asks for, and where each goes."""
-    return {form: getattr(args, form) for form in Format if getattr(args, form) is not None}
+def asked(options: ResultOptions) -> dict[Format, str]:
+    """The reports that are asked for, and where each goes."""
+    return {form: getattr(options, form) for form in Format if getattr(options, form) is not None}
 
 
-def check(args: argparse.Namespace) -> None:
+def check(options: ResultOptions) -> None:
     """UsageError where a report could not be written, before anything is run for it."""
-    targets = asked(args)
+    targets = asked(options)
     for form, target in targets.items():
         if target != STDOUT and not os.access(Path(target).absolute().parent, os.W_OK):
             raise UsageError(
@@ -39,15 +39,15 @@ def check(args: argparse.Namespace) -> None:
         )
 
 
-def take_stdout(args: argparse.Namespace) -> bool:
+def take_stdout(options: ResultOptions) -> bool:
     """Whether a report goes to stdout, which then holds nothing else."""
-    return STDOUT in asked(args).values()
+    return STDOUT in asked(options).values()
 
 
-def write(args: argparse.Namespace, source: ReportSource) -> list[HostError]:
+def write(options: ResultOptions, source: ReportSource) -> list[HostError]:
     """Write the reports asked for. What kept one from that is no verdict on the cells: it is returned."""
     errors = []
-    for form, target in asked(args).items():
+    for form, target in asked(options).items():
         errors.append(_tried(target, partial(_write_report, form, target, source)))
     return [error for error in errors if error is not None]
 

@@ -79,7 +79,7 @@ def write_script(spec: CellSpec, shares: list[Share]) -> None:
         lines = lines.replace(f"@{disk.serial}@", f'"$dir"/{disk.serial}')
     for tag in files:
         lines = lines.replace(f"@{tag}@", f'"$dir"/{tag}')
-    command = spec.again or CommandLine(folder=spec.work_tree or "/", argv=_again(spec))
+    command = command_line_of(spec)
     again = process.printable(command.argv)
     text = (_TEMPLATE if spec.has_9p else _TEMPLATE_WITHOUT_9P).format(
         what=_what(spec),
@@ -93,14 +93,23 @@ def write_script(spec: CellSpec, shares: list[Share]) -> None:
     path.chmod(0o755)
 
 
+def command_line_of(spec: CellSpec) -> CommandLine:
+    """The command line that repeats a cell: the run's own, or one that says the same as `spec`."""
+    return spec.again or CommandLine(folder=spec.work_tree or "/", argv=_again(spec))
+
+
 def command_of(result: CellResult, folder: Path) -> str:
-    """What a person types to repeat a cell; empty where that is not known. folder: the cell's."""
+    """What a person types to repeat a cell; empty where that is not known.
+
+    folder: the cell's. Its reproduce.sh is read only where an earlier quizmatrix wrote it, before results had
+    the command line.
+    """
     if result.again is None:
         return command_in(folder)
     return f"cd {shlex.quote(result.again.folder)} && {process.printable(result.again.argv)}"
 
 
-# The commands that the templates above hold, for run directories of an earlier quizmatrix.
+# The commands that the templates above hold: for run directories without `again` in result.json.
 _COMMAND = re.compile(r"^#   (cd .*?)\n#\n|^(cd .*? && )exec (.*)\n\Z", re.MULTILINE | re.DOTALL)
 
 

@@ -19,6 +19,7 @@ from quizmatrix.core.errors import DamagedError, HostError, QuizmatrixError, Usa
 from quizmatrix.core.json import encode, to_json
 from quizmatrix.model.events import CellConsole, CellFinished, EventLine, RunFinished, RunResumed, RunStarted
 from quizmatrix.model.matrix import Handoff
+from quizmatrix.model.options import RunOptions
 from quizmatrix.model.result import CellResult, RunResults, decode_results
 from quizmatrix.runs.replay import replay
 
@@ -172,11 +173,12 @@ def create(
     matrix: str = "",
     current: str = "",
     arguments: Sequence[str] = (),
+    options: RunOptions | None = None,
 ) -> RunDirectory:
     """A new run directory: `output`, or one of its own under the user's state directory.
 
     command, handoff: what is run, one of the two. tasks: the ids of what will have results. matrix, current
-    (the current folder), arguments: see RunResults.
+    (the current folder), arguments, options: see RunResults.
 
     Raises UsageError where `output` holds something, HostError where it cannot be written.
     """
@@ -191,6 +193,7 @@ def create(
         matrix=matrix,
         folder=current,
         arguments=list(arguments),
+        options=options,
         started=_now(),
     )
     made = RunDirectory(folder, results)

@@ -76,6 +76,7 @@ class _Record:
             matrix=started.matrix,
             folder=started.folder,
             arguments=started.arguments,
+            options=started.options,
             started=started.started,
             finished=self.finished.finished if self.finished else None,
             exit_code=self.finished.exit_code if self.finished else None,

@@ -14,6 +14,9 @@ from quizmatrix.model.spec import Bind, CommandLine, Session
 from quizmatrix.model.task import Task
 from quizmatrix.run.observer import TerminalHost
 
+# Makes a terminal session, told whether the image has an SSH server.
+MakeSession = Callable[[bool], tuple[Session, TerminalHost]]
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be run, and how.
@@ -46,7 +49,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     passed_on: list[str] = []
     user: str | None = None
-    session: Callable[[bool], tuple[Session, TerminalHost]] | None = None
+    session: MakeSession | None = None
     repeat: Callable[[Task], CommandLine] | None = None
     unbuilt: dict[str, QuizmatrixError] = {}
     matrix: str | None = None

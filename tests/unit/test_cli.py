@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from quizmatrix.cli import run_command
+from quizmatrix.cli.options import run_options
 from quizmatrix.cli.parser import parse
 from quizmatrix.core.errors import UsageError
 from quizmatrix.model.cells import sharded
-from quizmatrix.prepare.selection import limits_of, selected_cells
+from quizmatrix.prepare.selection import selected_cells
 
 
 def chosen(*argv: str) -> list[str]:
-    args = parse(["run", *argv, "--", "true"])
-    return [cell.id for cell in selected_cells(args, limits_of(args))]
+    options = run_options(parse(["run", *argv, "--", "true"]))
+    return [cell.id for cell in selected_cells(options)]
 
 
 def test_all_behind_the_first_dashes_is_the_command() -> None:
@@ -31,8 +32,8 @@ def test_one_cell_on_the_spot() -> None:
 
 
 def test_a_cell_in_slices() -> None:
-    args = parse(["run", "--only", "6.1-s390x", "--shard", "2", "--", "true"])
-    cells = sharded(selected_cells(args, limits_of(args)), int(args.shard))
+    options = run_options(parse(["run", "--only", "6.1-s390x", "--shard", "2", "--", "true"]))
+    cells = sharded(selected_cells(options), options.selection.shard)
     assert [cell.id for cell in cells] == ["6.1-s390x@1of2", "6.1-s390x@2of2"]
     assert {cell.unsharded for cell in cells} == {"6.1-s390x"}
     assert cells[1].folder == "6.1-s390x@2of2"
@@ -175,7 +176,7 @@ def test_help_imports_nothing_slow() -> None:
 
 def test_one_cell_imports_neither_rich_nor_asyncssh() -> None:
     script = (
-        "import sys, quizmatrix.cli.run;"
+        "import sys, quizmatrix.matrixrun.run;"
         "print(sorted({'rich', 'asyncssh', 'tabulate', 'shtab', 'junitparser'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

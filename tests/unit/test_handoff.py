@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from quizmatrix.cli import run_command
+from quizmatrix.cli.options import run_options
 from quizmatrix.cli.parser import parse
 from quizmatrix.core.errors import DataError, UsageError
 from quizmatrix.model.cells import Cell, expand
@@ -20,7 +21,7 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, Timings
 from quizmatrix.model.spec import CellSpec, Handed, Step
 from quizmatrix.model.task import Task, handing_on
-from quizmatrix.prepare.selection import limits_of, selected
+from quizmatrix.prepare.selection import selected
 from quizmatrix.report.common import common_sentence
 from quizmatrix.report.grid import command_words, exit_status, explanations, grid, summary
 from quizmatrix.run import reproduce
@@ -106,7 +107,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run_command(["run", str(path), "--dry-run", "--only", "*-s390x"]) == 125
     assert "`handoff.to`" in capsys.readouterr().err
     args = parse(["run", "handoff"])
-    chosen = selected(args, limits_of(args))
+    chosen = selected(run_options(args))
     assert chosen.handoff is not None
     assert len(handing_on(chosen.cells, chosen.handoff, "handoff")) == 21
 

@@ -11,19 +11,23 @@ from typing import Any
 import msgspec
 import pytest
 
-from quizmatrix.cli import again, resume, run_command
-from quizmatrix.cli.parser import parse, typed
-from quizmatrix.cli.plan import tasks_of
-from quizmatrix.core.errors import HistoryError
+from quizmatrix.cli import run_command
+from quizmatrix.cli.options import run_options, run_request, typed_options
+from quizmatrix.cli.parser import parse
+from quizmatrix.cli.run import read_arguments
+from quizmatrix.core.errors import HistoryError, UsageError
 from quizmatrix.core.folders import disk_usage
 from quizmatrix.core.json import to_json
+from quizmatrix.model.options import RunOptions, RunRequest
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, RunResults, Timings
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.model.task import in_each
-from quizmatrix.prepare.selection import limits_of, selected, selected_cells
+from quizmatrix.prepare.selection import selected_cells, selected_slices, tasks_of
 from quizmatrix.report.formats.source import load as load_source
-from quizmatrix.runs import directory, retention
+from quizmatrix.report.progress import tell
+from quizmatrix.report.runhistory import RunHistory, sentence
+from quizmatrix.runs import directory, rerun, resume, retention
 from quizmatrix.runs.history import database, kept
 from quizmatrix.runs.history.kept import RunKind, why_flaky
 from quizmatrix.runs.history.record import MOST_TESTS, History, days_ago
@@ -199,10 +203,10 @@ def test_a_newer_history_is_left_alone(capsys: pytest.CaptureFixture[str]) -> No
     before = database.path().read_bytes()
     with pytest.raises(HistoryError, match="newer quizmatrix"):
         History(print).runs()
-    past = again.RunHistory()
+    past = RunHistory()
     assert past.mark_flaky([result("6.1-s390x")]) == [result("6.1-s390x")]
     assert past.error is not None
-    assert "is of a newer quizmatrix, and is left alone" in again.sentence(past.error)
+    assert "is of a newer quizmatrix, and is left alone" in sentence(past.error)
     # What needs no history goes on, with a sentence.
     assert run_command(["runs", "list"]) == 0
     said = capsys.readouterr()
@@ -257,7 +261,7 @@ def test_tables_that_are_gone(state: Path) -> None:
 def test_a_history_that_cannot_be_written_costs_the_record_alone(state: Path, tmp_path: Path) -> None:
     state.mkdir()
     database.path().mkdir()
-    past = again.RunHistory()
+    past = RunHistory()
     run_directory = directory.create(tmp_path / "run", ["x"])
     run_directory.finish([result("6.1-s390x")], 0)
     past.record(run_directory)
@@ -323,13 +327,25 @@ def test_seconds_that_cells_take() -> None:
 
 
 def cells_of(*argv: str) -> list[Any]:
-    args = parse(["run", *argv, "--", "./t"])
-    return selected_cells(args, limits_of(args))
+    return selected_cells(run_options(parse(["run", *argv, "--", "./t"])))
 
 
-def chosen(*argv: str) -> again.Again:
-    args = parse(["run", *argv])
-    return again.choose(args, tasks_of(selected(args, limits_of(args)), args.command))
+def asked(*argv: str) -> RunRequest:
+    return run_request(parse(["run", *argv]))
+
+
+def with_last_command(*argv: str) -> RunRequest:
+    return rerun.with_last_command(asked("--last-failed", *argv), History(tell), read_arguments)
+
+
+def resumed(place: Path, *argv: str) -> RunRequest:
+    return resume.with_its_command(asked("--resume", str(place), *argv), read_arguments)
+
+
+def chosen(*argv: str) -> rerun.Choice:
+    request = asked(*argv)
+    tasks = tasks_of(selected_slices(request.options), request.command)
+    return rerun.choose(request, tasks, History(tell), tell)
 
 
 def test_only_what_failed_last_is_run_and_the_rest_is_taken_over() -> None:
@@ -381,8 +397,9 @@ def test_a_failed_step_is_run_with_what_made_its_disks(capsys: pytest.CaptureFix
         one for one in ids if one not in (*outcomes, "6.1-x86_64")
     ]
     # Without MATRIX it is the last run here, with its options.
-    args = again.with_last_command(parse(["run", "--last-failed"]))
-    assert (args.command, args.matrix, args.env) == (None, "m.toml", ["A=1"])
+    request = with_last_command()
+    options = request.options
+    assert (request.command, options.selection.matrix, options.guest.env) == (None, "m.toml", ["A=1"])
     assert run_command(["run", "--last-failed", "--dry-run"]) == 0
     assert "3 VMs: 1 write, 1 read, 1 back" in capsys.readouterr().out
     seed(2, done, **more)
@@ -404,11 +421,13 @@ def test_without_a_command_the_last_run_is_meant(capsys: pytest.CaptureFixture[s
     assert "there is no earlier run whose command could be run again" in capsys.readouterr().err
     seed(1, [result("6.1-s390x", "failed")], arguments=["quick", "--env", "A=1", "-j", "9"])
     seed(2, [result("6.1-s390x", "failed")], folder="/elsewhere", command=["other"])
-    args = again.with_last_command(parse(["run", "--last-failed", "--memory", "2G", "-x"]))
-    assert (args.command, args.matrix, args.env) == (["./t"], "quick", ["A=1"])
-    assert (args.memory, args.jobs, args.fail_fast, args.last_failed) == ("2G", None, True, True)
+    request = with_last_command("--memory", "2G", "-x")
+    options = request.options
+    assert (request.command, options.selection.matrix, options.guest.env) == (["./t"], "quick", ["A=1"])
+    assert (options.limits.memory, options.conduct.jobs) == ("2G", None)
+    assert (options.conduct.fail_fast, options.once.last_failed) == (True, True)
     # The next one like this means the same run.
-    assert args.arguments == ["quick", "--env", "A=1", "-j", "9"]
+    assert request.arguments == ["quick", "--env", "A=1", "-j", "9"]
     assert run_command(["run", "--last-failed", "--dry-run"]) == 0
     assert "6.1-s390x" in capsys.readouterr().out
 
@@ -417,54 +436,75 @@ def test_without_a_command_the_last_run_is_meant(capsys: pytest.CaptureFixture[s
 DEFAULTS = {"--accel": "tcg", "--retries": "3", "--shard": "2", "--fail-on": "regression"}
 
 
+def value_of(options: RunOptions, option: str) -> Any:
+    return dict(options.values())[option.removeprefix("--").replace("-", "_")]
+
+
 def test_which_options_have_a_default() -> None:
     options = parse(["run"]).parser._actions
-    assert {one.option_strings[-1] for one in options if one.option_strings and one.default} <= {
-        *DEFAULTS,
-        "--help",
-    }
+    # argparse has none, so that what is there was typed.
+    assert {one.option_strings[-1] for one in options if one.option_strings and one.default} == {"--help"}
+    known = {name for name, value in RunOptions().values() if value not in (None, []) and value is not False}
+    assert {f"--{name.replace('_', '-')}" for name in known} == set(DEFAULTS)
 
 
+def kept_as(words: list[str], how: str) -> dict[str, Any]:
+    """What is kept of a run with these words: by this quizmatrix, or by one before `options`."""
+    options = run_options(parse(["run", *words])) if how == "options" else None
+    return {"arguments": words, "options": options}
+
+
+HOW = pytest.mark.parametrize("how", ["arguments", "options"])
+
+
+@HOW
 @pytest.mark.parametrize("option", DEFAULTS)
-def test_what_is_typed_wins_though_it_is_the_default(option: str) -> None:
-    place = seed(1, [result("6.1-s390x", "failed")], arguments=["quick", option, DEFAULTS[option]])
-    name = option.removeprefix("--").replace("-", "_")
-    default = parse(["run"]).parser.get_default(name)
-    for words in ([option, default], [f"{option}={default}"]):
-        failed = again.with_last_command(parse(["run", "--last-failed", *words]))
-        resumed = resume.with_its_command(parse(["run", "--resume", str(place), *words]))
-        assert (vars(failed)[name], vars(resumed)[name]) == (default, default)
+def test_what_is_typed_wins_though_it_is_the_default(option: str, how: str) -> None:
+    place = seed(1, [result("6.1-s390x", "failed")], **kept_as(["quick", option, DEFAULTS[option]], how))
+    default = value_of(RunOptions(), option)
+    for words in ([option, str(default)], [f"{option}={default}"]):
+        found = (with_last_command(*words), resumed(place, *words))
+        assert [value_of(one.options, option) for one in found] == [default, default]
     # Untyped, it is the earlier run's: all of what --resume goes on with.
-    assert vars(resume.with_its_command(parse(["run", "--resume", str(place)])))[name] == DEFAULTS[option]
-    assert again.with_last_command(parse(["run", "--last-failed"])).accel == (
-        "tcg" if option == "--accel" else "auto"
-    )
+    assert str(value_of(resumed(place).options, option)) == DEFAULTS[option]
+    assert with_last_command().options.guest.accel == ("tcg" if option == "--accel" else "auto")
 
 
+@HOW
 @pytest.mark.parametrize(
-    ("earlier", "typed_now", "stdin", "no_stdin"),
+    ("earlier", "typed_now", "stdin"),
     [
-        (["--stdin", "/dev/null"], ["--no-stdin"], None, True),
-        (["--no-stdin"], ["--stdin", "-"], "-", False),
-        (["--no-stdin"], [], None, True),
-        (["--stdin", "/dev/null"], ["--memory", "2G"], "/dev/null", False),
+        (["--stdin", "/etc/passwd"], ["--no-stdin"], "/dev/null"),
+        (["--no-stdin"], ["--stdin", "-"], "-"),
+        (["--no-stdin"], [], "/dev/null"),
+        (["--stdin", "/etc/passwd"], ["--memory", "2G"], "/etc/passwd"),
     ],
 )
 def test_what_is_typed_wins_over_what_excludes_it(
-    earlier: list[str], typed_now: list[str], stdin: str | None, no_stdin: bool
+    earlier: list[str], typed_now: list[str], stdin: str, how: str
 ) -> None:
-    place = seed(1, [result("6.1-s390x", "failed")], arguments=["quick", *earlier])
-    failed = again.with_last_command(parse(["run", "--last-failed", *typed_now]))
-    resumed = resume.with_its_command(parse(["run", "--resume", str(place), *typed_now]))
-    for args in (failed, resumed):
-        assert (args.stdin, args.no_stdin) == (stdin, no_stdin)
+    place = seed(1, [result("6.1-s390x", "failed")], **kept_as(["quick", *earlier], how))
+    for request in (with_last_command(*typed_now), resumed(place, *typed_now)):
+        assert request.options.guest.stdin == stdin
+
+
+def test_the_options_are_kept_though_the_words_are_of_another_version() -> None:
+    """What `run` reads of a run are its options; its words only where there are none."""
+    options = run_options(parse(["run", "quick", "--env", "A=1"]))
+    place = seed(1, [result("6.1-s390x", "failed")], arguments=["--of-another-version"], options=options)
+    for request in (with_last_command(), resumed(place)):
+        assert (request.options.selection.matrix, request.options.guest.env) == ("quick", ["A=1"])
+    (place / directory.RESULTS).unlink()
+    with pytest.raises(UsageError, match="--of-another-version"):
+        with_last_command()
 
 
 def test_an_option_is_typed_though_it_is_the_default() -> None:
     args = parse(["run", "quick", "--accel", "auto", "-p", "net", "-x", "--", "true", "--retries", "0"])
-    assert typed(args) == {"matrix", "accel", "profiles", "fail_fast"}
-    assert typed(parse(["run"])) == set()
-    assert typed(parse(["runs", "show", "latest"])) == {"run"}
+    assert typed_options(args) == {"matrix", "accel", "profiles", "fail_fast"}
+    assert typed_options(parse(["run"])) == set()
+    assert typed_options(parse(["runs", "show", "latest"])) == set()
+    assert run_request(args).typed == typed_options(args)
 
 
 def test_a_cell_that_was_not_run_again_is_found_in_the_new_run(tmp_path: Path) -> None:

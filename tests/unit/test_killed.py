@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix.cli import resume, run_command
+from quizmatrix.cli import run_command
 from quizmatrix.core import process
 from quizmatrix.core.errors import UsageError
 from quizmatrix.model.cells import expand
@@ -26,7 +26,7 @@ from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.stage import Stage
 from quizmatrix.model.task import Task, in_each
 from quizmatrix.run.observer import Observer
-from quizmatrix.runs import directory
+from quizmatrix.runs import directory, resume
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.schedule.admission import Admission
 from quizmatrix.schedule.plan import Plan

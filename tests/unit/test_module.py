@@ -12,6 +12,7 @@ from quizmatrix.build.module import hint, mirror
 from quizmatrix.build.module.build import Module, ModuleOptions, build, check_options, find_module, references
 from quizmatrix.build.parts import Built
 from quizmatrix.cli import run_command
+from quizmatrix.cli.options import run_options
 from quizmatrix.cli.parser import parse
 from quizmatrix.core.errors import DamagedError, UnpreparedError, UsageError
 from quizmatrix.core.jobserver import JobServer
@@ -22,7 +23,7 @@ from quizmatrix.kernel.build import KernelOptions, Order
 from quizmatrix.kernel.build import build as build_kernel
 from quizmatrix.kernel.tree import KernelTree
 from quizmatrix.model.arch import load_arch
-from quizmatrix.prepare.selection import limits_of, selected_cells
+from quizmatrix.prepare.selection import selected_cells
 
 RELEASE = "6.1.9-toy"
 SOURCE = 'const char magic[] __attribute__((section(".modinfo"))) = "vermagic={release} SMP";\n'
@@ -546,7 +547,7 @@ def test_kernels_of_several_sources_are_named_in_full(
 
 def missed(*argv: str) -> str | None:
     args = parse(["run", *argv])
-    return hint.elsewhere(selected_cells(args, limits_of(args)), args.command)
+    return hint.elsewhere(selected_cells(run_options(args)), args.command)
 
 
 def test_who_asks_a_ready_made_kernel_for_it_is_told(hello: Path, cached: Kernel) -> None:

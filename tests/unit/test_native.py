@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from quizmatrix.cli.doctor import doctor
+from quizmatrix.cli.options import run_options
 from quizmatrix.cli.parser import parse
 from quizmatrix.core import tomlfile
 from quizmatrix.core.errors import HostError, UsageError
@@ -16,7 +17,7 @@ from quizmatrix.image import own, small
 from quizmatrix.model.arch import host_arch, load_arch
 from quizmatrix.model.cells import expand, with_real_arch
 from quizmatrix.model.matrix import Matrix, load_matrix, shipped_matrices, with_native
-from quizmatrix.prepare.selection import limits_of, selected_cells
+from quizmatrix.prepare.selection import selected_cells
 
 HOST = host_arch().name
 
@@ -79,7 +80,7 @@ def test_matrices_that_ship_run_on_an_arm64_host(name: str) -> None:
 def test_on_the_command_line() -> None:
     def chosen(*words: str) -> list[str]:
         args = parse(["cells", *words])
-        return [cell.id for cell in selected_cells(args, limits_of(args))]
+        return [cell.id for cell in selected_cells(run_options(args))]
 
     assert chosen("--only", "6.1-native") == [f"6.1-{HOST}"]
     assert chosen("--only", "4.19-native+kasan") == [f"4.19-{HOST}+kasan"]

@@ -5,18 +5,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from quizmatrix.cli import command_stdin
+from quizmatrix.cli.options import run_options, run_request
 from quizmatrix.cli.parser import parse
-from quizmatrix.cli.plan import make_plan
-from quizmatrix.cli.repeat import LEFT_OUT, repeating
-from quizmatrix.cli.run import selected_tasks
 from quizmatrix.core.errors import UsageError
 from quizmatrix.model.cells import Cell
+from quizmatrix.model.options import NAMES_OF, RunOptions
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CommandLine
 from quizmatrix.model.task import Task
+from quizmatrix.prepare.selection import selected_tasks
 from quizmatrix.run.reproduce import command_of
+from quizmatrix.schedule import command_stdin
+from quizmatrix.schedule.commandline import repeating, repeating_shell
+from quizmatrix.schedule.planning import make_plan
 
 MATRIX = """
 source  = "debian-source"
@@ -42,8 +44,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def options_of(*words: str) -> RunOptions:
+    return run_options(parse(list(words)))
+
+
 def tasks_of(*words: str) -> list[Task]:
-    return selected_tasks(parse(list(words)))[1]
+    request = run_request(parse(list(words)))
+    return selected_tasks(request.options, request.command)[1]
 
 
 @pytest.mark.parametrize(
@@ -61,14 +68,14 @@ def tasks_of(*words: str) -> list[Task]:
     ],
 )
 def test_it_means_the_same_cell(words: str) -> None:
-    repeat = repeating(parse(words.split()))
+    repeat = repeating(options_of(*words.split()))
     for task in tasks_of(*words.split()):
         (again,) = tasks_of(*repeat(task).argv[1:])
         assert again == task
 
 
 def test_disks_that_are_handed_on() -> None:
-    repeat = repeating(parse(["run", "handoff"]))
+    repeat = repeating(options_of("run", "handoff"))
     tasks = tasks_of("run", "handoff")
     for task in tasks:
         assert task in tasks_of(*repeat(task).argv[1:])
@@ -104,15 +111,17 @@ OPTIONS: dict[str, list[str]] = {
 
 def test_every_option_is_kept_or_left_out_knowingly() -> None:
     known = {action.option_strings[-1] for action in parse(["run"]).parser._actions if action.option_strings}
-    left_out = {f"--{name.replace('_', '-')}" for name in LEFT_OUT}
+    # Beside what is of one run: the selection, which the cell's id takes the place of.
+    names = NAMES_OF["conduct"] | NAMES_OF["once"] | NAMES_OF["results"] | {"help", "only", "skip"}
+    left_out = {f"--{name.replace('_', '-')}" for name in names}
     assert known - left_out == set(OPTIONS)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_comes_back(option: str, folder: Path) -> None:
     (task,) = tasks_of("run", "--only", "6.1-x86_64", "--", "./t", "a b")
-    args = parse(["run", *OPTIONS[option], "-x", "--output", "o", "--refresh", "--json", "-", "--", "./t"])
-    found = repeating(args)(task)
+    words = ["run", *OPTIONS[option], "-x", "--output", "o", "--refresh", "--json", "-", "--", "./t"]
+    found = repeating(options_of(*words))(task)
     assert found.folder == str(folder)
     assert found.argv == [
         *["quizmatrix", "run", "--only", "6.1-x86_64"],
@@ -126,8 +135,8 @@ def test_an_option_comes_back(option: str, folder: Path) -> None:
 def test_one_of_several_cells_reads_nobodys_stdin(tmp_path: Path) -> None:
     """By itself it would read that of whoever repeats it."""
     words = ["run", "m.toml", "--source", "debian", "--", "cat"]
-    args, tasks = parse(words), tasks_of(*words)
-    plan = command_stdin.with_stdin(args, make_plan(args, tasks, None), tmp_path, None)
+    options, tasks = options_of(*words), tasks_of(*words)
+    plan = command_stdin.with_stdin(options, make_plan(options, tasks), tmp_path, None)
     assert plan.repeat is not None
     assert plan.repeat(tasks[0]).argv[-3:] == ["--no-stdin", "--", "cat"]
 
@@ -138,21 +147,24 @@ def test_where_it_is_typed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     link.symlink_to(folder)
     for name, known in ((str(link), str(link)), (str(folder), str(folder)), ("/", str(folder))):
         monkeypatch.setenv("PWD", name)
-        assert repeating(parse(["run", "--", "./t"]))(task).folder == known
+        assert repeating(options_of("run", "--", "./t"))(task).folder == known
 
 
 def test_of_a_terminal() -> None:
     (task,) = tasks_of("run", "--only", "6.1-x86_64", "--", "true")
-    args = parse(["shell", "6.1-x86_64", "--memory", "2G"])
-    assert repeating(args)(task).argv == ["quizmatrix", "shell", "6.1-x86_64", "--memory", "2G"]
-    assert repeating(args, ["ls"])(task).argv[-2:] == ["--", "ls"]
+    options = options_of("shell", "6.1-x86_64", "--memory", "2G")
+    repeat = repeating_shell(options, [])
+    assert repeat(task).argv == ["quizmatrix", "shell", "6.1-x86_64", "--memory", "2G"]
+    assert repeating_shell(options, ["ls"])(task).argv[-2:] == ["--", "ls"]
 
 
 def test_of_a_bisection() -> None:
     (task,) = tasks_of("run", "--only", "6.1.9-x86_64", "--", "true")
-    args = parse(["bisect", "6.1.1", "6.1.20", "-a", "x86_64", "--source", "kernel.org", "--", "true"])
+    options = options_of(
+        *["bisect", "6.1.1", "6.1.20", "-a", "x86_64", "--source", "kernel.org", "--", "true"]
+    )
     words = ["--only", "6.1.9-x86_64", "--source", "kernel.org", "--", "true"]
-    assert repeating(args)(task).argv == ["quizmatrix", "run", *words]
+    assert repeating(options)(task).argv == ["quizmatrix", "run", *words]
 
 
 def ids(*words: str) -> list[str]:

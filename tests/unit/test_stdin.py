@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import IO
 
 import anyio
+import msgspec
 import pytest
 
-from quizmatrix.cli import command_stdin
-from quizmatrix.cli.again import Again
+from quizmatrix.cli.options import run_options, run_request
 from quizmatrix.cli.parser import parse
 from quizmatrix.core.errors import UsageError
 from quizmatrix.model.cells import expand
@@ -30,6 +30,8 @@ from quizmatrix.run.channel import Port
 from quizmatrix.run.observer import Observer
 from quizmatrix.run.stdin import FileSource, OwnSource, feed
 from quizmatrix.runs import directory
+from quizmatrix.runs.rerun import Choice
+from quizmatrix.schedule import command_stdin
 from quizmatrix.schedule.plan import Plan
 from quizmatrix.schedule.scheduler import Scheduler
 from tests.ready import Ready, ended
@@ -86,11 +88,15 @@ def test_git_bisect_run_keeps_its_stdin(tmp_path: Path) -> None:
 )
 def test_who_reads_it(argv: list[str], cells: int, reads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quizmatrix.run.stdin.own_source", lambda: "it")
-    args = parse(["run", *argv, "--", "true"])
-    chosen = Again(tasks=[None] * cells, order=[])  # type: ignore[list-item]
-    assert (command_stdin.own_source(args, chosen) is not None) == reads
-    args.unattended = True
-    assert command_stdin.own_source(args, chosen) is None
+    request = run_request(parse(["run", *argv, "--", "true"]))
+    chosen = Choice(tasks=[None] * cells, order=[])  # type: ignore[list-item]
+    assert (command_stdin.own_source(request, is_single=chosen.is_single) is not None) == reads
+    request = msgspec.structs.replace(request, unattended=True)
+    assert command_stdin.own_source(request, is_single=chosen.is_single) is None
+
+
+def stdin_of(*words: str) -> str | None:
+    return run_options(parse(["run", *words, "--", "true"])).guest.stdin
 
 
 @pytest.mark.parametrize(
@@ -99,7 +105,7 @@ def test_who_reads_it(argv: list[str], cells: int, reads: bool, monkeypatch: pyt
 )
 def test_a_file_that_is_none(name: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        command_stdin.file_of(parse(["run", "--stdin", name, "--", "true"]))
+        command_stdin.file_of(stdin_of("--stdin", name))
 
 
 def test_the_two_exclude_each_other() -> None:
@@ -110,7 +116,7 @@ def test_the_two_exclude_each_other() -> None:
 def test_a_fifo_is_kept_for_every_cell(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    path = command_stdin.file_of(parse(["run", "--stdin", str(fifo), "--", "true"]))
+    path = command_stdin.file_of(stdin_of("--stdin", str(fifo)))
     thread = threading.Thread(target=fifo.write_bytes, args=(b"once",))
     thread.start()
     kept = command_stdin.kept_file(path, tmp_path)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix.cli.command_stdin import KEPT
+from quizmatrix.schedule.command_stdin import KEPT
 from tests.vm.conftest import ARCHES, KERNEL, Quizmatrix, Sweep
 from tests.vm.test_single import only
 

@@ -2,60 +2,61 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
-from quizmatrix.cli import again
-from quizmatrix.cli.again import Again
+import msgspec
+
 from quizmatrix.core.errors import QuizmatrixError, UsageError, host_error
+from quizmatrix.model.options import NAMES, NAMES_OF, RunRequest, with_values
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.task import Task, with_sources
-from quizmatrix.report import outputs
 from quizmatrix.runs import directory
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.runs.replay import replay
+from quizmatrix.runs.rerun import Choice, ReadArguments, as_run, options_of
 
-# Options that say how the first part was to be run or shown, and not what it is.
-_OF_ITS_FIRST_PART = frozenset(
-    {"resume", "output", "last_failed", "failed_first", "max_time", "dry_run", "shell", "quiet", "verbose"}
-)
+# Not what says how the first part was to be run or shown.
+_TAKEN_OVER = NAMES - NAMES_OF["once"] - {"output", "max_time", "quiet", "verbose"}
+# Of what is typed now these name files, in the folder where it is typed.
+_REPORTS = ("json", "junit", "markdown", "html")
 
 # How cells end that were not let to.
 _UNENDED = frozenset({Outcome.CANCELLED, Outcome.SKIPPED})
 
 
-def with_its_command(args: argparse.Namespace) -> argparse.Namespace:
-    """The command line of the run that --resume names, in the folder where it was started.
+def with_its_command(request: RunRequest, read: ReadArguments) -> RunRequest:
+    """What the run that --resume names was asked for, in the folder where it was started.
 
-    What is on this command line wins. UsageError where it says what is to be run, or where there is no such
-    run.
+    What is typed now wins. UsageError where that says what is to be run, or where there is no such run.
     """
-    said = [*([args.matrix] if args.matrix else []), *(["COMMAND"] if args.command else [])]
-    said += ["--output"] if args.output else []
+    options = request.options
+    run, matrix = options.once.resume or "", options.selection.matrix
+    said = [*([matrix] if matrix else []), *(["COMMAND"] if request.command else [])]
+    said += ["--output"] if options.results.output else []
     if said:
         raise UsageError(
-            f"--resume goes on with {args.resume} as it was begun, and takes no {' and no '.join(said)}",
+            f"--resume goes on with {run} as it was begun, and takes no {' and no '.join(said)}",
             next_step="Leave that out, or leave out --resume.",
         )
-    folder = directory.find_run(args.resume).absolute()
+    folder = directory.find_run(run).absolute()
     directory.check_not_going_on(folder)
     results = directory.load(folder)
     if not results.matrix:
         raise UsageError(f"{results.run} was a terminal's session, which cannot be resumed")
-    old = again.as_run(args, results, _OF_ITS_FIRST_PART)
-    old.resume = str(folder)
-    for form, target in outputs.asked(args).items():
-        if target != outputs.STDOUT:
-            setattr(old, form, str(Path(target).absolute()))
+    targets = {form: getattr(options.results, form) for form in _REPORTS}
+    here = {
+        form: str(Path(target).absolute()) for form, target in targets.items() if target not in (None, "-")
+    }
+    request = msgspec.structs.replace(request, options=with_values(options, {"resume": str(folder), **here}))
     try:
         os.chdir(results.folder)
     except OSError as error:
         raise host_error(f"go to {results.folder}, where {results.run} was started", error) from error
-    return old
+    return as_run(request, results, options_of(results, read), _TAKEN_OVER)
 
 
-def choose(run: str, tasks: list[Task]) -> Again:
+def choose(run: str, tasks: list[Task]) -> Choice:
     """What of `tasks` the run in the folder `run` has not finished; the rest as it has ended.
 
     What made the disks of an unfinished one is run with it. UsageError where nothing is left.
@@ -78,7 +79,7 @@ def choose(run: str, tasks: list[Task]) -> Again:
             next_step="Run it anew.",
         )
     left = with_sources(tasks, unended)
-    return Again(
+    return Choice(
         tasks=[task for task in tasks if task.id in left],
         order=planned,
         earlier=[(folder, result) for cell, result in ended.items() if cell not in left],
@@ -95,7 +96,7 @@ def _planned(folder: Path) -> list[str]:
     return told.planned
 
 
-def open_directory(run: str, chosen: Again) -> RunDirectory:
+def open_directory(run: str, chosen: Choice) -> RunDirectory:
     """The run directory, to go on with; UsageError where the run is still going on."""
     folder = Path(run)
     run_directory = RunDirectory(folder, directory.load(folder))

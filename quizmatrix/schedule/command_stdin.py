@@ -1,8 +1,7 @@
-"""The standard input that a command line gives to COMMAND."""
+"""The standard input of COMMAND: what the options say, and the copy of what can be read only once."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import stat
 import sys
@@ -10,39 +9,39 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.cli.again import Again
-from quizmatrix.cli.repeat import repeating
 from quizmatrix.core import paths, private
 from quizmatrix.core.errors import UsageError, host_error
+from quizmatrix.model.options import RunOptions, RunRequest, with_values
 from quizmatrix.model.spec import OWN_STDIN
 from quizmatrix.run import stdin
 from quizmatrix.run.stdin import OwnSource
+from quizmatrix.schedule.commandline import repeating
 from quizmatrix.schedule.plan import Plan
 
 # In a run directory: what came through a pipe and was given to every cell.
 KEPT = "stdin"
 
 
-def file_of(args: argparse.Namespace) -> str | None:
+def file_of(given: str | None) -> str | None:
     """The FILE of --stdin, checked: its path, or `-`; None where there is none."""
-    if args.stdin is None or args.stdin == OWN_STDIN:
-        return None if args.no_stdin else args.stdin
-    path = Path(args.stdin)
+    if given is None or given == OWN_STDIN:
+        return given
+    path = Path(given)
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise _unreadable(args.stdin, error.strerror or str(error)) from error
+        raise _unreadable(given, error.strerror or str(error)) from error
     # Not by opening it: whoever writes into a FIFO would take us for its reader.
     if not os.access(path, os.R_OK):
-        raise _unreadable(args.stdin, "permission denied")
+        raise _unreadable(given, "permission denied")
     if stat.S_ISCHR(mode) and not path.samefile(os.devnull):
         raise UsageError(
-            f"--stdin {args.stdin}",
+            f"--stdin {given}",
             cause="a device may have no end",
             next_step="Pass what you want of it through a pipe: head -c 1M DEVICE | quizmatrix run --stdin -",
         )
     if stat.S_ISDIR(mode) or stat.S_ISBLK(mode):
-        raise UsageError(f"--stdin {args.stdin}", cause="it is no file")
+        raise UsageError(f"--stdin {given}", cause="it is no file")
     return str(path.absolute())
 
 
@@ -50,29 +49,28 @@ def _unreadable(name: str, why: str) -> UsageError:
     return UsageError(f"--stdin {name} cannot be read", cause=why)
 
 
-def own_source(args: argparse.Namespace, chosen: Again) -> OwnSource | None:
+def own_source(request: RunRequest, *, is_single: bool) -> OwnSource | None:
     """Our own stdin where the one single cell of a run reads it; None where nobody does.
 
     With -S it is the terminal's, and at night nobody is there.
     """
-    is_one = len(chosen.tasks) == 1 and not chosen.earlier
-    if not is_one or args.no_stdin or args.stdin is not None or args.shell or args.unattended:
+    options = request.options
+    if not is_single or options.guest.stdin is not None or options.once.shell or request.unattended:
         return None
     return stdin.own_source()
 
 
-def with_stdin(args: argparse.Namespace, plan: Plan, run: Path, source: OwnSource | None) -> Plan:
+def with_stdin(options: RunOptions, plan: Plan, run: Path, source: OwnSource | None) -> Plan:
     """`plan` with the command's stdin: `source`, or the file that every cell is given and repeated with."""
     path = OWN_STDIN if source else kept_file(plan.stdin, run)
-    repeated: dict[str, str | bool] | None = None
+    given = options.guest.stdin
     if path is not None and path == str(run / KEPT):
-        repeated = {"stdin": path}
-    elif path is None and args.stdin is None:
+        given = path
+    elif path is None and given is None:
         # One cell by itself would read the stdin of whoever repeats it.
-        repeated = {"no_stdin": True}
-    if repeated is not None:
-        args = argparse.Namespace(**vars(args) | repeated)
-        plan = msgspec.structs.replace(plan, repeat=repeating(args))
+        given = os.devnull
+    if given != options.guest.stdin:
+        plan = msgspec.structs.replace(plan, repeat=repeating(with_values(options, {"stdin": given})))
     return msgspec.structs.replace(plan, stdin=path)
 
 

@@ -1,8 +1,7 @@
-"""What the commands print that build something: progress, tables, errors, one thing after the other."""
+"""What is printed while things are built, and of their errors."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -16,12 +15,12 @@ from quizmatrix.model.outcome import EXIT_NO_VERDICT, EXIT_OK
 from quizmatrix.report.progress import Screen
 
 
-def teller(args: argparse.Namespace) -> TellOf:
+def teller(*, quiet: bool) -> TellOf:
     """Says on stderr what is going on, unless that is not wanted."""
     screen = Screen(sys.stderr)
 
     def tell(what: str, said: str) -> None:
-        if not args.quiet:
+        if not quiet:
             screen.print(f"{what}: {said}")
 
     return tell

@@ -1,8 +1,7 @@
-"""`quizmatrix exec` and `cp`: into a guest that a terminal keeps open."""
+"""Runs commands in a guest that a terminal keeps open, and copies files into and out of it."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -15,25 +14,23 @@ from quizmatrix.terminal.attach import Copy, Reply, Request, visit
 from quizmatrix.terminal.tty import Terminal
 
 
-def execute(args: argparse.Namespace) -> int:
-    """Run a command in an open guest; its exit status."""
-    if not args.command:
-        raise UsageError("there is no command to run", next_step="quizmatrix exec latest/6.1-s390x -- dmesg")
+def execute(place: str, command: list[str]) -> int:
+    """Run a command in the guest of RUN/CELL; its exit status."""
     terminal = Terminal()
-    request = Request(command=args.command, window=terminal.size(), term=terminal.kind)
-    return _visit(args.place, request, terminal)
+    request = Request(command=command, window=terminal.size(), term=terminal.kind)
+    return _visit(place, request, terminal)
 
 
-def copy(args: argparse.Namespace) -> int:
-    """Copy a file or a folder into an open guest, or out of one."""
-    source, target = (_split(text) for text in (args.source_path, args.target_path))
+def copy(from_: str, to: str) -> int:
+    """Copy a file or a folder into an open guest, or out of one: RUN/CELL:/PATH on one of the two sides."""
+    source, target = _split(from_), _split(to)
     if (source is None) == (target is None):
         raise UsageError(
             "one of the two has to be in a guest",
             next_step="quizmatrix cp latest/6.1-s390x:/var/log .; quizmatrix cp FILE latest/6.1-s390x:/tmp/",
         )
     place, inside = source or target or ("", "")
-    host = Path(args.target_path if source else args.source_path).absolute()
+    host = Path(to if source else from_).absolute()
     if target is not None and not host.exists():
         raise UsageError(f"there is no {host}")
     return _visit(

@@ -1,76 +1,68 @@
-"""What the command line of `run` and `shell` asks of the scheduler, checked."""
+"""From the options of a run to what the scheduler is to do, checked."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
-from quizmatrix.cli import command_stdin
-from quizmatrix.cli.repeat import repeating
-from quizmatrix.core import paths
-from quizmatrix.core.errors import UsageError, host_error
-from quizmatrix.core.units import parse_duration
+from quizmatrix.core import paths, units
+from quizmatrix.core.errors import UsageError
 from quizmatrix.model import profile
 from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.cells import Cell
-from quizmatrix.model.spec import Bind
-from quizmatrix.model.task import Task, handing_on, in_each
+from quizmatrix.model.options import ConductOptions, RunOptions
+from quizmatrix.model.spec import Bind, CommandLine
+from quizmatrix.model.task import Task
 from quizmatrix.model.user import is_user
-from quizmatrix.prepare import currentfolder, selection
-from quizmatrix.prepare.selection import Selection
+from quizmatrix.prepare import currentfolder
 from quizmatrix.run import runlayer
-from quizmatrix.schedule.plan import Plan, check_layers
-from quizmatrix.terminal.sessions import Sitting
+from quizmatrix.schedule import command_stdin
+from quizmatrix.schedule.commandline import repeating
+from quizmatrix.schedule.plan import MakeSession, Plan, check_layers
 
 
-def tasks_of(chosen: Selection, command: list[str] | None) -> list[Task]:
-    """COMMAND in each cell, or what the matrix hands on; UsageError where there are both."""
-    if chosen.handoff is None:
-        return in_each(chosen.cells, command or [])
-    if command:
-        raise UsageError(
-            f"{chosen.matrix} takes no command",
-            cause="it has commands of its own, in [handoff]",
-            next_step="Leave out what comes after `--`, or name another matrix.",
-        )
-    if any(cell.shard for cell in chosen.cells):
-        raise UsageError(
-            f"--shard deals a COMMAND's tests, and {chosen.matrix} has commands of its own",
-            next_step="Leave out --shard.",
-        )
-    return handing_on(chosen.cells, chosen.handoff, str(chosen.matrix))
+def make_plan(
+    options: RunOptions,
+    tasks: list[Task],
+    *,
+    repeat: Callable[[Task], CommandLine] | None = None,
+    session: MakeSession | None = None,
+) -> Plan:
+    """What the options ask of the scheduler; UsageError where they cannot be had.
 
-
-def make_plan(args: argparse.Namespace, tasks: list[Task], sitting: Sitting | None) -> Plan:
-    """What the command line asks of the scheduler, checked."""
-    layers = check_layers([Path(layer) for layer in args.layer])
+    repeat: makes the command line that repeats a task, instead of `quizmatrix run`'s. session: see Plan.
+    """
+    guest, conduct = options.guest, options.conduct
+    layers = check_layers([Path(layer) for layer in guest.layer])
     if (standing := paths.standing_layer()) is not None:
         layers.insert(0, standing)
-    _check_ports(args, tasks)
-    environment = dict(_setting(text) for text in args.env)
-    is_passed_on = {text.partition("=")[0]: "=" not in text for text in args.env}
-    work_tree, typed = (None, None) if args.no_work_tree else _work_tree(_current_folder())
+    _check_ports(conduct, tasks)
+    environment = dict(_setting(text) for text in guest.env)
+    is_passed_on = {text.partition("=")[0]: "=" not in text for text in guest.env}
+    work_tree, typed = (None, None) if guest.no_work_tree else _work_tree(paths.current_folder())
     return Plan(
         tasks=tasks,
-        jobs=selection.checked("-j", args.jobs, selection.whole_number(1)) if args.jobs else None,
-        max_time=selection.checked("--max-time", args.max_time, parse_duration) if args.max_time else None,
-        retries=selection.checked("--retries", args.retries, selection.whole_number(0)),
-        fail_fast=args.fail_fast,
+        jobs=conduct.jobs,
+        max_time=units.checked("--max-time", conduct.max_time, units.parse_duration)
+        if conduct.max_time
+        else None,
+        retries=conduct.retries,
+        fail_fast=conduct.fail_fast,
         layers=layers,
         work_tree=work_tree,
         typed=typed,
-        accelerator=None if args.accel == "auto" else Accelerator(args.accel),
-        machine=_machine(args, [task.cell for task in tasks]),
-        qemu=_more_of_qemu(args),
-        binds=[_bind(text) for text in args.bind],
-        stdin=command_stdin.file_of(args),
+        accelerator=None if guest.accel == "auto" else Accelerator(guest.accel),
+        machine=_machine(guest.machine, [task.cell for task in tasks]),
+        qemu=_more_of_qemu(guest.qemu),
+        binds=[_bind(text) for text in guest.bind],
+        stdin=command_stdin.file_of(guest.stdin),
         environment=environment,
         passed_on=[name for name in environment if is_passed_on[name]],
-        user=_user(args.user),
-        session=sitting.take_place if sitting else None,
-        repeat=repeating(args, sitting.words if sitting else ()),
+        user=_user(guest.user),
+        session=session,
+        repeat=repeat or repeating(options),
     )
 
 
@@ -126,8 +118,7 @@ def _setting(text: str) -> tuple[str, str]:
     return name, value if equals else os.environ[name]
 
 
-def _machine(args: argparse.Namespace, cells: list[Cell]) -> str | None:
-    machine: str | None = args.machine
+def _machine(machine: str | None, cells: list[Cell]) -> str | None:
     arches = {cell.arch for cell in cells}
     if machine is not None and len(arches) > 1:
         raise UsageError(
@@ -138,10 +129,10 @@ def _machine(args: argparse.Namespace, cells: list[Cell]) -> str | None:
     return machine
 
 
-def _more_of_qemu(args: argparse.Namespace) -> list[str]:
+def _more_of_qemu(given: list[str]) -> list[str]:
     """The words of each --qemu, taken apart as a shell does."""
     words: list[str] = []
-    for text in args.qemu:
+    for text in given:
         try:
             words += shlex.split(text)
         except ValueError as error:
@@ -149,9 +140,9 @@ def _more_of_qemu(args: argparse.Namespace) -> list[str]:
     return words
 
 
-def _check_ports(args: argparse.Namespace, tasks: list[Task]) -> None:
+def _check_ports(conduct: ConductOptions, tasks: list[Task]) -> None:
     """UsageError where several guests at a time would be behind one port of the host."""
-    if len(tasks) == 1 or args.jobs == "1":
+    if len(tasks) == 1 or conduct.jobs == 1:
         return
     for task in tasks:
         for use in task.cell.profiles:
@@ -163,10 +154,3 @@ def _check_ports(args: argparse.Namespace, tasks: list[Task]) -> None:
                         next_step=f"Write 0 for any port that is free, forward={forward.address}:0-"
                         f"{forward.to}, choose one cell, or run one at a time: -j 1.",
                     )
-
-
-def _current_folder() -> Path:
-    try:
-        return Path.cwd()
-    except OSError as error:
-        raise host_error("find the current folder", error) from error

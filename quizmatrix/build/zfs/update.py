@@ -1,0 +1,83 @@
+"""Builds what is out of date of OpenZFS for the cells of a run, and says what is going on."""
+
+from __future__ import annotations
+
+import sys
+
+import anyio
+
+from quizmatrix.build import output
+from quizmatrix.build.zfs.build import STEPS
+from quizmatrix.build.zfs.options import ZfsOptions, recall
+from quizmatrix.build.zfs.sweep import BuiltZfs, ZfsSweep
+from quizmatrix.build.zfs.tree import ZfsTree, last_tree
+from quizmatrix.core import process
+from quizmatrix.core.errors import QuizmatrixError, UsageError
+from quizmatrix.model.cells import Cell
+from quizmatrix.model.options import RunOptions
+from quizmatrix.prepare.preparer import Policy, Preparer
+
+# The profile whose cells want it.
+PROFILE = "zfs"
+
+
+def bring_up_to_date(
+    options: RunOptions, cells: list[Cell], seconds: float | None
+) -> dict[str, QuizmatrixError]:
+    """Build what is out of date of the tree around the current folder, or of the one built last.
+
+    With the options of its last build, and for so many seconds at most. Returns why cells have no OpenZFS of
+    this state, by their ids, as far as that is known; UsageError where no cell wants one.
+    """
+    wanted = [cell for cell in cells if any(use.name == PROFILE for use in cell.profiles)]
+    if not wanted:
+        raise UsageError(
+            "--build has nothing to build", cause="no cell has the profile zfs", next_step="Add -p zfs."
+        )
+    tree = last_tree()
+    results = build_cells(
+        options, tree, recall(tree), wanted, STEPS, cpus=process.usable_cpus(), seconds=seconds
+    )
+    if results and len(wanted) > 1 and not options.results.quiet:
+        print(f"{table(results)}\n", file=sys.stderr)
+    return {result.cell: result.error for result in results if result.error is not None}
+
+
+def build_cells(
+    options: RunOptions,
+    tree: ZfsTree,
+    zfs_options: ZfsOptions,
+    cells: list[Cell],
+    steps: tuple[str, ...],
+    *,
+    cpus: int,
+    seconds: float | None = None,
+) -> list[BuiltZfs]:
+    """Take the steps for the cells on so many CPUs, and say what is going on; no results where the seconds
+    were over before.
+    """
+    tell = output.teller(quiet=options.results.quiet)
+    preparer = Preparer(Policy(offline=options.conduct.offline, refresh=options.conduct.refresh))
+
+    async def main() -> list[BuiltZfs]:
+        with anyio.move_on_after(seconds):
+            return await ZfsSweep(tree, zfs_options, preparer, cpus, tell).run(cells, steps)
+        return []
+
+    return anyio.run(main)
+
+
+def table(results: list[BuiltZfs]) -> str:
+    """A row for each cell: what was built, what was reused, what failed."""
+    from tabulate import tabulate
+
+    rows = [
+        [
+            result.cell,
+            output.words(result.userland),
+            # Without a kernel there are none.
+            output.words(result.modules if result.kernel.error is None else result.kernel),
+        ]
+        for result in results
+    ]
+    return tabulate(rows, headers=["cell", "userland", "modules"], disable_numparse=True)

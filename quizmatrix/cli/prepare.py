@@ -1,0 +1,32 @@
+"""`quizmatrix prepare`."""
+
+from __future__ import annotations
+
+import argparse
+
+from quizmatrix.cli.options import Commands, Parser, add_command, add_selection, add_sources, run_options
+
+
+def add_parser(commands: Commands[Parser]) -> None:
+    """Add `prepare`."""
+    parser = add_command(
+        commands,
+        "prepare",
+        prepare,
+        uses_cache=True,
+        help="fetch all a matrix needs, check it, and run nothing",
+    )
+    add_selection(parser)
+    add_sources(parser)
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only what could not be had")
+
+
+def prepare(args: argparse.Namespace) -> int:
+    """Fetch and check what the cells need."""
+    from quizmatrix.prepare.ahead import prepare_cells
+    from quizmatrix.prepare.preparer import Policy
+    from quizmatrix.prepare.selection import selected_cells
+
+    options = run_options(args)
+    policy = Policy(offline=options.conduct.offline, refresh=options.conduct.refresh, thorough=True)
+    return prepare_cells(selected_cells(options), policy, quiet=args.quiet)

@@ -1,0 +1,30 @@
+"""Signals that end a command: the first one stops its VMs, the second one leaves at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+# A Ctrl-C, a service manager, a terminal that was closed.
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+async def watch_signals(stop: Callable[[], None]) -> None:
+    """Call `stop` at the first signal, and leave at the second: the VMs die with us."""
+    import anyio
+
+    from quizmatrix.model.outcome import EXIT_INTERRUPTED
+
+    # Somebody who started us with nohup wants no end at a hang-up.
+    wanted = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    stopping = False
+    with anyio.open_signal_receiver(*wanted) as signals:
+        async for _ in signals:
+            if stopping:
+                if sys.stderr.isatty():
+                    os.write(sys.stderr.fileno(), b"\x1b[?25h")  # the live table hid the cursor
+                os._exit(EXIT_INTERRUPTED)
+            stopping = True
+            stop()

@@ -1,0 +1,123 @@
+"""A run from its options to its exit status: which cells, from which earlier runs, into which directory."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.build.zfs.update import bring_up_to_date
+from quizmatrix.core.concurrency import Watch
+from quizmatrix.core.errors import UsageError
+from quizmatrix.core.process import printable
+from quizmatrix.core.text import clean_line
+from quizmatrix.matrixrun.runner import Runner
+from quizmatrix.model.cells import unsharded
+from quizmatrix.model.matrix import Handoff
+from quizmatrix.model.options import RunRequest
+from quizmatrix.model.outcome import EXIT_OK
+from quizmatrix.model.task import Task
+from quizmatrix.prepare import selection
+from quizmatrix.report import outputs
+from quizmatrix.report.celltable import handoff_words, print_cells
+from quizmatrix.report.progress import tell
+from quizmatrix.report.runhistory import RunHistory
+from quizmatrix.runs import directory, rerun, resume
+from quizmatrix.runs.directory import RunDirectory
+from quizmatrix.runs.history.record import History
+from quizmatrix.runs.rerun import Choice, ReadArguments
+from quizmatrix.schedule import command_stdin
+from quizmatrix.schedule.planning import make_plan
+from quizmatrix.terminal.sessions import Sitting
+
+
+def run(request: RunRequest, read: ReadArguments, watch: Watch) -> int:
+    """Run a command over the selected cells, or what their matrix hands on; the exit status of the run.
+
+    read: reads the command line of a run that an earlier quizmatrix has made. watch: awaits what is to stop
+    the run, until it is cancelled.
+    """
+    began = time.monotonic()
+    request = _with_earlier(request, read)
+    options = request.options
+    whole, tasks = selection.selected_tasks(options, request.command)
+    if options.once.shell and len(tasks) != 1:
+        raise UsageError(
+            "-S opens a terminal in one cell",
+            cause=f"{len(tasks)} are selected",
+            next_step="Name one: --only 6.1-x86_64",
+        )
+    choice = _choose(request, tasks)
+    session = Sitting([], options.guest.user).take_place if options.once.shell else None
+    plan = make_plan(options, choice.tasks, session=session)
+    outputs.check(options.results)
+    if options.once.dry_run:
+        _say_what_would_be_run(request, whole.handoff, choice.tasks)
+        return EXIT_OK
+    if options.results.output and not options.once.resume:
+        directory.check_output(Path(options.results.output))
+    history = RunHistory()
+    unbuilt = {}
+    if options.conduct.build:
+        left = plan.max_time and plan.max_time - (time.monotonic() - began)
+        unbuilt = bring_up_to_date(options, unsharded(whole.cells), left)
+    plan = msgspec.structs.replace(
+        plan,
+        spent=time.monotonic() - began,
+        unbuilt=unbuilt,
+        matrix=str(whole.matrix.absolute()) if whole.handoff else None,
+        expected=history.expected_seconds(choice.tasks, request.command or []),
+        first=choice.first,
+    )
+    run_directory = _open_directory(request, whole.handoff, choice)
+    source = command_stdin.own_source(request, is_single=choice.is_single)
+    plan = command_stdin.with_stdin(options, plan, run_directory.folder, source)
+    return Runner(request, plan, run_directory, history, choice, source, watch).run()
+
+
+def _with_earlier(request: RunRequest, read: ReadArguments) -> RunRequest:
+    """The request with what it takes from an earlier run, where it names one or means the last one."""
+    options = request.options
+    if options.once.resume is not None:
+        return resume.with_its_command(request, read)
+    matrix = options.selection.matrix
+    if request.command or not (options.once.last_failed or options.once.failed_first):
+        return request
+    if matrix is not None and selection.hands_disks_on(matrix):
+        return request  # it has commands of its own
+    return rerun.with_last_command(request, History(tell), read)
+
+
+def _choose(request: RunRequest, tasks: list[Task]) -> Choice:
+    if request.options.once.resume:
+        return resume.choose(request.options.once.resume, tasks)
+    return rerun.choose(request, tasks, History(tell), tell)
+
+
+def _open_directory(request: RunRequest, handoff: Handoff | None, choice: Choice) -> RunDirectory:
+    options = request.options
+    if options.once.resume:
+        return resume.open_directory(options.once.resume, choice)
+    kind = rerun.kind_of(request)
+    run_directory = directory.create(
+        Path(options.results.output) if options.results.output else None,
+        kind.command,
+        handoff,
+        tasks=choice.order,
+        matrix=kind.matrix,
+        current=kind.folder,
+        arguments=request.arguments,
+        options=options,
+    )
+    for place, result in choice.earlier:
+        run_directory.refer_to(result, place / result.folder)
+    return run_directory
+
+
+def _say_what_would_be_run(request: RunRequest, handoff: Handoff | None, tasks: list[Task]) -> None:
+    as_json = request.options.results.json == outputs.STDOUT
+    print_cells(list({task.cell.id: task.cell for task in tasks}.values()), as_json=as_json)
+    if not as_json:
+        in_each_cell = f"in each: {clean_line(printable(request.command or []))}"
+        print(f"\n{handoff_words(handoff, tasks) if handoff else in_each_cell}")

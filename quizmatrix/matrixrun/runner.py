@@ -1,0 +1,168 @@
+"""Conducts a run that is planned: runs its tasks, shows them, judges them, and writes everything."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from quizmatrix.build.module import hint
+from quizmatrix.core.concurrency import Watch, task_group
+from quizmatrix.core.errors import HostError, QuizmatrixError
+from quizmatrix.core.passon import pass_on_to
+from quizmatrix.matrixrun import hook
+from quizmatrix.model.events import CellNote
+from quizmatrix.model.options import RunRequest
+from quizmatrix.model.outcome import EXIT_BROKEN_PIPE, EXIT_NO_VERDICT
+from quizmatrix.model.result import CellResult
+from quizmatrix.prepare import currentfolder
+from quizmatrix.prepare.preparer import Policy, Preparer
+from quizmatrix.report import ending, grid, news, outputs, progress
+from quizmatrix.report.formats.source import ReportSource
+from quizmatrix.report.formats.source import load as load_source
+from quizmatrix.report.progress import Progress
+from quizmatrix.report.runhistory import RunHistory, sentence
+from quizmatrix.run import runlayer
+from quizmatrix.run.stdin import OwnSource
+from quizmatrix.runs.directory import RunDirectory
+from quizmatrix.runs.rerun import Choice
+from quizmatrix.schedule.plan import Plan
+from quizmatrix.schedule.scheduler import Scheduler
+
+
+class Runner:
+    """One run, from its plan to its exit status."""
+
+    def __init__(
+        self,
+        request: RunRequest,
+        plan: Plan,
+        run_directory: RunDirectory,
+        history: RunHistory,
+        choice: Choice,
+        source: OwnSource | None,
+        watch: Watch,
+    ) -> None:
+        """source: our own stdin, where the command reads that. watch: awaits what is to stop the run."""
+        self._request = request
+        self._plan = plan
+        self._directory = run_directory
+        self._history = history
+        self._choice = choice
+        self._source = source
+        self._watch = watch
+        self._interrupted = False
+        self._reader_is_gone = False
+        self._began = time.monotonic()
+
+    @property
+    def _is_local(self) -> bool:
+        """Whether a single cell behaves as a local command; at night only what changed is said of it."""
+        return not (outputs.take_stdout(self._request.options.results) or self._request.unattended)
+
+    def run(self) -> int:
+        """Run, report, and write everything."""
+        options = self._request.options.results
+        shown = progress.choose(
+            [task.id for task in self._plan.tasks], quiet=options.quiet, verbose=options.verbose
+        )
+        results = self._history.mark_flaky(anyio.run(self._conduct, shown))
+        for result in results:
+            if result.flaky:
+                self._directory.revise(result)
+        # By what was run now. What was not run again has ended as expected.
+        judged = self._choice.merged(results) if self._choice.is_resumed else results
+        status = grid.exit_status(judged, interrupted=self._interrupted)
+        results = self._choice.merged(results)
+        changed = None
+        if news.needs_last(options):
+            now = msgspec.structs.replace(self._directory.results, cells=results)
+            changed = self._history.since_last(now, self._directory.folder)
+        if not self._interrupted and news.forgives(options):
+            status = news.status_of_news(status, changed, judged)
+        if self._reader_is_gone and status == EXIT_NO_VERDICT:
+            status = EXIT_BROKEN_PIPE
+        self._directory.finish(results, status)
+        self._history.record(self._directory)
+        try:
+            if len(results) == 1 and self._is_local:
+                ending.print_single(results[0], self._directory.folder, options)
+            else:
+                ending.print_run(self._directory, options, changed, time.monotonic() - self._began)
+            self._write_reports()
+        finally:  # also where nobody reads our output any more
+            if options.on_finish is not None:
+                hook.hand_on(options.on_finish, self._directory.results, self._directory.folder)
+        return status
+
+    async def _conduct(self, shown: Progress) -> list[CellResult]:
+        conduct = self._request.options.conduct
+        preparer = Preparer(Policy(offline=conduct.offline, refresh=conduct.refresh))
+        scheduler = Scheduler(self._plan, self._directory, preparer, shown.see)
+        if self._choice.is_single and self._is_local:
+
+            def on_gone() -> None:
+                self._reader_is_gone = True
+                scheduler.stop()
+
+            scheduler.pass_on(
+                stdout=pass_on_to(sys.stdout.fileno(), on_gone),
+                stderr=pass_on_to(sys.stderr.fileno(), on_gone),
+            )
+        if self._source is not None:
+            scheduler.take_stdin(self._source)
+
+        def interrupt() -> None:
+            self._interrupted = True
+            scheduler.stop()
+
+        async with task_group() as group:
+            group.start_soon(self._watch, interrupt)
+            group.start_soon(shown.keep)
+            self._warn_of_what_the_guest_lacks(shown)
+            results = await scheduler.run()
+            group.cancel_scope.cancel()
+        return results
+
+    def _warn_of_what_the_guest_lacks(self, shown: Progress) -> None:
+        """Say before a "not found" puzzles somebody which file or module of the command is not there."""
+        try:
+            here = Path.cwd()
+        except OSError:  # a folder that was removed has no files to miss
+            here = None
+        tasks = self._plan.tasks
+        if not tasks:
+            return  # all had ended before the run was cut short
+        is_hidden = self._request.options.guest.no_work_tree
+        if (
+            here is not None
+            and self._plan.work_tree is None
+            and currentfolder.is_meant(here, tasks[0].command, is_hidden=is_hidden)
+        ):
+            reason = "as asked for" if is_hidden else runlayer.why_not_shown(here)
+            text = f"the current folder {here} is not shown to the guest, {reason}"
+            shown.see(CellNote(cell=tasks[0].id, text=text))
+        missed = hint.elsewhere([task.cell for task in tasks], tasks[0].command)
+        if missed is not None:
+            # Of several cells it is a word on the whole run.
+            shown.see(CellNote(cell=tasks[0].id if len(tasks) == 1 else "", text=missed))
+
+    def _write_reports(self) -> None:
+        """Write what was asked for; what kept any of it from that is no verdict on the cells, and told."""
+        folder, source = self._directory.folder, None
+        if self._directory.error is None:
+            with contextlib.suppress(QuizmatrixError):
+                source = load_source(folder)
+        # A full disk, or a folder that was removed meanwhile: what is known without it.
+        source = source or ReportSource(folder=folder, results=self._directory.results)
+        errors: list[HostError | None] = [self._directory.error]
+        errors += outputs.write(self._request.options.results, source)
+        errors.append(outputs.add_to_job_summary(source))
+        for error in filter(None, errors):
+            progress.tell(error.render())
+        if self._history.error is not None:
+            progress.tell(sentence(self._history.error))

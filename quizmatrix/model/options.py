@@ -1,0 +1,164 @@
+"""The options of a run, as data: what `quizmatrix run` is told beside its command.
+
+A name here is that of the option: `boot_timeout` is --boot-timeout. Texts are as they were typed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from quizmatrix.model.matrix import Limits
+
+
+class SelectionOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which cells are run.
+
+    matrix: a file, or the name of a matrix that ships; None: `default`. only, skip: globs. source: where
+    kernels come from that name no source. shard: the number of slices that each cell's tests are dealt into.
+    """
+
+    matrix: str | None = None
+    only: list[str] = []
+    skip: list[str] = []
+    kernels: list[str] = []
+    arches: list[str] = []
+    source: str | None = None
+    profiles: list[str] = []
+    shard: int = 1
+
+
+class LimitOptions(Limits, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=False):
+    """The limits that win over the matrix's. ValueError where one is none."""
+
+
+class GuestOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a guest is, and what its command gets.
+
+    stdin: a file, `-` for our own, or /dev/null (--no-stdin); None: one single cell reads our own. accel:
+    auto, kvm or tcg. qemu: words of QEMU's command line. layer: folders laid over the root. bind:
+    HOST:GUEST[:ro]. env: NAME=VALUE, or NAME for a variable that is passed on.
+    """
+
+    stdin: str | None = None
+    accel: str = "auto"
+    machine: str | None = None
+    qemu: list[str] = []
+    layer: list[str] = []
+    bind: list[str] = []
+    env: list[str] = []
+    user: str | None = None
+    no_work_tree: bool = False
+
+
+class ConductOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the cells are run. jobs: VMs at a time. max_time: a duration, for the whole run."""
+
+    jobs: int | None = None
+    max_time: str | None = None
+    retries: int = 0
+    fail_fast: bool = False
+    build: bool = False
+    offline: bool = False
+    refresh: bool = False
+
+
+class OnceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a later run never takes over. resume: the run to go on with."""
+
+    last_failed: bool = False
+    failed_first: bool = False
+    resume: str | None = None
+    shell: bool = False
+    dry_run: bool = False
+
+
+class ResultOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a run prints, and leaves behind. json, junit, markdown, html: files, or `-` for stdout.
+
+    output: the run directory. fail_on: any, or regression. on_finish: a script for sh.
+    """
+
+    output: str | None = None
+    json: str | None = None
+    junit: str | None = None
+    markdown: str | None = None
+    html: str | None = None
+    fail_on: str = "any"
+    on_finish: str | None = None
+    quiet: bool = False
+    verbose: bool = False
+
+
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All options of a run (the key `options` of results.json)."""
+
+    selection: SelectionOptions = SelectionOptions()
+    limits: LimitOptions = LimitOptions()
+    guest: GuestOptions = GuestOptions()
+    conduct: ConductOptions = ConductOptions()
+    once: OnceOptions = OnceOptions()
+    results: ResultOptions = ResultOptions()
+
+    def taking(self, other: RunOptions, names: Collection[str]) -> RunOptions:
+        """These options, those of these names as `other` has them."""
+        return with_values(self, {name: value for name, value in other.values() if name in names})
+
+    def values(self) -> Iterator[tuple[str, Any]]:
+        """The name and the value of each option."""
+        for part in self.__struct_fields__:
+            for name in getattr(self, part).__struct_fields__:
+                yield name, getattr(getattr(self, part), name)
+
+    def words(self) -> list[str]:
+        """The words of a command line with these options, beside MATRIX; defaults are left out."""
+        words: list[str] = []
+        for (name, value), (_, default) in zip(self.values(), RunOptions().values(), strict=True):
+            option = f"--{name.replace('_', '-')}"
+            if name in _NO_OPTIONS or value == default:
+                continue
+            if name == "stdin" and value == os.devnull:
+                words.append("--no-stdin")
+            elif value is True:
+                words.append(option)
+            else:
+                for text in map(str, value if isinstance(value, list) else [value]):
+                    # A word that begins with a dash would be taken for an option.
+                    words += [f"{option}={text}"] if text.startswith("-") else [option, text]
+        return words
+
+
+# `splat` is a matrix's; a program may set it.
+_NO_OPTIONS = frozenset({"matrix", "splat"})
+NAMES_OF = {
+    part: frozenset(getattr(RunOptions(), part).__struct_fields__) for part in RunOptions.__struct_fields__
+}
+NAMES = frozenset().union(*NAMES_OF.values())
+
+
+def with_values(options: RunOptions, values: Mapping[str, Any]) -> RunOptions:
+    """`options` with other values, by the options' names; ValueError where a limit is none."""
+    parts = {
+        part: msgspec.structs.replace(
+            getattr(options, part), **{name: values[name] for name in names if name in values}
+        )
+        for part, names in NAMES_OF.items()
+    }
+    return msgspec.structs.replace(options, **parts)
+
+
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that is asked for. command: None where there is none, as for a matrix with commands of its own.
+
+    arguments: the command line without the command, for results.json. typed: the names of the options that
+    were given, also where that is their default. unattended: nobody is there to read, or to type.
+    """
+
+    options: RunOptions = RunOptions()
+    command: list[str] | None = None
+    arguments: list[str] = []
+    typed: frozenset[str] = frozenset()
+    unattended: bool = False

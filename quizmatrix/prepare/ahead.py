@@ -1,0 +1,42 @@
+"""Fetches and builds ahead of a run what its cells need."""
+
+from __future__ import annotations
+
+import sys
+
+import anyio
+
+from quizmatrix.core.concurrency import task_group
+from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.model.cells import Cell
+from quizmatrix.model.outcome import EXIT_NO_VERDICT, EXIT_OK
+from quizmatrix.prepare.preparer import Policy, Preparer
+
+
+def prepare_cells(cells: list[Cell], policy: Policy, *, quiet: bool) -> int:
+    """Fetch and check what the cells need, and say how far it is; 125 where some of it could not be had."""
+    preparer = Preparer(policy)
+    failed: list[str] = []
+
+    async def prepare_one(cell: Cell) -> None:
+        def tell(text: str) -> None:
+            if not quiet:
+                print(f"{cell.id}: {text}", flush=True)
+
+        try:
+            prepared = await preparer.prepare(cell, tell)
+        except QuizmatrixError as error:
+            failed.append(cell.id)
+            print(f"{cell.id}: {error.render()}", file=sys.stderr, flush=True)
+        else:
+            tell(f"ready: {prepared.kernel.record.release}")
+
+    async def prepare_all() -> None:
+        async with task_group() as group:
+            for cell in cells:
+                group.start_soon(prepare_one, cell)
+
+    anyio.run(prepare_all)
+    if failed:
+        print(f"quizmatrix: {len(failed)} of {len(cells)} cells are not prepared", file=sys.stderr)
+    return EXIT_NO_VERDICT if failed else EXIT_OK

@@ -1,0 +1,82 @@
+"""The cells of a matrix as a table or as JSON, and what a matrix does with disks that it hands on."""
+
+from __future__ import annotations
+
+import sys
+
+from quizmatrix.core.errors import DamagedError
+from quizmatrix.core.json import to_json
+from quizmatrix.core.text import clean_line
+from quizmatrix.core.units import format_seconds
+from quizmatrix.kernel import source
+from quizmatrix.kernel.build import options_of
+from quizmatrix.model.arch import load_arch
+from quizmatrix.model.cells import Cell
+from quizmatrix.model.matrix import Handoff
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import Step
+from quizmatrix.model.task import Task
+
+
+def print_cells(chosen: list[Cell], *, as_json: bool) -> None:
+    """The cells as a table, or as JSON."""
+    if as_json:
+        sys.stdout.write(
+            to_json(
+                [{"cell": cell.id, "cached": cached_release(cell), **_plain(cell)} for cell in chosen]
+            ).decode()
+        )
+        return
+    from tabulate import tabulate
+
+    rows = [
+        [
+            cell.id,
+            cached_release(cell) or _to_be_had(cell),
+            f"{cell.memory}M",
+            cell.cpus,
+            format_seconds(cell.timeout),
+            "" if cell.expected is Outcome.PASSED else f"{cell.expected}: {cell.why}",
+        ]
+        for cell in chosen
+    ]
+    headers = ["cell", "kernel", "memory", "cpus", "timeout", "expected"]
+    if not any(row[-1] for row in rows):
+        headers.pop()
+        rows = [row[:-1] for row in rows]
+    print(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
+
+
+def handoff_words(handoff: Handoff, tasks: list[Task]) -> str:
+    """What is done with the disks, and in how many VMs."""
+    ways = [task.handed for task in tasks if task.handed is not None]
+    writers = dict.fromkeys(way.written_on for way in ways)
+    readers = dict.fromkeys(way.read_on for way in ways if way.read_on)
+    counts = [f"{sum(way.step is step for way in ways)} {step}" for step in Step]
+    plural = "s" if handoff.disks > 1 else ""
+    lines = [
+        f"{handoff.disks} disk{plural} of {handoff.size}, written in {', '.join(writers)}:",
+        f"    {clean_line(handoff.write)}",
+        f"a copy of each writer's, read in {', '.join(readers)}:",
+        f"    {clean_line(handoff.read)}",
+        *(["and what each of them leaves, read where it was written"] if handoff.back else []),
+        f"{len(tasks)} VMs: {', '.join(text for text in counts if not text.startswith('0 '))}",
+    ]
+    return "\n".join(lines)
+
+
+def _to_be_had(cell: Cell) -> str:
+    return "to be fetched" if cell.kernel_spec.startswith("debian:") else "to be built"
+
+
+def _plain(cell: Cell) -> dict[str, object]:
+    return {name: getattr(cell, name) for name in cell.__struct_fields__}
+
+
+def cached_release(cell: Cell) -> str | None:
+    """What `uname -r` prints in the cell, where its kernel is in the cache."""
+    try:
+        kernel = source.find(cell.kernel_spec, load_arch(cell.arch), options_of(cell))
+    except DamagedError:
+        return None
+    return kernel.record.release if kernel else None

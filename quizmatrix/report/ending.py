@@ -1,0 +1,83 @@
+"""What is printed at the end of a run: the grid, what changed, or what one cell's own output does not say."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from quizmatrix.core.text import clean_detail, wants_colour
+from quizmatrix.core.units import format_seconds
+from quizmatrix.model.options import ResultOptions
+from quizmatrix.model.outcome import EXIT_OK, Outcome
+from quizmatrix.model.result import CellResult
+from quizmatrix.report import findings, grid, news, outputs, testtable
+from quizmatrix.report.compare import Comparison
+from quizmatrix.report.progress import Screen
+from quizmatrix.runs import directory
+from quizmatrix.runs.directory import RunDirectory
+
+
+def print_run(
+    run_directory: RunDirectory, options: ResultOptions, changed: Comparison | None, seconds: float
+) -> None:
+    """The grid of a run that has ended, or with --quiet what has changed, where that is known.
+
+    seconds: that it took.
+    """
+    results, folder = run_directory.results.cells, run_directory.folder
+    # Where a report goes to stdout, that holds nothing else.
+    out = sys.stderr if outputs.take_stdout(options) else sys.stdout
+    if options.quiet and changed is not None:
+        text = news.words_of_news(changed, run_directory, colour=wants_colour(out))
+        if text:
+            Screen(out).print(text)
+        return
+    is_good = run_directory.results.exit_code == EXIT_OK
+    if options.quiet and is_good and not any(result.flaky for result in results):
+        return
+    text = grid.whole(results, folder, seconds, colour=wants_colour(out))
+    Screen(out).print(text.rstrip())
+    if any(result.outcome is Outcome.CANCELLED for result in results):
+        Screen(out).print(f"to go on: quizmatrix run --resume {directory.name_of(folder)}")
+    if options.verbose and (known := findings.allowed(results)):
+        Screen(out).print(known)
+
+
+def print_single(result: CellResult, folder: Path, options: ResultOptions) -> None:
+    """What the output of a single cell does not say: how it ended, and why, on stderr.
+
+    folder: the run directory.
+    """
+    screen = Screen(sys.stderr)
+    plain = result.outcome in (Outcome.PASSED, Outcome.FAILED) and not result.detail and not result.flaky
+    bad = testtable.bad_lines(result, folder)
+    found = findings.other_paragraphs([result], folder)
+    plain = plain and not bad and not found
+    if not plain:
+        words = grid.verdict_words(result)
+        detail = "".join(f": {clean_detail(text)}" for text in (result.flaky, result.detail) if text)
+        screen.print(f"quizmatrix: {result.cell}: {words}{detail}")
+        if result.outcome in grid.BY_CONSOLE:
+            for line in grid.evidence_lines(result, folder):
+                screen.print(f"    {line}")
+        elif found:
+            screen.print(found)
+        for line in bad:
+            screen.print(f"    {line}")
+    if result.release is not None and (options.verbose or not (plain or options.quiet)):
+        screen.print(f"  logs: {folder / result.folder}/")
+    if options.verbose:
+        _print_details(result, screen)
+
+
+def _print_details(result: CellResult, screen: Screen) -> None:
+    times = result.timings
+    named = [("prepare", times.prepare), ("boot", times.boot), ("profiles", times.profiles)]
+    named += [("command", times.command), ("total", times.total)]
+    shown = [f"{name} {format_seconds(value)}" for name, value in named if value is not None]
+    screen.print(f"  {result.release or result.kernel}: {', '.join(shown)}")
+    if known := findings.allowed([result]):
+        screen.print(f"  {known}")
+    if result.subtests:
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in result.subtests.items())
+        screen.print(f"  tests: {counts}")

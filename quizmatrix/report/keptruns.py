@@ -1,0 +1,159 @@
+"""What is printed of the runs that are kept, and the removal of old ones: `quizmatrix runs`."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from quizmatrix.core import streams
+from quizmatrix.core.errors import HistoryError, UsageError
+from quizmatrix.core.folders import disk_usage, remove_tree
+from quizmatrix.core.json import to_json
+from quizmatrix.core.process import printable
+from quizmatrix.core.text import clean_detail, clean_line, is_screen, wants_colour
+from quizmatrix.core.units import checked, parse_duration
+from quizmatrix.model.options import ResultOptions
+from quizmatrix.model.result import RunResults
+from quizmatrix.report import chart, grid, outputs
+from quizmatrix.report.formats.source import load as load_source
+from quizmatrix.report.progress import tell
+from quizmatrix.report.runhistory import catch_up, sentence
+from quizmatrix.runs import directory, retention
+from quizmatrix.runs.history.record import History, days_ago
+
+_CHUNK = 1 << 16
+_DAY = 86400.0
+# Runs that are kept where no number and no age is given.
+KEEP = 50
+# Days after which the record of a run goes too: its directory may be long gone.
+_REMEMBERED = 400
+
+
+def print_list(*, as_json: bool) -> None:
+    """Print the kept runs, the newest first."""
+    catch_up(History(tell))
+    found = directory.list_runs()
+    if as_json:
+        readable = [results for _, results in found if results is not None]
+        sys.stdout.write(to_json(readable).decode())
+        return
+    if not found:
+        print(f"There are no runs yet in {directory.runs_dir()}.")
+        return
+    from tabulate import tabulate
+
+    rows = [_row(folder, results) for folder, results in found]
+    print(tabulate(rows, headers=["run", "started", "exit", "cells", "command"], disable_numparse=True))
+
+
+def _row(folder: Path, results: RunResults | None) -> list[str]:
+    if results is None:
+        return [folder.name, "", "", "its results cannot be read", ""]
+    started = datetime.fromisoformat(results.started).astimezone().strftime("%Y-%m-%d %H:%M")
+    totals = ", ".join(f"{count} {outcome}" for outcome, count in results.totals.items())
+    status = str(results.exit_code) if results.exit_code is not None else "unfinished"
+    command = grid.command_words(results)
+    return [folder.name, started, status, totals, command[:60] + ("..." if len(command) > 60 else "")]
+
+
+def show(run: str, *, every_test: bool) -> None:
+    """Print a run's report again. every_test: not only what differs."""
+    folder = directory.find_run(run)
+    results = directory.load(folder)
+    print(f"run {results.run}: {grid.command_words(results)}\n")
+    if results.finished is None:
+        print("The run has not finished, or was killed; what had ended by then:")
+        print(f"(to go on with it: quizmatrix run --resume {directory.name_of(folder)})\n")
+    if results.cells:
+        colour = wants_colour(sys.stdout)
+        text = grid.whole(results.cells, folder, results.seconds, colour=colour, every_test=every_test)
+        sys.stdout.write(text)
+
+
+def write_reports(run: str, options: ResultOptions) -> None:
+    """Write the reports of a run that are asked for; HostError where one cannot be written."""
+    folder = directory.find_run(run)
+    outputs.check(options)
+    for error in outputs.write(options, load_source(folder)):
+        raise error
+
+
+def show_cell(cell: str, over: str) -> None:
+    """Print how a cell's runs of the last time ended, and how long they took. over: a duration."""
+    span = checked("--over", over, parse_duration)
+    history = History(tell)
+    history.catch_up()
+    points = history.points(cell, days_ago(span / _DAY))
+    if not points:
+        known = history.cells()
+        near = difflib.get_close_matches(cell, known, 1, 0.5)
+        raise UsageError(
+            f"no run of a cell {cell} in the last {over}",
+            next_step="It ran before that." if cell in known else f"Did you mean `{near[0]}`?" if near
+            else "Name a cell: quizmatrix runs show 6.1-s390x --over 30d",
+        )  # fmt: skip
+    command = points[-1].command
+    shown = [point for point in points if point.command == command]
+    print(f"{cell}, the last {over}: {clean_line(printable(command))}")
+    is_terminal = is_screen(sys.stdout) and (sys.stdout.encoding or "").lower().startswith("utf")
+    print(chart.draw(shown, colour=wants_colour(sys.stdout), blocks=is_terminal))
+    if len(shown) < len(points):
+        print(f"{len(points) - len(shown)} more of other commands")
+
+
+def print_logs(run: str, cell: str | None, stream: str) -> None:
+    """Print what a cell wrote, byte for byte; or what each wrote, with headings as tail(1) has them.
+
+    stream: the file in a cell's folder. On a terminal without what that would act on.
+    """
+    folder = directory.find_run(run)
+    cells = {result.cell: result for result in directory.load(folder).cells}
+    if cell is not None and cell not in cells:
+        raise UsageError(f"the run has no cell {cell}", next_step=f"It has: {', '.join(cells) or 'none'}.")
+    if cell is not None or len(cells) == 1:
+        result = cells[cell or next(iter(cells))]
+        if not _copy_out(folder / result.folder / stream):
+            raise UsageError(f"{result.cell} left no {stream}", cause=result.detail)
+        return
+    for number, result in enumerate(cells.values()):
+        print(("\n" if number else "") + f"==> {result.cell} <==", flush=True)
+        if not _copy_out(folder / result.folder / stream):
+            print(f"({result.outcome}: {clean_detail(result.detail)})", flush=True)
+
+
+def _copy_out(path: Path) -> bool:
+    """Copy a file to stdout; False where there is none."""
+    try:
+        source = path.open("rb")
+    except FileNotFoundError:
+        return False
+    with source:
+        streams.copy(iter(lambda: source.read(_CHUNK), b""))
+    return True
+
+
+def prune(keep: int | None, older_than: float | None, *, dry_run: bool) -> None:
+    """Remove old run directories; what the history knows of them stays for a year.
+
+    keep: the number of the newest that stay. older_than: seconds; what is younger stays.
+    """
+    if keep is None:
+        keep = KEEP if older_than is None else 1
+    history = History(tell)
+    catch_up(history)
+    removed = freed = 0
+    for old in retention.old_runs(keep, days_ago(older_than / _DAY) if older_than is not None else None):
+        size = disk_usage(old.folder)
+        print(f"{'would remove' if dry_run else 'removing'} {old.folder} ({size / 1e6:.1f} MB)")
+        if not dry_run:
+            remove_tree(old.folder)
+        removed, freed = removed + 1, freed + size
+    runs = f"{removed} run{'s' if removed != 1 else ''}"
+    print(f"{runs}, {freed / 1e6:.1f} MB {'would be ' if dry_run else ''}freed")
+    if not dry_run:
+        try:
+            history.forget(days_ago(_REMEMBERED))
+        except HistoryError as error:
+            tell(sentence(error))

@@ -1,0 +1,54 @@
+"""The command line that repeats one cell of a run: the run's own, with that cell selected and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from quizmatrix.model.options import RunOptions
+from quizmatrix.model.spec import CommandLine
+from quizmatrix.model.task import Task
+from quizmatrix.prepare import currentfolder
+from quizmatrix.runs.rerun import current_folder
+
+
+def repeating(options: RunOptions) -> Callable[[Task], CommandLine]:
+    """Makes the command line that repeats a task of a run with these options."""
+    folder = _folder()
+    words = of_a_cell(options).words()
+    matrix = [options.selection.matrix] if options.selection.matrix else []
+
+    def command_line(task: Task) -> CommandLine:
+        handed = task.handed
+        # Of disks that are handed on, all who had them before.
+        ways = filter(None, (handed.written_on, handed.read_on)) if handed else [task.cell.id]
+        argv = ["quizmatrix", "run", *matrix, "--only", ",".join(dict.fromkeys(ways)), *words]
+        return CommandLine(folder=folder, argv=argv if handed else [*argv, "--", *task.command])
+
+    return command_line
+
+
+def repeating_shell(options: RunOptions, command: Sequence[str]) -> Callable[[Task], CommandLine]:
+    """Makes the command line of `quizmatrix shell` that opens the same terminal. command: what runs in it."""
+    folder = _folder()
+    words = [*of_a_cell(options).words(), *(["--", *command] if command else [])]
+    return lambda task: CommandLine(folder=folder, argv=["quizmatrix", "shell", task.cell.id, *words])
+
+
+def of_a_cell(options: RunOptions) -> RunOptions:
+    """What of the options says what a cell is; its id takes the place of --only and --skip."""
+    return RunOptions(
+        selection=msgspec.structs.replace(options.selection, only=[], skip=[]),
+        limits=options.limits,
+        guest=options.guest,
+    )
+
+
+def _folder() -> str:
+    """Where the relative paths of a command line are meant, by the name that the user's shell has for it.
+
+    The guest knows that name, too.
+    """
+    real = current_folder()
+    return currentfolder.as_typed(real) or real or "/"
