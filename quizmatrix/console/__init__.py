@@ -1,4 +1,4 @@
-"""What a kernel prints: titles of findings, their traces, fingerprints, and the source lines of functions.
+"""Reads a kernel's console: findings, their traces and fingerprints, and the source lines of functions.
 
 Imports core and model.
 """

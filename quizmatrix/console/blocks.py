@@ -1,4 +1,4 @@
-"""Cuts a console into blocks, one for each finding."""
+"""Splits a console into blocks, one for each finding."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What is the same about a finding wherever it is met: the functions of its trace, and a fingerprint.
+"""Fingerprints of findings: the same finding has the same one in every cell and every run.
 
-Addresses, offsets, numbers of CPUs, processes and lines, names of processes, times and lists of modules
-differ from one occurrence to the next; registers, and how deep a compiler inlines, from one architecture to
-the next. What is left is the kind, the words of the title and the names of the innermost functions.
+Addresses, offsets, line numbers, CPU and process numbers, process names, times and module lists differ
+between two occurrences. Registers and the depth of inlining differ between architectures. A fingerprint is
+therefore made of the kind, the words of the title and the names of the innermost functions of the trace.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""From `function+0xoffset/0xsize` to the file and line, by a kernel that has its debug information.
+"""Finds the source line of `function+0xoffset/0xsize` in a kernel with debug information.
 
-The kernel's scripts/decode_stacktrace.sh does the same, for a person. Names are looked up with nm, since the
-kernel may have been moved in memory (KASLR), and lines with addr2line; binutils for the host reads any
-architecture's DWARF, where the cross compiler's own are not installed.
+The kernel's scripts/decode_stacktrace.sh does the same for a person. nm finds the names, since the kernel
+may have been moved in memory (KASLR); addr2line finds the lines. Where the cross compiler's tools are not
+installed, the host's binutils are used: they read the DWARF of any architecture.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The first lines of findings, on every architecture: told by their text."""
+"""Recognises the first line (title) of a kernel's finding, on every architecture, by its text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lines of one finding: which of the console's lines belong to it, and the functions that they name."""
+"""Collects the console lines that belong to one finding: its title, its trace and its registers."""
 
 from __future__ import annotations
 

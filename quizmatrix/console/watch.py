@@ -1,4 +1,4 @@
-"""What a kernel's console says of its health."""
+"""Watches a kernel's console for findings, panics, restarts and out-of-memory kills."""
 
 from __future__ import annotations
 

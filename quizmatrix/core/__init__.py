@@ -1,4 +1,4 @@
-"""Tools that know nothing of kernels and guests: errors, units, text, TOML, processes, files, locks.
+"""General tools without knowledge of kernels or guests: errors, units, text, TOML, processes, files, locks.
 
-Imports nothing else of this package.
+Imports no other part of quizmatrix.
 """

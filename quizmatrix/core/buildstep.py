@@ -1,6 +1,4 @@
-"""The programs that a build runs one after the other: their output goes to a log, and where one fails a
-person is told its first error.
-"""
+"""BuildStep: runs one program of a build, appends its output to a log, and reports its first error."""
 
 from __future__ import annotations
 

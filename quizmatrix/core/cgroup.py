@@ -1,8 +1,8 @@
-"""What the cgroups that this process is in leave it of the host: CPUs and memory, in a container above all.
+"""CPU and memory limits from this process's cgroups, as a container has them.
 
-Both versions are read (kernel documents admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst and
-scheduler/sched-bwc.rst), and each cgroup above ours, as far up as it can be seen: any of them may have the
-limit. Everything is read anew each time, since limits are changed while programs run.
+Reads both cgroup versions (kernel documents admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst and
+scheduler/sched-bwc.rst). Every visible ancestor of our cgroup is read too: any of them may have the limit.
+Nothing is cached, because limits change while programs run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checksums of stored files, which show damage on disk, and of source trees, which show a change."""
+"""Checksums: whether a stored file is still what was stored, and whether a source tree has changed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Task groups whose errors come out as they were raised, and work in threads that nobody waits for too long.
+"""Task groups that raise plain errors, work in threads, and cleanup with a time limit.
 
-anyio wraps whatever leaves a task group in an ExceptionGroup, also one single error; no `except` of ours
-would see it. So every task group of this package is one of these.
+anyio wraps every error that leaves a task group in an ExceptionGroup, even a single one, and an ordinary
+`except` does not catch it. All task groups of quizmatrix are therefore the ones defined here.
 """
 
 from __future__ import annotations

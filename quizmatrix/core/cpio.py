@@ -1,7 +1,7 @@
-"""Archives for an initramfs: the "newc" format of the kernel's own
-Documentation/driver-api/early-userspace/buffer-format.rst, written without needing root.
+"""Writes cpio archives for an initramfs, in the "newc" format; root is not needed.
 
-The archives written here have no trailer, so that several can be joined with `join`.
+The format is described in the kernel's Documentation/driver-api/early-userspace/buffer-format.rst. The
+entries made here have no trailer; `join` concatenates them and adds it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files over HTTP: checked, and resumed where they broke off."""
+"""Downloads over HTTP: checked by SHA-256, and resumed after an interruption."""
 
 from __future__ import annotations
 

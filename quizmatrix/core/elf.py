@@ -1,7 +1,7 @@
-"""ELF files (elf(5)): the machine that a program is for, its loader, its segments and sections.
+"""Reads ELF files (elf(5)): a program's machine, loader, segments and sections.
 
-pyelftools reads them. What it reads, and how much of that, is limited here: a file can be anybody's. It is
-imported only where a file begins as ELF files do.
+pyelftools does the parsing. This module limits what it reads and how much, because files may come from
+anybody, and imports it only for a file that begins with the ELF magic.
 """
 
 from __future__ import annotations

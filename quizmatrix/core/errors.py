@@ -1,17 +1,18 @@
-"""The error tree.
+"""All exceptions that quizmatrix raises for users, as one tree.
 
-    QuizmatrixError            everything a user can meet; exit status 125 ("no verdict")
+    QuizmatrixError            every error for a user; exit status 125 ("no verdict")
     +-- UsageError             the command line asks for something that does not exist
-    +-- DataError              a TOML file says something it may not (matrix, arch, mirror list)
-    +-- UnpreparedError        a kernel, an image or a layer could not be had
-    |   +-- NotFetchedError    the archive, or the network, did not give it
-    |   +-- DamagedError       it is there and is not what it should be
+    +-- DataError              a TOML file has invalid content (matrix, arch, mirror list)
+    +-- UnpreparedError        a kernel, an image or a layer is not available
+    |   +-- NotFetchedError    the archive or the network did not deliver it
+    |   +-- DamagedError       it exists, but its content is wrong
     +-- HistoryError           the record of earlier runs cannot be read or written
     +-- HostError              this host lacks something: a program, a writable folder, space
 
-    ReaderGoneError            nobody reads what we print any more (`| head`); exit status 141
+    ReaderGoneError            nobody reads our output any more (`| head`); exit status 141
 
-Each says the fact, the cause and the next step. Only `quizmatrix.cli` turns them into exit statuses.
+Each error states the fact, the cause and the next step. Only `quizmatrix.cli` turns errors into exit
+statuses.
 """
 
 from __future__ import annotations

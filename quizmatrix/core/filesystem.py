@@ -1,4 +1,4 @@
-"""What the file system of a place can do: a home may be on a server, and have no locks."""
+"""Properties of file systems: whether locks work, and whether the files are on a server (NFS and others)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A pool of CPUs that all builds of this process share: GNU make's own jobserver.
+"""A GNU make jobserver: one pool of CPUs that all builds of this process share.
 
-Every make(1) gets it in MAKEFLAGS and takes a token for each job beyond its first, for which whoever
-starts it holds one (GNU make manual, "POSIX Jobserver Interaction").
+Every make(1) gets the pool in MAKEFLAGS and takes a token for each job beyond its first. The token for the
+first job is held by the process that starts make (GNU make manual, "POSIX Jobserver Interaction").
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Data as JSON text, for files and for a person."""
+"""JSON encoding, indented or on one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory that there is for us just now."""
+"""How much memory this process can still use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Work whose length a guest decides, in a process of its own.
+"""Calls a function in a separate process, for work whose amount a guest decides.
 
-A thread would not do: Python runs one of them at a time, and what goes through half a million files or lines
-of results keeps the event loop for a tenth of a second and more from the other cells' output and a Ctrl-C.
+A thread is not enough: Python runs one thread at a time. Reading half a million files or lines of results
+would block the event loop, and with it the other cells' output and Ctrl-C, for a tenth of a second and more.
 """
 
 from __future__ import annotations

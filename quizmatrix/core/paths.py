@@ -1,4 +1,4 @@
-"""Where things are on the host, and how files are written: whole or not at all."""
+"""The folders that quizmatrix uses on the host, atomic writes, and lock files."""
 
 from __future__ import annotations
 

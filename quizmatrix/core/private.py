@@ -1,4 +1,4 @@
-"""What no other user of this host is to read: runs, their history, nightly runs. Commands hold secrets."""
+"""Files that only their owner may read: runs, history, nightly jobs. Commands may contain secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The only place that starts a process. Every command line can be printed and pasted."""
+"""Starts processes; nothing else does. Every command line can be printed and pasted into a shell."""
 
 from __future__ import annotations
 

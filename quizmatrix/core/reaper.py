@@ -1,8 +1,8 @@
-"""Children are reaped by the event loop's own thread, as from Python 3.12 on.
+"""Reaps child processes in the event loop's thread; Python 3.11 needs this, later versions do it themselves.
 
-Python 3.11 waits for each child in a thread of its own. Where the host gives no thread, that fails behind the
-fork, and nobody knows the child; and a child that such a thread has reaped still looks alive to the loop,
-so that a signal may reach whoever has got its number since.
+Python 3.11 waits for each child in a thread of its own. If the host refuses a new thread, that fails after
+the fork, and the child is lost. And a child that such a thread has reaped still looks alive to the loop: a
+signal may then reach another process that has got the same pid since.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What every guest's root has, whatever its base image and layers have there: folders, links, device nodes.
+"""The folders, symlinks and device nodes that every guest's root file system has.
 
-It travels in the initramfs. The folders and links are a layer above all others but the guest's own writes, so
-that no layer of a user's hides a link of a merged /usr, or has the root's folders belong to somebody else.
+They are part of the initramfs. The folders and symlinks form a layer above all others except the guest's
+own writes. So no user layer can hide a symlink of a merged /usr or change the owner of the root's folders.
 """
 
 from __future__ import annotations

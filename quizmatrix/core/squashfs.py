@@ -1,4 +1,4 @@
-"""What mksquashfs(1) is told of this host: by itself it takes all CPUs, and a quarter of all memory."""
+"""Options that limit mksquashfs(1): by default it uses all CPUs and a quarter of the host's memory."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Our own stdout and stderr: nothing that a guest wrote acts on a terminal, and a reader may go away.
+"""Safe stdout and stderr: escape sequences from outside never reach a terminal, and a reader may close.
 
-What a guest, a file's name, a matrix or a package says may hold escape sequences: they retitle a window,
-paint over what stands there, or type for whoever sits at it. All that we print goes through here. On a
-terminal it is cleaned, all but the colours that we paint with; into a file or a pipe it goes as it is.
+Text from a guest, a file name, a matrix or a package may contain escape sequences, which can change a
+window's title, overwrite what is shown, or type as the user. Everything that we print goes through these
+streams. On a terminal all escape sequences but colours are removed; a file or pipe gets the text unchanged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Text for a person's terminal: colours where they are wanted, and nothing a guest could inject."""
+"""Removes escape sequences and control characters from text, and decides whether to use colours."""
 
 from __future__ import annotations
 

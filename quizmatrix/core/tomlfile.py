@@ -1,4 +1,4 @@
-"""TOML files read strictly: an unknown key or a wrong type is named with its line and the nearest key."""
+"""Reads TOML files strictly: errors name the line, the wrong key or type, and the nearest known key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durations, sizes and numbers as people write them."""
+"""Parses and formats durations (`1h30m`), sizes (`512M`) and numbers."""
 
 from __future__ import annotations
 

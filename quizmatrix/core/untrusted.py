@@ -1,8 +1,8 @@
-"""Files in places that a guest writes to, or has written to: nothing here follows what it left there.
+"""Safe access to folders that a guest has written to: no symlink is followed, no FIFO is waited for.
 
-A guest leaves what it likes in its /shared: symbolic links to files of the host, FIFOs that block who opens
-them, devices, trees deeper than any path, names with escape sequences. What the host reads or writes there
-goes through this module.
+A guest can leave anything in its /shared: symlinks to files of the host, FIFOs that block their reader,
+devices, trees deeper than any path, names with escape sequences. The host reads and writes there only
+through this module.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Who uses what of the cache: whoever needs it holds it, and nobody else removes it meanwhile.
+"""Locks on the cache's artifacts: nothing is removed while another process uses it.
 
-A lock file stands for each artifact (flock(2)): shared by those who use it, held alone by who removes it. One
-more stands for the whole cache, which every command that fetches, builds or boots shares.
+Each artifact has a lock file (flock(2)). Users of the artifact hold it shared; whoever removes the artifact
+holds it exclusively. One more lock is for the whole cache: every command that fetches, builds or boots
+holds it shared.
 """
 
 from __future__ import annotations

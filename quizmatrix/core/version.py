@@ -1,4 +1,4 @@
-"""Kernel versions, as kernel practice writes and orders them."""
+"""Parses and orders kernel versions: releases, candidates, linux-next and local versions."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Debian packages through apt itself, in a private root: signatures are checked, the host's apt is
-neither read nor changed, and root is not needed. One root per suite and architecture.
+"""Fetches Debian packages with apt in a private root, one per suite and architecture.
+
+apt checks the signatures. The host's own apt is neither read nor changed, and root is not needed.
 """
 
 from __future__ import annotations

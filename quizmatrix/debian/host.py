@@ -1,4 +1,4 @@
-"""Whether this host can fetch anything from Debian's archive; only what does is kept from it."""
+"""Checks whether this host has the tools and the keyring to fetch from Debian's archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Source packages of Debian's, for what its archive has no binary packages of."""
+"""Fetches and unpacks Debian source packages, for programs without a binary package."""
 
 from __future__ import annotations
 

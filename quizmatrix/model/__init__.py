@@ -1,4 +1,4 @@
-"""Data: architectures, matrices, cells, what a cell is run from and what comes out of it.
+"""Data structures: architectures, matrices, cells, a cell's specification and its result.
 
-Imports only core; nothing here starts a program or fetches a file.
+Imports only core. Nothing here starts a program or fetches a file.
 """

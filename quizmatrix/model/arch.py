@@ -1,4 +1,4 @@
-"""Architectures as data: one `arch/NAME.toml` each, and nothing about one anywhere else."""
+"""Facts about architectures, read from `arch/NAME.toml`; no other place knows any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Debian's suites as data: their mirrors, architectures, and the kernel series that they have."""
+"""Debian's suites: their mirrors, architectures and kernel series."""
 
 from __future__ import annotations
 

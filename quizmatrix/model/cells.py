@@ -1,4 +1,4 @@
-"""From a matrix to its cells: kernel version x architecture (x variant)."""
+"""Expands a matrix to its cells: kernel version x architecture (x variant)."""
 
 from __future__ import annotations
 

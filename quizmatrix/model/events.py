@@ -1,4 +1,4 @@
-"""What happens in a run, as data: printed while it runs, and kept in events.jsonl."""
+"""The events of a run: shown as progress, and written to events.jsonl."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finding: an error or a warning that a kernel printed, with its trace, and what a matrix makes of it."""
+"""Finding: an error or warning that a kernel printed, with its trace; and how a matrix says to treat it."""
 
 from __future__ import annotations
 

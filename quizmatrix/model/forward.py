@@ -1,4 +1,4 @@
-"""Ports of the host that lead to ports of a guest (QEMU's hostfwd)."""
+"""Port forwards from the host to a guest (QEMU's hostfwd)."""
 
 from __future__ import annotations
 

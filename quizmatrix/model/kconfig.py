@@ -1,9 +1,8 @@
-"""Kernel configurations out of fragments: what is asked for, by whom, and whether it was obtained.
+"""Kernel configuration fragments: merged for a kernel, and checked against the configuration of the build.
 
-A fragment is a file of `CONFIG_X=value` lines (value: y, m, n, a number or a string), or
-`# CONFIG_X is not set`. Behind a line
-may stand, in a comment, what limits it: `# optional`, `# from 5.15`, `# before 6.9`, or several with
-commas between.
+A fragment has lines of `CONFIG_X=value` (value: y, m, n, a number or a string) or `# CONFIG_X is not set`.
+A comment at a line's end can limit it: `# optional`, `# from 5.15`, `# before 6.9`, or several of these,
+separated by commas.
 """
 
 from __future__ import annotations

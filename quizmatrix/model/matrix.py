@@ -1,4 +1,4 @@
-"""The matrix file: which kernels and architectures, with what limits, and what is expected of them."""
+"""The matrix file: kernels, architectures, profiles, limits and expected outcomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NUMA nodes of a guest's machine (QEMU's option -numa)."""
+"""NUMA nodes of a guest (QEMU's option -numa)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdict on one cell, and the exit statuses of a run."""
+"""Outcomes of cells, and the exit status of a run."""
 
 from __future__ import annotations
 

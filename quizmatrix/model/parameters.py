@@ -1,4 +1,4 @@
-"""Kernel parameters that a matrix or a command line adds (the kernel's admin-guide/kernel-parameters)."""
+"""Kernel parameters from a matrix or the command line (kernel document admin-guide/kernel-parameters)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Profiles: guest add-ons with a host half that returns data and a guest half that init2 runs.
+"""Profiles: optional additions to a guest, such as extra disks, each declared in a folder of its own.
 
-A profile is a folder: `profile.toml` (its facts), `setup` (the host half: a program that is given the
-options in its environment and prints one JSON object), `init` (the guest half: a script for sh) and
-`files/` (laid over the guest's root); all but the first may be absent.
+The folder has `profile.toml` (the facts), `setup` (the host half: a program that gets the options in its
+environment and prints one JSON object), `init` (the guest half: a script for sh, run by init2) and `files/`
+(laid over the guest's root). All but the first are optional.
 """
 
 from __future__ import annotations

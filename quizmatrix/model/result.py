@@ -1,4 +1,4 @@
-"""What comes out of a cell and of a run: results.json."""
+"""Results of cells and of a run, as results.json has them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one cell is run from."""
+"""CellSpec: all that is needed to run one cell."""
 
 from __future__ import annotations
 

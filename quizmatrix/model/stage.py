@@ -1,4 +1,4 @@
-"""How far a cell has come on its way from preparing to its end."""
+"""The stages of a cell, from waiting to its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One test among those that a command ran."""
+"""The result of one test among those that a command ran."""
 
 from __future__ import annotations
 

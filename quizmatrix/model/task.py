@@ -1,4 +1,4 @@
-"""What a run is made of: commands in cells, and which of them gets its disks from which."""
+"""Tasks: the cells and commands of a run, and which tasks wait for the disks of another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user of a guest that a command runs as: --user USER[:GROUP], names or numbers."""
+"""The guest user that a command runs as: --user USER[:GROUP], as names or numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One boot of one guest: the talk with it, and what is gathered of it for the verdict."""
+"""Boots one guest once: starts it, gives it the command, and records what the verdict needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Single files that a guest sees: QEMU shares folders, so each is in one of its own, as a hard link."""
+"""Shares single files with a guest: QEMU shares only folders, so each file is hard-linked into its own."""
 
 from __future__ import annotations
 

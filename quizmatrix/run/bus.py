@@ -1,4 +1,4 @@
-"""Where devices go on a guest's bus, and how many there is room for."""
+"""Assigns slots on a guest's bus to its devices, and checks that they fit."""
 
 from __future__ import annotations
 

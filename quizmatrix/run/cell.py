@@ -1,4 +1,4 @@
-"""One cell: from its specification to its result, in one function without shared state."""
+"""Runs one cell: one function takes its specification and returns its result, without shared state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The host's ends of a guest's ports: the control messages and the two output streams."""
+"""The host's side of the channel to a guest: control messages, stdout and stderr."""
 
 from __future__ import annotations
 

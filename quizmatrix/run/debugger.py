@@ -1,4 +1,4 @@
-"""gdb.sh: what attaches gdb(1) to a running guest."""
+"""Writes gdb.sh, a script that attaches gdb(1) to a running guest."""
 
 from __future__ import annotations
 

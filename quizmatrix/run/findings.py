@@ -1,4 +1,4 @@
-"""The findings on a console when its cell has ended: judged, decoded, and kept in its folder."""
+"""Judges a cell's findings, adds their source lines, and writes them to the cell's folder."""
 
 from __future__ import annotations
 

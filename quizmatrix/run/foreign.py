@@ -1,5 +1,7 @@
-"""Programs that a guest cannot run, of which a shell says something else: those of another architecture,
-which it takes for scripts (and a report for news of a kernel), and those whose interpreter is not there.
+"""Explains why a guest could not run a program: another architecture, or a missing interpreter.
+
+A shell takes a program of another architecture for a script and reports a syntax error, which looks like a
+failure of the tested kernel. For a missing interpreter it reports the program itself as not found.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What happened to this host while a guest ran: it was suspended, or it ran out of memory."""
+"""Detects that this host was suspended or ran out of memory while a guest ran."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Layers for guests whose kernel has no 9p: read-only block images, and a disk for what comes back.
+"""Layers as disks, for guests whose kernel has no 9p: read-only images, and one disk for /shared.
 
-Debian's cloud flavours are such kernels. A guest sees the same folders at the same places; what it
-leaves in /shared comes back as a tar archive when the command has ended, so that of a guest that dies
-nothing does.
+Debian's cloud kernels have no 9p. The guest sees the same folders at the same places. The files in its
+/shared come back as a tar archive when the command has ended; a guest that dies before that returns none.
 """
 
 from __future__ import annotations

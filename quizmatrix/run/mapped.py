@@ -1,8 +1,8 @@
-"""A guest's /shared while it runs: owners, modes and kinds of files are kept beside them by QEMU.
+"""Turns the files of a guest's /shared, stored in QEMU's "mapped" form, into ordinary files.
 
-QEMU's file system `local` calls that a mapped security model. The guest has users and root, links, FIFOs
-and nodes of its own in such a folder, whatever the user who runs QEMU may do. On the host all are plain files
-that nobody else reads, until `unmap` gives them what the guest gave them.
+With the mapped security model QEMU (its file system `local`) stores owners, modes and kinds of files beside
+them. So the guest can have owners, symlinks, FIFOs and device nodes that the user who runs QEMU could not
+create. On the host all of them are plain files, readable only by that user, until `unmap` converts them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who looks on while a cell runs, and who sits at its terminal."""
+"""Interfaces for code that observes a running cell or attaches a terminal to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The QEMU command line, as a pure function of facts and artifacts."""
+"""Makes the QEMU command line of a cell; a pure function."""
 
 from __future__ import annotations
 

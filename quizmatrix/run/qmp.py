@@ -1,4 +1,4 @@
-"""QEMU's own control channel (QEMU's document interop/qmp-spec.rst), for what only QEMU can do."""
+"""A client for QMP, QEMU's control protocol (QEMU document interop/qmp-spec.rst)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""reproduce.sh: a cell's QEMU by hand, and the command that repeats the cell."""
+"""Writes reproduce.sh: it starts a cell's QEMU by hand, and names the command that repeats the cell."""
 
 from __future__ import annotations
 

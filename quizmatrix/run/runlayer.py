@@ -1,4 +1,4 @@
-"""The host's half of the guest: the run layer."""
+"""Writes the run layer: the files that tell one guest what to do (command, environment, profiles)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A guest's /shared on the host: watched while it runs, taken back and made safe once it is gone."""
+"""A guest's /shared on the host: its size is watched during the run, and its files are made safe after it."""
 
 from __future__ import annotations
 

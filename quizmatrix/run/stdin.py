@@ -1,4 +1,4 @@
-"""The command's standard input: where its bytes come from on the host, and how they reach the guest."""
+"""The command's standard input: read from a file or pipe on the host and sent to the guest."""
 
 from __future__ import annotations
 

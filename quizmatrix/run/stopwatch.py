@@ -1,4 +1,4 @@
-"""When a cell reached which stage, and how long that took."""
+"""Measures how long each stage of a cell takes."""
 
 from __future__ import annotations
 

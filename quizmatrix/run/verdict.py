@@ -1,4 +1,4 @@
-"""From what was seen of one cell to its outcome: a pure function."""
+"""Decides a cell's outcome from what was observed; a pure function."""
 
 from __future__ import annotations
 

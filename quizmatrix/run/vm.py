@@ -1,4 +1,4 @@
-"""A VM: the QEMU process on the host, which never outlives the block it was started in."""
+"""Starts a VM: a QEMU process that always ends with the `async with` block that started it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Test results among a kernel's own lines, on its console or as dmesg(1) prints them.
+"""Reads test results from a kernel's log, on the console or as printed by dmesg(1).
 
-Modules and KUnit print KTAP; before it stand printk's time stamps, levels and callers.
+Modules and KUnit print KTAP. printk puts time stamps, levels and callers before each line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the test runner of OpenZFS prints (tests/test-runner/bin/test-runner.py.in, Cmd.log)."""
+"""Reads the output of OpenZFS's test runner (tests/test-runner/bin/test-runner.py.in, Cmd.log)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of single tests in a command's output and on its kernel's console.
+"""Reads the results of single tests from a command's output and its kernel's console.
 
 They are TAP's, KTAP's, and those of OpenZFS's test runner.
 """

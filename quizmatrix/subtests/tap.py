@@ -1,4 +1,4 @@
-"""TAP, versions 12 to 14 (testanything.org), and KTAP (kernel document dev-tools/ktap)."""
+"""Reads TAP, versions 12 to 14 (testanything.org), and KTAP (kernel document dev-tools/ktap)."""
 
 from __future__ import annotations
 
