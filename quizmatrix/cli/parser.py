@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from typing import NoReturn
 
 from quizmatrix.cli import (
@@ -26,6 +25,7 @@ from quizmatrix.cli import (
 )
 from quizmatrix.cli.options import EXIT_STATUSES, Parser, refuse_blanks
 from quizmatrix.core.errors import UsageError
+from quizmatrix.core.nearest import did_you_mean
 
 _DESCRIPTION = (
     "Run one command on many Linux kernels and architectures at once, each in a throw-away QEMU microVM."
@@ -82,10 +82,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     known = [*commands, "--help", "-h", "--version"]
     if head and head[0] not in known:
         what = "option" if head[0].startswith("-") else "command"
-        near = difflib.get_close_matches(head[0], known, 1, 0.5)
         raise UsageError(
             f"unknown {what} `{head[0]}`",
-            next_step=f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(known)}.",
+            next_step=did_you_mean(head[0], known) or f"Known: {', '.join(known)}.",
         )
     try:
         return _parsed(whole, head, command)
@@ -134,10 +133,9 @@ def _explain_unknown(word: str, args: argparse.Namespace) -> UsageError:
             else f"quizmatrix {args.name} --help",
         )
     known = [option for action in args.parser._actions for option in action.option_strings]
-    near = difflib.get_close_matches(word.partition("=")[0], known, 1, 0.7)
     return UsageError(
         f"unknown option {word}",
-        next_step=f"Did you mean `{near[0]}`?" if near else f"quizmatrix {args.name} --help",
+        next_step=did_you_mean(word.partition("=")[0], known, 0.7) or f"quizmatrix {args.name} --help",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from quizmatrix.core.errors import DataError
+from quizmatrix.core.nearest import did_you_mean
 
 T = TypeVar("T")
 
@@ -81,9 +81,8 @@ def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: s
     next_step = ""
     if unknown:
         key = unknown.group(1)
-        near = difflib.get_close_matches(key, _keys_of(struct), 1, 0.5)
         message = f"unknown key `{key}`"
-        next_step = f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(_keys_of(struct))}."
+        next_step = did_you_mean(key, _keys_of(struct)) or f"Known: {', '.join(_keys_of(struct))}."
         path.append(key)
     elif own:
         path.append(own.group(1))

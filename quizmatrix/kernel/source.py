@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Awaitable, Callable
 
 import msgspec
 from msgspec.structs import replace
 
 from quizmatrix.core.errors import DamagedError, NotInArchiveError, UnpreparedError, UsageError
+from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.core.process import Tell
 from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import artifact, build, debian, debiansource, git, kernelorg, tarball, worktree
@@ -95,10 +95,9 @@ class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
 def check_name(name: str, where: str) -> None:
     """UsageError where there is no source of this name."""
     if name not in SOURCES:
-        near = difflib.get_close_matches(name, SOURCES, 1, 0.5)
         raise UsageError(
             f"unknown kernel source `{name}` in `{where}`",
-            next_step=f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(SOURCES)}.",
+            next_step=did_you_mean(name, SOURCES) or f"Known: {', '.join(SOURCES)}.",
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
@@ -12,6 +11,7 @@ import msgspec
 
 from quizmatrix.core import units
 from quizmatrix.core.errors import DataError, UsageError
+from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.core.version import is_unreleased, series_of
 from quizmatrix.model import parameters, profile
 from quizmatrix.model.arch import NATIVE, arch_names, debian_variants, load_arch, real_name
@@ -242,11 +242,10 @@ def expand(
 def _check_handoff(key: str, globs: tuple[str, ...], ids: list[str], where: str) -> None:
     for glob in globs:
         if not matching(ids, glob):
-            near = difflib.get_close_matches(glob, ids, 1, 0.6)
             raise DataError(
                 where,
                 cause=f"`handoff.{key}`: {glob} fits no cell",
-                next_step=(f"Did you mean `{near[0]}`? " if near else "") + f"There are: {', '.join(ids)}.",
+                next_step=f"{did_you_mean(glob, ids, 0.6)} There are: {', '.join(ids)}.".lstrip(),
             )
 
 

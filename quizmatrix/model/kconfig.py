@@ -7,7 +7,6 @@ separated by commas.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ import msgspec
 
 from quizmatrix.core import paths
 from quizmatrix.core.errors import DataError
+from quizmatrix.core.nearest import nearest
 from quizmatrix.core.version import KernelVersion
 
 _LINE = re.compile(r"CONFIG_(\w+)=(\"[^\"]*\"|[ymn]|-?\d+|0[xX][0-9a-fA-F]+)\s*(?:#\s*(.*))?")
@@ -229,8 +229,8 @@ def _dependencies(tree: Path) -> dict[str, list[str]]:
 
 
 def _unknown(symbol: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(symbol, known, 1, 0.8)
-    return "a kernel that knows this symbol" + (f" (was {near[0]} meant?)" if near else "")
+    near = nearest(symbol, known, 0.8)
+    return "a kernel that knows this symbol" + (f" (was {near} meant?)" if near else "")
 
 
 def _lacking(expressions: list[str], config: dict[str, str]) -> list[str]:

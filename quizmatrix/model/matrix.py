@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ import msgspec
 
 from quizmatrix.core import paths, tomlfile, units
 from quizmatrix.core.errors import DataError, UsageError
+from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.model import kconfig, numa, parameters, profile
 from quizmatrix.model.arch import NATIVE, debian_variants, host_arch
 from quizmatrix.model.finding import SplatPolicy, check_allowed
@@ -203,12 +203,10 @@ def find_matrix(name: str) -> Path:
     shipped = shipped_matrices()
     if name in shipped:
         return shipped[name]
-    near = difflib.get_close_matches(name, shipped, 1, 0.5)
     raise UsageError(
         f"no matrix named `{name}`",
-        next_step=(f"Did you mean `{near[0]}`? " if near else "")
-        + f"Those that ship: {', '.join(shipped)}. A file of your own: its path, ending in .toml. "
-        "A command comes after `--`.",
+        next_step=f"{did_you_mean(name, shipped)} Those that ship: {', '.join(shipped)}. ".lstrip()
+        + "A file of your own: its path, ending in .toml. A command comes after `--`.",
     )
 
 

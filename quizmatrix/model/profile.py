@@ -7,7 +7,6 @@ environment and prints one JSON object), `init` (the guest half: a script for sh
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import msgspec
 
 from quizmatrix.core import paths, tomlfile, units
 from quizmatrix.core.errors import DataError, UnpreparedError, UsageError
+from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.model import forward, kconfig
 
 _FACTS = "profile.toml"
@@ -87,11 +87,10 @@ def facts_of(name: str, where: str) -> Facts:
     """The facts of a profile; DataError where there is none of this name, `where` being who names it."""
     known = folders()
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1, 0.5)
         raise DataError(
             where,
             cause=f"unknown profile `{name}`",
-            next_step=(f"Did you mean `{near[0]}`? " if near else "") + f"Known: {', '.join(known)}.",
+            next_step=f"{did_you_mean(name, known)} Known: {', '.join(known)}.".lstrip(),
         )
     return tomlfile.load(known[name] / _FACTS, Facts)
 
@@ -146,12 +145,11 @@ def resolve(names: Iterable[str], given: Mapping[str, Mapping[str, Any]], where:
 def _use(name: str, facts: Facts, given: Mapping[str, Any], where: str) -> Use:
     for key in given:
         if key not in facts.options:
-            near = difflib.get_close_matches(key, facts.options, 1, 0.5)
             known = ", ".join(facts.options) or "none"
             raise DataError(
                 where,
                 cause=f"the profile {name} has no option `{key}`",
-                next_step=(f"Did you mean `{near[0]}`? " if near else "") + f"It has: {known}.",
+                next_step=f"{did_you_mean(key, facts.options)} It has: {known}.".lstrip(),
             )
     options = []
     for key, option in facts.options.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -16,6 +15,7 @@ import quizmatrix
 from quizmatrix.core import paths, private
 from quizmatrix.core.errors import DataError, UsageError, host_error
 from quizmatrix.core.json import to_json
+from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.model.options import RunOptions
 
 # It is part of file names, of unit names and of a crontab's line.
@@ -153,11 +153,8 @@ def names() -> list[str]:
 
 def unknown(name: str) -> UsageError:
     """That there is no job of this name, with the nearest."""
-    near = difflib.get_close_matches(name, names(), 1, 0.5)
     there = f"There are: {', '.join(names())}." if names() else "quizmatrix nightly install --help"
-    return UsageError(
-        f"there is no nightly run `{name}`", next_step=f"Did you mean `{near[0]}`?" if near else there
-    )
+    return UsageError(f"there is no nightly run `{name}`", next_step=did_you_mean(name, names()) or there)
 
 
 def load(name: str) -> Job:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 
 import msgspec
 
 from quizmatrix.core.errors import UsageError
+from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.kernel import source
 from quizmatrix.model import cells as cell_module
 from quizmatrix.model import profile
@@ -226,8 +226,7 @@ def _named_on_the_spot(default: Matrix, kernels: list[str], arches: list[str]) -
 def _check_patterns(option: str, patterns: list[str], among: list[str], path: Path) -> None:
     for pattern in patterns:
         if not matching(among, pattern):
-            near = difflib.get_close_matches(pattern, among, 1, 0.6)
             raise UsageError(
                 f"{option} {pattern} fits no cell of {path}",
-                next_step=(f"Did you mean `{near[0]}`? " if near else "") + f"There are: {', '.join(among)}.",
+                next_step=f"{did_you_mean(pattern, among, 0.6)} There are: {', '.join(among)}.".lstrip(),
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from quizmatrix.core import streams
 from quizmatrix.core.errors import HistoryError, UsageError
 from quizmatrix.core.folders import disk_usage, remove_tree
 from quizmatrix.core.json import to_json
+from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.core.process import printable
 from quizmatrix.core.text import clean_detail, clean_line, is_screen, wants_colour
 from quizmatrix.core.units import checked, parse_duration
@@ -88,12 +88,12 @@ def show_cell(cell: str, over: str) -> None:
     points = history.points(cell, days_ago(span / _DAY))
     if not points:
         known = history.cells()
-        near = difflib.get_close_matches(cell, known, 1, 0.5)
         raise UsageError(
             f"no run of a cell {cell} in the last {over}",
-            next_step="It ran before that." if cell in known else f"Did you mean `{near[0]}`?" if near
-            else "Name a cell: quizmatrix runs show 6.1-s390x --over 30d",
-        )  # fmt: skip
+            next_step="It ran before that."
+            if cell in known
+            else did_you_mean(cell, known) or "Name a cell: quizmatrix runs show 6.1-s390x --over 30d",
+        )
     command = points[-1].command
     shown = [point for point in points if point.command == command]
     print(f"{cell}, the last {over}: {clean_line(printable(command))}")
