@@ -46,8 +46,9 @@ check-all: check
 soak: setup
 	$(PY) tests/soak.py 100 4 6.1-x86_64 6.1-s390x $(foreach arch,x86_64 s390x ppc64,debian-source:6.1-$(arch))
 
-# The documentation, as a site: site/index.html. Its own tests (tests/docs) build it, too.
+# The documentation, as a site: site/index.html, and the man page. Its own tests (tests/docs) build it, too.
 docs: setup
+	$(PY) -m docs.generate
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 	@echo "file://$(CURDIR)/site/index.html"
 
