@@ -13,20 +13,25 @@ from quizmatrix.core import process
 from quizmatrix.core.errors import FREE_SPACE, HostError, UnpreparedError
 from quizmatrix.core.jobserver import JobServer
 
-# A line of a compiler, of configure, or of make(1); not make's last words, which only say that there was one.
+# An error line of a compiler, configure or make(1). make's final lines are left out: they only repeat that
+# there was an error.
 _FIRST_ERROR = re.compile(
     r"^.*(?:\berror: (?!in `)|\bERROR:|\bfatal error\b|undefined reference|\*\*\* (?!\[)).*$", re.MULTILINE
 )
 
 
 class BuildStep(msgspec.Struct, frozen=True, kw_only=True):
-    """How a step of a build is run, and what a person is told where it fails.
+    """How one step of a build runs, and what its error says.
 
-    fact: what has failed then. folder: the current folder. log: the file to whose end the command line and
-    the output are added; without one, what the program says last is the error. env: added to the small
-    environment of all helpers. pool: the CPUs for make(1); the step holds a token of it. heard: is given the
-    output as it comes, where there is a log. advice: what to do next, by a text that the output has then;
-    next_step: what else to do, where that is not to read the log.
+    fact: what the error says has failed.
+    folder: the working directory.
+    log: file that the command line and the output are appended to. Without it, the error quotes the last
+    lines of the output.
+    env: variables added to the small environment that every helper program gets.
+    pool: the CPUs for make(1); the step holds one token while it runs.
+    heard: called with each piece of output, if there is a log.
+    advice: next steps, keyed by a text that the output of the failed program contains.
+    next_step: the next step if no key of `advice` occurs; default: read the log.
     """
 
     fact: str
@@ -39,10 +44,10 @@ class BuildStep(msgspec.Struct, frozen=True, kw_only=True):
     next_step: str = ""
 
     async def run(self, argv: Sequence[str]) -> None:
-        """Run a program to its end.
+        """Run a program until it ends.
 
-        Raises UnpreparedError where it fails, or HostError where that is because the disk is full; OSError
-        where the log cannot be written.
+        Raises UnpreparedError if it fails, HostError if it fails because the disk is full, and OSError if
+        the log cannot be written.
         """
         async with self.pool.token() if self.pool else nullcontext():
             if self.log is None:
@@ -66,7 +71,7 @@ class BuildStep(msgspec.Struct, frozen=True, kw_only=True):
     async def _run(
         self, argv: Sequence[str], on_output: Callable[[bytes], None] | None = None
     ) -> process.Completed:
-        # However long it takes: a compiler that works is not told from one that hangs.
+        # No time limit: a slow compiler cannot be told from a compiler that hangs.
         return await process.run(
             argv,
             cwd=self.folder,
@@ -77,7 +82,7 @@ class BuildStep(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     async def _run_logged(self, argv: Sequence[str], log: Path) -> tuple[process.Completed, str]:
-        """Run a program; its output too, where it failed."""
+        """Run a program; return its output too if it failed."""
         with log.open("ab") as file:
             file.write(f"$ {process.printable(argv)}\n".encode())
             file.flush()

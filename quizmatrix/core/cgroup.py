@@ -14,22 +14,22 @@ from typing import NamedTuple
 
 PROC = Path("/proc")
 
-# How /proc/self/mountinfo writes blanks and backslashes (proc(5)).
+# /proc/self/mountinfo writes blanks and backslashes as octal escapes (proc(5)).
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
-# The page cache of a cgroup, which its kernel takes back before it kills anything.
+# The page cache of a cgroup. The kernel reclaims it before it kills a process.
 _PAGE_CACHE = ("active_file", "inactive_file")
 
 
-# No Struct: this module takes the standard library alone, so that a guest's Python reads it too (tests/vm).
+# Not a msgspec Struct: tests/vm runs this module in a guest, whose Python has only the standard library.
 class Cgroup(NamedTuple):
-    """A cgroup that this process is in. folder: its files. is_v2: whether they are those of version 2."""
+    """A cgroup that this process is in. folder: where its files are. is_v2: whether it is of version 2."""
 
     folder: Path
     is_v2: bool
 
     def number(self, name: str) -> int | None:
-        """What the file of this name says; None where there is none, or it sets no limit (`max`)."""
+        """The number in a file; None if there is no such file, or it sets no limit (`max`)."""
         try:
             text = (self.folder / name).read_text().strip()
         except OSError:
@@ -37,7 +37,7 @@ class Cgroup(NamedTuple):
         return int(text) if re.fullmatch(r"-?\d+", text) else None
 
     def table(self, name: str) -> dict[str, int]:
-        """A file of names and numbers, a pair a line; empty where there is none."""
+        """A file with a name and a number per line; empty if there is no such file."""
         try:
             lines = [line.split() for line in (self.folder / name).read_text().splitlines()]
         except OSError:
@@ -46,7 +46,7 @@ class Cgroup(NamedTuple):
 
     @property
     def cpus(self) -> float | None:
-        """CPUs' worth of time that it may take; None where it has no limit of its own."""
+        """CPU time limit in CPUs; None if this cgroup has no limit."""
         if self.is_v2:
             try:
                 words = (self.folder / "cpu.max").read_text().split()
@@ -59,10 +59,10 @@ class Cgroup(NamedTuple):
 
     @property
     def memory_left(self) -> int | None:
-        """Bytes until its limit, what it can take back of its page cache included; None where it has none."""
+        """Bytes left until the memory limit, reclaimable page cache included; None if there is no limit."""
         limits: tuple[str, ...]
         if self.is_v2:
-            # Above `high` it is throttled until next to nothing goes on.
+            # Above memory.high, processes are throttled until they nearly stand still.
             limits, used = ("memory.max", "memory.high"), self.number("memory.current")
         else:
             limits, used = ("memory.limit_in_bytes",), self.number("memory.usage_in_bytes")
@@ -70,43 +70,43 @@ class Cgroup(NamedTuple):
         if limit is None or used is None:
             return None
         facts = self.table("memory.stat")
-        # In version 1 only these count the cgroups below, too.
+        # In version 1, only the `total_` figures include child cgroups.
         prefix = "total_" if any(f"total_{name}" in facts for name in _PAGE_CACHE) else ""
         names = [*(f"{prefix}{name}" for name in _PAGE_CACHE), "slab_reclaimable"]
         return max(0, limit - used + min(sum(facts.get(name, 0) for name in names), used))
 
     @property
     def oom_kills(self) -> int | None:
-        """How many of its processes were killed for want of memory, its own or the host's."""
+        """How many of its processes were OOM-killed, for the cgroup's limit or for the host."""
         return self.table("memory.events" if self.is_v2 else "memory.oom_control").get("oom_kill")
 
 
 def cpus(proc: Path = PROC) -> float | None:
-    """CPUs' worth of time that the cgroups leave us; None where they do not limit it."""
+    """The lowest CPU limit of our cgroups, in CPUs; None if there is no limit."""
     found = [one.cpus for one in _ours("cpu", proc)]
     return min((limit for limit in found if limit is not None), default=None)
 
 
 def memory_left(proc: Path = PROC) -> int | None:
-    """Bytes that the cgroups leave us, their page cache included; None where they do not limit memory."""
+    """Bytes that our cgroups still allow, reclaimable page cache included; None if there is no limit."""
     found = [one.memory_left for one in _ours("memory", proc)]
     return min((left for left in found if left is not None), default=None)
 
 
 def oom_kills(proc: Path = PROC) -> int | None:
-    """How many processes of our cgroup were killed for want of memory; None where nobody counts them."""
+    """How many processes of our cgroup were OOM-killed; None if the kernel does not count them."""
     return next((found for one in _ours("memory", proc) if (found := one.oom_kills) is not None), None)
 
 
 def _ours(controller: str, proc: Path) -> Iterator[Cgroup]:
-    """The cgroups that this process is in, the innermost first, of either version."""
+    """The cgroups of either version that this process is in, the innermost first."""
     try:
         lines = (proc / "self/cgroup").read_text().splitlines()
         mounts = (proc / "self/mountinfo").read_text().splitlines()
     except OSError:
         return
     for line in lines:
-        # `4:memory:/a/b`, and of version 2 `0::/a/b`.
+        # Version 1: `4:memory:/a/b`; version 2: `0::/a/b`.
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         is_v2 = not controllers
         if not is_v2 and controller not in controllers.split(","):
@@ -118,7 +118,7 @@ def _ours(controller: str, proc: Path) -> Iterator[Cgroup]:
 
 
 def _mounted(line: str, is_v2: bool, controller: str) -> tuple[PurePosixPath, Path] | None:
-    """Which part of the hierarchy a line of mountinfo shows, and where; None where it is of another one."""
+    """The root and the mount point in a line of mountinfo; None if it mounts another hierarchy."""
     before, _, after = line.partition(" - ")
     kind, _, options = (*after.split(" "), "", "", "")[:3]
     if kind != ("cgroup2" if is_v2 else "cgroup") or not (is_v2 or controller in options.split(",")):
@@ -128,12 +128,12 @@ def _mounted(line: str, is_v2: bool, controller: str) -> tuple[PurePosixPath, Pa
 
 
 def _upwards(path: str, root: PurePosixPath, point: Path) -> list[Path]:
-    """The folders of a cgroup and of those above it, as far up as the mount shows them.
+    """The folders of a cgroup and of its ancestors, as far up as the mount shows them.
 
-    In a container without a namespace for cgroups the path is the host's, and the mount shows its end of it.
+    In a container without a cgroup namespace, `path` is the host's path and the mount shows only its end.
     """
     inside = PurePosixPath(path)
     parts = inside.relative_to(root).parts if inside.is_relative_to(root) else ()
-    # Of a process outside of its namespace's root the path begins with `..`: no folder here.
+    # A process outside its namespace's root has a path that begins with `..`: no folder here.
     parts = () if ".." in parts else parts
     return [point.joinpath(*parts[:length]) for length in range(len(parts), -1, -1)]

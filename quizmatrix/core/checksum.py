@@ -9,21 +9,21 @@ from pathlib import Path
 
 import msgspec
 
-# Folders of version control: they may change without changing what is built of a source.
+# Folders of version control: changes in them do not change what is built.
 VERSION_CONTROL = frozenset({".git", ".svn", ".hg"})
 
 
 class Checksum(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file was when it was stored: bytes, mtime in nanoseconds, and its SHA-256."""
+    """A file's size in bytes, mtime in nanoseconds and SHA-256, from when it was stored."""
 
     size: int
     mtime_ns: int
     sha256: str
 
     def fits(self, path: Path, *, thoroughly: bool = False) -> bool:
-        """Whether `path` still is what was stored.
+        """Whether `path` still has the stored content.
 
-        Size and mtime are compared, and the content where the mtime differs, or always if `thoroughly`.
+        Compares size and mtime. Reads the content only if the mtime differs, or if `thoroughly` is set.
         """
         try:
             now = path.stat()
@@ -47,7 +47,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _walk(tree: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """As os.walk, which recurses, and fails where folders are a thousand deep. Links are files here."""
+    """Like os.walk, but without recursion, which fails at a depth of a thousand. Symlinks count as files."""
     todo = [str(tree)]
     while todo:
         top = todo.pop()
@@ -58,16 +58,17 @@ def _walk(tree: Path) -> Iterator[tuple[str, list[str], list[str]]]:
                 for entry in entries:
                     (folders if entry.is_dir(follow_symlinks=False) else names).append(entry.name)
         except OSError:
-            continue  # gone meanwhile, not ours to read, or its name has become too long
+            continue  # removed meanwhile, not readable for us, or a path that is too long
         yield top, folders, names
         todo += [f"{top}/{name}" for name in folders]
 
 
 def state_of(tree: Path, *, without: frozenset[str] = frozenset(), at_most: int | None = None) -> str:
-    """A hash of the state of a source tree: every file's path, size and mtime.
+    """A hash of the path, size and mtime of every file in a source tree.
 
-    Reading 80,000 files would take longer than the build of a small change. without: folders in its top
-    that do not count. at_most: files that are looked at; of a tree with more the state is empty.
+    The content is not read: reading 80,000 files would take longer than building a small change.
+    without: top-level folders that are ignored.
+    at_most: limit on the number of files; a tree with more gives an empty string.
     """
     digest = hashlib.sha256(os.fsencode(tree.resolve()))
     looked_at = 0
@@ -75,7 +76,7 @@ def state_of(tree: Path, *, without: frozenset[str] = frozenset(), at_most: int 
         left_out = VERSION_CONTROL | without if Path(top) == tree else VERSION_CONTROL
         folders[:] = sorted(set(folders) - left_out, reverse=True)
         if at_most is not None and looked_at + len(names) > at_most:
-            return ""  # before they are sorted, which all other threads wait for
+            return ""  # before sorting: a long sort blocks all other threads
         for name in sorted(names):
             try:
                 now = os.lstat(f"{top}/{name}")

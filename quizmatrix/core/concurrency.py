@@ -25,18 +25,18 @@ Watch = Callable[[Callable[[], None]], Coroutine[Any, Any, None]]
 
 @asynccontextmanager
 async def task_group() -> AsyncIterator[TaskGroup]:
-    """anyio's task group; an error leaves it as it was raised.
+    """anyio's task group, but a single error leaves it without an ExceptionGroup around it.
 
-    Of several errors the first one leaves it that says most to a user: one that asks us to leave, one of our
-    own, one of the operating system's. Several that are none of these leave it together, so that no fault of
-    ours is hidden.
+    Of several errors only the most useful one is raised, in this order: a request to exit (not an
+    Exception), a QuizmatrixError, an OSError. If none is of these kinds, the whole group is raised, so that
+    no bug of ours is hidden.
     """
     try:
         async with anyio.create_task_group() as group:
             yield group
     except BaseExceptionGroup as several:
         chosen = most_telling(several)
-        # A `raise` makes the group its context, and the group holds it: a circle.
+        # `raise` would set the group as the error's context, and the group contains the error: a cycle.
         context = chosen.__context__
         try:
             raise chosen
@@ -45,7 +45,7 @@ async def task_group() -> AsyncIterator[TaskGroup]:
 
 
 def most_telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error of a group that is to be told of, or the group where none is."""
+    """The most useful error of a group, as described at `task_group`; otherwise the group."""
     errors = list(_leaves(group))
     if len(errors) == 1:
         return errors[0]
@@ -56,7 +56,7 @@ def most_telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _innermost(group: BaseExceptionGroup[BaseException]) -> BaseExceptionGroup[BaseException]:
-    """The group without those around it that hold nothing else."""
+    """The group, after unwrapping groups that contain only one other group."""
     while len(group.exceptions) == 1 and isinstance(group.exceptions[0], BaseExceptionGroup):
         group = group.exceptions[0]
     return group
@@ -70,9 +70,9 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 
 async def in_thread(work: Callable[[], R]) -> R:
-    """What `work` gives, done in a thread; who is cancelled does not wait for its end.
+    """Call `work` in a thread and return its result. Cancellation does not wait for the thread.
 
-    HostError where this host gives no thread.
+    Raises HostError if the host refuses a new thread.
     """
     try:
         return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
@@ -87,9 +87,9 @@ async def in_thread(work: Callable[[], R]) -> R:
 
 
 async def wind_up(work: Callable[[], Awaitable[R]], *, limit: float, hurried: float) -> R | None:
-    """Do what has to be done also where we were cancelled, but not for ever.
+    """Run cleanup that goes on after a cancellation, but not for ever; None if it ran out of time.
 
-    limit: seconds for it. hurried: seconds from where we are cancelled on. None where they were not enough.
+    limit: seconds for all of it. hurried: seconds that are left once we are cancelled.
     """
     async with task_group() as group:
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + limit) as scope:
@@ -100,7 +100,7 @@ async def wind_up(work: Callable[[], Awaitable[R]], *, limit: float, hurried: fl
                 finally:
                     scope.deadline = min(scope.deadline, anyio.current_time() + hurried)
 
-            # Of the group, and so not under the shield.
+            # A task of the outer group: the shield does not cover it, so it notices the cancellation.
             group.start_soon(hear_of_the_end)
             result = await work()
         group.cancel_scope.cancel()

@@ -15,14 +15,14 @@ _TRAILER = "TRAILER!!!"
 
 def _entry(name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0)) -> bytes:
     raw = name.encode() + b"\0"
-    # inode 0 with one link: the kernel looks for hard links only where there are two.
+    # inode 0 with a link count of 1: the kernel looks for hard links only if the count is 2 or more.
     numbers = (0, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(raw), 0)
     head = _MAGIC + b"".join(b"%08X" % number for number in numbers) + raw
     return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
 
 
 def directory(name: str, mode: int = 0o755) -> bytes:
-    """A folder; its parents have to come before it."""
+    """A folder. Its parents must come before it in the archive."""
     return _entry(name, stat.S_IFDIR | mode)
 
 
@@ -52,5 +52,5 @@ def fifo(name: str) -> bytes:
 
 
 def join(parts: Iterable[bytes]) -> bytes:
-    """One archive of the parts, in order, ended as the kernel expects."""
+    """One archive of the parts, in order, with the trailer that the kernel expects."""
     return b"".join(parts) + _entry(_TRAILER, 0)

@@ -14,25 +14,25 @@ from quizmatrix.core.process import Tell
 if TYPE_CHECKING:
     import httpx
 
-# Seconds to wait for a connection, and for the next bytes of one.
+# Seconds to wait for a connection, and for the next bytes on it.
 _TIMEOUT = 30.0
-# How often a transfer that breaks off is taken up again, and seconds between.
+# Attempts for a transfer that breaks off, and seconds between them.
 _TRIES = 3
 _PAUSE = 1.0
-# Seconds between two words on how far it is.
+# Seconds between two progress messages.
 _PROGRESS = 5.0
 
 
 async def fetch_text(url: str, *, otherwise: str = "") -> str | None:
-    """A small file; None where the server says that there is none.
+    """The text of a small file; None if the server answers 404.
 
-    otherwise: what else a person may do where it does not come, which raises NotFetchedError.
+    otherwise: one more next step for the error message. Raises NotFetchedError if the download fails.
     """
     import httpx
 
     try:
         client = _client()
-    except (ImportError, ValueError) as error:  # a proxy's address that is none, or of another kind
+    except (ImportError, ValueError) as error:  # an invalid proxy address, or an unsupported kind of proxy
         raise _not_fetched(url, error, otherwise) from error
     try:
         async with client:
@@ -48,11 +48,12 @@ async def fetch_text(url: str, *, otherwise: str = "") -> str | None:
 async def fetch_file(
     url: str, into: Path, tell: Tell, *, sha256: str | None = None, otherwise: str = ""
 ) -> Path:
-    """Fetch a file into a folder; what an earlier try left there as NAME.part is continued.
+    """Download a file into a folder; continue NAME.part if an earlier attempt left it there.
 
-    sha256: what its content has to have, and the reason to trust a continued one; without it every
-    fetch begins anew. otherwise: as for fetch_text. Raises NotFetchedError where it does not come or is
-    another file, HostError where the disk does not take it.
+    sha256: the expected hash. Only with it can a continued download be trusted; without it, every download
+    starts from the beginning.
+    otherwise: as for fetch_text.
+    Raises NotFetchedError if the download fails or the hash differs, HostError if the file cannot be written.
     """
     import httpx
 
@@ -79,21 +80,21 @@ async def fetch_file(
             raise _not_fetched(url, error, otherwise) from error
         if sha256 is None or sha256_of(part) == sha256:
             return part.replace(path)
-        # What was continued may have been another file's beginning: once more, from the beginning.
+        # The partial file may have belonged to another version of the file: start from the beginning.
         part.unlink()
         failure = ValueError("its SHA-256 is not the one that was signed")
     raise _not_fetched(url, failure or ValueError("it did not come"), otherwise)
 
 
 async def _continue(url: str, part: Path, tell: Tell) -> None:
-    """Fetch what is missing of `part`."""
+    """Fetch the missing rest of `part`."""
     import httpx
 
     there = part.stat().st_size if part.exists() else 0
     headers = {"Range": f"bytes={there}-"} if there else {}
     async with _client() as client, client.stream("GET", url, headers=headers) as answer:
         if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # nothing is missing; the caller checks what is there
+            return  # the file is complete; the caller checks its hash
         answer.raise_for_status()
         continued = answer.status_code == httpx.codes.PARTIAL_CONTENT
         if continued:
@@ -112,7 +113,7 @@ async def _continue(url: str, part: Path, tell: Tell) -> None:
 def _client() -> httpx.AsyncClient:
     import httpx
 
-    # The file itself, not one the server compressed on the way: its SHA-256 is known.
+    # No compression by the server: the SHA-256 is that of the file itself.
     headers = {"Accept-Encoding": "identity", "User-Agent": "quizmatrix"}
     return httpx.AsyncClient(follow_redirects=True, timeout=_TIMEOUT, headers=headers)
 

@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 _MAGIC = b"\x7fELF"
 
-# Bytes of a header: as far as its machine, and all (of 64 bits).
+# Bytes of a header up to the end of e_machine, and of a whole 64-bit header.
 _MACHINE_END = 20
 _HEADER = 64
 
-# Bytes of a program that are searched for its loader's name: linkers put it at the beginning.
+# Bytes of a program that are searched for its loader's name; linkers put it at the beginning.
 _LOOKED_INTO = 1 << 16
 _MOST_SEGMENTS = 100
 
-# Bytes of a file that are read for the names of its sections.
+# Bytes that are read to find the names of a file's sections.
 _MOST_READ = 1 << 20
 
-# Machines that are no architecture of ours, by the names that people know them by (elf.h).
+# Machines without a file in arch/, by their usual names: e_machine (elf.h), bits, byte order.
 _OTHERS = {
     "i386": (3, 32, "little"),
     "x32": (62, 32, "little"),
@@ -55,14 +55,14 @@ _OTHERS = {
     "sh4": (42, 32, "little"),
 }
 
-# A word of a script that is more than the name of a program or an argument.
+# Characters that have a meaning to a shell: a script that has them is not only a program and its arguments.
 _SHELL = frozenset(";&|<>()$`*?[]{}~#!\n\\\"'=")
 
 
 class Elf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What programs of an architecture begin with: e_machine and the bits of a word.
+    """The ELF header of an architecture's programs. machine: e_machine. bits: of a word.
 
-    also: names of other machines whose programs its kernels run where they are configured so.
+    also: other machines whose programs its kernels can run, if configured to.
     """
 
     machine: int
@@ -71,7 +71,7 @@ class Elf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """What one program is for."""
+    """The machine that a program is for. machine: e_machine. bits: 32 or 64. byte_order: little or big."""
 
     machine: int
     bits: int
@@ -79,14 +79,14 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def pattern(self) -> str:
-        """A shell's pattern for the header in hexadecimal digits."""
+        """A shell pattern that matches the header, written in hexadecimal digits."""
         order = ">" if self.byte_order == "big" else "<"
         kind = f"7f454c46{1 if self.bits == 32 else 2:02x}{2 if self.byte_order == 'big' else 1:02x}"
         return kind + "?" * 24 + struct.pack(f"{order}H", self.machine).hex()
 
 
 def others() -> dict[str, Machine]:
-    """The machines that are no architecture of ours."""
+    """The machines without a file in arch/, by name."""
     return {
         name: Machine(machine=machine, bits=bits, byte_order=order)
         for name, (machine, bits, order) in _OTHERS.items()
@@ -94,7 +94,7 @@ def others() -> dict[str, Machine]:
 
 
 def _head(path: Path, size: int) -> bytes:
-    """The beginning of a file, without waiting for what is a FIFO; empty where it cannot be read."""
+    """The first `size` bytes of a file; empty if it cannot be read. Does not block on a FIFO."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -106,7 +106,7 @@ def _head(path: Path, size: int) -> bytes:
 
 
 def _parse(data: bytes) -> ELFFile | None:
-    """An ELF file with its header read; None where it is none."""
+    """An ELF file with its header parsed; None if `data` is not ELF."""
     if not data.startswith(_MAGIC):
         return None
     from elftools.common.exceptions import ELFError
@@ -119,11 +119,11 @@ def _parse(data: bytes) -> ELFFile | None:
 
 
 def machine_of(path: Path) -> Machine | None:
-    """The machine that the program in a file is for; None where it is no program, or cannot be read."""
+    """The machine that a program is for; None if the file is not a program or cannot be read."""
     head = _head(path, _MACHINE_END)
-    # A file that ends here is none that runs, but says what it was made for.
+    # A file that ends after e_machine cannot run, but it still names its machine.
     elf = _parse(head.ljust(_HEADER, b"\0")) if len(head) == _MACHINE_END else None
-    # An object file or a module is no program.
+    # Object files and kernel modules are not programs.
     if elf is None or elf["e_type"] not in ("ET_EXEC", "ET_DYN"):
         return None
     from elftools.elf.enums import ENUM_E_MACHINE
@@ -136,8 +136,9 @@ def machine_of(path: Path) -> Machine | None:
 
 
 def interpreter_of(path: Path) -> str | None:
-    """What the kernel starts in a file's place: for a script what stands behind `#!`, for a program that is
-    linked dynamically its loader. None where it is neither, or cannot be read.
+    """The interpreter that the kernel starts for a file: from `#!` in a script, else an ELF program's loader.
+
+    None if the file has none (a statically linked program, for one), or cannot be read.
     """
     head = _head(path, _LOOKED_INTO)
     if head.startswith(b"#!"):
@@ -150,9 +151,9 @@ def interpreter_of(path: Path) -> str | None:
 
 
 def segments(head: bytes) -> list[tuple[str | int, int, int]]:
-    """Type (a number where it has no name), offset and size of a program's segments.
+    """Type (a number if it has no name), offset and size of each segment of a program.
 
-    Empty where `head` lacks some of their headers, or where they are more than any program has.
+    Empty if `head` does not contain all segment headers, or if there are more than a real program has.
     """
     elf = _parse(head)
     if elf is None or elf["e_phnum"] > _MOST_SEGMENTS:
@@ -160,17 +161,17 @@ def segments(head: bytes) -> list[tuple[str | int, int, int]]:
     from elftools.common.exceptions import ELFError
     from elftools.common.utils import struct_parse
 
-    # Not iter_segments(), which reads sections too, and those are at a program's end.
+    # Not iter_segments(): it reads the sections too, and those are at the end of the file.
     starts = (elf["e_phoff"] + elf["e_phentsize"] * index for index in range(elf["e_phnum"]))
     try:
         headers = [struct_parse(elf.structs.Elf_Phdr, elf.stream, start) for start in starts]
-    except (ELFError, OverflowError):  # an offset that no file has
+    except (ELFError, OverflowError):  # an offset beyond any file
         return []
     return [(header.p_type, header.p_offset, header.p_filesz) for header in headers]
 
 
 class _LimitedFile(io.FileIO):
-    """A file of which no more than _MOST_READ bytes are read in all; ValueError beyond that."""
+    """A file that raises ValueError when more than _MOST_READ bytes are read from it in all."""
 
     _left = _MOST_READ
 
@@ -194,7 +195,7 @@ def has_section(path: Path, name: str) -> bool:
 
 
 def program_word(command: Sequence[str]) -> str | None:
-    """The word of COMMAND that names the program to be run; None where a shell has to tell."""
+    """The word of COMMAND that names the program; None if only a shell can tell."""
     if len(command) == 1:
         words = [] if _SHELL & {*command[0]} else command[0].split()
         return words[0] if words else None
@@ -202,22 +203,22 @@ def program_word(command: Sequence[str]) -> str | None:
 
 
 def in_tree(word: str, tree: str) -> Path | None:
-    """The file that `word` names, where it is typed in the folder `tree` and the file is in that."""
+    """The file that `word` names when typed in the folder `tree`; None if that is not a file in `tree`."""
     if "/" not in word or "\0" in word:
         return None
     path = Path(os.path.realpath(Path(tree, word)))
     return path if path.is_relative_to(os.path.realpath(tree)) and path.is_file() else None
 
 
-# What a shell says that looks first, and what others say, with its name, of a line in what is no script. The
-# guest decides how long its lines are: nothing here goes through one again and again.
+# What shells print about a file that is not a script. Some check the file first ("cannot execute"); others
+# read it and report a line number. A guest chooses how long its lines are: no regex here may backtrack.
 _LOOKED = b": cannot execute"
 _READ = re.compile(rb"^([^\n:]+): (?:line )?\d+: ", re.MULTILINE)
 _MOST_NAMES = 50
 
 
 def named_by_shells(stderr: bytes) -> Iterator[str]:
-    """The names of what a shell could not run as a script, as far as its words tell."""
+    """The names of files that a shell could not run as scripts, taken from its error messages."""
     heads = (line.partition(_LOOKED)[0] for line in stderr.splitlines() if _LOOKED in line)
     names = dict.fromkeys(head.rpartition(b": ")[2] for head in heads)
     names |= dict.fromkeys(match[1] for match in _READ.finditer(stderr))
@@ -229,7 +230,7 @@ _NOT_FOUND = re.compile(rb": (?:not found|No such file or directory)$")
 
 
 def not_found(stderr: bytes) -> Iterator[str]:
-    """The names of what a shell or env(1) did not find, as far as its words tell."""
+    """The names of files that a shell or env(1) did not find, taken from their error messages."""
     heads = [line[: match.start()] for line in stderr.splitlines() if (match := _NOT_FOUND.search(line))]
     names = dict.fromkeys(head.rpartition(b": ")[2] for head in heads)
     for name in list(names)[:_MOST_NAMES]:

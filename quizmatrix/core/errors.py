@@ -22,10 +22,7 @@ import os
 
 
 class QuizmatrixError(Exception):
-    """An error with a fact, a cause and a next step, for a person to read.
-
-    fact: what did not happen. cause: why, where known. next_step: what to type or change.
-    """
+    """An error for a user. fact: what failed. cause: why, if known. next_step: what to type or change."""
 
     def __init__(self, fact: str, *, cause: str = "", next_step: str = "") -> None:
         super().__init__(fact)
@@ -37,7 +34,7 @@ class QuizmatrixError(Exception):
         return ": ".join(part for part in (self.fact, self.cause) if part)
 
     def render(self) -> str:
-        """The error as the lines printed on stderr, without a trailing newline."""
+        """The lines to print on stderr, without a trailing newline."""
         lines = [str(self)]
         if self.next_step:
             lines.append(f"  {self.next_step}")
@@ -49,33 +46,33 @@ class UsageError(QuizmatrixError):
 
 
 class DataError(QuizmatrixError):
-    """A TOML file says something it may not."""
+    """A TOML file has invalid content."""
 
 
 class UnpreparedError(QuizmatrixError):
-    """A kernel, an image or a layer could not be had."""
+    """A kernel, an image or a layer is not available."""
 
 
 class NotFetchedError(UnpreparedError):
-    """The archive, or the network, did not give a file."""
+    """The archive or the network did not deliver a file."""
 
 
 class NotInArchiveError(NotFetchedError):
-    """The archive's index names a file that the archive has not got."""
+    """The archive's index names a file that the archive does not have."""
 
 
 class DamagedError(UnpreparedError):
-    """A file is there and is not what it should be."""
+    """A file exists, but its content is wrong."""
 
 
 class HistoryError(QuizmatrixError):
-    """The record of earlier runs cannot be read or written. That is no verdict on the run that wanted it."""
+    """The record of earlier runs cannot be read or written. The outcome of the present run is unaffected."""
 
 
 class ReaderGoneError(BaseException):
-    """Nobody reads our output any more: a reason to leave, and no fault in what was being done.
+    """Nobody reads our output any more, so the program exits; the work itself has not failed.
 
-    No OSError, which would be taken for one of the file that is being written meanwhile.
+    Not an OSError: it would be mistaken for an error of a file that is being written at the same time.
     """
 
 
@@ -83,15 +80,15 @@ class HostError(QuizmatrixError):
     """This host lacks something: a program, a writable folder, space."""
 
 
-# What to do where the disk is full.
+# The next step if the disk is full.
 FREE_SPACE = "Free some space (`quizmatrix clean` empties the cache), then run it again."
 
-# The variables that name the folders we write to.
+# The environment variables that name the folders we write to.
 FOLDERS = "QUIZMATRIX_CACHE_DIR, QUIZMATRIX_STATE_DIR and QUIZMATRIX_CONFIG_DIR"
 
 
 def host_error(action: str, error: OSError) -> HostError:
-    """Turn an OSError met while doing `action` ("write the cache") into an error for a person."""
+    """The HostError for an OSError. action: what was being done, such as "write the cache"."""
     in_the_way = f"A file is where a folder is to be: {FOLDERS} name folders."
     where = f" {os.fspath(error.filename)}" if isinstance(error.filename, str) else ""
     next_step = {

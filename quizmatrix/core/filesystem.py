@@ -11,7 +11,7 @@ from quizmatrix.core import paths
 
 _MOUNTS = Path("/proc/self/mountinfo")
 
-# Types of file systems that other hosts may have mounted, too, as mountinfo (proc(5)) has them.
+# Types of file systems, as in mountinfo (proc(5)), that other hosts may have mounted at the same time.
 _REMOTE = frozenset(
     {
         "nfs",
@@ -33,13 +33,14 @@ _REMOTE = frozenset(
 
 
 def has_locks(file: Path) -> bool:
-    """Whether fcntl(2) locks a file, as SQLite and QEMU do; if not, `paths.without_locks` tells of it.
+    """Whether fcntl(2) can lock a file, as SQLite and QEMU do. If not, `paths.without_locks` reports it.
 
-    OSError where it cannot be read.
+    Raises OSError if the file cannot be opened.
     """
     handle = os.open(file, os.O_RDONLY)
     try:
-        # struct flock: type, whence, start, length, pid. A lock of an open file, which ends nobody else's.
+        # struct flock: type, whence, start, length, pid. An open file description lock: closing the file
+        # does not release other locks of this process.
         fcntl.fcntl(handle, fcntl.F_OFD_GETLK, struct.pack("hhqqi", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0))
     except OSError as error:
         paths.note_no_locks(file.parent, error)
@@ -50,7 +51,7 @@ def has_locks(file: Path) -> bool:
 
 
 def is_remote(path: Path, mounts: Path = _MOUNTS) -> bool:
-    """Whether a file or folder lies on a server, as far as its type of file system tells."""
+    """Whether a file or folder is on a network file system, judged by the file system's type."""
     try:
         device = path.stat().st_dev
         lines = mounts.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Whole folders: how much disk space one takes, and its removal."""
+"""Measures the disk usage of a folder, and removes a folder with all its content."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quizmatrix.core.errors import HostError
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder with rm(1), which no depth of folders stops; HostError where it cannot."""
+    """Remove a folder with rm(1), which works at any depth; HostError if it fails."""
     done = anyio.run(process.run, ["rm", "-rf", "--", str(folder)])
     if done.status != 0:
         raise HostError(f"cannot remove {folder}", cause=done.last_words)
@@ -23,12 +23,12 @@ def remove_tree(folder: Path) -> None:
 def disk_usage(folder: Path, links: set[tuple[int, int]] | None = None) -> int:
     """Bytes on disk below `folder`.
 
-    links: the files of several names (device, inode) that were counted elsewhere; those found are added.
+    links: hard-linked files (device, inode) that were counted already; those found here are added.
     """
     links = set() if links is None else links
     total = 0
     folders = [str(folder)]
-    # Not os.walk, which recurses: a guest decides how deep its run's folder is.
+    # Not os.walk, which recurses: a guest decides how deep the folder is.
     while folders:
         with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
             for entry in entries:

@@ -14,13 +14,13 @@ import anyio
 
 
 class JobServer:
-    """A number of tokens, each of which lets one process compute."""
+    """A pool of tokens; a process needs one to compute."""
 
     def __init__(self, cpus: int) -> None:
         """cpus: how many processes may compute at a time."""
         self.cpus = cpus
         self._read, self._write = os.pipe()
-        # make sets this too: the descriptors are shared with it.
+        # make(1) sets this too: it shares the open file with us.
         os.set_blocking(self._read, False)
         os.write(self._write, b"+" * cpus)
         self._holders = 0
@@ -28,23 +28,23 @@ class JobServer:
 
     @property
     def descriptors(self) -> tuple[int, int]:
-        """What a make(1) has to inherit."""
+        """The descriptors that make(1) has to inherit."""
         return self._read, self._write
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a make(1) finds the pool by."""
+        """The environment variables by which make(1) finds the pool."""
         return {"MAKEFLAGS": f" -j{self.cpus} --jobserver-auth={self._read},{self._write}"}
 
     @property
     def share(self) -> int:
-        """How many processes one who holds a token and knows no jobserver may start at a time."""
+        """How many processes the holder of a token may run at once, if it does not support jobservers."""
         return max(1, self.cpus // max(1, self._holders))
 
     @asynccontextmanager
     async def token(self) -> AsyncIterator[None]:
-        """Hold a token, as the first job of a make(1) needs one, or a program that is none."""
-        # One at a time, in their order: anyio lets a descriptor be awaited once.
+        """Hold one token: for the first job of a make(1), or for a program that is not make."""
+        # One waiter at a time, in order: anyio allows only one task to wait for a descriptor.
         async with self._queue:
             taken = await self._take()
         self._holders += 1
@@ -62,6 +62,6 @@ class JobServer:
                 await anyio.wait_readable(self._read)
 
     def close(self) -> None:
-        """Close the pool, once no build is left."""
+        """Close the pool after the last build has ended."""
         os.close(self._read)
         os.close(self._write)

@@ -14,7 +14,7 @@ def to_json(value: Any) -> bytes:
 
 
 def encode(value: Any) -> bytes:
-    """JSON on one line. Words and paths need not be UTF-8, which JSON is: what is not is replaced."""
+    """JSON on one line. Bytes of words and paths that are not UTF-8 are replaced, as JSON must be UTF-8."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:

@@ -21,15 +21,15 @@ from quizmatrix.core.errors import HostError
 
 R = TypeVar("R")
 
-# The exit status with which an OSError is told, on stdout.
+# Exit status of a child that has written an OSError to stdout.
 _FAILED = 3
 
 
 async def call(function: Callable[..., R], *arguments: str | bool | int, returns: Any) -> R:
-    """What a function of this package gives, run in a process of its own, which ends where we are cancelled.
+    """Call a function of this package in a new process and return its result. Cancellation ends the process.
 
-    returns: the type of that. Raises what OSError it does, and HostError where there can be no process, or it
-    ends otherwise.
+    returns: the type of the result. Raises any OSError that the function raises, and HostError if the process
+    cannot be started or fails in another way.
     """
     name = f"{function.__module__}:{function.__qualname__}"
     argv = [sys.executable, "-P", "-m", "quizmatrix.core.offload", name, json.dumps(arguments)]
@@ -39,13 +39,13 @@ async def call(function: Callable[..., R], *arguments: str | bool | int, returns
         number, text, path = msgspec.json.decode(done.output, type=tuple[int, str, str | None])
         raise OSError(number, text, path)
     if done.status != 0:
-        raise HostError(f"a helper of ours ended with {done.status}", cause=done.last_words)
+        raise HostError(f"a helper process ended with status {done.status}", cause=done.last_words)
     result: R = msgspec.json.decode(done.output, type=returns)
     return result
 
 
 def main(name: str, arguments: str) -> int:
-    """The child's part: print what the function gives, or the OSError that it raises; the exit status."""
+    """In the child: call the function and print its result or its OSError; return the exit status."""
     module, _, function = name.partition(":")
     try:
         result = getattr(importlib.import_module(module), function)(*json.loads(arguments))

@@ -1,4 +1,4 @@
-"""Passes bytes on to a stream of our own, whose reader may be slow or go away."""
+"""Writes bytes to our stdout or stderr without blocking the event loop, even if their reader is slow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quizmatrix.core.concurrency import in_thread
 
 
 def pass_on_to(descriptor: int, on_gone: Callable[[], None]) -> Callable[[bytes], Awaitable[None]]:
-    """Writes to one of our own streams; `on_gone` is called where nobody reads it any more."""
+    """A function that writes to one of our streams. on_gone: called if nobody reads the stream any more."""
     is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
 
     def write_all(data: bytes) -> None:
@@ -20,7 +20,7 @@ def pass_on_to(descriptor: int, on_gone: Callable[[], None]) -> Callable[[bytes]
         while view:
             try:
                 view = view[os.write(descriptor, view) :]
-            except BlockingIOError:  # whoever gave us this stream has made it so
+            except BlockingIOError:  # another process has made the stream non-blocking
                 select.select([], [descriptor], [])
 
     async def write(data: bytes) -> None:
@@ -28,7 +28,7 @@ def pass_on_to(descriptor: int, on_gone: Callable[[], None]) -> Callable[[bytes]
             if is_file:
                 write_all(data)
             else:
-                # In a thread: while nobody reads, the rest of the run, Ctrl-C included, goes on.
+                # In a thread: a reader that does not read must not block the run, or Ctrl-C.
                 await in_thread(lambda: write_all(data))
         except OSError as error:
             # EIO: the terminal is gone.

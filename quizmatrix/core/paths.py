@@ -25,31 +25,31 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def data_dir(name: str) -> Path:
-    """A folder that ships with the project: `arch`, `guest`, `matrices` or `kernel-configs`.
+    """A folder that ships with quizmatrix: `arch`, `guest`, `matrices` or `kernel-configs`.
 
-    In a wheel they lie inside the package; in a checkout, beside it.
+    A wheel has them inside the package, a checkout beside it.
     """
     installed = _PACKAGE / "data" / name
     return installed if installed.is_dir() else _PACKAGE.parent / name
 
 
 def cache_dir() -> Path:
-    """What can be fetched or built again: QUIZMATRIX_CACHE_DIR, or the user's cache directory."""
+    """For files that can be fetched or built again: QUIZMATRIX_CACHE_DIR, or the user's cache directory."""
     return _place("QUIZMATRIX_CACHE_DIR", platformdirs.user_cache_path)
 
 
 def state_dir() -> Path:
-    """What a user would miss, the runs: QUIZMATRIX_STATE_DIR, or the user's state directory."""
+    """For data that a user wants to keep (runs): QUIZMATRIX_STATE_DIR, or the user's state directory."""
     return _place("QUIZMATRIX_STATE_DIR", platformdirs.user_state_path)
 
 
 def config_dir() -> Path:
-    """The user's own settings: QUIZMATRIX_CONFIG_DIR, or the user's config directory."""
+    """For the user's settings: QUIZMATRIX_CONFIG_DIR, or the user's config directory."""
     return _place("QUIZMATRIX_CONFIG_DIR", platformdirs.user_config_path)
 
 
 def standing_layer() -> Path | None:
-    """The user layer that every run has where it exists: `layer` in the user's data directory, if any."""
+    """The user layer that is added to every run: `layer` in the user's data directory; None if absent."""
     try:
         layer = platformdirs.user_data_path("quizmatrix").absolute() / "layer"
     except RuntimeError:  # a user without a home
@@ -58,7 +58,7 @@ def standing_layer() -> Path | None:
 
 
 def current_folder() -> Path:
-    """The current folder; HostError where it was removed."""
+    """The working directory; HostError if it was removed."""
     try:
         return Path.cwd()
     except OSError as error:
@@ -66,7 +66,7 @@ def current_folder() -> Path:
 
 
 def _place(variable: str, find: Callable[[str], Path]) -> Path:
-    """The folder that a variable names, or else one in the user's home; HostError where there is neither."""
+    """The folder that a variable names, else one in the user's home; HostError if the user has no home."""
     if named := os.environ.get(variable):
         return Path(named).absolute()
     try:
@@ -76,7 +76,7 @@ def _place(variable: str, find: Callable[[str], Path]) -> Path:
 
 
 def home() -> Path:
-    """The user's home; HostError where they have none."""
+    """The user's home directory; HostError if there is none."""
     try:
         return Path.home()
     except RuntimeError as error:
@@ -84,7 +84,7 @@ def home() -> Path:
 
 
 def has_home() -> bool:
-    """Whether the user has one."""
+    """Whether the user has a home directory."""
     try:
         home()
     except HostError:
@@ -93,7 +93,7 @@ def has_home() -> bool:
 
 
 def no_home(next_step: str) -> HostError:
-    """The error of a user without a home, as a container may have."""
+    """The error for a user without a home directory, as in some containers."""
     return HostError(
         "this user has no home directory",
         cause=f"HOME is not set, and no user has the number {os.getuid()}",
@@ -102,16 +102,16 @@ def no_home(next_step: str) -> HostError:
 
 
 def mark_of(folder: Path) -> str:
-    """Names a folder of the user's in the cache, by its name and its place; make(1) takes it (no spaces)."""
+    """A name for one of the user's folders in the cache, unique by its path. No spaces, for make(1)."""
     name = re.sub(r"[^\w.+-]", "_", folder.name, flags=re.ASCII)
     return f"{name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
 
 
 @functools.cache
 def usual_mode() -> int:
-    """The mode of a new file of this user's (umask(2)).
+    """The mode that new files of this user get (umask(2)).
 
-    Read, since asking the system call for it sets it, for all threads.
+    Read from /proc, because the system call also sets the umask, for all threads.
     """
     with contextlib.suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -120,7 +120,7 @@ def usual_mode() -> int:
 
 
 def write_atomic(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o644) -> None:
-    """Replace `path` by `data` (or its pieces) in one step: a reader sees the old file or the new, whole."""
+    """Replace `path` by `data` (or its pieces) atomically: a reader sees the old file or the new one."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     made = Path(name)
     try:
@@ -136,9 +136,9 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o644
 
 @contextlib.contextmanager
 def new_dir(final: Path) -> Iterator[Path]:
-    """A folder that appears as `final` when the block ends well, and not at all otherwise.
+    """A new folder that is renamed to `final` if the block succeeds, and removed otherwise.
 
-    Where another process was first, its result (the same, since names come from content) stays.
+    If another process was faster, its folder stays: it is equal, because names come from the content.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
@@ -155,33 +155,34 @@ def new_dir(final: Path) -> Iterator[Path]:
             shutil.rmtree(made, ignore_errors=True)
 
 
-# Seconds in which a lock may be held by a child that a killed process had just begun, or by who only looks.
+# Seconds to try for a lock. It may be held briefly by a child that a killed process had just started, or by
+# a process that only checks the lock.
 LOCK_PATIENCE = 1.0
 
-# Of each file system without locks that was met: a folder there, and what the kernel said.
+# File systems without locks that were met, by device number: a folder there, and the kernel's error.
 _without_locks: dict[int, tuple[str, str]] = {}
 
 
 def without_locks() -> list[str]:
-    """What a person has to know who works on a file system without locks, where one was met."""
+    """Warnings about file systems without locks that were met, a line each."""
     return [
-        f"the file system of {folder} has no locks ({said}): let no two quizmatrix work there at a time"
+        f"the file system of {folder} has no locks ({said}): do not run quizmatrix twice there at a time"
         for folder, said in _without_locks.values()
     ]
 
 
 def note_no_locks(folder: Path, error: OSError) -> None:
-    """Have `without_locks` tell of a folder's file system."""
+    """Record that a folder's file system has no locks, for `without_locks`."""
     with contextlib.suppress(OSError):
         said = error.strerror or str(error)
         _without_locks.setdefault(folder.stat().st_dev, (str(folder), said))
 
 
 def take_lock(handle: int, patience: float = LOCK_PATIENCE, *, shared: bool = False) -> bool:
-    """Lock an open file or folder (flock(2)) until it is closed; False where another process has it.
+    """Lock an open file or folder (flock(2)) until it is closed; False if another process holds the lock.
 
-    patience: seconds for which it is tried again, with no turn for other tasks. shared: others may have the
-    same. On a file system without locks everybody has it, and `without_locks` says so.
+    patience: seconds to keep trying; this blocks the event loop. shared: take a shared lock.
+    A file system without locks always gives True, and `without_locks` reports it.
     """
     until = time.monotonic() + patience
     while True:
@@ -199,9 +200,9 @@ def take_lock(handle: int, patience: float = LOCK_PATIENCE, *, shared: bool = Fa
 
 
 def open_locked(path: Path, patience: float = LOCK_PATIENCE, *, shared: bool = False) -> IO[bytes] | None:
-    """Make a lock file and hold its lock until it is closed; None where another process has it.
+    """Create a lock file and hold its lock until it is closed; None if another process holds the lock.
 
-    patience, shared: see take_lock. OSError where it cannot be made.
+    patience, shared: see take_lock. Raises OSError if the file cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -209,7 +210,7 @@ def open_locked(path: Path, patience: float = LOCK_PATIENCE, *, shared: bool = F
         if not take_lock(file.fileno(), patience, shared=shared):
             file.close()
             return None
-        # Whoever removed the file while we waited had the lock of a file that is none any more.
+        # Another process may have removed the file while we waited: then we hold the lock of a deleted file.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(path.stat(), os.fstat(file.fileno())):
                 return file
@@ -219,11 +220,11 @@ def open_locked(path: Path, patience: float = LOCK_PATIENCE, *, shared: bool = F
 
 @contextlib.asynccontextmanager
 async def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> AsyncIterator[None]:
-    """Hold an advisory lock on `path` (flock(2)), so that two processes do not make one thing twice.
+    """Hold an advisory lock on `path` (flock(2)), so that two processes do not make the same thing.
 
-    `on_wait` is called once where another process holds it. The kernel frees the lock of a
-    process that dies. flock offers nothing to await without blocking a thread that no
-    cancellation could end, hence the pause between tries. HostError where the lock cannot be made.
+    on_wait: called once if another process holds the lock. The kernel frees the lock of a process that dies.
+    The lock is polled: a blocking flock would need a thread that cancellation cannot end.
+    Raises HostError if the lock file cannot be created.
     """
     told = False
     while True:

@@ -13,22 +13,22 @@ from quizmatrix.core import paths
 FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
 
-# All that is ours in the state directory, which may be a folder of the user's.
+# Our entries in the state directory; the directory may have other files of the user.
 _IN_STATE = ("runs", "nightly", "disks", "history.*")
 
 
 def folder(path: Path) -> Path:
-    """Make a directory of ours where it is not there, and close it to others; OSError where it cannot be."""
+    """Create one of our directories if it is missing, with access only for its owner; OSError on failure."""
     path.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
     close_to_others(path)
     return path
 
 
 def state_dir() -> Path:
-    """The state directory, made where it is not there; what is ours in it is closed to others.
+    """The state directory, created if it is missing. Our entries in it become accessible only to their owner.
 
-    The directory itself is closed where we make it, and where it is the usual one: what a variable names
-    may hold other things, for other people.
+    The directory itself does too if we create it, or if it is the default one. A directory that
+    QUIZMATRIX_STATE_DIR names keeps its mode: it may contain other files, for other people.
     """
     state = paths.state_dir()
     state.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def state_dir() -> Path:
 
 
 def close_to_others(path: Path) -> None:
-    """Take from others what rights they have; nothing where it is not ours, or a link."""
+    """Remove the group's and others' permissions; does nothing to a symlink or another user's file."""
     with contextlib.suppress(OSError):
         mode = path.lstat().st_mode
         if mode & 0o077 and not stat.S_ISLNK(mode):
@@ -49,10 +49,10 @@ def close_to_others(path: Path) -> None:
 
 
 def append_to(path: Path) -> IO[bytes]:
-    """Open a file for adding to its end; made where it is not there. OSError where it cannot be."""
+    """Open a file for appending; create it if it is missing. Raises OSError on failure."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE), "ab")
 
 
 def write(path: Path, data: bytes) -> None:
-    """As paths.write_atomic, for a file that nobody else may read."""
+    """Like paths.write_atomic, for a file that only its owner may read."""
     paths.write_atomic(path, data, mode=FILE_MODE)

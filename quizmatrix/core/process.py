@@ -22,38 +22,37 @@ from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import HostError
 from quizmatrix.core.units import format_seconds
 
-# Hears what is going on, a line at a time.
+# Called with progress messages, a line at a time.
 Tell = Callable[[str], None]
 
-# Seconds between asking a helper program to stop and killing it, and for it to die of that: one that hangs
-# in the kernel (a file server that does not answer) does not.
+# Seconds between SIGTERM and SIGKILL for a helper program, and seconds to wait after SIGKILL: a process that
+# hangs in the kernel (a file server does not answer) does not die of it.
 TERM_GRACE = 5.0
 KILL_GRACE = 5.0
-# Seconds for a program to be there.
+# Seconds for starting a program.
 _START_LIMIT = 10.0
-# Seconds without a byte after which what a program that has ended left running is no longer listened to, and
-# those after which it is not even if it goes on writing.
+# A program that has ended may leave children that still hold its output open. We stop reading that output
+# after this many seconds without a byte, and at the latest after _OUTPUT_AT_MOST seconds.
 _OUTPUT_GRACE = 1.0
 _OUTPUT_AT_MOST = 10.0
-# Seconds for a program that answers at once, and for any other that names no limit of its own.
+# Default time limits in seconds: for `ask`, whose programs answer at once, and for `run`.
 _ANSWER_LIMIT = 30.0
 _LIMIT = 3600.0
 
-# Bytes of a helper's errors that are kept: the last ones.
+# The last bytes of a helper's stderr that are kept.
 _ERRORS_KEPT = 1 << 20
 
-# A child of the runner has to die with it, `kill -9` included. setpriv(1) asks the kernel for a
-# SIGKILL at the parent's death (prctl(2), PR_SET_PDEATHSIG); a parent that died before that was
-# asked shows as another $PPID.
+# Our children must die with us, even if we get SIGKILL. setpriv(1) asks the kernel to send them SIGKILL when
+# the parent dies (prctl(2), PR_SET_PDEATHSIG). If the parent died before that, $PPID is another process.
 _PARENT_CHECK = '[ "$PPID" = "$0" ] || exit 111; exec "$@"'
 
 
 class NotEndedError(HostError):
-    """A helper program had not ended in time."""
+    """A helper program exceeded its time limit."""
 
 
 class Completed(msgspec.Struct, frozen=True, kw_only=True):
-    """A helper program that ended: its exit status (negative: the signal) and its output."""
+    """The result of a helper program. status: exit status, or the negative signal number."""
 
     argv: tuple[str, ...]
     status: int
@@ -62,20 +61,20 @@ class Completed(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def last_words(self) -> str:
-        """The last lines of what it said on stderr, or else on stdout."""
+        """The last four lines of stderr, or of stdout if stderr is empty."""
         text = (self.errors.strip() or self.output.strip()).decode(errors="replace")
         return "\n".join(text.splitlines()[-4:])
 
 
 def printable(argv: Sequence[str]) -> str:
-    """The command line as a shell takes it."""
+    """The command line, quoted for a shell."""
     return shlex.join(argv)
 
 
 def usable_cpus() -> int:
-    """The CPUs that this process may run on, and whose time its cgroups (of a container, say) give it.
+    """How many whole CPUs this process may use, by its affinity and the limits of its cgroups; at least 1.
 
-    Of half a CPU nothing can be made: a guest's time limits are those of a whole one.
+    Fractions are rounded down: a guest's time limits assume whole CPUs.
     """
     given = cgroup.cpus()
     own = len(os.sched_getaffinity(0))
@@ -83,13 +82,13 @@ def usable_cpus() -> int:
 
 
 def find_program(name: str) -> str | None:
-    """The path of a program; /sbin is searched too, where users have it off their PATH."""
+    """The path of a program; None if it is missing. /sbin is searched even if it is not in PATH."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
     return shutil.which(name, path=path)
 
 
 def require_program(name: str, package: str) -> str:
-    """The path of a program; HostError names Debian's package of it where it is missing."""
+    """The path of a program. If it is missing, the HostError names its Debian package."""
     path = find_program(name)
     if path is None:
         raise HostError(f"`{name}` is not installed", next_step=f"On Debian: sudo apt-get install {package}")
@@ -97,7 +96,7 @@ def require_program(name: str, package: str) -> str:
 
 
 def tied_to_parent(argv: Sequence[str]) -> list[str]:
-    """`argv` so that the process ends with this one, however this one ends."""
+    """`argv`, wrapped so that the process dies when this one does, however this one ends."""
     setpriv = require_program("setpriv", "util-linux")
     return [setpriv, "--pdeathsig", "KILL", "sh", "-c", _PARENT_CHECK, str(os.getpid()), *argv]
 
@@ -110,10 +109,10 @@ async def start(
     stdin: IO[bytes] | int = subprocess.DEVNULL,
     env: Mapping[str, str] | None = None,
 ) -> Process:
-    """Start a long-lived child in a session of its own (a Ctrl-C at the terminal is not for it).
+    """Start a long-lived child in its own session, so that Ctrl-C at the terminal does not reach it.
 
-    stdout and stderr both go to `output`. env: added to this process's own environment. HostError where it
-    cannot be started.
+    output: receives stdout and stderr. env: added to our environment. Raises HostError if it cannot be
+    started.
     """
     return await _open(
         argv,
@@ -129,13 +128,13 @@ async def start(
 async def _open(
     argv: Sequence[str], *, stdin: IO[bytes] | int = subprocess.DEVNULL, **options: Any
 ) -> Process:
-    """Start a child. Shielded: one that is cancelled in between would leave a child that nobody knows.
+    """Start a child. Shielded: a cancellation in between would leave a child that nobody waits for.
 
-    HostError where it cannot be started: it is not there, or the host gives no more processes.
+    Raises HostError if the program is missing, or if the host allows no more processes.
     """
     reaper.use_pidfds()
     try:
-        # Where asyncio cannot watch a child's pipe, it waits for ever for the end of all of them.
+        # Limited: if asyncio cannot watch one of the child's pipes, it waits for ever until all are closed.
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _START_LIMIT):
             return await anyio.open_process(tied_to_parent(argv), stdin=stdin, **options)
         raise HostError(f"cannot start {argv[0]}", cause="it took too long")
@@ -151,13 +150,13 @@ async def _open(
 def ask(
     argv: Sequence[str], *, stdin: bytes = b"", keep: Sequence[str] = (), limit: float = _ANSWER_LIMIT
 ) -> Completed:
-    """Run a program that answers at once, and wait for it.
+    """Run a program that answers at once, and block until it ends.
 
-    keep: variables that it gets beside those that every helper does. limit: seconds. Its status is 127
-    where it cannot be started, and 124 where it had not ended in time and was killed.
+    keep: names of environment variables that it gets beside those of every helper. limit: seconds.
+    The status is 127 if it cannot be started, and 124 if it exceeded the limit and was killed.
     """
     kept = {name: os.environ[name] for name in keep if name in os.environ}
-    # Files in memory, not pipes: who waits for a pipe's end waits for all that the program leaves running.
+    # Files in memory, not pipes: a pipe stays open as long as any child that the program leaves running.
     with _memory_file(stdin) as given, _memory_file() as output, _memory_file() as errors:
         try:
             status = subprocess.run(
@@ -187,7 +186,7 @@ def _memory_file(data: bytes = b"") -> IO[bytes]:
 
 
 def _small_environment() -> dict[str, str]:
-    """What a helper gets: nothing that would have it work elsewhere, or speak another language."""
+    """The environment of helper programs: no variable that changes their language or what they work on."""
     proxies = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
     keep = ("PATH", "HOME", "TMPDIR", "CCACHE_DIR", *proxies, *(name.upper() for name in proxies))
     small = {name: os.environ[name] for name in keep if name in os.environ}
@@ -205,12 +204,15 @@ async def run(
     on_output: Callable[[bytes], None] | None = None,
     limit: float | None = _LIMIT,
 ) -> Completed:
-    """Run a helper program to its end with a small environment; its output comes back.
+    """Run a helper program with a small environment until it ends; return its status and output.
 
-    env: added to PATH, HOME, LC_ALL and proxy settings. pass_fds: descriptors that it inherits. on_output:
-    is given stdout and stderr as they come, and they do not come back. limit: seconds. Cancellation stops the
-    program and its children: TERM, five seconds, KILL. What it leaves running when it ends goes on.
-    HostError where it cannot be started, NotEndedError where it takes longer than `limit`.
+    env: added to PATH, HOME, LC_ALL and proxy settings.
+    pass_fds: descriptors that it inherits.
+    on_output: called with each piece of stdout and stderr; they are then not returned.
+    limit: seconds.
+    Cancellation ends the program and its children: SIGTERM, five seconds, SIGKILL. Children that it leaves
+    behind when it ends keep running.
+    Raises HostError if it cannot be started, NotEndedError if it takes longer than `limit`.
     """
     process = await _open(
         argv,
@@ -225,7 +227,7 @@ async def run(
 
     def hear_errors(data: bytes) -> None:
         errors.extend(data)
-        # One for each of a million files that a guest left is more than anybody reads.
+        # A guest may leave a million files and cause an error message for each.
         if len(errors) > 2 * _ERRORS_KEPT:
             del errors[:-_ERRORS_KEPT]
 
@@ -247,7 +249,7 @@ async def run(
 async def _listen(
     process: Process, on_output: Callable[[bytes], None], on_errors: Callable[[bytes], None]
 ) -> int:
-    """Take what a child says until it has ended; its exit status."""
+    """Read a child's output until it ends; return its exit status."""
     came = 0
 
     async def drain(stream: anyio.abc.ByteReceiveStream | None, take: Callable[[bytes], None]) -> None:
@@ -262,7 +264,7 @@ async def _listen(
         before = -1
         while came > before and anyio.current_time() < latest:
             before = came
-            # Twice: where the loop was busy during the first, the bytes that came are read before the second.
+            # Two sleeps: if the loop was busy during the first, it reads the waiting bytes before the second.
             await anyio.sleep(_OUTPUT_GRACE / 2)
             await anyio.sleep(_OUTPUT_GRACE / 2)
         drains.cancel()
@@ -272,14 +274,14 @@ async def _listen(
             drains.start_soon(drain, process.stdout, on_output)
             drains.start_soon(drain, process.stderr, on_errors)
             status = await process.wait()
-            # A daemon that it started may have its output, and never close that.
+            # A daemon that the child started may keep its output open for ever.
             group.start_soon(leave, drains.cancel_scope)
         group.cancel_scope.cancel()
     return status
 
 
 async def _end(process: Process) -> None:
-    """End a helper's whole process group, asking first, and wait no longer than it may take."""
+    """End a helper's process group: SIGTERM, then SIGKILL; the wait is limited."""
     if process.returncode is None:
         with anyio.move_on_after(TERM_GRACE):
             signal_group(process, signal.SIGTERM)
@@ -289,7 +291,7 @@ async def _end(process: Process) -> None:
 
 
 async def kill(process: Process) -> bool:
-    """Kill a child and its children, and wait for its end; False where it has not died soon."""
+    """Kill a child and its children; False if it has not died within KILL_GRACE seconds."""
     if process.returncode is None:
         signal_group(process, signal.SIGKILL)
         with anyio.move_on_after(KILL_GRACE):
@@ -298,9 +300,9 @@ async def kill(process: Process) -> bool:
 
 
 def signal_group(process: Process, number: signal.Signals) -> None:
-    """Send a signal to a child and its children, unless it has ended."""
+    """Send a signal to a child's process group, unless the child has ended."""
     with contextlib.suppress(ChildProcessError, ProcessLookupError):
-        # The number of a child that was reaped may be somebody else's by now. While it is to be waited for,
-        # it is not, and only this thread reaps.
+        # After a child is reaped, its pid may belong to another process. waitid shows that it has not been
+        # reaped yet, and only this thread reaps.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         os.killpg(process.pid, number)

@@ -18,7 +18,7 @@ Ts = TypeVarTuple("Ts")
 
 
 def use_pidfds() -> None:
-    """Have the children of all event loops watched through pidfd_open(2), where this host has that."""
+    """Watch the children of all event loops through pidfd_open(2), if this host supports it."""
     if sys.version_info >= (3, 12) or isinstance(asyncio.get_child_watcher(), _PidfdWatcher):
         return
     try:
@@ -31,7 +31,7 @@ def use_pidfds() -> None:
 if sys.version_info < (3, 12):
 
     class _PidfdWatcher(asyncio.AbstractChildWatcher):
-        """asyncio.PidfdChildWatcher of Python 3.12, which serves the loops of all threads."""
+        """Like asyncio.PidfdChildWatcher of Python 3.12, which works for the loops of all threads."""
 
         def __enter__(self) -> _PidfdWatcher:
             return self
@@ -55,14 +55,14 @@ if sys.version_info < (3, 12):
             try:
                 descriptor = os.pidfd_open(pid)
             except OSError:
-                # No descriptor is left. Nobody would ever hear of the child.
+                # No descriptor is free, so nobody could wait for the child.
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 raise
             loop.add_reader(descriptor, self._reap, loop, pid, descriptor, callback, args)
 
         def remove_child_handler(self, pid: int) -> bool:
-            # The loop has no use for it: a child is let go by being reaped.
+            # Not needed by the loop: a handler is removed when its child is reaped.
             return False
 
         def _reap(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from quizmatrix.core import cpio
 
-# Links of a merged /usr: what a layer has in such a folder belongs into the one below /usr.
+# Symlinks of a merged /usr. Files that a layer has in one of these folders belong into /usr/NAME.
 MERGED = ("bin", "sbin", "lib", "lib64")
 
 _LAYER = "layers/skeleton"
@@ -35,17 +35,20 @@ _FOR_ALL = ("fuse", "net/tun")
 
 
 def layer() -> bytes:
-    """The layer of folders and links, as a part of an initramfs that has /layers."""
+    """The layer of folders and symlinks, as part of an initramfs that has /layers."""
     parts = [cpio.directory(_LAYER)]
     parts += [cpio.directory(f"{_LAYER}/{name}", mode) for name, mode in _FOLDERS.items()]
     parts += [cpio.symlink(f"{_LAYER}/{name}", f"usr/{name}") for name in MERGED]
-    # Relative: init1 makes the places of binds before this is the root.
+    # Relative: init1 makes mount points for binds before this becomes the root.
     parts.append(cpio.symlink(f"{_LAYER}/var/run", "../run"))
     return b"".join(parts)
 
 
 def nodes(devname: str) -> bytes:
-    """The device nodes that `devname`, a kernel's modules.devname, names: opening one loads its module."""
+    """The device nodes that a kernel's modules.devname lists; opening one loads its module.
+
+    devname: the text of that file.
+    """
     found = [match.groups() for line in devname.splitlines() if (match := _NODE.fullmatch(line.strip()))]
     folders = {_NODES: None}
     parts = []
@@ -60,11 +63,11 @@ def nodes(devname: str) -> bytes:
 
 
 def place_of(name: str) -> str:
-    """Where a file that a layer has as `name` is in a guest with a merged /usr: `lib/x` -> `usr/lib/x`."""
+    """The path of a layer's file `name` in a guest with a merged /usr: `lib/x` -> `usr/lib/x`."""
     clean = name.lstrip("/")
     return f"usr/{clean}" if clean.split("/", 1)[0] in MERGED else clean
 
 
 def place_of_entry(path: Path) -> str:
-    """The same for what lies at a layer's top: a folder is elsewhere, a link is what it says."""
+    """Like place_of, for an entry at a layer's top: only real folders move, symlinks stay."""
     return place_of(path.name) if path.is_dir() and not path.is_symlink() else path.name

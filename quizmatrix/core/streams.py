@@ -18,16 +18,16 @@ from typing import TextIO, cast
 from quizmatrix.core.errors import ReaderGoneError
 from quizmatrix.core.text import clean_block
 
-# How a write to a pipe that nobody reads fails, and one to a terminal that was closed.
+# Errors of a write to a pipe without a reader, and to a closed terminal.
 _GONE = (errno.EPIPE, errno.EIO)
 
 
 class Stream(io.TextIOWrapper):
-    """stdout or stderr. ReaderGoneError where nobody is there any more."""
+    """stdout or stderr. Writing raises ReaderGoneError if nobody reads it any more."""
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
-        """Takes the place of `stream`, which is of no use afterwards."""
-        # A name that is no text goes out as the bytes that it is, and never ends the program.
+        """Replaces `stream`, which is detached and unusable afterwards."""
+        # Names that are not valid text are written as their original bytes and never raise an error.
         errors = "surrogateescape" if stream.errors == "strict" else stream.errors
         encoding, by_lines, at_once = stream.encoding, stream.line_buffering, stream.write_through
         super().__init__(
@@ -40,13 +40,13 @@ class Stream(io.TextIOWrapper):
         self.is_terminal = self.isatty()
 
     def write(self, text: str) -> int:
-        """Write it, cleaned where this is a terminal."""
+        """Write text; escape sequences are removed if this is a terminal."""
         with _noticing_a_gone_reader():
             super().write(clean_block(text) if self.is_terminal else text)
         return len(text)
 
     def draw(self, text: str) -> None:
-        """Write it as it is: what moves the cursor is ours, and what it shows has been cleaned."""
+        """Write text unchanged: the caller has cleaned its content, and moves the cursor on purpose."""
         with _noticing_a_gone_reader():
             super().write(text)
 
@@ -57,15 +57,15 @@ class Stream(io.TextIOWrapper):
 
 
 class Canvas:  # not a TextIOBase, whose `encoding` cannot be set
-    """A terminal as one that draws on it sees it; any other stream is passed through."""
+    """A file-like object for a program that draws on a terminal: its escape sequences are kept."""
 
     def __init__(self, stream: TextIO) -> None:
-        """`stream`: what is drawn on."""
+        """stream: the terminal, or any other stream."""
         self._stream = stream
         self.encoding = stream.encoding
 
     def write(self, text: str) -> int:
-        """Write it as it is."""
+        """Write text unchanged."""
         if isinstance(self._stream, Stream):
             self._stream.draw(text)
         else:
@@ -77,11 +77,11 @@ class Canvas:  # not a TextIOBase, whose `encoding` cannot be set
         self._stream.flush()
 
     def isatty(self) -> bool:
-        """As the stream's."""
+        """Whether the stream is a terminal."""
         return self._stream.isatty()
 
     def fileno(self) -> int:
-        """As the stream's."""
+        """The stream's descriptor."""
         return self._stream.fileno()
 
 
@@ -96,13 +96,13 @@ def _noticing_a_gone_reader() -> Iterator[None]:
 
 
 def take_over() -> None:
-    """Have all that this process prints go through Streams."""
+    """Replace sys.stdout and sys.stderr by Streams."""
     sys.stdout = Stream(cast(io.TextIOWrapper, sys.stdout))
     sys.stderr = Stream(cast(io.TextIOWrapper, sys.stderr))
 
 
 def copy(parts: Iterable[bytes]) -> None:
-    """Write bytes to stdout: as they are, or to a terminal as clean text."""
+    """Write bytes to stdout: unchanged, or as cleaned text if it is a terminal."""
     if sys.stdout.isatty():
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         for part in parts:

@@ -7,16 +7,16 @@ import re
 from pathlib import Path
 from typing import TextIO
 
-# What a terminal would act on: CSI, OSC and other escape sequences, as ECMA-48 forms them.
+# CSI, OSC and other escape sequences (ECMA-48).
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_].*?(?:\x1b\\|\x07|$)|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]"
 )
-# Control characters, bytes that are no text, and those that turn the direction of writing.
+# Control characters, undecodable bytes, and characters that change the direction of writing.
 _CONTROLS = re.compile(
     "[\ud800-\udfff\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
 
-# The same in a text of several lines, but for their ends and the colours that `paint` and argparse have.
+# All of these in a text of several lines, except line feeds and the colours of `paint` and argparse.
 _IN_A_BLOCK = re.compile(rf"(\x1b\[[0-9;]*m)|{_ESCAPES.pattern}|(?![\n]){_CONTROLS.pattern}")
 
 _LONGEST_LINE = 200
@@ -24,23 +24,23 @@ _TAIL_BYTES = 1 << 16
 
 
 def clean_line(text: str, longest: int = _LONGEST_LINE) -> str:
-    """One line without escape sequences and control characters, cut where it is very long."""
+    """The text as one line without escape sequences and control characters, cut to `longest` characters."""
     text = _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\n", " "))).expandtabs(4).rstrip()
     return text if len(text) <= longest else text[:longest] + " ..."
 
 
 def clean_block(text: str) -> str:
-    """A text of any lines as a terminal may show it: without what would act on that, but with colours."""
+    """A text of several lines without escape sequences and control characters; colours are kept."""
     return _IN_A_BLOCK.sub(lambda match: match[1] or "", text)
 
 
 def clean_detail(text: str) -> str:
-    """The same for what is said of an outcome, which may hold an error in full."""
+    """Like clean_line, but longer: the explanation of an outcome may contain a whole error message."""
     return clean_line(text, 1000)
 
 
 def tail(path: Path, lines: int) -> list[str]:
-    """The last lines of a file that a guest wrote, cleaned; none where there is no such file."""
+    """The last lines of a file that a guest wrote, cleaned; empty if there is no such file."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
@@ -51,7 +51,7 @@ def tail(path: Path, lines: int) -> list[str]:
 
 
 def clean_lines(data: bytes) -> list[str]:
-    """The lines of what a guest wrote, cleaned, without empty ones at the end."""
+    """The lines of a guest's output, cleaned, without empty lines at the end."""
     found = [clean_line(line) for line in data.decode(errors="replace").split("\n")]
     while found and not found[-1]:
         found.pop()
@@ -64,5 +64,5 @@ def is_screen(stream: TextIO) -> bool:
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Whether `stream` is a terminal that takes colours and a user who wants them (no-color.org)."""
+    """Whether `stream` is a terminal with colours, and the user has not turned them off (no-color.org)."""
     return not os.environ.get("NO_COLOR") and is_screen(stream)

@@ -16,12 +16,15 @@ T = TypeVar("T")
 
 
 def load(path: Path, kind: type[T]) -> T:
-    """Read `path` as a `kind` (a msgspec Struct); DataError says the file, the line and the mend."""
+    """Read a TOML file into a msgspec Struct. DataError names the file, the line and the fix."""
     return parse(read_text(path), kind, str(path))
 
 
 def load_over(shipped: Path, own: Path, kind: type[T]) -> T:
-    """What ships, with what a user's file replaces where there is one: key by key, also in tables."""
+    """Read a shipped file, with the keys that the user's file replaces, at any depth, if that exists.
+
+    Raises DataError as `load` does.
+    """
     if not own.is_file():
         return load(shipped, kind)
     text = read_text(own)
@@ -30,12 +33,12 @@ def load_over(shipped: Path, own: Path, kind: type[T]) -> T:
 
 
 def parse(text: str, kind: type[T], name: str) -> T:
-    """The same for a text; `name` is what errors call it."""
+    """Like `load`, for TOML text. name: what error messages call it."""
     return _convert(text, _tables(text, name), kind, name)
 
 
 def read_text(path: Path) -> str:
-    """A text that a person wrote; DataError where it cannot be read."""
+    """The text of a UTF-8 file; DataError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -67,7 +70,7 @@ def _convert(text: str, raw: dict[str, Any], kind: type[T], name: str) -> T:
 
 
 def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: str) -> DataError:
-    """msgspec says "... - at `$.a[0].b`"; a person wants the line, and the word that was meant."""
+    """Turn msgspec's "... - at `$.a[0].b`" into an error with the line and the nearest known key."""
     message, _, where = said.partition(" - at `")
     path: list[str | int] = [
         key or (int(index) if index.isdigit() else "...")
@@ -76,7 +79,7 @@ def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: s
     path, struct = _follow(path, raw, msgspec.inspect.type_info(kind))
     keys = [part for part in path if isinstance(part, str)]
     unknown = re.search(r"unknown field `(.*)`", message)
-    # What a struct's own check says begins with the key, in backquotes.
+    # An error raised by a struct's __post_init__ begins with the key, in backquotes.
     own = re.match(r"`([\w-]+)`: (.*)", message)
     next_step = ""
     if unknown:
@@ -99,7 +102,7 @@ def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: s
 
 
 def _follow(path: list[str | int], raw: Any, info: Any) -> tuple[list[str | int], Any]:
-    """`path` with each `...` (any key of a table) replaced by the key at fault, and the type of its end."""
+    """`path` with each `...` (any key of a table) replaced by the wrong key, and the type at its end."""
     found: list[str | int] = []
     for part in path:
         info = _table_of(info)
@@ -120,7 +123,7 @@ def _follow(path: list[str | int], raw: Any, info: Any) -> tuple[list[str | int]
 
 
 def _table_of(info: Any) -> Any:
-    """The struct of a key that may be left out (`Struct | None`); else `info` itself."""
+    """The struct behind an Optional (`Struct | None`); any other type unchanged."""
     tables = [
         option for option in getattr(info, "types", ()) if isinstance(option, msgspec.inspect.StructType)
     ]
@@ -138,17 +141,17 @@ def _fits(value: Any, info: Any) -> bool:
 
 
 def _keys_of(info: Any) -> list[str]:
-    """The keys of the struct that `info` is, or may be."""
+    """The keys of a struct, or of all structs in a union."""
     if isinstance(info, msgspec.inspect.UnionType):
         return [key for option in info.types for key in _keys_of(option)]
     return [field.encode_name for field in getattr(info, "fields", ())]
 
 
 def _line_of(text: str, raw: Any, path: list[str | int]) -> int | None:
-    """The line of the last key in `path`: each key is looked for from the line of the one before it.
+    """The line of the last key in `path`. Each key is searched from the line of the key before it.
 
-    An item of a list has no key: of those that have the key that follows, it is the one with as
-    many before it.
+    A list item has no key of its own. It is found by counting: items before it that have the next key are
+    skipped.
     """
     lines = [_without_strings(line) for line in text.splitlines()]
     at, found, skip = 0, None, 0
@@ -171,6 +174,6 @@ def _line_of(text: str, raw: Any, path: list[str | int]) -> int | None:
 
 
 def _without_strings(line: str) -> str:
-    """A line of TOML without its comment and without what stands in quotes behind an `=` or in a list."""
+    """A line of TOML without its comment and without string values (after `=` or in a list)."""
     line = re.sub(r"""(?<=[=\[,{])\s*("[^"]*"|'[^']*')(?!\s*[=.])""", "", line)
     return line.partition("#")[0]

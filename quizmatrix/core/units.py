@@ -15,7 +15,7 @@ _MIB = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0 * 1024}
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in `90s`, `20m`, `1h30m`, `500ms` or `90`; ValueError where it is none, or not positive."""
+    """Seconds from `90s`, `20m`, `1h30m`, `500ms` or `90`; ValueError if it is malformed or not positive."""
     text = text.strip()
     if re.fullmatch(r"\d{1,12}(\.\d{1,12})?", text):
         seconds = float(text)
@@ -30,7 +30,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_size(text: str) -> int:
-    """Whole MiB in `512M`, `1G`, `1.5G` (also with iB or B behind it); ValueError where it is none."""
+    """Whole MiB from `512M`, `1G` or `1.5G`, also with B or iB at the end; ValueError if it is malformed."""
     match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)([KMGT])(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None:
         raise ValueError(f"not a size: {text!r} (write it as 512M or 1G)")
@@ -41,7 +41,7 @@ def parse_size(text: str) -> int:
 
 
 def format_seconds(seconds: float) -> str:
-    """`0.94s`, `12.3s`, `4m05s`, `1h02m`: short enough for a grid's square."""
+    """`0.94s`, `12.3s`, `4m05s`, `1h02m`: short enough for a cell of the grid."""
     if seconds < 9.995:
         return f"{seconds:.2f}s"
     if seconds < 59.95:
@@ -54,7 +54,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def checked(option: str, text: str, read: Callable[[str], V]) -> V:
-    """`text` read by `read`; UsageError names the option where that raises ValueError."""
+    """The value that `read` makes of an option's text; its ValueError becomes a UsageError."""
     try:
         return read(text)
     except ValueError as error:
@@ -62,7 +62,7 @@ def checked(option: str, text: str, read: Callable[[str], V]) -> V:
 
 
 def whole_number(least: int) -> Callable[[str], int]:
-    """Reads a whole number of at least `least`; ValueError where it is none."""
+    """A function that parses a whole number of at least `least`, or raises ValueError."""
 
     def read(text: str) -> int:
         if not text.isascii() or not text.isdigit() or int(text) < least:

@@ -23,28 +23,28 @@ from quizmatrix.core.text import clean_line
 if TYPE_CHECKING:
     from _typeshed import StrOrBytesPath
 
-# O_NONBLOCK: opening a FIFO does not wait. O_NOCTTY: a terminal does not become ours.
+# O_NONBLOCK: opening a FIFO does not block. O_NOCTTY: a terminal does not become our controlling terminal.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
-# Seconds for rm(1) to remove what is too deep.
+# Seconds for rm(1) to remove a tree that is too deep for paths.
 _REMOVING_LIMIT = 600.0
 
-# Parts of a link's way that are looked at; no honest link has more, and each costs a system call.
+# Path components that are followed for one symlink. No honest link has more, and each costs a system call.
 _MOST_PARTS = 100
 
-# Changes that are told of in words; of more only their number is known.
+# Changes that are described; further ones are only counted.
 _MOST_WORDS = 1000
 
 
 def open_folder(path: StrOrBytesPath, *, at: int | None = None) -> int:
-    """A folder's descriptor. at: of the folder that `path` is in. OSError where it is anything else."""
+    """Open a folder. at: descriptor that `path` is relative to. OSError if it is not a folder."""
     return os.open(path, _FOLDER, dir_fd=at)
 
 
 def open_regular(path: StrOrBytesPath, *, at: int | None = None) -> BinaryIO:
-    """Open a regular file for reading; OSError where it is anything else, a link to one included."""
+    """Open a regular file for reading; OSError if it is anything else, a symlink included."""
     handle = os.open(path, _READ, dir_fd=at)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -63,19 +63,19 @@ def read_end(path: Path, size: int) -> bytes:
 
 
 def create(path: StrOrBytesPath, *, at: int | None = None, mode: int = 0o600) -> int:
-    """A new file's descriptor, to write to; FileExistsError where anything has the name, a link included."""
+    """Create a file and open it for writing; FileExistsError if the name exists, even as a symlink."""
     return os.open(path, _CREATE, mode, dir_fd=at)
 
 
 def make_folder(name: bytes, *, at: int) -> int:
-    """The descriptor of a folder that is there, or is made; OSError where anything else has the name."""
+    """Open a folder; create it if it is missing. OSError if the name is not a folder."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=at)
     return open_folder(name, at=at)
 
 
 def put_link(target: bytes, name: bytes, *, at: int) -> None:
-    """Make a symbolic link, in place of a file or link of that name; OSError where that is a folder."""
+    """Create a symlink; it replaces a file or symlink of that name. OSError if the name is a folder."""
     made = f".{secrets.token_hex(8)}".encode()
     os.symlink(target, made, dir_fd=at)
     try:
@@ -86,15 +86,15 @@ def put_link(target: bytes, name: bytes, *, at: int) -> None:
 
 
 def move_in(made: Path, folder: Path) -> Path:
-    """Move a file of ours into a folder that no guest writes to any more, and return where it is.
+    """Move one of our files into a folder that no guest writes to any more; return the new path.
 
-    Under its own name, or `NAME-1` and so on where the guest left something of that name. Both are on one
-    file system.
+    The file keeps its name, or becomes `NAME-1` and so on if the guest left something of that name. Both
+    folders are on the same file system.
     """
     number = 0
     while True:
         target = folder / (f"{made.name}-{number}" if number else made.name)
-        # Not Path.exists, which follows a link: rename(2) replaces one, and would lose what the guest left.
+        # Not Path.exists, which follows symlinks: rename(2) would replace a dangling one that the guest left.
         if not os.path.lexists(target):
             made.rename(target)
             return target
@@ -102,9 +102,9 @@ def move_in(made: Path, folder: Path) -> Path:
 
 
 async def remove(path: Path) -> list[str]:
-    """Remove a folder, or a file, and all that is in it; what has stayed, in words.
+    """Remove a file, or a folder with all its content; return error messages.
 
-    By rm(1), which goes down without paths, however deep, and follows no link.
+    Uses rm(1), which does not build paths, so any depth works, and which follows no symlink.
     """
     try:
         done = await process.run(["rm", "-rf", "--", str(path)])
@@ -114,7 +114,7 @@ async def remove(path: Path) -> list[str]:
 
 
 def has_more_than(folder: Path, files: int) -> bool:
-    """Whether there are more files in a folder, folders included; also where some of it cannot be read."""
+    """Whether a folder has more than `files` files and folders; also True if a part cannot be read."""
     folders, found = [str(folder)], 0
     try:
         while folders:
@@ -130,22 +130,23 @@ def has_more_than(folder: Path, files: int) -> bool:
 
 
 def make_safe(folder: Path) -> list[str]:
-    """Take the teeth out of what a guest left in `folder`; returns what was changed, a line each.
+    """Make the files that a guest left in `folder` harmless; return the changes, a line each.
 
-    A symbolic link to the host's files, which a reader on the host would follow, becomes a text file that
-    names its target; devices, FIFOs and sockets go; set-user-ID bits are cleared; folders that could not be
-    read or removed are opened to their owner. Links that stay inside are kept. The guest is gone by now.
+    A symlink to the host's files, which a reader on the host would follow, becomes a text file that names
+    its target. Devices, FIFOs and sockets are removed. Set-user-ID bits are cleared. Folders that could not
+    be read or removed get permissions for their owner. Symlinks that stay inside are kept. The guest must
+    have ended.
     """
     changed: list[str] = []
     folder.chmod(0o755)
     if _pass_through(str(folder), _make_file_safe, changed):
-        # Behind all the rest: where a folder cannot be read yet, nobody knows which names in it are links.
+        # Only after the first pass: before it, some folders cannot be read, so their symlinks are unknown.
         _pass_through(str(folder), _make_link_safe, changed)
     return changed
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
-    """What is in a folder; one at a time, since a guest decides how much that is."""
+    """The entries of a folder, one at a time: a guest decides how many there are."""
     with os.scandir(folder) as entries:
         yield from entries
 
@@ -154,13 +155,13 @@ _Handler = Callable[[str, os.DirEntry[str], int, list[str]], None]
 
 
 def _pass_through(root: str, handle: _Handler, changed: list[str]) -> bool:
-    """Have `handle` see every entry below `root`, with its mode; whether there are links among them.
+    """Call `handle` with every entry below `root` and its mode; return whether there are symlinks.
 
-    What it cannot make safe is removed.
+    An entry for which `handle` fails is removed.
     """
     has_links = False
     folders = [root]
-    # Not os.walk, which recurses, and lists: the guest decides how deep this is, and how much is in a folder.
+    # Not os.walk, which recurses and lists whole folders: the guest decides how deep and how large they are.
     while folders:
         here = folders.pop()
         try:
@@ -173,9 +174,9 @@ def _pass_through(root: str, handle: _Handler, changed: list[str]) -> bool:
                 except OSError as error:
                     _remove(root, entry.path, f"could not be made safe ({error.strerror})", changed)
         except FileNotFoundError:
-            continue  # it was removed with what is around it
+            continue  # it was removed together with its parent
         except OSError as error:
-            # Of what no path reaches, all of its folder goes.
+            # A folder whose entries are too deep for any path is removed as a whole.
             is_deep = error.errno == errno.ENAMETOOLONG
             why = "was too deep" if is_deep else f"could not be searched ({error.strerror})"
             _remove(root, here, why, changed)
@@ -183,13 +184,13 @@ def _pass_through(root: str, handle: _Handler, changed: list[str]) -> bool:
 
 
 def _remove(root: str, path: str, why: str, changed: list[str]) -> None:
-    # rm(1) goes down without paths, however deep.
+    # rm(1) does not build paths, so any depth works.
     process.ask(["rm", "-rf", "--", path], limit=_REMOVING_LIMIT)
     _note(changed, root, path, f"{why}; removed")
 
 
 def _note(changed: list[str], root: str, path: str, what: str) -> None:
-    # Of a million changes their number is known, and some of the words.
+    # There may be a million changes: the number is kept, but only the first ones are described.
     words = f"{clean_line(os.path.relpath(path, root))} {clean_line(what)}"
     changed.append(words if len(changed) < _MOST_WORDS else "")
 
@@ -214,21 +215,21 @@ def _make_link_safe(root: str, entry: os.DirEntry[str], mode: int, changed: list
 
 
 def make_link_safe(root: str, link: Path) -> bool:
-    """Turn a symbolic link below `root` into a text file where it leads out; whether it did."""
+    """Replace a symlink below `root` by a text file if it leads out of `root`; return whether it did."""
     if not leads_out(root, link):
         return False
     target = link.readlink()
     link.unlink()
-    # Where the disk is full, that it is gone has to do.
+    # If the disk is full, the symlink is only removed.
     with contextlib.suppress(OSError), os.fdopen(create(link, mode=0o644), "wb") as file:
         file.write(b"symbolic link to %s\n" % os.fsencode(target))
     return True
 
 
 def leads_out(root: str, link: Path) -> bool:
-    """Whether following `link` could leave `root`, by way of other links too; a loop counts as leading out.
+    """Whether following a symlink could leave `root`, also through other symlinks; a loop counts as leaving.
 
-    Nothing outside `root` is looked at. A part that does not exist is taken for a folder.
+    Nothing outside `root` is read. A path component that does not exist counts as a folder.
     """
     place = list(link.parent.relative_to(root).parts)
     ahead = [link.name]
@@ -246,7 +247,7 @@ def leads_out(root: str, link: Path) -> bool:
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
                     return True
-                place.append(part)  # no link, or nothing
+                place.append(part)  # not a symlink, or it does not exist
             else:
                 if target.startswith("/"):
                     return True

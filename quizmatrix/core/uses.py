@@ -24,10 +24,10 @@ from quizmatrix.core import paths
 from quizmatrix.core.errors import HostError, host_error
 from quizmatrix.core.text import clean_line
 
-# Seconds between two looks at what another process is just removing.
+# Seconds between two tries for a lock while another process removes the artifact.
 _PAUSE = 0.2
 
-# A lock in /proc/locks (proc(5)): the process, its file's device and inode.
+# A line of /proc/locks (proc(5)): the pid, and the device and inode of the locked file.
 _LOCK = re.compile(r"\d+: FLOCK +\S+ +\S+ (\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) ", re.ASCII)
 
 # Characters of a command line that are shown.
@@ -35,17 +35,17 @@ _SHOWN = 100
 
 
 class Uses:
-    """What one run uses of the cache, until `release`, or the end of its process."""
+    """The artifacts of the cache that one run uses, until `release` or the end of its process."""
 
     def __init__(self) -> None:
         self._held: dict[Path, IO[bytes]] = {}
         self.release = weakref.finalize(self, _close, self._held)
 
     async def hold(self, artifact: Path) -> bool:
-        """Keep a file or folder of the cache from being removed; False where there is none any more.
+        """Protect a file or folder of the cache from removal; False if it does not exist any more.
 
-        Waits where somebody is removing it. What does not lie in the cache is its owner's affair. HostError
-        where the lock cannot be made.
+        Waits while another process removes it. A path outside the cache is not locked. Raises HostError if
+        the lock file cannot be created.
         """
         lock = _lock_of(artifact)
         while lock is not None and artifact not in self._held:
@@ -68,7 +68,7 @@ def _close(held: dict[Path, IO[bytes]]) -> None:
 
 @contextmanager
 def unused(artifact: Path) -> Iterator[bool]:
-    """Whether nobody uses an artifact; then nobody begins to before the block's end."""
+    """Whether nobody uses an artifact. If so, it is locked exclusively until the block ends."""
     lock = _lock_of(artifact)
     if lock is None:
         yield True
@@ -76,7 +76,7 @@ def unused(artifact: Path) -> Iterator[bool]:
     try:
         held = paths.open_locked(lock, patience=0)
     except OSError:
-        # In a cache that we may not write, nothing is ours to remove.
+        # The cache is not writable for us, so nothing in it can be removed by us.
         held = None
     if held is None:
         yield False
@@ -87,7 +87,10 @@ def unused(artifact: Path) -> Iterator[bool]:
 
 @contextmanager
 def removing(artifact: Path, what: str) -> Iterator[None]:
-    """Alone with an artifact, to remove it. HostError says who uses `what` it is."""
+    """Lock an artifact exclusively in order to remove it. If it is in use, HostError says by whom.
+
+    what: the artifact's name in the error message.
+    """
     lock = _lock_of(artifact)
     if lock is None:
         yield
@@ -98,7 +101,7 @@ def removing(artifact: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def _gone_with(artifact: Path, lock: Path) -> Iterator[None]:
-    """Remove an artifact's lock file, which we hold, at the block's end if the artifact is gone by then."""
+    """When the block ends, remove an artifact's lock file (we hold it) if the artifact is gone."""
     try:
         yield
     finally:
@@ -108,9 +111,12 @@ def _gone_with(artifact: Path, lock: Path) -> Iterator[None]:
 
 @contextmanager
 def of_the_cache(tell: Callable[[str], None]) -> Iterator[None]:
-    """The cache is used: nobody empties it meanwhile. Waits where somebody is doing that; `tell` hears."""
+    """Use the cache: nobody empties it before the block ends. Waits while another process empties it.
+
+    tell: called once if that has to be waited for.
+    """
     held, told = None, False
-    # A cache that cannot be written is said where it has to be.
+    # If the cache is not writable, whoever has to write to it reports that.
     with suppress(OSError):
         while (held := paths.open_locked(_whole(), shared=True, patience=_PAUSE)) is None:
             if not told:
@@ -125,7 +131,10 @@ def of_the_cache(tell: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def removing_the_cache() -> Iterator[None]:
-    """Alone with the whole cache, to empty it; HostError says who uses it. The lock files go at the end."""
+    """Lock the whole cache exclusively in order to empty it; the lock files are removed at the end.
+
+    If the cache is in use, HostError says by whom.
+    """
     locks = _whole().parent
     if not paths.cache_dir().is_dir():
         yield
@@ -137,7 +146,7 @@ def removing_the_cache() -> Iterator[None]:
         try:
             yield
         finally:
-            # While they are held: whoever waits for one sees that it is gone, and makes it anew.
+            # While we still hold them: a waiting process then sees that its file is gone, and makes it anew.
             for lock in held:
                 lock.unlink(missing_ok=True)
             with suppress(OSError):
@@ -146,7 +155,7 @@ def removing_the_cache() -> Iterator[None]:
 
 @contextmanager
 def alone(lock: Path, what: str) -> Iterator[None]:
-    """Hold a lock file's lock alone. HostError says who uses `what` it is for."""
+    """Hold an exclusive lock. If it is taken, HostError says that `what` is in use, and by whom."""
     try:
         held = paths.open_locked(lock)
     except OSError as error:
@@ -162,7 +171,7 @@ def _whole() -> Path:
 
 
 def _lock_of(artifact: Path) -> Path | None:
-    """The lock of an artifact, by its place in the cache; None where it lies elsewhere."""
+    """The lock file of an artifact; None if the artifact is outside the cache."""
     if not artifact.is_relative_to(paths.cache_dir()):
         return None
     return paths.cache_dir() / "locks" / f"used-{paths.mark_of(artifact)}.lock"
@@ -170,23 +179,25 @@ def _lock_of(artifact: Path) -> Path | None:
 
 def _in_use(what: str, lock: Path) -> HostError:
     return HostError(
-        f"{what} is in use", cause=holders(lock), next_step="Wait for its end, or end it; then this again."
+        f"{what} is in use",
+        cause=holders(lock),
+        next_step="Wait until it ends, or end it; then run this again.",
     )
 
 
 def holders(path: Path) -> str:
-    """Who has a lock on a file or folder: process, command and since when that runs; in words."""
+    """The processes that hold a lock on a file or folder, with command and start time, as text for a user."""
     try:
         status = path.stat()
         lines = Path("/proc/locks").read_text().splitlines()
     except OSError:
         return "by another process"
     found = [match for line in lines if (match := _LOCK.match(line)) and int(match[4]) == status.st_ino]
-    # A file system of several disks has another number here than there.
+    # A file system on several disks may have another device number here than in stat(2).
     device = (os.major(status.st_dev), os.minor(status.st_dev))
     ours = [match for match in found if (int(match[2], 16), int(match[3], 16)) == device] or found
     words = [_words_of(int(match[1])) for match in ours if int(match[1]) > 0]
-    # On another host, or in a container of its own.
+    # No process is found if the holder is on another host or in another container.
     return "; ".join(dict.fromkeys(words)) or "by another process"
 
 
@@ -195,7 +206,8 @@ def _words_of(pid: int) -> str:
     words = f"by process {pid}" + (" (this one)" if pid == os.getpid() else "")
     try:
         argv = [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
-        # The words behind the program's name, which may have blanks in it (proc(5)): the 22nd is its start.
+        # Field 22 is the start time. Fields are counted after the program's name, which may contain blanks
+        # (proc(5)).
         ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
         uptime = float(Path("/proc/uptime").read_text().split()[0])
     except (OSError, ValueError, IndexError):

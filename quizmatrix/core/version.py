@@ -10,7 +10,7 @@ _VERSION = re.compile(rf"v?{_NUMBERS}(?:-next-(\d{{8}}))?([-+][\w.+~-]*)?", re.A
 _LEADING = re.compile(_NUMBERS, re.ASCII)
 _NEXT = re.compile(r"next-(\d{8})", re.ASCII)
 
-# What is on its way to the next candidate.
+# The development branch, ahead of the next candidate.
 MASTER = "master"
 
 # Greater than any number in a version.
@@ -21,19 +21,19 @@ Natural = tuple[tuple[int, str], ...]
 
 @total_ordering
 class KernelVersion:
-    """An upstream kernel version, and what distributions and builders append to it.
+    """An upstream kernel version, with the suffix that a distribution or builder appends to it.
 
     `6.12` (a series), `6.12.95`, `6.13-rc2`, `v6.12` (a tag), `6.13-rc2-next-20261120` and
-    `next-20261120` (linux-next), `6.1.5-mine+` (a local version, which is what follows the numbers).
+    `next-20261120` (linux-next), `6.1.5-mine+` (the suffix is called a local version).
 
-    A release candidate comes before the release it leads to, linux-next after the candidate or
-    release it is based on, a local version after the version it was made from; a series counts as
-    its first release, and a linux-next that does not say on what it is based as newer than every
-    number. Two local versions are compared with their numbers as numbers.
+    Order: a release candidate comes before its release, linux-next after the candidate or release it is
+    based on, a local version after the version without it. A series counts as its first release. A
+    linux-next without a base version is newer than every numbered version. Local versions are compared
+    with the numbers in them as numbers.
     """
 
     def __init__(self, text: str) -> None:
-        """Parse `text`; raises ValueError where it is not a kernel version."""
+        """Parse `text`; raises ValueError if it is not a kernel version."""
         self.text = text.removeprefix("v")
         bare = _NEXT.fullmatch(text)
         if bare is not None:
@@ -58,17 +58,17 @@ class KernelVersion:
 
     @property
     def is_candidate(self) -> bool:
-        """Whether it leads to a release."""
+        """Whether it precedes a release: a candidate, linux-next of one, or linux-next without a base."""
         return self._order[3] != _LAST
 
     @property
     def is_next(self) -> bool:
-        """Whether it is linux-next's of a day, with nothing said of what that is based on."""
+        """Whether it is a linux-next without a base version: `next-20261120`."""
         return self._order[0] == _LAST
 
     @property
     def is_upstream(self) -> bool:
-        """Whether it is a series, a release or a candidate, with nothing appended."""
+        """Whether it is a series, a release or a candidate, without a suffix."""
         return self._order[4:] == (0, ())
 
     def __eq__(self, other: object) -> bool:
@@ -85,7 +85,7 @@ class KernelVersion:
 
 
 def is_unreleased(text: str) -> bool:
-    """Whether `text` names a kernel that is no release: `master`, linux-next, a candidate."""
+    """Whether `text` names an unreleased kernel: `master`, linux-next or a candidate."""
     try:
         version = KernelVersion(text)
     except ValueError:
@@ -94,7 +94,7 @@ def is_unreleased(text: str) -> bool:
 
 
 def series_of(text: str) -> str:
-    """The series of the kernel that `text` names; empty where it names none."""
+    """The series of a kernel version; empty if `text` is not one."""
     try:
         return KernelVersion(text).series
     except ValueError:
@@ -102,14 +102,14 @@ def series_of(text: str) -> str:
 
 
 def natural(text: str) -> Natural:
-    """A key that orders texts with their numbers as numbers."""
+    """A sort key that compares the numbers in texts as numbers."""
     return tuple(
         (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", text) if part
     )
 
 
 def leading_version(text: str) -> KernelVersion | None:
-    """The upstream version that `text` begins with (`6.1.176-1` -> 6.1.176); None where it does not.
+    """The upstream version at the beginning of `text` (`6.1.176-1` -> 6.1.176); None if there is none.
 
     Debian writes a release candidate with `~`, so that it sorts before the release.
     """

@@ -1,4 +1,4 @@
-"""Facts about architectures, read from `arch/NAME.toml`; no other place knows any."""
+"""Reads the facts about an architecture from `arch/NAME.toml`; the code has none of its own."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from quizmatrix.core import paths, tomlfile
 from quizmatrix.core.elf import Elf
 from quizmatrix.core.errors import UsageError
 
-# What the architecture of this host is called where an architecture is asked for.
+# A name for this host's architecture, wherever an architecture can be named.
 NATIVE = "native"
 
 
 class Accelerator(StrEnum):
-    """What QEMU runs the guest with (QEMU's option -accel)."""
+    """How QEMU executes the guest's code (QEMU's option -accel)."""
 
     KVM = "kvm"
     TCG = "tcg"
@@ -37,7 +37,7 @@ class PerAccelerator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class TimeoutFactor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """By what a time limit meant for hardware is multiplied."""
+    """The factor by which time limits, which are given for real hardware, are multiplied."""
 
     kvm: float = 1.0
     tcg: float
@@ -48,7 +48,7 @@ class TimeoutFactor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class DiskBus(StrEnum):
-    """What a disk is to its guest."""
+    """The kind of device as which a guest sees a disk."""
 
     VIRTIO = "virtio"
     SCSI = "scsi"
@@ -56,21 +56,24 @@ class DiskBus(StrEnum):
 
 
 class Slots(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Slots of a PCI bus that devices may be put into: from `first` on, `count` of them."""
+    """The slots of a PCI bus that are free for devices: `count` slots, starting at `first`."""
 
     first: int
     count: int
 
 
 class Qemu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How QEMU is asked for a machine of this architecture.
+    """QEMU's program and options for a machine of this architecture.
 
-    binary: the program. package: Debian's package of it. machine, cpu: values of -machine and -cpu.
-    transport: the last word of a virtio device's name (`virtio-9p-ccw`): device, pci or ccw.
-    console: the options that tie the kernel's console to the chardev `console`. slots: of the bus, where it
-    has a limit; QEMU chooses among them, until there are more devices than slots: then a slot takes several,
-    as functions of one device. disk-buses: what its disks may be. numa: MiB that the memory of a NUMA
-    node is a multiple of; 0 where the machine has no nodes.
+    binary: the program.
+    package: its Debian package.
+    machine, cpu: values of -machine and -cpu.
+    transport: the last part of a virtio device's name (`virtio-9p-ccw`): device, pci or ccw.
+    console: the options that connect the kernel's console to the chardev `console`.
+    slots: the slots of the bus, if their number is limited. QEMU chooses the slots, unless there are more
+    devices than slots: then a slot gets several devices, as functions.
+    disk-buses: the kinds of disks that the machine supports.
+    numa: the memory of a NUMA node must be a multiple of this, in MiB; 0 if the machine has no NUMA nodes.
     """
 
     binary: str
@@ -87,14 +90,14 @@ class Qemu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class KernelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the kernel needs here.
+    """What a kernel needs on this architecture.
 
-    image: of Debian's packages: `vmlinux` (unpacked, where an x86 boot image is packaged), or any
-    other name (as packaged). modules: what a guest loads to reach its layers and its channel, where
-    the kernel has it as a module. command-line: the kernel's own parameters (Documentation/
-    admin-guide/kernel-parameters.txt), the way the guest restarts among them: a guest ends by a
-    restart, which -no-reboot turns into QEMU's end. silent-reset: what a reset means that the
-    console did not announce: `fault` or `restart`.
+    image: the boot file of Debian's kernels: `vmlinux` (unpacked from the package's x86 boot image), or any
+    other name (as packaged).
+    modules: modules that a guest loads to reach its layers and its channel, unless they are built in.
+    command-line: kernel parameters (Documentation/admin-guide/kernel-parameters.txt). One of them says how
+    the guest restarts: a guest ends with a restart, which -no-reboot turns into QEMU's end.
+    silent-reset: the meaning of a reset that the console did not announce: `fault` or `restart`.
     """
 
     image: str
@@ -106,9 +109,11 @@ class KernelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Build(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
     """How a kernel is built for the architecture.
 
-    make_arch: the kernel's own name of it (ARCH=). target: what is made beside the modules. image:
-    the file that is then booted, below the build folder. compiler_package: Debian's package of the
-    cross compiler. make_options: more words of make's command line (the kernel's kbuild/makefiles.rst).
+    make_arch: the architecture's name in the kernel's build system (ARCH=).
+    target: the make target beside `modules`.
+    image: the boot file, relative to the build folder.
+    compiler_package: the Debian package of the cross compiler.
+    make_options: more arguments for make (kernel document kbuild/makefiles.rst).
     """
 
     make_arch: str
@@ -119,9 +124,9 @@ class Build(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Debian(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Debian's name of the architecture, and the flavour in its kernel packages' names.
+    """Debian's names. arch: the architecture. flavour: the flavour in the names of its kernel packages.
 
-    variants: Debian's other flavours, by the variant of a cell that has them.
+    variants: Debian's other flavours, keyed by the variant of a cell that uses them.
     """
 
     arch: str
@@ -132,9 +137,11 @@ class Debian(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class ArchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
     """The keys of `arch/NAME.toml`.
 
-    host_machines: what `uname -m` prints where it runs natively. cross_prefix: of the cross
-    compiler. byte_order: little or big. elf: what its programs begin with. debian: absent where Debian's
-    archive does not carry it.
+    byte_order: little or big.
+    elf: the ELF header of its programs.
+    host_machines: what `uname -m` prints on hosts of this architecture.
+    cross_prefix: the prefix of the cross compiler's tools.
+    debian: absent if Debian's archive does not have the architecture.
     """
 
     summary: str
@@ -157,20 +164,20 @@ class Arch(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_native(self) -> bool:
-        """Whether this host could run its guests without emulation."""
+        """Whether this host has this architecture, so that its guests need no emulation."""
         return platform.machine() in self.facts.host_machines
 
 
 def arch_names() -> list[str]:
-    """The architectures there are: the files in `arch/`, sorted."""
+    """All architectures (the files in `arch/`), sorted."""
     return sorted(path.stem for path in paths.data_dir("arch").glob("*.toml"))
 
 
 @cache
 def load_arch(name: str) -> Arch:
-    """Read `arch/NAME.toml`, or that of this host (`native`).
+    """Read `arch/NAME.toml`; `native` means this host's architecture.
 
-    UsageError where there is none, DataError where it is wrong.
+    Raises UsageError if there is no such file, DataError if it is invalid.
     """
     if name == NATIVE:
         return host_arch()
@@ -181,13 +188,13 @@ def load_arch(name: str) -> Arch:
 
 
 def debian_variants() -> set[str]:
-    """The variants of kernels that Debian's archive has ready-made, for one architecture or another."""
+    """The variants that Debian has as binary packages, for any architecture."""
     files = (load_arch(name).facts.debian for name in arch_names())
     return {variant for debian in files if debian for variant in debian.variants}
 
 
 def host_arch() -> Arch:
-    """The architecture of this host; UsageError where it is none of them."""
+    """The architecture of this host; UsageError if it has no file in `arch/`."""
     for name in arch_names():
         if load_arch(name).is_native:
             return load_arch(name)
@@ -198,10 +205,10 @@ def host_arch() -> Arch:
 
 
 def real_name(name: str) -> str:
-    """The architecture that a name means: `native` is this host's; UsageError where that is none."""
+    """Replace `native` by the name of this host's architecture; UsageError if that has no file."""
     return host_arch().name if name == NATIVE else name
 
 
 def load_arch_file(path: Path) -> Arch:
-    """Read one architecture's file, wherever it lies; DataError where it is wrong."""
+    """Read an architecture's file from any path; DataError if it is invalid."""
     return Arch(name=path.stem, facts=tomlfile.load(path, ArchFile))

@@ -25,7 +25,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Archive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The suites by name, and the keyring their signatures are checked with."""
+    """The suites by name, and the keyring that verifies their signatures."""
 
     keyring: str | None = None
     suite: dict[str, Suite] = {}
@@ -33,7 +33,8 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def suites_of(self, series: str, arch: str) -> list[str]:
         """The suites that may have kernels of a series for Debian's `arch`.
 
-        Those known for the series, or else those for anything.
+        These are the suites that list the series. If no suite at all lists it, they are the suites that list
+        no series.
         """
         carrying = {name: suite for name, suite in self.suite.items() if arch in suite.arches}
         known = [name for name, suite in carrying.items() if series in suite.series]
@@ -43,12 +44,12 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def load_archive() -> Archive:
-    """What ships, with what the user's `debian.toml` replaces; DataError where either is wrong."""
+    """The shipped suites, with the keys that the user's `debian.toml` replaces; DataError if one is wrong."""
     return tomlfile.load_over(_FILE, paths.config_dir() / "debian.toml", Archive)
 
 
 def carries(arch: str, series: str = "") -> bool:
-    """Whether a suite may have kernels for Debian's `arch`; of a series, where one is named."""
+    """Whether a suite may have kernels for Debian's `arch`, of the given series or of any."""
     archive = load_archive()
     if series:
         return bool(archive.suites_of(series, arch))

@@ -23,10 +23,10 @@ from quizmatrix.model.profile import Use
 
 V = TypeVar("V", str, int)
 
-# The base image of a guest that asks for no other.
+# The default base image.
 SMALL = "small"
 
-# MiB that a guest may have in /shared.
+# Default limit of a guest's /shared, in MiB.
 SHARED_LIMIT = 4096
 
 DEFAULTS = Limits(
@@ -42,7 +42,7 @@ DEFAULTS = Limits(
 
 
 class Shard(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the slices that a cell's tests are dealt into. number: from 1."""
+    """One part of a cell's tests, which are split into `of` parts. number: from 1."""
 
     number: int
     of: int
@@ -53,19 +53,26 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the command knows its slice by."""
+        """The environment variables that tell the command which part to run."""
         return {"QUIZMATRIX_SHARD": str(self.number), "QUIZMATRIX_SHARDS": str(self.of)}
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One kernel on one architecture.
 
-    kernel: as the matrix names it. source: where it comes from if it names none. timeout,
-    boot_timeout: seconds on hardware. memory, shared_limit: MiB. image: the name of its base image. append:
-    more kernel parameters. profiles: all that are set up, in that order. config: lines that its variant adds
-    to the kernel's configuration; clang: whether it wants that compiler. tolerance: of its kernel's
-    findings. shard: the slice of its tests that it runs. expected: the outcome that is no news, `why` it is
-    not `passed`.
+    kernel: as the matrix names it.
+    source: where the kernel comes from, unless `kernel` names a source itself.
+    timeout, boot_timeout: seconds, for real hardware.
+    memory, shared_limit: MiB.
+    image: the name of the base image.
+    append: additional kernel parameters.
+    numa: the number of NUMA nodes.
+    profiles: in the order in which they are set up.
+    config: configuration lines that the variant adds.
+    clang: whether the kernel is compiled with clang.
+    tolerance: how findings of the kernel are treated.
+    shard: the part of its tests that it runs.
+    expected: the expected outcome; why: the reason, if that is not `passed`.
     """
 
     kernel: str
@@ -90,12 +97,12 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def id(self) -> str:
-        """`KERNEL-ARCH[+VARIANT]`, and `@NUMBERofNUMBER` where it runs a slice of its tests."""
+        """`KERNEL-ARCH[+VARIANT]`, with `@NofM` at its end if it runs a part of its tests."""
         return self.unsharded + (f"@{self.shard}" if self.shard else "")
 
     @property
     def unsharded(self) -> str:
-        """Its id without the slice."""
+        """The id without `@NofM`."""
         return cell_id(self.kernel, self.arch, self.variant)
 
     @property
@@ -110,23 +117,23 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def cell_id(kernel: str, arch: str, variant: str | None) -> str:
-    """The id of a cell, as --only takes it and as the grid prints it."""
+    """The id of a cell, as in --only and in the grid."""
     return f"{kernel}-{arch}" + (f"+{variant}" if variant else "")
 
 
 def folder_name(cell: str) -> str:
-    """The folder of the cell of this id in a run directory: what a path cannot hold is replaced."""
+    """The name of a cell's folder in a run directory: the id, with `_` for unusual characters."""
     return re.sub(r"[^\w.+@-]", "_", cell)
 
 
 def debian_suite(image: str) -> str | None:
-    """The suite of a Debian base image (`debian:SUITE`; empty: any will do); None for another image."""
+    """The suite of a Debian base image (`debian:SUITE`); empty for `debian`, None for any other image."""
     name, _, suite = image.partition(":")
     return suite if name == "debian" else None
 
 
 def check_folders(ids: list[str], where: str) -> None:
-    """DataError names two of a run's ids whose results would go into one folder."""
+    """Raises DataError if two ids of a run would get the same folder."""
     folders: dict[str, str] = {}
     for one in ids:
         folder = folder_name(one)
@@ -140,12 +147,12 @@ def check_folders(ids: list[str], where: str) -> None:
 
 
 def is_glob(text: str) -> bool:
-    """Whether `text` is a pattern, and no name."""
+    """Whether `text` is a glob, not a name."""
     return re.search(r"[*?\[]", text) is not None
 
 
 def matching(names: Iterable[str], glob: str) -> list[str]:
-    """Those of `names` that are `glob` or match it."""
+    """The names that equal `glob` or match it."""
     return [name for name in names if name == glob or fnmatchcase(name, glob)]
 
 
@@ -153,13 +160,13 @@ _SLICE = re.compile(r"(.+)@([\d*?\[\]!-]+)of(\d+)")
 
 
 def slice_of(pattern: str) -> tuple[str, int | None]:
-    """A pattern without its `@NofM`, and M; None where it names no slice."""
+    """A pattern without its `@NofM`, and M; the pattern and None if it has no `@NofM`."""
     match = _SLICE.fullmatch(pattern)
     return (match[1], int(match[3])) if match else (pattern, None)
 
 
 def sharded(cells: list[Cell], shards: int) -> list[Cell]:
-    """Each cell as often as its tests are dealt into slices."""
+    """The cells, each split into `shards` cells that run a part of its tests."""
     if shards == 1:
         return cells
     return [
@@ -170,7 +177,7 @@ def sharded(cells: list[Cell], shards: int) -> list[Cell]:
 
 
 def unsharded(cells: list[Cell]) -> list[Cell]:
-    """The cells whose slices these are, each once."""
+    """The cells without shards, each once."""
     return list({cell.unsharded: msgspec.structs.replace(cell, shard=None) for cell in cells}.values())
 
 
@@ -178,12 +185,12 @@ _NATIVE = re.compile(rf"(?<=-){NATIVE}(?=$|[+@])")
 
 
 def with_real_arch(pattern: str) -> str:
-    """An id or a glob of ids with this host's architecture in the place of `native`."""
+    """A cell id or glob, with `native` replaced by this host's architecture."""
     return _NATIVE.sub(lambda _: real_name(NATIVE), pattern)
 
 
 def parse_cell_id(text: str) -> tuple[str, str, str | None] | None:
-    """Kernel, architecture and variant of an id, or None where `text` is not one (a glob is not)."""
+    """Kernel, architecture and variant of a cell id; None if `text` is not one (a glob is not)."""
     if is_glob(text):
         return None
     kernel, dash, rest = with_real_arch(text).rpartition("-")
@@ -192,7 +199,10 @@ def parse_cell_id(text: str) -> tuple[str, str, str | None] | None:
 
 
 def default_source(kernel: str, *, ready_made: bool) -> str:
-    """Where a kernel comes from that names no source: from Debian, or where unreleased ones are."""
+    """The source of a kernel that names none.
+
+    ready_made: whether Debian may have it as a binary package. Unreleased kernels come from kernel.org.
+    """
     if is_unreleased(kernel):
         return "kernel.org"
     return "debian" if ready_made else "debian-source"
@@ -201,11 +211,13 @@ def default_source(kernel: str, *, ready_made: bool) -> str:
 def expand(
     matrix: Matrix, where: str, overrides: Limits | None = None, *, built_here: bool = False
 ) -> list[Cell]:
-    """The cells of a matrix, kernels outermost, `include` last.
+    """The cells of a matrix: ordered by kernel, then architecture; those of `include` last.
 
-    `where` names the matrix in errors. `overrides` (the command line's) win over all. built_here: kernels
-    that name no source are built here, also where they could be had ready-made: for those alone modules
-    can be built. Raises DataError for an unknown architecture or a cell that is there twice.
+    where: the matrix's name in error messages.
+    overrides: limits from the command line, which take precedence over the matrix.
+    built_here: build kernels that name no source, even if Debian has them as packages, since modules can
+    be built only for kernels that were built here.
+    Raises DataError for an unknown architecture or a duplicate cell.
     """
     wanted: list[tuple[str, str, str | None, list[Limits]]] = [
         (kernel, arch, None, [])
@@ -263,7 +275,7 @@ def _make_cell(
         facts = load_arch(arch).facts
     except UsageError as error:
         raise DataError(where, cause=error.fact, next_step=error.next_step) from error
-    # A place behind `SOURCE:` may have spaces.
+    # The path after `SOURCE:` may contain spaces.
     if not kernel or re.search(r"[\x00-\x1f]" if ":" in kernel else r"\s", kernel):
         raise DataError(where, cause=f"{kernel!r} is no kernel", next_step='Write it like "6.1" or "newest".')
 
@@ -320,7 +332,10 @@ def select(
     kernels: list[str],
     arches: list[str],
 ) -> list[Cell]:
-    """The cells that match any of `only` (ids or globs; none: all), `kernels` and `arches`, and no `skip`."""
+    """The cells that match `only`, `kernels` and `arches`, but not `skip`.
+
+    Each is a list of names or globs, of which one has to match; an empty list matches all (`skip`: none).
+    """
 
     def matches(text: str, globs: list[str]) -> bool:
         return any(matching([text], glob) for glob in globs)
@@ -338,9 +353,9 @@ def select(
 def cells_on_the_spot(
     only: list[str], overrides: Limits, like: Matrix | None = None, *, built_here: bool = False
 ) -> list[Cell]:
-    """The cells that `only` names in full; their variants are those that ship.
+    """Make the cells whose full ids are in `only`, without a matrix; only shipped variants are known.
 
-    like: the matrix whose source, profiles and tolerance they have. built_here: as in `expand`.
+    like: the matrix that gives their source, profiles and tolerance. built_here: as in `expand`.
     """
     like = like or Matrix()
     made = []

@@ -21,27 +21,27 @@ class CellReached(msgspec.Struct, frozen=True, kw_only=True, tag="stage", tag_fi
 
 
 class CellNote(msgspec.Struct, frozen=True, kw_only=True, tag="note", tag_field="event"):
-    """Something on the way of a cell that a person may want to read; an empty cell: of the run."""
+    """A message about a cell for the user; an empty `cell` means the whole run."""
 
     cell: str
     text: str
 
 
 class CellConsole(msgspec.Struct, frozen=True, kw_only=True, tag="console", tag_field="event"):
-    """The last line of a cell's console; shown, not kept (console.log has it)."""
+    """The last line of a cell's console. Shown, but not kept in events.jsonl (console.log has it)."""
 
     cell: str
     line: str
 
 
 class CellFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished", tag_field="event"):
-    """The verdict on a cell."""
+    """A cell has ended, with this result."""
 
     result: CellResult
 
 
 class RunStarted(msgspec.Struct, frozen=True, kw_only=True, tag="run-started", tag_field="event"):
-    """The first line of events.jsonl: see spec.RunResults. cells: what `cell` of its results will be."""
+    """The first line of events.jsonl. Fields: see result.RunResults. cells: the ids of its results."""
 
     run: str
     command: list[str]
@@ -55,7 +55,7 @@ class RunStarted(msgspec.Struct, frozen=True, kw_only=True, tag="run-started", t
 
     @classmethod
     def of(cls, results: RunResults, cells: Iterable[str]) -> RunStarted:
-        """What is known of a run before it has results."""
+        """The event for a run that has no results yet."""
         return cls(
             run=results.run,
             command=results.command,
@@ -70,18 +70,18 @@ class RunStarted(msgspec.Struct, frozen=True, kw_only=True, tag="run-started", t
 
 
 class RunResumed(msgspec.Struct, frozen=True, kw_only=True, tag="run-resumed", tag_field="event"):
-    """The run goes on: what had not ended is run again, and these cells have not ended any more."""
+    """An interrupted run continues. cells: those that run again; their earlier results no longer count."""
 
     cells: list[str]
 
 
 class RunFinished(msgspec.Struct, frozen=True, kw_only=True, tag="run-finished", tag_field="event"):
-    """The last line of events.jsonl, where the run was not killed (RunResumed may follow)."""
+    """The last line of events.jsonl, unless the run was killed. RunResumed may follow."""
 
     finished: str
     exit_code: int
 
 
 Event = CellReached | CellNote | CellConsole | CellFinished
-# What events.jsonl may hold, each with the `time` at which it was written.
+# The events in events.jsonl, where each has a `time` at which it was written.
 EventLine = Event | RunStarted | RunResumed | RunFinished

@@ -9,7 +9,7 @@ import msgspec
 
 
 class FindingKind(StrEnum):
-    """What sort of finding it is (the kernel documents admin-guide/bug-hunting and dev-tools)."""
+    """The kinds of findings (kernel documents admin-guide/bug-hunting and dev-tools)."""
 
     PANIC = "panic"
     OOPS = "oops"
@@ -29,7 +29,7 @@ class FindingKind(StrEnum):
 
     @property
     def is_fatal(self) -> bool:
-        """Whether the kernel, or the thread that it happened to, does not go on after it."""
+        """Whether it stops the kernel, or the thread that it happened in."""
         return self in _FATAL
 
 
@@ -37,7 +37,7 @@ _FATAL = frozenset({FindingKind.PANIC, FindingKind.OOPS, FindingKind.ZFS_PANIC})
 
 
 class SplatPolicy(StrEnum):
-    """What a finding that is not fatal means for a cell whose command passed."""
+    """The effect of a non-fatal finding on a cell whose command passed."""
 
     FAIL = "fail"
     WARN = "warn"
@@ -47,11 +47,14 @@ class SplatPolicy(StrEnum):
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One error or warning that a kernel printed.
 
-    title: its first line. line: the number of that line in the console, from 0. block: its lines without
-    times, a bounded number of them. functions: where it happened, the innermost first, without what only
-    reports. fingerprint: the same for the same finding wherever it is met (see fingerprint.py). count: how
-    often it was met. allowed: whether the matrix knows it. places: files and lines of the block's
-    `function+0xoffset/0xsize`, where they are known.
+    title: its first line.
+    line: the number of that line in the console, from 0.
+    block: its lines without time stamps, up to a limit.
+    functions: the functions of its trace, the innermost first, without those that only report.
+    fingerprint: equal for the same finding in all cells and runs (see console/fingerprint.py).
+    count: how often it occurred.
+    allowed: whether the matrix allows it.
+    places: source file and line for each `function+0xoffset/0xsize` of the block, if known.
     """
 
     kind: FindingKind
@@ -66,7 +69,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def summary(self) -> FindingSummary:
-        """What results.json says of it."""
+        """The finding as in results.json."""
         return FindingSummary(
             kind=self.kind,
             title=self.title,
@@ -77,7 +80,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FindingSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A finding in results.json: see Finding, which findings.json in the cell's folder has."""
+    """A finding in results.json. findings.json in the cell's folder has the whole Finding."""
 
     kind: FindingKind
     title: str
@@ -87,17 +90,17 @@ class FindingSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
-    """What a cell's matrix makes of findings that are not fatal.
+    """How a cell's non-fatal findings are treated.
 
-    allow: what is known: fingerprints, and regular expressions that occur in a title or in the name of one
-    of the functions.
+    splat: their effect on the outcome.
+    allow: known findings: fingerprints, or regular expressions that match a title or a function's name.
     """
 
     splat: SplatPolicy = SplatPolicy.FAIL
     allow: tuple[str, ...] = ()
 
     def apply(self, findings: list[Finding]) -> list[Finding]:
-        """The findings that are of interest, with those marked that are allowed."""
+        """The findings without ignored ones; allowed ones are marked."""
         return [
             msgspec.structs.replace(finding, allowed=self._knows(finding))
             for finding in findings
@@ -113,7 +116,7 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_allowed(text: str) -> None:
-    """ValueError where `text` is no regular expression."""
+    """Raises ValueError if `text` is empty or not a regular expression."""
     try:
         re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:

@@ -15,24 +15,24 @@ _FORM = re.compile(r"(?:(?P<address>[\d.]+):)?(?P<port>\d{1,5})-(?P<to>\d{1,5})"
 
 
 class Forward(msgspec.Struct, frozen=True, kw_only=True):
-    """A TCP port of the host's address, and the guest's that it leads to. port: 0 for any that is free."""
+    """A TCP port forward. address, port: of the host; port 0 means any free one. to: the guest's port."""
 
     address: str = _HOME
     port: int
     to: int
 
     def __str__(self) -> str:
-        """As `parse` reads it."""
+        """In the form that `parse` reads."""
         return f"{self.address}:{self.port}-{self.to}"
 
     @property
     def option(self) -> str:
-        """The value of QEMU's hostfwd."""
+        """The value for QEMU's hostfwd."""
         return f"tcp:{self.address}:{self.port}-:{self.to}"
 
 
 def parse(text: str) -> list[Forward]:
-    """Read `[ADDRESS:]PORT-PORT`, several with a `+` between; ValueError where it is something else."""
+    """Read `[ADDRESS:]PORT-PORT`, or several joined by `+`; ValueError if the text is malformed."""
     found: list[Forward] = []
     for word in text.split("+") if text else []:
         match = _FORM.fullmatch(word)
@@ -47,9 +47,9 @@ def parse(text: str) -> list[Forward]:
 
 
 def with_free_port(forward: Forward) -> Forward:
-    """The same with a port that is free now; UnpreparedError where the port asked for is not."""
+    """The forward with port 0 replaced by a free port; UnpreparedError if the named port is taken."""
     with socket.socket() as probe:
-        # As QEMU does: what an earlier guest's connections left behind is no hindrance.
+        # Like QEMU: connections of an earlier guest in TIME_WAIT do not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((forward.address, forward.port))

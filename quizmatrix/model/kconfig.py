@@ -20,20 +20,20 @@ from quizmatrix.core.nearest import nearest
 from quizmatrix.core.version import KernelVersion
 
 _LINE = re.compile(r"CONFIG_(\w+)=(\"[^\"]*\"|[ymn]|-?\d+|0[xX][0-9a-fA-F]+)\s*(?:#\s*(.*))?")
-# How a kernel's own configuration writes `n`.
+# How a .config writes `n`.
 NOT_SET = re.compile(r"# CONFIG_(\w+) is not set")
-# A symbol's entry in a Kconfig file, and what it depends on there.
+# A symbol's entry in a Kconfig file, and the dependencies in it.
 _DEFINITION = re.compile(r"^(?:menu)?config (\w+)[ \t]*$((?:\n(?:[ \t].*)?)*)", re.MULTILINE)
 _DEPENDS = re.compile(r"^\s+depends on (.*)$", re.MULTILINE)
 _LIMIT = re.compile(r"(from|before) (\d+\.\d+)")
 
 
-# The origin of what the user asks for, in a matrix or on the command line.
+# The origin of wishes from a matrix or the command line.
 _USERS = "asked for"
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """One symbol that is asked for. origin: the file and line that ask. optional: no error if not had."""
+    """A symbol that the configuration should have. origin: file and line. optional: no error if it lacks."""
 
     symbol: str
     value: str
@@ -42,17 +42,17 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_users(self) -> bool:
-        """Whether the user asks for it, and not a fragment that ships."""
+        """Whether it comes from the user, not from a shipped fragment."""
         return self.origin.partition(":")[0] == _USERS
 
     @property
     def line(self) -> str:
-        """As a kernel's configuration has it."""
+        """As in a .config."""
         return f"CONFIG_{self.symbol}={self.value}"
 
 
 class Unmet(msgspec.Struct, frozen=True, kw_only=True):
-    """A wish that the kernel's own configuration did not grant. lacking: dependencies that are not set."""
+    """A wish that the final configuration does not have. lacking: its dependencies that are not set."""
 
     wish: Wish
     got: str
@@ -64,9 +64,9 @@ class Unmet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_fragment(text: str, name: str, version: KernelVersion) -> list[Wish]:
-    """The wishes of a fragment that hold for `version`.
+    """The wishes of a fragment that apply to `version`.
 
-    DataError names a line that is none, and two that ask for different values of a symbol.
+    Raises DataError for an invalid line, and for two lines with different values for one symbol.
     """
     wishes: dict[str, Wish] = {}
     for number, raw in enumerate(text.splitlines(), 1):
@@ -97,7 +97,7 @@ def parse_fragment(text: str, name: str, version: KernelVersion) -> list[Wish]:
 
 
 def check_fragment(text: str, name: str) -> None:
-    """DataError as of `parse_fragment`, before it is known for which kernel the fragment will be."""
+    """Raises the DataErrors of `parse_fragment` while the kernel's version is not known yet."""
     parse_fragment(text, name, KernelVersion("6.1"))
 
 
@@ -111,23 +111,23 @@ def _holds(word: str, version: KernelVersion, origin: str) -> bool:
             cause=f"`# {word}` limits nothing",
             next_step="Known: `optional`, `from 5.15`, `before 6.9`.",
         )
-    # A candidate has what its release will have.
+    # A release candidate has the symbols of its release.
     here, bound = KernelVersion(version.series), KernelVersion(match.group(2))
     return here >= bound if match.group(1) == "from" else here < bound
 
 
 def variant_file(name: str) -> Path:
-    """Where the fragment of a variant is, or would be."""
+    """The path of a variant's fragment, which need not exist."""
     return paths.data_dir("kernel-configs") / "variant" / f"{name}.config"
 
 
 def variants() -> list[str]:
-    """The variants that ship."""
+    """The shipped variants."""
     return sorted(path.stem for path in paths.data_dir("kernel-configs").glob("variant/*.config"))
 
 
 def fragment_files(arch: str, version: KernelVersion, variant: str | None) -> list[Path]:
-    """The fragments for a kernel, the most specific last; those that do not exist are left out."""
+    """The existing fragments for a kernel, the most specific last."""
     root = paths.data_dir("kernel-configs")
     names = ["common", f"arch/{arch}", f"minor/{version.series}", f"arch-minor/{arch}-{version.series}"]
     found = [root / f"{name}.config" for name in names if (root / f"{name}.config").is_file()]
@@ -137,9 +137,9 @@ def fragment_files(arch: str, version: KernelVersion, variant: str | None) -> li
 
 
 def wishes_for(arch: str, version: KernelVersion, variant: str | None, extra: list[str]) -> list[Wish]:
-    """All that is asked of a kernel, one wish a symbol: of two, the later and more specific one.
+    """All wishes for a kernel, one for each symbol: a more specific fragment replaces a more general one.
 
-    extra: `CONFIG_X=y` lines of the matrix or the command line.
+    extra: `CONFIG_X=y` lines of the matrix or the command line; they come last.
     """
     root = paths.data_dir("kernel-configs")
     wishes: dict[str, Wish] = {}
@@ -155,7 +155,7 @@ def wishes_for(arch: str, version: KernelVersion, variant: str | None, extra: li
 
 
 def fragments_hash(arch: str) -> str:
-    """Names the content of all fragments that may be for an architecture, whatever the version."""
+    """A hash of all fragments that may apply to an architecture, for any version."""
     root = paths.data_dir("kernel-configs")
     digest = hashlib.sha256()
     for glob in ("common.config", f"arch/{arch}.config", "minor/*", f"arch-minor/{arch}-*", "variant/*"):
@@ -165,30 +165,30 @@ def fragments_hash(arch: str) -> str:
 
 
 def read_config(text: str) -> dict[str, str]:
-    """The symbols of a .config that are set, with their values."""
+    """The set symbols of a .config, with their values."""
     return dict(re.findall(r"^CONFIG_(\w+)=(.*)$", text, re.MULTILINE))
 
 
 def without_values(config: str) -> str:
-    """A .config without its numbers and strings, so that they get the defaults of what is merged into it.
+    """A .config without its numbers and strings, so that these get their defaults after a merge.
 
-    powerpc's tinyconfig is one for 32 bits, whose THREAD_SHIFT=13 would give a 64-bit kernel stacks
-    of 8 KiB instead of 16, which overflow.
+    powerpc's tinyconfig is for 32 bits. Its THREAD_SHIFT=13 would give a 64-bit kernel stacks of 8 KiB
+    instead of 16 KiB, which overflow.
     """
     return re.sub(r"^CONFIG_\w+=(?![ym]$).*\n", "", config, flags=re.MULTILINE)
 
 
 def unmet(wishes: list[Wish], config: dict[str, str], tree: Path) -> list[Unmet]:
-    """The wishes that `config` does not grant, the optional ones left out.
+    """The wishes that `config` does not fulfil, without optional ones.
 
-    tree: the kernel's source, where what a symbol depends on is looked up.
+    tree: the kernel's source; its Kconfig files give the dependencies.
     """
     missed = {
         wish.symbol: wish
         for wish in wishes
         if config.get(wish.symbol, "n") != wish.value and not wish.optional
     }
-    # Reading every Kconfig file takes a moment, and is for the unhappy alone.
+    # Reading all Kconfig files takes a moment: only done if a wish is unmet.
     dependencies = _dependencies(tree) if missed else {}
     found = []
     for symbol, wish in missed.items():
@@ -204,7 +204,7 @@ def unmet(wishes: list[Wish], config: dict[str, str], tree: Path) -> list[Unmet]
 
 
 def unknown(wishes: list[Wish], defined: set[str]) -> list[Unmet]:
-    """The wishes for symbols that a kernel does not define, whatever its configuration will be."""
+    """The wishes for symbols that the kernel does not define, so that no configuration can have them."""
     return [
         Unmet(wish=wish, got="not set", lacking=[_unknown(wish.symbol, defined)])
         for wish in wishes
@@ -213,9 +213,9 @@ def unknown(wishes: list[Wish], defined: set[str]) -> list[Unmet]:
 
 
 def _dependencies(tree: Path) -> dict[str, list[str]]:
-    """Every symbol that a source tree's Kconfig files define, with its `depends on` expressions.
+    """All symbols that a source tree's Kconfig files define, with their `depends on` expressions.
 
-    The grammar is that of the kernel document kbuild/kconfig-language.rst.
+    Grammar: kernel document kbuild/kconfig-language.rst.
     """
     found: dict[str, list[str]] = {}
     for path in tree.rglob("Kconfig*"):
@@ -234,9 +234,9 @@ def _unknown(symbol: str, known: Iterable[str]) -> str:
 
 
 def _lacking(expressions: list[str], config: dict[str, str]) -> list[str]:
-    """The symbols in the expressions that are not set, or set where they must not be.
+    """The symbols in the expressions that are not set, or that are set but negated.
 
-    Expressions are not evaluated, since a person wants the names.
+    The expressions are not evaluated: a user wants the names.
     """
     names: dict[str, None] = {}
     for expression in expressions:

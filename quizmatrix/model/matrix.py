@@ -19,20 +19,23 @@ from quizmatrix.model.outcome import Outcome
 
 MAX_CPUS = 255
 _IMAGE = re.compile(r"small|debian(:[\w.-]+)?")
-# MiB; with less no distribution kernel comes up with its initramfs.
+# MiB. With less, no distribution kernel boots with its initramfs.
 MIN_MEMORY = 128
-# Disks that go from cell to cell.
+# The largest number of disks in [handoff].
 MAX_HANDED = 16
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """What one cell may use; a key that is absent is decided by a less specific place.
+    """Limits and settings of a cell. A key that is absent gets its value from a less specific table.
 
-    timeout: of the command, boot_timeout: from QEMU's start to the guest's first word, both as
-    durations on hardware. memory: of the guest, a size. shared_limit: what it may have in /shared, a size.
-    cpus, numa: of the guest, processors and NUMA nodes. image: its base image. splat: what a finding of its
-    kernel means. append: more kernel parameters; unlike the others, these are added to what less specific
-    places say.
+    timeout: of the command, a duration on real hardware.
+    boot_timeout: from QEMU's start to the guest's first message, a duration on real hardware.
+    memory: of the guest, a size.
+    shared_limit: of the files in /shared, a size.
+    cpus, numa: number of processors and NUMA nodes.
+    image: the base image.
+    splat: the effect of a finding.
+    append: more kernel parameters. Unlike the other keys, they are added to those of less specific tables.
     """
 
     timeout: str | None = None
@@ -46,7 +49,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     numa: int | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError, "`KEY`: ...", where a limit is none."""
+        """Raises ValueError, "`KEY`: ...", if a value is invalid."""
         for key, text, read in (
             ("timeout", self.timeout, units.parse_duration),
             ("boot-timeout", self.boot_timeout, units.parse_duration),
@@ -75,14 +78,14 @@ def _parse_memory(text: str) -> int:
 
 
 class Exclude(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Cells a matrix leaves out: all that match every key given (globs)."""
+    """Cells that a matrix leaves out: those that match all given keys (globs)."""
 
     kernel: str = "*"
     arch: str = "*"
 
 
 class Include(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """One more cell, added after the exclusions, with limits of its own."""
+    """An additional cell with its own limits; `exclude` does not apply to it."""
 
     kernel: str
     arch: str
@@ -90,9 +93,9 @@ class Include(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
 
 
 class Expect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An outcome other than `passed` that is known and no news, and why; keys are globs.
+    """An expected outcome other than `passed`, and the reason. kernel, arch, variant: globs.
 
-    Without `variant` it speaks of cells with and without one.
+    Without `variant` it applies to cells with and without a variant.
     """
 
     kernel: str = "*"
@@ -103,13 +106,13 @@ class Expect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Variant(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """A named way to build a kernel: `CONFIG_X=y` lines, the compiler, and limits of its own."""
+    """A named kernel configuration: `CONFIG_X=y` lines, whether to use clang, and limits."""
 
     config: list[str] = []
     clang: bool = False
 
     def __post_init__(self) -> None:
-        """Raises ValueError, "`KEY`: ...", where a value is none."""
+        """Raises ValueError, "`KEY`: ...", if a value is invalid."""
         Limits.__post_init__(self)
         try:
             kconfig.check_fragment("\n".join(self.config), "config")
@@ -120,10 +123,13 @@ class Variant(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
 class Handoff(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"from_": "from"}
 ):
-    """Disks that go from cell to cell: written in each of `from`, then read in each of `to`.
+    """Disks that one cell writes and others read: written in each cell of `from`, then read in each of `to`.
 
-    disks: how many, size: of each. write, read: scripts for the guest's sh. from_, to: globs of cell ids.
-    back: whether the disks, as each reader left them, are read once more in the cell that wrote them.
+    disks: how many.
+    size: of each disk.
+    write, read: scripts for the guest's sh.
+    from_, to: globs of cell ids.
+    back: whether the writing cell then reads the disks that each reader left.
     """
 
     disks: int = 1
@@ -135,7 +141,7 @@ class Handoff(
     back: bool = False
 
     def __post_init__(self) -> None:
-        """Raises ValueError, "`KEY`: ...", where a value is none."""
+        """Raises ValueError, "`KEY`: ...", if a value is invalid."""
         if not 1 <= self.disks <= MAX_HANDED:
             raise ValueError(f"`disks`: has to be 1 to {MAX_HANDED}, not {self.disks}")
         try:
@@ -151,7 +157,7 @@ class Handoff(
 
 
 class Matrix(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """The keys of a matrix file (README, "The matrix file"). allow_splats: see finding.Tolerance."""
+    """The keys of a matrix file, as its documentation describes them. allow_splats: see finding.Tolerance."""
 
     source: str | None = None
     kernels: list[str] = []
@@ -167,7 +173,7 @@ class Matrix(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
     allow_splats: list[str] = []
 
     def __post_init__(self) -> None:
-        """Raises ValueError, "`KEY`: ...", where a value is none."""
+        """Raises ValueError, "`KEY`: ...", if a value is invalid."""
         Limits.__post_init__(self)
         for text in self.allow_splats:
             try:
@@ -177,19 +183,19 @@ class Matrix(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
 
 
 def shipped_variants() -> set[str]:
-    """The variants of kernels that need no definition: those with a fragment, and Debian's own."""
+    """The variants that a matrix need not define: those with a shipped fragment, and Debian's own."""
     return {*kconfig.variants(), *debian_variants()}
 
 
 def shipped_matrices() -> dict[str, Path]:
-    """The matrices that ship, by name."""
+    """The shipped matrices, by name."""
     return {path.stem: path for path in sorted(paths.data_dir("matrices").glob("*.toml"))}
 
 
 def find_matrix(name: str) -> Path:
-    """The file that MATRIX on a command line means: a path, or the name of one that ships.
+    """The file that MATRIX on a command line names: a path, or the name of a shipped matrix.
 
-    A word with a `/` or ending in `.toml` is a path. Raises UsageError where there is none.
+    A word with a `/` or ending in `.toml` is a path. Raises UsageError if there is no such file.
     """
     if "/" in name or name.endswith(".toml"):
         path = Path(name)
@@ -211,7 +217,10 @@ def find_matrix(name: str) -> Path:
 
 
 def _host(matrix: Matrix) -> str | None:
-    """This host's architecture; None where there is no file of it and the matrix has others."""
+    """This host's architecture; None if it has no file in arch/ but the matrix has other architectures.
+
+    Raises UsageError if the matrix has no other.
+    """
     try:
         return host_arch().name
     except UsageError:
@@ -221,10 +230,10 @@ def _host(matrix: Matrix) -> str | None:
 
 
 def with_native(matrix: Matrix, host: str | None) -> Matrix:
-    """A matrix with the architecture `host` in the place of `native`; without `native` where that is None.
+    """A matrix with `native` replaced by the architecture `host`, or removed if `host` is None.
 
-    What is there anyway counts once: of an `include` that one whose architecture is written so is left out
-    where there is another of the same, and takes the place of what the kernels and architectures make.
+    Duplicates that this would make are removed: an `include` of `native` gives way to an `include` that
+    names the host's architecture, and replaces the cell that `kernels` and `arches` make.
     """
 
     def name(arch: str) -> str:
@@ -254,7 +263,7 @@ def with_native(matrix: Matrix, host: str | None) -> Matrix:
 
 
 def _over(limits: Limits, others: Limits) -> Limits:
-    """`limits`, with what they leave open as `others` have it; kernel parameters add up."""
+    """`limits`, with absent keys taken from `others`; kernel parameters of both are joined."""
     both = {key: (getattr(limits, key), getattr(others, key)) for key in Limits.__struct_fields__}
     made = {key: one if one is not None else other for key, (one, other) in both.items()}
     made["append"] = " ".join(filter(None, (others.append, limits.append))) or None
@@ -262,7 +271,7 @@ def _over(limits: Limits, others: Limits) -> Limits:
 
 
 def load_matrix(path: Path) -> Matrix:
-    """Read a matrix file; DataError says the line of what is wrong."""
+    """Read a matrix file; DataError names the wrong line."""
     matrix = tomlfile.load(path, Matrix)
     others: tuple[Include | Exclude | Expect, ...] = (*matrix.include, *matrix.exclude, *matrix.expect)
     if NATIVE in (*matrix.arches, *matrix.arch, *(one.arch for one in others)):

@@ -6,12 +6,12 @@ from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.model import kconfig
 from quizmatrix.model.arch import Arch
 
-# Nodes at most: QEMU's own limit.
+# The largest number of nodes: QEMU's limit.
 MOST = 128
 
 
 def check_machine(cell: str, arch: Arch, nodes: int, memory: int) -> None:
-    """UnpreparedError where the architecture's machine cannot have that many nodes of `memory` MiB in all."""
+    """Raises UnpreparedError if the machine cannot split `memory` (MiB) into that many nodes."""
     granule = arch.facts.qemu.numa
     if nodes == 1:
         return
@@ -30,7 +30,7 @@ def check_machine(cell: str, arch: Arch, nodes: int, memory: int) -> None:
 
 
 def check_kernel(cell: str, kernel: str, config: str, nodes: int) -> None:
-    """UnpreparedError where a kernel of this configuration knows no nodes."""
+    """Raises UnpreparedError if several nodes are wanted and the kernel has no NUMA support."""
     if nodes > 1 and kconfig.read_config(config).get("NUMA") != "y":
         raise UnpreparedError(
             f"{cell} cannot have {nodes} NUMA nodes",
@@ -40,7 +40,10 @@ def check_kernel(cell: str, kernel: str, config: str, nodes: int) -> None:
 
 
 def options(nodes: int, memory: int, cpus: int, granule: int) -> list[str]:
-    """QEMU's options for nodes that share the memory, MiB, and the CPUs; a node may have no CPU."""
+    """QEMU's options for NUMA nodes. memory: MiB of all. granule: see arch.Qemu.numa.
+
+    The nodes share the CPUs; a node may have none.
+    """
     share = memory // nodes // granule * granule
     argv = []
     for number in range(nodes):

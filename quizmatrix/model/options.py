@@ -1,6 +1,6 @@
-"""The options of a run, as data: what `quizmatrix run` is told beside its command.
+"""The options of `quizmatrix run` as data.
 
-A name here is that of the option: `boot_timeout` is --boot-timeout. Texts are as they were typed.
+Each field has the name of its option: `boot_timeout` is --boot-timeout. Texts are unparsed, as typed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from quizmatrix.model.matrix import Limits
 class SelectionOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which cells are run.
 
-    matrix: a file, or the name of a matrix that ships; None: `default`. only, skip: globs. source: where
-    kernels come from that name no source. shard: the number of slices that each cell's tests are dealt into.
+    matrix: a file, or the name of a shipped matrix; None means `default`.
+    only, skip: globs.
+    source: the source of kernels that name none.
+    shard: the number of parts that each cell's tests are split into.
     """
 
     matrix: str | None = None
@@ -32,15 +34,18 @@ class SelectionOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
 
 
 class LimitOptions(Limits, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=False):
-    """The limits that win over the matrix's. ValueError where one is none."""
+    """Limits that take precedence over the matrix's; ValueError if one is invalid."""
 
 
 class GuestOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a guest is, and what its command gets.
+    """The guest's machine, and what its command gets.
 
-    stdin: a file, `-` for our own, or /dev/null (--no-stdin); None: one single cell reads our own. accel:
-    auto, kvm or tcg. qemu: words of QEMU's command line. layer: folders laid over the root. bind:
-    HOST:GUEST[:ro]. env: NAME=VALUE, or NAME for a variable that is passed on.
+    stdin: a file, `-` for our stdin, or /dev/null (--no-stdin); None: our stdin, if there is only one cell.
+    accel: auto, kvm or tcg.
+    qemu: additional arguments for QEMU.
+    layer: folders laid over the guest's root.
+    bind: HOST:GUEST[:ro].
+    env: NAME=VALUE, or NAME for a variable of our environment.
     """
 
     stdin: str | None = None
@@ -55,7 +60,7 @@ class GuestOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class ConductOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How the cells are run. jobs: VMs at a time. max_time: a duration, for the whole run."""
+    """How the cells are run. jobs: VMs at the same time. max_time: a duration, for the whole run."""
 
     jobs: int | None = None
     max_time: str | None = None
@@ -67,7 +72,7 @@ class ConductOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class OnceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a later run never takes over. resume: the run to go on with."""
+    """Options that a repetition of the run does not inherit. resume: the run to continue."""
 
     last_failed: bool = False
     failed_first: bool = False
@@ -77,7 +82,7 @@ class OnceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class ResultOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a run prints, and leaves behind. json, junit, markdown, html: files, or `-` for stdout.
+    """What a run prints and writes. json, junit, markdown, html: files, or `-` for stdout.
 
     output: the run directory. fail_on: any, or regression. on_finish: a script for sh.
     """
@@ -104,17 +109,17 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     results: ResultOptions = ResultOptions()
 
     def taking(self, other: RunOptions, names: Collection[str]) -> RunOptions:
-        """These options, those of these names as `other` has them."""
+        """These options, but those in `names` with the values of `other`."""
         return with_values(self, {name: value for name, value in other.values() if name in names})
 
     def values(self) -> Iterator[tuple[str, Any]]:
-        """The name and the value of each option."""
+        """Name and value of each option."""
         for part in self.__struct_fields__:
             for name in getattr(self, part).__struct_fields__:
                 yield name, getattr(getattr(self, part), name)
 
     def words(self) -> list[str]:
-        """The words of a command line with these options, beside MATRIX; defaults are left out."""
+        """The command-line words for these options, without MATRIX; defaults are left out."""
         words: list[str] = []
         for (name, value), (_, default) in zip(self.values(), RunOptions().values(), strict=True):
             option = f"--{name.replace('_', '-')}"
@@ -126,12 +131,13 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
                 words.append(option)
             else:
                 for text in map(str, value if isinstance(value, list) else [value]):
-                    # A word that begins with a dash would be taken for an option.
+                    # A separate word that begins with a dash would be taken for an option.
                     words += [f"{option}={text}"] if text.startswith("-") else [option, text]
         return words
 
 
-# `splat` is a matrix's; a program may set it.
+# Fields without an option of that name: MATRIX is positional; `splat` is a key of matrices only, but a
+# program may set it here.
 _NO_OPTIONS = frozenset({"matrix", "splat"})
 NAMES_OF = {
     part: frozenset(getattr(RunOptions(), part).__struct_fields__) for part in RunOptions.__struct_fields__
@@ -140,7 +146,7 @@ NAMES = frozenset().union(*NAMES_OF.values())
 
 
 def with_values(options: RunOptions, values: Mapping[str, Any]) -> RunOptions:
-    """`options` with other values, by the options' names; ValueError where a limit is none."""
+    """`options` with new values for some names; ValueError if a limit is invalid."""
     parts = {
         part: msgspec.structs.replace(
             getattr(options, part), **{name: values[name] for name in names if name in values}
@@ -151,10 +157,12 @@ def with_values(options: RunOptions, values: Mapping[str, Any]) -> RunOptions:
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that is asked for. command: None where there is none, as for a matrix with commands of its own.
+    """A request for a run.
 
-    arguments: the command line without the command, for results.json. typed: the names of the options that
-    were given, also where that is their default. unattended: nobody is there to read, or to type.
+    command: None if there is none, because the matrix has its own commands.
+    arguments: the command line without the command, for results.json.
+    typed: the names of the options that were given, even with their default values.
+    unattended: nobody reads the output or types.
     """
 
     options: RunOptions = RunOptions()

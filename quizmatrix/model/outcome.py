@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """What happened in one cell (the README's table of outcomes)."""
+    """What happened in one cell; the documentation has a table of the outcomes."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -21,7 +21,7 @@ class Outcome(StrEnum):
 
     @property
     def is_verdict(self) -> bool:
-        """Whether the command was tested: what a retry could not make truer."""
+        """Whether the command was really tested, so that a retry is not needed."""
         return self in VERDICTS
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-# As the kernel takes a command line apart: what is in quotation marks stays together.
+# The kernel splits its command line in this way: quoted text stays together.
 _WORD = re.compile(r'(?:"[^"]*"|[^\s"])+')
 
 
 def check(text: str) -> None:
-    """ValueError where `text` cannot be a part of a command line."""
+    """Raises ValueError if `text` cannot be part of a kernel command line."""
     if re.search(r"[\x00-\x1f\x7f]", text):
         raise ValueError("kernel parameters are on one line, without control characters")
     if text.count('"') % 2:
@@ -18,10 +18,9 @@ def check(text: str) -> None:
 
 
 def joined(texts: Iterable[str]) -> str:
-    """All of `texts`, the most specific one last: of a parameter that is there twice, the last one counts.
+    """All of `texts`, the most specific last: if a parameter occurs twice, the kernel uses the last one.
 
-    What a more specific text repeats word for word is there once, so that adding all of it again changes
-    nothing.
+    A word that a more specific text repeats is kept only once, so adding the same text again changes nothing.
     """
     whole: list[str] = []
     for text in texts:

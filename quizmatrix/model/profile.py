@@ -23,9 +23,10 @@ _FACTS = "profile.toml"
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One option of a profile. size: whole MiB, duration: seconds, once they are read; forwards: see forward.
+    """One option of a profile.
 
-    needs: the only values that it may have, each with the symbols that the guest's kernel needs for it.
+    type: when read, a `size` becomes whole MiB and a `duration` seconds; for `forwards` see model/forward.py.
+    needs: the allowed values, if they are limited; each with the symbols that the guest's kernel must have.
     """
 
     type: Literal["number", "size", "duration", "switch", "text", "forwards"]
@@ -35,13 +36,17 @@ class Option(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A profile.toml.
+    """The keys of a profile.toml.
 
-    summary: what it is. needs: profiles that are set up before it. config: symbols that the guest's
-    kernel has to have, built in or as modules. modules: that have to be there, in the kernel layer or the
-    cell's build layers; built_by: the command that builds them, {cell} in it being the cell. packages: what
-    the base image has to have. network:
-    whether the guest gets one. debugger: whether QEMU listens for one. options: by name.
+    summary: one line for a user.
+    needs: profiles that are set up before it.
+    config: symbols that the guest's kernel must have, built in or as modules.
+    modules: modules that the kernel layer or the cell's build layers must have.
+    built_by: the command that builds these modules; {cell} in it is replaced by the cell's id.
+    packages: packages that the base image must have.
+    network: whether the guest gets a network.
+    debugger: whether QEMU waits for connections of a debugger.
+    options: by name.
     """
 
     summary: str
@@ -58,7 +63,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Use(msgspec.Struct, frozen=True, kw_only=True):
     """A profile in a cell.
 
-    options: the text of each, checked, in the order of the facts. asked: as the option -p has it.
+    options: name and checked text of each option, in the order of profile.toml.
+    asked: the profile as written for the option -p.
     """
 
     name: str
@@ -67,7 +73,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What both halves find the options in: `memdev`'s `count` is MEMDEV_COUNT."""
+        """The options as environment variables for both halves: `memdev`'s `count` is MEMDEV_COUNT."""
         return {_variable(f"{self.name}_{option}"): value for option, value in self.options}
 
 
@@ -76,7 +82,7 @@ def _variable(text: str) -> str:
 
 
 def folders() -> dict[str, Path]:
-    """All profiles by name: those that ship, and the user's own, which come first."""
+    """The folders of all profiles, by name. A user's profile replaces a shipped one of the same name."""
     found: dict[str, Path] = {}
     for top in (paths.data_dir("guest") / "profiles", paths.config_dir() / "profiles"):
         found |= {path.parent.name: path.parent for path in sorted(top.glob(f"*/{_FACTS}"))}
@@ -84,7 +90,7 @@ def folders() -> dict[str, Path]:
 
 
 def facts_of(name: str, where: str) -> Facts:
-    """The facts of a profile; DataError where there is none of this name, `where` being who names it."""
+    """Read a profile's facts; DataError if there is no such profile. where: what names it, for the error."""
     known = folders()
     if name not in known:
         raise DataError(
@@ -96,7 +102,7 @@ def facts_of(name: str, where: str) -> Facts:
 
 
 def parse_words(texts: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Read `-p memdev:count=6,size=256M,zfs`: profiles by name with the options given to each."""
+    """Read `-p memdev:count=6,size=256M,zfs` into the options of each profile; UsageError if malformed."""
     found: dict[str, dict[str, str]] = {}
     for text in texts:
         name = ""
@@ -119,10 +125,10 @@ def parse_words(texts: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def resolve(names: Iterable[str], given: Mapping[str, Mapping[str, Any]], where: str) -> tuple[Use, ...]:
-    """The profiles of a cell with all they need, in the order in which they are set up.
+    """The profiles of a cell and all that they need, in the order in which they are set up.
 
-    given: options by profile. Raises DataError for an unknown profile or option, a wrong value, or
-    profiles that need each other.
+    given: options by profile. Raises DataError for an unknown profile or option, a wrong value, or a
+    dependency cycle.
     """
     done: dict[str, Use] = {}
 
@@ -166,7 +172,7 @@ def _use(name: str, facts: Facts, given: Mapping[str, Any], where: str) -> Use:
 
 
 def _read(kind: str, value: object) -> str:
-    """An option's text as both halves get it; ValueError where it is not of its type."""
+    """An option's value as the text that both halves get; ValueError if it is not of its type."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if kind == "size":
         return str(units.parse_size(text))
@@ -196,10 +202,13 @@ def check(
     has_module: Callable[[str], bool],
     cell: str,
 ) -> None:
-    """UnpreparedError where a cell lacks what a profile needs.
+    """Raises UnpreparedError if a cell lacks something that a profile needs.
 
-    kernel: what the cell's is called. config: its configuration. installed: the packages of its base
-    image; None for the small one. has_module: whether its guest can load a module. cell: its id.
+    kernel: the name of the cell's kernel.
+    config: the kernel's .config.
+    installed: the packages of the base image; None for the small image.
+    has_module: whether the guest can load a module of this name.
+    cell: the cell's id.
     """
     facts = facts_of(use.name, "the cell")
     got = kconfig.read_config(config)
@@ -228,7 +237,7 @@ def check(
 
 
 def check_packages(use: Use, installed: Iterable[str] | None) -> None:
-    """UnpreparedError where a base image lacks what a profile needs; `installed` as of `check`."""
+    """Raises UnpreparedError if the base image lacks packages of a profile. installed: as in `check`."""
     missing = [name for name in facts_of(use.name, "the cell").packages if name not in (installed or ())]
     if missing:
         raise UnpreparedError(
@@ -241,7 +250,7 @@ def check_packages(use: Use, installed: Iterable[str] | None) -> None:
 
 
 def forwards_of(use: Use, where: str) -> list[forward.Forward]:
-    """The ports that the options of a profile have lead to the guest."""
+    """The port forwards in the options of a profile."""
     options = facts_of(use.name, where).options
     return [
         one for key, text in use.options if options[key].type == "forwards" for one in forward.parse(text)

@@ -18,11 +18,13 @@ from quizmatrix.model.spec import CommandLine, Handed, Step
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds spent; None where it was not reached.
+    """Durations in seconds; None for a stage that was not reached.
 
-    boot: from QEMU's start until the guest was told to start. profiles: from there to the
-    command's start, joining the layers included; steps: the parts of that. command: until it ended.
-    total: all of it, and preparing.
+    prepare: preparing the kernel, the image and the builds.
+    boot: from QEMU's start until the guest was told to start.
+    profiles: from then until the command's start; includes mounting the layers. steps: its parts.
+    command: from the command's start to its end.
+    total: everything, preparation included.
     """
 
     prepare: float | None = None
@@ -34,18 +36,21 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The verdict on one cell (the keys of results.json's `cells`).
+    """The result of one cell (the keys of `cells` in results.json).
 
-    exit_code: 128+n for signal n; None where the command never ended by itself. subtests: how many of the
-    tests in the command's output and on the console ended with each outcome (see subtest.SubtestOutcome).
-    shard: the slice of its tests that it ran, `2of4`. findings: the first
-    ones; the cell's findings.json has their traces. inputs: the same for runs of the same (see
-    inputs.Inputs), empty where that is not known. flaky: why this outcome is not to be relied on, empty
-    where nothing is known against it. foreign: the architecture of a program that could not be run, which
-    says nothing of the kernel. earlier: the run that it is the result of, where it was not run again.
-    append: the kernel parameters that were asked for. again: the command line that repeats the cell. handoff:
-    where disks are handed on; `cell` is then the way they have gone, and what follows it is of the cell that
-    ran.
+    shard: the part of its tests that it ran, `2of4`.
+    exit_code: 128+n for signal n; None if the command did not end by itself.
+    subtests: for each outcome (see subtest.SubtestOutcome) the number of tests, counted in the command's
+    output and on the console.
+    handoff: the cell's part in handing on disks. `cell` then lists the cells that had the disks; the other
+    fields are of the cell that ran.
+    findings: the first ones; findings.json in the cell's folder has their traces.
+    inputs: a key of all inputs, equal for equal inputs (see schedule/inputs.py); empty if unknown.
+    flaky: why the outcome is not reliable; empty if nothing speaks against it.
+    foreign: the architecture of a program that could not run in the guest; the kernel is not to blame.
+    earlier: the run that the result was taken from, if the cell was not run again.
+    append: the additional kernel parameters.
+    again: the command line that repeats the cell.
     """
 
     cell: str
@@ -75,12 +80,12 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def unsharded(self) -> str:
-        """Its cell's id without the slice: what ran the same tests has the same."""
+        """The cell's id without `@NofM`."""
         return self.cell.removesuffix(f"@{self.shard}") if self.shard else self.cell
 
     @property
     def is_as_expected(self) -> bool:
-        """Whether the outcome is the one its matrix expects."""
+        """Whether the outcome is the one that the matrix expects."""
         return self.outcome == self.expected
 
     @property
@@ -90,18 +95,21 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ways_of(results: Iterable[CellResult], step: Step) -> list[tuple[CellResult, Handed]]:
-    """The results of one step in handing disks on, each with its part in it."""
+    """The results of one step of handing on disks, each with its part in it."""
     handed = [(result, result.handoff) for result in results]
     return [(result, way) for result, way in handed if way is not None and way.step is step]
 
 
 class RunResults(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "schema"}):
-    """results.json. started, finished: ISO 8601 in UTC; finished and exit_code are None while it runs.
+    """The content of results.json.
 
-    matrix: the name or the path of its matrix, folder: the current folder, arguments: the command line
-    without the command; options: what it says, None in a terminal's session and where an earlier quizmatrix
-    wrote this. Runs of the same command, matrix and folder are compared with each other. handoff:
-    the matrix's, whose commands are run instead of `command`.
+    handoff: the matrix's [handoff]; its commands are run instead of `command`.
+    matrix: the name or path of the matrix.
+    folder: the working directory.
+    arguments: the command line without the command.
+    options: the same as data; None for a terminal session, and in files of earlier versions.
+    started, finished: ISO 8601 in UTC. finished and exit_code are None during the run.
+    Runs with the same command, matrix and folder can be compared with each other.
     """
 
     schema_: int = 1
@@ -120,7 +128,7 @@ class RunResults(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "
 
     @property
     def seconds(self) -> float | None:
-        """From its start to its end; None where it has not ended, or the clock was set back meanwhile."""
+        """The run's duration; None if it has not ended, or if the clock was set back meanwhile."""
         if self.finished is None:
             return None
         began, ended = (datetime.fromisoformat(text) for text in (self.started, self.finished))
@@ -129,7 +137,7 @@ class RunResults(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "
 
 
 def decode_results(data: bytes, name: str) -> RunResults:
-    """Read a results.json; DamagedError where it is none."""
+    """Read a results.json; DamagedError if it is invalid. name: its name in the error message."""
     try:
         return msgspec.json.decode(data, type=RunResults)
     except msgspec.MsgspecError as error:

@@ -1,4 +1,4 @@
-"""The stages of a cell, from waiting to its end."""
+"""The stages that a cell passes through, in order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """How far a cell has come."""
+    """The stage of a cell. joining: the guest mounts its layers and sets up its profiles."""
 
     PREPARING = "preparing"
     WAITING = "waiting"

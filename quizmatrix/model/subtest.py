@@ -6,12 +6,12 @@ from enum import StrEnum
 
 import msgspec
 
-# Tests of a command that are kept by name; of more only the number is known.
+# The number of tests of a command that are kept by name; further tests are only counted.
 MOST_NAMED = 200_000
 
 
 class SubtestOutcome(StrEnum):
-    """What became of one test. skipped: it did not run, or its failure is a known one (TAP's TODO)."""
+    """The outcome of one test. skipped: it did not run, or its failure was expected (TAP's TODO)."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -20,14 +20,14 @@ class SubtestOutcome(StrEnum):
 
     @property
     def is_bad(self) -> bool:
-        """Whether a command with such a test has not passed."""
+        """Whether a command fails if one of its tests has this outcome."""
         return self in (SubtestOutcome.FAILED, SubtestOutcome.KILLED)
 
 
 class Subtest(msgspec.Struct, frozen=True, kw_only=True):
     """A test and its last outcome.
 
-    name: clean enough to be shown. failed_before: it ran more than once, and the last run alone was good.
+    name: without control characters. failed_before: it failed at first and passed when it was run again.
     """
 
     name: str

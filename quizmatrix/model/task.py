@@ -15,8 +15,9 @@ from quizmatrix.model.spec import Handed, Step
 
 
 class DisksWanted(msgspec.Struct, frozen=True, kw_only=True):
-    """The disks that a task's guest has. size: MiB of each. after: the task whose disks they are copies of,
-    which has to pass before; None: they are new and empty.
+    """The additional disks of a task's guest. size: MiB of each.
+
+    after: the task whose disks are copied; it has to pass first. None: new, empty disks.
     """
 
     count: int
@@ -27,7 +28,7 @@ class DisksWanted(msgspec.Struct, frozen=True, kw_only=True):
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One command in one VM of a cell.
 
-    id: what results call it; of an ordinary run the cell's. handed, disks: where disks are handed on.
+    id: the name in results; in an ordinary run the cell's id. handed, disks: only if disks are handed on.
     """
 
     id: str
@@ -53,9 +54,9 @@ def in_each(cells: list[Cell], command: list[str]) -> list[Task]:
 
 
 def handing_on(cells: list[Cell], handoff: Handoff, where: str) -> list[Task]:
-    """What [handoff] of the matrix `where` means for these cells: all writes, all reads, all ways home.
+    """The tasks of a matrix's [handoff]: all that write disks, all that read them, all that read them back.
 
-    Raises UsageError where none of them writes, or none reads.
+    where: the matrix's name in errors. Raises UsageError if no cell writes, or if none reads.
     """
     writers = _chosen("from", handoff.from_, cells, where)
     readers = _chosen("to", handoff.to, cells, where)
@@ -97,7 +98,7 @@ def _chosen(key: str, globs: tuple[str, ...], cells: list[Cell], where: str) -> 
 
 
 def with_sources(tasks: list[Task], wanted: Collection[str]) -> frozenset[str]:
-    """The ids of the wanted tasks, and of those whose disks they get, and so on."""
+    """The ids of the wanted tasks and of all tasks that they depend on, directly or not."""
     sources = {task.id: task.after for task in tasks}
     found: set[str] = set()
     for one in wanted:

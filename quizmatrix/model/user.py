@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 
-# By its path: busybox, which starts the command, would take `sh` for its own, whatever the image has.
+# An absolute path: busybox, which starts the command, would run its own sh for the name `sh`.
 SHELL = "/bin/sh"
 BUSYBOX = "/run/quizmatrix/busybox"
 
-# (uid_t)-1 means `no change`.
+# (uid_t)-1 means "no change" and is no user.
 _NUMBERS = (1 << 32) - 1
 
 
@@ -24,11 +24,11 @@ def _is_number(text: str) -> bool:
 
 
 def become(user: str) -> str:
-    """The lines that set $@ to what runs words as `user`: NAME or a number, and perhaps :GROUP.
+    """Shell lines that change $@ so that it runs the same words as `user`: USER[:GROUP], names or numbers.
 
-    su(1) sets HOME, USER and the user's groups, and wants a user of /etc/passwd. `--`: it would take the
-    words' own options for its. nsenter(1), with no namespace to enter, takes any numbers, and leaves no other
-    group.
+    su(1) sets HOME, USER and the user's groups, but needs a user in /etc/passwd. Its `--` keeps it from
+    reading the options of the words. nsenter(1), without a namespace to enter, accepts any numbers and drops
+    all other groups.
     """
     name, _, group = user.partition(":")
     own_uid = name if _is_number(name) else ""

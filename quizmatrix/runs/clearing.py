@@ -74,7 +74,7 @@ def _alone(*, with_runs: bool) -> Iterator[None]:
                     raise HostError(
                         f"the run {folder.name} is still going on",
                         cause=uses.holders(folder),
-                        next_step="Wait for its end, or end it; then this again.",
+                        next_step="Wait until it ends, or end it; then run this again.",
                     )
             if paths.state_dir().is_dir():
                 stack.enter_context(database.locked())

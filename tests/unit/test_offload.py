@@ -50,6 +50,6 @@ def test_errors_are_those_of_the_work(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nothing-here") as caught:
         call(put_in_order, str(tmp_path / "nothing-here"), 5, returns=tuple[list[str], int])
     assert caught.value.errno == errno.ENOENT
-    with pytest.raises(HostError, match="a helper of ours ended with 1") as told:
+    with pytest.raises(HostError, match="a helper process ended with status 1") as told:
         call(reading.keep, str(tmp_path), returns=SubtestSummary)
     assert "TypeError" in told.value.cause
