@@ -1,4 +1,4 @@
-"""The search for the version where an outcome changes: which ones to test next, and what is known."""
+"""Finds the version where an outcome changes: which versions to test next, and what is known so far."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Side(StrEnum):
-    """How a version ended: as the first one, as the last one, or in no way that tells."""
+    """How a version's test ended: like the first version's, like the last one's, or not at all."""
 
     FIRST = "first"
     LAST = "last"
@@ -15,14 +15,14 @@ class Side(StrEnum):
 
 
 class VersionSearch:
-    """A search among versions in their order, of which the first and the last are known to end differently.
+    """A search among versions in order. The first and the last are known to end differently.
 
-    Several are tested at a time: with N, each round leaves an N+1st part. Those that cannot be tested are
-    passed over, as git-bisect(1) skips.
+    Several are tested at a time: N tests a round leave an (N+1)th of the range. Versions that cannot be
+    tested are skipped, as git-bisect(1) does.
     """
 
     def __init__(self, count: int) -> None:
-        """count: of the versions, both ends included; at least 2."""
+        """count: the number of versions, both ends included; at least 2."""
         self._sides = {0: Side.FIRST, count - 1: Side.LAST}
 
     @property
@@ -37,20 +37,20 @@ class VersionSearch:
 
     @property
     def between(self) -> list[int]:
-        """The versions where it may have changed before `after`; none of them tells."""
+        """The versions between `before` and `after`: not tested yet, or untestable."""
         return list(range(self.before + 1, self.after))
 
     def next(self, at_a_time: int) -> list[int]:
-        """The versions to test now, at most so many; none where all is known that can be."""
+        """The versions to test next, at most `at_a_time`; none when the search is over."""
         open_ones = [at for at in self.between if at not in self._sides]
         if len(open_ones) <= at_a_time:
             return open_ones
-        # Evenly among those that are left: what cannot be tested does not make a part longer.
+        # Evenly among the untested ones, so that untestable versions do not make a part longer.
         distance = len(open_ones) / (at_a_time + 1)
         return sorted({open_ones[int(distance * number)] for number in range(1, at_a_time + 1)})
 
     def tell(self, at: int, side: Side) -> None:
-        """Hear how a version ended."""
+        """Record how a version's test ended."""
         self._sides[at] = side
 
     def untestable(self) -> Collection[int]:

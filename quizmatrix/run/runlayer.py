@@ -113,7 +113,7 @@ def command_script(spec: CellSpec) -> str:
 
 
 def session_environment(spec: CellSpec) -> str:
-    """What a terminal session, and every visitor's command, begins with: the same as the command's."""
+    """The first lines of a terminal session and of a command of `exec`: the same as the run's command has."""
     folder = f"cd {shlex.quote(spec.work_tree or '/root')}"
     typed = f"cd {shlex.quote(spec.typed)} 2>/dev/null || " if spec.typed is not None else ""
     environment = _own_environment(spec)

@@ -1,7 +1,7 @@
-"""Visits: `exec` and `cp` reach a guest through the process whose terminal keeps it open.
+"""How `exec` and `cp` reach a guest: through the quizmatrix process that has a terminal open in it.
 
-That process listens on a socket in the cell's folder, and is handed the visitor's own standard
-streams (unix(7), SCM_RIGHTS): nothing is copied in between.
+That process listens on a socket in the cell's folder. Its client, `exec` or `cp`, sends a request and its own
+standard streams (unix(7), SCM_RIGHTS), so nothing is copied between the two processes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LONGEST = 1 << 17
 
 
 class Copy(msgspec.Struct, frozen=True, kw_only=True):
-    """A file or folder to copy; paths are absolute on the host. into_guest: which way."""
+    """A file or folder to copy. host: an absolute path. into_guest: the direction."""
 
     host: str
     guest: str
@@ -34,7 +34,10 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a visitor wants: a command (its words), or a copy. window: of his terminal, if he has one."""
+    """A client's request: a command (its words), or a copy.
+
+    window: columns and rows of the client's terminal; None without one. term: its type.
+    """
 
     command: list[str] = []
     copy: Copy | None = None
@@ -43,7 +46,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """How it ended. problem: why it could not be done at all."""
+    """How the request ended. status: an exit status. problem: why it failed, or a remark; may be empty."""
 
     status: int
     problem: str = ""
@@ -61,7 +64,7 @@ def _at(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def listening(folder: Path) -> Iterator[socket.socket]:
-    """A socket for visitors in a cell's folder; it goes with the block."""
+    """A socket for clients in a cell's folder; it is removed at the block's end."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         with _at(folder) as address:
             listener.bind(address)
@@ -73,39 +76,39 @@ def listening(folder: Path) -> Iterator[socket.socket]:
             (folder / _SOCKET).unlink(missing_ok=True)
 
 
-class VisitorTerminal(Terminal):
-    """The streams that a visitor handed over; his window's changes come over his socket."""
+class ClientTerminal(Terminal):
+    """A client's streams. Changes of its window come through its socket."""
 
     def __init__(self, client: socket.socket, request: Request, streams: tuple[int, int, int]) -> None:
-        """The streams are this object's from now on."""
+        """Takes over the streams: `close` closes them."""
         super().__init__(streams)
         self.kind = request.term
         self._client = client
         self._window = request.window
 
     def size(self) -> tuple[int, int] | None:
-        """As the visitor said."""
+        """Columns and rows, as the client last sent them."""
         return self._window
 
     async def resized(self) -> AsyncIterator[tuple[int, int]]:
-        """Columns and rows, each time they change; ends when the visitor has gone."""
+        """Columns and rows, each time they change; ends when the client has gone."""
         while True:
             await anyio.wait_readable(self._client)
             try:
                 data = self._client.recv(_LONGEST)
                 self._window = msgspec.json.decode(data, type=tuple[int, int])
-            except (OSError, msgspec.MsgspecError):  # he has gone, or says something else
+            except (OSError, msgspec.MsgspecError):  # the client has gone, or sent something else
                 return
             yield self._window
 
     def close(self) -> None:
-        """Give the streams back."""
+        """Close the streams."""
         for stream in self.streams:
             os.close(stream)
 
 
 async def receive(client: socket.socket) -> tuple[Request, tuple[int, int, int]] | None:
-    """A visitor's request and streams; None where he went away, or it is none."""
+    """A client's request and streams; None if it has gone, or sent something else."""
     await anyio.wait_readable(client)
     try:
         data, streams, _, _ = socket.recv_fds(client, _LONGEST, 3)
@@ -122,17 +125,17 @@ async def receive(client: socket.socket) -> tuple[Request, tuple[int, int, int]]
 
 
 def answer(client: socket.socket, reply: Reply) -> None:
-    """Tell a visitor how it ended; one who has gone need not know."""
+    """Send a client how its request ended; nothing happens if it has gone."""
     try:
         client.send(encode(reply))
     except OSError:
         return
 
 
-async def visit(folder: Path, cell: str, request: Request, terminal: Terminal) -> Reply:
-    """Have the process that keeps the guest of `cell` open do what is wanted, with our streams.
+async def ask(folder: Path, cell: str, request: Request, terminal: Terminal) -> Reply:
+    """Send a request and our streams to the process that has a terminal in the guest of `cell`; its reply.
 
-    Raises UsageError where no guest is open there.
+    Raises UsageError where no process has one.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
         try:

@@ -1,7 +1,7 @@
-"""Files and folders out of a guest, for `cp`: it decides on what is in them, and on nothing else.
+"""Copies files and folders out of a guest, for `cp`. The guest decides on their content, and on nothing else.
 
-A guest's SFTP server says what it likes: names with slashes in them, the same name twice, first as a link and
-then as a file, trees and files without end.
+The guest's SFTP server is hostile: it may send names with slashes, the same name twice (first as a symlink,
+then as a file), and trees and files without end.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 # Bytes asked for at a time.
 _CHUNK = 1 << 20
-# Bytes that are to stay free on this host's disk.
+# Bytes that stay free on this host's disk.
 _RESERVE = 64 << 20
 
-# Files and folders of one copy, and levels of folders.
+# Limits of one copy: files and folders, and levels of folders.
 _MOST_FILES = 1_000_000
 _DEEPEST = 100
 
@@ -46,9 +46,9 @@ class Fetch:
         self._files = 0
 
     async def copy(self, source: str, target: Path) -> str:
-        """Copy a file, or a folder and what is in it; what is not as it was there, in words.
+        """Copy a file, or a folder with its content; in words, what differs from the original.
 
-        source: in the guest. target: its new name, or a folder that it is put into. Raises OSError, and
+        source: in the guest. target: its new name, or a folder to put it into. Raises OSError and
         asyncssh.SFTPError.
         """
         path = os.fsencode(posixpath.normpath(source))
@@ -73,7 +73,7 @@ class Fetch:
         return "; ".join(f"{count} {what}" for what, count in self._odd.items())
 
     async def _take(self, folder: int, place: tuple[bytes, ...], path: bytes, attrs: SFTPAttrs) -> None:
-        """One file, folder or link. folder: that it goes into. place: from where the copy began."""
+        """Copy one file, folder or symlink into `folder`. place: its path below the copy's root."""
         self._files += 1
         if self._files > _MOST_FILES:
             raise OSError(errno.EFBIG, f"these are more than {_MOST_FILES} files")
@@ -86,7 +86,7 @@ class Fetch:
         elif kind == stat.S_IFREG:
             await self._take_file(folder, place[-1], path, attrs)
         elif kind == stat.S_IFLNK:
-            # Made at the end, so that nothing can be put where one leads.
+            # Symlinks are made at the end, so that no file can be written through one.
             self._links.append((place, os.fsencode(await self._sftp.readlink(path))))
         else:
             self._odd[_NO_FILES] += 1
@@ -109,7 +109,7 @@ class Fetch:
             os.close(here)
 
     async def _take_file(self, folder: int, name: bytes, path: bytes, attrs: SFTPAttrs) -> None:
-        # Under a name that the guest cannot know, and moved: a link of that name is replaced, not followed.
+        # Written under a secret name, then renamed: a symlink of the guest's is replaced, not followed.
         made = f".quizmatrix-{secrets.token_hex(8)}".encode()
         handle = untrusted.create(made, at=folder)
         try:
@@ -124,7 +124,7 @@ class Fetch:
             raise
 
     async def _read(self, path: bytes, handle: int) -> None:
-        """To its end, whatever size it was said to have."""
+        """Read to the end, whatever size the server gave."""
         async with self._sftp.open(path, "rb", encoding=None) as file:
             while data := await file.read(_CHUNK):
                 view = memoryview(cast(bytes, data))
@@ -154,7 +154,7 @@ class Fetch:
 
 
 def _is_stream(target: Path) -> bool:
-    """Whether a file's bytes go to a terminal, a pipe or /dev/null, which nothing can be moved over."""
+    """Whether the target is a terminal, a pipe or /dev/null, which a rename would replace."""
     try:
         mode = target.stat().st_mode
     except OSError:
@@ -163,7 +163,7 @@ def _is_stream(target: Path) -> bool:
 
 
 def _set_attributes(handle: int, attrs: SFTPAttrs, least: int) -> None:
-    """What a person needs of them: times, and rights without set-user-ID and its like."""
+    """Set the mtime, and the permissions without set-user-ID, set-group-ID and the sticky bit."""
     os.fchmod(handle, (attrs.permissions or 0) & 0o777 | least)
     if attrs.mtime is not None:
         seconds = min(max(0, int(attrs.mtime)), 1 << 33)

@@ -10,7 +10,7 @@ import anyio
 from quizmatrix.core.errors import UsageError
 from quizmatrix.model.cells import folder_name
 from quizmatrix.runs import directory
-from quizmatrix.terminal.attach import Copy, Reply, Request, visit
+from quizmatrix.terminal.attach import Copy, Reply, Request, ask
 from quizmatrix.terminal.tty import Terminal
 
 
@@ -18,7 +18,7 @@ def execute(place: str, command: list[str]) -> int:
     """Run a command in the guest of RUN/CELL; its exit status."""
     terminal = Terminal()
     request = Request(command=command, window=terminal.size(), term=terminal.kind)
-    return _visit(place, request, terminal)
+    return _ask(place, request, terminal)
 
 
 def copy(from_: str, to: str) -> int:
@@ -33,7 +33,7 @@ def copy(from_: str, to: str) -> int:
     host = Path(to if source else from_).absolute()
     if target is not None and not host.exists():
         raise UsageError(f"there is no {host}")
-    return _visit(
+    return _ask(
         place, Request(copy=Copy(host=str(host), guest=inside, into_guest=target is not None)), Terminal()
     )
 
@@ -44,14 +44,14 @@ def _split(text: str) -> tuple[str, str] | None:
     return (place, f"/{inside}") if colon and "/" in place and not place.startswith(("/", ".")) else None
 
 
-def _visit(place: str, request: Request, terminal: Terminal) -> int:
+def _ask(place: str, request: Request, terminal: Terminal) -> int:
     run, slash, cell = place.partition("/")
     if not slash or not cell:
         raise UsageError(f"`{place}` is no RUN/CELL", next_step="latest/6.1-s390x, for example")
     folder = directory.find_run(run) / folder_name(cell)
     if not folder.is_dir():
         raise UsageError(f"the run {run} has no cell {cell}", next_step="quizmatrix runs show")
-    reply: Reply = anyio.run(visit, folder, cell, request, terminal)
+    reply: Reply = anyio.run(ask, folder, cell, request, terminal)
     if reply.problem:
         print(f"quizmatrix: {place}: {reply.problem}", file=sys.stderr)
     return reply.status

@@ -1,4 +1,4 @@
-"""The host's halves of a terminal session: over SSH, or on a console where the image has no SSH server."""
+"""A person's terminal session in a guest: over SSH, or on a console where the image has no SSH server."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class SshHost:
         self._folder = layer.parent
 
     async def serve(self, port: Port) -> None:
-        """Connect, and conduct the session to its end."""
+        """Connect, and run the session to its end."""
         from quizmatrix.terminal import ssh
 
         async with (
             ssh.connected(port.host, self._keys, self._user) as connection,
             task_group() as group,
         ):
-            group.start_soon(ssh.receive_visitors, connection, self._folder)
+            group.start_soon(ssh.serve_clients, connection, self._folder)
             with self._terminal.raw():
                 self.status = await ssh.session(
                     connection, "exec /bin/sh /.quizmatrix/session", self._terminal
@@ -48,27 +48,27 @@ class SshHost:
             group.cancel_scope.cancel()
 
     def ended_with(self, status: int) -> None:
-        """sshd's own status says nothing of the session's."""
+        """Nothing to do: sshd's exit status is not the session's."""
 
 
-# By this byte the guest says that the session has the console: what came earlier would be lost.
+# The guest sends this byte when the session has taken over the console. Input sent earlier would be lost.
 _TAKEN = b"\0"
-# What a terminal's line discipline takes for the end of the input (termios(3), VKILL and VEOF), and the
-# seconds until it is said again: a shell that edits its lines reads one that came during a command as NUL.
+# The end of the input, for a terminal's line discipline (termios(3), VKILL and VEOF), and the seconds until
+# it is sent again: a shell with line editing reads one that arrives during a command as NUL.
 _END_OF_INPUT = b"\x15\x04"
 _AGAIN = 1.0
 
 
 class ConsoleHost:
-    """A session on a console: the guest's own line discipline, and no way to tell it of a new window size."""
+    """A session on a console, with the guest's line discipline. It cannot be told a new window size."""
 
     def __init__(self, terminal: Terminal) -> None:
-        """Nothing is sent before the guest has a console."""
+        """Sends nothing until `serve`."""
         self._terminal = terminal
         self.status: int | None = None
 
     def write(self, _layer: Path) -> None:
-        """A console needs nothing."""
+        """Nothing to do: a console needs no keys."""
 
     async def serve(self, port: Port) -> None:
         """Pass keys and output on until the guest ends it."""
@@ -78,12 +78,12 @@ class ConsoleHost:
             async for data in self._terminal.typed():
                 await port.send(data)
             if self._terminal.is_tty:
-                # It is gone, which is no news where hang-ups are ignored (nohup(1)).
+                # The terminal is gone, and hang-ups are ignored (nohup(1)), or a signal would have ended us.
                 self.status = 128 + signal.SIGHUP
                 group.cancel_scope.cancel()
                 return
             if not data.endswith(b"\n"):
-                # A shell that edits its lines itself ends at an empty one alone.
+                # A shell with line editing takes the end of input on an empty line only.
                 await port.send(b"\n")
             while True:
                 await port.send(_END_OF_INPUT)
@@ -102,12 +102,12 @@ class ConsoleHost:
                 group.cancel_scope.cancel()
 
     def ended_with(self, status: int) -> None:
-        """Take the status from the guest's word."""
+        """Keep the session's exit status, which the guest reported."""
         self.status = status
 
 
 class Sitting:
-    """What a person at this terminal asked for: one session, of the kind that the guest's image has."""
+    """A session that the user asked for (`shell`, `-S`), of the kind that the guest's image supports."""
 
     def __init__(self, command: list[str], user: str | None) -> None:
         """command: its words; none: an interactive shell. user: of the guest, instead of root."""
@@ -121,7 +121,7 @@ class Sitting:
         return self._host.status if self._host else None
 
     def take_place(self, has_sshd: bool) -> tuple[Session, SshHost | ConsoleHost]:
-        """The session, and who conducts it."""
+        """The session, and the object that runs it."""
         terminal = Terminal()
         kind = TerminalKind.SSH if has_sshd else TerminalKind.CONSOLE
         if kind is TerminalKind.CONSOLE:

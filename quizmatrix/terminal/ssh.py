@@ -1,6 +1,6 @@
 """SSH to a guest over one of its ports: no network, and a key pair made for this guest alone.
 
-The only module that imports asyncssh, which takes its time.
+The only module that imports asyncssh: the import is slow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from quizmatrix.terminal.attach import Copy, Reply
 from quizmatrix.terminal.fetch import Fetch
 from quizmatrix.terminal.tty import Terminal
 
-# What the guest's sshd(8) is told; its folder is in the run layer.
+# The configuration of the guest's sshd(8), and its folder in the run layer.
 _FOLDER = ".quizmatrix/ssh"
 _CONFIG = f"""\
 HostKey /{_FOLDER}/host_key
@@ -45,17 +45,17 @@ Subsystem sftp internal-sftp
 
 # Seconds for the connection to come up in a guest that is emulated and busy.
 _CONNECT_LIMIT = 120.0
-# And to take leave.
+# Seconds for the connection to close.
 _CLOSE_LIMIT = 2.0
-# Seconds until a visitor who could not be let in is looked for again.
+# Seconds until the next try to accept a client, after a failure.
 _PAUSE = 0.1
 
 
 class Keys:
-    """The keys of one guest: its own, which the client insists on, and the client's."""
+    """The key pairs of one guest: its server's, which the client checks, and the client's."""
 
     def __init__(self) -> None:
-        """Made anew for every guest; neither is ever written to the host but in its run layer."""
+        """Makes new keys. On the host they are written into the guest's run layer and nowhere else."""
         self.host = asyncssh.generate_private_key("ssh-ed25519")
         self.client = asyncssh.generate_private_key("ssh-ed25519")
 
@@ -73,7 +73,7 @@ class Keys:
 
 
 def _have_a_name() -> None:
-    """asyncssh looks up its user's name and home, of which it uses nothing here. Not every user has them."""
+    """Give asyncssh a user name and a home directory: it looks them up, and some users have none."""
     try:
         getpass.getuser()
     except (KeyError, OSError):
@@ -81,7 +81,7 @@ def _have_a_name() -> None:
     try:
         Path.home()
     except RuntimeError:
-        os.environ["HOME"] = "/nonexistent"  # as Debian's users have it that are none
+        os.environ["HOME"] = "/nonexistent"  # as Debian's system users have it
 
 
 @asynccontextmanager
@@ -91,7 +91,7 @@ async def connected(
     """A connection over `port` to the guest of these keys; UnpreparedError where it fails."""
     _have_a_name()
     connection = None
-    # asyncssh closes what it is given; the port is its owner's.
+    # A duplicate: asyncssh closes its socket, and the port belongs to the caller.
     own = port.dup()
     own.setblocking(False)
     try:
@@ -116,7 +116,7 @@ async def connected(
     except asyncssh.Error as error:
         raise UnpreparedError("the guest's sshd gave no session", cause=str(error)) from error
     finally:
-        # sshd ends when it is told; that the socket is closed it would not see, since the port's is not.
+        # sshd has to be told to end: it would not notice a closed socket, as the port stays open.
         connection.close()
         with anyio.move_on_after(_CLOSE_LIMIT, shield=True):
             await connection.wait_closed()
@@ -147,7 +147,7 @@ async def session(
             async for data in terminal.typed():
                 process.stdin.write(data)
             if terminal.is_tty:
-                # It is gone, which is no news where hang-ups are ignored (nohup(1)).
+                # The terminal is gone, and hang-ups are ignored (nohup(1)), or a signal would have ended us.
                 process.close()
             else:
                 process.stdin.write_eof()
@@ -170,32 +170,32 @@ async def session(
     status = process.returncode
     if status is None:
         return 255
-    # asyncssh gives the negative number of a signal.
+    # asyncssh gives a signal as its negative number.
     return status if status >= 0 else 128 - status
 
 
-async def receive_visitors(connection: asyncssh.SSHClientConnection, folder: Path) -> None:
-    """Do what visitors of the cell in `folder` want, each over a channel of its own; never returns."""
+async def serve_clients(connection: asyncssh.SSHClientConnection, folder: Path) -> None:
+    """Serve the clients of the cell in `folder`, each over an SSH channel of its own; never returns."""
     with attach.listening(folder) as listener:
         async with task_group() as group:
             while True:
                 await anyio.wait_readable(listener)
                 try:
                     client, _ = listener.accept()
-                except OSError:  # he has gone again, or we have no more descriptors
+                except OSError:  # the client has gone again, or we have no descriptor left
                     await anyio.sleep(_PAUSE)
                     continue
                 client.setblocking(False)
-                group.start_soon(_receive_one, connection, client)
+                group.start_soon(_serve, connection, client)
 
 
-async def _receive_one(connection: asyncssh.SSHClientConnection, client: socket.socket) -> None:
+async def _serve(connection: asyncssh.SSHClientConnection, client: socket.socket) -> None:
     with client:
         received = await attach.receive(client)
         if received is None:
             return
         request, streams = received
-        terminal = attach.VisitorTerminal(client, request, streams)
+        terminal = attach.ClientTerminal(client, request, streams)
         try:
             if request.copy is not None:
                 reply = await _copy_for(client, connection, request.copy)
@@ -210,7 +210,7 @@ async def _receive_one(connection: asyncssh.SSHClientConnection, client: socket.
 
 
 async def _copy_for(client: socket.socket, connection: asyncssh.SSHClientConnection, copy: Copy) -> Reply:
-    """The same as `_copy`, which a guest may have go on for ever, until the visitor goes away."""
+    """`_copy`, but until the client goes away: a guest may make a copy last for ever."""
     reply = Reply(status=128 + signal.SIGHUP)
     async with task_group() as group:
 
@@ -225,7 +225,7 @@ async def _copy_for(client: socket.socket, connection: asyncssh.SSHClientConnect
 
 
 async def _copy(connection: asyncssh.SSHClientConnection, copy: Copy) -> Reply:
-    """A file, or a folder and what is in it, over SFTP."""
+    """Copy a file, or a folder with its content, over SFTP."""
     async with await connection.start_sftp_client() as sftp:
         try:
             if copy.into_guest:

@@ -1,4 +1,4 @@
-"""The terminal that a person sits at: raw while a guest's session has it, and as it was afterwards."""
+"""The user's terminal: raw while a guest's session uses it, restored afterwards."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Terminal:
 
     @contextmanager
     def raw(self) -> Iterator[None]:
-        """Every key goes to the guest, Ctrl-C included, until the block ends."""
+        """Send every key to the guest, Ctrl-C included, until the block ends."""
         if not self.is_tty:
             yield
             return
@@ -52,7 +52,7 @@ class Terminal:
                 termios.tcsetattr(self._input, termios.TCSADRAIN, before)
 
     async def typed(self) -> AsyncIterator[bytes]:
-        """What is typed, or comes through stdin, as it comes."""
+        """The bytes of stdin, as they arrive."""
         while True:
             try:
                 await anyio.wait_readable(self._input)
@@ -85,6 +85,6 @@ class Terminal:
             while view:
                 view = view[os.write(descriptor, view) :]
 
-        # Of a terminal that was closed the end of its input tells, and a hang-up.
+        # A closed terminal is noticed by the end of its input and by SIGHUP.
         with contextlib.suppress(OSError):
             await in_thread(write_all)
