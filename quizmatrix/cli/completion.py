@@ -17,10 +17,10 @@ def add_parser(commands: Commands[Parser]) -> None:
         "completion",
         completion,
         help="print a script that completes quizmatrix's words in your shell",
-        description="bash: quizmatrix completion bash "
-        "> ~/.local/share/bash-completion/completions/quizmatrix",
+        epilog="example:\n"
+        "  quizmatrix completion bash > ~/.local/share/bash-completion/completions/quizmatrix\n",
     )
-    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"])
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="your shell")
 
 
 def completion(args: argparse.Namespace) -> int:

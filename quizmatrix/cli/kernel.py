@@ -21,7 +21,9 @@ def add_parser(commands: Commands[Parser]) -> None:
         "(6.13-rc2), next-DATE, master, or names its source: debian-source:6.12, kernel.org:6.12.57, "
         "git:REPOSITORY#REF, path:DIR, tarball:FILE.",
     )
-    make.add_argument("spec", nargs="+", metavar="SPEC")
+    make.add_argument(
+        "spec", nargs="+", metavar="SPEC", help="6.12, newest, kernel.org:6.12.57, path:../linux"
+    )
     make.add_argument("-a", "--arches", action="append", default=[], help="default: this host's")
     make.add_argument(
         "--source",
@@ -32,7 +34,7 @@ def add_parser(commands: Commands[Parser]) -> None:
     make.add_argument(
         "--variant",
         metavar="V",
-        help="a fragment of kernel-configs/variant: debug, kasan, lockdep, ... (README lists them)",
+        help="an addition to the configuration, one of those that ship: debug, kasan, lockdep, ...",
     )
     make.add_argument("--config", metavar="FILE", help="a fragment of your own")
     make.add_argument("--clang", action="store_true", help="compile with clang")

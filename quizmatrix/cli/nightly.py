@@ -31,9 +31,9 @@ def add_parser(commands: Commands[Parser]) -> None:
     action.add_argument("job", nargs="?", metavar="NAME", help="one of them (default: all)")
     action.add_argument("--json", action="store_true", help="as JSON")
     action = add_command(actions, "run", run, uses_cache=True, help="what the timer runs; by hand: now")
-    action.add_argument("job", metavar="NAME")
+    action.add_argument("job", metavar="NAME", help="as `nightly status` has it")
     action = add_command(actions, "remove", remove, help="run it no more; its results stay")
-    action.add_argument("job", metavar="NAME")
+    action.add_argument("job", metavar="NAME", help="as `nightly status` has it")
 
 
 def _add_install(actions: Commands[Parser]) -> None:

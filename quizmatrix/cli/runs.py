@@ -29,9 +29,19 @@ def add_parser(commands: Commands[Parser]) -> None:
     )
     of_logs.add_argument("cell", nargs="?", metavar="CELL", help="one cell (default: all)")
     stream = of_logs.add_mutually_exclusive_group()
-    stream.add_argument("--stderr", dest="stream", action="store_const", const="stderr")
-    stream.add_argument("--console", dest="stream", action="store_const", const="console.log")
-    stream.add_argument("--qemu", dest="stream", action="store_const", const="qemu.log")
+    stream.add_argument(
+        "--stderr",
+        dest="stream",
+        action="store_const",
+        const="stderr",
+        help="what its command wrote to stderr",
+    )
+    stream.add_argument(
+        "--console", dest="stream", action="store_const", const="console.log", help="what its kernel printed"
+    )
+    stream.add_argument(
+        "--qemu", dest="stream", action="store_const", const="qemu.log", help="what QEMU printed"
+    )
     of_logs.set_defaults(stream="stdout")
     _add_compare_and_prune(actions)
 

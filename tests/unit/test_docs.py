@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 import quizmatrix
-from docs.generate import DOCS, generated
+from docs.generate import DOCS, commands_of, generated
 from quizmatrix.cli.parser import parser as whole_command_line
 from tests.made_run import handoff_run, hostile_run
 
@@ -22,6 +22,12 @@ OLD = sorted((Path(__file__).parent / "results").glob("*.json"))
 @pytest.mark.parametrize("name", FILES)
 def test_what_is_generated_is_current(name: str) -> None:
     assert (DOCS / name).read_bytes() == FILES[name], "make docs"
+
+
+def test_every_option_has_its_help() -> None:
+    for command in commands_of(whole_command_line()):
+        for group in command.groups:
+            assert all(text for _, text in group.options), (command.name, group)
 
 
 @pytest.mark.parametrize("name", ["command-line.md", "quizmatrix.1"])
