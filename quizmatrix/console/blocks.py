@@ -12,7 +12,7 @@ from quizmatrix.model.finding import Finding, FindingKind
 if TYPE_CHECKING:
     from quizmatrix.console.trace import Block
 
-# Reports that a line of `=` opens and another closes.
+# Reports that begin and end with a line of `=`.
 _FRAMED = frozenset(
     {FindingKind.KASAN, FindingKind.KMSAN, FindingKind.KCSAN, FindingKind.KFENCE, FindingKind.UBSAN}
 )
@@ -20,24 +20,24 @@ _FRAMED = frozenset(
 _CUT_HERE = re.compile(r"-{4,}\[ cut here \]-{4,}|8<--- cut here ---")
 _END = re.compile(r"---\[ end ")
 _DOUBLE_RULE = re.compile(r"={20,}$")
-# Lines between `cut here` and the title: what a WARN() has to say.
+# The largest number of lines between `cut here` and the title: the message of a WARN().
 _MOST_BEFORE_TITLE = 6
 
 
 class BlockReader:
-    """Cuts a console into the blocks of its findings. Takes no more memory than one of them."""
+    """Splits a console into the blocks of its findings; only one block is in memory at a time."""
 
     def __init__(self, found: Callable[[Finding], None]) -> None:
-        """`found` is given every finding when its block has ended."""
+        """found: called with each finding when its block has ended."""
         self._found = found
         self._open: Block | None = None
         self._has_found = False
         self._before: list[str] | None = None
 
     def feed(self, number: int, text: str, *, is_read: bool = True) -> Title | None:
-        """Take the next line, without its time; the title that it is, where it begins something new.
+        """Take the next line, without its time stamp; return its title if it begins a new finding.
 
-        is_read: whether a new finding's block is wanted.
+        is_read: whether to read the block of a new finding.
         """
         title = title_of(text)
         if title is not None:
@@ -52,7 +52,7 @@ class BlockReader:
         return None
 
     def close(self) -> None:
-        """There is no more of the block that is open."""
+        """End the block that is being read."""
         block, self._open = self._open, None
         if block is not None:
             self._found(block.finding())
@@ -66,7 +66,7 @@ class BlockReader:
             return None
         self.close()
         if is_read and not (title.is_consequence and self._has_found):
-            # Imported only now: most consoles have no finding, and its expressions take long to compile.
+            # Imported only here: most consoles have no finding, and its regexes take long to compile.
             from quizmatrix.console.trace import Block
 
             self._open = Block(title, number, self._before or [])

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from quizmatrix.model.finding import FindingKind
 
-# Functions that tell two findings apart. More of them would differ by who called.
+# Number of innermost functions in a fingerprint. More would make it depend on the callers.
 _TOP = 3
 # Hexadecimal digits of a fingerprint.
 _DIGITS = 12
@@ -23,8 +23,8 @@ _SYMBOL = (
     r"(?P<name>\.?[A-Za-z_][\w.$]*)\+0x(?P<offset>[0-9a-f]+)/0x(?P<size>[0-9a-f]+)(?: \[(?P<module>[\w-]+))?"
 )
 SYMBOL = re.compile(_SYMBOL)
-# A line of a trace. Before the name: addresses ([<...>] on s390x, two of them on powerpc), a parenthesis
-# (s390x) or `? ` (x86) where it may be no caller.
+# A line of a trace. Before the name: addresses ([<...>] on s390x, two of them on powerpc); then a parenthesis
+# (s390x) or `? ` (x86) if the function may not be a caller.
 FRAME = re.compile(rf"\s*(?P<maybe>\()?(?:\[<?[0-9a-f]+>?\]\s*)*(?P<doubt>\? )?{_SYMBOL}")
 # The line that names the function that was running.
 RUNNING = re.compile(
@@ -32,20 +32,21 @@ RUNNING = re.compile(
     rf"|PC is at ){_SYMBOL}"
 )
 _ZFS_AT = re.compile(r"(?:PANIC at |SPLError: [\d:]+\()[^:\s]+:\d+:(\w+)\(\)")
-# Where that function returns to: its caller, which powerpc's trace leaves out where it is a leaf.
+# The line with the return address of that function, its caller: powerpc's trace lacks the caller of a leaf
+# function.
 _LINK = re.compile(rf"\s*(?:LR \[[0-9a-f]+\] |lr : |ra : |ra: [0-9a-f]+ |LR is at ){_SYMBOL}")
-# Behind these stand traces of other moments.
+# After these lines come traces of earlier events.
 _ELSEWHERE = re.compile(
     r"(?:Allocated|Freed) by |Last (?:potentially|Breaking-Event)|Uninit was (?:stored|created)"
 )
 _AFTER_INTERRUPT = re.compile(r"\s*</(?:IRQ|NMI)>|--- interrupt")
 _INTERRUPTED = frozenset({FindingKind.RCU_STALL, FindingKind.SOFT_LOCKUP, FindingKind.HARD_LOCKUP})
 
-# What a compiler adds to a name, and the architecture to a system call's.
+# Suffixes that a compiler adds to names, and prefixes that an architecture adds to system calls.
 _SUFFIX = re.compile(r"\.(?:cold|isra|constprop|part|llvm|lto_priv|\d)[\w.]*$")
 _SYSCALL = re.compile(r"(?:__(?:x64|ia32|arm64|s390x?|riscv|powerpc|loongarch|se|do|compat)_|k)?sys_(\w+)$")
 
-# Functions that report, that wait, or that enter the kernel: they are in the traces of anything.
+# Functions that report, wait or enter the kernel. They occur in traces of all kinds of findings.
 _MACHINERY = re.compile(
     r"(?:dump_stack\w*|show_(?:stack|regs|trace)\w*|v?panic|__warn\w*|warn_slowpath\w*|report_bug\w*|handle_bug"
     r"|exc_\w+|asm_\w+|do_(?:error_)?trap\w*|do_invalid_op|invalid_op|(?:__)?die\w*|oops_\w+|page_fault_oops"
@@ -71,18 +72,18 @@ _MACHINERY = re.compile(
 
 
 def plain_name(name: str) -> str:
-    """A function's name as the source has it: powerpc puts a dot before, compilers add to it."""
+    """A function's name as in the source, without powerpc's leading dot and compilers' suffixes."""
     name = _SUFFIX.sub("", name.lstrip("."))
     return _SYSCALL.sub(r"sys_\1", name)
 
 
 def is_machinery(name: str) -> bool:
-    """Whether a function's plain name says nothing of where the fault is."""
+    """Whether a function (plain name) only reports, waits or enters the kernel."""
     return _MACHINERY.match(name) is not None
 
 
 def functions(kind: FindingKind, title: str, lines: list[str]) -> list[str]:
-    """Where it happened: the plain names of the functions, the innermost first, machinery left out."""
+    """The plain names of the functions in a trace, the innermost first, without machinery."""
     sure: list[str] = []
     doubtful: list[str] = []
     if at := SYMBOL.search(title):
@@ -93,8 +94,8 @@ def functions(kind: FindingKind, title: str, lines: list[str]) -> list[str]:
         if _ELSEWHERE.match(line):
             break
         running = RUNNING.match(line)
-        # What was interrupted stands behind what reports it, and lockdep's own trace behind those of where
-        # the locks were taken before.
+        # Drop the functions so far: the interrupted functions come after those that report the stall, and
+        # lockdep's own trace comes after the traces of where the locks were taken.
         if (
             kind in _INTERRUPTED and not has_run and (running or _AFTER_INTERRUPT.match(line))
         ) or "stack backtrace:" in line:
@@ -104,8 +105,8 @@ def functions(kind: FindingKind, title: str, lines: list[str]) -> list[str]:
             sure.append(zfs[1])
             continue
         match = running or (has_run and _LINK.match(line)) or FRAME.match(line)
-        # An address at a function's first byte is one to return to behind a call that never returns: of
-        # the function before.
+        # A return address at offset 0 belongs to the function before it, whose last instruction was a call
+        # that never returns.
         if not match or (running is None and int(match["offset"], 16) == 0):
             continue
         caller = match.groupdict()
@@ -118,19 +119,19 @@ def functions(kind: FindingKind, title: str, lines: list[str]) -> list[str]:
     return telling
 
 
-# KCSAN's title has both functions, and which of them raced first is chance. panic() never returns: behind
-# the call of it there may be another function already, whose name is then in the trace.
+# Only the title counts. KCSAN's title has both functions, and which trace comes first is random. panic()
+# never returns: its return address may lie in the next function, whose name is then in the trace.
 _TITLE_TELLS = frozenset({FindingKind.KCSAN, FindingKind.PANIC})
 
 
 def fingerprint(kind: FindingKind, title: str, names: list[str]) -> str:
-    """The same for the same finding in any cell and run; `names`: of `functions`."""
+    """The fingerprint: equal for the same finding in any cell and run. names: from `functions`."""
     top = [] if kind in _TITLE_TELLS else names[:_TOP]
     text = "\n".join([kind, _words(kind, title), *top])
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:_DIGITS]
 
 
-# Architectures have words of their own for an access to where nothing is.
+# Each architecture has its own words for an access to an invalid address.
 _BAD_ACCESS = re.compile(
     r"BUG: (?:[Uu]nable to handle|[Kk]ernel NULL)|(?:CPU \d+ )?Unable to handle kernel"
     r"|(?:Internal error: )?Oops\b"
@@ -145,14 +146,14 @@ _VARIES = (
     (re.compile(r"(?<=WARNING: )\S+(?=/\d+ still has)"), ""),
     (re.compile(r"(?<=, )\S+/\d+\b"), ""),  # comm/pid
     (re.compile(r"(?<=atomic: )\S+"), ""),
-    (re.compile(r"(?<![\w.+/-])[\w.+/-]*/([\w.+-]+)"), r"\1"),  # a file, wherever it was compiled
+    (re.compile(r"(?<![\w.+/-])[\w.+/-]*/([\w.+-]+)"), r"\1"),  # a file name, without its folder
     (re.compile(r"\b(?:0x[0-9a-f]+|(?=[a-f]*\d)[0-9a-f]{4,})\b|\d+"), "#"),
     (re.compile(r"\s+"), " "),
 )
 
 
 def _words(kind: FindingKind, title: str) -> str:
-    """What a title says, without what differs from one occurrence to the next."""
+    """A title without the parts that differ between occurrences."""
     if kind in _INTERRUPTED or kind is FindingKind.HUNG_TASK:
         return ""
     if match := _BUG_AT.match(title):

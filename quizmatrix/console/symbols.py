@@ -21,25 +21,25 @@ from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.model.finding import Finding
 
-# Seconds that a cell's result waits for lines of the source.
+# Seconds that a cell's result waits for the source lines.
 _LIMIT = 10.0
-# Addresses that are looked up.
+# The largest number of addresses that are looked up.
 _MOST = 200
 _TEXT_SYMBOL = re.compile(rb"^([0-9a-f]+) [tTwW] (\S+)$", re.MULTILINE)
 
 
 async def decode(findings: list[Finding], vmlinux: Path, prefix: str) -> list[Finding]:
-    """The findings with the places of their blocks' functions, as far as they can be had in time.
+    """The findings with the source lines of the functions in their blocks, as far as time allows.
 
-    prefix: of the cross compiler's tools. Functions of modules have no place. Where the kernel has no debug
-    information, or a tool is missing or fails, nothing is added and nothing is raised.
+    prefix: of the cross compiler's tools. Functions of modules get no line. If the kernel has no debug
+    information, or a tool is missing or fails, the findings are returned unchanged; nothing is raised.
     """
     wanted: dict[str, int] = {}
     for finding in findings:
         for line in finding.block:
             for match in SYMBOL.finditer(line):
                 if match["module"] is None and len(wanted) < _MOST:
-                    # An address to return to is behind its call, and may be the next line's.
+                    # A return address points behind the call, which may be in the next source line.
                     wanted.setdefault(match[0], 0 if RUNNING.match(line) else 1)
     if not wanted or not has_lines(vmlinux):
         return findings
@@ -65,7 +65,7 @@ async def decode(findings: list[Finding], vmlinux: Path, prefix: str) -> list[Fi
 
 async def _look_up(wanted: dict[str, int], vmlinux: Path, prefix: str) -> dict[str, str]:
     names = await process.run([_tool(prefix, "nm"), "-n", str(vmlinux)])
-    # In a thread: there are a hundred thousand names.
+    # In a thread: there are about a hundred thousand names.
     table = await in_thread(lambda: _addresses(names.output, set(wanted)))
     found = {text: table[text] - wanted[text] for text in wanted if text in table}
     if not found:
@@ -82,9 +82,9 @@ def _tool(prefix: str, name: str) -> str:
 
 
 def _addresses(names: bytes, wanted: set[str]) -> dict[str, int]:
-    """The addresses of the wanted texts, by nm's sorted output.
+    """The addresses of `function+0xoffset/0xsize` texts, from nm's sorted output.
 
-    Of several functions of one name it is the one whose size fits; where more than one does, none.
+    If several functions have the name, the one with the right size is used, and none if several fit.
     """
     table = [(int(match[1], 16), match[2].decode(errors="replace")) for match in _TEXT_SYMBOL.finditer(names)]
     known = {text: match for text in wanted if (match := SYMBOL.fullmatch(text))}
@@ -106,13 +106,13 @@ def _addresses(names: bytes, wanted: set[str]) -> dict[str, int]:
 
 
 def _roots(build: Path) -> list[str]:
-    """What stands before a file's name in the kernel's source, as the compiler has recorded it."""
+    """The prefixes that the compiler recorded before the names of source files."""
     folders = {os.path.realpath(build / "source"), os.path.realpath(build), str(build)}
     return sorted((f"{path}/" for path in folders), key=len, reverse=True)
 
 
 def _place(line: str, roots: list[str]) -> str:
-    """`fs/inode.c:123`; empty where addr2line does not know."""
+    """`fs/inode.c:123` from a line of addr2line; empty if addr2line does not know."""
     line = line.partition(" (discriminator")[0]
     file, _, number = line.rpartition(":")
     if not number.isdigit() or number == "0" or file.startswith("??"):
@@ -123,5 +123,5 @@ def _place(line: str, roots: list[str]) -> str:
 
 
 def has_lines(vmlinux: Path) -> bool:
-    """Whether a kernel has the lines of its source."""
+    """Whether a kernel has debug information with source lines."""
     return elf.has_section(vmlinux, ".debug_line")

@@ -8,16 +8,16 @@ import msgspec
 
 from quizmatrix.model.finding import FindingKind
 
-# A title is looked at closely, and a guest may write one that is very long.
+# Characters of a line that are matched: a guest may print very long lines.
 _LONGEST = 500
 
-# Before a line's text: `[    1.234567]`, `[T123]`, `[    1.234567 T123]`, also without a space behind it.
+# The prefix of a line: `[    1.234567]`, `[T123]`, `[    1.234567 T123]`, with or without a space after it.
 _PREFIX = re.compile(r"(?:\s*\[ *(?:\d+\.\d+)? *(?:[TC]\d+)?\] ?)*")
 
 # A file of the kernel's source, as WARN() and BUG() print it.
 _FILE = r"\S+\.[chSs]:\d+"
 
-# Anchored, since the words occur in ordinary lines too. The first that fits counts.
+# Matched only at a line's beginning, since the words occur in ordinary lines too. The first match counts.
 _TITLES: tuple[tuple[FindingKind, str], ...] = (
     (FindingKind.PANIC, r"Kernel panic - not syncing\b.*"),
     (
@@ -62,7 +62,7 @@ _TITLES: tuple[tuple[FindingKind, str], ...] = (
 _ANY = re.compile("|".join(f"(?P<k{number}>{text})" for number, (_, text) in enumerate(_TITLES)))
 _KINDS = {f"k{number}": kind for number, (kind, _) in enumerate(_TITLES)}
 
-# Panics that only follow from what was reported before them.
+# Panics that are only the consequence of an earlier finding.
 _CONSEQUENCE = re.compile(
     r"Kernel panic - not syncing: (?:\S+ )?(?:panic_on_\w+ set|Fatal exception|Oops|Unrecovered exception"
     r"|hung_task: blocked|softlockup: hung|\w+: hung tasks|Hard LOCKUP|RCU Stall).*"
@@ -71,7 +71,7 @@ _PANIC_WORDS = re.compile(r"Kernel panic - not syncing:? *")
 
 
 class Title(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line of a finding. is_consequence: it only ends the machine after another one."""
+    """The first line of a finding. is_consequence: a panic that only follows from another finding."""
 
     kind: FindingKind
     text: str
@@ -79,18 +79,18 @@ class Title(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reason(self) -> str:
-        """The same without `Kernel panic - not syncing`."""
+        """The text without `Kernel panic - not syncing`."""
         return _PANIC_WORDS.sub("", self.text)
 
 
 def without_time(line: str) -> str:
-    """A console's line without what the kernel puts before each."""
+    """A console line without the time stamp and the caller that the kernel puts before it."""
     match = _PREFIX.match(line)
     return line[match.end() :] if match else line
 
 
 def title_of(text: str) -> Title | None:
-    """The title that a line without its time is; None for any other line."""
+    """The title in a line without its time stamp; None if the line is no title."""
     text = text[:_LONGEST]
     match = _ANY.match(text)
     if match is None or match.lastgroup is None:

@@ -8,15 +8,15 @@ from quizmatrix.console.fingerprint import FRAME, fingerprint, functions
 from quizmatrix.console.titles import Title
 from quizmatrix.model.finding import Finding, FindingKind
 
-# What is kept of one block.
+# The parts of one block that are kept.
 _MOST_LINES = 200
 _MOST_CHARACTERS = 20_000
 _LONGEST_LINE = 500
 
-# Foreign lines in a row that end a block: another CPU's, or a driver's, may come between.
+# A block ends after this many unrelated lines in a row; lines of other CPUs or of drivers may come between.
 _PATIENCE_BEFORE_TRACE = 40
 _PATIENCE = 6
-# Reports that have prose and empty lines between their traces.
+# Reports with prose and empty lines between their traces.
 _PATIENCE_WITH_PROSE = 15
 _WITH_PROSE = frozenset(
     {
@@ -29,7 +29,7 @@ _WITH_PROSE = frozenset(
     }
 )
 
-# What only a trace has, of every architecture. A register: a short name, and 8 or 16 digits.
+# Lines that only a trace has, on all architectures. A register is a short name with 8 or 16 digits.
 _OF_A_TRACE = re.compile(
     r"\s*(?:</?[A-Z_]{3,}>|Call Trace:|Call trace:|[Ss]tack(?: backtrace)?:|Backtrace:|Code: "
     r"|Modules linked in:"
@@ -46,7 +46,7 @@ _OF_A_TRACE = re.compile(
 
 
 class Block:
-    """A finding that is being read."""
+    """The block of a finding while it is being read."""
 
     def __init__(self, title: Title, line: int, before: list[str]) -> None:
         self.title = title
@@ -60,13 +60,13 @@ class Block:
             self.add(text)
 
     def add(self, text: str) -> None:
-        """A line that belongs to it, with the foreign ones before it."""
+        """Add a line that belongs to the block, and with it the unrelated lines before it."""
         self._keep(text)
         self._foreign = 0
         self._kept = len(self.lines)
 
     def consider(self, text: str) -> bool:
-        """Take a line that may belong to it; False where the block has ended."""
+        """Take a line that may belong to the block; False if the block has ended before it."""
         if not text:
             self._keep(text)
             return True
@@ -82,14 +82,14 @@ class Block:
         return self._foreign <= (_PATIENCE_WITH_PROSE if self.title.kind in _WITH_PROSE else _PATIENCE)
 
     def continues_with(self, title: Title) -> bool:
-        """Whether what would be a title elsewhere is a further line of this one."""
+        """Whether a line that could be a new title belongs to this block."""
         mine, other = self.title.kind, title.kind
         if title.is_consequence or (mine is FindingKind.ZFS_PANIC and other is FindingKind.PANIC):
             return True
         if mine is other and other in (FindingKind.OOPS, FindingKind.ZFS_PANIC):
             # "BUG: unable to handle ...", then "Oops: ..."; "VERIFY(...) failed", then "PANIC at ...".
             return not self._has_trace
-        # A closing remark of others' reports.
+        # The last line of other reports.
         return title.text.startswith("INFO: lockdep is turned off")
 
     def _keep(self, text: str) -> None:
@@ -99,7 +99,7 @@ class Block:
             self._characters += len(text) + 1
 
     def finding(self) -> Finding:
-        """What has been read."""
+        """The finding of this block."""
         lines = self.lines[: self._kept]
         names = functions(self.title.kind, self.title.text, lines)
         return Finding(

@@ -10,30 +10,31 @@ from quizmatrix.console.blocks import BlockReader
 from quizmatrix.console.titles import without_time
 from quizmatrix.model.finding import Finding
 
-# What a restart that was asked for says: by reboot(2), and by /proc/sysrq-trigger.
+# Messages of a restart on request: by reboot(2), or by /proc/sysrq-trigger.
 _RESTART = re.compile(
     r"reboot: (?:Restarting system|machine restart|Power down|System halted)|sysrq: (?:Resetting|Power Off)"
 )
 _ENDED = "quizmatrix: the command has ended"  # guest/agent
 _OUT_OF_MEMORY = re.compile(r"(?:Memory cgroup out|Out) of memory: Killed process \d+ (\(.*?\))")
 
-# A line longer than this is judged by its beginning.
+# Of a longer line only this many bytes are read.
 _LONGEST_LINE = 4096
-# Findings that are told apart, and that are read at all: a guest may print them without end.
+# The largest number of different findings that are kept, and of all findings that are read: a guest may print
+# them without end.
 _FINDINGS_KEPT = 40
 _FINDINGS_READ = 2000
 
 
 class LineSplitter:
-    """Cuts bytes into lines; of one that is too long there is the beginning."""
+    """Splits bytes into lines; of a line that is too long, only the beginning is returned."""
 
     def __init__(self) -> None:
-        """Nothing was fed yet."""
+        """No data yet."""
         self._rest = b""
         self._is_in_long_line = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes, and return the lines that have ended with them."""
+        """Take the next bytes; return the lines that are now complete."""
         if self._is_in_long_line:
             _, newline, data = data.partition(b"\n")
             if not newline:
@@ -47,22 +48,25 @@ class LineSplitter:
         return lines
 
     def finish(self) -> list[bytes]:
-        """Return a last line that had no end, if there is one."""
+        """Return the last line if it had no line feed."""
         lines = [self._rest] if self._rest else []
         self._rest = b""
         return lines
 
 
 class ConsoleWatch:
-    """Reads a console as it comes and remembers what matters.
+    """Reads a console while it is written, and records the important events.
 
-    panic: why the kernel stopped, or None; panic_line: the number of the line that says so, from 0.
-    unread: findings beyond those in `findings`. restarted: the guest's own doing. ended: all that it
-    said while the command ran has been seen. last_line: for a person to look at.
+    panic: why the kernel stopped, or None. panic_line: the number of that line, from 0.
+    unread: the number of findings that are not in `findings`.
+    restarted: whether the guest restarted or powered off on request.
+    ended: whether everything that was printed during the command has been read.
+    out_of_memory: the process that the OOM killer killed, or None.
+    last_line: the last line that was not empty.
     """
 
     def __init__(self) -> None:
-        """A console that has said nothing yet."""
+        """No data yet."""
         self.panic: str | None = None
         self.panic_line: int | None = None
         self.unread = 0
@@ -78,12 +82,12 @@ class ConsoleWatch:
 
     @property
     def findings(self) -> list[Finding]:
-        """The findings whose traces have ended, in the order in which they came; all after `finish`."""
+        """The findings whose blocks have ended, in order; after `finish` all of them."""
         return list(self._findings.values())
 
     @property
     def splats(self) -> list[str]:
-        """The titles of those that are not fatal."""
+        """The titles of the findings that are not fatal."""
         return [finding.title for finding in self._findings.values() if not finding.kind.is_fatal]
 
     def feed(self, data: bytes) -> None:
@@ -92,7 +96,7 @@ class ConsoleWatch:
             self._judge(line)
 
     def finish(self) -> None:
-        """The console has ended: judge a last line that had no end."""
+        """The console has ended: read a last line without a line feed, too."""
         for line in self._lines.finish():
             self._judge(line)
         self._blocks.close()
@@ -107,7 +111,7 @@ class ConsoleWatch:
         if title is not None:
             self._read += 1
             self.unread += self._read > _FINDINGS_READ
-            # The first reason stands: the panic that an oops leads to says only "Fatal exception".
+            # The first reason is kept: a panic caused by an oops says only "Fatal exception".
             if title.kind.is_fatal and self.panic is None:
                 self.panic = title.reason
                 self.panic_line = self._line
@@ -129,7 +133,7 @@ class ConsoleWatch:
 
 
 def first_finding(console: bytes) -> int | None:
-    """The number of the line, from 0, where a console's first panic or else splat begins."""
+    """The line number, from 0, of a console's panic, or of its first other finding; None without any."""
     watch = ConsoleWatch()
     watch.feed(console)
     watch.finish()

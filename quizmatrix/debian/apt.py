@@ -206,7 +206,7 @@ class AptRoot:
             return NotInArchiveError(
                 fact,
                 cause=cause,
-                next_step="The mirror has not got what its index names: run it again later, or name another "
+                next_step="The mirror lacks a file that its index names: run it again later, or name another "
                 f"mirror for [suite.{self.suite}] in {paths.config_dir() / 'debian.toml'}.",
             )
         return NotFetchedError(

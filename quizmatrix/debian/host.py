@@ -9,12 +9,12 @@ from quizmatrix.core.errors import HostError
 from quizmatrix.debian import apt
 from quizmatrix.model.archive import load_archive
 
-# What fetches and unpacks packages, with Debian's packages of it.
+# The programs that fetch and unpack packages, with their Debian packages.
 TOOLS = {"apt-get": "apt", "apt-cache": "apt", "dpkg-deb": "dpkg"}
 
 
 def obstacle() -> HostError | None:
-    """Why nothing of Debian's archive can be had on this host: a program or the keyring is missing."""
+    """Why this host cannot use Debian's archive (a program or the keyring is missing); None if it can."""
     try:
         for program, package in TOOLS.items():
             process.require_program(program, package)

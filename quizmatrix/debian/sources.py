@@ -13,15 +13,15 @@ from quizmatrix.core.process import Tell
 from quizmatrix.debian import apt
 from quizmatrix.model.archive import load_archive
 
-# Whose sources are built, the first that gives one. They are for any architecture; the index is this one's.
+# The suites that are tried, in order. Sources are for all architectures; the index of this one is used.
 SUITES = ("bookworm", "trixie")
 _INDEX_ARCH = "amd64"
 
-# What a source package of the format `3.0 (quilt)` consists of (dpkg-source(1)).
+# The archives of a source package in the format `3.0 (quilt)` (dpkg-source(1)).
 _UPSTREAM = re.compile(r"_[^_]+\.orig\.tar\.\w+")
 _DEBIAN = re.compile(r"_[^_]+\.debian\.tar\.\w+")
 
-# Texts by which it shows, of gcc, ld and configure, that a cross compiler lacks its C library.
+# Error texts of gcc, ld and configure that mean that the cross compiler's C library is missing.
 _NEEDS_C_LIBRARY = (
     "The cross compiler needs its C library. On Debian: sudo apt-get install libc6-dev-ARCH-cross"
 )
@@ -30,15 +30,15 @@ ADVICE = dict.fromkeys(
     _NEEDS_C_LIBRARY,
 )
 
-# What unpacks them, with Debian's packages of it.
+# The programs that unpack sources, with their Debian packages.
 TOOLS = {"tar": "tar", "xz": "xz-utils", "bzip2": "bzip2", "patch": "patch"}
 
 
 async def obtain(package: str, into: Path, tell: Tell) -> Path:
-    """The source of a package with Debian's patches, in a new folder of its name below `into`.
+    """Fetch and unpack a source package with Debian's patches into a new folder of its name below `into`.
 
-    Raises NotFetchedError where no suite gives it, DamagedError where its layout is none that is known,
-    HostError where a tool is missing.
+    Raises NotFetchedError if no suite delivers it, DamagedError if its layout is unknown, HostError if a tool
+    is missing.
     """
     for tool, of in TOOLS.items():
         process.require_program(tool, of)
@@ -47,7 +47,7 @@ async def obtain(package: str, into: Path, tell: Tell) -> Path:
 
 
 async def _fetch(package: str, into: Path, tell: Tell) -> Path:
-    """The folder with the files of the first suite that gives them all; mirrors lack some now and then."""
+    """A folder with the files from the first suite that has them all; mirrors sometimes lack some."""
     archive = load_archive()
     failure: NotFetchedError | None = None
     for suite in SUITES:
@@ -80,10 +80,10 @@ async def unpack(archives: Path, package: str, into: Path) -> Path:
 
 
 def choose(package: str, names: Iterable[str]) -> tuple[str, str]:
-    """The archives of a source package, upstream's and Debian's, among the names of its files.
+    """Upstream's and Debian's archive among the names of a source package's files.
 
-    Signatures and the description, which apt has checked, do not count. Raises DamagedError where
-    there are others, or more: a source without patches, or one of several parts.
+    Signatures and the .dsc, which apt has verified, are ignored. Raises DamagedError for any other files: a
+    source without patches, or one of several parts.
     """
     files = sorted(name for name in names if not name.endswith((".asc", ".dsc")))
     upstream = [name for name in files if _UPSTREAM.fullmatch(name.removeprefix(package))]
@@ -94,14 +94,14 @@ def choose(package: str, names: Iterable[str]) -> tuple[str, str]:
 
 
 def patches(tree: Path) -> list[str]:
-    """The names of Debian's patches in a tree, in their order (quilt(1), "series")."""
+    """The names of Debian's patches in a tree, in the order of application (quilt(1), "series")."""
     series = tree / "debian/patches/series"
     lines = series.read_text().splitlines() if series.exists() else []
     return [line.split()[0] for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 def unknown_layout(package: str, cause: str = "") -> DamagedError:
-    """The error of a source package in which something is not where it is known to be."""
+    """The error for a source package whose files are not where they are expected."""
     return DamagedError(f"Debian's source of {package} has another layout than is known", cause=cause)
 
 

@@ -220,7 +220,7 @@ def check(
         asked = use.asked if set(lacking) - set(facts.config) else use.name
         raise UnpreparedError(
             f"the profile {asked} needs {', '.join(f'CONFIG_{symbol}' for symbol in lacking)}",
-            cause=f"the kernel {kernel} has not",
+            cause=f"the kernel {kernel} does not have it",
             next_step="Take another kernel; one that is built here has it."
             if asked == use.name
             else "Take another kernel, such as one of Debian's own.",
@@ -242,7 +242,7 @@ def check_packages(use: Use, installed: Iterable[str] | None) -> None:
     if missing:
         raise UnpreparedError(
             f"the profile {use.name} needs {', '.join(missing)} in the base image",
-            cause="the small image has no packages" if installed is None else "the image has not",
+            cause="the small image has no packages" if installed is None else "the image does not have it",
             next_step="--image debian"
             if installed is None
             else "quizmatrix image build --include " + ",".join(missing),

@@ -10,8 +10,8 @@ from collections import Counter
 
 from quizmatrix.subtests.tap import TapReader
 
-# What stands before a line's text: `<6>` (dmesg -r), `kern  :info  : ` (-x), the seconds since the boot, or
-# a date, a difference or ISO 8601 (-T, -d, -e, --time-format), and who printed it (PRINTK_CALLER).
+# The prefix of a line: `<6>` (dmesg -r), `kern  :info  : ` (-x), the seconds since the boot, or a date, a
+# difference or ISO 8601 (-T, -d, -e, --time-format), and the caller (PRINTK_CALLER).
 _LEVEL = rb"<\d{1,3}>"
 _TIME = (
     rb"(?:\[ *(?P<seconds>\d{1,12}\.\d{6})\]|\[(?=[^\]\n]{0,40}\d)[ \w:.,+<>-]{3,40}\]"
@@ -25,34 +25,34 @@ STAMP = (
     + rb"(?: ?\[ *[TC]\d{1,10}\])?"
     rb"|" + _LEVEL + rb") ?"
 )
-# The text, where it may be of a test: KTAP numbers its results. A module may put its name before each line.
-# The text ends where another such line begins: what was written without a line feed has one behind it.
+# The text of a line that may be a test result: KTAP numbers its results. A module may put its name before
+# each line. The text ends where another such line begins, since a line may lack its line feed.
 _RESULT = rb"(?:(?:not )?ok \d|1\.\.\d|K?TAP version \d)"
 _ANOTHER = rb"\[ *\d{1,12}\.\d{6}\](?: ?\[ *[TC]\d{1,10}\])?[ \t]*" + _RESULT
 TEXT = (
     rb"(?P<text>[ \t]*(?:[\w.-]{1,64}: [ \t]*)?(?:(?:#[ \t]+){0,16}" + _RESULT + rb"|Bail out!|# Subtest)"
     rb"(?:(?!" + _ANOTHER + rb")[^\n])*)"
 )
-# Of which every TEXT has one.
+# Every TEXT contains at least one of these.
 WORDS = (b"ok ", b"1..", b"TAP version", b"Bail out!", b"# Subtest")
-# A line of a console. What has no line feed behind it, printed by init say, may stand before a stamp.
+# A line of a console. Output without a line feed (printed by init, for example) may come before a stamp.
 CONSOLE_LINE = re.compile(rb"(?:\n|(?=\[ *\d{1,12}\.\d{6}\]))(?:" + STAMP + rb")?" + TEXT)
 
 _NAMED = re.compile(r"([\w.-]{1,64}: )(.*)")
 _VERSION = re.compile(r"\s*K?TAP version \d{1,9}\s*")
-# Modules that put their name before their results.
+# The largest number of modules that put their name before their results.
 _MOST_NAMES = 64
 
 _ONLY_A_LEVEL = re.compile(_LEVEL)
-# Lines that are remembered in order to be known again.
+# The largest number of lines that are remembered.
 _MOST_REMEMBERED = 200_000
 
 
 class KernelTests:
-    """Reads the results in a kernel's lines, which are given without what stands before them."""
+    """Reads test results in the lines of a kernel log, which are given without their prefixes."""
 
     def __init__(self, most_named: int) -> None:
-        """tap: what is read. most_named: tests that are kept by name."""
+        """most_named: how many tests are kept by name. `tap` then has the results."""
         self.tap = TapReader(most_named)
         self._names: set[str] = set()
 
@@ -68,9 +68,9 @@ class KernelTests:
         self.tap.feed(text)
 
     def finish(self, *, is_whole: bool) -> None:
-        """There are no more lines. A kernel says that it has tests before it is known whether there are any.
+        """There are no more lines. Only a log with tests counts as known: a kernel may announce none.
 
-        is_whole: whether what was announced and is not there did not run.
+        is_whole: whether the log is complete, so that tests which were announced but are missing did not run.
         """
         self.tap.finish()
         said = self.tap
@@ -80,15 +80,15 @@ class KernelTests:
 
 
 class Remembered:
-    """Knows a kernel's lines again: dmesg(1) prints what was on the console, as often as it is called.
+    """Recognises lines that dmesg(1) prints again: they were on the console, or in an earlier dmesg.
 
-    A line is known by its time and text, and by how many of the same were printed: a kernel's clock may be
-    coarse. Of more lines than are remembered, results are still told apart by their names.
+    Lines are equal if time and text are equal; equal lines are counted, since a kernel's clock may be coarse.
+    If there are too many lines to remember, duplicate results are still recognised by the tests' names.
     """
 
     def __init__(self) -> None:
         self._known: dict[int, int] = {}
-        # What one dmesg(1) has printed so far.
+        # The lines of the present dmesg(1) so far.
         self._printed: Counter[int] = Counter()
         self._first: int | None = None
         self._latest = 0.0
@@ -99,7 +99,7 @@ class Remembered:
             self._known[line] = self._known.get(line, 0) + 1
 
     def is_new(self, match: re.Match[bytes]) -> bool:
-        """Whether a line of the command's output was neither on the console nor printed before."""
+        """Whether a line of the command's output is new: not on the console and not printed before."""
         line = _identity(match)
         if line is None or (line not in self._known and len(self._known) >= _MOST_REMEMBERED):
             return True
@@ -116,7 +116,7 @@ class Remembered:
 
 
 def _identity(match: re.Match[bytes]) -> int | None:
-    """Of a line that STAMP and TEXT have matched; None where it has no time."""
+    """A hash of a line's time and text (a match of STAMP and TEXT); None if it has no time."""
     time = match["seconds"] or match["stamp"]
     if not time or _ONLY_A_LEVEL.fullmatch(time):
         return None

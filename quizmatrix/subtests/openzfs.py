@@ -8,15 +8,14 @@ from collections import Counter
 from quizmatrix.core.text import clean_line
 from quizmatrix.model.subtest import MOST_NAMED, Subtest, SubtestOutcome
 
-# The runner's console line, from 2.4 on with the time before it.
+# A result line of the runner; since 2.4 it begins with the time.
 _TEST = re.compile(
     r"(?:\[[-\d:.T]+\] )?Test(?: \((?P<identifier>[^()]*)\))?: (?P<path>\S.*?) \(run as [^()]*\)\s+"
     r"\[\d+:\d\d\] \[(?P<outcome>PASS|FAIL|SKIP|KILLED)\](?P<reran> \(RERAN\))?"
 )
 _COUNT = re.compile(r"(PASS|FAIL|SKIP|KILLED)\s+(\d{1,9})")
-# What only the runner, or the report that zfs-tests.sh prints after it (zts-report.py), says. Where no test
-# ran, the runner itself says nothing, and the report is all there is: in 2.4.3 one sentence, and the exit
-# status 0.
+# Lines that only the runner prints, or the report of zfs-tests.sh after it (zts-report.py). If no test ran,
+# the runner prints nothing and only the report is left: in 2.4.3 one sentence, with exit status 0.
 _SIGN = re.compile(
     r"Running Time:\t\d+:\d\d:\d\d|No test results were found\."
     r"|Tests with results? (?:other than|of) PASS that are (?:un)?expected:"
@@ -32,13 +31,13 @@ _WORDS = {
 
 
 class RunnerReader:
-    """Reads what OpenZFS's test runner prints. Of a test that ran again the last result counts.
+    """Reads the output of OpenZFS's test runner. If a test ran twice, its last result counts.
 
-    tests: by name. unnamed: how many more.
+    tests: by name. unnamed: the number of further tests, by outcome.
     """
 
     def __init__(self, most_named: int = MOST_NAMED) -> None:
-        """most_named: tests that are kept by name. The results are there after `finish`."""
+        """most_named: how many tests are kept by name. The results are complete after `finish`."""
         self._most_named = most_named
         self.is_known = False
         self.tests: dict[str, Subtest] = {}
@@ -61,7 +60,7 @@ class RunnerReader:
             self._totals[_WORDS[match[1]]] += int(match[2])
 
     def finish(self) -> None:
-        """A summary has ended, or the output: with -q the runner counts passes that it does not name."""
+        """The output or a summary has ended. With -q, passes have no names: only the summary counts them."""
         if self._totals is not None:
             self.unnamed += self._totals - self._told
             self._totals = None

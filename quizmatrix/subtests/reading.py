@@ -1,6 +1,6 @@
 """Reads the results of single tests from a command's output and its kernel's console.
 
-They are TAP's, KTAP's, and those of OpenZFS's test runner.
+The formats are TAP, KTAP and that of OpenZFS's test runner.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from quizmatrix.subtests.tap import TapReader
 # The list of a cell's subtests, in its folder.
 FILE = "subtests.json"
 
-# Where results are looked for in that folder, and the bytes that are looked through in a moment.
+# The files in that folder that may have results. Up to _SHORT bytes of them are read without a new process.
 _READ = ("stdout", "console.log")
 _SHORT = 1 << 20
 
 # Bytes read at a time.
 _CHUNK = 1 << 18
-# Bytes of a line that are looked at: a longer one is judged by its beginning.
+# Of a longer line only this many bytes are read.
 _LONGEST_LINE = 4096
-# Lines of interest that are read: no tests are that many, and a guest must not keep us for an hour.
+# The largest number of lines that are read: no test suite has more, and a guest must not keep us for an hour.
 MOST_LINES = 2_000_000
-# Lines that may matter, of the kernel's and of the command's own. A stream may be a gigabyte long, so the
-# others are passed over without a look.
+# The lines of a command's own output that may be results. A stream may be a gigabyte long, so all other
+# lines are skipped by the regex.
 _OWN = (
     rb"(?P<own>[ \t]*(?:not ok|ok|\d+\.\.\d|K?TAP version|Bail out!|# Subtest|Tests? |Test:"
     rb"|(?:#[ \t]+){1,16}(?:(?:not )?ok \d|1\.\.\d|K?TAP version)"
@@ -50,7 +50,7 @@ _OUTPUT_LINE = re.compile(rb"\n(?:" + _OWN + rb"|" + STAMP + TEXT + rb")")
 
 
 class SubtestSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be said of a command's tests; see the properties of Subtests."""
+    """A summary of a command's tests; see the properties of Subtests."""
 
     counts: dict[str, int] = {}
     summary: str = ""
@@ -61,15 +61,17 @@ class SubtestSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Subtests(msgspec.Struct, frozen=True, kw_only=True):
-    """What a command's output, and its kernel's console, say of its tests.
+    """The test results in a command's output and on its kernel's console.
 
-    is_known: whether there is something of a known format; without that the rest is empty. tests: by name, in
-    the order of the output, then of the console; of a test that both have the worse outcome. unnamed: how
-    many more there were whose names are not known, or are too many. missing: tests that were announced and
-    did not run. bail_out: why the tests gave up, None: they did not. none_ran: the command's own tests are
-    none, whatever the kernel's are. kernel_has_some: some are on the console. has_unread: there were more
-    lines of results than are read, or the console that has some is not all there. has_left_out: there were
-    more tests than are kept by name.
+    is_known: whether a known format was found; if not, all other fields are empty.
+    tests: in the order of the output, then of the console; a test in both has the worse outcome.
+    unnamed: by outcome, the number of further tests: without a name, or too many.
+    missing: the number of tests that were announced but did not run.
+    bail_out: why the tests bailed out; None if they did not.
+    none_ran: whether the command's own output has a known format but no tests, whatever the kernel printed.
+    kernel_has_some: whether the console has results.
+    has_unread: whether there are more result lines than are read, or a console with results is incomplete.
+    has_left_out: whether there are more tests than are kept by name.
     """
 
     is_known: bool = False
@@ -84,7 +86,7 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def summed_up(self) -> SubtestSummary:
-        """The same without the tests' names."""
+        """The summary, without the tests' names."""
         return SubtestSummary(
             counts=self.counts,
             summary=self.summary,
@@ -96,33 +98,33 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many tests ended with each outcome that occurred."""
+        """The number of tests for each outcome that occurred."""
         counted = Counter(test.outcome for test in self.tests) + Counter(self.unnamed)
         return {str(outcome): counted[outcome] for outcome in SubtestOutcome if counted[outcome]}
 
     @property
     def summary(self) -> str:
-        """`tests: 11 passed, 2 failed, 1 not run`; empty where the output is of no known format."""
+        """`tests: 11 passed, 2 failed, 1 not run`; empty if no known format was found."""
         words = [f"{count} {outcome}" for outcome, count in self.counts.items()]
         words += [f"{self.missing} not run"] if self.missing else []
         return f"tests: {', '.join(words) or 'none'}" if self.is_known else ""
 
     @property
     def limits(self) -> list[str]:
-        """What is to be said of the limits that were met."""
+        """Messages about limits that were reached."""
         total = sum(self.counts.values())
         named = f"of {total:,} tests the first {len(self.tests):,} are kept by name"
         return [named] if self.has_left_out else []
 
     @property
     def flaky(self) -> str:
-        """Why a pass with these results is not to be relied on: tests that failed, and passed in a rerun."""
+        """Why a pass is not reliable: some tests failed and passed in a rerun. Empty if none did."""
         again = sum(test.failed_before for test in self.tests)
         return f"{again} test{'s' if again != 1 else ''} failed, then passed" if again else ""
 
     @property
     def failure(self) -> str:
-        """Why a command with these results has not passed, whatever its exit status; empty where it may."""
+        """Why the command failed even if its exit status is 0; empty if the tests give no reason."""
         if not self.is_known:
             return ""
         counts = self.counts
@@ -141,9 +143,9 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def told_of(folder: Path, is_whole: bool, console_is_whole: bool) -> SubtestSummary:
-    """The same as `keep`, and nobody else waits: the guest decides how long the files are.
+    """Like `keep`, without blocking the event loop: a guest decides how long the files are.
 
-    HostError, too, where this host has no thread or process left.
+    Also raises HostError if this host has no thread or process left.
     """
     given = (str(folder), is_whole, console_is_whole)
     sizes = [path.stat().st_size for name in _READ if (path := folder / name).exists()]
@@ -153,9 +155,9 @@ async def told_of(folder: Path, is_whole: bool, console_is_whole: bool) -> Subte
 
 
 def keep(folder: str, is_whole: bool, console_is_whole: bool) -> SubtestSummary:
-    """Read the results in a cell's folder, and write there the list of the tests that are known by name.
+    """Read the results in a cell's folder, and write the list of the named tests there.
 
-    is_whole, console_is_whole: see `read`. OSError where that fails.
+    is_whole, console_is_whole: see `read`. Raises OSError if a file cannot be read or written.
     """
     cell = Path(folder)
     output, console = (cell / name for name in _READ)
@@ -168,10 +170,10 @@ def keep(folder: str, is_whole: bool, console_is_whole: bool) -> SubtestSummary:
 def read(
     output: Path, console: Path | None = None, *, is_whole: bool = True, console_is_whole: bool = True
 ) -> Subtests:
-    """The results in files that a guest wrote; nothing where there are no such files.
+    """The results in files that a guest wrote; empty if the files do not exist.
 
-    is_whole, console_is_whole: whether the file has all that was written: what a part of it lacks is no news.
-    OSError where a file cannot be read.
+    is_whole, console_is_whole: whether the file is complete. In an incomplete file, announced tests that are
+    missing do not count as not run. Raises OSError if a file cannot be read.
     """
     with ExitStack() as stack:
 
@@ -192,12 +194,12 @@ def parse(
     most_lines: int = MOST_LINES,
     most_named: int = MOST_NAMED,
 ) -> Subtests:
-    """The results in streams of any bytes, of any length; see `read`.
+    """The results in streams of any content and length; see `read`.
 
-    most_lines: of each that are read. most_named: tests that are kept by name.
+    most_lines: how many result lines of each stream are read. most_named: how many tests are kept by name.
     """
     reading = _Reading(most_lines, most_named)
-    # The console first: what it has is not looked for in the output.
+    # The console first: its lines are then ignored in the output.
     if console is not None:
         reading.take_console(console, is_whole=console_is_whole)
     reading.take_output(output, is_whole=is_whole)
@@ -205,7 +207,7 @@ def parse(
 
 
 def load(folder: Path) -> list[Subtest]:
-    """The list in a cell's folder; empty where there is none that can be read."""
+    """The list of tests in a cell's folder; empty if it is missing or cannot be read."""
     try:
         return msgspec.json.decode((folder / FILE).read_bytes(), type=list[Subtest])
     except (OSError, msgspec.MsgspecError):
@@ -213,12 +215,13 @@ def load(folder: Path) -> list[Subtest]:
 
 
 class _Reading:
-    """Four readers at work, and what is made of what they have read."""
+    """Feeds four readers with the lines of the output and the console, and joins their results."""
 
     def __init__(self, most_lines: int, most_named: int) -> None:
         self._most_lines = most_lines
         self._most_named = most_named
-        # What the command's programs say; what its kernel says, as the command prints it, and on the console.
+        # _own and _runner: the output of the command's programs. _printed: kernel log lines in that output.
+        # _said: the console.
         self._own = TapReader(most_named)
         self._runner = RunnerReader(most_named)
         self._printed = KernelTests(most_named)
@@ -231,7 +234,7 @@ class _Reading:
         lines = _lines(console, CONSOLE_LINE, None)
         for match, has_ended in islice(lines, self._most_lines):
             text = _text_of(match["text"])
-            # Of a line that has no end, half is a pass that may be none, or a plan of fewer tests.
+            # An incomplete line may be cut: "ok" may lack its directive, and a plan its last digits.
             if has_ended or text.lstrip().startswith("not ok"):
                 self._known.learn(match)
                 self._said.feed(text)
@@ -264,7 +267,7 @@ class _Reading:
         self._has_unread |= has_unread and any(known)
 
     def conclude(self) -> Subtests:
-        """What all of them have read, a test of one name being one test."""
+        """The joined results; tests of the same name are one test."""
         own, runner, kernels = self._own, self._runner, [self._printed.tap, self._said.tap]
         taps = [own, *(tap for tap in kernels if tap.is_known)]
         unnamed = runner.unnamed.copy()
@@ -289,7 +292,7 @@ class _Reading:
 def _by_name(
     found: Iterable[Iterable[Subtest]], unnamed: Counter[SubtestOutcome], most: int
 ) -> dict[str, Subtest]:
-    """The first `most` tests, of one that is there twice the worse outcome; `unnamed` counts the others."""
+    """The first `most` tests; of duplicates the worse outcome. The others are added to `unnamed`."""
     named: dict[str, Subtest] = {}
     for test in chain.from_iterable(found):
         before = named.get(test.name)
@@ -303,16 +306,16 @@ def _by_name(
 def _badness(test: Subtest) -> int:
     if test.outcome.is_bad:
         return 3
-    # That it was skipped elsewhere does not make what ran be skipped.
+    # A test that was skipped in one place and ran in another counts as run.
     return 0 if test.outcome is SubtestOutcome.SKIPPED else 1 + test.failed_before
 
 
 def _lines(
     file: BinaryIO, pattern: re.Pattern[bytes], without_kernels: re.Pattern[bytes] | None
 ) -> Iterator[tuple[re.Match[bytes], bool]]:
-    """The matches of `pattern`, which begins with a line feed, and whether there is one behind them.
+    """The matches of `pattern`, which begins with a line feed, and whether the line has ended.
 
-    without_kernels: the pattern, which is a quicker one, for what cannot hold a kernel's results.
+    without_kernels: a faster pattern for data that contains none of WORDS, so no results of a kernel.
     """
 
     def found(data: bytes) -> Iterator[re.Match[bytes]]:
@@ -325,7 +328,7 @@ def _lines(
         end = data.rfind(b"\n")
         for match in found(data[:end]):
             yield match, data[match.end() : match.end() + 1] == b"\n"
-        # The end of a longer line is glued to its beginning, behind what is looked at.
+        # A longer line is cut here, so its end is appended beyond the bytes that are read.
         rest = data[end : end + _LONGEST_LINE]
     for match in found(rest):
         yield match, False

@@ -13,26 +13,30 @@ from quizmatrix.model.subtest import MOST_NAMED, Subtest, SubtestOutcome
 _VERSION = re.compile(r"K?TAP version \d{1,9}")
 _PLAN = re.compile(r"1\.\.(\d{1,9})(?:\s*#\s*(.*))?")
 _TEST = re.compile(r"(not )?ok(?:\s+(\d{1,9})(?=\s|$))?(?:\s+-(?=\s|$))?(?:\s+(.*))?")
-# KTAP separates a test's diagnostic from its name by ` # `; TAP 14 writes a hash that is part of it as `\#`.
+# KTAP separates a test's name and its diagnostic by ` # `. TAP 14 writes a hash in a name as `\#`.
 _DIAGNOSTIC = re.compile(r"(?:^|\s)#(?:\s|(?=(?:skip|todo)))", re.IGNORECASE)
 _DIRECTIVE = re.compile(r"(?:^|\s)#\s*(skip|todo\b|xfail\b|timeout\b)", re.IGNORECASE)
-# kselftest puts what each of its programs printed behind the comment sign of its own stream.
+# kselftest prints the output of each program as comments of its own stream.
 _COMMENTED = re.compile(r"(?:#[ \t]+)+(?=(?:not )?ok \d|1\.\.\d|K?TAP version \d)")
 _BAIL_OUT = "Bail out!"
 _SUBTEST = "# Subtest"
 
-# Levels of nesting: KUnit has three. What is deeper is taken for diagnostics.
+# Levels of nesting; KUnit has three. Deeper lines count as diagnostics.
 _DEEPEST = 16
 
-# Stands for the tests of a stream that says only that it skips them.
+# The name for the tests of a stream that only says that it skips them.
 _ALL = "all tests"
 
 
 class _Level(msgspec.Struct, kw_only=True):
-    """The stream at one indentation. has_begun: a version or a plan says that it is TAP.
+    """The TAP stream at one level of indentation.
 
-    hashes: comment signs before each of its lines; they count as indentation, too. is_doubtful: all that says
-    so is a plan in a comment, which may be any two numbers.
+    indent: columns before its lines, comment signs included.
+    hashes: the number of comment signs before its lines.
+    is_doubtful: it was recognised only by a plan in a comment, which may be any two numbers.
+    has_begun: a version or a plan has shown that it is TAP.
+    planned: the number of tests in its plan.
+    seen: the number of its results so far.
     """
 
     indent: int
@@ -48,16 +52,16 @@ class _Level(msgspec.Struct, kw_only=True):
 
 
 class TapReader:
-    """Reads TAP from among other lines. Output without a version or a plan is none.
+    """Reads TAP between other lines. Output without a version or a plan is not TAP.
 
-    A test with tests inside counts through those, and itself where it failed and none of them did. Inside is
-    what is indented, and what kselftest has put behind `# `, to any depth.
+    For a test with subtests, the subtests count; the test itself counts only if it failed and none of them
+    did. Subtests are indented, or prefixed with `# ` by kselftest, to any depth.
     """
 
     def __init__(self, most_named: int = MOST_NAMED) -> None:
-        """most_named: tests that are kept by name; of more there is the number.
+        """most_named: how many tests are kept by name; further ones are only counted.
 
-        tests, unnamed, missing, bail_out: see subtests.Subtests; they are there after `finish`.
+        tests, unnamed, missing, bail_out: see reading.Subtests; they are complete after `finish`.
         """
         self.is_known = False
         self.tests: list[Subtest] = []
@@ -65,7 +69,7 @@ class TapReader:
         self.missing = 0
         self.bail_out: str | None = None
         self._levels = [_Level(indent=0)]
-        # The name that a comment gave to a stream which has not begun.
+        # The name from a `# Subtest` comment, for a stream that has not begun yet.
         self._announced: str | None = None
         self._kept = 0
         self._most_named = most_named
@@ -148,9 +152,9 @@ class TapReader:
             level.has_begun = False
         level.seen += 1
         name, outcome, is_known_failure = _result(match, level.seen)
-        # What is skipped need not run the tests that it announced.
+        # A skipped test need not run the subtests that it announced.
         _, inner = self._pop_below(indent, is_excused=outcome is SubtestOutcome.SKIPPED)
-        # What KUnit leaves in debugfs has no heading: its tests are told by those inside.
+        # KUnit's results in debugfs have no version or plan: their subtests show that they are TAP.
         level.has_begun |= bool(inner)
         if indent == 0 and (level.planned is not None or inner):
             self.is_known = True
@@ -173,7 +177,7 @@ class TapReader:
         )
 
     def _open(self, indent: int, hashes: int = 0) -> _Level:
-        """A new stream at `indent`; one that is there has ended."""
+        """Begin a new stream at `indent`; this ends a stream that is there already."""
         self._close(indent)
         name, self._announced = clean_line(self._announced or ""), None
         level = _Level(indent=indent, hashes=hashes, name=name, has_begun=True)
@@ -182,15 +186,15 @@ class TapReader:
         return level
 
     def _close(self, indent: int) -> None:
-        """End the streams at `indent` and below, for which no result of the test around them came."""
+        """End the streams at `indent` and deeper whose enclosing test has no result."""
         name, left = self._pop_below(indent - 1)
         left = [_inside(name, test) for test in left] if name else left
         (self._levels[-1].tests if self._levels else self.tests).extend(left)
 
     def _pop_below(self, indent: int, *, is_excused: bool = False) -> tuple[str, list[Subtest]]:
-        """End the streams that are indented more than `indent`: the outermost one's name, and their tests.
+        """End the streams deeper than `indent`; return the name of the outermost one, and all their tests.
 
-        is_excused: tests of theirs that did not run are not missed.
+        is_excused: tests of theirs that did not run do not count as missing.
         """
         found: list[Subtest] = []
         name = ""
@@ -203,7 +207,7 @@ class TapReader:
                 self.missing += max(0, level.planned - level.seen)
             if level.indent == 0 and level.is_skipped:
                 self._keep(level, _ALL, SubtestOutcome.SKIPPED)
-            # Words like `ok` without a plan are anybody's.
+            # Lines with `ok` but without a plan are not TAP.
             found = [*level.tests, *found] if level.has_begun else found
         return name, found
 
@@ -217,7 +221,7 @@ def _excused(test: Subtest) -> Subtest:
 
 
 def _result(match: re.Match[str], place: int) -> tuple[str, SubtestOutcome, bool]:
-    """A test's name and outcome, and whether it is said to fail."""
+    """A test's name and outcome, and whether its failure is expected (todo, xfail)."""
     failed, number, text = match.groups()
     diagnostic = _DIAGNOSTIC.search(text or "")
     name = (text or "")[: diagnostic.start()] if diagnostic else text or ""
