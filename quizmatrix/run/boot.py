@@ -25,36 +25,39 @@ from quizmatrix.run.stopwatch import Stopwatch
 from quizmatrix.run.verdict import Evidence
 from quizmatrix.subtests import reading
 
-# Seconds for the rest of the output to arrive once the command has ended, as long as some comes.
+# Seconds without new output after which we stop waiting for the rest of it, once the command has ended.
 _DRAIN_LIMIT = 10.0
-# And however much comes: what the command left behind may go on writing.
+# Seconds for all of that: processes that the command left behind may go on writing.
 _DRAIN_AT_MOST = 30.0
 
-# Bytes of a console that are kept.
+# Bytes of a console that are kept in console.log.
 _CONSOLE_LIMIT_BYTES = 64 << 20
 
-# Seconds for the console to bring what the kernel said while the command ran.
+# Seconds to wait, after the command's end, for the console messages that were printed during it.
 _CONSOLE_LIMIT = 3.0
 
-# Seconds between the guest's word that a terminal session ended and the host's end of it.
+# Seconds between the guest's message that a terminal session ended and the end of the session on the host.
 _SESSION_GRACE = 0.5
 
-# Steps that a guest may announce before its command.
+# The largest number of steps that a guest may announce before its command.
 _MOST_STEPS = 1000
 
-# Seconds for bringing what a guest left into order, and from when on we are to stop.
+# Seconds for making a guest's files safe: normally, and once we are cancelled.
 _TIDYING_LIMIT = 1800.0
 _TIDYING_HURRIED = 10.0
 
-# Bytes of a console that are looked through at once: of the shortest lines they take 30 ms.
+# Bytes of a console that are read without a pause; with the shortest lines this takes 30 ms.
 _CONSOLE_PIECE = 1 << 15
 
-# Seconds between two looks at the console.
+# Seconds between two reads of the console.
 _CONSOLE_PAUSE = 0.02
 
 
 class Boot:
-    """One boot of one guest. evidence, watch, stopwatch: what is known of it so far."""
+    """One boot of one guest.
+
+    evidence: what was observed so far. watch: its console's findings. stopwatch: the times of its stages.
+    """
 
     def __init__(
         self,
@@ -65,7 +68,7 @@ class Boot:
         marker: bytes,
         observer: Observer,
     ) -> None:
-        """Nothing runs yet. console, ports, log: what QEMU will get. marker: ends the command's streams."""
+        """Starts nothing. console, ports, log: for QEMU. marker: ends the command's output streams."""
         self.evidence = Evidence(
             silent_reset_is_fault=spec.arch.facts.kernel.silent_reset == "fault",
             tolerance=spec.tolerance,
@@ -94,12 +97,12 @@ class Boot:
         self.stopwatch = Stopwatch()
 
     async def conduct(self, shares: list[Share]) -> None:
-        """Boot, talk, gather, and end the VM; `evidence` and `watch` then tell what happened."""
+        """Boot the VM, run the command, and end the VM; `evidence` and `watch` then have what happened."""
         self._reach(Stage.BOOTING)
         try:
             await self._boot_and_talk(shares)
         finally:
-            # The guest is gone, also where we were cancelled; what it left may still bite.
+            # The guest has ended, even if we were cancelled. The files that it left may be hostile.
             try:
                 await wind_up(self._tidy, limit=_TIDYING_LIMIT, hurried=_TIDYING_HURRIED)
             finally:
@@ -113,13 +116,13 @@ class Boot:
     async def _tidy(self) -> None:
         try:
             self.evidence.notes += await self._shared.settle()
-            # A file that is bound for writing has a folder there, to which the guest could write.
+            # A file that is bound for writing has its folder there, and the guest could write to that.
             self.evidence.notes += await untrusted.remove(specs.host_folder_of(self._folder))
         except QuizmatrixError as error:
             self.evidence.notes.append(str(error))
 
     async def read_tests(self) -> None:
-        """Look for the results of single tests in the command's output and on the console."""
+        """Read the results of single tests from the command's output and the console."""
         stdout = self._outputs[0]
         is_whole = stdout.ended.is_set() and not stdout.was_cut
         try:
@@ -133,7 +136,7 @@ class Boot:
             self.evidence.notes.append("the end of its console did not arrive, and may have results of tests")
 
     async def keep_findings(self) -> list[FindingSummary]:
-        """Keep the findings, and sum them up."""
+        """Write the findings to the cell's folder; return their summaries."""
         try:
             return await findings.conclude(self._spec, self.watch)
         except OSError as error:
@@ -160,18 +163,18 @@ class Boot:
                         talk.cancel_scope.cancel()
                 self._feed.stop()
             if machine.outlived_kill:
-                # It keeps its ends of the ports open.
+                # QEMU still has its ends of the ports open, so the readers would wait for ever.
                 self.evidence.notes.append(f"QEMU (process {machine.pid}) was killed, and has not died")
                 group.cancel_scope.cancel()
 
     @property
     def _has_gone_silent(self) -> bool:
-        """Whether only QEMU's own end can tell what became of the guest."""
+        """Whether the guest sent no final message, so that only QEMU's exit status can explain its end."""
         seen = self.evidence
         return seen.ended is None and seen.expired is None and not seen.rubbish
 
     async def _converse(self) -> None:
-        """Talk to the guest until the command has ended, a limit ran out, or there is no guest."""
+        """Talk to the guest until the command ends, a time limit expires, or the guest is gone."""
         try:
             with anyio.move_on_after(self._spec.boot_timeout) as limit:
                 if not await self._expect("booted"):
@@ -204,13 +207,13 @@ class Boot:
                 await self._console_ended.wait()
 
     async def _serve_terminal(self, terminal: TerminalHost) -> None:
-        """Let a person look around before the guest goes away; ends with the session or the guest."""
+        """Run the terminal session after the command; ends with the session or the guest."""
         async with task_group() as group:
 
             async def listen() -> None:
                 message = await self._control.receive()
                 if message is not None:
-                    # What the session's own channel says of its end may still be on its way.
+                    # The end of the session may still be on its way through the terminal's port.
                     await anyio.sleep(_SESSION_GRACE)
                     terminal.ended_with(message.exit_code or 0)
                 group.cancel_scope.cancel()
@@ -220,7 +223,10 @@ class Boot:
             group.cancel_scope.cancel()
 
     async def _expect(self, event: str) -> Message | None:
-        """The guest's next message, which has to be `event`; None where there is no more guest."""
+        """The guest's next message, which must be `event`; None if the guest is gone or failed.
+
+        Raises RubbishError for any other message.
+        """
         message = await self._control.receive()
         while message is not None and message.event in ("step", "unread"):
             if message.event == "step":
@@ -241,9 +247,9 @@ class Boot:
         return message
 
     async def _drain(self) -> None:
-        """Wait for the streams' ends, as long as something comes."""
+        """Wait for the ends of the output streams, as long as data arrives."""
         if not self._folder.is_dir():
-            return  # with it went what the guest needs to end them
+            return  # the folder was removed, and with it the marker that the guest needs to end them
         latest = anyio.current_time() + _DRAIN_AT_MOST
         for output in self._outputs:
             while not output.ended.is_set():
@@ -277,11 +283,11 @@ class Boot:
                     self._dying.set()
                 if self.watch.ended:
                     self._console_ended.set()
-                # A console delivers byte by byte: taking each would cost the guest its CPU.
+                # A console delivers single bytes: reading each at once would take CPU time from the guest.
                 await anyio.sleep(_CONSOLE_PAUSE)
 
     async def _give_up_on_a_dead_guest(self) -> None:
-        """A kernel that said its last words restarts, and QEMU ends; some only halt."""
+        """End the talk if a kernel panics or restarts but QEMU does not end: some kernels only halt."""
         await self._dying.wait()
         if self._spec.debugger and self.watch.panic is not None:
             error = await self._shared.keep_memory(self._ports[qemu.QMP])
@@ -290,12 +296,12 @@ class Boot:
         self._talk.cancel()
 
     async def _end_a_greedy_guest(self, machine: vm.VM) -> None:
-        """End a guest that writes more to /shared than it may, before this host's disk is full."""
+        """End a guest that exceeds the limit of /shared, before this host's disk is full."""
         await self._shared.wait_for_excess(machine.pid)
         self._talk.cancel()
 
     async def _guard(self, reader: Callable[[], Awaitable[None]]) -> None:
-        """A file that cannot be written ends this cell, and no other."""
+        """Run a reader; if it cannot write its file, only this cell ends."""
         try:
             await reader()
         except OSError as error:

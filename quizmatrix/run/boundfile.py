@@ -16,7 +16,7 @@ NAME = "file"
 
 
 def shares_of(spec: CellSpec) -> list[Share]:
-    """A share for each of the spec's binds; HostError where a file cannot be shared."""
+    """A share for each bind of the specification; HostError if a file cannot be shared."""
     own = specs.host_folder_of(Path(spec.folder))
     return [
         Share(
@@ -29,14 +29,14 @@ def shares_of(spec: CellSpec) -> list[Share]:
 
 
 def _folder_of(bind: Bind, folder: Path) -> Path:
-    """A folder that holds the file alone. Of one that is only read a copy does where no link can be made."""
+    """A folder with only this file, as a hard link. If that is impossible, a read-only file is copied."""
     source = Path(bind.path)
     try:
         folder.mkdir(parents=True)
         try:
             os.link(source.resolve(), folder / NAME)
         except OSError as error:
-            # Another file system, a file of somebody else's (fs.protected_hardlinks), or one without links.
+            # Another file system, another user's file (fs.protected_hardlinks), or no support for hard links.
             if bind.writable:
                 raise _no_link(bind, error) from error
             shutil.copy2(source, folder / NAME)

@@ -5,23 +5,23 @@ from __future__ import annotations
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.model.arch import Qemu
 
-# Devices of a guest, on every architecture.
+# The largest number of devices of a guest, on every architecture.
 ROOM = 64
 
 
 class Bus:
-    """Gives the devices of one guest their places, in their order."""
+    """Assigns slots to the devices of one guest, in order."""
 
     def __init__(self, qemu: Qemu, devices: int) -> None:
         """devices: how many there will be."""
         slots = qemu.slots
-        # What QEMU itself chooses is left as it is for the usual guest: its devices are found as ever.
+        # QEMU chooses the slots unless there are too many devices: the slots of usual guests do not change.
         self._slots = slots if slots is not None and devices > slots.count else None
         self._devices = devices
         self._placed = 0
 
     def next(self) -> str:
-        """The options of -device that put the next device into its place; empty where QEMU chooses it."""
+        """The -device properties for the slot of the next device; empty if QEMU chooses it."""
         number, self._placed = self._placed, self._placed + 1
         if self._slots is None:
             return ""
@@ -31,7 +31,7 @@ class Bus:
 
 
 def check_room(cell: str, *, folders: int, disks: int, others: int) -> None:
-    """UnpreparedError where a guest would have more devices than there is room for."""
+    """Raises UnpreparedError if a guest would have too many devices."""
     total = folders + disks + others
     if total > ROOM:
         raise UnpreparedError(

@@ -21,11 +21,11 @@ from quizmatrix.run.verdict import judge
 
 
 async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
-    """Boot `spec`, run its command, and judge.
+    """Boot a cell's guest, run its command, and decide the outcome.
 
     Writes console.log, stdout, stderr, qemu.log, reproduce.sh, artifacts/, subtests.json and findings.json
-    into `spec.folder`. Whatever happens to the guest is an outcome; what this host cannot do raises
-    QuizmatrixError.
+    into `spec.folder`. Everything that happens to the guest becomes an outcome. Raises QuizmatrixError if
+    this host cannot do its part.
     """
     started = time.monotonic()
     marker = secrets.token_hex(16)
@@ -71,7 +71,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
 
 
 def _write_files(spec: CellSpec, marker: str, observer: Observer) -> list[Share]:
-    """Write what the guest begins with, and the scripts for a person; the guest's shares."""
+    """Write the run layer and the scripts for the user; return the guest's shares."""
     try:
         shares = runlayer.write_run_layer(spec, marker)
         qemu.check(spec, shares)

@@ -17,28 +17,32 @@ import msgspec
 
 CHUNK = 1 << 18
 
-# Bytes of a console that can wait for us; a serial port drops what finds no room.
+# Bytes that a console's pipe can hold; a serial port drops bytes when the pipe is full.
 _CONSOLE_ROOM = 1 << 18
 
-# Bytes of one stream that are kept in its file. A command that writes without end must not fill
-# the disk; what is passed on to the user's own stdout has no limit.
+# Bytes of one output stream that are kept in its file, so that a command that writes without end does not
+# fill the disk. Output that is passed on to the user's stdout has no limit.
 OUTPUT_LIMIT = 1 << 30
 
-# A full disk may have room again soon, since the guest that fills it is ended. Seconds until a write is
-# given up, and between two tries.
+# A full disk may soon have room again, because the guest that fills it is ended. Seconds until a write is
+# given up, and seconds between two tries.
 _FULL_DISK_PATIENCE = 10.0
 _FULL_DISK_PAUSE = 0.2
 
-# A control line longer than this is not one of ours.
+# Bytes of the longest valid control message.
 _LONGEST_MESSAGE = 65536
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """What a guest says.
+    """A message from a guest. `event` is one of these:
 
-    booted; step: it begins with the one that `message` names; started: the command; unread: nobody reads the
-    command's stdin any more; exited: the command's end, with `message` the architecture of a program that is
-    not for this one; closed: a terminal session's end; failed: in init.
+    booted: the guest waits for `start`.
+    step: it begins the step that `message` names.
+    started: the command has started.
+    unread: nobody reads the command's stdin any more.
+    exited: the command has ended; `message` is the program's architecture if it is not the guest's.
+    closed: the terminal session has ended.
+    failed: init failed, for the reason in `message`.
     """
 
     event: str
@@ -48,11 +52,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RubbishError(Exception):
-    """The guest wrote something to the control port that is no message."""
+    """The guest wrote something to the control port that is not a valid message."""
 
 
 async def write_all(file: FileIO, data: bytes) -> None:
-    """Write all of `data` to a file that has no buffer; OSError where the disk stays full, or fails."""
+    """Write all of `data` to an unbuffered file; OSError if the disk stays full, or fails."""
     view = memoryview(data)
     latest = anyio.current_time() + _FULL_DISK_PATIENCE
     while view:
@@ -65,16 +69,16 @@ async def write_all(file: FileIO, data: bytes) -> None:
 
 
 class Port:
-    """The host's end of one socket pair; QEMU gets the other as a file descriptor."""
+    """The host's end of a socket pair; QEMU inherits the other end as a file descriptor."""
 
     def __init__(self) -> None:
-        """Both ends exist before QEMU does: there is nothing to wait for, and no name to find."""
+        """Both ends exist before QEMU starts: nobody waits for a connection, and no path is needed."""
         self.host, self.guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.host.setblocking(False)
 
     async def receive(self) -> bytes:
-        """The next bytes; none once QEMU is gone."""
-        # Other tasks get their turn, also where a guest sends without a pause.
+        """The next bytes; empty once QEMU is gone."""
+        # Let other tasks run, even if a guest sends without a pause.
         await anyio.lowlevel.checkpoint()
         while True:
             try:
@@ -85,7 +89,7 @@ class Port:
                 return b""
 
     async def send(self, data: bytes) -> None:
-        """Write all of `data`; what QEMU's end no longer takes is dropped."""
+        """Write all of `data`; it is dropped if QEMU is gone."""
         view = memoryview(data)
         while view:
             try:
@@ -96,38 +100,38 @@ class Port:
                 return
 
     def end(self) -> None:
-        """Send no more: the guest reads what was sent, then its end."""
+        """Send no more: the guest reads all that was sent, then end of file."""
         with contextlib.suppress(OSError):  # QEMU is gone
             self.host.shutdown(socket.SHUT_WR)
 
     def close_guest(self) -> None:
-        """Let QEMU have the only copy of its end, so that its death shows here."""
+        """Close our copy of QEMU's end, so that we notice when QEMU ends."""
         self.guest.close()
 
     def close(self) -> None:
-        """Close what is still open of both ends."""
+        """Close both ends, if they are still open."""
         self.guest.close()
         self.host.close()
 
 
 class ConsolePipe:
-    """The guest's console: a pipe, of which QEMU gets the writing end.
+    """The guest's console: a pipe; QEMU inherits the writing end.
 
     Not a socket: a console is written byte by byte, and a socket's buffer is full after a few
     hundred one-byte writes, while a pipe packs them.
     """
 
     def __init__(self) -> None:
-        """Made before QEMU is, like every Port."""
+        """Both ends exist before QEMU starts, as for a Port."""
         self._reader, self.guest = os.pipe()
         os.set_blocking(self._reader, False)
-        # More than the default may be refused to a user who has many pipes.
+        # The kernel may refuse more than the default size to a user who has many pipes.
         with contextlib.suppress(OSError):
             fcntl.fcntl(self.guest, fcntl.F_SETPIPE_SZ, _CONSOLE_ROOM)
         self._guest_is_open = True
 
     async def receive(self) -> bytes:
-        """The next bytes; none once QEMU is gone."""
+        """The next bytes; empty once QEMU is gone."""
         while True:
             try:
                 return os.read(self._reader, CHUNK)
@@ -135,19 +139,19 @@ class ConsolePipe:
                 await anyio.wait_readable(self._reader)
 
     def close_guest(self) -> None:
-        """Let QEMU have the only copy of its end, so that its death shows here."""
+        """Close our copy of QEMU's end, so that we notice when QEMU ends."""
         if self._guest_is_open:
             self._guest_is_open = False
             os.close(self.guest)
 
     def close(self) -> None:
-        """Close what is still open of both ends."""
+        """Close both ends, if they are still open."""
         self.close_guest()
         os.close(self._reader)
 
 
 class Control:
-    """Messages of the control port, one JSON object a line."""
+    """Messages of the control port, one JSON object per line."""
 
     def __init__(self, port: Port) -> None:
         """Reads and writes `port`."""
@@ -165,21 +169,21 @@ class Control:
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
         try:
-            # It may quote a name of the user's, which need not be UTF-8.
+            # It may quote a user's file name, which need not be UTF-8.
             return msgspec.json.decode(line.decode(errors="replace"), type=Message)
         except msgspec.MsgspecError as error:
             raise RubbishError(repr(line[:80])) from error
 
     async def start(self) -> None:
-        """Tell a booted guest to join its layers and run its command."""
+        """Tell a booted guest to mount its layers and run its command."""
         await self._port.send(b'{"op":"start"}\n')
 
 
 class Output:
-    """One stream of the command: kept in a file, passed on, and ended by a marker.
+    """An output stream of the command: written to a file, passed on, and ended by a marker.
 
-    A guest cannot close a port so that the host sees it. So the guest ends the stream with a
-    marker that was made for this cell alone, and the stream is whole when that has come.
+    The host does not notice when a guest closes a port. So the guest ends the stream with a random marker
+    that was made for this cell, and the stream is complete when the marker has arrived.
     """
 
     def __init__(
@@ -189,7 +193,7 @@ class Output:
         marker: bytes,
         pass_on: Callable[[bytes], Awaitable[None]] | None,
     ) -> None:
-        """`pass_on` is given every byte of the stream as it comes."""
+        """pass_on: called with each piece of the stream."""
         self._port = port
         self._path = path
         self._marker = marker
@@ -198,11 +202,11 @@ class Output:
         self.ended = anyio.Event()
         self.received = 0
         self.kept = 0
-        # Whether we wait for whom it is passed on to: a pager, say.
+        # Whether we wait for the reader that it is passed on to, such as a pager.
         self.is_passing_on = False
 
     async def pump(self) -> None:
-        """Read the stream to its end, or until QEMU is gone. OSError where it cannot be kept."""
+        """Read the stream to its end, or until QEMU is gone. OSError if the file cannot be written."""
         with self._path.open("wb", buffering=0) as file:
             while data := await self._port.receive():
                 ready = self._without_marker(data)
@@ -223,7 +227,7 @@ class Output:
             self.is_passing_on = False
 
     def _without_marker(self, data: bytes) -> bytes:
-        """What can be passed on now: all but a tail that may be the marker's beginning."""
+        """The bytes that can be passed on now: all except a tail that may be the marker's beginning."""
         data = self._held + data
         if data.endswith(self._marker):
             self._held = b""
@@ -236,5 +240,5 @@ class Output:
 
     @property
     def was_cut(self) -> bool:
-        """Whether bytes were dropped from the file."""
+        """Whether the file lacks bytes of the stream."""
         return self.received > self.kept

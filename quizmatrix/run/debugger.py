@@ -19,12 +19,12 @@ exec {gdb} -ex {attach} "$@"{symbols}
 
 
 def socket_of(spec: CellSpec) -> str:
-    """The UNIX socket at which QEMU listens (its option -gdb)."""
+    """The UNIX socket on which QEMU listens for gdb (QEMU's option -gdb)."""
     return f"{spec.folder}/{_SOCKET}"
 
 
 def write_script(spec: CellSpec) -> None:
-    """Write gdb.sh into the cell's folder; OSError where the disk does not take it."""
+    """Write gdb.sh into the cell's folder; OSError if it cannot be written."""
     text = _TEMPLATE.format(
         cell=spec.cell,
         note="" if spec.symbols else "; its kernel came without symbols",

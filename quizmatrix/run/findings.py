@@ -13,16 +13,16 @@ from quizmatrix.kernel import artifact
 from quizmatrix.model.finding import Finding, FindingSummary
 from quizmatrix.model.spec import CellSpec
 
-# The findings in a cell's folder.
+# The file with the findings, in a cell's folder.
 FILE = "findings.json"
-# Those that results.json names.
+# The largest number of findings in results.json.
 _MOST_SUMMARIES = 20
 
 
 async def conclude(spec: CellSpec, watch: ConsoleWatch) -> list[FindingSummary]:
-    """Keep what was found on the console of `spec`'s guest, and sum it up.
+    """Write the findings on a guest's console to findings.json, if there are any; return their summaries.
 
-    Writes findings.json where there is anything. OSError where that fails.
+    Raises OSError if the file cannot be written.
     """
     found = spec.tolerance.apply(watch.findings)
     if not found:
@@ -32,13 +32,13 @@ async def conclude(spec: CellSpec, watch: ConsoleWatch) -> list[FindingSummary]:
 
         found = await symbols.decode(found, kernel, spec.arch.facts.cross_prefix)
     paths.write_atomic(Path(spec.folder) / FILE, to_json(found))
-    # A fatal one is not left out, however much came before it.
+    # Fatal findings first, so that they are never left out.
     first = sorted(found, key=lambda finding: not finding.kind.is_fatal)[:_MOST_SUMMARIES]
     return [finding.summary for finding in sorted(first, key=lambda finding: finding.line)]
 
 
 def _symbols_of(spec: CellSpec) -> Path | None:
-    """The guest's kernel with its symbols; None where another is being built, or was, in its place."""
+    """The guest's vmlinux with symbols; None if another kernel was or is being built in its folder."""
     if spec.symbols is None:
         return None
     kernel = Path(spec.symbols)
@@ -50,7 +50,7 @@ def _symbols_of(spec: CellSpec) -> Path | None:
 
 
 def load(folder: Path) -> list[Finding]:
-    """The findings in a cell's folder; empty where there are none that can be read."""
+    """The findings in a cell's folder; empty if there are none, or the file cannot be read."""
     try:
         return msgspec.json.decode((folder / FILE).read_bytes(), type=list[Finding])
     except (OSError, msgspec.MsgspecError):

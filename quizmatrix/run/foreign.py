@@ -22,13 +22,13 @@ from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.user import BUSYBOX
 from quizmatrix.run.channel import Message
 
-# What a shell's exit status is for what it cannot execute.
+# A shell's exit status for a file that it cannot execute.
 EXIT_CANNOT_EXECUTE = 126
 
-# Interpreters that every image has: a shell that does not find a script of theirs looked elsewhere.
+# Interpreters that every image has. If a script for one of these was not found, it is not for their lack.
 _ALWAYS_THERE = frozenset({"/bin/sh", "/usr/bin/sh", "/usr/bin/env"})
 
-# Bytes of the command's stderr that are looked at.
+# Bytes of the command's stderr that are searched.
 _LOOKED_AT = 1 << 20
 
 
@@ -39,36 +39,38 @@ def _own(arch: Arch) -> Machine:
 
 @cache
 def machines() -> dict[str, Machine]:
-    """Every machine that has a name here."""
+    """All known machines, by name."""
     return {name: _own(load_arch(name)) for name in arch_names()} | elf.others()
 
 
 def runs_on(arch: Arch) -> set[Machine]:
-    """What kernels of an architecture may run."""
+    """The machines whose programs kernels of an architecture can run."""
     return {_own(arch), *(machines()[name] for name in arch.facts.elf.also)}
 
 
 def name_of(machine: Machine) -> str:
-    """What people call it."""
+    """The usual name of a machine."""
     found = [name for name, known in machines().items() if known == machine]
     return found[0] if found else f"machine {machine.machine}"
 
 
 def of_file(path: Path, arch: Arch) -> str | None:
-    """The architecture that the program in `path` is for, where no kernel of `arch` runs that."""
+    """The architecture of a program, if kernels of `arch` cannot run it; otherwise None."""
     machine = elf.machine_of(path)
     return None if machine is None or machine in runs_on(arch) else name_of(machine)
 
 
 def before_boot(cell: Cell, command: list[str], work_tree: str | None, hidden: list[str]) -> str | None:
-    """The architecture of the program that `command` names, where it is a file of the work tree for another
-    one than the cell's. hidden: places that the guest has something else at.
+    """The architecture of the command's program, if it is a file in the work tree that the cell cannot run.
+
+    hidden: paths at which the guest has other files. None if the guest can run the program, or if only the
+    guest can tell.
     """
     word = elf.program_word(command)
     path = elf.in_tree(word, work_tree) if word is not None and work_tree is not None else None
     if path is None or not os.access(path, os.X_OK) or any(path.is_relative_to(place) for place in hidden):
         return None
-    # A profile of the user's may teach a guest to run others (binfmt_misc).
+    # A user's own profile may enable the guest to run other programs (binfmt_misc).
     folders = profile.folders()
     if not all(folders[use.name].is_relative_to(paths.data_dir("guest")) for use in cell.profiles):
         return None
@@ -81,9 +83,10 @@ def sentence(command: list[str], name: str) -> str:
 
 
 def guest_check(spec: CellSpec) -> str:
-    """The lines of a shell that look at the program in the guest, where it may be one of the user's.
+    """Shell lines that check the program in the guest, if it may be one of the user's files.
 
-    They end with 126 and leave the name in the file `foreign`. Where binfmt_misc is set up that decides.
+    For a program of another architecture they write its name to the file `foreign` and exit with 126. They
+    do nothing if binfmt_misc is mounted: then the kernel may be able to run it.
     """
     word = elf.program_word(spec.command)
     are_theirs = any(layer.tag.startswith("user") for layer in spec.layers) or spec.binds
@@ -111,14 +114,14 @@ def guest_check(spec: CellSpec) -> str:
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """A program that was not run. architecture: what it is for, where the guest's is another."""
+    """A program that did not run. sentence: why. architecture: its own, if that differs from the guest's."""
 
     sentence: str
     architecture: str
 
 
 def seen_in(spec: CellSpec, ended: Message | None) -> Program | None:
-    """The program for which the command failed as it cannot be run, as the guest or a shell says."""
+    """The program that could not run and so made the command fail, judged by messages of guest and shell."""
     if ended is None or ended.exit_code == 0:
         return None
     if ended.exit_code == EXIT_CANNOT_EXECUTE and ended.message in machines():
@@ -134,9 +137,9 @@ def seen_in(spec: CellSpec, ended: Message | None) -> Program | None:
 
 
 def told(spec: CellSpec, folder: Path) -> tuple[str, str] | None:
-    """A program that a script of the user's named, and what it is for, where a shell could not run it.
+    """A program of another architecture that a shell could not run, and that architecture.
 
-    OSError where the command's stderr cannot be read.
+    Raises OSError if the command's stderr cannot be read.
     """
     if spec.work_tree is None:
         return None
@@ -154,10 +157,10 @@ def _stderr(folder: Path) -> bytes:
 
 
 def lacking(spec: CellSpec, folder: Path) -> str | None:
-    """What a program or script of the user's needs that the guest lacks, where a shell "did not find"
-    it though it is there: that is what the kernel says of an interpreter.
+    """A sentence about a program or script whose interpreter the guest lacks; None if there is none.
 
-    OSError where the command's stderr cannot be read.
+    A shell says that such a file was "not found", though it exists: the kernel reports the missing
+    interpreter in this way. Raises OSError if the command's stderr cannot be read.
     """
     if spec.work_tree is None:
         return None

@@ -11,16 +11,17 @@ import msgspec
 from quizmatrix.core import cgroup
 from quizmatrix.core.units import format_seconds
 
-# Seconds that the clocks may drift apart by themselves.
+# Seconds by which the two clocks may drift apart without a suspension.
 _DRIFT = 1.0
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
-    """This host at one time.
+    """The state of this host at one moment.
 
-    awake, passed: seconds since its start, without and with those that it was suspended (clock_gettime(2),
-    CLOCK_MONOTONIC and CLOCK_BOOTTIME). oom_kills: processes that its kernel killed for want of memory: of
-    our own cgroup, where the kernel counts by cgroup, else all (`oom_kill` of /proc/vmstat).
+    awake, passed: seconds since the boot, without and with time in suspension (clock_gettime(2),
+    CLOCK_MONOTONIC and CLOCK_BOOTTIME).
+    oom_kills: the number of OOM-killed processes: of our cgroup if the kernel counts by cgroup, else of the
+    whole host (`oom_kill` in /proc/vmstat).
     """
 
     awake: float
@@ -29,7 +30,7 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def now() -> Moment:
-    """This host as it is."""
+    """The state of this host now."""
     return Moment(
         awake=time.clock_gettime(time.CLOCK_MONOTONIC),
         passed=time.clock_gettime(time.CLOCK_BOOTTIME),
@@ -38,21 +39,21 @@ def now() -> Moment:
 
 
 class HostWatch:
-    """Compares this host with what it was when the watch was made."""
+    """Compares the host's state with its state when the watch was made."""
 
     def __init__(self, look: Callable[[], Moment] = now) -> None:
-        """look: tells what the host is like."""
+        """look: returns the host's state."""
         self._look = look
         self._first = look()
 
     @property
     def has_killed_for_memory(self) -> bool:
-        """Whether the kernel has killed anything of ours for want of memory since."""
+        """Whether the host's kernel has OOM-killed a process since."""
         return self._look().oom_kills > self._first.oom_kills
 
     @property
     def notes(self) -> list[str]:
-        """What a person has to know who reads the outcome."""
+        """Notes for the user about the outcome."""
         now = self._look()
         asleep = (now.passed - self._first.passed) - (now.awake - self._first.awake)
         return [f"this host was suspended for {format_seconds(asleep)} meanwhile"] if asleep > _DRIFT else []

@@ -16,31 +16,31 @@ from quizmatrix.core.errors import HostError, UnpreparedError, host_error
 from quizmatrix.model import spec as specs
 from quizmatrix.model.spec import CellSpec, Disk, Share
 
-# What makes the images, with Debian's package of it.
+# The program that makes the images, and its Debian package.
 _MAKER = ("mksquashfs", "squashfs-tools")
 
-# The kernel's modules are the same for every run.
+# The tag of the layer whose image is kept: a kernel's modules are the same for every run.
 _LASTING = "kernel"
 
-# Of the header of POSIX's ustar format, in bytes.
+# The ustar header (POSIX): its size, and the offset of its magic, in bytes.
 _TAR_BLOCK = 512
 _TAR_MAGIC_AT = 257
 
-# Seconds for the unpacking of what came back.
+# Seconds for unpacking the archive of /shared.
 _UNPACKING_LIMIT = 120.0
 
-# init1 finds by this serial number the disk that /shared comes back on.
+# The serial number by which init1 finds the disk for the files of /shared.
 SHARED = "shared"
 
 
 class TooLargeError(Exception):
-    """What came back as /shared is larger than it may be; says so."""
+    """The files of /shared exceed their limit; the message says so."""
 
 
 async def convert(spec: CellSpec, shares: list[Share]) -> CellSpec:
-    """`spec` with a disk in place of each share of its guest.
+    """`spec` with a disk in place of each share.
 
-    Raises UnpreparedError for a share that is to be written to, HostError where the images cannot be made.
+    Raises UnpreparedError for a writable share, HostError if an image cannot be made.
     """
     folder = specs.host_folder_of(Path(spec.folder)) / "layers"
     for share in shares:
@@ -67,14 +67,14 @@ async def convert(spec: CellSpec, shares: list[Share]) -> CellSpec:
 
 
 def _sparse_file(path: Path, memory: int) -> Path:
-    """/shared is in the guest's memory, MiB, and no larger than that."""
+    """The disk for /shared. memory: of the guest, in MiB; /shared is a tmpfs, so it cannot be larger."""
     with path.open("wb") as file:
         file.truncate((memory + 64) << 20)
     return path
 
 
 async def _kernel_disk(spec: CellSpec, share: Share) -> Disk:
-    # In the kernel's own folder, and gone with it.
+    # The image is in the kernel's folder, so it is removed together with the kernel.
     image = Path(share.path).with_name("layer.squashfs")
     if not image.exists():
         async with paths.locked(paths.cache_dir() / "locks" / f"layer-{spec.kernel_key}.lock", lambda: None):
@@ -87,12 +87,12 @@ async def _kernel_disk(spec: CellSpec, share: Share) -> Disk:
 
 
 async def _disk(share: Share, image: Path) -> Disk:
-    """Not compressed: it is made once and read once, and emulated guests are slow at unpacking."""
+    """Make an uncompressed image: it is written once and read once, and emulated guests decompress slowly."""
     folder = Path(share.path).resolve()
     argv = [process.require_program(*_MAKER), str(folder), str(image)]
     argv += ["-quiet", "-no-progress", "-exit-on-error", "-noI", "-noD", "-noF", "-noX", "-noappend"]
     argv += squashfs.limits()
-    # What grows while it is read, the images of other cells included.
+    # Leave out folders that change while they are read; they include the images of other cells.
     ours = [path.resolve() for path in (paths.cache_dir(), paths.state_dir(), image.parents[3])]
     inside = [str(path) for path in ours if path != folder and path.is_relative_to(folder)]
     done = await process.run([*argv, *(["-e", *inside] if inside else [])])
@@ -106,12 +106,12 @@ async def _disk(share: Share, image: Path) -> Disk:
 
 
 async def take_shared(folder: Path, limit: int) -> str | None:
-    """Unpack what came back on the disk into the artifacts of the cell in `folder`.
+    """Unpack the archive of /shared into a cell's artifacts. The guest may be hostile.
 
-    limit: bytes. Returns what went wrong, or None; raises TooLargeError. The guest may be hostile.
+    folder: of the cell. limit: bytes. Returns an error message or None; raises TooLargeError.
     """
     disk = specs.host_folder_of(folder) / "layers" / SHARED
-    # A guest that came to nothing has written nothing.
+    # A guest that did not get that far has written nothing.
     if not disk.exists() or disk.stat().st_blocks == 0:
         return None
     if (taken := disk.stat().st_blocks * 512) > limit:
@@ -120,10 +120,10 @@ async def take_shared(folder: Path, limit: int) -> str | None:
         )
     with disk.open("rb") as file:
         header = file.read(_TAR_BLOCK)
-    # tar(1) would unpack a compressed archive too, which may be of any size.
+    # tar(1) would also unpack a compressed archive, which may contain files of any size.
     if header[_TAR_MAGIC_AT:].partition(b"\0")[0].rstrip() != b"ustar":
-        return "what came back as /shared is no archive"
-    # tar leaves out absolute names and `..`; the rest is what untrusted.make_safe is for.
+        return "the guest returned no valid archive of /shared"
+    # tar leaves out absolute names and `..`; untrusted.make_safe handles the rest.
     argv = ["tar", "-xf", str(disk), "-C", str(specs.artifacts_of(folder)), "--no-same-owner"]
     with anyio.move_on_after(_UNPACKING_LIMIT):
         done = await process.run([*argv, "--delay-directory-restore"])

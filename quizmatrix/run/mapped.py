@@ -19,19 +19,19 @@ from pathlib import Path
 from quizmatrix.core import untrusted
 from quizmatrix.core.text import clean_line
 
-# QEMU's hw/9pfs/9p-local.c, where a file system has no extended attributes: one file for each file, in a
-# folder that no guest sees.
+# Without extended attributes, QEMU (hw/9pfs/9p-local.c) keeps one metadata file per file, in a folder that
+# the guest does not see.
 _BESIDE = ".virtfs_metadata"
 _BESIDE_ROOT = ".virtfs_metadata_root"
 _BESIDE_MODE = re.compile(rb"^virtfs\.mode=(\d+)$", re.MULTILINE)
-# And where it has them: 32 bits, the lowest byte first.
+# With extended attributes: 32-bit values, little-endian.
 _ATTRIBUTE = "user.virtfs."
 _ATTRIBUTE_MODE = "user.virtfs.mode"
 
-# A link's target is no longer than that (limits.h, PATH_MAX).
+# The largest length of a symlink's target (limits.h, PATH_MAX).
 _LONGEST_TARGET = 4096
 
-# What everybody may write to.
+# A directory that everybody may write to.
 _ROOT_MODE = stat.S_IFDIR | 0o777
 
 
@@ -44,7 +44,10 @@ class Model(StrEnum):
 
 
 def prepare(folder: Path) -> Model:
-    """Have a guest see `folder` as root's, and open to everybody; how that is kept there."""
+    """Make `folder` appear to the guest as owned by root and writable for everybody; return the model.
+
+    The model is mapped-file if the file system has no extended attributes.
+    """
     facts = {"uid": 0, "gid": 0, "mode": _ROOT_MODE}
     try:
         for name, value in facts.items():
@@ -57,24 +60,24 @@ def prepare(folder: Path) -> Model:
 
 
 def unmap(root: Path) -> list[str]:
-    """Make of what a guest left in `root` what it was to the guest; what was lost, a line each.
+    """Convert the files below `root` to what the guest saw; return what was lost, a line each.
 
-    The guest is gone by now. Its set-user-ID bits, devices, FIFOs and sockets are lost. Links are made as
-    they were: where they lead is for untrusted.make_safe to see. `root` itself stays as `prepare` left it,
-    for who boots the guest again by hand.
+    The guest must have ended. Set-user-ID bits, devices, FIFOs and sockets are lost. Symlinks are created
+    with their targets unchecked: untrusted.make_safe has to check them. `root` itself stays as `prepare` left
+    it, for a user who boots the guest again by hand.
     """
     changed: list[str] = []
     folders = [str(root)]
     while folders:
         here = folders.pop()
-        # What is deeper than any path make_safe removes.
+        # make_safe removes folders that are too deep for a path.
         with contextlib.suppress(OSError):
             folders += _unmap_folder(str(root), here, changed)
     return changed
 
 
 def _unmap_folder(root: str, folder: str, changed: list[str]) -> list[str]:
-    """The same for what is in one folder; returns the folders in it."""
+    """Convert the files in one folder; return its subfolders."""
     below = []
     with os.scandir(folder) as entries:
         found = [entry for entry in entries if entry.name not in (_BESIDE, _BESIDE_ROOT)]
@@ -118,7 +121,7 @@ def _unmap_file(path: Path, mode: int) -> str:
 
 
 def _mode_of(path: str, beside: Path | None) -> int | None:
-    """What QEMU keeps of a file; None where the guest has not made it, or given it no mode of its own."""
+    """The mode that QEMU has stored for a file; None if the guest did not create the file or set a mode."""
     if beside is not None:
         with contextlib.suppress(OSError), untrusted.open_regular(beside) as file:
             match = _BESIDE_MODE.search(file.read(_LONGEST_TARGET))

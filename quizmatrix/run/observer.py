@@ -13,39 +13,41 @@ from quizmatrix.run.channel import Port
 
 
 class TerminalHost(Protocol):
-    """The host's half of a terminal session."""
+    """The host's side of a terminal session."""
 
     def write(self, layer: Path) -> None:
-        """Put what the guest needs into its run layer; OSError where the disk does not take it."""
+        """Write the session's files for the guest into its run layer; OSError if that fails."""
 
     async def serve(self, port: Port) -> None:
-        """Conduct the session over the guest's port, to its end."""
+        """Run the session over the guest's port until it ends."""
 
     def ended_with(self, status: int) -> None:
-        """Hear from the guest how the session ended."""
+        """Called with the exit status of the session, as the guest reports it."""
 
 
 class InputSource(Protocol):
-    """Where the command's standard input comes from.
+    """The source of the command's standard input.
 
-    consumed: whether it has given any bytes that it cannot give again.
+    consumed: whether bytes were read that cannot be read again.
     """
 
     consumed: bool
 
     async def read(self) -> bytes:
-        """The next bytes; none at the end. OSError where they cannot be had."""
+        """The next bytes; empty at the end. OSError if they cannot be read."""
 
     def close(self) -> None:
-        """Hear that nobody reads it any more."""
+        """Called when the guest reads no more input."""
 
 
 class Observer(msgspec.Struct, frozen=True, kw_only=True):
-    """Who looks on while a cell runs; every part may be absent.
+    """Callbacks and streams for a running cell; all are optional.
 
-    stage: the next stage is reached. console: the console's last line changed. stdin: what the command reads,
-    where the specification says so. stdout, stderr: the command's output as it comes. terminal: has the
-    session that the specification asks for.
+    stage: called when the next stage begins.
+    console: called with the console's last line when it has changed.
+    stdin: the command's input, if the specification says `-`.
+    stdout, stderr: called with the command's output as it arrives.
+    terminal: runs the session that the specification asks for.
     """
 
     stage: Callable[[Stage], None] = lambda _stage: None

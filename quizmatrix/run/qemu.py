@@ -14,35 +14,35 @@ from quizmatrix.model.spec import CellSpec, Disk, Share, TerminalKind
 from quizmatrix.run import bus, debugger
 from quizmatrix.run.bus import Bus
 
-# The guest's virtio-serial ports, and with the console the chardevs QEMU is given.
+# The guest's virtio-serial ports. With the console, these are the chardevs of every guest.
 PORTS = ("control", "stdout", "stderr")
 CHARDEVS = ("console", *PORTS)
-# One more, where the command has a standard input,
+# An additional port if the command has a standard input.
 STDIN = "stdin"
-# one where a person's terminal is to reach the guest.
+# An additional port for a terminal session.
 TERMINAL = "terminal"
-# And one to QEMU itself, where a debugger may want the memory of a guest that died.
+# A chardev for QEMU's own control channel, to save the memory of a dead guest for a debugger.
 QMP = "qmp"
 _TERMINAL_DEVICES = {TerminalKind.SSH: "virtserialport", TerminalKind.CONSOLE: "virtconsole"}
 
-# The name under which QEMU opens a file descriptor it was given with -add-fd in set 1.
+# The path by which QEMU opens a file descriptor of -add-fd with set=1.
 PASSED_FILE = "/dev/fdset/1"
 
-# An oops stops the guest: what runs after one proves nothing (kernel-parameters.txt).
+# An oops stops the guest: results after an oops prove nothing (kernel-parameters.txt).
 _COMMAND_LINE = ("oops=panic",)
-# One that died stays for the debugger.
+# With a debugger, a guest that panicked does not restart.
 _DEBUGGED = ("panic=0",)
 
-# QEMU's own seccomp filters (option -sandbox): no new programs, no other user, no setuid.
+# QEMU's seccomp filters (option -sandbox): no new programs, no change of user, no setuid.
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
-# Bytes; what blkdebug counts in, and what a disk has that says nothing else.
+# Bytes of a sector: the unit of blkdebug, and the default of a disk.
 _SECTOR = 512
 
 
 def ports_of(spec: CellSpec) -> list[str]:
-    """The chardevs that QEMU is given for a cell, beside its console."""
+    """The chardevs of a cell's guest, without its console."""
     return [
         *PORTS,
         *([STDIN] if spec.stdin is not None else []),
@@ -52,23 +52,23 @@ def ports_of(spec: CellSpec) -> list[str]:
 
 
 def option_value(text: str) -> str:
-    """A value inside one of QEMU's comma-separated options: a comma is written twice."""
+    """A value for one of QEMU's comma-separated options, with commas doubled."""
     return text.replace(",", ",,")
 
 
 def parameters_of(spec: CellSpec) -> str:
-    """The kernel's command line; what was asked for comes last, since the kernel takes the last of two."""
+    """The kernel command line. The user's parameters come last: of two, the kernel uses the last one."""
     own = [*spec.arch.facts.kernel.command_line, *_COMMAND_LINE, *(_DEBUGGED if spec.debugger else ())]
     return " ".join([*own, *([spec.append] if spec.append else [])])
 
 
 def _others(spec: CellSpec) -> int:
-    """Devices on the bus that are neither disks nor folders: the ports, the network, the SCSI controller."""
+    """The number of other devices on the bus: the serial ports, the network, the SCSI controller."""
     return 1 + spec.network + any(disk.bus is DiskBus.SCSI for disk in spec.disks)
 
 
 def check(spec: CellSpec, shares: list[Share]) -> None:
-    """UnpreparedError where no machine could be made for `spec`."""
+    """Raises UnpreparedError if QEMU's machine cannot have the disks, nodes or devices of `spec`."""
     known = spec.arch.facts.qemu.disk_buses
     lacking = dict.fromkeys(disk.bus for disk in spec.disks if disk.bus not in known)
     if lacking:
@@ -82,7 +82,7 @@ def check(spec: CellSpec, shares: list[Share]) -> None:
 
 
 def _extras(spec: CellSpec, chardevs: Mapping[str, str], places: Bus) -> list[str]:
-    """What only some guests have: a terminal, disks, a network, a debugger."""
+    """The options for devices that only some guests have: stdin, terminal, disks, network, debugger."""
     transport = spec.arch.facts.qemu.transport
     argv: list[str] = []
     if STDIN in chardevs:
@@ -105,7 +105,7 @@ def _extras(spec: CellSpec, chardevs: Mapping[str, str], places: Bus) -> list[st
 
 
 def _disks(spec: CellSpec, places: Bus) -> list[str]:
-    """The disks, each on its bus. All that is on SCSI has one controller."""
+    """The options for the disks. All SCSI disks share one controller."""
     transport = spec.arch.facts.qemu.transport
     argv: list[str] = []
     if any(disk.bus is DiskBus.SCSI for disk in spec.disks):
@@ -129,9 +129,9 @@ def _disks(spec: CellSpec, places: Bus) -> list[str]:
 
 
 def _blockdev(disk: Disk) -> str:
-    """The value of -blockdev for a disk: a raw file, with errors in between where it is to have some."""
+    """The value of -blockdev for a disk: a raw file, through blkdebug if the disk has errors."""
     file = {"driver": "file", "filename": option_value(disk.path)}
-    with contextlib.suppress(OSError):  # what is not there, or not ours to read, QEMU itself tells of
+    with contextlib.suppress(OSError):  # QEMU itself reports a missing or unreadable file
         if not filesystem.has_locks(Path(disk.path)):
             file["locking"] = "off"
     if disk.fails:
@@ -157,9 +157,10 @@ def command_line(
 ) -> list[str]:
     """The argv that boots `spec`.
 
-    shares: every folder the guest sees. chardevs: for each of CHARDEVS, and for STDIN, TERMINAL and QMP
-    where there is one, its kind and options (`socket,fd=5`). passed_fd: the file descriptor that QEMU
-    inherits as PASSED_FILE.
+    shares: all folders of the host that the guest sees.
+    chardevs: kind and options (`socket,fd=5`) of each chardev: of CHARDEVS, and of STDIN, TERMINAL and QMP
+    if the cell has them.
+    passed_fd: the file descriptor that QEMU inherits and opens as PASSED_FILE.
     """
     qemu = spec.arch.facts.qemu
     transport = qemu.transport
@@ -170,7 +171,7 @@ def command_line(
         *("-machine", spec.machine or qemu.machine.of(accelerator)),
         *("-accel", accelerator.value),
         *("-cpu", qemu.cpu.of(accelerator)),
-        # Of several nodes each CPU is a socket of its own: the kernel warns of one that reaches over nodes.
+        # With several nodes, each CPU is a socket of its own: the kernel warns if a socket spans nodes.
         *("-smp", str(spec.cpus) if spec.numa == 1 else f"{spec.cpus},sockets={spec.cpus},cores=1,threads=1"),
         *("-m", f"{spec.memory}M"),
         *(numa.options(spec.numa, spec.memory, spec.cpus, qemu.numa) if spec.numa > 1 else ()),
@@ -198,9 +199,9 @@ def command_line(
 
 
 def _folder(share: Share, transport: str, places: Bus) -> list[str]:
-    """A folder of the host that the guest mounts by its tag."""
-    # security_model=none: files made in a --bind belong to the user who runs QEMU.
-    # multidevs=remap: a folder may reach over several file systems.
+    """The options for a folder of the host that the guest mounts by its tag."""
+    # security_model=none: files that the guest creates in a --bind belong to the user who runs QEMU.
+    # multidevs=remap: the folder may contain other file systems.
     fsdev = f"local,id={share.tag},path={option_value(share.path)},security_model={share.security_model}"
     fsdev += ",multidevs=remap" + ("" if share.writable else ",readonly=on")
     device = f"virtio-9p-{transport},fsdev={share.tag},mount_tag={share.tag}{places.next()}"

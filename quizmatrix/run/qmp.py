@@ -9,22 +9,22 @@ import msgspec
 
 from quizmatrix.run.channel import Port
 
-# Compressed first; not every machine has it.
+# Compressed first; not all machines support it.
 _FORMATS: tuple[dict[str, str], ...] = ({"format": "kdump-zlib"}, {})
 
 
 class QmpError(Exception):
-    """QEMU did not do what it was asked for."""
+    """QEMU answered a command with an error."""
 
 
-# QEMU's name for the file that it is handed.
+# QEMU's name for the file descriptor that it is given.
 _CORE = "core"
 
 
 async def dump_memory(port: Port, file: int) -> None:
-    """Write the guest's memory to an open file, as crash(8) and drgn read it; QmpError where QEMU cannot.
+    """Write the guest's memory to an open file, in a format for crash(8) and drgn; QmpError if QEMU fails.
 
-    Not to a path: what stands there may be of the guest's making.
+    A descriptor, not a path: the guest might have created a file or symlink at the path.
     """
     lines = _Lines(port)
     await lines.next()  # the greeting
@@ -42,7 +42,7 @@ async def dump_memory(port: Port, file: int) -> None:
 
 
 class _Lines:
-    """One JSON object a line, both ways."""
+    """Sends and receives JSON objects, one per line."""
 
     def __init__(self, port: Port) -> None:
         self._port = port
@@ -59,7 +59,7 @@ class _Lines:
         return said
 
     async def hand_over(self, file: int, name: str) -> None:
-        """Give QEMU a descriptor of its own of an open file (its command getfd; unix(7), SCM_RIGHTS)."""
+        """Send QEMU a duplicate of a file descriptor (QMP command getfd; unix(7), SCM_RIGHTS)."""
         asked = {"execute": "getfd", "arguments": {"fdname": name}}
         socket.send_fds(self._port.host, [msgspec.json.encode(asked) + b"\n"], [file])
         await self._answer("getfd")

@@ -15,7 +15,7 @@ from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import HANDED_DISK, CellSpec, CommandLine, Disk, Share, Step
 from quizmatrix.run import boundfile, qemu, runlayer
 
-# Stands in the command line where the script puts a path of its own.
+# A placeholder in the command line for a path that the script makes.
 _CONTROL = "@control@"
 
 _TEMPLATE = """\
@@ -52,7 +52,7 @@ cd {cwd} && exec {again}
 
 
 def write_script(spec: CellSpec, shares: list[Share]) -> None:
-    """Write reproduce.sh into the cell's folder; OSError where the disk does not take it."""
+    """Write reproduce.sh into the cell's folder; OSError if it cannot be written."""
     chardevs = {
         "console": "file,path=/dev/stderr,append=on",
         "control": "pipe,path=" + _CONTROL,
@@ -94,27 +94,27 @@ def write_script(spec: CellSpec, shares: list[Share]) -> None:
 
 
 def command_line_of(spec: CellSpec) -> CommandLine:
-    """The command line that repeats a cell: the run's own, or one that says the same as `spec`."""
+    """The command line that repeats a cell: derived from the run's own if there is one, else from `spec`."""
     return spec.again or CommandLine(folder=spec.work_tree or "/", argv=_again(spec))
 
 
 def command_of(result: CellResult, folder: Path) -> str:
-    """What a person types to repeat a cell; empty where that is not known.
+    """The shell command that repeats a cell; empty if unknown.
 
-    folder: the cell's. Its reproduce.sh is read only where an earlier quizmatrix wrote it, before results had
-    the command line.
+    folder: of the cell. Its reproduce.sh is read only for results of earlier versions, which lack the command
+    line.
     """
     if result.again is None:
         return command_in(folder)
     return f"cd {shlex.quote(result.again.folder)} && {process.printable(result.again.argv)}"
 
 
-# The commands that the templates above hold: for run directories without `again` in result.json.
+# The commands in the templates above, for run directories without `again` in result.json.
 _COMMAND = re.compile(r"^#   (cd .*?)\n#\n|^(cd .*? && )exec (.*)\n\Z", re.MULTILINE | re.DOTALL)
 
 
 def command_in(folder: Path) -> str:
-    """The command line that repeats a cell, out of its folder's reproduce.sh; empty where there is none."""
+    """The command line in the reproduce.sh of a cell's folder; empty if there is none."""
     try:
         text = (folder / "reproduce.sh").read_text(errors="replace")
     except OSError:
@@ -138,7 +138,7 @@ def _what(spec: CellSpec) -> str:
 
 
 def _disks(handed: list[Disk]) -> str:
-    """The lines that make the guest disks of its own; nothing where it has none that are handed on."""
+    """Shell lines that create or copy the disks that are handed on; empty if there are none."""
     text = ""
     if any(disk.origin for disk in handed):
         text = "# These are there only where a cell failed that was given them.\n"
@@ -151,7 +151,7 @@ def _disks(handed: list[Disk]) -> str:
 
 
 def _stdin(spec: CellSpec) -> str:
-    """What stands before QEMU where the command has a standard input: the file's, or the script's own."""
+    """The pipe into QEMU if the command has a standard input: from the file, or the script's own stdin."""
     if spec.stdin is None:
         return ""
     path = "" if spec.stdin == specs.OWN_STDIN else f" {shlex.quote(spec.stdin)}"
@@ -159,7 +159,7 @@ def _stdin(spec: CellSpec) -> str:
 
 
 def _files(files: dict[str, str]) -> str:
-    """The lines that make a folder for each file which the guest sees; see boundfile."""
+    """Shell lines that make a folder for each bound file; see boundfile."""
     return "".join(
         f'mkdir "$dir/{tag}"\nln -L {shlex.quote(path)} "$dir/{tag}/{boundfile.NAME}" 2>/dev/null ||'
         f' cp {shlex.quote(path)} "$dir/{tag}/{boundfile.NAME}"\n'
@@ -168,7 +168,10 @@ def _files(files: dict[str, str]) -> str:
 
 
 def _passed_on(spec: CellSpec) -> str:
-    """The lines that pass variables on, as they are where the script is run, while its guest is there."""
+    """Shell lines that pass on environment variables with their values in the script's environment.
+
+    The values are in a file only while the guest runs.
+    """
     if not spec.passed_on:
         return ""
     place = shlex.quote(str(specs.run_layer_of(Path(spec.folder)) / runlayer.PASSED_ON))
@@ -181,7 +184,7 @@ def _passed_on(spec: CellSpec) -> str:
 
 
 def _selection(spec: CellSpec) -> list[str]:
-    """The words that choose the cell and its limits; of disks handed on, all that had them before."""
+    """The arguments that select the cell and its limits, or all cells that the disks went through."""
     if spec.handed is not None and spec.matrix is not None:
         cells = dict.fromkeys(filter(None, (spec.handed.written_on, spec.handed.read_on)))
         return [spec.matrix, "--only", ",".join(cells)]
@@ -193,7 +196,7 @@ def _selection(spec: CellSpec) -> list[str]:
 
 
 def _again(spec: CellSpec) -> list[str]:
-    """A command line with the same limits and layers, for a cell that no command line asked for."""
+    """A command line with the same settings, for a cell that was not started by a command line."""
     again = ["quizmatrix", "run", *_selection(spec), "--image", spec.base]
     for profile in spec.profiles:
         again += ["-p", profile.asked]
@@ -214,7 +217,7 @@ def _again(spec: CellSpec) -> list[str]:
 
 
 def _an_option_a_line(argv: list[str]) -> str:
-    """The command line for a shell, its options one below the other."""
+    """The command line for a shell, with each option on its own line."""
     text = shlex.quote(argv[0])
     for word in argv[1:]:
         text += (" \\\n  " if word.startswith("-") else " ") + shlex.quote(word)

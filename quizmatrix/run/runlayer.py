@@ -17,13 +17,13 @@ from quizmatrix.run import boundfile, foreign, mapped
 _OPERATORS = frozenset({"&&", "||", "|"})
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Where the values of variables are that are passed on, in the guest and in the run layer.
+# The file with the values of variables that are passed on, in the run layer and so in the guest.
 PASSED_ON = ".quizmatrix/passed-on"
 
-# Takes the environment of a terminal session.
+# The shell command that sets the environment of a terminal session.
 SESSION_START = ". /.quizmatrix/session-environment"
 
-# Guest folders that a work tree of the same path would hide.
+# Folders of the guest's root that a work tree of the same path would hide.
 TAKEN = frozenset(
     [
         "bin",
@@ -48,15 +48,15 @@ TAKEN = frozenset(
 
 
 def guest_argv(command: list[str]) -> list[str]:
-    """What the guest executes for the words of COMMAND.
+    """The argv that the guest executes for COMMAND.
 
-    One single word is a script for its sh; among several, `&&`, `||` and `|` are the shell's
-    operators; every other word arrives as it was given.
+    A single word is a script for sh. Among several words, `&&`, `||` and `|` are shell operators; all other
+    words reach the command unchanged.
     """
     if len(command) == 1:
         return [SHELL, "-c", command[0]]
     if _OPERATORS.isdisjoint(command):
-        # A shell, so that its builtins work; it becomes the command, so that signals are exact.
+        # Through a shell, so that its builtins work. It execs the command, so that signals reach that.
         return [SHELL, "-c", '"$@"', "sh", *command]
     words = (word if word in _OPERATORS else shlex.quote(word) for word in command)
     return [SHELL, "-c", " ".join(words)]
@@ -79,13 +79,13 @@ def _own_environment(spec: CellSpec) -> dict[str, str]:
         environment["QUIZMATRIX_DISKS"] = " ".join(f"/dev/{name}" for name in names)
         environment["QUIZMATRIX_WRITER"] = spec.handed.written_on
     if spec.typed is not None:
-        # A shell takes it where it is true (POSIX, sh, PWD).
+        # A shell keeps PWD if it names the working directory (POSIX, sh, PWD).
         environment["PWD"] = spec.typed
     return environment | spec.environment
 
 
 def command_script(spec: CellSpec) -> str:
-    """The script that becomes the command; $1 is where its exit status is written."""
+    """The script that execs the command; $1 is the file for the exit status."""
     environment = {
         "HOME": "/root",
         "USER": "root",
@@ -99,7 +99,7 @@ def command_script(spec: CellSpec) -> str:
     )
     argv = guest_argv(spec.command)
     if spec.stdin is not None:
-        # Not opened before here: time(1), which waits for the command, would hold it open behind that.
+        # Opened only here: otherwise time(1), which waits for the command, would keep it open too.
         argv = [BUSYBOX, "sh", "-c", 'exec "$@" <"$0"', "/run/quizmatrix/io/in", *argv]
     return (
         f"{_take_passed_on(spec)}cd {shlex.quote(spec.work_tree or '/root')} || exit 125\n"
@@ -124,7 +124,7 @@ def session_environment(spec: CellSpec) -> str:
 
 
 def _take_passed_on(spec: CellSpec) -> str:
-    """The line that takes what is passed on: in a file of its own, which does not outlive the guest."""
+    """The shell line that reads the passed-on variables from their file, which is removed after the run."""
     return f"[ -e /{PASSED_ON} ] && . /{PASSED_ON}\n" if spec.passed_on else ""
 
 
@@ -140,9 +140,10 @@ def session_script(session: Session) -> str:
 
 
 def work_tree_of(folder: Path) -> str | None:
-    """`folder` if it can be shown to the guest at its own path: not where the guest has its own.
+    """The path of `folder` if the guest can have it at the same path; otherwise None.
 
-    Nor where its name has a line break: init1 reads it as a line.
+    The guest cannot if it has a folder of its own there, or if the path has a line break: init1 reads it as a
+    line.
     """
     parts = folder.absolute().parts
     if "\n" in str(folder):
@@ -154,16 +155,16 @@ def work_tree_of(folder: Path) -> str | None:
 
 
 def why_not_shown(folder: Path) -> str:
-    """Why `work_tree_of` has no path for a folder."""
+    """Why `work_tree_of` returns None for a folder."""
     if "\n" in str(folder):
         return "as there is a line break in its name"
     return f"which has a {'/'.join(folder.absolute().parts[:2]).replace('//', '/')} of its own"
 
 
 def _check_binds(spec: CellSpec) -> None:
-    """UnpreparedError where the guest could write to its own run directory.
+    """Raises UnpreparedError if the guest could write to its own run directory.
 
-    What the host writes there goes by names, and a guest that may move them would choose where it goes.
+    The host writes there by path. A guest that can rename or link files there could redirect those writes.
     """
     folder = Path(spec.folder).resolve()
     for bind in spec.binds:
@@ -176,10 +177,10 @@ def _check_binds(spec: CellSpec) -> None:
 
 
 def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
-    """Write the cell's run layer and return every share of its guest.
+    """Write the cell's run layer and return all shares of its guest.
 
-    marker: what ends the command's output streams. Raises OSError where the disk does not take it,
-    UnpreparedError where the guest could write to its own run directory.
+    marker: ends the command's output streams. Raises OSError if a file cannot be written, UnpreparedError if
+    the guest could write to its own run directory.
     """
     if spec.has_9p:
         _check_binds(spec)
@@ -197,15 +198,15 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     for number, profile in enumerate(spec.profiles):
         _write_profile(profile, layer, own / "profiles" / f"{number:02}-{profile.name}")
     for name, text in _files(spec, marker).items():
-        # A word of a command need not be UTF-8; Python keeps such bytes as surrogates (PEP 383).
+        # Words of a command need not be UTF-8; Python keeps other bytes as surrogates (PEP 383).
         (own / name).write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
     return shares
 
 
 def _files(spec: CellSpec, marker: str) -> dict[str, str]:
-    """What a guest's scripts read: the texts of the files in its /.quizmatrix, by name."""
+    """The files in the guest's /.quizmatrix, which its scripts read: texts by name."""
     files = {
-        # A prompt shows a host's name up to the first dot.
+        # A prompt shows a host name only up to the first dot.
         "hostname": spec.cell.replace(".", "_"),
         "command": command_script(spec),
         "end-marker": marker,
@@ -241,7 +242,7 @@ def _line_of(number: int, bind: Bind) -> str:
 
 
 def _usr_folders(layers: list[Share]) -> str:
-    """A line for each folder of a merged /usr that a layer has beside its /usr: `lib user0`."""
+    """A line for each merged folder (bin, lib, ...) with the layers that have it at the top: `lib user0`."""
     lines = []
     for name in skeleton.MERGED:
         folders = {share.tag: Path(share.path) / name for share in layers}
@@ -264,7 +265,7 @@ def _write_profile(profile: ActiveProfile, layer: Path, own: Path) -> None:
 
 
 def _copy_files(files: Path, layer: Path) -> None:
-    """Lay a profile's files over the guest's root."""
+    """Copy a profile's files into the run layer."""
     for path in sorted(files.iterdir()):
         target = layer / skeleton.place_of_entry(path)
         if path.is_dir() and not path.is_symlink():
@@ -274,6 +275,6 @@ def _copy_files(files: Path, layer: Path) -> None:
 
 
 def retire_run_layer(folder: Path) -> None:
-    """Take out of a used run layer what is not to be kept, and what by hand (reproduce.sh) would be noise."""
+    """Remove secrets from a used run layer, and the end marker, which would be noise with reproduce.sh."""
     for name in (".quizmatrix/end-marker", PASSED_ON):
         (specs.run_layer_of(folder) / name).unlink(missing_ok=True)

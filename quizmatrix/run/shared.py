@@ -20,39 +20,40 @@ from quizmatrix.model.spec import CellSpec
 from quizmatrix.run import layerdisks, mapped, qmp
 from quizmatrix.run.channel import Port
 
-# A guest's memory, for crash(8), and the seconds for QEMU to write it.
+# The file with a guest's memory, for crash(8), and seconds for QEMU to write it.
 _CORE = "vmcore"
 _DUMP_LIMIT = 120.0
 
-# Files that are looked through in a moment.
+# Up to this many files are made safe without a new process.
 _FEW_FILES = 500
 
-# Changes that are named one by one.
+# The largest number of changes that are listed.
 _NOTES_SHOWN = 5
 
-# Seconds between two looks at how full the disk is, which is one system call.
+# Seconds between two checks of the disk's free space; a check is one system call.
 _LOOK_PAUSE = 0.25
-# Seconds after which /shared is measured though the disk shows nothing new: some file systems tell late.
+# Seconds after which /shared is measured even if the free space has not changed: some file systems report it
+# late.
 _LONGEST_UNMEASURED = 5.0
-# Measuring many files takes seconds. After that nothing is measured for this many times as long,
+# Measuring many files takes seconds. The pause after it is this many times as long,
 _PAUSE_SHARE = 10.0
-# but for no more than these seconds where the disk shows that /shared may be over its limit.
+# but at most this many seconds while the free space suggests that /shared exceeds its limit.
 _LONGEST_PAUSE = 2.0
-# Seconds for one measurement: a million files on a busy host take no longer.
+# Seconds for one measurement; a million files on a busy host take less.
 _MEASURING_LIMIT = 300.0
 
-# Files that a guest may have in /shared: they take inodes, and time to look through afterwards.
+# The largest number of files in /shared: they take inodes, and time to be made safe afterwards.
 _MOST_FILES = 1_000_000
-# They are counted once the file system has this many more than at the start.
+# The files are counted only once the file system has this many more than at the start.
 _FILES_TRUSTED = 100_000
 
-# What is to stay free on this host's disk, in bytes, or the part of a small disk.
+# What must stay free on this host's disk: bytes, or the share of a small disk.
 _RESERVE = 256 << 20
 _RESERVE_SHARE = 0.05
 
 
 class _Disk(msgspec.Struct, frozen=True, kw_only=True):
-    """The file system that /shared is on. free, reserve: bytes. files: those that it has."""
+    """The file system of /shared. free: bytes. reserve: bytes that must stay free. files: number of files."""
 
     free: int
     reserve: int
@@ -64,9 +65,9 @@ class _Disk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def put_in_order(folder: str, shown: int) -> tuple[list[str], int]:
-    """Make of a guest's /shared what the host keeps: the first changes, and how many there were.
+    """Make the files of a guest's /shared safe; return the first `shown` changes and their total number.
 
-    OSError where it cannot be looked through.
+    Raises OSError if the folder cannot be read.
     """
     changed = mapped.unmap(Path(folder)) + untrusted.make_safe(Path(folder))
     return changed[:shown], len(changed)
@@ -75,15 +76,15 @@ def put_in_order(folder: str, shown: int) -> tuple[list[str], int]:
 class Shared:
     """The /shared of one guest.
 
-    excess: that it outgrew its limit, in words. shortage: that this host's disk was full, and it took of it.
+    excess: a sentence if it exceeded its limit. shortage: a sentence if it filled this host's disk.
     """
 
     def __init__(
         self, spec: CellSpec, *, most_files: int = _MOST_FILES, trusted: int = _FILES_TRUSTED
     ) -> None:
-        """What comes of it is in the cell's folder.
+        """The files are in the cell's folder.
 
-        most_files: in /shared. trusted: new files on the disk before those are counted.
+        most_files: limit on files in /shared. trusted: new files on the disk before they are counted.
         """
         self._most_files, self._trusted = most_files, trusted
         self.excess = ""
@@ -95,10 +96,9 @@ class Shared:
         self._artifacts = specs.artifacts_of(self._folder)
 
     async def wait_for_excess(self, machine: int | None = None) -> None:
-        """Return when the guest is to be ended for what it wrote: `excess` or `shortage` then says why.
+        """Return when the guest must be ended because of what it wrote; `excess` or `shortage` says why.
 
-        machine: the process id of its QEMU, where it runs. Nothing tells of what QEMU writes, so the disk is
-        looked at again and again.
+        machine: the pid of its QEMU, if it runs. No event reports what QEMU writes, so the disk is polled.
         """
         first = disk = self._disk()
         used, when, pause = 0, time.monotonic(), 0.0
@@ -107,7 +107,7 @@ class Shared:
             now, past = self._disk(), time.monotonic() - when
             may_be = used + max(0, disk.free - now.free)
             has_many = now.files - first.files > self._trusted
-            # Also of many files, which take long to measure, much is not to be written meanwhile.
+            # Many files take long to measure, and the guest must not write much meanwhile.
             is_pressing = may_be > self._limit or now.is_short
             is_due = is_pressing or has_many or past > _LONGEST_UNMEASURED
             if not is_due or past < (min(pause, _LONGEST_PAUSE) if is_pressing else pause):
@@ -125,7 +125,7 @@ class Shared:
     def _judge(self, used: int, before: int, disk: _Disk) -> None:
         if used > self._limit:
             self.excess = f"/shared grew to {used >> 20} MiB, and {self._spec.shared_limit} MiB is its limit"
-        # Of several guests only who fills the disk. Where it is full, nobody's /shared grows any more.
+        # Only a guest that fills the disk. On a full disk no /shared grows, so growth is then not required.
         elif disk.is_short and used > disk.reserve and (used > before or disk.free < disk.reserve // 8):
             left = f"this host had {disk.free >> 20} MiB of disk left"
             self.shortage = f"{left}, and /shared held {used >> 20} MiB"
@@ -133,14 +133,14 @@ class Shared:
     def _disk(self) -> _Disk:
         try:
             facts = os.statvfs(self._artifacts)
-        except OSError:  # removed meanwhile, which the session notices by itself
+        except OSError:  # removed meanwhile; the cell ends for that anyway
             return _Disk(free=1, reserve=0, files=0)
         free, size = facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
         reserve = min(_RESERVE, int(size * _RESERVE_SHARE))
         return _Disk(free=free, reserve=reserve, files=facts.f_files - facts.f_ffree)
 
     def _hidden(self, machine: int | None) -> int:
-        """Bytes of files that the guest has removed and still writes to: they have no name to be found by."""
+        """Bytes of files that the guest has unlinked but still has open: du(1) does not find them."""
         if machine is None:
             return 0
         total = 0
@@ -154,23 +154,23 @@ class Shared:
         return total
 
     async def _measure(self, what: str) -> int:
-        """Bytes or files in /shared. By du(1), which goes down without paths and follows no link (fts(3))."""
+        """Bytes or files in /shared, by du(1): it works at any depth and follows no symlink (fts(3))."""
         argv = ["du", "-s", "-x", "-P", what, "--", str(self._artifacts)]
         try:
-            # What a guest removes meanwhile is an error to du, and its total comes nevertheless.
+            # Files that the guest removes meanwhile are errors for du, but it still prints the total.
             return int((await process.run(argv, limit=_MEASURING_LIMIT)).output.split(maxsplit=1)[0])
         except process.NotEndedError as error:
             self.excess = f"/shared could not be measured: {error}"
-        except QuizmatrixError as error:  # this host's fault, and no verdict on the guest
+        except QuizmatrixError as error:  # the host's fault, so not a verdict on the guest
             self.shortage = f"/shared could not be measured: {error}"
-        except (ValueError, IndexError):  # it is gone, which the session notices by itself
+        except (ValueError, IndexError):  # removed meanwhile; the cell ends for that anyway
             pass
         return 0
 
     async def keep_memory(self, port: Port) -> str:
-        """Write the guest's memory for a debugger; what kept us from it, or nothing. port: QEMU's own.
+        """Write the guest's memory to a file for a debugger; return an error message or "". port: QMP.
 
-        Beside artifacts/, to which the guest may still write; `settle` moves it in.
+        The file is beside artifacts/, to which the guest may still write; `settle` moves it there.
         """
         core, is_whole = self._folder / _CORE, False
         try:
@@ -185,16 +185,13 @@ class Shared:
         return ""
 
     async def settle(self) -> list[str]:
-        """Bring artifacts/ into the state that is kept; what a person has to know of it.
-
-        The guest is gone by now.
-        """
+        """Make artifacts/ safe and complete; return notes for the user. The guest must have ended."""
         if not self._folder.is_dir():
             return []
         return await self._take_back() + await self._give_room_back() + await self._make_safe()
 
     def put_aside_unless_settled(self) -> list[str]:
-        """Where `settle` did not come to its end, let nobody take what the guest left for safe; say so."""
+        """If `settle` did not finish, rename artifacts/ so that nobody trusts its files; return a note."""
         if self._is_settled:
             return []
         unchecked = self._artifacts.with_name(f"{self._artifacts.name}.unchecked")
@@ -213,7 +210,7 @@ class Shared:
                 await self.wait_for_excess()
                 group.cancel_scope.cancel()
 
-            # An archive of empty files is small, and what it makes is not.
+            # A small archive may contain a huge number of empty files.
             group.start_soon(watch)
             notes = await self._unpack()
             group.cancel_scope.cancel()
@@ -229,7 +226,7 @@ class Shared:
         return [failure] if failure else []
 
     async def _give_room_back(self) -> list[str]:
-        """Other guests write to the same disk, and are to end well."""
+        """If the disk is full, remove the files of /shared so that other guests can finish; return notes."""
         if not self.shortage or not self._disk().is_short:
             return []
         failures = await untrusted.remove(self._artifacts)
@@ -255,7 +252,7 @@ class Shared:
         return notes
 
     async def _look_through(self) -> tuple[list[str], int]:
-        """See `put_in_order`; nobody else waits: the guest decided how much that is."""
+        """Call `put_in_order` without blocking the event loop: the guest decides how much work that is."""
         given = (str(self._artifacts), _NOTES_SHOWN)
         if await in_thread(partial(untrusted.has_more_than, self._artifacts, _FEW_FILES)):
             return await offload.call(put_in_order, *given, returns=tuple[list[str], int])

@@ -20,16 +20,15 @@ from quizmatrix.model.spec import OWN_STDIN, CellSpec
 from quizmatrix.run.channel import CHUNK, Port
 from quizmatrix.run.observer import InputSource
 
-# Seconds between two looks whether our terminal is ours to read again: no event tells.
+# Seconds between two checks whether we may read our terminal again; no event reports it.
 _TAKEN_PAUSE = 0.5
 
 
 async def feed(port: Port, source: InputSource) -> None:
-    """Pass the source's bytes to the guest, and their end. OSError where they cannot be read.
+    """Send the source's bytes to the guest, then end of file. OSError if they cannot be read.
 
-    The guest waits for a line of ours before it takes anything: a port that is not yet open at this end reads
-    as ended. QEMU takes what we sent before it sees that no more comes, and the guest reads all that before
-    the end.
+    The guest first waits for a line from us: a port that is not open at our end yet would look ended to it.
+    QEMU reads all that we sent before it sees the end, so the guest gets all bytes.
     """
     await port.send(b"\n")
     while data := await source.read():
@@ -38,34 +37,34 @@ async def feed(port: Port, source: InputSource) -> None:
 
 
 class Feed:
-    """The way of one attempt's stdin into its guest; it does nothing where the specification has none."""
+    """Sends stdin to the guest of one attempt; does nothing if the specification has no stdin."""
 
     def __init__(self, spec: CellSpec, port: Port | None, own: InputSource | None) -> None:
-        """own: what the specification means by `-`; it is read from `begin` on, and not before."""
+        """own: the source for the specification's `-`; it is not read before `begin`."""
         self._path = spec.stdin
         self._port = port
         self._source = own if spec.stdin == OWN_STDIN else None
         self._begun = anyio.Event()
         self._scope = anyio.CancelScope()
-        # What went wrong, for a person.
+        # An error message, or empty.
         self.error = ""
 
     def begin(self) -> None:
-        """The command runs."""
+        """The command has started: begin to send."""
         self._begun.set()
 
     def stop(self) -> None:
-        """The command has ended, or will not be run."""
+        """The command has ended or will not run: stop sending."""
         self._scope.cancel()
 
     def unread(self) -> None:
-        """The guest says that nobody reads it any more."""
+        """The guest reports that nobody reads it any more: stop, and close the source."""
         self.stop()
         if self._source is not None:
             self._source.close()
 
     async def pump(self) -> None:
-        """Pass it on from `begin` to its end, or to `stop`."""
+        """Send from `begin` until the source ends, or until `stop`."""
         if self._path is None or self._port is None:
             return
         with self._scope, ExitStack() as stack:
@@ -83,25 +82,25 @@ class Feed:
 
 
 class EmptyInput:
-    """Nothing, where nobody has what the specification speaks of."""
+    """An empty source, if the specification has `-` but the observer has no stdin."""
 
     consumed = False
 
     async def read(self) -> bytes:
-        """No bytes: the end."""
+        """Return no bytes: the end."""
         return b""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
 
 class FileSource:
-    """A regular file, from its beginning, for each cell anew."""
+    """A regular file; each cell reads it from the beginning."""
 
     consumed = False
 
     def __init__(self, path: str) -> None:
-        """OSError where it cannot be opened."""
+        """Raises OSError if it cannot be opened."""
         self._file = io.FileIO(path)
 
     async def read(self) -> bytes:
@@ -114,14 +113,14 @@ class FileSource:
 
 
 class OwnSource:
-    """Our own stdin. Nothing is read before somebody asks, and nothing waits for it but who asks."""
+    """Our own stdin. It is read only on demand, without blocking other tasks."""
 
     def __init__(self, descriptor: int = 0) -> None:
-        """Changes nothing yet."""
+        """Does not read yet."""
         self._descriptor = descriptor
         mode = os.fstat(descriptor).st_mode
         self._is_tty = os.isatty(descriptor)
-        # Neither a file nor a device like /dev/zero can be waited for (epoll_ctl(2), EPERM).
+        # Files and devices like /dev/zero do not support epoll (epoll_ctl(2), EPERM).
         self._can_wait = self._is_tty or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
         self.consumed = False
 
@@ -135,7 +134,7 @@ class OwnSource:
                 continue
             before, self.consumed = self.consumed, True
             try:
-                # In a thread: somebody who shares our stdin may have been faster.
+                # In a thread: another process may share our stdin and have read the data, so this may block.
                 data = await in_thread(partial(_read, self._descriptor))
             except BlockingIOError:
                 self.consumed = before
@@ -152,7 +151,7 @@ class OwnSource:
             return data
 
     def close(self) -> None:
-        """Nobody reads it any more: whoever writes into a pipe is told, as by any program that has ended."""
+        """Replace our stdin by /dev/null, so that a process that writes to the pipe gets SIGPIPE."""
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, self._descriptor)
         os.close(nothing)
@@ -160,7 +159,7 @@ class OwnSource:
 
 
 def _read(descriptor: int) -> bytes:
-    """With SIGTTIN blocked a read in the background of a terminal fails and does not stop us (termios(3))."""
+    """Read with SIGTTIN blocked: in the background a read then fails instead of stopping us (termios(3))."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTIN})
     try:
         return os.read(descriptor, CHUNK)
@@ -169,13 +168,13 @@ def _read(descriptor: int) -> bytes:
 
 
 def _edits_lines(descriptor: int) -> bool:
-    """Whether the terminal is as a shell leaves it.
+    """Whether the terminal is in canonical mode, as a shell leaves it.
 
-    A pager that shows our output has it give every key at once, and those keys are the pager's.
+    A pager that shows our output turns that off, and then reads the keys itself.
     """
     try:
         return bool(termios.tcgetattr(descriptor)[3] & termios.ICANON)
-    except termios.error:  # it is gone: reading tells
+    except termios.error:  # the terminal is gone; the read will report it
         return True
 
 
@@ -187,7 +186,7 @@ def _is_in_foreground(descriptor: int) -> bool:
 
 
 def own_source() -> OwnSource | None:
-    """Our stdin, or None where there is nothing to read: /dev/null, or what is somebody else's to read."""
+    """Our stdin; None if there is nothing to read: it is /dev/null, or it belongs to another program."""
     state = os.fstat(0)
     is_null = stat.S_ISCHR(state.st_mode) and state.st_rdev == Path(os.devnull).stat().st_rdev
     if is_null or _is_of_a_bisection(state):
@@ -200,7 +199,7 @@ def own_source() -> OwnSource | None:
 
 
 def _is_of_a_bisection(own: os.stat_result) -> bool:
-    """Whether our stdin is the one that `git bisect run` was started with: it starts us again and again."""
+    """Whether our stdin is that of a `git bisect run`, which starts us repeatedly with the same stdin."""
     pid = os.getppid()
     while pid > 1:
         try:
@@ -209,7 +208,7 @@ def _is_of_a_bisection(own: os.stat_result) -> bool:
             if _is_git_bisect(words):
                 its = Path(f"/proc/{pid}/fd/0").stat()
                 return (its.st_dev, its.st_ino) == (own.st_dev, own.st_ino)
-        except (OSError, ValueError):  # it has ended meanwhile, or is not ours to look at
+        except (OSError, ValueError):  # the process has ended, or may not be inspected by us
             return False
         pid = parent
     return False
@@ -219,5 +218,5 @@ def _is_git_bisect(words: list[bytes]) -> bool:
     names = [word.rpartition(b"/")[2] for word in words[:3]]
     if not names:
         return False
-    # `git -C DIR bisect` has git itself start `git bisect--helper` or git-bisect, a script.
+    # For `git -C DIR bisect`, git itself starts `git bisect--helper` or the script git-bisect.
     return (names[0] == b"git" and names[1:2] in ([b"bisect"], [b"bisect--helper"])) or b"git-bisect" in names

@@ -9,28 +9,28 @@ from quizmatrix.model.stage import Stage
 
 
 class Stopwatch:
-    """The moments of one attempt, by the clock that no one sets."""
+    """The start times of one attempt's stages, by the monotonic clock."""
 
     def __init__(self) -> None:
-        """Nothing has begun."""
+        """No stage has begun."""
         self._reached: dict[Stage, float] = {}
         self._steps: dict[str, float] = {}
 
     def reach(self, stage: Stage) -> None:
-        """The stage begins now."""
+        """Record that a stage begins now."""
         self._reached[stage] = time.monotonic()
 
     def begin(self, step: str) -> None:
-        """What the guest does on its way to the command begins now."""
+        """Record that a step of the guest's setup begins now."""
         self._steps[step] = time.monotonic()
 
     @property
     def steps(self) -> int:
-        """How many have begun."""
+        """The number of steps that have begun."""
         return len(self._steps)
 
     def timings(self, total: float) -> Timings:
-        """Seconds between the stages that were reached."""
+        """The durations of the stages that were reached. total: seconds of the whole attempt."""
 
         def between(first: Stage, second: Stage) -> float | None:
             if first in self._reached and second in self._reached:

@@ -16,17 +16,26 @@ from quizmatrix.subtests.reading import SubtestSummary
 
 
 class Evidence(msgspec.Struct, kw_only=True):
-    """What was seen.
+    """What was observed of one cell.
 
-    stage: the last one reached. step: what the guest was last doing on its way to the command. ended: its
-    word on the command's end. init_failed: its word that it could not get there. expired: seconds of the
-    limit that ran out. factor: how many times longer limits are here than on hardware. rubbish: what was no
-    message. host_fault: what failed on this side. excess: that it wrote more to /shared than it may.
-    shortage: that this host had no room for what it wrote. qemu_status: exit status of a QEMU that ended by
-    itself. qemu_words: what it said. host_is_out_of_memory: whether this host's kernel killed processes
-    meanwhile for want of memory. silent_reset_is_fault: what a reset means that the console did not announce.
-    tests: what the command's output says. tolerance: of findings. foreign: a sentence on a
-    program of another architecture. notes: what else a person has to know.
+    stage: the last stage that was reached.
+    step: the last step of the guest's setup, before the command.
+    ended: the guest's message about the command's end.
+    init_failed: the guest's message that its setup failed.
+    expired: the time limit that expired, in seconds.
+    factor: by how much limits are longer here than on real hardware.
+    rubbish: the guest's invalid message.
+    host_fault: an error on the host.
+    excess: a sentence if the guest exceeded the limit of /shared.
+    shortage: a sentence if this host's disk had no room for the guest's files.
+    qemu_status: exit status of a QEMU that ended by itself.
+    qemu_words: QEMU's last messages.
+    host_is_out_of_memory: whether this host's kernel OOM-killed processes during the run.
+    silent_reset_is_fault: whether a reset that the console did not announce is a fault.
+    tests: the tests in the command's output.
+    tolerance: how findings are treated.
+    foreign: a sentence about a program that the guest could not run.
+    notes: further sentences for the user.
     """
 
     stage: Stage = Stage.BOOTING
@@ -50,7 +59,7 @@ class Evidence(msgspec.Struct, kw_only=True):
 
 
 def judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
-    """The outcome, and one sentence on it (empty for a plain pass)."""
+    """The outcome, and a sentence that explains it (empty for a plain pass)."""
     outcome, detail = _judge(seen, console)
     return outcome, "; ".join([part for part in (detail, *seen.notes) if part])
 
@@ -95,7 +104,7 @@ def _judge_end(end: Message, console: ConsoleWatch, seen: Evidence) -> tuple[Out
             details.append(f"the guest ran out of memory and killed {console.out_of_memory}")
         return Outcome.FAILED, "; ".join(part for part in (*details, tests.summary) if part)
     if tests.failure:
-        # A runner's exit status may speak of something else: of the runner itself, say.
+        # Failed tests count even if the exit status is 0: some test runners report only their own success.
         return Outcome.FAILED, tests.failure
     finding = _finding(console, seen.tolerance)
     if seen.tolerance.splat is SplatPolicy.FAIL and finding:
@@ -104,7 +113,7 @@ def _judge_end(end: Message, console: ConsoleWatch, seen: Evidence) -> tuple[Out
 
 
 def _finding(console: ConsoleWatch, tolerance: Tolerance) -> str:
-    """The first finding that is not allowed, and how many more there are; empty where there is none."""
+    """The first finding that is not allowed, and the number of further ones; empty if there is none."""
     if tolerance.splat is SplatPolicy.IGNORE:
         return ""
     findings = [finding for finding in tolerance.apply(console.findings) if not finding.allowed]
@@ -116,7 +125,7 @@ def _finding(console: ConsoleWatch, tolerance: Tolerance) -> str:
 
 
 def _judge_silence(seen: Evidence, console: ConsoleWatch, reached: bool) -> tuple[Outcome, str]:
-    """QEMU, or the guest in it, is gone and said nothing on the control port."""
+    """The outcome if QEMU or the guest ended without a message on the control port."""
     if seen.qemu_status:
         how = (
             f"was killed by {_signal_name(-seen.qemu_status)}"
@@ -127,7 +136,7 @@ def _judge_silence(seen: Evidence, console: ConsoleWatch, reached: bool) -> tupl
             how = "was killed: this host ran out of memory, or the cgroup that quizmatrix runs in did "
             how += "(take fewer at a time, -j, or smaller, --memory)"
         lines = seen.qemu_words.splitlines()
-        # Its error may have a hint behind it: "Use -machine help to list supported machines".
+        # After QEMU's error there may be a hint: "Use -machine help to list supported machines".
         errors = [line for line in lines if line.startswith("qemu-")]
         words = (errors or lines)[-1:]
         return Outcome.LOST, f"QEMU {how}" + (f": {words[0]}" if words else "")

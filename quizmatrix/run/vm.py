@@ -16,30 +16,30 @@ from quizmatrix.model.spec import CellSpec, Share
 from quizmatrix.run import qemu
 from quizmatrix.run.channel import CHUNK, ConsolePipe, Port, write_all
 
-# Seconds QEMU is given to end by itself once its guest is gone, and to die of a KILL.
+# Seconds for QEMU to end by itself once its guest is gone.
 END_GRACE = 5.0
 
-# Bytes of QEMU's own words that are kept in its log, and of their end, for the outcome's detail. A guest can
-# have QEMU print errors without end.
+# Bytes of QEMU's output that are kept: the beginning in its log, the end to explain the outcome. A guest can
+# make QEMU print errors without end.
 _LOG_LIMIT = 1 << 20
 _LAST_WORDS = 500
 
 
 class Log:
-    """What QEMU itself says: the beginning is kept in a file, the end in memory."""
+    """QEMU's own output: the beginning is written to a file, the end is kept in memory."""
 
     def __init__(self, path: Path) -> None:
-        """Made before QEMU is, which gets the writing end of a pipe."""
+        """Creates a pipe; QEMU inherits its writing end."""
         self.received = 0
         self._path = path
         self._end = b""
         self._kept = 0
         self._reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        # QEMU waits for us rather than lose a word.
+        # Blocking for QEMU, so that it waits for us and loses no output.
         os.set_blocking(self.writer, True)
 
     async def pump(self) -> None:
-        """Read to QEMU's end. OSError where it cannot be kept."""
+        """Read until QEMU ends. OSError if the file cannot be written."""
         with self._path.open("wb", buffering=0) as file:
             while True:
                 await anyio.lowlevel.checkpoint()
@@ -61,24 +61,24 @@ class Log:
 
     @property
     def last_words(self) -> str:
-        """The end of what has come so far."""
+        """The end of the output so far."""
         return self._end.decode(errors="replace").strip()
 
     @property
     def cut(self) -> str:
-        """That the file does not have all, in words; empty where it does."""
+        """A sentence if the file lacks a part of the output; otherwise empty."""
         if self.received <= _LOG_LIMIT:
             return ""
         return f"{self._path.name} was {self.received} bytes long; the first {_LOG_LIMIT} are kept"
 
     def close_writer(self) -> None:
-        """Let QEMU have the only copy of its end, so that its death shows here."""
+        """Close our copy of QEMU's end, so that we notice when QEMU ends."""
         if self.writer >= 0:
             os.close(self.writer)
             self.writer = -1
 
     def close(self) -> None:
-        """Close what is still open of both ends."""
+        """Close both ends, if they are still open."""
         self.close_writer()
         os.close(self._reader)
 
@@ -89,31 +89,31 @@ class VM:
     def __init__(self, child: Process) -> None:
         """Made by `running`."""
         self._child = child
-        # Whether it hangs in the kernel, where not even KILL reaches it.
+        # Whether it did not die of SIGKILL, because it hangs in the kernel.
         self.outlived_kill = False
 
     @property
     def pid(self) -> int:
-        """Of QEMU's process."""
+        """The pid of QEMU's process."""
         return self._child.pid
 
     async def ended(self) -> int:
-        """Wait for QEMU's end; its exit status (negative: the signal)."""
+        """Wait until QEMU ends; return its exit status, or the negative signal number."""
         return await self._child.wait()
 
     async def status_soon(self) -> int | None:
-        """The exit status of a QEMU that is ending by itself, or None where it is not."""
+        """Wait END_GRACE seconds for QEMU to end by itself; its exit status, or None if it does not."""
         with anyio.move_on_after(END_GRACE):
             return await self.ended()
         return None
 
     async def kill(self) -> None:
-        """End QEMU at once: a guest has nothing that could be lost."""
+        """Kill QEMU at once: a guest has no data that could be lost."""
         self.outlived_kill = not await process.kill(self._child)
 
 
 def require_qemu(spec: CellSpec) -> None:
-    """HostError names the package where QEMU for the cell's architecture is not installed."""
+    """Raises HostError with the package's name if QEMU for the cell's architecture is not installed."""
     process.require_program(spec.arch.facts.qemu.binary, spec.arch.facts.qemu.package)
 
 
@@ -121,13 +121,13 @@ def require_qemu(spec: CellSpec) -> None:
 async def running(
     spec: CellSpec, shares: list[Share], console: ConsolePipe, ports: Mapping[str, Port], log: Log
 ) -> AsyncIterator[VM]:
-    """Start QEMU for `spec` with `console` and `ports` as its chardevs; kill it at the block's end.
+    """Start QEMU for `spec` with `console` and `ports` as its chardevs; kill it when the block ends.
 
-    log: gets QEMU's own words. Raises HostError where QEMU cannot be started.
+    log: receives QEMU's own output. Raises HostError if QEMU cannot be started.
     """
     require_qemu(spec)
     chardevs = {name: f"socket,fd={port.guest.fileno()}" for name, port in ports.items()}
-    # append: QEMU would truncate, which a pipe does not take.
+    # append: QEMU would truncate the file, which fails for a pipe.
     chardevs["console"] = f"file,path={qemu.PASSED_FILE},append=on"
     argv = qemu.command_line(spec, shares, chardevs, passed_fd=console.guest)
     child = await process.start(
