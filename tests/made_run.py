@@ -9,9 +9,9 @@ import msgspec
 
 from quizmatrix.core.json import to_json
 from quizmatrix.model.events import CellFinished, CellNote, CellReached
+from quizmatrix.model.labels import TaskGroup, TaskLabels
 from quizmatrix.model.matrix import Handoff
 from quizmatrix.model.result import CellResult
-from quizmatrix.model.spec import Handed, Step
 from quizmatrix.model.stage import Stage
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.runs import directory
@@ -107,19 +107,21 @@ def handoff_run(folder: Path, **more: Any) -> Path:
         f"{bad}..{x86}": ("skipped", {"detail": f"{s390x} did not read the disks of {x86}: failed"}, None),
     }
     cells: dict[str, tuple[CellResult, dict[str, bytes]]] = {}
-    ways: list[tuple[Step, str, str | None]] = [(Step.WRITE, writer, None) for writer in (x86, s390x)]
+    ways: list[tuple[TaskGroup, str, str | None]] = [
+        (TaskGroup.WRITE, writer, None) for writer in (x86, s390x)
+    ]
     ways += [
-        (step, writer, reader)
-        for step in (Step.READ, Step.BACK)
+        (group, writer, reader)
+        for group in (TaskGroup.READ, TaskGroup.BACK)
         for writer in (x86, s390x)
         for reader in (x86, s390x)
     ]
-    for step, writer, reader in ways:
-        name = Handed(step=step, written_on=writer, read_on=reader).id
+    for group, writer, reader in ways:
+        name = TaskLabels(group=group, writer=writer, reader=reader).id
         outcome, fields, kept = failed.get(name, ("passed", {}, None))
-        handed = Handed(step=step, written_on=writer, read_on=reader, kept=kept)
-        ran = (reader or writer) if step is Step.READ else writer
-        one = msgspec.structs.replace(result(ran, outcome, handoff=handed, **fields), cell=name)
+        labels = TaskLabels(group=group, writer=writer, reader=reader, kept=kept)
+        ran = (reader or writer) if group is TaskGroup.READ else writer
+        one = msgspec.structs.replace(result(ran, outcome, labels=labels, **fields), cell=name)
         cells[name] = (one, {"stdout": f"{name} says so\n".encode()})
     handoff = Handoff(write="./number write", read="./number read", back=True)
     return make_run(folder, cells, command=[], handoff=handoff, **more)

@@ -17,8 +17,8 @@ def add_parser(commands: Commands[Parser]) -> None:
 
 def cells(args: argparse.Namespace) -> int:
     """Print the cells of a matrix."""
+    from quizmatrix.model.handoff import handing_on
     from quizmatrix.model.outcome import EXIT_OK
-    from quizmatrix.model.task import handing_on
     from quizmatrix.prepare import selection
     from quizmatrix.report.celltable import handoff_words, print_cells
 

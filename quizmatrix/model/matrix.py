@@ -15,6 +15,7 @@ from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.model import kconfig, numa, parameters, profile
 from quizmatrix.model.arch import NATIVE, debian_variants, host_arch
 from quizmatrix.model.finding import SplatPolicy, check_allowed
+from quizmatrix.model.labels import TaskGroup
 from quizmatrix.model.outcome import Outcome
 
 MAX_CPUS = 255
@@ -139,6 +140,10 @@ class Handoff(
     from_: tuple[str, ...] = ("*",)
     to: tuple[str, ...] = ("*",)
     back: bool = False
+
+    def command_of(self, group: TaskGroup) -> str:
+        """The script that a task of this group runs."""
+        return self.write if group is TaskGroup.WRITE else self.read
 
     def __post_init__(self) -> None:
         """Raises ValueError, "`KEY`: ...", if a value is invalid."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
 
 from quizmatrix.core.errors import DamagedError
+from quizmatrix.core.process import printable
 from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.cells import folder_name
 from quizmatrix.model.finding import FindingSummary
+from quizmatrix.model.labels import TaskGroup, TaskLabels
 from quizmatrix.model.matrix import Handoff
 from quizmatrix.model.options import RunOptions
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CommandLine, Handed, Step
+from quizmatrix.model.spec import CommandLine
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,15 +36,15 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     total: float | None = None
 
 
-class CellResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of one cell (the keys of `cells` in results.json).
+class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"labels": "handoff"}):
+    """The result of one cell: a field for each key of `cells` in results.json.
 
     shard: the part of its tests that it ran, `2of4`.
     exit_code: 128+n for signal n; None if the command did not end by itself.
     subtests: for each outcome (see subtest.SubtestOutcome) the number of tests, counted in the command's
     output and on the console.
-    handoff: the cell's part in handing on disks. `cell` then lists the cells that had the disks; the other
-    fields are of the cell that ran.
+    labels: those of its task. If there are any, `cell` is the task's id, and the other fields are of the cell
+    that ran.
     findings: the first ones; findings.json in the cell's folder has their traces.
     inputs: a key of all inputs, equal for equal inputs (see schedule/inputs.py); empty if unknown.
     flaky: why the outcome is not reliable; empty if nothing speaks against it.
@@ -68,7 +69,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 1
     detail: str = ""
     subtests: dict[str, int] = {}
-    handoff: Handed | None = None
+    labels: TaskLabels | None = None
     findings: list[FindingSummary] = []
     inputs: str = ""
     flaky: str = ""
@@ -84,6 +85,11 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
         return self.cell.removesuffix(f"@{self.shard}") if self.shard else self.cell
 
     @property
+    def group(self) -> TaskGroup | None:
+        """The group that reports show it in; None: there are no groups in its run."""
+        return self.labels.group if self.labels else None
+
+    @property
     def is_as_expected(self) -> bool:
         """Whether the outcome is the one that the matrix expects."""
         return self.outcome == self.expected
@@ -92,12 +98,6 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     def folder(self) -> str:
         """The name of its folder in the run directory."""
         return folder_name(self.cell)
-
-
-def ways_of(results: Iterable[CellResult], step: Step) -> list[tuple[CellResult, Handed]]:
-    """The results of one step of handing on disks, each with its part in it."""
-    handed = [(result, result.handoff) for result in results]
-    return [(result, way) for result, way in handed if way is not None and way.step is step]
 
 
 class RunResults(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "schema"}):
@@ -125,6 +125,14 @@ class RunResults(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "
     exit_code: int | None = None
     totals: dict[str, int] = {}
     cells: list[CellResult] = []
+
+    def command_words(self, group: TaskGroup | None = None) -> str:
+        """What was run, for a shell: in a group's cells, or in all of them."""
+        if self.handoff is None:
+            return printable(self.command)
+        if group is None:
+            return f"handoff: {self.handoff.write}; {self.handoff.read}"
+        return self.handoff.command_of(group)
 
     @property
     def seconds(self) -> float | None:

@@ -11,6 +11,7 @@ from quizmatrix.model.arch import Accelerator, Arch, DiskBus
 from quizmatrix.model.cells import SHARED_LIMIT, SMALL
 from quizmatrix.model.finding import Tolerance
 from quizmatrix.model.forward import Forward
+from quizmatrix.model.labels import TaskLabels
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,36 +103,6 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     term: str = "vt220"
 
 
-class Step(StrEnum):
-    """What a cell does with disks that go from cell to cell."""
-
-    WRITE = "write"
-    READ = "read"
-    BACK = "back"
-
-
-class Handed(msgspec.Struct, frozen=True, kw_only=True):
-    """A cell's part in handing disks on. written_on, read_on: ids of cells; the second is None in a `write`.
-
-    kept: the folder in the run directory that has the disks as they were given to it, where it failed.
-    """
-
-    step: Step
-    written_on: str
-    read_on: str | None = None
-    kept: str | None = None
-
-    @property
-    def id(self) -> str:
-        """`WRITER`, `WRITER..READER` or `WRITER..READER..WRITER`: the way that the disks have gone."""
-        way = {
-            Step.WRITE: [self.written_on],
-            Step.READ: [self.written_on, self.read_on or ""],
-            Step.BACK: [self.written_on, self.read_on or "", self.written_on],
-        }
-        return "..".join(way[self.step])
-
-
 class CommandLine(msgspec.Struct, frozen=True, kw_only=True):
     """A command line for a person to type. folder: where; argv: its words."""
 
@@ -151,10 +122,10 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     waits for it; symbols: the kernel with them, where there is one. stdin: the file that the command reads,
     or `-` for what the observer has, or None. environment: of the command, beside what every one has;
     passed_on: names in it whose values are kept nowhere. user: of the guest, instead of root. session: see
-    Session. handed: see Handed; matrix: the file that asks for it. timeout, boot_timeout: seconds, already
-    scaled for the accelerator. memory: MiB. shared_limit: MiB that the guest may have in /shared. append:
-    kernel parameters beside those that every guest has. numa: NUMA nodes. machine: a value of QEMU's option
-    -machine, instead of the architecture's. qemu: more words of QEMU's command line. tolerance: of
+    Session. handed: its task's labels; matrix: the file that has them. timeout, boot_timeout: seconds,
+    already scaled for the accelerator. memory: MiB. shared_limit: MiB that the guest may have in /shared.
+    append: kernel parameters beside those that every guest has. numa: NUMA nodes. machine: a value of QEMU's
+    option -machine, instead of the architecture's. qemu: more words of QEMU's command line. tolerance: of
     findings. again: the command line that repeats the cell, where one asked for it. folder: where
     results go; it exists, and is empty but for disks.
     """
@@ -187,7 +158,7 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     passed_on: list[str] = []
     user: str | None = None
     session: Session | None = None
-    handed: Handed | None = None
+    handed: TaskLabels | None = None
     matrix: str | None = None
     command: list[str]
     timeout: float

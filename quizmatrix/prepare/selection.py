@@ -14,9 +14,10 @@ from quizmatrix.model import cells as cell_module
 from quizmatrix.model import profile
 from quizmatrix.model.arch import load_arch, real_name
 from quizmatrix.model.cells import Cell, is_glob, matching
+from quizmatrix.model.handoff import handing_on
 from quizmatrix.model.matrix import Handoff, Matrix, find_matrix, load_matrix, shipped_matrices
 from quizmatrix.model.options import RunOptions, SelectionOptions, with_values
-from quizmatrix.model.task import Task, handing_on, in_each
+from quizmatrix.model.task import Task, in_each
 
 DEFAULT_MATRIX = "default"
 

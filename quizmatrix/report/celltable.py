@@ -12,9 +12,9 @@ from quizmatrix.kernel import source
 from quizmatrix.kernel.build import options_of
 from quizmatrix.model.arch import load_arch
 from quizmatrix.model.cells import Cell
+from quizmatrix.model.labels import TaskGroup
 from quizmatrix.model.matrix import Handoff
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import Step
 from quizmatrix.model.task import Task
 
 
@@ -49,10 +49,10 @@ def print_cells(chosen: list[Cell], *, as_json: bool) -> None:
 
 def handoff_words(handoff: Handoff, tasks: list[Task]) -> str:
     """What is done with the disks, and in how many VMs."""
-    ways = [task.handed for task in tasks if task.handed is not None]
-    writers = dict.fromkeys(way.written_on for way in ways)
-    readers = dict.fromkeys(way.read_on for way in ways if way.read_on)
-    counts = [f"{sum(way.step is step for way in ways)} {step}" for step in Step]
+    labels = [task.labels for task in tasks if task.labels is not None]
+    writers = dict.fromkeys(one.writer for one in labels)
+    readers = dict.fromkeys(one.reader for one in labels if one.reader)
+    counts = [f"{sum(one.group is group for one in labels)} {group}" for group in TaskGroup]
     plural = "s" if handoff.disks > 1 else ""
     lines = [
         f"{handoff.disks} disk{plural} of {handoff.size}, written in {', '.join(writers)}:",

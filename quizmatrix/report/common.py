@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from quizmatrix.core.version import KernelVersion, leading_version
 from quizmatrix.model.arch import load_arch
+from quizmatrix.model.labels import TaskGroup, sentence_of
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.result import CellResult, ways_of
-from quizmatrix.model.spec import Step
+from quizmatrix.model.result import CellResult
 
 _VERBS = {
     Outcome.FAILED: "Fails",
@@ -23,28 +23,20 @@ Rule = tuple[str, frozenset[str]]
 # The id of a result, and the one whose kernel and architecture are looked at for it.
 ResultSite = tuple[str, CellResult]
 
-# What a sentence begins with that speaks of one step in handing disks on; the reads need no word.
-_HEADS = {None: "", Step.WRITE: "Writing: ", Step.READ: "", Step.BACK: "Back home: "}
-
 
 def common_sentence(results: list[CellResult]) -> str:
     """`Fails only on s390x.`, `Fails only where written on big-endian.`, or nothing.
 
     Only cells that ran count. The sentence is true of all of them: every cell it speaks of
     failed, expected or not, and no other did; where some of an architecture's cells did not fail,
-    it says how many did. Nothing is said where every failure was expected. Where disks are handed on, there
-    is a sentence for each step: writing, reading, and reading them back home.
+    it says how many did. Nothing is said where every failure was expected. Each group has a sentence.
     """
     sentences = []
-    for step, head in _HEADS.items():
-        part = [result for result in results if _step(result) is step]
-        sentence = _sentence(part, results)
+    for group in (None, *TaskGroup):
+        part = [result for result in results if result.group is group]
+        head, sentence = sentence_of(group), _sentence(part, results)
         sentences.append(f"{head}{sentence[0].lower()}{sentence[1:]}" if head and sentence else sentence)
     return " ".join(filter(None, sentences))
-
-
-def _step(result: CellResult) -> Step | None:
-    return result.handoff.step if result.handoff else None
 
 
 def _sentence(part: list[CellResult], results: list[CellResult]) -> str:
@@ -69,21 +61,20 @@ def _sentence(part: list[CellResult], results: list[CellResult]) -> str:
 
 def _rules(ran: list[CellResult], results: list[CellResult]) -> tuple[list[Rule], list[Rule]]:
     """The rules that name places, the parts of which may be counted, and the other rules."""
-    handed = [(result, result.handoff) for result in ran if result.handoff and result.handoff.read_on]
-    if not handed:
+    labelled = [(result, result.labels) for result in ran if result.labels and result.labels.reader]
+    if not labelled:
         return _rules_of([(result.cell, result) for result in ran])
     # A cell's kernel and architecture are those of whatever ran in it.
-    known = {way.written_on: result for result, way in ways_of(results, Step.WRITE)}
-    known |= {way.read_on or "": result for result, way in ways_of(results, Step.READ)}
-    writers = [(result.cell, known[way.written_on]) for result, way in handed if way.written_on in known]
-    readers = [(result.cell, known[way.read_on]) for result, way in handed if way.read_on in known]
-    if len(writers) + len(readers) < 2 * len(handed):
+    known: dict[str | None, CellResult] = {r.labels.cells[-1]: r for r in results if r.labels}
+    writers = [(result.cell, known[labels.writer]) for result, labels in labelled if labels.writer in known]
+    readers = [(result.cell, known[labels.reader]) for result, labels in labelled if labels.reader in known]
+    if len(writers) + len(readers) < 2 * len(labelled):
         return [], []  # of what is not known nothing can be said to be true
     wrote, wrote_when = _rules_of(writers, "where written ")
     read, read_when = _rules_of(readers, "where read ")
     orders = [{cell: _byte_order(site) for cell, site in sites} for sites in (writers, readers)]
     crossing = frozenset(cell for cell in orders[0] if orders[0][cell] != orders[1].get(cell))
-    foreign = frozenset(result.cell for result, way in handed if way.written_on != way.read_on)
+    foreign = frozenset(result.cell for result, labels in labelled if labels.writer != labels.reader)
     both = [(f"{w} and {r.removeprefix('where ')}", a & b) for w, a in wrote for r, b in read]
     more = [("across byte orders", crossing), *both, ("where another cell wrote the disks", foreign)]
     return wrote + read, wrote_when + read_when + more

@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.console.watch import first_finding
-from quizmatrix.core.process import printable
 from quizmatrix.core.text import clean_detail, clean_line, clean_lines, tail
 from quizmatrix.core.units import format_seconds
 from quizmatrix.core.version import leading_version
@@ -19,8 +18,7 @@ from quizmatrix.model.outcome import (
     EXIT_TIMED_OUT,
     Outcome,
 )
-from quizmatrix.model.result import CellResult, RunResults, ways_of
-from quizmatrix.model.spec import Step
+from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.report import findings, testtable
 from quizmatrix.report.colour import paint
 from quizmatrix.report.common import common_sentence
@@ -78,13 +76,8 @@ def _is_unexpected_pass(result: CellResult) -> bool:
 
 
 def command_words(results: RunResults, result: CellResult | None = None) -> str:
-    """What a run ran, on one line; with `result` what was run for that, where disks are handed on."""
-    handoff = results.handoff
-    if handoff is None:
-        return clean_line(printable(results.command))
-    if result is None or result.handoff is None:
-        return clean_line(f"handoff: {handoff.write}; {handoff.read}")
-    return clean_line(handoff.write if result.handoff.step is Step.WRITE else handoff.read)
+    """What a run ran, on one line; with `result` what was run for that."""
+    return clean_line(results.command_words(result.group if result else None))
 
 
 class Grid(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,40 +89,29 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def grids(results: list[CellResult]) -> list[Grid]:
-    """The results as tables: kernels down, architectures across.
-
-    Where disks are handed on: who wrote them down, who read them across; the ways home in a second one.
-    """
-    if any(result.handoff for result in results):
-        written = {way.written_on: result for result, way in ways_of(results, Step.WRITE)}
-        ways = _crossed("written on", {"write": written} | _by_reader(results, Step.READ, "read on"))
-        home = _crossed("back on", _by_reader(results, Step.BACK, "from"))
-        return [grid for grid in (ways, home) if grid.rows]
-    if not results:
-        return []
-    arches = list(dict.fromkeys(result.arch for result in results))
-    rows: dict[tuple[str, str | None, str | None], dict[str, CellResult]] = {}
+    """The results as tables: kernels down, architectures across; of groups, writers down, readers across."""
+    tables: dict[str, dict[RowKey, dict[str, CellResult]]] = {}
     for result in results:
-        rows.setdefault((result.kernel, result.variant, result.shard), {})[result.arch] = result
-    labelled = [(_label(row), [row.get(arch) for arch in arches]) for row in rows.values()]
-    return [Grid(corner="kernel", columns=arches, rows=labelled)]
+        corner, row, column = _place(result)
+        tables.setdefault(corner, {}).setdefault(row, {})[column] = result
+    found = []
+    for corner, rows in tables.items():
+        columns = list(dict.fromkeys(_place(result)[2] for result in results if _place(result)[0] == corner))
+        labelled = [(_label(row), [row.get(column) for column in columns]) for row in rows.values()]
+        found.append(Grid(corner=corner, columns=columns, rows=labelled))
+    return found
 
 
-# The results of a column by their writers, below the column's heading.
-Columns = dict[str, dict[str, CellResult]]
+# What is the same of the results in one row of a table.
+RowKey = tuple[str | None, ...]
 
 
-def _by_reader(results: list[CellResult], step: Step, lead: str) -> Columns:
-    columns: Columns = {}
-    for result, way in ways_of(results, step):
-        columns.setdefault(f"{lead} {way.read_on}", {})[way.written_on] = result
-    return columns
-
-
-def _crossed(corner: str, columns: Columns) -> Grid:
-    writers = dict.fromkeys(writer for column in columns.values() for writer in column)
-    rows = [(writer, [column.get(writer) for column in columns.values()]) for writer in writers]
-    return Grid(corner=corner, columns=list(columns), rows=rows)
+def _place(result: CellResult) -> tuple[str, RowKey, str]:
+    """The table of a result, its row there, and the column."""
+    if result.labels is None:
+        return "kernel", (result.kernel, result.variant, result.shard), result.arch
+    words = result.labels.words
+    return words.rows, (result.labels.writer,), words.column
 
 
 def grid(results: list[CellResult], *, colour: bool = False) -> str:
@@ -151,8 +133,10 @@ def grid(results: list[CellResult], *, colour: bool = False) -> str:
 
 
 def _label(row: dict[str, CellResult]) -> str:
-    """The kernel and variant of a row, with the version where the name does not tell it."""
+    """The writer of a row, or its kernel and variant, with the version where the name does not tell it."""
     one = next(iter(row.values()))
+    if one.labels is not None:
+        return one.labels.writer
     label = one.kernel + (f"+{one.variant}" if one.variant else "")
     if leading_version(one.kernel.rpartition(":")[2]) is None:
         found = (leading_version(result.release) for result in row.values() if result.release)
@@ -182,7 +166,7 @@ def notes(results: list[CellResult]) -> str:
 
 def noun(results: list[CellResult]) -> str:
     """What one of the results is of."""
-    return "step" if any(result.handoff for result in results) else "cell"
+    return "step" if any(result.labels for result in results) else "cell"
 
 
 def summary(results: list[CellResult], seconds: float | None) -> str:
@@ -257,7 +241,7 @@ def places(group: list[CellResult], run: Path) -> str:
 
 def kept_disks(group: list[CellResult], run: Path) -> list[str]:
     """Where the disks are as they were given to those of the cells that failed with them."""
-    kept = dict.fromkeys(result.handoff.kept for result in group if result.handoff)
+    kept = dict.fromkeys(result.labels.kept for result in group if result.labels)
     return [f"{run / folder}/" for folder in kept if folder]
 
 

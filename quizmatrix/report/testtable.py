@@ -10,7 +10,6 @@ import msgspec
 
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
-from quizmatrix.model.spec import Step
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.report.colour import paint
 from quizmatrix.report.common import common_sentence
@@ -88,9 +87,9 @@ def collect(
             rows.setdefault(test.name, {})[columns[result.unsharded]] = test
     if not every:
         # What failed first, then what ended differently, then what some cells do not have.
-        # Who writes disks and who reads them have tests of their own: that is no difference.
-        steps = len({cell.handoff.step for cell in cells if cell.handoff is not None})
-        ranked = {name: _rank(row, len(cells) if steps < 2 else 0) for name, row in rows.items()}
+        # Groups have tests of their own: that one lacks another's is no difference.
+        has_groups = len({cell.group for cell in cells}) > 1
+        ranked = {name: _rank(row, 0 if has_groups else len(cells)) for name, row in rows.items()}
         names = sorted((name for name in rows if ranked[name] < _SAME), key=ranked.__getitem__)
         rows = {name: rows[name] for name in names}
     return SubtestTable(cells=cells, rows=rows, unread=list(unread))
@@ -143,13 +142,13 @@ def _table(rows: dict[str, Row], ids: list[str], colour: bool) -> str:
 def _lists(rows: dict[str, Row], cells: list[CellResult]) -> str:
     """For each test the cells where it did what: `failed on 6.1-s390x, 6.12-s390x; passed on the other 7`.
 
-    Where disks are handed on, a test is looked for in the steps that have it.
+    A test is looked for in the groups that have it.
     """
     lines = []
     for name, row in rows.items():
         places: dict[str, list[str]] = {}
-        steps = {_step(cells[index]) for index in row}
-        asked = [(index, cell.unsharded) for index, cell in enumerate(cells) if _step(cell) in steps]
+        groups = {cells[index].group for index in row}
+        asked = [(index, cell.unsharded) for index, cell in enumerate(cells) if cell.group in groups]
         for index, cell in asked:
             places.setdefault(outcome_words(row[index]) if index in row else "absent", []).append(cell)
         parts = [f"{words} {_on(where, len(asked))}" for words, where in places.items() if words != "passed"]
@@ -160,10 +159,6 @@ def _lists(rows: dict[str, Row], cells: list[CellResult]) -> str:
         lines.append(name)
         lines += textwrap.wrap("; ".join(parts), _WIDTH, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)
-
-
-def _step(cell: CellResult) -> Step | None:
-    return cell.handoff.step if cell.handoff else None
 
 
 def _on(cells: list[str], of: int) -> str:

@@ -12,7 +12,7 @@ from quizmatrix.core import paths, process
 from quizmatrix.model import spec as specs
 from quizmatrix.model.cells import SHARED_LIMIT
 from quizmatrix.model.result import CellResult
-from quizmatrix.model.spec import HANDED_DISK, CellSpec, CommandLine, Disk, Share, Step
+from quizmatrix.model.spec import HANDED_DISK, CellSpec, CommandLine, Disk, Share
 from quizmatrix.run import boundfile, qemu, runlayer
 
 # A placeholder in the command line for a path that the script makes.
@@ -129,12 +129,7 @@ def _what(spec: CellSpec) -> str:
     handed = spec.handed
     if handed is None:
         return f"The cell {spec.cell}"
-    does = {
-        Step.WRITE: "whose disks others read",
-        Step.READ: f"which reads the disks of {handed.written_on}",
-        Step.BACK: f"which reads its disks as {handed.read_on} left them",
-    }
-    return f"{handed.id}: the cell {spec.cell}, {does[handed.step]}"
+    return f"{handed.id}: the cell {spec.cell}, {handed.words.about}"
 
 
 def _disks(handed: list[Disk]) -> str:
@@ -186,7 +181,7 @@ def _passed_on(spec: CellSpec) -> str:
 def _selection(spec: CellSpec) -> list[str]:
     """The arguments that select the cell and its limits, or all cells that the disks went through."""
     if spec.handed is not None and spec.matrix is not None:
-        cells = dict.fromkeys(filter(None, (spec.handed.written_on, spec.handed.read_on)))
+        cells = dict.fromkeys(spec.handed.cells)
         return [spec.matrix, "--only", ",".join(cells)]
     timeout = spec.timeout / spec.arch.facts.timeout_factor.of(spec.accelerator)
     limits = ["--memory", f"{spec.memory}M", "--cpus", str(spec.cpus), "--timeout", f"{timeout:g}s"]

@@ -75,9 +75,8 @@ def _own_environment(spec: CellSpec) -> dict[str, str]:
         environment |= profile.environment
     if spec.handed is not None:
         names = [disk.serial for disk in spec.disks if disk.serial.startswith(HANDED_DISK)]
-        environment["QUIZMATRIX_HANDOFF"] = spec.handed.step
+        environment |= spec.handed.environment
         environment["QUIZMATRIX_DISKS"] = " ".join(f"/dev/{name}" for name in names)
-        environment["QUIZMATRIX_WRITER"] = spec.handed.written_on
     if spec.typed is not None:
         # A shell keeps PWD if it names the working directory (POSIX, sh, PWD).
         environment["PWD"] = spec.typed

@@ -20,11 +20,10 @@ def repeating(options: RunOptions) -> Callable[[Task], CommandLine]:
     matrix = [options.selection.matrix] if options.selection.matrix else []
 
     def command_line(task: Task) -> CommandLine:
-        handed = task.handed
-        # Of disks that are handed on, all who had them before.
-        ways = filter(None, (handed.written_on, handed.read_on)) if handed else [task.cell.id]
-        argv = ["quizmatrix", "run", *matrix, "--only", ",".join(dict.fromkeys(ways)), *words]
-        return CommandLine(folder=folder, argv=argv if handed else [*argv, "--", *task.command])
+        # With all cells that had its disks before.
+        cells = dict.fromkeys(task.labels.cells) if task.labels else [task.cell.id]
+        argv = ["quizmatrix", "run", *matrix, "--only", ",".join(cells), *words]
+        return CommandLine(folder=folder, argv=argv if task.labels else [*argv, "--", *task.command])
 
     return command_line
 

@@ -1,7 +1,7 @@
-"""The disks that go from cell to cell: made, copied for each who reads them, and removed behind the last.
+"""Disks that go from cell to cell: made, copied for each cell that reads them, removed after the last.
 
-They lie in the folder of the task whose guest has them, below `disks/`. A guest never has another's
-disks: each gets a copy of its own, which shares its blocks where the file system can (cp's --reflink).
+They are in the folder of the task whose guest has them, below `disks/`. No guest gets another's disks: each
+has a copy, which shares blocks with the original where the file system can (cp's --reflink).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _FOLDER = "disks"
 _SAYS_NOTHING = frozenset({Outcome.PASSED, Outcome.UNPREPARED, Outcome.CANCELLED, Outcome.SKIPPED})
 
 
-class Shelf:
-    """The disks of a run's tasks."""
+class HandedDisks:
+    """The disks of a run's tasks. The scheduler calls it before an attempt and after each task's end."""
 
     def __init__(self, run: Path, tasks: list[Task]) -> None:
         """run: its directory."""
@@ -35,8 +35,8 @@ class Shelf:
         self._tasks = {task.id: task for task in tasks}
         self._waited_for: dict[str, set[str]] = {task.id: set() for task in tasks}
         for task in tasks:
-            if task.after is not None:
-                self._waited_for[task.after].add(task.id)
+            if task.disks is not None and task.disks.copy_of is not None:
+                self._waited_for[task.disks.copy_of].add(task.id)
         self._kept: set[str] = set()
         self._unneeded: list[str] = []
 
@@ -51,17 +51,17 @@ class Shelf:
         folder = self._of(task.id)
         folder.mkdir()
         names = [f"{HANDED_DISK}{number}" for number in range(wanted.count)]
-        if wanted.after is None:
+        if wanted.copy_of is None:
             for name in names:
                 with (folder / name).open("wb") as file:
                     file.truncate(wanted.size << 20)
             return [Disk(serial=name, path=str(folder / name)) for name in names]
-        given = [str(self._of(wanted.after) / name) for name in names]
+        given = [str(self._of(wanted.copy_of) / name) for name in names]
         argv = ["cp", "--reflink=auto", "--sparse=always", "--", *given, str(folder)]
         done = await process.run(argv)
         if done.status != 0:
             raise HostError(
-                f"cannot copy the disks of {wanted.after}",
+                f"cannot copy the disks of {wanted.copy_of}",
                 cause=done.last_words,
                 next_step="`quizmatrix clean` gives disk space back; --output puts the run elsewhere.",
             )
@@ -69,17 +69,6 @@ class Shelf:
             Disk(serial=name, path=str(folder / name), origin=origin)
             for name, origin in zip(names, given, strict=True)
         ]
-
-    def obstacle(self, before: CellResult) -> str:
-        """Why what waited for `before`, which has ended, cannot be done; empty where it can."""
-        if before.outcome is Outcome.PASSED or before.handoff is None:
-            return ""
-        if before.outcome is Outcome.SKIPPED:
-            return before.detail
-        handed = before.handoff
-        if handed.read_on is None:
-            return f"{handed.written_on} did not write the disks: {before.outcome}"
-        return f"{handed.read_on} did not read the disks of {handed.written_on}: {before.outcome}"
 
     def settle(self, task: Task, result: CellResult) -> CellResult:
         """Hear how a task ended, and say in the result what is kept: the disks as a failed task got them.
@@ -90,18 +79,18 @@ class Shelf:
             return result
         if result.outcome is not Outcome.PASSED or not self._waited_for[task.id]:
             self._unneeded.append(task.id)
-        after = task.disks.after
-        if after is None:
+        source = task.disks.copy_of
+        if source is None:
             return result
         if result.outcome not in _SAYS_NOTHING:
-            self._kept.add(after)
-            kept = self._of(after).relative_to(self._run)
-            handed = msgspec.structs.replace(result.handoff, kept=str(kept)) if result.handoff else None
-            result = msgspec.structs.replace(result, handoff=handed)
-        waiting = self._waited_for[after]
+            self._kept.add(source)
+            kept = self._of(source).relative_to(self._run)
+            labels = msgspec.structs.replace(result.labels, kept=str(kept)) if result.labels else None
+            result = msgspec.structs.replace(result, labels=labels)
+        waiting = self._waited_for[source]
         waiting.discard(task.id)
         if not waiting:
-            self._unneeded.append(after)
+            self._unneeded.append(source)
         return result
 
     async def remove_unneeded(self) -> None:

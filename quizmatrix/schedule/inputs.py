@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -44,13 +45,13 @@ class Inputs:
                         # Nothing is said of it then; that is no verdict on any cell.
                         self._states[folder] = ""
 
-    async def key(self, spec: CellSpec, before: CellResult | None = None) -> str:
+    async def key(self, spec: CellSpec, before: Sequence[CellResult] = ()) -> str:
         """The word for what `spec` is run from: all in it, and the files of the folders that its guest sees.
 
-        before: the result of what wrote its disks. Empty where they are not known: a folder that is too
+        before: the results of what it waited for. Empty where they are not known: a folder that is too
         large, a disk that keeps what guests wrote.
         """
-        if before is not None and not before.inputs:
+        if not all(result.inputs for result in before):
             return ""
         folders = folders_of(spec)
         await self.look(folders)
@@ -66,7 +67,7 @@ class Inputs:
         same = msgspec.structs.replace(spec, folder="", session=None, again=None, stdin=given, forwards=[])
         facts = encode(same)
         facts = facts.replace(encode(str(self._run)).strip(b'"'), b"")
-        written = [before.inputs] if before else []
+        written = [result.inputs for result in before]
         return hashlib.sha256(b"\n".join([facts, *map(str.encode, [*states, *written])])).hexdigest()[:24]
 
 

@@ -28,7 +28,7 @@ from quizmatrix.run.cell import run_cell
 from quizmatrix.run.observer import InputSource, Observer
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.schedule.admission import Admission, Need, host_admission, need_of
-from quizmatrix.schedule.handoff import Shelf
+from quizmatrix.schedule.handoff import HandedDisks
 from quizmatrix.schedule.inputs import Inputs, folders_of
 from quizmatrix.schedule.plan import Plan, longest_first
 
@@ -58,7 +58,7 @@ class Scheduler:
         self._scope = anyio.CancelScope()
         self._results: dict[str, CellResult] = {}
         self._ended = {task.id: anyio.Event() for task in plan.tasks}
-        self._shelf = Shelf(directory.folder, plan.tasks)
+        self._handed_disks = HandedDisks(directory.folder, plan.tasks)
         self._started: dict[str, float] = {}
         self._ends = math.inf
         self._told: set[str] = set()
@@ -89,7 +89,7 @@ class Scheduler:
                     for task in longest_first(self._plan.tasks, self._plan.expected, self._plan.first):
                         group.start_soon(self._run_task, task)
         finally:
-            self._shelf.clear()
+            self._handed_disks.clear()
         for task in self._plan.tasks:
             if task.id not in self._results:
                 self._finish(task, _no_run(task, Outcome.CANCELLED, "stopped before it had ended"))
@@ -103,12 +103,12 @@ class Scheduler:
 
     async def _run_task(self, task: Task) -> None:
         result = await self._in_time(task)
-        self._finish(task, self._shelf.settle(task, result))
+        self._finish(task, self._handed_disks.settle(task, result))
         # What is skipped is so because of another, which has failed or was to, or for want of time.
         if self._plan.fail_fast and not result.is_as_expected and result.outcome is not Outcome.SKIPPED:
             self.stop()
         with contextlib.suppress(QuizmatrixError):  # the end of the run removes them, too
-            await self._shelf.remove_unneeded()
+            await self._handed_disks.remove_unneeded()
 
     async def _in_time(self, task: Task) -> CellResult:
         with anyio.CancelScope(deadline=self._ends):
@@ -142,11 +142,11 @@ class Scheduler:
             task.cell, lambda text: self._emit(CellNote(cell=task.id, text=text))
         )
         ready = anyio.current_time()
-        if task.after is not None:
+        for before in task.after:
             self._reach(task, Stage.WAITING, 1)
-            await self._ended[task.after].wait()
-            if obstacle := self._shelf.obstacle(self._results[task.after]):
-                return _no_run(task, Outcome.SKIPPED, obstacle)
+            await self._ended[before].wait()
+            if why := _why_not_after(self._results[before]):
+                return _no_run(task, Outcome.SKIPPED, why)
         attempt, flaky = 1, ""
         while True:
             self._reach(task, Stage.WAITING, attempt)
@@ -178,7 +178,7 @@ class Scheduler:
             shard=_shard_of(task.cell),
             inputs=await self._inputs_of(spec, task),
             flaky=flaky if result.outcome.is_verdict and flaky else result.flaky,
-            handoff=task.handed,
+            labels=task.labels,
         )
 
     async def _attempt(
@@ -199,7 +199,7 @@ class Scheduler:
         return self._stdin is not None and self._stdin.consumed
 
     async def _inputs_of(self, spec: CellSpec, task: Task) -> str:
-        before = self._results.get(task.after or "")
+        before = [self._results[one] for one in task.after]
         return "" if self._is_used_up else await self._inputs.key(spec, before)
 
     def _known_before(self, task: Task) -> CellResult | None:
@@ -252,8 +252,8 @@ class Scheduler:
             stdin=plan.stdin,
             passed_on=plan.passed_on,
             user=plan.user,
-            disks=[*spec.disks, *await self._shelf.provide(task)],
-            handed=task.handed,
+            disks=[*spec.disks, *await self._handed_disks.provide(task)],
+            handed=task.labels,
             matrix=plan.matrix,
             again=plan.repeat(task) if plan.repeat else None,
         )
@@ -309,8 +309,18 @@ def _no_run(task: Task, outcome: Outcome, detail: str) -> CellResult:
         expected=cell.expected,
         detail=detail,
         append=cell.append,
-        handoff=task.handed,
+        labels=task.labels,
     )
+
+
+def _why_not_after(before: CellResult) -> str:
+    """Why what waits for `before`, which has ended, is not run; empty where it is."""
+    if before.outcome is Outcome.PASSED:
+        return ""
+    if before.outcome is Outcome.SKIPPED:
+        return before.detail
+    words = before.labels.words.not_passed if before.labels else f"{before.cell} has not passed"
+    return f"{words}: {before.outcome}"
 
 
 def _shard_of(cell: Cell) -> str | None:

@@ -16,14 +16,16 @@ from quizmatrix.cli.options import run_options
 from quizmatrix.cli.parser import parse
 from quizmatrix.core.errors import DataError, UsageError
 from quizmatrix.model.cells import Cell, expand
+from quizmatrix.model.handoff import handing_on
+from quizmatrix.model.labels import TaskGroup, TaskLabels
 from quizmatrix.model.matrix import Handoff, Matrix, load_matrix
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, Timings
-from quizmatrix.model.spec import CellSpec, Handed, Step
-from quizmatrix.model.task import Task, handing_on
+from quizmatrix.model.spec import CellSpec
+from quizmatrix.model.task import Task
 from quizmatrix.prepare.selection import selected
 from quizmatrix.report.common import common_sentence
-from quizmatrix.report.grid import command_words, exit_status, explanations, grid, summary
+from quizmatrix.report.grid import command_words, exit_status, explanations, grid, kept_disks, summary
 from quizmatrix.run import reproduce
 from quizmatrix.run.observer import Observer
 from quizmatrix.run.runlayer import command_script
@@ -83,11 +85,11 @@ def test_both_commands_have_to_be_there(text: str, words: str, tmp_path: Path) -
 def test_who_writes_and_who_reads() -> None:
     tasks = planned(cells("x86_64", "s390x"), from_=("*-s390x",), back=True)
     assert [(task.id, task.cell.id, task.command, task.after) for task in tasks] == [
-        ("6.1-s390x", "6.1-s390x", ["w"], None),
-        ("6.1-s390x..6.1-x86_64", "6.1-x86_64", ["r"], "6.1-s390x"),
-        ("6.1-s390x..6.1-s390x", "6.1-s390x", ["r"], "6.1-s390x"),
-        ("6.1-s390x..6.1-x86_64..6.1-s390x", "6.1-s390x", ["r"], "6.1-s390x..6.1-x86_64"),
-        ("6.1-s390x..6.1-s390x..6.1-s390x", "6.1-s390x", ["r"], "6.1-s390x..6.1-s390x"),
+        ("6.1-s390x", "6.1-s390x", ["w"], ()),
+        ("6.1-s390x..6.1-x86_64", "6.1-x86_64", ["r"], ("6.1-s390x",)),
+        ("6.1-s390x..6.1-s390x", "6.1-s390x", ["r"], ("6.1-s390x",)),
+        ("6.1-s390x..6.1-x86_64..6.1-s390x", "6.1-s390x", ["r"], ("6.1-s390x..6.1-x86_64",)),
+        ("6.1-s390x..6.1-s390x..6.1-s390x", "6.1-s390x", ["r"], ("6.1-s390x..6.1-s390x",)),
     ]
     assert len(planned(cells(), back=True)) == 3 + 9 + 9
     with pytest.raises(UsageError, match=r"`handoff\.to` of test fits none of the selected cells"):
@@ -183,9 +185,9 @@ def test_each_gets_a_copy_and_nothing_is_left(tmp_path: Path) -> None:
     assert found["6.1-s390x..6.1-ppc64..6.1-s390x"] == "6.1-s390x 6.1-s390x..6.1-ppc64"
     assert played.disks == []
     first = played.results["6.1-s390x..6.1-ppc64"]
-    assert (first.arch, first.handoff) == (
+    assert (first.arch, first.labels) == (
         "ppc64",
-        Handed(step=Step.READ, written_on="6.1-s390x", read_on="6.1-ppc64"),
+        TaskLabels(group=TaskGroup.READ, writer="6.1-s390x", reader="6.1-ppc64"),
     )
     kept = directory.load(played.folder)
     assert {one.cell: one for one in kept.cells} == played.results
@@ -223,8 +225,8 @@ def test_who_did_not_write_is_not_read(tmp_path: Path) -> None:
     assert played.disks == ["6.1-x86_64/disks"]
     assert (played.folder / "6.1-x86_64/disks/quizh0").read_bytes().rstrip(b"\0") == b"6.1-x86_64"
     failed = played.results["6.1-x86_64..6.1-s390x"]
-    assert failed.handoff is not None
-    assert failed.handoff.kept == "6.1-x86_64/disks"
+    assert failed.labels is not None
+    assert failed.labels.kept == "6.1-x86_64/disks"
     shown = explanations(list(played.results.values()), played.folder)
     assert f"  disks it was given: {played.folder}/6.1-x86_64/disks/" in shown
     assert f"skipped: {why}" in shown
@@ -297,13 +299,13 @@ def test_the_environment_and_reproduce(tmp_path: Path) -> None:
 def handed(way: str, outcome: str = "passed") -> CellResult:
     """The result of `WRITER..READER` and so on."""
     names = way.split("..")
-    step = list(Step)[len(names) - 1]
+    group = list(TaskGroup)[len(names) - 1]
     kernel, arch = names[-1].rsplit("-", 1)
     return CellResult(
         cell=way, kernel=kernel, release=f"{kernel}.9", arch=arch, variant=None, accelerator=None,
         outcome=Outcome(outcome), exit_code=1 if outcome == "failed" else None,
         timings=Timings(command=1.25),
-        handoff=Handed(step=step, written_on=names[0], read_on=names[1] if len(names) > 1 else None),
+        labels=TaskLabels(group=group, writer=names[0], reader=names[1] if len(names) > 1 else None),
     )  # fmt: skip
 
 
@@ -326,6 +328,25 @@ def test_the_grid() -> None:
         "6.1-x86_64  splat  1.25s",
     ]
     assert summary(results, None) == "5 steps: 2 passed, 1 failed, 1 panicked, 1 splat"
+
+
+def test_results_of_an_earlier_version() -> None:
+    x86, s390x = "6.1-x86_64", "6.1-s390x"
+    write = {"step": "write", "written_on": x86, "read_on": None, "kept": None}
+    read = {"step": "read", "written_on": x86, "read_on": s390x, "kept": f"{x86}/disks"}
+    written = [(x86, "x86_64", write), (f"{x86}..{s390x}", "s390x", read)]
+    common: dict[str, Any] = {"kernel": "6.1", "release": "6.1.9", "variant": None, "accelerator": "tcg"}
+    texts = [
+        common | {"cell": cell, "arch": arch, "outcome": "passed", "exit_code": 0, "handoff": handoff}
+        for cell, arch, handoff in written
+    ]
+    results = msgspec.json.decode(msgspec.json.encode(texts), type=list[CellResult])
+    assert grid(results).splitlines()[::2] == [
+        "written on    write    read on 6.1-s390x",
+        "6.1-x86_64    passed   passed",
+    ]
+    assert kept_disks(results, Path("/run")) == ["/run/6.1-x86_64/disks/"]
+    assert [one["handoff"] for one in msgspec.to_builtins(results)] == [handoff for _, _, handoff in written]
 
 
 CELLS = [f"6.{minor}-{arch}" for minor in (1, 12) for arch in ARCHES]

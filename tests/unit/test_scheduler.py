@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
+from msgspec.structs import replace
 
 from quizmatrix.core.errors import DamagedError, HostError, NotFetchedError, UsageError
 from quizmatrix.model.cells import Cell, expand
@@ -100,6 +101,38 @@ def test_the_first_failure_cancels_the_rest(tmp_path: Path) -> None:
         "cancelled",
         "cancelled",
     ]
+
+
+@pytest.mark.parametrize("second", ["passed", "failed"])
+def test_a_task_waits_for_all_that_it_is_after(second: str, tmp_path: Path) -> None:
+    (tmp_path / "kernel").mkdir()
+    one, two, last = in_each([cell(number) for number in (1, 2, 3)], ["true"])
+    # The longest goes first, were it not for what it waits for.
+    plan = Plan(
+        tasks=[replace(last, after=(one.id, two.id)), one, two],
+        expected={last.id: 9.0, one.id: 1.0, two.id: 1.0},
+    )
+    ran: list[str] = []
+
+    async def run_cell(spec: CellSpec, _observer: Observer) -> CellResult:
+        await anyio.lowlevel.checkpoint()
+        ran.append(spec.cell)
+        return ended(spec, Outcome(second) if spec.cell == two.id else Outcome.PASSED)
+
+    async def play() -> list[CellResult]:
+        run_directory = directory.create(tmp_path / "run", ["true"])
+        admission = Admission(cpus=9, memory=1 << 20, places=9)
+        ready = Ready(tmp_path / "kernel")
+        return await Scheduler(plan, run_directory, ready, lambda _event: None, admission, run_cell).run()
+
+    result = anyio.run(play)[0]
+    assert set(ran[:2]) == {one.id, two.id}
+    if second == "passed":
+        assert ran[2:] == [last.id]
+        assert result.outcome is Outcome.PASSED
+    else:
+        assert ran[2:] == []
+        assert (result.outcome, result.detail) == (Outcome.SKIPPED, "6.2-s390x has not passed: failed")
 
 
 def test_a_run_has_its_time(tmp_path: Path) -> None:

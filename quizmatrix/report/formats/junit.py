@@ -125,7 +125,6 @@ def _count(element: JUnitXml | TestSuite, counts: Counter[CaseKind], seconds: fl
 
 
 def _properties(source: ReportSource, result: CellResult) -> dict[str, str]:
-    way = result.handoff
     known = {
         "kernel": result.kernel,
         "release": result.release,
@@ -140,9 +139,7 @@ def _properties(source: ReportSource, result: CellResult) -> dict[str, str]:
         "flaky": result.flaky,
         "earlier": result.earlier,
         "profiles": ", ".join(result.profiles),
-        "step": way.step if way else None,
-        "written_on": way.written_on if way else None,
-        "read_on": way.read_on if way else None,
+        **(result.labels.facts if result.labels else {}),
         "command": _command(source, result),
         "folder": source.folder / result.folder,
         "tests without a case": _unnamed(source, result),

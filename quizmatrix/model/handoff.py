@@ -1,0 +1,57 @@
+"""The tasks that a matrix's [handoff] asks for: who reads disks waits for who wrote them."""
+
+from __future__ import annotations
+
+from quizmatrix.core import units
+from quizmatrix.core.errors import UsageError
+from quizmatrix.model import cells as cell_module
+from quizmatrix.model.cells import Cell, matching
+from quizmatrix.model.labels import TaskGroup, TaskLabels
+from quizmatrix.model.matrix import Handoff
+from quizmatrix.model.task import DisksWanted, Task
+
+
+def handing_on(cells: list[Cell], handoff: Handoff, where: str) -> list[Task]:
+    """The tasks for these cells: all that write, all that read, all that read what came back.
+
+    where: the matrix. Raises UsageError where none of the cells writes, or none reads.
+    """
+    writers = _chosen("from", handoff.from_, cells, where)
+    readers = _chosen("to", handoff.to, cells, where)
+    size = units.parse_size(handoff.size)
+
+    def task(cell: Cell, labels: TaskLabels, source: str | None = None) -> Task:
+        return Task(
+            id=labels.id,
+            cell=cell,
+            command=[handoff.command_of(labels.group)],
+            after=(source,) if source is not None else (),
+            labels=labels,
+            disks=DisksWanted(count=handoff.disks, size=size, copy_of=source),
+        )
+
+    def labels(group: TaskGroup, writer: Cell, reader: Cell) -> TaskLabels:
+        return TaskLabels(group=group, writer=writer.id, reader=reader.id)
+
+    tasks = [task(writer, TaskLabels(group=TaskGroup.WRITE, writer=writer.id)) for writer in writers]
+    pairs = [
+        (writer, task(reader, labels(TaskGroup.READ, writer, reader), writer.id))
+        for writer in writers
+        for reader in readers
+    ]
+    tasks += [read for _, read in pairs]
+    if handoff.back:
+        tasks += [task(writer, labels(TaskGroup.BACK, writer, read.cell), read.id) for writer, read in pairs]
+    cell_module.check_folders([task.id for task in tasks], where)
+    return tasks
+
+
+def _chosen(key: str, globs: tuple[str, ...], cells: list[Cell], where: str) -> list[Cell]:
+    chosen = [cell for cell in cells if any(matching([cell.id], glob) for glob in globs)]
+    if not chosen:
+        raise UsageError(
+            f"`handoff.{key}` of {where} fits none of the selected cells",
+            cause=f"it is {', '.join(globs)}, and selected are {', '.join(cell.id for cell in cells)}",
+            next_step="Loosen --only, --skip, -k or -a.",
+        )
+    return chosen
