@@ -13,7 +13,7 @@ TOP = Path(__file__).parents[2]
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
 
 # What stands for something: NAME, [MATRIX], ...
-PLACEHOLDER = re.compile(r"(?:^|[\s:\[])[A-Z][A-Z_]+(?:$|[\s\]./])|\.\.\.")
+PLACEHOLDER = re.compile(r"(?:^|[\s:\[])[A-Z][A-Z_]+(?:$|[\s\]./])|\.\.\.|\{")
 
 # Names of commands in a sentence, help, and an option that a recipe adds.
 NO_EXAMPLES = {"nightly install", "bisect", "cp", "--help", "run --help", "runs show latest --csv -"}
@@ -29,8 +29,8 @@ def blocks(text: str) -> Iterator[str]:
 
 
 def command_lines(line: str) -> Iterator[list[str]]:
-    """The arguments of each `quizmatrix` in a line of a shell."""
-    lexer = shlex.shlex(re.sub(r"\s#.*", "", line), posix=True, punctuation_chars=True)
+    """The arguments of each `quizmatrix` in a line of a shell, without what is said behind several spaces."""
+    lexer = shlex.shlex(re.sub(r"\s#.*| {3,}.*", "", line.strip()), posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     lexer.commenters = ""
     words: list[str] = []
