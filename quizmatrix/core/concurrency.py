@@ -19,7 +19,7 @@ from quizmatrix.core.errors import HostError, QuizmatrixError
 
 R = TypeVar("R")
 
-# Awaits what is to stop something, such as a signal, and calls then what it is given; ends when cancelled.
+# A function that waits for a reason to stop, such as a signal, and then calls its argument.
 Watch = Callable[[Callable[[], None]], Coroutine[Any, Any, None]]
 
 

@@ -25,15 +25,15 @@ R = TypeVar("R")
 
 _WITHOUT_RECOMMENDS = ("-o", "APT::Install-Recommends=false")
 
-# Seconds for which an index is not asked for again.
+# Seconds for which a fetched index counts as up to date.
 INDEX_FRESH = 600.0
 
-# What apt says of a file that a mirror has not got, over HTTP and of a local folder.
+# apt's messages about a file that a mirror does not have, over HTTP and in a local folder.
 _NO_SUCH_FILE = re.compile(r" 404  |File not found - ")
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):
-    """One package of one suite. size: bytes of the .deb. depends: the raw field."""
+    """A package of a suite. size: bytes of the .deb. depends: the raw Depends field."""
 
     name: str
     version: str
@@ -43,7 +43,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def no_keyring(path: str) -> HostError:
-    """The error of a keyring that is not where it has to be."""
+    """The error for a missing keyring."""
     return HostError(
         f"the Debian archive's keyring is not at {path}",
         next_step="On Debian: sudo apt-get install debian-archive-keyring; elsewhere set "
@@ -55,7 +55,7 @@ class AptRoot:
     """A private apt for one suite and one Debian architecture, or for the suite's sources."""
 
     def __init__(self, archive: Archive, suite: str, arch: str, *, sources: bool = False) -> None:
-        """Nothing is written before the first update."""
+        """arch: Debian's name of it. Nothing is written before the first update."""
         self._type = "deb-src" if sources else "deb"
         self.suite = suite
         self._facts = archive.suite[suite]
@@ -64,10 +64,10 @@ class AptRoot:
         self._root = paths.cache_dir() / "apt" / f"{suite}-{'sources' if sources else arch}"
 
     async def update(self) -> None:
-        """Fetch and check the suite's index, from the first mirror that gives it.
+        """Fetch and verify the suite's index from the first mirror that has it.
 
-        Raises NotFetchedError with apt's own words where none does, HostError where this host lacks
-        something. Two at once would find apt's own lock taken, which is an error to apt.
+        Raises NotFetchedError with apt's message if no mirror does, HostError if this host lacks something.
+        Protected by a lock of ours: apt fails if another apt holds its lock.
         """
         try:
             async with paths.locked(paths.cache_dir() / "locks" / f"apt-{self._root.name}.lock"):
@@ -100,12 +100,12 @@ class AptRoot:
         )
 
     async def names(self, prefix: str) -> list[str]:
-        """The names of the suite's packages that begin with `prefix`."""
+        """The names of the suite's packages with this prefix."""
         done = await self._apt("apt-cache", "pkgnames", prefix)
         return sorted(done.output.decode().split())
 
     async def show(self, *names: str) -> list[Package]:
-        """The packages of these names that the suite has, the newest version of each."""
+        """The newest version of each named package that the suite has."""
         done = await self._apt("apt-cache", "show", "--no-all-versions", *names)
         packages = []
         for stanza in done.output.decode().split("\n\n"):
@@ -123,10 +123,10 @@ class AptRoot:
         return packages
 
     async def download(self, packages: list[Package], into: Path) -> list[Path]:
-        """Fetch packages into a folder; apt checks each against the signed index.
+        """Fetch packages into a folder; apt verifies each against the signed index.
 
-        Raises NotInArchiveError where the mirror has not got one, NotFetchedError where it does not come
-        otherwise, is cut short or is not what was signed.
+        Raises NotInArchiveError if the mirror lacks one. Raises NotFetchedError if one cannot be fetched for
+        another reason, is incomplete or fails the verification.
         """
         wanted = [f"{package.name}={package.version}" for package in packages]
         done = await self._apt("apt-get", "-q", "download", *wanted, cwd=into)
@@ -136,9 +136,9 @@ class AptRoot:
         return found
 
     async def resolve(self, names: list[str]) -> list[Package]:
-        """All packages that an empty system would get to have `names` (names, or apt-patterns(7)).
+        """All packages that installing `names` (names or apt-patterns(7)) on an empty system needs.
 
-        Raises UnpreparedError where one cannot be had.
+        Raises UnpreparedError if one is not available.
         """
         done = await self._apt("apt-get", "-s", "-q", *_WITHOUT_RECOMMENDS, "install", *names)
         if done.status != 0:
@@ -152,9 +152,9 @@ class AptRoot:
         return [shown[name] for name in found]
 
     async def fetch(self, packages: list[Package], pool: Path) -> dict[str, Path]:
-        """The files of packages, by name; what `pool` has already is not fetched again.
+        """The files of packages, by name; files that `pool` has already are not fetched again.
 
-        Raises NotFetchedError where one does not come.
+        Raises NotFetchedError if one cannot be fetched.
         """
         lock = paths.cache_dir() / "locks" / "packages.lock"
         async with paths.locked(lock):
@@ -181,19 +181,19 @@ class AptRoot:
 
     @property
     def source_line(self) -> str:
-        """The line of a sources.list(5) for the mirror that answered."""
+        """The sources.list(5) line of the mirror that the index came from."""
         return (self._root / "etc/sources.list").read_text().strip()
 
     @property
     def valid_until_options(self) -> list[str]:
-        """Lines of apt.conf(5) for an archived suite, whose index is never renewed."""
+        """apt.conf(5) lines for an archived suite, whose index is never renewed."""
         return [] if self._facts.check_valid_until else ['Acquire::Check-Valid-Until "false"']
 
     async def download_sources(self, names: list[str], into: Path, *, only: str = "") -> None:
-        """Fetch the files of source packages into a folder, unpacking none.
+        """Fetch the files of source packages into a folder, without unpacking them.
 
-        only: `tar` for upstream's archive without Debian's part (apt-get(8), --tar-only). Raises
-        NotFetchedError where one does not come, is cut short or is not what was signed.
+        only: `tar` for upstream's archive without Debian's part (apt-get(8), --tar-only).
+        Raises NotFetchedError if one cannot be fetched, is incomplete or fails the verification.
         """
         part = [f"--{only}-only"] if only else []
         done = await self._apt("apt-get", "-q", "source", "--download-only", *part, *names, cwd=into)
@@ -217,12 +217,12 @@ class AptRoot:
 
     async def _apt(self, *argv: str, cwd: Path | None = None) -> process.Completed:
         process.require_program(argv[0], "apt")
-        # No limit: apt gives up by itself where nothing comes any more, and much may come slowly.
+        # No limit: apt itself gives up if no more data comes, and large files may come slowly.
         env = {"APT_CONFIG": str(self._root / "apt.conf")}
         return await process.run(argv, cwd=cwd, env=env, limit=None)
 
     def _configure(self, mirror: str) -> None:
-        """Write the root. apt reads only APT_CONFIG before `Dir`, so nothing of the host's is used."""
+        """Write the configuration. apt reads APT_CONFIG before `Dir`, so none of the host's files is used."""
         root = self._root
         try:
             for folder in ("state/lists/partial", "cache/archives/partial", "etc/parts"):
@@ -265,9 +265,10 @@ async def ask_suites(
     *,
     is_first_enough: bool,
 ) -> list[T]:
-    """What `ask` finds in those of `suites` that have it, in their order; or in the first of them alone.
+    """The answers of `ask` for the suites, in order; suites with the answer None are left out.
 
-    Raises NotFetchedError where none has it and one could not be asked.
+    is_first_enough: stop after the first answer.
+    Raises NotFetchedError if there is no answer and the index of a suite could not be fetched.
     """
     archive = load_archive()
     every: list[T] = []
@@ -299,10 +300,12 @@ async def first_that_comes(
     *,
     only_newest: bool,
 ) -> R:
-    """What `take` makes of the first of `found` whose files the mirrors have, or of the very first.
+    """The result of `take` for the first of `found` whose files the mirrors have.
 
-    package: of one of them. Mirrors lack a file now and then that their index names. Raises NotInArchiveError
-    where none is had.
+    Mirrors sometimes lack a file that their index names.
+    package: gives the package of an element of `found`, for messages.
+    only_newest: try only the first.
+    Raises NotInArchiveError if the mirrors lack the files of all.
     """
     failure: NotInArchiveError | None = None
     for one in found[:1] if only_newest else found:
@@ -316,12 +319,12 @@ async def first_that_comes(
 
 
 def _file_name(package: Package, arch: str) -> str:
-    """As apt names the files it fetches: an epoch's colon would be another system's drive."""
+    """apt's name for a fetched file: the colon of an epoch is escaped."""
     return f"{package.name}_{package.version.replace(':', '%3a')}_{arch}.deb"
 
 
 def _first_error(done: process.Completed) -> str:
-    """apt's first error, without its long list of hashes."""
+    """apt's first error message, without the list of hashes."""
     lines = (done.errors + b"\n" + done.output).decode(errors="replace").splitlines()
     wanted = [line for line in lines if re.match(r"\s*(E|Err)[:\d]", line)] or [done.last_words]
     first = wanted[0].strip()
@@ -333,7 +336,7 @@ def _first_error(done: process.Completed) -> str:
 
 
 async def unpack(archives: list[Path], into: Path) -> None:
-    """Unpack .deb files into a folder, running none of their scripts."""
+    """Unpack .deb files into a folder without running their scripts."""
     process.require_program("dpkg-deb", "dpkg")
     for archive in archives:
         step = BuildStep(fact=f"could not unpack {archive.name}")

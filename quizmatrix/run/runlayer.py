@@ -112,7 +112,7 @@ def command_script(spec: CellSpec) -> str:
 
 
 def session_environment(spec: CellSpec) -> str:
-    """The first lines of a terminal session and of a command of `exec`: the same as the run's command has."""
+    """Shell lines that begin a terminal session or an `exec`: environment and folder of the run's command."""
     folder = f"cd {shlex.quote(spec.work_tree or '/root')}"
     typed = f"cd {shlex.quote(spec.typed)} 2>/dev/null || " if spec.typed is not None else ""
     environment = _own_environment(spec)
