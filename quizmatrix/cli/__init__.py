@@ -15,7 +15,7 @@ from quizmatrix.model.outcome import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_NO
 def main() -> None:
     """Run the program and exit."""
     _open_closed_streams()
-    streams.take_over()
+    streams.install()
     for number in (signal.SIGTERM, signal.SIGHUP):
         # As a Ctrl-C: what is half made is removed on the way out.
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -21,7 +21,7 @@ _CUT_HERE = re.compile(r"-{4,}\[ cut here \]-{4,}|8<--- cut here ---")
 _END = re.compile(r"---\[ end ")
 _DOUBLE_RULE = re.compile(r"={20,}$")
 # The largest number of lines between `cut here` and the title: the message of a WARN().
-_MOST_BEFORE_TITLE = 6
+_MAX_BEFORE_TITLE = 6
 
 
 class BlockReader:
@@ -48,7 +48,7 @@ class BlockReader:
         elif self._open is not None:
             self._take(self._open, text)
         elif self._before is not None:
-            self._before = [*self._before, text] if len(self._before) < _MOST_BEFORE_TITLE else None
+            self._before = [*self._before, text] if len(self._before) < _MAX_BEFORE_TITLE else None
         return None
 
     def close(self) -> None:

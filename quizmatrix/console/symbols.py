@@ -24,7 +24,7 @@ from quizmatrix.model.finding import Finding
 # Seconds that a cell's result waits for the source lines.
 _LIMIT = 10.0
 # The largest number of addresses that are looked up.
-_MOST = 200
+_MAX_ADDRESSES = 200
 _TEXT_SYMBOL = re.compile(rb"^([0-9a-f]+) [tTwW] (\S+)$", re.MULTILINE)
 
 
@@ -38,7 +38,7 @@ async def decode(findings: list[Finding], vmlinux: Path, prefix: str) -> list[Fi
     for finding in findings:
         for line in finding.block:
             for match in SYMBOL.finditer(line):
-                if match["module"] is None and len(wanted) < _MOST:
+                if match["module"] is None and len(wanted) < _MAX_ADDRESSES:
                     # A return address points behind the call, which may be in the next source line.
                     wanted.setdefault(match[0], 0 if RUNNING.match(line) else 1)
     if not wanted or not has_lines(vmlinux):

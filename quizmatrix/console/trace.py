@@ -9,8 +9,8 @@ from quizmatrix.console.titles import Title
 from quizmatrix.model.finding import Finding, FindingKind
 
 # The parts of one block that are kept.
-_MOST_LINES = 200
-_MOST_CHARACTERS = 20_000
+_MAX_LINES = 200
+_MAX_CHARACTERS = 20_000
 _LONGEST_LINE = 500
 
 # A block ends after this many unrelated lines in a row; lines of other CPUs or of drivers may come between.
@@ -94,7 +94,7 @@ class Block:
 
     def _keep(self, text: str) -> None:
         text = text[:_LONGEST_LINE]
-        if len(self.lines) < _MOST_LINES and self._characters + len(text) <= _MOST_CHARACTERS:
+        if len(self.lines) < _MAX_LINES and self._characters + len(text) <= _MAX_CHARACTERS:
             self.lines.append(text)
             self._characters += len(text) + 1
 

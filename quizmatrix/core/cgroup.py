@@ -83,22 +83,22 @@ class Cgroup(NamedTuple):
 
 def cpus(proc: Path = PROC) -> float | None:
     """The lowest CPU limit of our cgroups, in CPUs; None if there is no limit."""
-    found = [one.cpus for one in _ours("cpu", proc)]
+    found = [one.cpus for one in _own_cgroups("cpu", proc)]
     return min((limit for limit in found if limit is not None), default=None)
 
 
 def memory_left(proc: Path = PROC) -> int | None:
     """Bytes that our cgroups still allow, reclaimable page cache included; None if there is no limit."""
-    found = [one.memory_left for one in _ours("memory", proc)]
+    found = [one.memory_left for one in _own_cgroups("memory", proc)]
     return min((left for left in found if left is not None), default=None)
 
 
 def oom_kills(proc: Path = PROC) -> int | None:
     """How many processes of our cgroup were OOM-killed; None if the kernel does not count them."""
-    return next((found for one in _ours("memory", proc) if (found := one.oom_kills) is not None), None)
+    return next((found for one in _own_cgroups("memory", proc) if (found := one.oom_kills) is not None), None)
 
 
-def _ours(controller: str, proc: Path) -> Iterator[Cgroup]:
+def _own_cgroups(controller: str, proc: Path) -> Iterator[Cgroup]:
     """The cgroups of either version that this process is in, the innermost first."""
     try:
         lines = (proc / "self/cgroup").read_text().splitlines()
@@ -112,12 +112,12 @@ def _ours(controller: str, proc: Path) -> Iterator[Cgroup]:
         if not is_v2 and controller not in controllers.split(","):
             continue
         for mount in mounts:
-            if (found := _mounted(mount, is_v2, controller)) is not None:
-                yield from (Cgroup(folder=folder, is_v2=is_v2) for folder in _upwards(path, *found))
+            if (found := _hierarchy_of_mount(mount, is_v2, controller)) is not None:
+                yield from (Cgroup(folder=folder, is_v2=is_v2) for folder in _with_ancestors(path, *found))
                 break
 
 
-def _mounted(line: str, is_v2: bool, controller: str) -> tuple[PurePosixPath, Path] | None:
+def _hierarchy_of_mount(line: str, is_v2: bool, controller: str) -> tuple[PurePosixPath, Path] | None:
     """The root and the mount point in a line of mountinfo; None if it mounts another hierarchy."""
     before, _, after = line.partition(" - ")
     kind, _, options = (*after.split(" "), "", "", "")[:3]
@@ -127,7 +127,7 @@ def _mounted(line: str, is_v2: bool, controller: str) -> tuple[PurePosixPath, Pa
     return PurePosixPath(root), Path(point)
 
 
-def _upwards(path: str, root: PurePosixPath, point: Path) -> list[Path]:
+def _with_ancestors(path: str, root: PurePosixPath, point: Path) -> list[Path]:
     """The folders of a cgroup and of its ancestors, as far up as the mount shows them.
 
     In a container without a cgroup namespace, `path` is the host's path and the mount shows only its end.

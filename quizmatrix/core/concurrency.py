@@ -35,7 +35,7 @@ async def task_group() -> AsyncIterator[TaskGroup]:
         async with anyio.create_task_group() as group:
             yield group
     except BaseExceptionGroup as several:
-        chosen = most_telling(several)
+        chosen = most_useful(several)
         # `raise` would set the group as the error's context, and the group contains the error: a cycle.
         context = chosen.__context__
         try:
@@ -44,7 +44,7 @@ async def task_group() -> AsyncIterator[TaskGroup]:
             chosen.__context__ = context
 
 
-def most_telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def most_useful(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The most useful error of a group, as described at `task_group`; otherwise the group."""
     errors = list(_leaves(group))
     if len(errors) == 1:
@@ -94,14 +94,14 @@ async def wind_up(work: Callable[[], Awaitable[R]], *, limit: float, hurried: fl
     async with task_group() as group:
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + limit) as scope:
 
-            async def hear_of_the_end() -> None:
+            async def notice_cancellation() -> None:
                 try:
                     await anyio.sleep_forever()
                 finally:
                     scope.deadline = min(scope.deadline, anyio.current_time() + hurried)
 
             # A task of the outer group: the shield does not cover it, so it notices the cancellation.
-            group.start_soon(hear_of_the_end)
+            group.start_soon(notice_cancellation)
             result = await work()
         group.cancel_scope.cancel()
         return None if scope.cancelled_caught else result

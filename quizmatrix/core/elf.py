@@ -26,14 +26,14 @@ _MACHINE_END = 20
 _HEADER = 64
 
 # Bytes of a program that are searched for its loader's name; linkers put it at the beginning.
-_LOOKED_INTO = 1 << 16
-_MOST_SEGMENTS = 100
+_INTERPRETER_SEARCHED = 1 << 16
+_MAX_SEGMENTS = 100
 
 # Bytes that are read to find the names of a file's sections.
-_MOST_READ = 1 << 20
+_MAX_READ = 1 << 20
 
 # Machines without a file in arch/, by their usual names: e_machine (elf.h), bits, byte order.
-_OTHERS = {
+_OTHER_MACHINES = {
     "i386": (3, 32, "little"),
     "x32": (62, 32, "little"),
     "arm": (40, 32, "little"),
@@ -56,7 +56,7 @@ _OTHERS = {
 }
 
 # Characters that have a meaning to a shell: a script that has them is not only a program and its arguments.
-_SHELL = frozenset(";&|<>()$`*?[]{}~#!\n\\\"'=")
+_SHELL_CHARACTERS = frozenset(";&|<>()$`*?[]{}~#!\n\\\"'=")
 
 
 class Elf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,7 +89,7 @@ def others() -> dict[str, Machine]:
     """The machines without a file in arch/, by name."""
     return {
         name: Machine(machine=machine, bits=bits, byte_order=order)
-        for name, (machine, bits, order) in _OTHERS.items()
+        for name, (machine, bits, order) in _OTHER_MACHINES.items()
     }
 
 
@@ -140,7 +140,7 @@ def interpreter_of(path: Path) -> str | None:
 
     None if the file has none (a statically linked program, for one), or cannot be read.
     """
-    head = _head(path, _LOOKED_INTO)
+    head = _head(path, _INTERPRETER_SEARCHED)
     if head.startswith(b"#!"):
         words = head[2:].partition(b"\n")[0].split()
         return os.fsdecode(words[0]) if words else None
@@ -156,7 +156,7 @@ def segments(head: bytes) -> list[tuple[str | int, int, int]]:
     Empty if `head` does not contain all segment headers, or if there are more than a real program has.
     """
     elf = _parse(head)
-    if elf is None or elf["e_phnum"] > _MOST_SEGMENTS:
+    if elf is None or elf["e_phnum"] > _MAX_SEGMENTS:
         return []
     from elftools.common.exceptions import ELFError
     from elftools.common.utils import struct_parse
@@ -171,12 +171,12 @@ def segments(head: bytes) -> list[tuple[str | int, int, int]]:
 
 
 class _LimitedFile(io.FileIO):
-    """A file that raises ValueError when more than _MOST_READ bytes are read from it in all."""
+    """A file that raises ValueError when more than _MAX_READ bytes are read from it in all."""
 
-    _left = _MOST_READ
+    _left = _MAX_READ
 
     def read(self, size: int | None = -1, /) -> bytes:
-        self._left -= size if size is not None and size >= 0 else _MOST_READ + 1
+        self._left -= size if size is not None and size >= 0 else _MAX_READ + 1
         if self._left < 0:
             raise ValueError("more is read of a file than its header can need")
         return super().read(size) or b""
@@ -197,7 +197,7 @@ def has_section(path: Path, name: str) -> bool:
 def program_word(command: Sequence[str]) -> str | None:
     """The word of COMMAND that names the program; None if only a shell can tell."""
     if len(command) == 1:
-        words = [] if _SHELL & {*command[0]} else command[0].split()
+        words = [] if _SHELL_CHARACTERS & {*command[0]} else command[0].split()
         return words[0] if words else None
     return None if {"&&", "||", "|"} & {*command} else command[0]
 
@@ -212,17 +212,17 @@ def in_tree(word: str, tree: str) -> Path | None:
 
 # What shells print about a file that is not a script. Some check the file first ("cannot execute"); others
 # read it and report a line number. A guest chooses how long its lines are: no regex here may backtrack.
-_LOOKED = b": cannot execute"
-_READ = re.compile(rb"^([^\n:]+): (?:line )?\d+: ", re.MULTILINE)
-_MOST_NAMES = 50
+_CANNOT_EXECUTE = b": cannot execute"
+_AT_LINE = re.compile(rb"^([^\n:]+): (?:line )?\d+: ", re.MULTILINE)
+_MAX_NAMES = 50
 
 
 def named_by_shells(stderr: bytes) -> Iterator[str]:
     """The names of files that a shell could not run as scripts, taken from its error messages."""
-    heads = (line.partition(_LOOKED)[0] for line in stderr.splitlines() if _LOOKED in line)
+    heads = (line.partition(_CANNOT_EXECUTE)[0] for line in stderr.splitlines() if _CANNOT_EXECUTE in line)
     names = dict.fromkeys(head.rpartition(b": ")[2] for head in heads)
-    names |= dict.fromkeys(match[1] for match in _READ.finditer(stderr))
-    for name in list(names)[:_MOST_NAMES]:
+    names |= dict.fromkeys(match[1] for match in _AT_LINE.finditer(stderr))
+    for name in list(names)[:_MAX_NAMES]:
         yield os.fsdecode(name)
 
 
@@ -233,5 +233,5 @@ def not_found(stderr: bytes) -> Iterator[str]:
     """The names of files that a shell or env(1) did not find, taken from their error messages."""
     heads = [line[: match.start()] for line in stderr.splitlines() if (match := _NOT_FOUND.search(line))]
     names = dict.fromkeys(head.rpartition(b": ")[2] for head in heads)
-    for name in list(names)[:_MOST_NAMES]:
+    for name in list(names)[:_MAX_NAMES]:
         yield os.fsdecode(name).strip("'")

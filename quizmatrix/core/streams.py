@@ -41,18 +41,18 @@ class Stream(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Write text; escape sequences are removed if this is a terminal."""
-        with _noticing_a_gone_reader():
+        with _raising_reader_gone():
             super().write(clean_block(text) if self.is_terminal else text)
         return len(text)
 
     def draw(self, text: str) -> None:
         """Write text unchanged: the caller has cleaned its content, and moves the cursor on purpose."""
-        with _noticing_a_gone_reader():
+        with _raising_reader_gone():
             super().write(text)
 
     def flush(self) -> None:
         """Write what waits in the buffer."""
-        with _noticing_a_gone_reader():
+        with _raising_reader_gone():
             super().flush()
 
 
@@ -86,7 +86,7 @@ class Canvas:  # not a TextIOBase, whose `encoding` cannot be set
 
 
 @contextlib.contextmanager
-def _noticing_a_gone_reader() -> Iterator[None]:
+def _raising_reader_gone() -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -95,7 +95,7 @@ def _noticing_a_gone_reader() -> Iterator[None]:
         raise ReaderGoneError from error
 
 
-def take_over() -> None:
+def install() -> None:
     """Replace sys.stdout and sys.stderr by Streams."""
     sys.stdout = Stream(cast(io.TextIOWrapper, sys.stdout))
     sys.stderr = Stream(cast(io.TextIOWrapper, sys.stderr))
@@ -109,7 +109,7 @@ def copy(parts: Iterable[bytes]) -> None:
             sys.stdout.write(clean_block(decoder.decode(part)))
         sys.stdout.flush()
         return
-    with _noticing_a_gone_reader():
+    with _raising_reader_gone():
         sys.stdout.flush()
         sys.stdout.buffer.writelines(parts)
         sys.stdout.buffer.flush()

@@ -76,7 +76,7 @@ def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: s
         key or (int(index) if index.isdigit() else "...")
         for key, index in re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", where)
     ]
-    path, struct = _follow(path, raw, msgspec.inspect.type_info(kind))
+    path, struct = _with_real_keys(path, raw, msgspec.inspect.type_info(kind))
     keys = [part for part in path if isinstance(part, str)]
     unknown = re.search(r"unknown field `(.*)`", message)
     # An error raised by a struct's __post_init__ begins with the key, in backquotes.
@@ -101,11 +101,11 @@ def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: s
     return DataError(place, cause=cause, next_step=next_step)
 
 
-def _follow(path: list[str | int], raw: Any, info: Any) -> tuple[list[str | int], Any]:
+def _with_real_keys(path: list[str | int], raw: Any, info: Any) -> tuple[list[str | int], Any]:
     """`path` with each `...` (any key of a table) replaced by the wrong key, and the type at its end."""
     found: list[str | int] = []
     for part in path:
-        info = _table_of(info)
+        info = _without_optional(info)
         if part == "...":
             inner = info.value_type
             part = next((key for key, value in raw.items() if not _fits(value, inner)), "...")  # noqa: PLW2901
@@ -122,7 +122,7 @@ def _follow(path: list[str | int], raw: Any, info: Any) -> tuple[list[str | int]
     return found, info
 
 
-def _table_of(info: Any) -> Any:
+def _without_optional(info: Any) -> Any:
     """The struct behind an Optional (`Struct | None`); any other type unchanged."""
     tables = [
         option for option in getattr(info, "types", ()) if isinstance(option, msgspec.inspect.StructType)

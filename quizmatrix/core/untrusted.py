@@ -32,10 +32,10 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _REMOVING_LIMIT = 600.0
 
 # Path components that are followed for one symlink. No honest link has more, and each costs a system call.
-_MOST_PARTS = 100
+_MAX_PARTS = 100
 
 # Changes that are described; further ones are only counted.
-_MOST_WORDS = 1000
+_MAX_DESCRIBED = 1000
 
 
 def open_folder(path: StrOrBytesPath, *, at: int | None = None) -> int:
@@ -74,7 +74,7 @@ def make_folder(name: bytes, *, at: int) -> int:
     return open_folder(name, at=at)
 
 
-def put_link(target: bytes, name: bytes, *, at: int) -> None:
+def replace_by_symlink(target: bytes, name: bytes, *, at: int) -> None:
     """Create a symlink; it replaces a file or symlink of that name. OSError if the name is a folder."""
     made = f".{secrets.token_hex(8)}".encode()
     os.symlink(target, made, dir_fd=at)
@@ -139,9 +139,9 @@ def make_safe(folder: Path) -> list[str]:
     """
     changed: list[str] = []
     folder.chmod(0o755)
-    if _pass_through(str(folder), _make_file_safe, changed):
+    if _for_each_entry(str(folder), _make_file_safe, changed):
         # Only after the first pass: before it, some folders cannot be read, so their symlinks are unknown.
-        _pass_through(str(folder), _make_link_safe, changed)
+        _for_each_entry(str(folder), _make_link_safe, changed)
     return changed
 
 
@@ -154,7 +154,7 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
 _Handler = Callable[[str, os.DirEntry[str], int, list[str]], None]
 
 
-def _pass_through(root: str, handle: _Handler, changed: list[str]) -> bool:
+def _for_each_entry(root: str, handle: _Handler, changed: list[str]) -> bool:
     """Call `handle` with every entry below `root` and its mode; return whether there are symlinks.
 
     An entry for which `handle` fails is removed.
@@ -192,7 +192,7 @@ def _remove(root: str, path: str, why: str, changed: list[str]) -> None:
 def _note(changed: list[str], root: str, path: str, what: str) -> None:
     # There may be a million changes: the number is kept, but only the first ones are described.
     words = f"{clean_line(os.path.relpath(path, root))} {clean_line(what)}"
-    changed.append(words if len(changed) < _MOST_WORDS else "")
+    changed.append(words if len(changed) < _MAX_DESCRIBED else "")
 
 
 def _make_file_safe(root: str, entry: os.DirEntry[str], mode: int, changed: list[str]) -> None:
@@ -233,7 +233,7 @@ def leads_out(root: str, link: Path) -> bool:
     """
     place = list(link.parent.relative_to(root).parts)
     ahead = [link.name]
-    for _ in range(_MOST_PARTS):
+    for _ in range(_MAX_PARTS):
         if not ahead:
             return False
         part = ahead.pop()

@@ -227,7 +227,7 @@ class _KernelBuild:
     async def look_ahead(self, wishes: list[kconfig.Wish]) -> None:
         """Do what needs no turn of its own: check that the wishes can be granted."""
         if self._tree.defined is not None:
-            asked = [wish for wish in wishes if wish.is_users and not wish.optional and wish.value != "n"]
+            asked = [wish for wish in wishes if wish.is_from_user and not wish.optional and wish.value != "n"]
             if asked:
                 defined = await self._tree.defined([wish.symbol for wish in asked])
                 self._refuse(kconfig.unknown(asked, defined))

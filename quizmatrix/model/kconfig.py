@@ -41,7 +41,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     optional: bool = False
 
     @property
-    def is_users(self) -> bool:
+    def is_from_user(self) -> bool:
         """Whether it comes from the user, not from a shipped fragment."""
         return self.origin.partition(":")[0] == _USERS
 
@@ -83,7 +83,7 @@ def parse_fragment(text: str, name: str, version: KernelVersion) -> list[Wish]:
             )
         symbol, value, limits = match.groups()
         words = [word.strip() for word in (limits or "").split(",") if word.strip()]
-        if all(_holds(word, version, origin) for word in words):
+        if all(_applies(word, version, origin) for word in words):
             before = wishes.get(symbol)
             if before is not None and before.value != value:
                 raise DataError(
@@ -101,7 +101,7 @@ def check_fragment(text: str, name: str) -> None:
     parse_fragment(text, name, KernelVersion("6.1"))
 
 
-def _holds(word: str, version: KernelVersion, origin: str) -> bool:
+def _applies(word: str, version: KernelVersion, origin: str) -> bool:
     if word == "optional":
         return True
     match = _LIMIT.fullmatch(word)

@@ -23,7 +23,7 @@ _IMAGE = re.compile(r"small|debian(:[\w.-]+)?")
 # MiB. With less, no distribution kernel boots with its initramfs.
 MIN_MEMORY = 128
 # The largest number of disks in [handoff].
-MAX_HANDED = 16
+MAX_DISKS = 16
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -67,8 +67,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError(f"`image`: unknown image `{self.image}`; known: small, debian, debian:SUITE")
         if self.cpus is not None and not 1 <= self.cpus <= MAX_CPUS:
             raise ValueError(f"`cpus`: has to be 1 to {MAX_CPUS}, not {self.cpus}")
-        if self.numa is not None and not 1 <= self.numa <= numa.MOST:
-            raise ValueError(f"`numa`: has to be 1 to {numa.MOST}, not {self.numa}")
+        if self.numa is not None and not 1 <= self.numa <= numa.MAX_NODES:
+            raise ValueError(f"`numa`: has to be 1 to {numa.MAX_NODES}, not {self.numa}")
 
 
 def _parse_memory(text: str) -> int:
@@ -147,8 +147,8 @@ class Handoff(
 
     def __post_init__(self) -> None:
         """Raises ValueError, "`KEY`: ...", if a value is invalid."""
-        if not 1 <= self.disks <= MAX_HANDED:
-            raise ValueError(f"`disks`: has to be 1 to {MAX_HANDED}, not {self.disks}")
+        if not 1 <= self.disks <= MAX_DISKS:
+            raise ValueError(f"`disks`: has to be 1 to {MAX_DISKS}, not {self.disks}")
         try:
             units.parse_size(self.size)
         except ValueError as error:

@@ -7,7 +7,7 @@ from quizmatrix.model import kconfig
 from quizmatrix.model.arch import Arch
 
 # The largest number of nodes: QEMU's limit.
-MOST = 128
+MAX_NODES = 128
 
 
 def check_machine(cell: str, arch: Arch, nodes: int, memory: int) -> None:

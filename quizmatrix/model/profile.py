@@ -101,7 +101,7 @@ def facts_of(name: str, where: str) -> Facts:
     return tomlfile.load(known[name] / _FACTS, Facts)
 
 
-def parse_words(texts: Iterable[str]) -> dict[str, dict[str, str]]:
+def parse_profiles(texts: Iterable[str]) -> dict[str, dict[str, str]]:
     """Read `-p memdev:count=6,size=256M,zfs` into the options of each profile; UsageError if malformed."""
     found: dict[str, dict[str, str]] = {}
     for text in texts:
@@ -132,7 +132,7 @@ def resolve(names: Iterable[str], given: Mapping[str, Mapping[str, Any]], where:
     """
     done: dict[str, Use] = {}
 
-    def visit(name: str, above: tuple[str, ...]) -> None:
+    def add_with_needs(name: str, above: tuple[str, ...]) -> None:
         if name in above:
             circle = " -> ".join((*above[above.index(name) :], name))
             raise DataError(where, cause=f"profiles that need each other: {circle}")
@@ -140,11 +140,11 @@ def resolve(names: Iterable[str], given: Mapping[str, Mapping[str, Any]], where:
             return
         facts = facts_of(name, where)
         for needed in facts.needs:
-            visit(needed, (*above, name))
+            add_with_needs(needed, (*above, name))
         done[name] = _use(name, facts, given.get(name, {}), where)
 
     for name in names:
-        visit(name, ())
+        add_with_needs(name, ())
     return tuple(done.values())
 
 
@@ -160,8 +160,8 @@ def _use(name: str, facts: Facts, given: Mapping[str, Any], where: str) -> Use:
     options = []
     for key, option in facts.options.items():
         try:
-            value = _read(option.type, given.get(key, option.default))
-            left_out = _read(option.type, option.default)
+            value = _option_text(option.type, given.get(key, option.default))
+            left_out = _option_text(option.type, option.default)
             if option.needs and value not in ("" if option.type == "switch" else left_out, *option.needs):
                 raise ValueError(f"it is one of {', '.join(option.needs)}, not {value!r}")
             options.append((key, value))
@@ -171,7 +171,7 @@ def _use(name: str, facts: Facts, given: Mapping[str, Any], where: str) -> Use:
     return Use(name=name, options=tuple(options), asked=f"{name}:{asked}" if asked else name)
 
 
-def _read(kind: str, value: object) -> str:
+def _option_text(kind: str, value: object) -> str:
     """An option's value as the text that both halves get; ValueError if it is not of its type."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if kind == "size":

@@ -7,7 +7,7 @@ from enum import StrEnum
 import msgspec
 
 # The number of tests of a command that are kept by name; further tests are only counted.
-MOST_NAMED = 200_000
+MAX_NAMED = 200_000
 
 
 class SubtestOutcome(StrEnum):

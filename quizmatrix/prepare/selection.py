@@ -181,7 +181,7 @@ def selected(options: RunOptions, *, built_here: bool = False) -> Selection:
 
 def _with_options(matrix: Matrix, asked: SelectionOptions) -> Matrix:
     """A matrix with the kernel source and the profiles that are asked for beside it."""
-    added = profile.parse_words(asked.profiles)
+    added = profile.parse_profiles(asked.profiles)
     profile.resolve(added, added, "-p")
     if asked.source is not None:
         source.check_name(asked.source, f"--source {asked.source}")

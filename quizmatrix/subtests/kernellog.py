@@ -41,19 +41,19 @@ CONSOLE_LINE = re.compile(rb"(?:\n|(?=\[ *\d{1,12}\.\d{6}\]))(?:" + STAMP + rb")
 _NAMED = re.compile(r"([\w.-]{1,64}: )(.*)")
 _VERSION = re.compile(r"\s*K?TAP version \d{1,9}\s*")
 # The largest number of modules that put their name before their results.
-_MOST_NAMES = 64
+_MAX_NAMES = 64
 
 _ONLY_A_LEVEL = re.compile(_LEVEL)
 # The largest number of lines that are remembered.
-_MOST_REMEMBERED = 200_000
+_MAX_REMEMBERED = 200_000
 
 
 class KernelTests:
     """Reads test results in the lines of a kernel log, which are given without their prefixes."""
 
-    def __init__(self, most_named: int) -> None:
-        """most_named: how many tests are kept by name. `tap` then has the results."""
-        self.tap = TapReader(most_named)
+    def __init__(self, max_named: int) -> None:
+        """max_named: how many tests are kept by name. `tap` then has the results."""
+        self.tap = TapReader(max_named)
         self._names: set[str] = set()
 
     def feed(self, text: str) -> None:
@@ -61,7 +61,7 @@ class KernelTests:
         if match := _NAMED.match(text):
             name, rest = match.groups()
             if name not in self._names:
-                if not _VERSION.fullmatch(rest) or len(self._names) == _MOST_NAMES:
+                if not _VERSION.fullmatch(rest) or len(self._names) == _MAX_NAMES:
                     return
                 self._names.add(name)
             text = rest
@@ -79,7 +79,7 @@ class KernelTests:
         self.tap.is_known = bool(said.tests or said.unnamed or said.missing or said.bail_out is not None)
 
 
-class Remembered:
+class SeenLines:
     """Recognises lines that dmesg(1) prints again: they were on the console, or in an earlier dmesg.
 
     Lines are equal if time and text are equal; equal lines are counted, since a kernel's clock may be coarse.
@@ -95,13 +95,13 @@ class Remembered:
 
     def learn(self, match: re.Match[bytes]) -> None:
         """Remember a line of the console."""
-        if (line := _identity(match)) is not None and len(self._known) < _MOST_REMEMBERED:
+        if (line := _identity(match)) is not None and len(self._known) < _MAX_REMEMBERED:
             self._known[line] = self._known.get(line, 0) + 1
 
     def is_new(self, match: re.Match[bytes]) -> bool:
         """Whether a line of the command's output is new: not on the console and not printed before."""
         line = _identity(match)
-        if line is None or (line not in self._known and len(self._known) >= _MOST_REMEMBERED):
+        if line is None or (line not in self._known and len(self._known) >= _MAX_REMEMBERED):
             return True
         seconds = float(match["seconds"] or self._latest)
         if seconds < self._latest or line == self._first:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 
 from quizmatrix.core.text import clean_line
-from quizmatrix.model.subtest import MOST_NAMED, Subtest, SubtestOutcome
+from quizmatrix.model.subtest import MAX_NAMED, Subtest, SubtestOutcome
 
 # A result line of the runner; since 2.4 it begins with the time.
 _TEST = re.compile(
@@ -36,9 +36,9 @@ class RunnerReader:
     tests: by name. unnamed: the number of further tests, by outcome.
     """
 
-    def __init__(self, most_named: int = MOST_NAMED) -> None:
-        """most_named: how many tests are kept by name. The results are complete after `finish`."""
-        self._most_named = most_named
+    def __init__(self, max_named: int = MAX_NAMED) -> None:
+        """max_named: how many tests are kept by name. The results are complete after `finish`."""
+        self._max_named = max_named
         self.is_known = False
         self.tests: dict[str, Subtest] = {}
         self.unnamed: Counter[SubtestOutcome] = Counter()
@@ -74,7 +74,7 @@ class RunnerReader:
         name = clean_line(below if root and below else match["path"])
         name += f" ({clean_line(match['identifier'])})" if match["identifier"] else ""
         before = self.tests.get(name)
-        if before is None and len(self.tests) == self._most_named:
+        if before is None and len(self.tests) == self._max_named:
             self.unnamed[outcome] += 1
             return
         failed = match["reran"] is not None

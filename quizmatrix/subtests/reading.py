@@ -19,8 +19,8 @@ import msgspec
 
 from quizmatrix.core import offload, paths
 from quizmatrix.core.concurrency import in_thread
-from quizmatrix.model.subtest import MOST_NAMED, Subtest, SubtestOutcome
-from quizmatrix.subtests.kernellog import CONSOLE_LINE, STAMP, TEXT, WORDS, KernelTests, Remembered
+from quizmatrix.model.subtest import MAX_NAMED, Subtest, SubtestOutcome
+from quizmatrix.subtests.kernellog import CONSOLE_LINE, STAMP, TEXT, WORDS, KernelTests, SeenLines
 from quizmatrix.subtests.openzfs import RunnerReader
 from quizmatrix.subtests.tap import TapReader
 
@@ -36,7 +36,7 @@ _CHUNK = 1 << 18
 # Of a longer line only this many bytes are read.
 _LONGEST_LINE = 4096
 # The largest number of lines that are read: no test suite has more, and a guest must not keep us for an hour.
-MOST_LINES = 2_000_000
+MAX_LINES = 2_000_000
 # The lines of a command's own output that may be results. A stream may be a gigabyte long, so all other
 # lines are skipped by the regex.
 _OWN = (
@@ -191,14 +191,14 @@ def parse(
     *,
     is_whole: bool = True,
     console_is_whole: bool = True,
-    most_lines: int = MOST_LINES,
-    most_named: int = MOST_NAMED,
+    max_lines: int = MAX_LINES,
+    max_named: int = MAX_NAMED,
 ) -> Subtests:
     """The results in streams of any content and length; see `read`.
 
-    most_lines: how many result lines of each stream are read. most_named: how many tests are kept by name.
+    max_lines: how many result lines of each stream are read. max_named: how many tests are kept by name.
     """
-    reading = _Reading(most_lines, most_named)
+    reading = _Reading(max_lines, max_named)
     # The console first: its lines are then ignored in the output.
     if console is not None:
         reading.take_console(console, is_whole=console_is_whole)
@@ -217,22 +217,22 @@ def load(folder: Path) -> list[Subtest]:
 class _Reading:
     """Feeds four readers with the lines of the output and the console, and joins their results."""
 
-    def __init__(self, most_lines: int, most_named: int) -> None:
-        self._most_lines = most_lines
-        self._most_named = most_named
+    def __init__(self, max_lines: int, max_named: int) -> None:
+        self._max_lines = max_lines
+        self._max_named = max_named
         # _own and _runner: the output of the command's programs. _printed: kernel log lines in that output.
         # _said: the console.
-        self._own = TapReader(most_named)
-        self._runner = RunnerReader(most_named)
-        self._printed = KernelTests(most_named)
-        self._said = KernelTests(most_named)
-        self._known = Remembered()
+        self._own = TapReader(max_named)
+        self._runner = RunnerReader(max_named)
+        self._printed = KernelTests(max_named)
+        self._said = KernelTests(max_named)
+        self._known = SeenLines()
         self._has_unread = False
 
     def take_console(self, console: BinaryIO, *, is_whole: bool) -> None:
         """Read a kernel's console."""
         lines = _lines(console, CONSOLE_LINE, None)
-        for match, has_ended in islice(lines, self._most_lines):
+        for match, has_ended in islice(lines, self._max_lines):
             text = _text_of(match["text"])
             # An incomplete line may be cut: "ok" may lack its directive, and a plan its last digits.
             if has_ended or text.lstrip().startswith("not ok"):
@@ -245,7 +245,7 @@ class _Reading:
     def take_output(self, output: BinaryIO, *, is_whole: bool) -> None:
         """Read a command's output, after the console."""
         lines = _lines(output, _OUTPUT_LINE, _OWN_LINE)
-        for match, _ in islice(lines, self._most_lines):
+        for match, _ in islice(lines, self._max_lines):
             if match["own"] is not None:
                 line = _text_of(match["own"])
                 self._own.feed(line)
@@ -274,7 +274,7 @@ class _Reading:
         for tap in taps:
             unnamed += tap.unnamed
         lists = [own.tests, runner.tests.values(), *(tap.tests for tap in taps[1:])]
-        named = _by_name(lists, unnamed, self._most_named)
+        named = _by_name(lists, unnamed, self._max_named)
         own_is_known = own.is_known or runner.is_known
         return Subtests(
             is_known=own_is_known or len(taps) > 1,
@@ -285,7 +285,7 @@ class _Reading:
             kernel_has_some=self._said.tap.is_known,
             none_ran=own_is_known and not (own.tests or own.unnamed or runner.tests or runner.unnamed),
             has_unread=self._has_unread,
-            has_left_out=len(named) == self._most_named and bool(unnamed),
+            has_left_out=len(named) == self._max_named and bool(unnamed),
         )
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 import msgspec
 
 from quizmatrix.core.text import clean_line
-from quizmatrix.model.subtest import MOST_NAMED, Subtest, SubtestOutcome
+from quizmatrix.model.subtest import MAX_NAMED, Subtest, SubtestOutcome
 
 _VERSION = re.compile(r"K?TAP version \d{1,9}")
 _PLAN = re.compile(r"1\.\.(\d{1,9})(?:\s*#\s*(.*))?")
@@ -58,8 +58,8 @@ class TapReader:
     did. Subtests are indented, or prefixed with `# ` by kselftest, to any depth.
     """
 
-    def __init__(self, most_named: int = MOST_NAMED) -> None:
-        """most_named: how many tests are kept by name; further ones are only counted.
+    def __init__(self, max_named: int = MAX_NAMED) -> None:
+        """max_named: how many tests are kept by name; further ones are only counted.
 
         tests, unnamed, missing, bail_out: see reading.Subtests; they are complete after `finish`.
         """
@@ -72,7 +72,7 @@ class TapReader:
         # The name from a `# Subtest` comment, for a stream that has not begun yet.
         self._announced: str | None = None
         self._kept = 0
-        self._most_named = most_named
+        self._max_named = max_named
 
     def feed(self, line: str) -> None:
         """Take the next line."""
@@ -166,7 +166,7 @@ class TapReader:
 
     def _keep(self, level: _Level, name: str, outcome: SubtestOutcome) -> None:
         self._kept += 1
-        if self._kept > self._most_named:
+        if self._kept > self._max_named:
             self.unnamed[outcome] += 1
         else:
             level.tests.append(Subtest(name=name, outcome=outcome))

@@ -144,7 +144,7 @@ class Fetch:
                     below = untrusted.open_folder(name, at=folder)
                     os.close(folder)
                     folder = below
-                untrusted.put_link(link, place[-1], at=folder)
+                untrusted.replace_by_symlink(link, place[-1], at=folder)
             finally:
                 os.close(folder)
             made.append(Path(os.fsdecode(posixpath.join(root, *place[1:]))))

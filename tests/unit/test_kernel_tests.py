@@ -260,14 +260,14 @@ def test_a_console_that_is_not_all_there() -> None:
         == "there were more test results than are read"
     )
     assert on_console("nothing here\n", console_is_whole=False) == Subtests()
-    cut = parse(io.BytesIO(b"1..3\n" + b"ok\n" * 9), most_lines=5)
+    cut = parse(io.BytesIO(b"1..3\n" + b"ok\n" * 9), max_lines=5)
     assert cut.failure == "there were more test results than are read"
-    assert parse(io.BytesIO(b"ok\n" * 9), most_lines=5) == Subtests()
+    assert parse(io.BytesIO(b"ok\n" * 9), max_lines=5) == Subtests()
 
 
 def test_a_flood_on_the_console() -> None:
     flood = b"".join(b"[%5d.%06d] not ok %d x%d\n" % (n // 1000, n, n, n) for n in range(5050))
-    found = parse(io.BytesIO(flood), io.BytesIO(b"KTAP version 1\n" + flood), most_named=5000)
+    found = parse(io.BytesIO(flood), io.BytesIO(b"KTAP version 1\n" + flood), max_named=5000)
     assert len(found.tests) == 5000
     assert found.counts == {"failed": 5050}
     assert found.limits == ["of 5,050 tests the first 5,000 are kept by name"]

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from quizmatrix.core.errors import DataError, UnpreparedError, UsageError
-from quizmatrix.model.profile import Use, check, facts_of, folders, parse_words, resolve
+from quizmatrix.model.profile import Use, check, facts_of, folders, parse_profiles, resolve
 from quizmatrix.prepare.hosthalf import HostDisk, HostHalf, set_up
 
 Make = Callable[..., Path]
@@ -38,19 +38,19 @@ def test_what_ships_is_whole(name: str) -> None:
 
 
 def test_words_of_the_command_line() -> None:
-    assert parse_words(["memdev:count=6,size=1G,zfs", "net"]) == {
+    assert parse_profiles(["memdev:count=6,size=1G,zfs", "net"]) == {
         "memdev": {"count": "6", "size": "1G"},
         "zfs": {},
         "net": {},
     }
-    assert parse_words(["blockdev:persist=a=b,"]) == {"blockdev": {"persist": "a=b"}}
-    assert parse_words([]) == {}
+    assert parse_profiles(["blockdev:persist=a=b,"]) == {"blockdev": {"persist": "a=b"}}
+    assert parse_profiles([]) == {}
 
 
 @pytest.mark.parametrize("text", ["memdev:count", "count=6", ":count=6"])
 def test_words_that_are_no_options(text: str) -> None:
     with pytest.raises(UsageError):
-        parse_words([text])
+        parse_profiles([text])
 
 
 def test_options_have_types(make: Make) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from quizmatrix.console.watch import ConsoleWatch
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.subtest import MOST_NAMED, Subtest, SubtestOutcome
+from quizmatrix.model.subtest import MAX_NAMED, Subtest, SubtestOutcome
 from quizmatrix.run.channel import Message
 from quizmatrix.run.verdict import Evidence, judge
 from quizmatrix.subtests import reading
@@ -212,7 +212,7 @@ def test_no_test_is_lost(lines: list[tuple[int, str]]) -> None:
 
 def test_a_flood() -> None:
     many = parse(io.BytesIO(b"1..300000\n" + b"ok - the same\n" * 300_000))
-    assert len(many.tests) == MOST_NAMED
+    assert len(many.tests) == MAX_NAMED
     assert many.counts == {"passed": 300_000}
     assert many.failure == ""
     long = parse(io.BytesIO(b"1..2\nok 1 " + b"x" * (3 << 20) + b"\nok 2 b\n"))
@@ -221,7 +221,7 @@ def test_a_flood() -> None:
         b"Test: /t/%d (run as root) [00:00] [%s]\n" % (n, b"FAIL" if n >= 2000 else b"PASS")
         for n in range(2050)
     )
-    ran = parse(io.BytesIO(runner + b"Results Summary\nFAIL\t50\nPASS\t2000\n"), most_named=2000)
+    ran = parse(io.BytesIO(runner + b"Results Summary\nFAIL\t50\nPASS\t2000\n"), max_named=2000)
     assert len(ran.tests) == 2000
     assert ran.counts == {"passed": 2000, "failed": 50}
     assert ran.limits == ["of 2,050 tests the first 2,000 are kept by name"]
