@@ -26,8 +26,8 @@ A cell is one kernel on one architecture, perhaps with a variant of its configur
 cells.
 
 Each cell boots in a microVM of its own and sees the current folder at the same path. COMMAND runs there as \
-if it had been typed here. What it writes in the current folder and in `/shared` stays; all else is gone \
-when it ends.\
+if it had been typed here. What it writes to `/shared` stays, as the cell's `artifacts/` in the run \
+directory; what it writes elsewhere, the current folder included, is gone when it ends.\
 """
 
 # The last sections, by title; tables by the line above each.
