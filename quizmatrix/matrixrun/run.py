@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.build.zfs.update import bring_up_to_date
 from quizmatrix.core.concurrency import Watch
 from quizmatrix.core.errors import UsageError
 from quizmatrix.core.process import printable
@@ -20,16 +19,14 @@ from quizmatrix.model.outcome import EXIT_OK
 from quizmatrix.model.task import Task
 from quizmatrix.prepare import selection
 from quizmatrix.report import outputs
-from quizmatrix.report.celltable import handoff_words, print_cells
 from quizmatrix.report.progress import tell
 from quizmatrix.report.runhistory import RunHistory
-from quizmatrix.runs import directory, rerun, resume
+from quizmatrix.runs import directory, rerun
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.runs.history.record import History
 from quizmatrix.runs.rerun import Choice, ReadArguments
 from quizmatrix.schedule import command_stdin
 from quizmatrix.schedule.planning import make_plan
-from quizmatrix.terminal.sessions import Sitting
 
 
 def run(request: RunRequest, read: ReadArguments, watch: Watch) -> int:
@@ -49,7 +46,11 @@ def run(request: RunRequest, read: ReadArguments, watch: Watch) -> int:
             next_step="Name one: --only 6.1-x86_64",
         )
     choice = _choose(request, tasks)
-    session = Sitting([], options.guest.user).take_place if options.once.shell else None
+    session = None
+    if options.once.shell:
+        from quizmatrix.terminal.sessions import Sitting
+
+        session = Sitting([], options.guest.user).take_place
     plan = make_plan(options, choice.tasks, session=session)
     outputs.check(options.results)
     if options.once.dry_run:
@@ -60,6 +61,8 @@ def run(request: RunRequest, read: ReadArguments, watch: Watch) -> int:
     history = RunHistory()
     unbuilt = {}
     if options.conduct.build:
+        from quizmatrix.build.zfs.update import bring_up_to_date
+
         left = plan.max_time and plan.max_time - (time.monotonic() - began)
         unbuilt = bring_up_to_date(options, unsharded(whole.cells), left)
     plan = msgspec.structs.replace(
@@ -80,6 +83,8 @@ def _with_earlier(request: RunRequest, read: ReadArguments) -> RunRequest:
     """The request with what it takes from an earlier run, where it names one or means the last one."""
     options = request.options
     if options.once.resume is not None:
+        from quizmatrix.runs import resume
+
         return resume.with_its_command(request, read)
     matrix = options.selection.matrix
     if request.command or not (options.once.last_failed or options.once.failed_first):
@@ -91,6 +96,8 @@ def _with_earlier(request: RunRequest, read: ReadArguments) -> RunRequest:
 
 def _choose(request: RunRequest, tasks: list[Task]) -> Choice:
     if request.options.once.resume:
+        from quizmatrix.runs import resume
+
         return resume.choose(request.options.once.resume, tasks)
     return rerun.choose(request, tasks, History(tell), tell)
 
@@ -98,6 +105,8 @@ def _choose(request: RunRequest, tasks: list[Task]) -> Choice:
 def _open_directory(request: RunRequest, handoff: Handoff | None, choice: Choice) -> RunDirectory:
     options = request.options
     if options.once.resume:
+        from quizmatrix.runs import resume
+
         return resume.open_directory(options.once.resume, choice)
     kind = rerun.kind_of(request)
     run_directory = directory.create(
@@ -116,6 +125,8 @@ def _open_directory(request: RunRequest, handoff: Handoff | None, choice: Choice
 
 
 def _say_what_would_be_run(request: RunRequest, handoff: Handoff | None, tasks: list[Task]) -> None:
+    from quizmatrix.report.celltable import handoff_words, print_cells
+
     as_json = request.options.results.json == outputs.STDOUT
     print_cells(list({task.cell.id: task.cell for task in tasks}.values()), as_json=as_json)
     if not as_json:

@@ -10,20 +10,18 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix.build.module import hint
 from quizmatrix.core.concurrency import Watch, task_group
 from quizmatrix.core.errors import HostError, QuizmatrixError
 from quizmatrix.core.passon import pass_on_to
-from quizmatrix.matrixrun import hook
+from quizmatrix.kernel import buildlayer
+from quizmatrix.model.cells import Cell
 from quizmatrix.model.events import CellNote
 from quizmatrix.model.options import RunRequest
 from quizmatrix.model.outcome import EXIT_BROKEN_PIPE, EXIT_NO_VERDICT
 from quizmatrix.model.result import CellResult
 from quizmatrix.prepare import currentfolder
 from quizmatrix.prepare.preparer import Policy, Preparer
-from quizmatrix.report import ending, grid, news, outputs, progress
-from quizmatrix.report.formats.source import ReportSource
-from quizmatrix.report.formats.source import load as load_source
+from quizmatrix.report import ending, grid, outputs, progress
 from quizmatrix.report.progress import Progress
 from quizmatrix.report.runhistory import RunHistory, sentence
 from quizmatrix.run import runlayer
@@ -79,10 +77,12 @@ class Runner:
         status = grid.exit_status(judged, interrupted=self._interrupted)
         results = self._choice.merged(results)
         changed = None
-        if news.needs_last(options):
+        if options.compares_with_last:
             now = msgspec.structs.replace(self._directory.results, cells=results)
             changed = self._history.since_last(now, self._directory.folder)
-        if not self._interrupted and news.forgives(options):
+        if not self._interrupted and options.counts_only_regressions:
+            from quizmatrix.report import news
+
             status = news.status_of_news(status, changed, judged)
         if self._reader_is_gone and status == EXIT_NO_VERDICT:
             status = EXIT_BROKEN_PIPE
@@ -96,6 +96,8 @@ class Runner:
             self._write_reports()
         finally:  # also where nobody reads our output any more
             if options.on_finish is not None:
+                from quizmatrix.matrixrun import hook
+
                 hook.hand_on(options.on_finish, self._directory.results, self._directory.folder)
         return status
 
@@ -146,23 +148,37 @@ class Runner:
             reason = "as asked for" if is_hidden else runlayer.why_not_shown(here)
             text = f"the current folder {here} is not shown to the guest, {reason}"
             shown.see(CellNote(cell=tasks[0].id, text=text))
-        missed = hint.elsewhere([task.cell for task in tasks], tasks[0].command)
+        missed = _module_elsewhere([task.cell for task in tasks], tasks[0].command)
         if missed is not None:
             # Of several cells it is a word on the whole run.
             shown.see(CellNote(cell=tasks[0].id if len(tasks) == 1 else "", text=missed))
 
     def _write_reports(self) -> None:
-        """Write what was asked for; what kept any of it from that is no verdict on the cells, and told."""
-        folder, source = self._directory.folder, None
-        if self._directory.error is None:
-            with contextlib.suppress(QuizmatrixError):
-                source = load_source(folder)
-        # A full disk, or a folder that was removed meanwhile: what is known without it.
-        source = source or ReportSource(folder=folder, results=self._directory.results)
+        """Write the reports asked for, and print the errors of that, which do not change the exit status."""
+        options = self._request.options.results
         errors: list[HostError | None] = [self._directory.error]
-        errors += outputs.write(self._request.options.results, source)
-        errors.append(outputs.add_to_job_summary(source))
+        if outputs.are_wanted(options):
+            from quizmatrix.report.formats.source import ReportSource
+            from quizmatrix.report.formats.source import load as load_source
+
+            folder, source = self._directory.folder, None
+            if self._directory.error is None:
+                with contextlib.suppress(QuizmatrixError):
+                    source = load_source(folder)
+            # A full disk, or a folder that was removed meanwhile: what is known without it.
+            source = source or ReportSource(folder=folder, results=self._directory.results)
+            errors += outputs.write(options, source)
+            errors.append(outputs.add_to_job_summary(source))
         for error in filter(None, errors):
             progress.tell(error.render())
         if self._history.error is not None:
             progress.tell(sentence(self._history.error))
+
+
+def _module_elsewhere(cells: list[Cell], command: list[str]) -> str | None:
+    """See hint.elsewhere, which is imported only where something was built here."""
+    if not buildlayer.kernels():
+        return None
+    from quizmatrix.build.module import hint
+
+    return hint.elsewhere(cells, command)

@@ -97,6 +97,16 @@ class ResultOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     quiet: bool = False
     verbose: bool = False
 
+    @property
+    def counts_only_regressions(self) -> bool:
+        """Whether only what is new makes the run fail."""
+        return self.fail_on == "regression"
+
+    @property
+    def compares_with_last(self) -> bool:
+        """Whether the run is compared with the last one of its kind."""
+        return self.quiet or self.counts_only_regressions
+
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All options of a run (the key `options` of results.json)."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quizmatrix.core.text import clean_detail, wants_colour
 from quizmatrix.core.units import format_seconds
 from quizmatrix.model.options import ResultOptions
 from quizmatrix.model.outcome import EXIT_OK, Outcome
 from quizmatrix.model.result import CellResult
-from quizmatrix.report import findings, grid, news, outputs, testtable
-from quizmatrix.report.compare import Comparison
+from quizmatrix.report import grid, outputs
 from quizmatrix.report.progress import Screen
 from quizmatrix.runs import directory
 from quizmatrix.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from quizmatrix.report.compare import Comparison
 
 
 def print_run(
@@ -28,6 +31,8 @@ def print_run(
     # Where a report goes to stdout, that holds nothing else.
     out = sys.stderr if outputs.take_stdout(options) else sys.stdout
     if options.quiet and changed is not None:
+        from quizmatrix.report import news
+
         text = news.words_of_news(changed, run_directory, colour=wants_colour(out))
         if text:
             Screen(out).print(text)
@@ -39,7 +44,7 @@ def print_run(
     Screen(out).print(text.rstrip())
     if any(result.outcome is Outcome.CANCELLED for result in results):
         Screen(out).print(f"to go on: quizmatrix run --resume {directory.name_of(folder)}")
-    if options.verbose and (known := findings.allowed(results)):
+    if options.verbose and (known := _allowed(results)):
         Screen(out).print(known)
 
 
@@ -50,8 +55,7 @@ def print_single(result: CellResult, folder: Path, options: ResultOptions) -> No
     """
     screen = Screen(sys.stderr)
     plain = result.outcome in (Outcome.PASSED, Outcome.FAILED) and not result.detail and not result.flaky
-    bad = testtable.bad_lines(result, folder)
-    found = findings.other_paragraphs([result], folder)
+    bad, found = _tests_and_findings(result, folder)
     plain = plain and not bad and not found
     if not plain:
         words = grid.verdict_words(result)
@@ -76,8 +80,32 @@ def _print_details(result: CellResult, screen: Screen) -> None:
     named += [("command", times.command), ("total", times.total)]
     shown = [f"{name} {format_seconds(value)}" for name, value in named if value is not None]
     screen.print(f"  {result.release or result.kernel}: {', '.join(shown)}")
-    if known := findings.allowed([result]):
+    if known := _allowed([result]):
         screen.print(f"  {known}")
     if result.subtests:
         counts = ", ".join(f"{count} {outcome}" for outcome, count in result.subtests.items())
         screen.print(f"  tests: {counts}")
+
+
+def _tests_and_findings(result: CellResult, folder: Path) -> tuple[list[str], str]:
+    """The failed tests of a cell, and its findings. Imports their modules only where there are any."""
+    bad: list[str] = []
+    found = ""
+    if result.subtests:
+        from quizmatrix.report import testtable
+
+        bad = testtable.bad_lines(result, folder)
+    if result.findings:
+        from quizmatrix.report import findings
+
+        found = findings.other_paragraphs([result], folder)
+    return bad, found
+
+
+def _allowed(results: list[CellResult]) -> str:
+    """The findings that the matrix allows."""
+    if not any(result.findings for result in results):
+        return ""
+    from quizmatrix.report import findings
+
+    return findings.allowed(results)

@@ -19,9 +19,7 @@ from quizmatrix.model.outcome import (
     Outcome,
 )
 from quizmatrix.model.result import CellResult, RunResults
-from quizmatrix.report import findings, testtable
 from quizmatrix.report.colour import paint
-from quizmatrix.report.common import common_sentence
 
 _TAIL_LINES = 10
 # Bytes of a console that are searched for the line where the first finding begins.
@@ -181,6 +179,8 @@ def summary(results: list[CellResult], seconds: float | None) -> str:
 
 def failures(results: list[CellResult], run: Path) -> list[list[CellResult]]:
     """The cells that are not as expected; those that failed alike together."""
+    from quizmatrix.report import findings
+
     alike: dict[tuple[str, ...], list[CellResult]] = {}
     for result in results:
         if not result.is_as_expected:
@@ -210,6 +210,8 @@ def evidence_lines(result: CellResult, run: Path) -> list[str]:
     """What explains the outcome: the finding, or the end of the output."""
     folder = run / result.folder
     if result.outcome in BY_CONSOLE:
+        from quizmatrix.report import findings
+
         finding = findings.main_one(result)
         if finding is not None:
             return findings.telling_lines(finding, folder)
@@ -253,7 +255,10 @@ def whole(
     colour: bool = False,
     every_test: bool = False,
 ) -> str:
-    """The grid, the failing cells, what they have in common, their tests (see `pivot`), and the totals."""
+    """The grid, the failing cells, what they have in common, their tests, and the totals."""
+    from quizmatrix.report import findings, testtable
+    from quizmatrix.report.common import common_sentence
+
     parts = [
         grid(results, colour=colour),
         notes(results),

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from quizmatrix.core.text import clean_line
-from quizmatrix.model.options import ResultOptions
 from quizmatrix.model.outcome import EXIT_FAILED, EXIT_NO_VERDICT, EXIT_OK
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import SubtestOutcome
 from quizmatrix.report.compare import UNTESTED, Change, Comparison, Difference, render
 from quizmatrix.report.grid import command_words
 from quizmatrix.runs.directory import RunDirectory
-
-
-def forgives(options: ResultOptions) -> bool:
-    """Whether only what is new makes the run fail."""
-    return options.fail_on == "regression"
-
-
-def needs_last(options: ResultOptions) -> bool:
-    """Whether the run has to be compared with the last one of its kind."""
-    return options.quiet or forgives(options)
 
 
 def status_of_news(status: int, news: Comparison | None, results: list[CellResult]) -> int:

@@ -6,12 +6,15 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quizmatrix.core import paths, streams
 from quizmatrix.core.errors import HostError, UsageError, host_error
 from quizmatrix.model.options import ResultOptions
 from quizmatrix.report.formats import Format, render
-from quizmatrix.report.formats.source import ReportSource
+
+if TYPE_CHECKING:
+    from quizmatrix.report.formats.source import ReportSource
 
 STDOUT = "-"
 # GitHub's runner names a file there to which a step's Markdown is added.
@@ -42,6 +45,11 @@ def check(options: ResultOptions) -> None:
 def take_stdout(options: ResultOptions) -> bool:
     """Whether a report goes to stdout, which then holds nothing else."""
     return STDOUT in asked(options).values()
+
+
+def are_wanted(options: ResultOptions) -> bool:
+    """Whether any report is to be written, the summary on GitHub included."""
+    return bool(asked(options) or os.environ.get(_SUMMARY))
 
 
 def write(options: ResultOptions, source: ReportSource) -> list[HostError]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from quizmatrix.core.errors import HistoryError
 from quizmatrix.core.text import clean_line
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.task import Task
-from quizmatrix.report import baseline
-from quizmatrix.report.compare import Comparison
 from quizmatrix.report.progress import tell
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.runs.history.record import History
+
+if TYPE_CHECKING:
+    from quizmatrix.report.compare import Comparison
 
 T = TypeVar("T")
 
@@ -41,6 +42,8 @@ class RunHistory:
 
     def since_last(self, results: RunResults, place: Path) -> Comparison | None:
         """See baseline.since_last."""
+        from quizmatrix.report import baseline
+
         return self._try(lambda: baseline.since_last(self._history, results, place), None)
 
     def record(self, run_directory: RunDirectory) -> None:

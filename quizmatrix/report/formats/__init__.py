@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from quizmatrix.report.formats.source import ReportSource
+if TYPE_CHECKING:
+    from quizmatrix.report.formats.source import ReportSource
 
 
 class Format(StrEnum):

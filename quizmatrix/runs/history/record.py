@@ -10,7 +10,6 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from statistics import median
 from typing import TypeVar
 
 import msgspec
@@ -123,6 +122,8 @@ class History:
 
     def expected_seconds(self, cells: Iterable[str], command: list[str]) -> dict[str, float]:
         """Seconds that VMs of these cells probably take to run `command`, where they have done so before."""
+
+        from statistics import median  # slow to import
 
         def expected(connection: sqlite3.Connection) -> dict[str, float]:
             query = (
