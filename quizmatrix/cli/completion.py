@@ -27,11 +27,14 @@ def completion(args: argparse.Namespace) -> int:
     """Print the completion script for a shell."""
     import shtab
 
-    for action in _all_actions(args.whole):
+    from quizmatrix.cli.parser import parser
+
+    whole = parser()
+    for action in _all_actions(whole):
         if action.dest in _FILES and action.nargs != 0:
             # Where shtab looks for it; argparse's own class does not know the attribute.
             action.complete = shtab.FILE  # type: ignore[attr-defined]
-    print(shtab.complete(args.whole, args.shell))
+    print(shtab.complete(whole, args.shell))
     return 0
 
 

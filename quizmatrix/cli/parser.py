@@ -3,26 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from typing import NoReturn
 
-from quizmatrix.cli import (
-    bisect,
-    cells,
-    clean,
-    completion,
-    cp,
-    doctor,
-    execute,
-    image,
-    kernel,
-    module,
-    nightly,
-    prepare,
-    run,
-    runs,
-    shell,
-    zfs,
-)
 from quizmatrix.cli.options import EXIT_STATUSES, Parser, refuse_blanks
 from quizmatrix.core.errors import UsageError
 from quizmatrix.core.nearest import did_you_mean
@@ -37,25 +20,25 @@ examples:
   quizmatrix run my.toml --only '*-s390x' -- make check
   quizmatrix runs logs latest 6.1-s390x             what a cell printed
 """
-# In the order in which --help names them.
-_COMMANDS = (
-    run,
-    shell,
-    execute,
-    cp,
-    bisect,
-    cells,
-    prepare,
-    kernel,
-    image,
-    module,
-    zfs,
-    doctor,
-    runs,
-    nightly,
-    clean,
-    completion,
-)
+# The module of each command, in the order in which --help names them.
+_MODULES = {
+    "run": "run",
+    "shell": "shell",
+    "exec": "execute",
+    "cp": "cp",
+    "bisect": "bisect",
+    "cells": "cells",
+    "prepare": "prepare",
+    "kernel": "kernel",
+    "image": "image",
+    "module": "module",
+    "zfs": "zfs",
+    "doctor": "doctor",
+    "runs": "runs",
+    "nightly": "nightly",
+    "clean": "clean",
+    "completion": "completion",
+}
 
 
 class _Version(argparse.Action):
@@ -77,20 +60,19 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if "--" in argv:
         cut = argv.index("--")
         head, command = argv[:cut], argv[cut + 1 :]
-    whole = parser()
-    commands = _commands_of(whole)
-    known = [*commands, "--help", "-h", "--version"]
+    known = [*_MODULES, "--help", "-h", "--version"]
     if head and head[0] not in known:
         what = "option" if head[0].startswith("-") else "command"
         raise UsageError(
             f"unknown {what} `{head[0]}`",
             next_step=did_you_mean(head[0], known) or f"Known: {', '.join(known)}.",
         )
+    whole = parser(head[0] if head and head[0] in _MODULES else None)
     try:
         return _parsed(whole, head, command)
     except UsageError as error:
         # `run uname -a`: its words are taken for ours.
-        called = commands.get(head[0]) if head else None
+        called = _commands_of(whole).get(head[0]) if head else None
         if command is None and called is not None and called.get_default("takes_command"):
             raise UsageError(error.fact, cause=error.cause, next_step=_after_dashes(error)) from error
         raise
@@ -120,7 +102,6 @@ def _parsed(whole: argparse.ArgumentParser, head: list[str], command: list[str] 
     refuse_blanks(args, command)
     args.command = command
     args.arguments = head[1:]
-    args.whole = whole
     return args
 
 
@@ -139,11 +120,12 @@ def _explain_unknown(word: str, args: argparse.Namespace) -> UsageError:
     )
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The whole command line; or with one command alone, whose module is then the only one imported."""
     whole = Parser(prog="quizmatrix", description=_DESCRIPTION, epilog=_EXAMPLES + "\n" + EXIT_STATUSES)
     whole.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module_of_command in _COMMANDS:
-        module_of_command.add_parser(commands)
+    for name, module in _MODULES.items():
+        if only in (None, name):
+            importlib.import_module(f"quizmatrix.cli.{module}").add_parser(commands)
     return whole
