@@ -1,4 +1,4 @@
-"""Kernels, images, modules and OpenZFS, built for many cells.
+"""Builds kernels, images, modules and OpenZFS for many cells.
 
 Imports all packages from core to terminal.
 """

@@ -1,4 +1,4 @@
-"""Debian base images: built for several architectures, listed, removed."""
+"""Builds, lists and removes Debian base images."""
 
 from __future__ import annotations
 

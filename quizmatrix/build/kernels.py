@@ -1,4 +1,4 @@
-"""Kernels that are built from source, and those in the cache with what was built beside them."""
+"""Builds kernels from source, and lists and removes cached kernels with the modules built for them."""
 
 from __future__ import annotations
 

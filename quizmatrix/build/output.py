@@ -1,4 +1,4 @@
-"""What is printed while things are built, and of their errors."""
+"""Prints the progress and the errors of builds."""
 
 from __future__ import annotations
 

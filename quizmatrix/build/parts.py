@@ -1,4 +1,4 @@
-"""What many cells want built, in parts: each part once, however many want it, and installed as a whole."""
+"""Builds the parts that many cells need, each part once, and installs them for all their kernels together."""
 
 from __future__ import annotations
 

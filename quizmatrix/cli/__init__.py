@@ -1,4 +1,4 @@
-"""The command line: the only place that turns errors into exit statuses."""
+"""The command line. It is the only place that turns errors into exit statuses."""
 
 from __future__ import annotations
 

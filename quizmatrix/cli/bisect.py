@@ -1,4 +1,4 @@
-"""`quizmatrix bisect`."""
+"""The command `quizmatrix bisect` and its parser."""
 
 from __future__ import annotations
 

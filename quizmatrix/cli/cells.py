@@ -1,4 +1,4 @@
-"""`quizmatrix cells`."""
+"""The command `quizmatrix cells` and its parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`quizmatrix clean`."""
+"""The command `quizmatrix clean` and its parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`quizmatrix completion`."""
+"""The command `quizmatrix completion` and its parser."""
 
 from __future__ import annotations
 

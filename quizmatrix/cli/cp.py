@@ -1,4 +1,4 @@
-"""`quizmatrix cp`."""
+"""The command `quizmatrix cp` and its parser."""
 
 from __future__ import annotations
 

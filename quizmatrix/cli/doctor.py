@@ -1,4 +1,4 @@
-"""`quizmatrix doctor`."""
+"""The command `quizmatrix doctor` and its parser."""
 
 from __future__ import annotations
 

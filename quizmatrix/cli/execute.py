@@ -1,4 +1,4 @@
-"""`quizmatrix exec`."""
+"""The command `quizmatrix exec` and its parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`quizmatrix image`."""
+"""The command `quizmatrix image` and its parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`quizmatrix kernel`."""
+"""The command `quizmatrix kernel` and its parser."""
 
 from __future__ import annotations
 

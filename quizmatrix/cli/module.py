@@ -1,4 +1,4 @@
-"""`quizmatrix module`."""
+"""The command `quizmatrix module` and its parser."""
 
 from __future__ import annotations
 

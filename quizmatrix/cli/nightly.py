@@ -1,4 +1,4 @@
-"""`quizmatrix nightly`: a run that starts by itself, and speaks only where something changed."""
+"""`quizmatrix nightly`: installs, removes, shows and runs nightly jobs."""
 
 from __future__ import annotations
 

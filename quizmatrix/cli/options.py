@@ -1,4 +1,4 @@
-"""Options that several commands share, and how a command line becomes the options of a run."""
+"""Options that several commands share, and the conversion of a parsed command line to RunOptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line's words. Imports nothing that takes time: `--help` and completion pay for it."""
+"""The parser of the whole command line. It imports nothing slow, since --help and completion wait for it."""
 
 from __future__ import annotations
 

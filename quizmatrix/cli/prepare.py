@@ -1,4 +1,4 @@
-"""`quizmatrix prepare`."""
+"""The command `quizmatrix prepare` and its parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`quizmatrix run`."""
+"""The command `quizmatrix run` and its parser."""
 
 from __future__ import annotations
 

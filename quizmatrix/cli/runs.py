@@ -1,4 +1,4 @@
-"""`quizmatrix runs`."""
+"""The command `quizmatrix runs` and its parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`quizmatrix shell`."""
+"""The command `quizmatrix shell` and its parser."""
 
 from __future__ import annotations
 

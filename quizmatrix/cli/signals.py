@@ -1,4 +1,4 @@
-"""Signals that end a command: the first one stops its VMs, the second one leaves at once."""
+"""Signal handling: the first signal stops the VMs, the second one exits at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`quizmatrix zfs`."""
+"""The command `quizmatrix zfs` and its parser."""
 
 from __future__ import annotations
 

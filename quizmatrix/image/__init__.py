@@ -1,4 +1,4 @@
-"""Base images and initramfs: the root file system that a guest starts from.
+"""Makes base images (a guest's root file system) and initramfs archives.
 
 Imports core, model, debian and kernel.
 """

@@ -1,4 +1,4 @@
-"""Base images in the cache: the immutable root file system of one architecture."""
+"""Base images in the cache: the read-only root file system of one architecture."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Debian base images: a whole Unix as one compressed read-only file system, for any architecture Debian has.
+"""Makes Debian base images: one compressed read-only file system (squashfs) for any Debian architecture.
 
-Where this host can run the architecture's programs, mmdebstrap(1) installs the packages. Where it
-cannot, the packages are fetched and unpacked here and configured by their own scripts inside a
-guest of that architecture, which takes no privilege and no set-up of the host.
+If this host can run the architecture's programs, mmdebstrap(1) installs the packages. If not, the packages
+are fetched and unpacked here, and their own scripts configure them inside a guest of that architecture. That
+needs no privilege and no set-up of the host.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The initramfs of a kernel: guest scripts, base image and boot modules, joined once and cached."""
+"""Makes a kernel's initramfs from guest scripts, base image and boot modules, once, and caches it."""
 
 from __future__ import annotations
 

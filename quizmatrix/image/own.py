@@ -1,4 +1,4 @@
-"""The small image's busybox as this host has it, where Debian's packages cannot be fetched."""
+"""Uses this host's own busybox for the small image, where Debian's packages cannot be fetched."""
 
 from __future__ import annotations
 

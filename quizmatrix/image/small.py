@@ -1,7 +1,7 @@
-"""The small base image: busybox of the architecture's own Debian package.
+"""Makes the small base image: busybox from Debian's package of the architecture.
 
 On a host without apt, dpkg-deb or Debian's keyring it is the host's own static busybox, for the host's own
-architecture alone. It travels inside the initramfs, so a guest has its root as soon as it has a kernel.
+architecture only. The image is inside the initramfs, so a guest has its root as soon as it has a kernel.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The small image's programs, cross-built where Debian has no packages of an architecture.
+"""Cross-builds busybox for the small image, where Debian has no packages of an architecture.
 
-busybox of Debian's source package, with Debian's patches and its configuration of the static busybox,
-linked statically against the cross compiler's C library.
+It builds Debian's source package with Debian's patches and configuration of the static busybox, and links it
+statically against the cross compiler's C library.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where kernels come from: Debian, kernel.org, git, a folder, a tarball; and how they are built.
+"""Gets kernels: from Debian, kernel.org, git, a folder or a tarball; and builds those that come as source.
 
 Imports core, model and debian.
 """

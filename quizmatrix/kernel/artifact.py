@@ -1,4 +1,4 @@
-"""Kernels in the cache: found by what was asked for, stored by content, checked before use."""
+"""Kernels in the cache: stored by content, found by what was asked for, and checked before use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel inside an x86 boot image."""
+"""Extracts the kernel from an x86 boot image (bzImage)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernels built from a source tree: configured from fragments, checked, built beside the source."""
+"""Builds kernels out of tree: joins configuration fragments, checks the result, compiles, and stores it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Build layers: what was built for one kernel, such as OpenZFS, between the kernel layer and the user's.
+"""Build layers: what was built for one kernel (OpenZFS, modules). Guests mount it above the kernel layer.
 
-For each stored kernel there is a folder for what somebody puts there by hand, and references to what
-quizmatrix itself built, by name. A guest gets all of the latter as one folder of hard links, with an index of
-all its modules: each folder that it has to mount costs it time.
+Each stored kernel has a folder for files that users put there by hand, and named references to what
+quizmatrix built. A guest gets all references as one folder of hard links with one module index, because each
+folder that it mounts costs boot time.
 """
 
 from __future__ import annotations

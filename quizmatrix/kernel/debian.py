@@ -1,4 +1,4 @@
-"""The kernel source `debian`: the archive's own kernel packages."""
+"""The kernel source `debian`: Debian's ready-built kernel packages."""
 
 from __future__ import annotations
 

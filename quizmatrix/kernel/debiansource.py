@@ -1,4 +1,4 @@
-"""The kernel source `debian-source`: built here from the archive's `linux-source-*` packages."""
+"""The kernel source `debian-source`: kernels built here from Debian's `linux-source-*` packages."""
 
 from __future__ import annotations
 

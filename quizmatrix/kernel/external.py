@@ -1,4 +1,4 @@
-"""What modules of others are built with: the build tree of a kernel, and what its make(1) was given."""
+"""What external modules are built against: a kernel's build tree, and the variables that its make(1) got."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The kernel source `git`: a commit of a repository, on this host or elsewhere, which is only read.
+"""The kernel source `git`: a commit of a local or remote repository; the repository is never written to.
 
-A repository has one work tree in the cache, brought to the commit that is wanted before a build: as
-in a bisection, only what differs is compiled again.
+Each repository has one work tree in the cache. Before a build the wanted commit is checked out there, so that
+make compiles only what differs from the commit before, as in a bisection.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The kernel source `kernel.org`: releases by their signed checksums, and unsigned snapshots of the rest."""
+"""The kernel source `kernel.org`: releases, checked by signed checksums, and snapshots, which have none."""
 
 from __future__ import annotations
 

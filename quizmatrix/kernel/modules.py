@@ -1,4 +1,4 @@
-"""Kernel modules: the index that depmod(8) makes, and the archive of those a guest boots with."""
+"""Kernel modules: runs depmod(8) for their index, and packs those that a guest boots with."""
 
 from __future__ import annotations
 

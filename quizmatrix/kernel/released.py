@@ -1,4 +1,4 @@
-"""Which versions of the kernel lie between two, in the order of their release."""
+"""Lists the released kernel versions between two versions, in order of release."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernel sources behind one interface: from what a matrix calls a kernel to a stored kernel."""
+"""One interface to all kernel sources: turns a kernel's name in a matrix into a stored kernel."""
 
 from __future__ import annotations
 

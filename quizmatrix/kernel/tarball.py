@@ -1,4 +1,4 @@
-"""The kernel source `tarball`: an archive of a kernel's source on this host."""
+"""The kernel source `tarball`: a source archive on this host."""
 
 from __future__ import annotations
 

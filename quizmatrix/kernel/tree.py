@@ -1,4 +1,4 @@
-"""Source trees of kernels: what version they are, and unpacked ones that all builds share."""
+"""Kernel source trees: reads their version, and unpacks archives that all builds share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel source `path`: a source tree of the user's, built beside it and never written to."""
+"""The kernel source `path`: the user's source tree, built out of tree and never written to."""
 
 from __future__ import annotations
 

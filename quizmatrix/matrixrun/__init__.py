@@ -1,4 +1,4 @@
-"""One run over the cells of a matrix, from its options to its exit status: what `quizmatrix run` does.
+"""`quizmatrix run` without its parser: runs a matrix, from the options to the exit status.
 
 Imports all packages from core to build.
 """

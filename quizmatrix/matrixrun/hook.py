@@ -1,4 +1,4 @@
-"""Gives the results of a run that has ended to the command of --on-finish."""
+"""Runs the command of --on-finish with the results of a run that has ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run from its options to its exit status: which cells, from which earlier runs, into which directory."""
+"""Prepares a run from its options: selects cells, finds earlier runs, and opens the run directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conducts a run that is planned: runs its tasks, shows them, judges them, and writes everything."""
+"""Carries out a run: runs its tasks, shows progress, and writes results, reports and exit status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run every night: its job, who starts it (cron or systemd), and what becomes of its runs.
+"""Runs a command every night: keeps it as a job, installs it in cron or systemd, and removes its old runs.
 
 Imports all packages from core to bisect.
 """

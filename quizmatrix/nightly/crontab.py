@@ -1,7 +1,7 @@
-"""The user's crontab: two lines of it are ours for each job, and no byte of the others is touched.
+"""Nightly jobs in the user's crontab: adds, checks and removes two lines per job, and changes no other line.
 
-Ours are a mark, `# quizmatrix nightly NAME`, and the line that follows it and runs NAME. A mark whose
-line was deleted stands for nothing else: what follows it then is the user's.
+The two lines are a comment, the mark `# quizmatrix nightly NAME`, and directly below it the entry that runs
+NAME. If the line below a mark does not run NAME, it is the user's own and stays.
 """
 
 from __future__ import annotations

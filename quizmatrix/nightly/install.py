@@ -1,4 +1,4 @@
-"""Has a run start every night: checks it, keeps its job, and gives that to the user's systemd or cron."""
+"""Installs and removes nightly jobs: checks the options, saves the job, and adds it to systemd or cron."""
 
 from __future__ import annotations
 

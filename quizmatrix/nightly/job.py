@@ -1,4 +1,4 @@
-"""A command that is run every night: one file for each, from which a timer needs to know but the name."""
+"""Nightly jobs: one JSON file for each, found by its name."""
 
 from __future__ import annotations
 

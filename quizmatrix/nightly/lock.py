@@ -1,4 +1,4 @@
-"""One night at a time: a lock that the kernel takes from whoever dies."""
+"""Locks a nightly job so that only one run of it goes on; the lock ends with its process."""
 
 from __future__ import annotations
 

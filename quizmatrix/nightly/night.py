@@ -1,4 +1,4 @@
-"""One night: runs a job, keeps how it went, and removes those of its runs that are not to be kept."""
+"""Runs one night of a job, records how it went, and removes runs that are not to be kept."""
 
 from __future__ import annotations
 

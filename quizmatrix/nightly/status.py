@@ -1,4 +1,4 @@
-"""When each nightly job runs next, and how its last night went."""
+"""Shows when each nightly job runs next, and how its last night went."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A timer of the user's service manager (systemd.timer(5)): it makes up for nights when the host was off."""
+"""Nightly jobs as timers of the user's systemd (systemd.timer(5)), which make up for missed nights."""
 
 from __future__ import annotations
 

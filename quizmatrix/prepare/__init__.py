@@ -1,4 +1,4 @@
-"""From options to cells, and from a cell to what it is run from: artifacts, accelerator, profiles.
+"""Turns options into cells, and makes what each cell is run from: artifacts, accelerator, profiles.
 
 Imports all packages from core to run.
 """

@@ -1,7 +1,7 @@
-"""Which accelerator a guest gets: decided by booting one, since a /dev/kvm that opens may run none.
+"""Chooses each guest's accelerator by booting one: a /dev/kvm that opens may still run no guest.
 
-There are hosts where QEMU aborts on a model-specific register, and hosts where the guest spins
-for ever before its kernel starts; both have a /dev/kvm that answers.
+On some hosts QEMU aborts on a model-specific register, on others the guest loops for ever before its kernel
+starts. Both kinds of host have a /dev/kvm that answers.
 """
 
 from __future__ import annotations

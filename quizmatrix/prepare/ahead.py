@@ -1,4 +1,4 @@
-"""Fetches and builds ahead of a run what its cells need."""
+"""`quizmatrix prepare`: fetches and builds what the cells need, before a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The current folder: the names by which a command line reaches it, and whether a command means its files."""
+"""Decides whether a command line names files in the current folder, which a guest may not see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this host has and lacks, and the command that mends it."""
+"""`quizmatrix doctor`: checks what this host has and lacks, and names the command that mends it."""
 
 from __future__ import annotations
 

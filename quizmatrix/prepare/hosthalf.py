@@ -1,4 +1,4 @@
-"""The host half of a profile: a program that prints what the guest gets, as one JSON object."""
+"""Runs the host half of a profile: a program that prints what the guest gets, as one JSON object."""
 
 from __future__ import annotations
 

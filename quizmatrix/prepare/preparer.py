@@ -1,4 +1,4 @@
-"""What a cell needs before it can boot: its kernel, base image and initramfs, each made once."""
+"""Prepares what a cell boots from: kernel, base image and initramfs, each made once for all cells."""
 
 from __future__ import annotations
 

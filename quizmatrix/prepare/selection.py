@@ -1,4 +1,4 @@
-"""From the options of a run to its cells, and to what is run in each."""
+"""Selects the cells of a run from its options, and the command that each of them runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person or a program is told of a run: grid, findings, tests, comparisons, report formats.
+"""Shows the results of runs: grid, findings, tests, comparisons, and report files.
 
 Imports all packages from core to schedule.
 """

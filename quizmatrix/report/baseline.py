@@ -1,4 +1,4 @@
-"""What a run is measured by: of each of its cells, the last result that runs of the same kind had."""
+"""Compares a run with the last results of its cells in earlier runs of the same kind."""
 
 from __future__ import annotations
 

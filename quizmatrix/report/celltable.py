@@ -1,4 +1,4 @@
-"""The cells of a matrix as a table or as JSON, and what a matrix does with disks that it hands on."""
+"""Prints the cells of a matrix as a table or JSON, and describes the disks that it hands on."""
 
 from __future__ import annotations
 

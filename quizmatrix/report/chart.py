@@ -1,4 +1,4 @@
-"""One cell over its runs, as a small chart for the terminal."""
+"""Draws one cell's outcomes and times over its runs as a text chart (`runs show CELL --over T`)."""
 
 from __future__ import annotations
 

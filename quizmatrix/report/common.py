@@ -1,4 +1,4 @@
-"""What the failures of a run have in common, in one sentence, or nothing."""
+"""States in one sentence what the failures of a run have in common: `Fails only on s390x.`"""
 
 from __future__ import annotations
 

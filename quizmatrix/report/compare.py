@@ -1,4 +1,4 @@
-"""What differs between two runs: by cell, by test in the cells' output, by what their kernels said."""
+"""Compares two runs: their cells' outcomes, the tests in their output, and their kernel findings."""
 
 from __future__ import annotations
 

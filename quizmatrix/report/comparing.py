@@ -1,4 +1,4 @@
-"""Finds the two runs that `quizmatrix runs compare` means, and prints what changed between them."""
+"""`quizmatrix runs compare`: finds the two runs and prints what changed between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is printed at the end of a run: the grid, what changed, or what one cell's own output does not say."""
+"""Prints the end of a run: the grid and what changed, or a few lines about a single cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Findings, for a person: the telling lines of a trace, and which cells share it."""
+"""Formats kernel findings for a person: the important lines of a trace, and the cells that share it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results of a run: its exit status, and as text the grid, the failing cells, what they share."""
+"""Formats a run's results as text (grid, failing cells, common sentence), and computes its exit status."""
 
 from __future__ import annotations
 

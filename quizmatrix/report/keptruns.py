@@ -1,4 +1,4 @@
-"""What is printed of the runs that are kept, and the removal of old ones: `quizmatrix runs`."""
+"""`quizmatrix runs`: lists and shows the kept runs, and removes old ones."""
 
 from __future__ import annotations
 

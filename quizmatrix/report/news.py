@@ -1,4 +1,4 @@
-"""What changed since the last run of the same: as words for --quiet, as an exit status for --fail-on."""
+"""Says what changed since the last run of the same kind: as text for --quiet, as a status for --fail-on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where reports go: --json, --junit, --markdown, --html, and the summary of a job on GitHub."""
+"""Writes the report files: --json, --junit, --markdown, --html, and the job summary on GitHub."""
 
 from __future__ import annotations
 

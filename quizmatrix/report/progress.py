@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a live table on a terminal, elsewhere a line per change."""
+"""Shows a run while it goes on: a live table on a terminal, one line per change elsewhere."""
 
 from __future__ import annotations
 

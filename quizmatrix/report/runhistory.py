@@ -1,4 +1,4 @@
-"""The history as a run needs it: how long its cells take, which are flaky, what changed; and its record."""
+"""The history as a run uses it. An error in the history does not fail the run; it is reported at the end."""
 
 from __future__ import annotations
 

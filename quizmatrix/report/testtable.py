@@ -1,4 +1,4 @@
-"""The tests inside a run's commands, across its cells: which fail where, and what that has in common."""
+"""Compares the tests inside a run's commands across its cells: which fail where, and what failures share."""
 
 from __future__ import annotations
 

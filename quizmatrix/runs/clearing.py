@@ -1,4 +1,4 @@
-"""Empties the cache, and removes the kept runs with their history."""
+"""Removes the cache, and if asked also the kept runs and their history (`quizmatrix clean`)."""
 
 from __future__ import annotations
 

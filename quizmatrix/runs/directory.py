@@ -1,4 +1,4 @@
-"""Run directories: written early, replaced atomically, readable whenever a run was cut short."""
+"""Run directories: written during the run, replaced atomically, and readable after a run was killed."""
 
 from __future__ import annotations
 

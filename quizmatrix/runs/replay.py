@@ -1,4 +1,4 @@
-"""A run's results from its events alone, however far it came."""
+"""Reads a run's results from its events.jsonl, also where the run was killed."""
 
 from __future__ import annotations
 

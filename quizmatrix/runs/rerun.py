@@ -1,4 +1,4 @@
-"""What a run takes from earlier ones: their command and options, and which cells failed (--last-failed)."""
+"""Repeats earlier runs: takes over their command and options, and finds the failed cells (--last-failed)."""
 
 from __future__ import annotations
 

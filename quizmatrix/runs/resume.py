@@ -1,4 +1,4 @@
-"""`quizmatrix run --resume RUN`: what a run had not finished, run now into the same directory."""
+"""`quizmatrix run --resume RUN`: runs the unfinished cells of a run, into its own directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which run directories may go: by their number, by their age, and never what somebody still needs."""
+"""Finds the run directories that may be removed, by number and age. Those still needed stay."""
 
 from __future__ import annotations
 

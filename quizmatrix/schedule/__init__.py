@@ -1,4 +1,4 @@
-"""Many cells at once: which may start, which wait for another's disks, which are tried again.
+"""Runs many cells at once: decides which may start, which wait for another cell's disks, which are retried.
 
 Imports all packages from core to runs.
 """

@@ -1,4 +1,4 @@
-"""Which guests may start: what this host has, what running ones take of it, and what is left just now."""
+"""Decides whether one more guest may start: how much CPU and memory this host has, and how much is taken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The standard input of COMMAND: what the options say, and the copy of what can be read only once."""
+"""The command's stdin: what the options say about it, and a copy where it can be read only once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line that repeats one cell of a run: the run's own, with that cell selected and no other."""
+"""Makes the command line that repeats one cell of a run."""
 
 from __future__ import annotations
 

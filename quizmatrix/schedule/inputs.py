@@ -1,4 +1,4 @@
-"""What a cell was run from, as one word: where two runs have the same, a difference between them is flaky."""
+"""Hashes all that a cell is run from. Different outcomes with the same hash mean that the cell is flaky."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run is to do, and in which order."""
+"""The plan of a run: its tasks, their order, and their limits."""
 
 from __future__ import annotations
 

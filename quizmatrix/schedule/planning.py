@@ -1,4 +1,4 @@
-"""From the options of a run to what the scheduler is to do, checked."""
+"""Makes the plan of a run from its options, and checks it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many cells at once: admission by what the host has, retries, and one cell's fault kept its own."""
+"""Runs many cells at once: waits for CPU and memory, retries, and keeps one cell's error from the others."""
 
 from __future__ import annotations
 

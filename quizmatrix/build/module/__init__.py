@@ -1,1 +1,1 @@
-"""Kernel modules of other people: built from their source or packages."""
+"""Builds the user's own kernel modules, from source or from Debian's packages."""

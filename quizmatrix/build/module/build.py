@@ -1,4 +1,4 @@
-"""One module of the user's, built for one kernel, and put where that kernel's guests find it."""
+"""Builds one module of the user's for one kernel, and installs it for that kernel's guests."""
 
 from __future__ import annotations
 

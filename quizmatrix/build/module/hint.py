@@ -1,5 +1,7 @@
-"""A word to who asks for a module that the kernel does not have: `run` takes Debian's ready-made kernels
-where there are such, and modules are built for those that are built here.
+"""Explains why a guest lacks a module that the command names: it was built for another kernel.
+
+`run` takes Debian's ready-built kernels where they exist, but modules are built for kernels built on this
+host.
 """
 
 from __future__ import annotations

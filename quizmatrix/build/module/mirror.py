@@ -1,7 +1,7 @@
-"""A copy of a module's source in the cache: the folder itself is never written to, and kernels before 6.13
-build a module nowhere else than beside its source.
+"""Copies a module's source folder to the cache, where it is built; the folder itself is never written to.
 
-The copy follows the folder; what make(1) has put beside it stays, so that only what changed is compiled.
+A copy is needed because kernels before 6.13 build a module only beside its source. Each build updates the
+copy and keeps make's output in it, so make compiles only what changed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Modules for many cells at once: each built once for each kernel, on one pool of CPUs."""
+"""Builds modules for many cells, each once per kernel. All builds share one pool of CPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds modules for the cells of a run and says what is going on; lists and removes what was built."""
+"""Builds the modules that a run needs and prints progress; lists and removes modules that were built."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""OpenZFS: built from a source tree."""
+"""Builds OpenZFS from a source tree."""

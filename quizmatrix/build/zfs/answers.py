@@ -1,8 +1,8 @@
-"""The answers that OpenZFS's ./configure found (autoconf's config.cache), for the next tree's to know.
+"""Keeps the answers of OpenZFS's ./configure (autoconf's config.cache) and gives them to later trees.
 
-An answer is shared only if it is the same in every build of the configuration it is stored under. Where a
-program lies depends on the user's PATH and on what is installed today. Autoconf also keeps the variables
-that a builder may set, its "precious" ones, and refuses to go on where one has another value than before.
+An answer is shared only if it is the same in every build of the configuration it is stored under. The path of
+a program is not shared: it depends on the user's PATH and on what is installed. Neither are autoconf's
+"precious" variables, which the user may set: ./configure refuses to continue if one of them has changed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""One part of an OpenZFS build, out of the tree: the userland of an architecture, or a kernel's modules.
+"""Builds one part of OpenZFS out of tree: the programs of an architecture, or the modules of a kernel.
 
-Each part has a folder of its own in the cache and is configured, compiled and installed there, and no
-step is taken again whose inputs are as they were. What is installed appears as a whole, as a layer
-that does not change any more.
+Each part has its own folder in the cache, where it is configured, compiled and installed. A step is skipped
+if its inputs have not changed. The installed files appear all at once, as a layer that never changes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The libraries that OpenZFS's programs are linked with, cross-built where Debian has no packages of an
-architecture.
+"""Cross-builds the libraries that OpenZFS needs, for architectures without Debian packages.
 
-From Debian's source packages, as static archives of position-independent code: what is linked with them
-needs nothing beside the C library in a guest.
+They are built from Debian's source packages, as static archives of position-independent code: a program
+linked with them needs only the C library in a guest.
 """
 
 from __future__ import annotations

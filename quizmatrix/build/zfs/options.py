@@ -1,4 +1,4 @@
-"""How an OpenZFS tree is built otherwise than by default, kept for its later steps."""
+"""The ./configure options of an OpenZFS tree, saved by `zfs configure` and used by later builds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shared libraries that programs need in a guest whose base image has none: the small one."""
+"""Finds the shared libraries that OpenZFS's programs need in a guest with the small image, which has none."""
 
 from __future__ import annotations
 

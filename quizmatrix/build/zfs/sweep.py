@@ -1,4 +1,4 @@
-"""OpenZFS for many cells at once: each part built once, however many cells want it, on one pool of CPUs."""
+"""Builds OpenZFS for many cells, each part once. All builds share one pool of CPUs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Sysroots: the headers and libraries that OpenZFS's programs are built against, one for each architecture.
+"""Makes sysroots: the headers and libraries that OpenZFS's programs are built against, one per architecture.
 
-From Debian's own packages, unpacked and not installed; where Debian has none of an architecture, its
-libraries are built from Debian's sources and the C library is the cross compiler's.
+They come from Debian's packages, which are unpacked and not installed. For an architecture without Debian
+packages, the libraries are built from Debian's sources, and the C library is the cross compiler's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An OpenZFS work tree: what its META says, and autogen.sh where that is due."""
+"""An OpenZFS work tree: reads its META file, and runs autogen.sh where needed."""
 
 from __future__ import annotations
 

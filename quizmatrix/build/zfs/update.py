@@ -1,4 +1,4 @@
-"""Builds what is out of date of OpenZFS for the cells of a run, and says what is going on."""
+"""Rebuilds what is out of date in OpenZFS for the cells of a run, and prints progress."""
 
 from __future__ import annotations
 

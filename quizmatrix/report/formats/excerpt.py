@@ -1,4 +1,4 @@
-"""As much of a log as a report can hold: its beginning, where the first finding is, and its end."""
+"""Cuts a log to the size that a report can hold: its beginning, the first finding, and its end."""
 
 from __future__ import annotations
 

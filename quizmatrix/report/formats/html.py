@@ -1,8 +1,8 @@
-"""One HTML file: the grid, the logs of its cells and their tests, with filters and a search.
+"""Writes one HTML file: the grid, the logs and tests of all cells, with filters and a search.
 
-Whatever a guest wrote travels as base64 of compressed JSON, which no parser of HTML sees anything in, and the
-page's script shows it as text only. The page may load nothing and run nothing but that script: its policy
-names the script and the style by their hashes.
+All that a guest wrote is stored as base64 of compressed JSON, which contains nothing that an HTML parser
+interprets, and the page's script shows it as text only. The page loads nothing and runs only that script: its
+content security policy names the script and the style by their hashes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""results.json once more."""
+"""Writes results.json to the file of --json."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""JUnit XML: a suite for each cell, a case for each test in its output, or one for the command itself.
+"""Writes JUnit XML: one suite per cell, one case per test in its output, or one for the command itself.
 
-The shape is that of Ant's JUnit task, which the CI systems read (junitparser writes the elements). XML takes
-neither control characters nor surrogates, whatever a guest writes; they are replaced.
+The format is that of Ant's JUnit task, which CI systems read; junitparser writes the elements. XML allows no
+control characters and no surrogates, so those that a guest wrote are replaced.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Markdown for a pull request or a job's summary: the grid, the failing cells folded, the tests that differ.
+"""Writes Markdown for a pull request or a job summary: grid, failing cells (folded), differing tests.
 
-Nothing that a guest wrote is read as markup: it stands in `code` elements, every sign of which is a character
-reference, or in fences longer than any run of backticks in it.
+Nothing that a guest wrote is read as markup: it stands in `code` elements, with every special character as a
+character reference, or in fences longer than any run of backticks in it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every report is made from: a run directory, read once."""
+"""Reads a run directory once, for all report formats."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is kept of earlier runs, in SQLite."""
+"""The history of runs, kept in SQLite."""

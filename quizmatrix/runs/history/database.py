@@ -1,4 +1,4 @@
-"""The history's file: opened, brought up to date, moved aside where it is damaged. SQLite, in WAL mode."""
+"""The SQLite file of the history: opens it, updates its tables, and moves it aside if it is damaged."""
 
 from __future__ import annotations
 

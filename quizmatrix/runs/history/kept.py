@@ -1,4 +1,4 @@
-"""What is kept of a run, wherever it is kept, and what is known from it of flaky cells."""
+"""Data of recorded runs, and the rule that decides whether a cell is flaky."""
 
 from __future__ import annotations
 

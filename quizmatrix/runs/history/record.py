@@ -1,7 +1,8 @@
-"""What earlier runs were: recorded at the end of each, and found again by cell.
+"""Records each run in the history, and answers questions about earlier runs and cells.
 
-Every method opens the file anew, so that no process keeps it from another for long. HistoryError is raised
-where it cannot be had. A damaged file is moved aside and made again from the run directories.
+Every method opens the file and closes it, so that no process blocks another for long. Methods raise
+HistoryError where the file cannot be used. A damaged file is moved aside and made again from the run
+directories.
 """
 
 from __future__ import annotations
