@@ -82,8 +82,8 @@ async def fetch_file(
             return part.replace(path)
         # The partial file may have belonged to another version of the file: start from the beginning.
         part.unlink()
-        failure = ValueError("its SHA-256 is not the one that was signed")
-    raise _not_fetched(url, failure or ValueError("it did not come"), otherwise)
+        failure = ValueError("its SHA-256 is not the signed one")
+    raise _not_fetched(url, failure or ValueError("no data arrived"), otherwise)
 
 
 async def _continue(url: str, part: Path, tell: Tell) -> None:

@@ -178,7 +178,7 @@ class _LimitedFile(io.FileIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self._left -= size if size is not None and size >= 0 else _MAX_READ + 1
         if self._left < 0:
-            raise ValueError("more is read of a file than its header can need")
+            raise ValueError("the file's section headers need more reads than allowed")
         return super().read(size) or b""
 
 

@@ -89,7 +89,7 @@ FOLDERS = "QUIZMATRIX_CACHE_DIR, QUIZMATRIX_STATE_DIR and QUIZMATRIX_CONFIG_DIR"
 
 def host_error(action: str, error: OSError) -> HostError:
     """The HostError for an OSError. action: what was being done, such as "write the cache"."""
-    in_the_way = f"A file is where a folder is to be: {FOLDERS} name folders."
+    in_the_way = f"A file is in the place of a folder: {FOLDERS} must name folders."
     where = f" {os.fspath(error.filename)}" if isinstance(error.filename, str) else ""
     next_step = {
         errno.ENOSPC: FREE_SPACE,

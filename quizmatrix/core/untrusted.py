@@ -48,7 +48,7 @@ def open_regular(path: StrOrBytesPath, *, at: int | None = None) -> BinaryIO:
     handle = os.open(path, _READ, dir_fd=at)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", os.fsdecode(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", os.fsdecode(path))
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
@@ -201,7 +201,7 @@ def _make_file_safe(root: str, entry: os.DirEntry[str], mode: int, changed: list
             Path(entry.path).chmod(stat.S_IMODE(mode) & 0o777 | stat.S_IRWXU)
     elif not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         Path(entry.path).unlink()
-        _note(changed, root, entry.path, "was no file; removed")
+        _note(changed, root, entry.path, "was not a regular file; removed")
     elif stat.S_ISREG(mode) and mode & (stat.S_ISUID | stat.S_ISGID):
         Path(entry.path).chmod(stat.S_IMODE(mode) & 0o777)
         _note(changed, root, entry.path, "was set-user-ID")

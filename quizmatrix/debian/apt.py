@@ -143,7 +143,7 @@ class AptRoot:
         done = await self._apt("apt-get", "-s", "-q", *_WITHOUT_RECOMMENDS, "install", *names)
         if done.status != 0:
             raise UnpreparedError(
-                f"Debian's {self.suite} ({self.arch}) cannot install what is asked for",
+                f"Debian's {self.suite} ({self.arch}) cannot install these packages",
                 cause=_first_error(done),
                 next_step="Names of packages: https://packages.debian.org",
             )

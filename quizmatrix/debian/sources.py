@@ -102,7 +102,7 @@ def patches(tree: Path) -> list[str]:
 
 def unknown_layout(package: str, cause: str = "") -> DamagedError:
     """The error for a source package whose files are not where they are expected."""
-    return DamagedError(f"Debian's source of {package} has another layout than is known", cause=cause)
+    return DamagedError(f"Debian's source of {package} has an unknown layout", cause=cause)
 
 
 async def _step(argv: list[str], tree: Path) -> None:

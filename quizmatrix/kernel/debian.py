@@ -251,7 +251,7 @@ def _arrange(unpacked: Path, folder: Path, release: str, arch: Arch) -> None:
             if (unpacked / name).exists():
                 return unpacked / name
         raise DamagedError(
-            f"Debian's packages of {release} have another layout than is known",
+            f"Debian's packages of {release} have an unknown layout",
             cause=f"none of {', '.join(names)} is there",
         )
 

@@ -62,7 +62,7 @@ async def _unpack(found: Found, tell: Tell) -> KernelTree:
         await apt.unpack(await root.download([package], scratch), scratch / "unpacked")
         archives = list(scratch.glob("unpacked/usr/src/linux-source-*.tar.xz"))
         if len(archives) != 1:
-            raise DamagedError(f"Debian's package {package.name} has another layout than is known")
+            raise DamagedError(f"Debian's package {package.name} has an unknown layout")
         return archives[0]
 
     path = await unpacked(f"{package.name}-{package.version}-{package.sha256[:12]}", fetch_archive, tell)

@@ -141,7 +141,7 @@ def check_folders(ids: list[str], where: str) -> None:
         if other != one:
             raise DataError(
                 where,
-                cause=f"{other} and {one} would have one folder, {folder}",
+                cause=f"{other} and {one} would have the same folder, {folder}",
                 next_step="Run them one after the other.",
             )
 
@@ -241,9 +241,7 @@ def expand(
             cell = msgspec.structs.replace(cell, config=tuple(own_way.config), clang=own_way.clang)
         cell = msgspec.structs.replace(cell, profiles=profiles)
         if cell.id in cells:
-            raise DataError(
-                where, cause=f"the cell {cell.id} is there twice", next_step="Remove one of them."
-            )
+            raise DataError(where, cause=f"the matrix has the cell {cell.id} twice", next_step="Remove one.")
         cells[cell.id] = cell
     if matrix.handoff is not None:
         _check_handoff("from", matrix.handoff.from_, list(cells), where)
@@ -277,7 +275,8 @@ def _make_cell(
         raise DataError(where, cause=error.fact, next_step=error.next_step) from error
     # The path after `SOURCE:` may contain spaces.
     if not kernel or re.search(r"[\x00-\x1f]" if ":" in kernel else r"\s", kernel):
-        raise DataError(where, cause=f"{kernel!r} is no kernel", next_step='Write it like "6.1" or "newest".')
+        next_step = 'Write it like "6.1" or "newest".'
+        raise DataError(where, cause=f"{kernel!r} is not a kernel", next_step=next_step)
 
     def first(key: Callable[[Limits], V | None]) -> V:
         return next(value for value in map(key, sources) if value is not None)

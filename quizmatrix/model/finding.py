@@ -120,6 +120,6 @@ def check_allowed(text: str) -> None:
     try:
         re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"`{text}` is no regular expression: {error}") from error
+        raise ValueError(f"`{text}` is not a regular expression: {error}") from error
     if not text:
         raise ValueError("an empty one would allow everything")

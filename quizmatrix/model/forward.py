@@ -41,7 +41,7 @@ def parse(text: str) -> list[Forward]:
         address = str(ipaddress.IPv4Address(match["address"] or _HOME))
         one = Forward(address=address, port=int(match["port"]), to=int(match["to"]))
         if one.port and (one.address, one.port) in [(other.address, other.port) for other in found]:
-            raise ValueError(f"one port of the host cannot lead to two of the guest: {address}:{one.port}")
+            raise ValueError(f"{address}:{one.port} cannot be forwarded to two ports of the guest")
         found.append(one)
     return found
 
@@ -55,9 +55,9 @@ def with_free_port(forward: Forward) -> Forward:
             probe.bind((forward.address, forward.port))
         except OSError as error:
             raise UnpreparedError(
-                f"the port {forward.address}:{forward.port} cannot lead to the guest",
+                f"the port {forward.address}:{forward.port} cannot be forwarded to the guest",
                 cause=error.strerror or str(error),
-                next_step=f"Name another one, or 0 for any that is free: net:forward={forward.address}:0-"
+                next_step=f"Name another port, or 0 for any free one: net:forward={forward.address}:0-"
                 f"{forward.to}",
             ) from error
         return msgspec.structs.replace(forward, port=probe.getsockname()[1])

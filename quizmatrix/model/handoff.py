@@ -1,4 +1,4 @@
-"""The tasks that a matrix's [handoff] asks for: who reads disks waits for who wrote them."""
+"""Makes the tasks of a matrix's [handoff]: tasks that read disks wait for the task that writes them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from quizmatrix.model.task import DisksWanted, Task
 
 
 def handing_on(cells: list[Cell], handoff: Handoff, where: str) -> list[Task]:
-    """The tasks for these cells: all that write, all that read, all that read what came back.
+    """The tasks for these cells: first all that write, then all that read, then all that read back.
 
-    where: the matrix. Raises UsageError where none of the cells writes, or none reads.
+    where: the matrix's name in errors. Raises UsageError if no cell writes, or if none reads.
     """
     writers = _chosen("from", handoff.from_, cells, where)
     readers = _chosen("to", handoff.to, cells, where)
@@ -50,8 +50,8 @@ def _chosen(key: str, globs: tuple[str, ...], cells: list[Cell], where: str) -> 
     chosen = [cell for cell in cells if any(matching([cell.id], glob) for glob in globs)]
     if not chosen:
         raise UsageError(
-            f"`handoff.{key}` of {where} fits none of the selected cells",
-            cause=f"it is {', '.join(globs)}, and selected are {', '.join(cell.id for cell in cells)}",
+            f"`handoff.{key}` of {where} matches none of the selected cells",
+            cause=f"it is {', '.join(globs)}; the selected cells are {', '.join(cell.id for cell in cells)}",
             next_step="Loosen --only, --skip, -k or -a.",
         )
     return chosen

@@ -78,7 +78,7 @@ def parse_fragment(text: str, name: str, version: KernelVersion) -> list[Wish]:
         if match is None:
             raise DataError(
                 f"{name}, line {number}",
-                cause=f"`{line}` is no line of a kernel configuration",
+                cause=f"`{line}` is not a line of a kernel configuration",
                 next_step="Write CONFIG_X=y, m, n, a number or a quoted string.",
             )
         symbol, value, limits = match.groups()
@@ -108,7 +108,7 @@ def _applies(word: str, version: KernelVersion, origin: str) -> bool:
     if match is None:
         raise DataError(
             origin,
-            cause=f"`# {word}` limits nothing",
+            cause=f"`# {word}` is not a known limit",
             next_step="Known: `optional`, `from 5.15`, `before 6.9`.",
         )
     # A release candidate has the symbols of its release.

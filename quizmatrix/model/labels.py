@@ -1,4 +1,4 @@
-"""What a task of a run is labelled with: the group that reports show it in, and whose disks its guest has."""
+"""Labels of tasks: the group in which reports show a task, and the cells that its disks come from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import msgspec
 
 
 class TaskGroup(StrEnum):
-    """Tasks that are compared with each other, in the order of reports: what they do with handed disks."""
+    """What tasks do with disks that are handed on. Reports compare the tasks of a group, in this order.
+
+    write: write them. read: read those of another cell. back: read them again after another cell has.
+    """
 
     WRITE = "write"
     READ = "read"
@@ -16,11 +19,13 @@ class TaskGroup(StrEnum):
 
 
 class GroupWords(msgspec.Struct, frozen=True, kw_only=True):
-    """How reports name a group; {writer} and {reader} stand for ids of cells.
+    """How reports name a group; {writer} and {reader} are replaced by cell ids.
 
-    rows: heads the table that has a row for each writer. column: heads a column of it. sentence: begins a
-    sentence on the group. not_passed: why what waits for a task is not run. about: says what a task's cell
-    does.
+    rows: the title of the table, which has a row for each writer.
+    column: the title of a column.
+    sentence: the beginning of a sentence about the group.
+    not_passed: why tasks that wait for a task of this group do not run.
+    about: what a task's cell does.
     """
 
     rows: str = "written on"
@@ -53,10 +58,10 @@ class TaskLabels(
     kw_only=True,
     rename={"group": "step", "writer": "written_on", "reader": "read_on"},
 ):
-    """Labels of a task whose disks go from cell to cell (the keys of `handoff` in results.json).
+    """Labels of a task whose disks are handed from cell to cell (the keys of `handoff` in results.json).
 
-    writer, reader: ids of cells; the second is None in the group `write`. kept: the folder in the run
-    directory that has the disks as a task that failed was given them.
+    writer, reader: cell ids; reader is None in the group `write`.
+    kept: the folder in the run directory with a copy of the disks that a failed task had got.
     """
 
     group: TaskGroup
@@ -66,7 +71,7 @@ class TaskLabels(
 
     @property
     def cells(self) -> list[str]:
-        """The ids of the cells that have the disks one after the other; the last one is the task's own."""
+        """The ids of the cells that had the disks, in order; the last one is the task's own cell."""
         way = [self.writer, self.reader or "", self.writer]
         return way[: list(TaskGroup).index(self.group) + 1]
 
@@ -77,23 +82,23 @@ class TaskLabels(
 
     @property
     def words(self) -> GroupWords:
-        """The words of its group, with its own cells."""
+        """The words of the group, with the ids of this task's cells."""
         words = msgspec.structs.asdict(_WORDS[self.group])
         cells = {"writer": self.writer, "reader": self.reader}
         return GroupWords(**{name: text.format(**cells) for name, text in words.items()})
 
     @property
     def facts(self) -> dict[str, str]:
-        """Names and values, as results.json has them."""
+        """The labels by their names in results.json, without `kept`."""
         known = {"step": self.group, "written_on": self.writer, "read_on": self.reader}
         return {name: value for name, value in known.items() if value is not None}
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the task's command has in its environment."""
+        """The environment variables that the task's command gets."""
         return {"QUIZMATRIX_HANDOFF": self.group, "QUIZMATRIX_WRITER": self.writer}
 
 
 def sentence_of(group: TaskGroup | None) -> str:
-    """What a sentence on a group begins with; nothing where the results have no groups."""
+    """The beginning of a sentence about a group; empty for None."""
     return _WORDS[group].sentence if group is not None else ""

@@ -23,8 +23,8 @@ def check_machine(cell: str, arch: Arch, nodes: int, memory: int) -> None:
         )
     if memory % granule or memory < nodes * granule:
         raise UnpreparedError(
-            f"{cell}: {memory} MiB cannot be dealt to {nodes} NUMA nodes",
-            cause=f"on {arch.name} each has a multiple of {granule} MiB",
+            f"{cell}: {memory} MiB cannot be split into {nodes} NUMA nodes",
+            cause=f"on {arch.name} the memory of a node has to be a multiple of {granule} MiB",
             next_step=f"--memory {max(nodes, -(-memory // granule)) * granule}M",
         )
 

@@ -118,7 +118,7 @@ def parse_profiles(texts: Iterable[str]) -> dict[str, dict[str, str]]:
             key, equals, value = option.partition("=")
             if not equals or not name:
                 raise UsageError(
-                    f"-p {text}: `{option}` is no option", next_step="Write -p memdev:count=6,size=256M"
+                    f"-p {text}: `{option}` is not an option", next_step="Write -p memdev:count=6,size=256M"
                 )
             found[name][key] = value
     return found

@@ -44,7 +44,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def in_each(cells: list[Cell], command: list[str]) -> list[Task]:
-    """`command` once in each cell."""
+    """One task for each cell, with the same command."""
     return [Task(id=cell.id, cell=cell, command=command) for cell in cells]
 
 

@@ -117,7 +117,7 @@ def _unmap_file(path: Path, mode: int) -> str:
         path.symlink_to(os.fsdecode(target))
         return ""
     path.unlink()
-    return "was no file; removed"
+    return "was not a regular file; removed"
 
 
 def _mode_of(path: str, beside: Path | None) -> int | None:

@@ -34,7 +34,7 @@ def test_the_files_of_a_source_package(kind: str) -> None:
     ids=["nothing", "native", "1.0", "two parts", "two versions", "only the signature", "another's"],
 )
 def test_a_layout_that_is_not_known(names: list[str]) -> None:
-    with pytest.raises(DamagedError, match="of tool has another layout than is known"):
+    with pytest.raises(DamagedError, match="of tool has an unknown layout"):
         sources.choose("tool", names)
 
 

@@ -107,7 +107,7 @@ def test_the_matrix_decides(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ('splat = "perhaps"', "line 3: `splat`: invalid enum value 'perhaps'"),
-        ('allow-splats = ["fine", "(bad"]', r"line 3: `allow-splats`: `\(bad` is no regular expression"),
+        ('allow-splats = ["fine", "(bad"]', r"line 3: `allow-splats`: `\(bad` is not a regular expression"),
         ('allow-splats = [""]', "an empty one would allow everything"),
         ('allow-splat = ["x"]', "unknown key `allow-splat`"),
     ],

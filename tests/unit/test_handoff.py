@@ -92,7 +92,7 @@ def test_who_writes_and_who_reads() -> None:
         ("6.1-s390x..6.1-s390x..6.1-s390x", "6.1-s390x", ["r"], ("6.1-s390x..6.1-s390x",)),
     ]
     assert len(planned(cells(), back=True)) == 3 + 9 + 9
-    with pytest.raises(UsageError, match=r"`handoff\.to` of test fits none of the selected cells"):
+    with pytest.raises(UsageError, match=r"`handoff\.to` of test matches none of the selected cells"):
         planned(cells("x86_64"), to=("*-s390x",))
 
 

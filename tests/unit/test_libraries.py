@@ -53,7 +53,7 @@ def test_what_is_taken_out_of_a_tree(tree: Path, tmp_path: Path) -> None:
 
 def test_what_is_not_there_is_named(tree: Path, tmp_path: Path) -> None:
     (tree / "tool.pc").unlink()
-    with pytest.raises(DamagedError, match=r"source of tool has another layout.*there is no tool\.pc"):
+    with pytest.raises(DamagedError, match=r"source of tool has an unknown layout.*there is no tool\.pc"):
         take(TOOL, tree, tmp_path / "usr")
 
 

@@ -49,7 +49,11 @@ def test_files_become_what_they_were_to_the_guest(model: Model, tmp_path: Path) 
     (root / "of the host").write_text("")
     (root / "of the host").chmod(0o604)
     changed = mapped.unmap(root)
-    lost = ["disk was no file; removed", "pipe was no file; removed", "program was set-user-ID"]
+    lost = [
+        "disk was not a regular file; removed",
+        "pipe was not a regular file; removed",
+        "program was set-user-ID",
+    ]
     assert sorted(changed) == sorted([*lost, *(f"folder/{line}" for line in lost)])
     modes = {path.name: stat.S_IMODE(path.lstat().st_mode) for path in root.iterdir()}
     assert modes.pop("link") == 0o777

@@ -99,7 +99,7 @@ def test_two_cells_do_not_share_a_folder() -> None:
     ids = ["git:../linux#fix/a-x86_64", "git:../linux#fix_a-x86_64", "6.1-x86_64"]
     made = cells.cells_on_the_spot(ids, Limits())
     cells.check_folders([cell.id for cell in made[1:]], "test")
-    with pytest.raises(DataError, match="would have one folder"):
+    with pytest.raises(DataError, match="would have the same folder"):
         cells.check_folders([cell.id for cell in made], "test")
 
 
@@ -145,7 +145,12 @@ def test_expectations(tmp_path: Path) -> None:
         (BASE + '[arch.s390x]\ntimeout = "soon"\n', "line 4", "not a duration", ""),
         (BASE + 'profiles = ["zsf"]\n', "m.toml", "unknown profile `zsf`", ""),
         ('kernels = ["6.1"]\narches = ["vax"]\n', "m.toml", "unknown architecture `vax`", "Known: "),
-        ('kernels = ["6.1", "6.1"]\narches = ["s390x"]\n', "m.toml", "6.1-s390x is there twice", "Remove"),
+        (
+            'kernels = ["6.1", "6.1"]\narches = ["s390x"]\n',
+            "m.toml",
+            "the matrix has the cell 6.1-s390x twice",
+            "Remove",
+        ),
         ('kernels = ["6.1"\n', "is not TOML", "", ""),
         (BASE + "[arch.vax]\ncpus = 1\n", "m.toml", "[arch.vax] sets limits", "It has: x86_64, s390x."),
         (BASE + 'expect = [{ arch = "s390x", outcome = "sad", why = "" }]\n', "line 3", "outcome", ""),
@@ -155,8 +160,8 @@ def test_expectations(tmp_path: Path) -> None:
             "not defined",
             "v",
         ),
-        (BASE + '[variant.v]\nconfig = ["CONFG_X=y"]\n', "line 4", "`CONFG_X=y` is no line", ""),
-        ('kernels = ["6 1"]\narches = ["s390x"]\n', "m.toml", "'6 1' is no kernel", "6.1"),
+        (BASE + '[variant.v]\nconfig = ["CONFG_X=y"]\n', "line 4", "`CONFG_X=y` is not a line", ""),
+        ('kernels = ["6 1"]\narches = ["s390x"]\n', "m.toml", "'6 1' is not a kernel", "6.1"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, place: str, cause: str, next_step: str, tmp_path: Path) -> None:

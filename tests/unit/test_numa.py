@@ -24,8 +24,8 @@ def test_nodes_share_all_there_is() -> None:
 def test_what_cannot_have_them() -> None:
     for arch, memory, words in (
         ("s390x", 1024, "machine for s390x has none"),
-        ("ppc64", 1000, "each has a multiple of 256 MiB"),
-        ("ppc64", 256, "each has a multiple of 256 MiB"),
+        ("ppc64", 1000, "the memory of a node has to be a multiple of 256 MiB"),
+        ("ppc64", 256, "the memory of a node has to be a multiple of 256 MiB"),
     ):
         with pytest.raises(UnpreparedError, match=words):
             numa.check_machine("cell", load_arch(arch), 2, memory)

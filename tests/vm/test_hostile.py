@@ -192,5 +192,9 @@ def test_many_files_in_shared(sweep: Callable[..., Sweep]) -> None:
         assert (left / "deep/701").read_text() == "symbolic link to ../../../..\n"
         assert len(list((left / "deep").iterdir())) == 701
         assert not (left / "z").exists()
-        for said in ("a was a symbolic link", "deep/701 was a symbolic link", "z was no file; removed"):
+        for said in (
+            "a was a symbolic link",
+            "deep/701 was a symbolic link",
+            "z was not a regular file; removed",
+        ):
             assert said in cell["detail"]
