@@ -101,7 +101,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"labels": "h
 
 
 class RunResults(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "schema"}):
-    """The content of results.json.
+    """The content of results.json: one field for each of its keys.
 
     handoff: the matrix's [handoff]; its commands are run instead of `command`.
     matrix: the name or path of the matrix.

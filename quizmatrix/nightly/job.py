@@ -34,7 +34,7 @@ class NightlyStarter(StrEnum):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "schema"}):
-    """A nightly run.
+    """A nightly run: one field for each key of its file.
 
     at: HH:MM, local time. arguments, options, command: `quizmatrix run`'s; no command where the matrix has
     its own, and no options in the file of an earlier quizmatrix.
