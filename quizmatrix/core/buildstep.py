@@ -87,20 +87,20 @@ class BuildStep(msgspec.Struct, frozen=True, kw_only=True):
             file.write(f"$ {process.printable(argv)}\n".encode())
             file.flush()
             start = file.tell()
-            trouble: OSError | None = None
+            failure: OSError | None = None
 
             def on_output(data: bytes) -> None:
-                nonlocal trouble
+                nonlocal failure
                 try:
                     file.write(data)
                     file.flush()
                 except OSError as error:
-                    trouble = trouble or error
+                    failure = failure or error
                 self.heard(data)
 
             done = await self._run(argv, on_output)
-            if trouble is not None:
-                raise trouble
+            if failure is not None:
+                raise failure
         if done.status == 0:
             return done, ""
         with log.open("rb") as written:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from quizmatrix.core import units
 from quizmatrix.core.errors import UsageError
-from quizmatrix.model import cells as cell_module
-from quizmatrix.model.cells import Cell, matching
+from quizmatrix.model.cells import Cell, check_folders, matching
 from quizmatrix.model.labels import TaskGroup, TaskLabels
 from quizmatrix.model.matrix import Handoff
 from quizmatrix.model.task import DisksWanted, Task
@@ -42,7 +41,7 @@ def handing_on(cells: list[Cell], handoff: Handoff, where: str) -> list[Task]:
     tasks += [read for _, read in pairs]
     if handoff.back:
         tasks += [task(writer, labels(TaskGroup.BACK, writer, read.cell), read.id) for writer, read in pairs]
-    cell_module.check_folders([task.id for task in tasks], where)
+    check_folders([task.id for task in tasks], where)
     return tasks
 
 

@@ -46,8 +46,8 @@ def run(name: str, read: ReadArguments, watch: Watch) -> int:
             request = _in_its_folder(job, read)
             kind = kind_of(request)
             status = run_matrix(request, read, watch)
-        except QuizmatrixError as trouble:
-            error = str(trouble)
+        except QuizmatrixError as failure:
+            error = str(failure)
             raise
         finally:
             made = _newest(kind, began) if kind is not None else None
@@ -61,8 +61,8 @@ def run(name: str, read: ReadArguments, watch: Watch) -> int:
             )
             try:
                 jobs.keep_night(job, night)
-            except QuizmatrixError as trouble:
-                tell(clean_line(str(trouble)))  # the run has its own verdict
+            except QuizmatrixError as failure:
+                tell(clean_line(str(failure)))  # the run has its own verdict
         _remove_old(job, kind)
     return status
 

@@ -10,10 +10,20 @@ import msgspec
 from quizmatrix.core.errors import UsageError
 from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.kernel import source
-from quizmatrix.model import cells as cell_module
 from quizmatrix.model import profile
 from quizmatrix.model.arch import load_arch, real_name
-from quizmatrix.model.cells import Cell, is_glob, matching
+from quizmatrix.model.cells import (
+    Cell,
+    cells_on_the_spot,
+    check_folders,
+    expand,
+    is_glob,
+    matching,
+    select,
+    sharded,
+    slice_of,
+    with_real_arch,
+)
 from quizmatrix.model.handoff import handing_on
 from quizmatrix.model.matrix import Handoff, Matrix, find_matrix, load_matrix, shipped_matrices
 from quizmatrix.model.options import RunOptions, SelectionOptions, with_values
@@ -35,7 +45,7 @@ def words(option: str, given: list[str]) -> list[str]:
 
 def cell_words(option: str, given: list[str]) -> list[str]:
     """As `words`, of ids of cells and globs, which may name this host's architecture `native`."""
-    return list(dict.fromkeys(map(cell_module.with_real_arch, words(option, given))))
+    return list(dict.fromkeys(map(with_real_arch, words(option, given))))
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +108,7 @@ def selected_slices(options: RunOptions) -> Selection:
     """
     shard = options.selection.shard
     only, skip = cell_words("--only", options.selection.only), cell_words("--skip", options.selection.skip)
-    named = {pattern: of for pattern in (*only, *skip) if (of := cell_module.slice_of(pattern)[1])}
+    named = {pattern: of for pattern in (*only, *skip) if (of := slice_of(pattern)[1])}
     shards = next(iter(named.values()), shard)
     for pattern, of in named.items():
         if of != shards or shard not in (1, of):
@@ -106,11 +116,11 @@ def selected_slices(options: RunOptions) -> Selection:
             raise UsageError(f"{pattern} and {other} deal a cell's tests into different numbers of slices")
     # A slice is left out below; a cell is where it is named without one.
     whole = {
-        "only": [cell_module.slice_of(pattern)[0] for pattern in only],
+        "only": [slice_of(pattern)[0] for pattern in only],
         "skip": [pattern for pattern in skip if pattern not in named],
     }
     found = selected(with_values(options, whole))
-    cells = cell_module.sharded(found.cells, shards)
+    cells = sharded(found.cells, shards)
     for pattern in named:
         if not any(_is_meant(cell, pattern) for cell in cells):
             raise UsageError(f"{pattern} fits no slice", cause=f"they are 1of{shards} to {shards}of{shards}")
@@ -152,10 +162,10 @@ def selected(options: RunOptions, *, built_here: bool = False) -> Selection:
     in_file = {*matrix.kernels, *(extra.kernel for extra in matrix.include)}
     if asked.matrix is None and (kernels or arches):
         matrix = _named_on_the_spot(matrix, kernels, arches)
-    listed = cell_module.expand(matrix, str(path), limits, built_here=built_here)
+    listed = expand(matrix, str(path), limits, built_here=built_here)
     if asked.matrix is None:
         there = {cell.id for cell in listed}
-        listed += cell_module.cells_on_the_spot(
+        listed += cells_on_the_spot(
             [text for text in only if text not in there], limits, matrix, built_here=built_here
         )
     ids = [cell.id for cell in listed]
@@ -166,14 +176,14 @@ def selected(options: RunOptions, *, built_here: bool = False) -> Selection:
         ("--arches", arches, [cell.arch for cell in listed]),
     ):
         _check_patterns(option, patterns, list(dict.fromkeys(among)), path)
-    chosen = cell_module.select(listed, only=only, skip=skip, kernels=kernels, arches=arches)
+    chosen = select(listed, only=only, skip=skip, kernels=kernels, arches=arches)
     if not chosen:
         raise UsageError(
             "no cell is left to run",
             cause=f"{path} has {', '.join(cell.id for cell in listed) or 'none'}",
             next_step="Loosen --only, --skip, -k or -a.",
         )
-    cell_module.check_folders([cell.id for cell in chosen], str(path))
+    check_folders([cell.id for cell in chosen], str(path))
     for cell in chosen:
         _check_kernel(cell, str(path) if cell.kernel in in_file else "the command line")
     return Selection(cells=chosen, matrix=path, handoff=matrix.handoff)
