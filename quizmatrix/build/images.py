@@ -8,6 +8,7 @@ from quizmatrix.build.output import make_each
 from quizmatrix.core.errors import DamagedError, UsageError
 from quizmatrix.core.process import Tell
 from quizmatrix.image import debian
+from quizmatrix.image.artifact import IMAGES
 from quizmatrix.kernel import source
 from quizmatrix.model.arch import Arch, host_arch, load_arch
 from quizmatrix.model.cells import cells_on_the_spot
@@ -45,7 +46,7 @@ def print_list() -> None:
 
     current = debian.current_keys()
     rows = []
-    for key in debian.stored_keys():
+    for key in IMAGES.stored():
         try:
             image = debian.load(key)
         except DamagedError:
@@ -64,10 +65,10 @@ def print_list() -> None:
 
 def remove(keys: list[str]) -> None:
     """Remove images from the cache."""
-    known = debian.stored_keys()
+    known = IMAGES.stored()
     for key in keys:
         if key not in known:
             raise UsageError(f"`{key}` is no image in the cache", next_step="quizmatrix image list")
     for key in keys:
-        debian.remove(key)
+        IMAGES.remove(key)
         print(f"removed {key}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio
 
-from quizmatrix.build import parts as partbuild
+from quizmatrix.build import parts
 from quizmatrix.build.module.build import modules_dir
 from quizmatrix.build.output import make_each
 from quizmatrix.build.zfs.tree import builds_dir as zfs_dir
@@ -19,6 +19,7 @@ from quizmatrix.core.errors import DamagedError, HostError, UsageError
 from quizmatrix.core.folders import disk_usage, remove_tree
 from quizmatrix.core.process import Tell
 from quizmatrix.kernel import artifact, buildlayer, source
+from quizmatrix.kernel.artifact import KERNELS
 from quizmatrix.kernel.build import KernelOptions, Order, builds_dir, builds_locked, options_of, tools_for
 from quizmatrix.model import kconfig
 from quizmatrix.model.arch import Arch, host_arch, load_arch
@@ -104,8 +105,8 @@ def print_list() -> None:
     for reference in artifact.references():
         names.setdefault(reference.key, []).append(reference.spec)
     rows = []
-    for key in artifact.stored_keys():
-        size = disk_usage(artifact.folder_of(key)) // 1_000_000
+    for key in KERNELS.stored():
+        size = disk_usage(KERNELS.path(key)) // 1_000_000
         rows.append([key, ", ".join(names.get(key, [])) or "nothing any more", f"{size} MB"])
     if rows:
         print(tabulate(rows, headers=["kernel", "asked for as", "on disk"], disable_numparse=True))
@@ -143,15 +144,15 @@ def remove(names: list[str], *, unused: bool = False) -> None:
         raise UsageError("no kernel is named", next_step="quizmatrix kernel list; or --unused")
     named = list(dict.fromkeys(_find(text) for text in names))
     used = {*_used(), *named}
-    forgotten = [key for key in artifact.stored_keys() if key not in used] if unused else []
+    forgotten = [key for key in KERNELS.stored() if key not in used] if unused else []
     with ExitStack() as stack:
         for key in named:
-            stack.enter_context(artifact.alone(key))
+            stack.enter_context(KERNELS.removing(key))
         for key in named:
             _remove(key)
     for key in forgotten:
         try:
-            with artifact.alone(key):
+            with KERNELS.removing(key):
                 _remove(key)
         except HostError as error:
             print(f"kept {key}: in use {error.cause}")
@@ -161,10 +162,10 @@ def remove(names: list[str], *, unused: bool = False) -> None:
 
 def _remove(key: str) -> None:
     tree = artifact.build_tree_of(key)
-    artifact.discard(key)
+    KERNELS.discard(KERNELS.path(key))
     buildlayer.remove(key)
-    partbuild.forget(modules_dir(), key)
-    partbuild.forget(zfs_dir(), f"modules-{key}")
+    parts.forget(modules_dir(), key)
+    parts.forget(zfs_dir(), f"modules-{key}")
     if tree is not None:
         _remove_build(tree)
     print(f"removed {key}")
@@ -179,7 +180,7 @@ def _remove_build(folder: Path) -> None:
 async def _remove_unfinished() -> None:
     """Remove the folders of builds that no stored kernel came out of, once no build is going on."""
     async with builds_locked(lambda: print("waiting for a build to end", flush=True)):
-        kept = {tree for key in artifact.stored_keys() if (tree := artifact.build_tree_of(key)) is not None}
+        kept = {tree for key in KERNELS.stored() if (tree := artifact.build_tree_of(key)) is not None}
         there = [path.with_suffix("") if path.suffix == ".log" else path for path in builds_dir().glob("*")]
         for folder in sorted(set(there) - kept):
             await in_thread(partial(_remove_build, folder))
@@ -197,7 +198,7 @@ def _find(text: str, *, among_used: bool = False) -> str:
     """
     if not text:
         raise UsageError("a kernel's name is empty", next_step="Is a variable in the command line empty?")
-    found = [key for key in artifact.stored_keys() if key.startswith(text)]
+    found = [key for key in KERNELS.stored() if key.startswith(text)]
     if text in found:
         return text
     if among_used and len(found) > 1:

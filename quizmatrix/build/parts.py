@@ -12,9 +12,9 @@ from typing import TypeVar
 import anyio
 import msgspec
 
-from quizmatrix.core import paths, uses
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core.store import Store
 from quizmatrix.kernel import buildlayer
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.model.cells import Cell, debian_suite
@@ -33,7 +33,7 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
 R = TypeVar("R")
 
 # Seconds for which a layer stays that another has taken the place of. Guests have hard links of it.
-_RECENT = 3600.0
+STAYS = 3600.0
 
 
 class Done(StrEnum):
@@ -59,49 +59,46 @@ TellOf = Callable[[str, str], None]
 
 
 class Installed(msgspec.Struct, frozen=True, kw_only=True):
-    """What is installed of a part. stamp: the file that names the last. layers: the folder of its layers,
-    each of which is of one state of what it is made of and does not change any more.
+    """What is installed of a part: layers in a store, each of one state of what it is made of. None of them
+    changes any more; the store refers to the current one.
     """
 
     part: str
-    stamp: Path
-    layers: Path
+    store: Store
 
     def layer(self, state: str) -> Path:
         """What is installed of a state, or would be."""
-        return self.layers / f"{self.part}-{state}"
+        return self.store.path(f"{self.part}-{state}")
 
     def is_current(self, state: str) -> bool:
         """Whether the last that was installed is of this state, and is still there."""
         return self._last() == self.layer(state).name and self.layer(state).is_dir()
 
     def replace(self, state: str) -> None:
-        """Have this state's count from now on.
+        """Make this the current state.
 
         Earlier ones go, but for the last, the recent, which another run may be about to join, those that the
         guests of any kernel still get, and what somebody is joining.
         """
-        recent = time.time() - _RECENT
         used = buildlayer.layers_in_use()
         keep = {self.layer(state).name, self._last()}
-        for path in self.layers.glob(f"{self.part}-????????????????*"):
-            is_wanted = path.name.removesuffix(".runtime") in keep or str(path) in used
-            if not is_wanted and path.stat().st_mtime < recent:
-                with uses.unused(path) as nobody_has_it:
-                    if nobody_has_it:
-                        shutil.rmtree(path, ignore_errors=True)
-        paths.write_atomic(self.stamp, self.layer(state).name.encode())
+        self.store.evict(
+            path
+            for path in self.layer("").parent.glob(f"{self.part}-????????????????*")
+            if path.name.removesuffix(".runtime") not in keep and str(path) not in used
+        )
+        self.store.refer(self.part, self.layer(state).name.encode())
 
     def _last(self) -> str:
         try:
             # An earlier quizmatrix wrote the state behind the name.
-            return self.stamp.read_text().split()[0]
-        except (OSError, IndexError, UnicodeDecodeError):
+            return (self.store.referred(self.part) or b"").decode().split()[0]
+        except (IndexError, UnicodeDecodeError):
             return ""
 
 
 async def joined(kernel: Kernel, cell: Cell, result: PartResult) -> PartResult:
-    """What became of a part of which the kernel's guests get the last state, now that it is joined for them.
+    """Join a part that was built with all else that the kernel's guests get; its result, or why that failed.
 
     Now, and not when the first guest of the cell waits for it.
     """

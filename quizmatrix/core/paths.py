@@ -155,6 +155,17 @@ def new_dir(final: Path) -> Iterator[Path]:
             shutil.rmtree(made, ignore_errors=True)
 
 
+def scratch(folder: Path, name: str) -> tempfile.TemporaryDirectory[str]:
+    """A new folder below `folder`, on the same file system, that vanishes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.")
+
+
+def lock_file(name: str) -> Path:
+    """The lock file of this name in the cache."""
+    return cache_dir() / "locks" / f"{name}.lock"
+
+
 # Seconds to try for a lock. It may be held briefly by a child that a killed process had just started, or by
 # a process that only checks the lock.
 LOCK_PATIENCE = 1.0

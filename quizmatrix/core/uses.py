@@ -167,14 +167,14 @@ def alone(lock: Path, what: str) -> Iterator[None]:
 
 
 def _whole() -> Path:
-    return paths.cache_dir() / "locks" / "cache.lock"
+    return paths.lock_file("cache")
 
 
 def _lock_of(artifact: Path) -> Path | None:
     """The lock file of an artifact; None if the artifact is outside the cache."""
     if not artifact.is_relative_to(paths.cache_dir()):
         return None
-    return paths.cache_dir() / "locks" / f"used-{paths.mark_of(artifact)}.lock"
+    return paths.lock_file(f"used-{paths.mark_of(artifact)}")
 
 
 def _in_use(what: str, lock: Path) -> HostError:

@@ -18,12 +18,17 @@ from quizmatrix.core import paths, process
 from quizmatrix.core.buildstep import BuildStep
 from quizmatrix.core.errors import HostError, NotFetchedError, NotInArchiveError, UnpreparedError, host_error
 from quizmatrix.core.process import Tell
+from quizmatrix.core.store import Store
 from quizmatrix.model.archive import Archive, load_archive
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _WITHOUT_RECOMMENDS = ("-o", "APT::Install-Recommends=false")
+
+# The private roots of apt, each with a stamp of what its index was fetched from; and the packages' files.
+_ROOTS = Store(what="package", folder="apt", reference="{}/updated", lock="apt-{}")
+_PACKAGES = Store(what="package", folder="packages")
 
 # Seconds for which a fetched index counts as up to date.
 INDEX_FRESH = 600.0
@@ -61,7 +66,8 @@ class AptRoot:
         self._facts = archive.suite[suite]
         self._keyring = self._facts.keyring or archive.keyring or ""
         self.arch = arch
-        self._root = paths.cache_dir() / "apt" / f"{suite}-{'sources' if sources else arch}"
+        self._name = f"{suite}-{'sources' if sources else arch}"
+        self._root = _ROOTS.path(self._name)
 
     async def update(self) -> None:
         """Fetch and verify the suite's index from the first mirror that has it.
@@ -70,17 +76,16 @@ class AptRoot:
         Protected by a lock of ours: apt fails if another apt holds its lock.
         """
         try:
-            async with paths.locked(paths.cache_dir() / "locks" / f"apt-{self._root.name}.lock"):
+            async with _ROOTS.locked(self._name):
                 await self._update()
         except OSError as error:
             raise host_error("write the package cache", error) from error
 
     async def _update(self) -> None:
-        stamp = self._root / "updated"
-        asked = f"{self._facts} {self._keyring}"
+        asked = f"{self._facts} {self._keyring}".encode()
         with contextlib.suppress(OSError):
-            is_fresh = 0 <= time.time() - stamp.stat().st_mtime < INDEX_FRESH
-            if is_fresh and stamp.read_text() == asked:
+            age = time.time() - _ROOTS.reference_of(self._name).stat().st_mtime
+            if 0 <= age < INDEX_FRESH and _ROOTS.referred(self._name) == asked:
                 return
         if not Path(self._keyring).is_file():
             raise no_keyring(self._keyring)
@@ -89,7 +94,7 @@ class AptRoot:
             self._configure(mirror)
             done = await self._apt("apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
             if done.status == 0:
-                paths.write_atomic(stamp, asked.encode())
+                _ROOTS.refer(self._name, asked)
                 return
             said = said or _first_error(done)
         raise NotFetchedError(
@@ -151,16 +156,15 @@ class AptRoot:
         shown = {package.name: package for package in await self.show(*found)}
         return [shown[name] for name in found]
 
-    async def fetch(self, packages: list[Package], pool: Path) -> dict[str, Path]:
-        """The files of packages, by name; files that `pool` has already are not fetched again.
+    async def fetch(self, packages: list[Package]) -> dict[str, Path]:
+        """The files of packages, by name; files that the cache has already are not fetched again.
 
         Raises NotFetchedError if one cannot be fetched.
         """
-        lock = paths.cache_dir() / "locks" / "packages.lock"
-        async with paths.locked(lock):
-            (pool / "partial").mkdir(parents=True, exist_ok=True)
+        async with _PACKAGES.locked("packages"):
+            _PACKAGES.path("partial").mkdir(parents=True, exist_ok=True)
             wanted = [f"{package.name}={package.version}" for package in packages]
-            into = ["-o", f"Dir::Cache::archives={pool}"]
+            into = ["-o", f"Dir::Cache::archives={_PACKAGES.root}"]
             done = await self._apt(
                 "apt-get", "-q", "-y", *_WITHOUT_RECOMMENDS, "--download-only", *into, "install", *wanted
             )
@@ -168,7 +172,7 @@ class AptRoot:
             package.name: path
             for package in packages
             for arch in (self.arch, "all")
-            if (path := pool / _file_name(package, arch)).is_file()
+            if (path := _PACKAGES.path(_file_name(package, arch))).is_file()
         }
         if done.status != 0 or len(found) != len(packages):
             raise self._not_fetched("the packages", done)

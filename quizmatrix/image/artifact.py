@@ -6,10 +6,13 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.core import paths
+from quizmatrix.core.store import Store
 
 # The suites whose packages an image is made of, in order of preference.
 SUITES = ("bookworm", "trixie", "sid")
+
+
+IMAGES = Store(what="image", folder="images", record="{}/image.json", lock="image-{}")
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,8 +27,3 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     archive: Path
     disk: Path | None = None
     disk_type: str = "squashfs"
-
-
-def images_dir() -> Path:
-    """Where base images are kept."""
-    return paths.cache_dir() / "images"

@@ -7,25 +7,24 @@ needs no privilege and no set-up of the host.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shlex
 import shutil
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 
-from quizmatrix.core import paths, process, squashfs, tomlfile, uses
+from quizmatrix.core import paths, process, squashfs, tomlfile
 from quizmatrix.core.buildstep import BuildStep
 from quizmatrix.core.checksum import Checksum, checksum_of
-from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError, UsageError, host_error
+from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError, UsageError
 from quizmatrix.core.process import Tell
+from quizmatrix.core.store import key_of
 from quizmatrix.debian import apt
 from quizmatrix.debian.apt import Package
-from quizmatrix.image.artifact import SUITES, images_dir
+from quizmatrix.image.artifact import IMAGES, SUITES
 from quizmatrix.model.arch import Arch
 from quizmatrix.model.archive import load_archive
 
@@ -39,7 +38,6 @@ _SETS_FILE = Path(__file__).with_name("packages.toml")
 BASE_SET = "base"
 
 _DISK = "root.squashfs"
-_RECORD = "image.json"
 
 # Runs a shell script in a guest, with a folder laid over its root; its artifacts' folder comes back.
 Guest = Callable[[Path, str], Awaitable[Path]]
@@ -58,7 +56,7 @@ class DebianImage(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def folder(self) -> Path:
         """Where it is."""
-        return images_dir() / self.key
+        return IMAGES.path(self.key)
 
     @property
     def disk(self) -> Path:
@@ -105,52 +103,29 @@ def _debian_name(arch: Arch) -> str:
     return arch.facts.debian.arch if arch.facts.debian else ""
 
 
-def _reference(arch: str, suite: str) -> Path:
-    return images_dir() / "refs" / f"debian-{suite}-{arch}-{_RECIPE}"
+def _name_of(arch: str, suite: str) -> str:
+    return f"debian-{suite}-{arch}-{_RECIPE}"
 
 
 def find(arch: Arch, suite: str) -> DebianImage | None:
     """The image that was built last for an architecture and suite; DamagedError where it is not whole."""
-    try:
-        key = _reference(arch.name, suite).read_text()
-    except OSError:
-        return None
-    return load(key)
+    key = IMAGES.referred(_name_of(arch.name, suite))
+    return load(key.decode()) if key is not None else None
 
 
 def load(key: str) -> DebianImage | None:
     """The image of this key, if it is stored; DamagedError where it is not what was stored."""
-    folder = images_dir() / key
-    if not folder.is_dir():
-        return None
-    try:
-        image = msgspec.json.decode((folder / _RECORD).read_bytes(), type=DebianImage)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise DamagedError(f"the base image in {folder} is damaged", cause=str(error)) from error
-    if not image.checksum.fits(image.disk):
+    image = IMAGES.read(key, DebianImage)
+    if image is not None and not image.checksum.fits(image.disk):
         raise DamagedError(
             f"the base image {image.disk} is damaged", next_step=f"quizmatrix image remove {key}"
         )
     return image
 
 
-def stored_keys() -> list[str]:
-    """The keys of all stored images, sorted."""
-    return sorted(path.parent.name for path in images_dir().glob(f"[!.]*/{_RECORD}"))
-
-
 def current_keys() -> set[str]:
     """The keys of the images that guests get."""
-    return {path.read_text() for path in (images_dir() / "refs").glob(f"[!.]*-{_RECIPE}")}
-
-
-def remove(key: str) -> None:
-    """Forget a stored image; HostError where somebody uses it."""
-    with uses.removing(images_dir() / key, f"the image {key}"):
-        for path in (images_dir() / "refs").glob("*"):
-            if path.read_text() == key:
-                path.unlink()
-        shutil.rmtree(images_dir() / key, ignore_errors=True)
+    return {key.decode() for name, key in IMAGES.references() if name.endswith(f"-{_RECIPE}")}
 
 
 def require_tools() -> str:
@@ -171,40 +146,30 @@ async def build(arch: Arch, suite: str, include: list[str], guest: Guest, tell: 
     essential = await root.resolve(["?essential"])
     packages = await root.resolve(["?essential", *expand(include)])
     key = _key(arch, suite, packages)
-    try:
-        async with paths.locked(
-            paths.cache_dir() / "locks" / f"image-{key}.lock",
-            lambda: tell("waiting for another quizmatrix that makes it"),
-        ):
-            if _whole(key) is None:
-                images_dir().mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryDirectory(dir=images_dir(), prefix=".build.") as name:
-                    work = _ImageBuild(Path(name), arch, root, packages, tell)
-                    tar = await work.install({package.name for package in essential}, guest)
-                    await work.store(key, tar, suite, include, squash)
-            _reference(arch.name, suite).parent.mkdir(parents=True, exist_ok=True)
-            paths.write_atomic(_reference(arch.name, suite), key.encode())
-    except OSError as error:
-        raise host_error("make the base image", error) from error
+
+    async def make(folder: Path) -> None:
+        with paths.scratch(IMAGES.root, "build") as name:
+            work = _ImageBuild(Path(name), arch, root, packages, tell)
+            tar = await work.install({package.name for package in essential}, guest)
+            await work.store(folder, key, tar, suite, include, squash)
+
+    await IMAGES.once(
+        key,
+        make,
+        action="make the base image",
+        waiting=lambda: tell("waiting for another quizmatrix that makes it"),
+        find=load,
+    )
+    IMAGES.refer(_name_of(arch.name, suite), key.encode())
     image = load(key)
     if image is None:
         raise DamagedError(f"the base image {key} vanished from the cache")
     return image
 
 
-def _whole(key: str) -> DebianImage | None:
-    try:
-        return load(key)
-    except DamagedError:
-        with uses.removing(images_dir() / key, f"the damaged image {key}"):
-            shutil.rmtree(images_dir() / key)
-        return None
-
-
 def _key(arch: Arch, suite: str, packages: list[Package]) -> str:
     made = [_RECIPE, *sorted(f"{package.name}={package.version}" for package in packages)]
-    digest = hashlib.sha256("\n".join(made).encode()).hexdigest()[:12]
-    return f"debian-{suite}-{arch.name}-{digest}"
+    return f"debian-{suite}-{arch.name}-{key_of(made, 12)}"
 
 
 class _ImageBuild:
@@ -248,7 +213,7 @@ class _ImageBuild:
         """The packages' files, by package, as links to the cache of packages."""
         size = sum(package.size for package in self._packages)
         self._tell(f"fetching {len(self._packages)} packages ({size // 1_000_000} MB)")
-        return await self._root.fetch(self._packages, paths.cache_dir() / "packages")
+        return await self._root.fetch(self._packages)
 
     async def _install_here(self, debs: dict[str, Path]) -> Path:
         pool = self._folder / "pool"
@@ -298,29 +263,30 @@ class _ImageBuild:
         script = (paths.data_dir("guest") / "install-debian").read_text(encoding="utf-8")
         return await guest(layer, script) / "root.tar"
 
-    async def store(self, key: str, tar: Path, suite: str, include: list[str], squash: str) -> None:
-        """Put what was installed into the cache of images."""
+    async def store(
+        self, folder: Path, key: str, tar: Path, suite: str, include: list[str], squash: str
+    ) -> None:
+        """Put what was installed into the folder of the image."""
         self._tell("compressing it")
-        with paths.new_dir(images_dir() / key) as made:
-            disk = made / _DISK
-            await self._run(
-                "sh",
-                "-c",
-                'tar=$1; shift; exec "$@" <"$tar"',
-                "sh",
-                str(tar),
-                *(squash, "-", str(disk), "-tar", "-quiet", "-no-progress", "-comp", "lz4", "-Xhc"),
-                *squashfs.limits(),
-            )
-            record = DebianImage(
-                key=key,
-                arch=self._arch.name,
-                suite=suite,
-                include=include,
-                installed={package.name: package.version for package in self._packages},
-                checksum=checksum_of(disk),
-            )
-            (made / _RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(record)))
+        disk = folder / _DISK
+        await self._run(
+            "sh",
+            "-c",
+            'tar=$1; shift; exec "$@" <"$tar"',
+            "sh",
+            str(tar),
+            *(squash, "-", str(disk), "-tar", "-quiet", "-no-progress", "-comp", "lz4", "-Xhc"),
+            *squashfs.limits(),
+        )
+        record = DebianImage(
+            key=key,
+            arch=self._arch.name,
+            suite=suite,
+            include=include,
+            installed={package.name: package.version for package in self._packages},
+            checksum=checksum_of(disk),
+        )
+        (folder / IMAGES.record_of(key).name).write_bytes(msgspec.json.format(msgspec.json.encode(record)))
 
     async def _run(self, *argv: str) -> None:
         await self._step(f"`{process.printable(argv)}` failed").run(argv)

@@ -9,11 +9,14 @@ import msgspec
 
 from quizmatrix.core import cpio, paths, skeleton
 from quizmatrix.core.checksum import Checksum, checksum_of
-from quizmatrix.core.errors import host_error
+from quizmatrix.core.errors import DamagedError, host_error
+from quizmatrix.core.store import Store, key_of
 from quizmatrix.image.artifact import Image
 from quizmatrix.kernel import modules
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.model.arch import Arch
+
+_INITRAMFS = Store(what="initramfs", folder="initramfs", place="{}.cpio", record="{}.json")
 
 _SCRIPTS = ("fstab", "init2", "agent", "terminal")
 _FOLDERS = ("dev", "proc", "sys", "root")
@@ -35,16 +38,15 @@ def assemble(kernel: Kernel, image: Image, arch: Arch) -> Path:
         wanted += ["virtio_blk", image.disk_type]
         guest += cpio.file("guest/base-disk", f"{image.disk_type}\n".encode())
     made = [kernel.record.key, image.key, hashlib.sha256(guest).hexdigest(), *wanted]
-    key = hashlib.sha256("\n".join(made).encode()).hexdigest()[:24]
-    path = paths.cache_dir() / "initramfs" / f"{key}.cpio"
-    record = path.with_suffix(".json")
-    if _is_whole(path, record):
+    key = key_of(made, 24)
+    path = _INITRAMFS.path(key)
+    if _is_whole(key):
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         boot_modules = modules.boot_archive(kernel.modules, wanted)
         paths.write_atomic(path, cpio.join([image.archive.read_bytes(), boot_modules, guest]))
-        paths.write_atomic(record, msgspec.json.encode(checksum_of(path)))
+        paths.write_atomic(_INITRAMFS.record_of(key), msgspec.json.encode(checksum_of(path)))
     except OSError as error:
         raise host_error("write the initramfs", error) from error
     return path
@@ -55,11 +57,12 @@ def _nodes_of(kernel: Kernel) -> bytes:
     return skeleton.nodes(devname.read_text(encoding="utf-8")) if devname.is_file() else b""
 
 
-def _is_whole(path: Path, record: Path) -> bool:
+def _is_whole(key: str) -> bool:
     try:
-        return msgspec.json.decode(record.read_bytes(), type=Checksum).fits(path)
-    except (OSError, msgspec.MsgspecError):
+        checksum = _INITRAMFS.read(key, Checksum)
+    except DamagedError:
         return False
+    return checksum is not None and checksum.fits(_INITRAMFS.path(key))
 
 
 def _guest_archive() -> bytes:

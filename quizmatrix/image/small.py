@@ -7,19 +7,21 @@ architecture only. The image is inside the initramfs, so a guest has its root as
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from pathlib import Path
 
 from quizmatrix.core import cpio, paths
 from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError, host_error
 from quizmatrix.core.process import Tell
+from quizmatrix.core.store import Store, key_of
 from quizmatrix.debian import apt, host
 from quizmatrix.image import own, userland
-from quizmatrix.image.artifact import SUITES, Image, images_dir
+from quizmatrix.image.artifact import IMAGES, SUITES, Image
 from quizmatrix.model.arch import Arch
 from quizmatrix.model.archive import carries, load_archive
 
 _RECIPE = "3"
+
+_SMALL = Store(what="base image", folder=IMAGES.folder, record="{}/key")
 
 # Package -> the program's name in the guest, and where the package has it (that moved with merged /usr).
 _PROGRAMS: dict[str, tuple[str, ...]] = {
@@ -144,7 +146,8 @@ async def obtain(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Ima
 
     Raises UnpreparedError where the packages cannot be had, HostError where this host cannot fetch any.
     """
-    folder = images_dir() / f"small-{arch.name}-{_recipe_key(arch)}"
+    key = _key(arch)
+    folder = _SMALL.path(key)
     if not refresh:
         image = _load(folder)
         if image is not None:
@@ -159,10 +162,7 @@ async def obtain(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Ima
             cause="--offline forbids fetching it",
             next_step=f"Once, with a network: quizmatrix prepare -a {arch.name}",
         )
-    async with paths.locked(
-        paths.cache_dir() / "locks" / f"{folder.name}.lock",
-        lambda: tell("waiting for another quizmatrix that fetches the base image"),
-    ):
+    async with _SMALL.locked(key, lambda: tell("waiting for another quizmatrix that fetches the base image")):
         image = None if refresh else _load(folder)
         if image is None:
             try:
@@ -176,9 +176,9 @@ async def obtain(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Ima
     return image
 
 
-def _recipe_key(arch: Arch) -> str:
+def _key(arch: Arch) -> str:
     made = [_RECIPE, arch.name, repr(_FOLDERS), repr(_LINKS), repr(_FILES)]
-    return hashlib.sha256("\n".join(made).encode()).hexdigest()[:12]
+    return f"small-{arch.name}-{key_of(made, 12)}"
 
 
 def _load(folder: Path) -> Image | None:
@@ -204,7 +204,7 @@ def _cannot_be_made(arch: Arch, obstacle: HostError) -> HostError:
 
 def is_stored(arch: Arch) -> bool:
     """Whether the cache has the image of an architecture."""
-    return _load(images_dir() / f"small-{arch.name}-{_recipe_key(arch)}") is not None
+    return _load(_SMALL.path(_key(arch))) is not None
 
 
 def _make(folder: Path, programs: dict[str, bytes]) -> Image:
@@ -241,8 +241,7 @@ async def _programs_in(root: apt.AptRoot) -> dict[str, bytes] | None:
     packages = await root.show(*_PROGRAMS)
     if len(packages) != len(_PROGRAMS):
         return None
-    images_dir().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=images_dir(), prefix=".packages.") as name:
+    with paths.scratch(_SMALL.root, "packages") as name:
         folder = Path(name)
         archives = await root.download(packages, folder)
         await apt.unpack(archives, folder / "unpacked")

@@ -6,14 +6,13 @@ statically against the cross compiler's C library.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
-from quizmatrix.core import process
+from quizmatrix.core import paths, process
 from quizmatrix.core.buildstep import BuildStep
 from quizmatrix.core.process import Tell
 from quizmatrix.debian import sources
-from quizmatrix.image.artifact import images_dir
+from quizmatrix.image.artifact import IMAGES
 from quizmatrix.model.arch import Arch
 
 
@@ -30,10 +29,8 @@ async def build_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
         ("gcc", "gcc"),
     ):
         process.require_program(tool, package)
-    top = images_dir()
-    top.mkdir(parents=True, exist_ok=True)
-    log = top / f"small-{arch.name}.log"
-    with tempfile.TemporaryDirectory(dir=top, prefix=".build.") as name:
+    log = IMAGES.root / f"small-{arch.name}.log"
+    with paths.scratch(IMAGES.root, "build") as name:
         folder = Path(name)
         busybox = await sources.obtain("busybox", folder, tell)
         tell(f"building busybox for {arch.name}")

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from quizmatrix.core import paths, uses
 from quizmatrix.core.checksum import Checksum, checksum_of
-from quizmatrix.core.errors import DamagedError, UnpreparedError, host_error
+from quizmatrix.core.errors import DamagedError
+from quizmatrix.core.store import Store, key_of
 from quizmatrix.model.kconfig import Wish
 
 SCHEMA = 1
+
+_RECORD = "kernel.json"
+
+KERNELS = Store(
+    what="kernel",
+    folder="kernels",
+    record=f"{{}}/{_RECORD}",
+    reference="refs/{}.json",
+    lock="kernel-{}",
+)
 
 # The files of a kernel's folder.
 IMAGE = "image"
 LAYER = "layer"
 CONFIG = "config"
 SYSTEM_MAP = "System.map"
-_RECORD = "kernel.json"
 _MODULE_NAMES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 
 # In a build folder: the key of the kernel that was built there last.
@@ -127,20 +134,10 @@ class KernelReference(msgspec.Struct, frozen=True, kw_only=True):
     recipe: str = ""
 
 
-def _root() -> Path:
-    return paths.cache_dir() / "kernels"
-
-
-def _reference_path(spec: str, arch: str) -> Path:
+def _name_of(spec: str, arch: str) -> str:
     """The name keeps the specification readable; the hash keeps two that look alike apart."""
     readable = "".join(c if c.isalnum() or c in "._+-" else "_" for c in spec)[:80]
-    mark = hashlib.sha256(spec.encode()).hexdigest()[:8]
-    return _root() / "refs" / f"{readable}-{arch}-{mark}.json"
-
-
-def folder_of(key: str) -> Path:
-    """Where the kernel of this key is, or would be."""
-    return _root() / key
+    return f"{readable}-{arch}-{key_of([spec], 8)}"
 
 
 def find(spec: str, arch: str, recipe: str) -> Kernel | None:
@@ -149,22 +146,19 @@ def find(spec: str, arch: str, recipe: str) -> Kernel | None:
     Raises DamagedError where it is there and is not what was stored.
     """
     try:
-        reference = msgspec.json.decode(_reference_path(spec, arch).read_bytes(), type=KernelReference)
-    except (OSError, msgspec.MsgspecError):
+        content = KERNELS.referred(_name_of(spec, arch)) or b""
+        reference = msgspec.json.decode(content, type=KernelReference)
+    except msgspec.MsgspecError:
         return None
     return load(reference.key) if reference.recipe == recipe else None
 
 
 def load(key: str) -> Kernel | None:
     """The kernel of this key, if it is stored; DamagedError where it is damaged."""
-    folder = folder_of(key)
-    if not folder.is_dir():
+    record = KERNELS.read(key, KernelRecord)
+    if record is None:
         return None
-    try:
-        record = msgspec.json.decode((folder / _RECORD).read_bytes(), type=KernelRecord)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise DamagedError(f"the cached kernel in {folder} is damaged", cause=str(error)) from error
-    kernel = Kernel(folder=folder, record=record)
+    kernel = Kernel(folder=KERNELS.path(key), record=record)
     kernel.check()
     return kernel
 
@@ -172,10 +166,10 @@ def load(key: str) -> Kernel | None:
 def build_tree_of(key: str) -> Path | None:
     """Where the kernel of this key, damaged or not, was built; None where that is gone."""
     try:
-        record = msgspec.json.decode((folder_of(key) / _RECORD).read_bytes(), type=KernelRecord)
-    except (OSError, msgspec.MsgspecError):
+        record = KERNELS.read(key, KernelRecord)
+    except DamagedError:
         return None
-    return Kernel(folder=folder_of(key), record=record).build_tree
+    return Kernel(folder=KERNELS.path(key), record=record).build_tree if record else None
 
 
 def write_record(folder: Path, record: KernelRecord) -> None:
@@ -191,48 +185,12 @@ def write_record(folder: Path, record: KernelRecord) -> None:
 
 def refer(spec: str, arch: str, recipe: str, key: str) -> None:
     """Remember that `spec` on `arch` means the kernel of this key; HostError where it cannot."""
-    path = _reference_path(spec, arch)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        paths.write_atomic(
-            path, msgspec.json.encode(KernelReference(key=key, spec=spec, arch=arch, recipe=recipe))
-        )
-    except OSError as error:
-        raise host_error("write the kernel cache", error) from error
-
-
-def remove(key: str) -> None:
-    """Forget a stored kernel, damaged or not, if there is one; HostError where somebody uses it."""
-    with alone(key):
-        discard(key)
-
-
-def alone(key: str) -> contextlib.AbstractContextManager[None]:
-    """Have nobody use the kernel of this key within the block; HostError says who does."""
-    return uses.removing(folder_of(key), f"the kernel {key}")
-
-
-def discard(key: str) -> None:
-    """Forget a stored kernel that nobody uses."""
-    folder = folder_of(key)
-    doomed = folder.with_name(f".{key}.removed")
-    try:
-        shutil.rmtree(doomed, ignore_errors=True)
-        folder.rename(doomed)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UnpreparedError(f"the kernel in {folder} could not be removed", cause=str(error)) from error
-    shutil.rmtree(doomed, ignore_errors=True)
+    reference = KernelReference(key=key, spec=spec, arch=arch, recipe=recipe)
+    KERNELS.refer(_name_of(spec, arch), msgspec.json.encode(reference))
 
 
 def references() -> Iterator[KernelReference]:
     """Every specification that was resolved."""
-    for path in sorted((_root() / "refs").glob("*.json")):
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
-            yield msgspec.json.decode(path.read_bytes(), type=KernelReference)
-
-
-def stored_keys() -> list[str]:
-    """The keys of all stored kernels, sorted."""
-    return sorted(path.parent.name for path in _root().glob(f"[!.]*/{_RECORD}"))
+    for _, content in KERNELS.references():
+        with contextlib.suppress(msgspec.MsgspecError):
+            yield msgspec.json.decode(content, type=KernelReference)

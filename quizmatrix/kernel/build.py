@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ from quizmatrix.core.buildstep import BuildStep
 from quizmatrix.core.errors import DamagedError, UnpreparedError, host_error
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell
+from quizmatrix.core.store import key_of
 from quizmatrix.kernel import artifact, modules
 from quizmatrix.kernel.tree import KernelTree
 from quizmatrix.model import kconfig
@@ -92,7 +92,7 @@ def recipe(_wanted: str, arch: Arch) -> str:
     A compiler that was renewed does not make a kernel be built again; --refresh does.
     """
     parts = [_RECIPE, repr(arch.facts.build), kconfig.fragments_hash(arch.name)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return key_of(parts, 64)
 
 
 def builds_dir() -> Path:
@@ -102,14 +102,14 @@ def builds_dir() -> Path:
 
 def builds_locked(on_wait: Callable[[], None]) -> AbstractAsyncContextManager[None]:
     """Held by whoever builds, or removes what was built."""
-    return paths.locked(paths.cache_dir() / "locks" / "build.lock", on_wait)
+    return paths.locked(paths.lock_file("build"), on_wait)
 
 
 def lasting_work(place: Path, order: Order) -> str:
     """The name of a build folder for every state of the tree at `place`: what did not change from one
     to the next is not compiled again.
     """
-    mark = hashlib.sha256(f"{place} {order.arch.name} {order.options!r}".encode()).hexdigest()[:16]
+    mark = key_of([f"{place} {order.arch.name} {order.options!r}"])
     # make(1) takes no spaces.
     return re.sub(r"[^\w.+-]", "_", f"{place.name}-{order.arch.name}-{mark}")
 
@@ -138,7 +138,7 @@ async def build(tree: KernelTree, order: Order) -> str:
             # One build at a time, over all runs of this user: each uses all cores.
             async with builds_locked(lambda: tell("waiting for another build to end")):
                 if not work.is_for_stored:
-                    artifact.remove(key)
+                    artifact.KERNELS.remove(key)
                 await work.build(wishes)
     except OSError as error:
         raise host_error(f"build {tree.origin}", error) from error
@@ -191,8 +191,7 @@ async def _key(tree: KernelTree, arch: Arch, wishes: list[kconfig.Wish], compile
     facts = arch.facts.build
     parts = [_RECIPE, tree.key, arch.name, facts.make_arch, facts.target, facts.image, repr(said)]
     parts += [*facts.make_options, *sorted(wish.line for wish in wishes)]
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    return f"{tree.version.text}-{arch.name}-{digest}"
+    return f"{tree.version.text}-{arch.name}-{key_of(parts)}"
 
 
 class _KernelBuild:
@@ -222,7 +221,7 @@ class _KernelBuild:
     @property
     def lock(self) -> Path:
         """Held by whoever works in the folder."""
-        return paths.cache_dir() / "locks" / f"build-{self._folder.name}.lock"
+        return paths.lock_file(f"build-{self._folder.name}")
 
     async def look_ahead(self, wishes: list[kconfig.Wish]) -> None:
         """Do what needs no turn of its own: check that the wishes can be granted."""
@@ -286,7 +285,7 @@ class _KernelBuild:
     async def _collect(self, wishes: list[kconfig.Wish]) -> None:
         """Put what was built into the cache of kernels."""
         release = (self._folder / "include/config/kernel.release").read_text().strip()
-        with paths.new_dir(artifact.folder_of(self._key)) as made:
+        with paths.new_dir(artifact.KERNELS.path(self._key)) as made:
             layer = made / artifact.LAYER
             target = layer / "usr"
             target.mkdir(parents=True)

@@ -8,12 +8,9 @@ folder that it mounts costs boot time.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +18,11 @@ import msgspec
 
 from quizmatrix.core import paths, skeleton, uses
 from quizmatrix.core.errors import DamagedError, host_error
+from quizmatrix.core.store import Store, key_of
 from quizmatrix.kernel import modules
 from quizmatrix.kernel.artifact import Kernel
 
+_FOLDER = "build-layers"
 _LAYER = "layer"
 _JOINED = "joined-"
 _MODULES = "usr/lib/modules"
@@ -52,41 +51,41 @@ class LayerReference(msgspec.Struct, frozen=True, kw_only=True):
 
 def root_of(kernel: Kernel) -> Path:
     """The layer for what is put there by hand, laid out like a guest's root; absent where nothing was."""
-    return _folder_of(kernel.record.key) / _LAYER
+    return store_of(kernel.record.key).path(_LAYER)
 
 
-def _folder_of(key: str) -> Path:
-    return paths.cache_dir() / "build-layers" / key
+def store_of(key: str) -> Store:
+    """The build layers of one kernel."""
+    lock = f"build-layer-{key}"
+    return Store(what="build layer", folder=f"{_FOLDER}/{key}", reference="{}.json", lock=lock, stays=RECENT)
 
 
 def remove(key: str) -> None:
     """Forget what was built for a kernel."""
-    shutil.rmtree(_folder_of(key), ignore_errors=True)
+    shutil.rmtree(store_of(key).root, ignore_errors=True)
 
 
 def refer(key: str, reference: LayerReference) -> None:
     """Have the guests of a kernel get what was built for it, instead of what had the same name."""
-    folder = _folder_of(key)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths.write_atomic(folder / f"{reference.name}.json", msgspec.json.encode(reference))
+    store_of(key).refer(reference.name, msgspec.json.encode(reference))
 
 
 def forget(key: str, name: str) -> None:
     """Have the guests of a kernel not get any more what was built for it under this name."""
-    (_folder_of(key) / f"{name}.json").unlink(missing_ok=True)
+    store_of(key).reference_of(name).unlink(missing_ok=True)
 
 
 def kernels() -> list[str]:
     """The keys of the kernels that something was built for, sorted."""
-    return sorted(path.name for path in _folder_of("").glob("*") if path.is_dir())
+    return sorted(path.name for path in (paths.cache_dir() / _FOLDER).glob("*") if path.is_dir())
 
 
 def references(key: str) -> list[LayerReference]:
     """What was built for a kernel and is still there, by name."""
     found = []
-    for path in sorted(_folder_of(key).glob("*.json")):
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
-            reference = msgspec.json.decode(path.read_bytes(), type=LayerReference)
+    for _, content in store_of(key).references():
+        with contextlib.suppress(msgspec.MsgspecError):
+            reference = msgspec.json.decode(content, type=LayerReference)
             if all(Path(layer).is_dir() for layer in (*reference.layers, *reference.runtime)):
                 found.append(reference)
     return found
@@ -140,13 +139,13 @@ async def _join(kernel: Kernel, by_hand: list[Path], referenced: list[Path]) -> 
     found = [own for layer in layers for own in _modules_in(layer, kernel.record.release) if any(_files(own))]
     if not found:
         _check_release(kernel, layers)
-    folder = _folder_of(kernel.record.key)
+    store = store_of(kernel.record.key)
     try:
-        async with paths.locked(paths.cache_dir() / "locks" / f"build-layer-{kernel.record.key}.lock"):
+        async with store.locked(kernel.record.key):
             if not found and not referenced:
-                _forget_old(folder)
+                _evict(store)
                 return by_hand
-            joined = folder / f"{_JOINED}{_state(referenced, found)}"
+            joined = store.path(f"{_JOINED}{_state(referenced, found)}")
             if not joined.is_dir():
                 with paths.new_dir(joined) as made:
                     for layer in referenced:
@@ -155,7 +154,7 @@ async def _join(kernel: Kernel, by_hand: list[Path], referenced: list[Path]) -> 
                     if found:
                         await _index(kernel, found, made)
             os.utime(joined)
-            _forget_old(folder)
+            _evict(store)
     except OSError as error:
         raise host_error(f"join what was built for {kernel.record.release}", error) from error
     return [*by_hand, joined]
@@ -212,7 +211,7 @@ def _state(referenced: list[Path], found: list[Path]) -> str:
         f"{path} {(status := path.stat()).st_size} {status.st_mtime_ns} {status.st_ino}"
         for path in (*referenced, *modules_of)
     ]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+    return key_of(facts)
 
 
 def _lay_over(entry: Path, target: Path) -> None:
@@ -271,7 +270,7 @@ def _check_vermagic(kernel: Kernel, path: Path) -> None:
 
 async def _index(kernel: Kernel, found: list[Path], into: Path) -> None:
     release = kernel.record.release
-    with tempfile.TemporaryDirectory(dir=into.parent, prefix=".index.") as name:
+    with paths.scratch(into.parent, "index") as name:
         all_of_them = Path(name) / _MODULES / release
         for top in (kernel.modules, *found):
             for path in _files(top):
@@ -294,11 +293,7 @@ async def _index(kernel: Kernel, found: list[Path], into: Path) -> None:
             path.rename(made / path.name)
 
 
-def _forget_old(folder: Path) -> None:
+def _evict(store: Store) -> None:
     """Remove what no guest got for a while, but for the last two and what a guest still has."""
-    made = sorted(folder.glob(f"{_JOINED}*"), key=lambda path: path.stat().st_mtime)
-    for path in made[:-2]:
-        if path.stat().st_mtime < time.time() - RECENT:
-            with uses.unused(path) as nobody_has_it:
-                if nobody_has_it:
-                    shutil.rmtree(path, ignore_errors=True)
+    made = sorted(store.root.glob(f"{_JOINED}*"), key=lambda path: path.stat().st_mtime)
+    store.evict(made[:-2])

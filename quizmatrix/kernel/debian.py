@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 
 from quizmatrix.core import paths
-from quizmatrix.core.errors import DamagedError, UnpreparedError, host_error
+from quizmatrix.core.errors import DamagedError, UnpreparedError
 from quizmatrix.core.process import Tell
+from quizmatrix.core.store import key_of
 from quizmatrix.core.version import KernelVersion, leading_version, natural
 from quizmatrix.debian import apt
 from quizmatrix.kernel import artifact, bootimage, modules
@@ -93,19 +92,17 @@ async def _store(found: DebianKernel, arch: Arch, tell: Tell) -> str:
     """Have the kernel in the cache; returns its key."""
     packages = await found.packages()
     key = _key(arch, found, packages)
-    async with paths.locked(
-        paths.cache_dir() / "locks" / f"kernel-{key}.lock",
-        lambda: tell("waiting for another quizmatrix that fetches it"),
-    ):
-        try:
-            if artifact.load(key) is not None:
-                return key
-        except DamagedError:
-            artifact.remove(key)
-        try:
-            await _make(key, found, packages, arch, tell)
-        except OSError as error:
-            raise host_error(f"store the kernel {found.release}", error) from error
+
+    async def make(folder: Path) -> None:
+        await _make(folder, key, found, packages, arch, tell)
+
+    await artifact.KERNELS.once(
+        key,
+        make,
+        action=f"store the kernel {found.release}",
+        waiting=lambda: tell("waiting for another quizmatrix that fetches it"),
+        find=artifact.load,
+    )
     return key
 
 
@@ -214,31 +211,31 @@ def _key(arch: Arch, found: DebianKernel, packages: list[apt.Package]) -> str:
     """Names the content: the packages, and what is made of them."""
     made = [_RECIPE, arch.name, arch.facts.kernel.image]
     made += sorted(package.sha256 for package in packages)
-    digest = hashlib.sha256("\n".join(made).encode()).hexdigest()[:16]
-    return f"{found.release}-{digest}"
+    return f"{found.release}-{key_of(made)}"
 
 
-async def _make(key: str, found: DebianKernel, packages: list[apt.Package], arch: Arch, tell: Tell) -> None:
+async def _make(
+    folder: Path, key: str, found: DebianKernel, packages: list[apt.Package], arch: Arch, tell: Tell
+) -> None:
     size = sum(package.size for package in packages)
-    with paths.new_dir(artifact.folder_of(key)) as folder:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".packages.") as name:
-            fetched, unpacked = Path(name) / "fetched", Path(name) / "unpacked"
-            fetched.mkdir()
-            unpacked.mkdir()
-            tell(f"fetching {found.image.name} ({size // 1_000_000} MB)")
-            archives = await found.root.download(packages, fetched)
-            tell(f"unpacking {found.image.name}")
-            await apt.unpack(archives, unpacked)
-            _arrange(unpacked, folder, found.release, arch)
-        await modules.index_modules(folder / artifact.LAYER, found.release)
-        record = artifact.KernelRecord(
-            key=key,
-            arch=arch.name,
-            version=found.version.text,
-            release=found.release,
-            packages=[f"{package.name} {package.version}" for package in packages],
-        )
-        artifact.write_record(folder, record)
+    with paths.scratch(folder.parent, "packages") as name:
+        fetched, unpacked = Path(name) / "fetched", Path(name) / "unpacked"
+        fetched.mkdir()
+        unpacked.mkdir()
+        tell(f"fetching {found.image.name} ({size // 1_000_000} MB)")
+        archives = await found.root.download(packages, fetched)
+        tell(f"unpacking {found.image.name}")
+        await apt.unpack(archives, unpacked)
+        _arrange(unpacked, folder, found.release, arch)
+    await modules.index_modules(folder / artifact.LAYER, found.release)
+    record = artifact.KernelRecord(
+        key=key,
+        arch=arch.name,
+        version=found.version.text,
+        release=found.release,
+        packages=[f"{package.name} {package.version}" for package in packages],
+    )
+    artifact.write_record(folder, record)
 
 
 def _arrange(unpacked: Path, folder: Path, release: str, arch: Arch) -> None:

@@ -6,18 +6,18 @@ make compiles only what differs from the commit before, as in a bisection.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
 
-from quizmatrix.core import paths, process
+from quizmatrix.core import process
 from quizmatrix.core.errors import NotFetchedError, UnpreparedError, UsageError, host_error
 from quizmatrix.core.process import Tell
+from quizmatrix.core.store import key_of
 from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
-from quizmatrix.kernel.tree import KernelTree, absolute, sources_dir, version_of_makefile
+from quizmatrix.kernel.tree import SOURCE_TREES, KernelTree, absolute, version_of_makefile
 from quizmatrix.model.arch import Arch
 
 # What a user's own way to a repository over ssh needs of the environment.
@@ -74,7 +74,7 @@ async def released(one: str, other: str, _arch: Arch, tell: Tell) -> dict[Kernel
         raise UsageError(f"{one} and {other} are of two repositories", next_step="Name two tags of one.")
     tell(f"asking {place}")
     lines = (
-        await _git(sources_dir(), "ls-remote", "--tags", "--refs", "--end-of-options", place)
+        await _git(SOURCE_TREES.root, "ls-remote", "--tags", "--refs", "--end-of-options", place)
     ).splitlines()
     tags = [line.rpartition("refs/tags/")[2] for line in lines]
     return {KernelVersion(tag): f"{place}#{tag}" for tag in tags if re.fullmatch(r"v\d+\.\d+(\.\d+)?", tag)}
@@ -89,9 +89,10 @@ async def fetch(wanted: str, order: Order) -> str:
     process.require_program("git", "git")
     place, ref = _split(wanted)
     here = is_local(wanted)
-    work = sources_dir() / f"git-{hashlib.sha256(_lasting(place, here).encode()).hexdigest()[:16]}"
-    lock = paths.cache_dir() / "locks" / f"{work.name}.lock"
-    waiting = paths.locked(lock, lambda: order.tell("waiting for another that reads the repository"))
+    work = SOURCE_TREES.root / f"git-{key_of([_lasting(place, here)])}"
+    waiting = SOURCE_TREES.locked(
+        work.name, lambda: order.tell("waiting for another that reads the repository")
+    )
     async with order.fetching, waiting:
         try:
             await _git(work, "init", "--quiet", str(work))

@@ -16,7 +16,7 @@ from quizmatrix.core.version import MASTER, KernelVersion
 from quizmatrix.kernel import build, tarball
 from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.debian import NEWEST, fits
-from quizmatrix.kernel.tree import KernelTree, sources_dir, unpacked
+from quizmatrix.kernel.tree import SOURCE_TREES, KernelTree, unpacked
 from quizmatrix.model.arch import Arch
 
 _SITE_FILE = Path(__file__).with_name("kernel.org.toml")
@@ -123,10 +123,8 @@ def _unsigned_address(wanted: str, site: Site) -> str | None:
 
 async def _snapshot(url: str, order: Order) -> KernelTree:
     order.tell(f"fetching {url}, which kernel.org does not sign")
-    folder = sources_dir()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".snapshot.") as scratch:
+        with paths.scratch(SOURCE_TREES.root, "snapshot") as scratch:
             archive = await download.fetch_file(
                 url, Path(scratch), order.tell, otherwise=_otherwise("candidate, next or master")
             )
@@ -144,11 +142,11 @@ async def _release(wanted: str, site: Site, tell: Tell) -> KernelTree:
         tell(f"fetching {url}")
         # Outside of the folder that vanishes, so that the next try goes on where this one broke off.
         return await download.fetch_file(
-            url, sources_dir(), tell, sha256=release.sha256, otherwise=_otherwise()
+            url, SOURCE_TREES.root, tell, sha256=release.sha256, otherwise=_otherwise()
         )
 
     path = await unpacked(f"kernel.org-{name}-{release.sha256[:12]}", fetch_archive, tell)
-    (sources_dir() / f"{name}.tar.xz").unlink(missing_ok=True)
+    (SOURCE_TREES.root / f"{name}.tar.xz").unlink(missing_ok=True)
     return KernelTree(path=path, version=release.version, key=release.sha256, origin=f"kernel.org {name}")
 
 

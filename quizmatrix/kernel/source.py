@@ -169,10 +169,16 @@ async def obtain(
         tell(f"{damage}; fetching it again")
         if kernel is not None:
             # Only reading it in full has shown that; whoever stores it anew would take it for whole.
-            artifact.remove(kernel.record.key)
+            artifact.KERNELS.remove(kernel.record.key)
     if source.is_built:
         # Before a source of 140 MB is fetched in vain.
         build.find_compiler(order)
+    return await _fetched(spec, recipe, order, refresh=refresh, thorough=thorough)
+
+
+async def _fetched(spec: KernelSpec, recipe: str, order: Order, *, refresh: bool, thorough: bool) -> Kernel:
+    """The kernel that its source gives now; on a refresh also the earlier one, where no newer one comes."""
+    source, reference, arch = SOURCES[spec.source], _reference(spec, order.options), order.arch
     earlier: Kernel | None = None
     if refresh:
         with contextlib.suppress(DamagedError):
@@ -183,10 +189,10 @@ async def obtain(
         if earlier is None:
             raise
         earlier.check(thoroughly=thorough)
-        tell(f"{error}; keeping {earlier.record.release}")
+        order.tell(f"{error}; keeping {earlier.record.release}")
         return earlier
     artifact.refer(reference, arch.name, recipe, key)
     kernel = artifact.load(key)
     if kernel is None:
-        raise DamagedError(f"the kernel {text} for {arch.name} vanished from the cache")
+        raise DamagedError(f"the kernel {spec.text} for {arch.name} vanished from the cache")
     return kernel

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import msgspec
 
 from quizmatrix.core import paths, process
 from quizmatrix.core.buildstep import BuildStep
-from quizmatrix.core.errors import host_error
 from quizmatrix.core.process import Tell
+from quizmatrix.core.store import Store
 from quizmatrix.core.version import KernelVersion
 
 # What tar(1) starts for a compressed archive, and Debian's package of it.
@@ -73,9 +72,8 @@ def absolute(place: str) -> Path:
         raise ValueError(f"{place} names no user's home") from error
 
 
-def sources_dir() -> Path:
-    """Where unpacked sources and work trees of repositories are."""
-    return paths.cache_dir() / "sources"
+# Unpacked sources, and work trees of repositories.
+SOURCE_TREES = Store(what="source", folder="sources")
 
 
 async def unpacked(name: str, fetch: Callable[[Path], Awaitable[Path]], tell: Tell) -> Path:
@@ -84,21 +82,16 @@ async def unpacked(name: str, fetch: Callable[[Path], Awaitable[Path]], tell: Te
     fetch: called where it is not there yet, with a folder that will vanish; returns the archive.
     Raises UnpreparedError where that cannot be unpacked, HostError where the disk does not take it.
     """
-    folder = sources_dir() / name
-    lock = paths.cache_dir() / "locks" / f"{name}.lock"
-    async with paths.locked(lock, lambda: tell("waiting for its source")):
-        if folder.is_dir():
-            return folder
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".archive.") as scratch:
-                archive = await fetch(Path(scratch))
-                tell(f"unpacking {archive.name}")
-                with paths.new_dir(folder) as made:
-                    await _extract(archive, made)
-        except OSError as error:
-            raise host_error(f"unpack {name}", error) from error
-    return folder
+
+    async def make(folder: Path) -> None:
+        with paths.scratch(SOURCE_TREES.root, "archive") as scratch:
+            archive = await fetch(Path(scratch))
+            tell(f"unpacking {archive.name}")
+            await _extract(archive, folder)
+
+    return await SOURCE_TREES.once(
+        name, make, action=f"unpack {name}", waiting=lambda: tell("waiting for its source")
+    )
 
 
 async def _extract(archive: Path, into: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_misspelt_option_behind_many_kernels(toy: Path) -> None:
             group.cancel_scope.cancel()
 
     while_another_builds(others)
-    assert artifact.stored_keys() == []
+    assert artifact.KERNELS.stored() == []
 
 
 def test_what_was_configured_while_it_waited_may_be_gone(toy: Path) -> None:
@@ -116,7 +116,7 @@ def test_what_was_configured_while_it_waited_may_be_gone(toy: Path) -> None:
             shutil.rmtree(config.parent)
 
     anyio.run(play)
-    assert artifact.stored_keys() == keys
+    assert artifact.KERNELS.stored() == keys
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_what_nothing_asks_for_is_removed(tree: KernelTree, capsys: pytest.Captu
     assert used in capsys.readouterr().out
     assert run_command(["kernel", "remove", "--unused"]) == 0
     assert capsys.readouterr().out == f"removed {unused}\n"
-    assert artifact.stored_keys() == [used]
+    assert artifact.KERNELS.stored() == [used]
     assert sorted(path.name for path in builds_dir().iterdir() if path.is_dir()) == [used]
     assert run_command(["kernel", "remove"]) == 125
 
@@ -107,7 +107,7 @@ def test_what_nothing_asks_for_is_removed(tree: KernelTree, capsys: pytest.Captu
 def test_a_kernel_is_named_by_what_is_not_empty(tree: KernelTree, capsys: pytest.CaptureFixture[str]) -> None:
     key = make(tree)
     assert run_command(["kernel", "remove", ""]) == 125
-    assert artifact.stored_keys() == [key]
+    assert artifact.KERNELS.stored() == [key]
     make(tree, "CONFIG_X=y")
     assert run_command(["kernel", "show", "6.1.9"]) == 125
     assert key in capsys.readouterr().err
@@ -123,7 +123,9 @@ def test_a_symbol_is_named_alone(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_numbers_are_not_those_of_tinyconfig(tree: KernelTree) -> None:
     def stack(*config: str) -> str:
-        return kconfig.read_config((artifact.folder_of(make(tree, *config)) / "config").read_text())["STACK"]
+        return kconfig.read_config((artifact.KERNELS.path(make(tree, *config)) / "config").read_text())[
+            "STACK"
+        ]
 
     assert stack() == "14"
     assert stack("CONFIG_STACK=15") == "15"
@@ -143,7 +145,7 @@ def test_a_build_writes_nothing_here(
 
 def test_a_kernel_that_only_a_full_reading_shows_damaged(tree: KernelTree) -> None:
     key = make(tree)
-    image = artifact.folder_of(key) / artifact.SYSTEM_MAP
+    image = artifact.KERNELS.path(key) / artifact.SYSTEM_MAP
     before = image.stat()
     image.write_bytes(b"x" * before.st_size)
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -225,7 +227,7 @@ def test_what_is_not_granted_is_named(config: str, words: list[str], tree: Kerne
     for word in words:
         assert word in caught.value.cause
     assert "64BIT" not in caught.value.cause
-    assert artifact.stored_keys() == []
+    assert artifact.KERNELS.stored() == []
     assert make(tree, f"{config}  # optional")
 
 
@@ -235,7 +237,7 @@ def test_the_compilers_first_error_is_shown(tree: KernelTree) -> None:
     assert "error: #error this kernel cannot be compiled" in caught.value.cause
     log = Path(caught.value.next_step.partition(": ")[2])
     assert "  CC      toy.o" in log.read_text()
-    assert artifact.stored_keys() == []
+    assert artifact.KERNELS.stored() == []
 
 
 def test_a_tree_that_was_built_in_place(tree: KernelTree) -> None:
@@ -255,7 +257,7 @@ def test_a_build_that_is_stopped_leaves_no_kernel(tree: KernelTree) -> None:
             group.cancel_scope.cancel()
 
     anyio.run(stop)
-    assert artifact.stored_keys() == []
+    assert artifact.KERNELS.stored() == []
     assert make(tree)
 
 

@@ -9,7 +9,7 @@ from quizmatrix.core.checksum import checksum_of
 from quizmatrix.core.errors import DamagedError, UnpreparedError, UsageError
 from quizmatrix.debian import apt
 from quizmatrix.image import debian
-from quizmatrix.image.artifact import images_dir
+from quizmatrix.image.artifact import IMAGES
 from quizmatrix.model.arch import load_arch
 
 
@@ -21,7 +21,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def stored(key: str, arch: str = "s390x", suite: str = "bookworm") -> Path:
     """An image as `build` leaves it; its disk."""
-    folder = images_dir() / key
+    folder = IMAGES.path(key)
     folder.mkdir(parents=True)
     disk = folder / "root.squashfs"
     disk.write_bytes(b"hsqs")
@@ -29,9 +29,7 @@ def stored(key: str, arch: str = "s390x", suite: str = "bookworm") -> Path:
         key=key, arch=arch, suite=suite, include=["fio"], installed={"fio": "3"}, checksum=checksum_of(disk)
     )
     (folder / "image.json").write_bytes(msgspec.json.encode(image))
-    reference = debian._reference(arch, suite)
-    reference.parent.mkdir(exist_ok=True)
-    reference.write_text(key)
+    IMAGES.refer(debian._name_of(arch, suite), key.encode())
     return disk
 
 
@@ -65,11 +63,11 @@ def test_the_image_in_use() -> None:
     image = debian.find(arch, "bookworm")
     assert image is not None
     assert image.key == "debian-bookworm-s390x-2"
-    assert debian.stored_keys() == ["debian-bookworm-s390x-1", "debian-bookworm-s390x-2"]
+    assert IMAGES.stored() == ["debian-bookworm-s390x-1", "debian-bookworm-s390x-2"]
     assert debian.current_keys() == {"debian-bookworm-s390x-2"}
-    debian.remove("debian-bookworm-s390x-2")
+    IMAGES.remove("debian-bookworm-s390x-2")
     assert debian.find(arch, "bookworm") is None
-    assert debian.stored_keys() == ["debian-bookworm-s390x-1"]
+    assert IMAGES.stored() == ["debian-bookworm-s390x-1"]
 
 
 def test_a_damaged_image_is_named() -> None:

@@ -15,7 +15,7 @@ import pytest
 from quizmatrix.core.errors import NotFetchedError, UnpreparedError, UsageError
 from quizmatrix.kernel import artifact, source
 from quizmatrix.kernel.build import Order, builds_dir
-from quizmatrix.kernel.tree import sources_dir
+from quizmatrix.kernel.tree import SOURCE_TREES
 from quizmatrix.model.arch import load_arch
 
 X86_64 = load_arch("x86_64")
@@ -124,7 +124,7 @@ def test_a_release_is_fetched_checked_built_and_kept(site: Site) -> None:
     count = len(site.asked)
     assert obtain("kernel.org:6.1.9").record.key == kernel.record.key
     assert len(site.asked) == count
-    assert [path.name for path in sources_dir().iterdir()] == [f"kernel.org-linux-6.1.9-{sums(site)}"]
+    assert [path.name for path in SOURCE_TREES.root.iterdir()] == [f"kernel.org-linux-6.1.9-{sums(site)}"]
 
 
 def sums(site: Site) -> str:
@@ -171,8 +171,8 @@ def test_another_tarball_than_was_signed(site: Site) -> None:
     site.files["/v6.x/linux-6.1.9.tar.xz"] += b"more"
     with pytest.raises(NotFetchedError, match="its SHA-256 is not the signed one"):
         obtain("kernel.org:6.1.9")
-    assert not [path for path in sources_dir().iterdir() if path.is_dir()]
-    assert artifact.stored_keys() == []
+    assert not [path for path in SOURCE_TREES.root.iterdir() if path.is_dir()]
+    assert artifact.KERNELS.stored() == []
 
 
 def test_a_transfer_that_breaks_off_goes_on_where_it_was(site: Site) -> None:
@@ -186,8 +186,8 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_was(site: Site) -> None:
 
 def test_an_earlier_tries_part_is_continued_and_a_wrong_one_is_not_trusted(site: Site) -> None:
     data = site.files["/v6.x/linux-6.1.9.tar.xz"]
-    sources_dir().mkdir(parents=True)
-    part = sources_dir() / "linux-6.1.9.tar.xz.part"
+    SOURCE_TREES.root.mkdir(parents=True)
+    part = SOURCE_TREES.root / "linux-6.1.9.tar.xz.part"
     part.write_bytes(b"x" * 100)
     assert obtain("kernel.org:6.1.9").record.version == "6.1.9"
     assert [asked for path, asked in site.asked if path.endswith(".xz")] == ["bytes=100-", None]
@@ -232,7 +232,7 @@ def test_a_tarball_that_is_cut_short(toy: Path, tmp_path: Path) -> None:
     with pytest.raises(UnpreparedError, match=r"my.tar.xz could not be unpacked") as caught:
         obtain(f"tarball:{tmp_path / 'my.tar.xz'}")
     assert "Unexpected end of input" in caught.value.cause
-    assert list(sources_dir().iterdir()) == []
+    assert list(SOURCE_TREES.root.iterdir()) == []
 
 
 def test_a_tarball_of_something_else(toy: Path, tmp_path: Path) -> None:

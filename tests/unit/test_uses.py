@@ -11,10 +11,11 @@ import anyio
 import pytest
 
 from quizmatrix.build import parts
+from quizmatrix.build.module.build import store_of
 from quizmatrix.cli import run_command
 from quizmatrix.core import paths, uses
 from quizmatrix.core.errors import HostError
-from quizmatrix.image.artifact import images_dir
+from quizmatrix.image.artifact import IMAGES
 from quizmatrix.kernel import artifact, buildlayer, source
 from quizmatrix.kernel.build import Order
 from quizmatrix.model.arch import load_arch
@@ -56,7 +57,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stored(key: str) -> Path:
-    folder = artifact.folder_of(key)
+    folder = artifact.KERNELS.path(key)
     folder.mkdir(parents=True)
     (folder / "image").write_bytes(b"a kernel")
     artifact.write_record(
@@ -86,15 +87,15 @@ def test_a_kernel_in_use_is_not_removed(capsys: pytest.CaptureFixture[str]) -> N
         assert used.is_dir()
         assert not free.exists()
         with pytest.raises(HostError, match="in use"):
-            artifact.remove("6.1-used")
+            artifact.KERNELS.remove("6.1-used")
     assert run_command(["kernel", "remove", "6.1-used"]) == 0
     assert not used.exists()
     assert not [name for name in locks() if name.startswith("used-")]
 
 
 def test_an_image_in_use_is_not_removed(capsys: pytest.CaptureFixture[str]) -> None:
-    folder = images_dir() / "debian-x"
-    (images_dir() / "refs").mkdir(parents=True)
+    folder = IMAGES.root / "debian-x"
+    (IMAGES.root / "refs").mkdir(parents=True)
     folder.mkdir()
     (folder / "image.json").write_text("{}")
     with held(folder) as pid:
@@ -159,8 +160,7 @@ def test_a_build_layer_that_a_guest_has_stays_however_old() -> None:
 
 
 def test_a_part_that_is_being_joined_stays_however_old() -> None:
-    top = paths.cache_dir() / "modules/x"
-    installed = parts.Installed(part="p", stamp=top / "stamp", layers=top / "layers")
+    installed = parts.Installed(part="p", store=store_of("x"))
     layers = [installed.layer(f"{number:016d}") for number in range(4)]
     for layer in layers:
         layer.mkdir(parents=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from quizmatrix.core import paths
-from quizmatrix.image import debian
+from quizmatrix.image.artifact import IMAGES
 from quizmatrix.kernel import source
 from quizmatrix.model.arch import load_arch
 from tests.vm.conftest import KERNEL
@@ -76,7 +76,7 @@ def test_nothing_is_taken_from_a_guest(tmp_path: Path, own_cache: dict[str, str]
         assert done.returncode == 125
         assert f"{what}" in done.stderr
         assert f" is in use: by process {run.pid} (quizmatrix run --only {KERNEL}-x86_64" in done.stderr
-    assert debian.stored_keys()  # the user's own, untouched
+    assert IMAGES.stored()  # the user's own, untouched
     assert ask("kernel", "remove", kernel).stdout == f"removed {kernel}\n"
     assert ask("clean", "--runs").returncode == 0
     assert list((tmp_path / "cache").iterdir()) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,18 +10,21 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.build.module import mirror
-from quizmatrix.build.parts import Built, Installed
+from quizmatrix.build.parts import STAYS, Built, Installed
 from quizmatrix.core import paths, process, uses
 from quizmatrix.core.buildstep import BuildStep
 from quizmatrix.core.errors import HostError, UnpreparedError, UsageError, host_error
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell
+from quizmatrix.core.store import Store, key_of
 from quizmatrix.kernel import buildlayer, external
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.tree import read_version
 
 # Changes when the same inputs are built otherwise.
 _RECIPE = "1"
+
+_FOLDER = "modules"
 
 # What kbuild reads first, the one that counts standing first.
 _KBUILD = ("Kbuild", "Makefile")
@@ -51,7 +53,7 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def work(self) -> Path:
         """Where it is built, for each kernel in a folder of its own."""
-        return modules_dir() / self.mark
+        return store_of(self.mark).root
 
     def symbols(self, kernel: Kernel) -> Path:
         """The file that names what it exports, once it was built for a kernel."""
@@ -66,7 +68,19 @@ class ModuleOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 def modules_dir() -> Path:
     """Where modules are built."""
-    return paths.cache_dir() / "modules"
+    return paths.cache_dir() / _FOLDER
+
+
+def store_of(mark: str) -> Store:
+    """What is installed of the module of this mark; what is built has the names of kernels."""
+    return Store(
+        what="module",
+        folder=f"{_FOLDER}/{mark}",
+        place="layers/{}",
+        reference="{}.installed",
+        lock=f"module-{mark}-{{}}",
+        stays=STAYS,
+    )
 
 
 def find_module(asked: str) -> Module:
@@ -145,9 +159,8 @@ async def build(
     tool is missing or the disk does not take it.
     """
     work = _ModuleBuild(module, kernel, options, pool, tell, company)
-    async with paths.locked(
-        _lock_of(module.mark, kernel.record.key), lambda: tell("waiting for another build of the same")
-    ):
+    store = store_of(module.mark)
+    async with store.locked(kernel.record.key, lambda: tell("waiting for another build of the same")):
         try:
             built = await work.take()
             _refer(module, kernel, built, tell)
@@ -156,18 +169,15 @@ async def build(
     return built
 
 
-def _lock_of(mark: str, key: str) -> Path:
-    return paths.cache_dir() / "locks" / f"module-{mark}-{key}.lock"
-
-
 @contextmanager
 def removing(mark: str) -> Iterator[None]:
     """Nobody builds the module of this mark, or joins it for a guest. HostError says who does."""
-    pattern = _lock_of(mark, "*")
+    store = store_of(mark)
+    locks = paths.lock_file(store.lock.format("*"))
     with ExitStack() as stack:
-        for lock in sorted(pattern.parent.glob(pattern.name)):
+        for lock in sorted(locks.parent.glob(locks.name)):
             stack.enter_context(uses.alone(lock, f"the module {mark}"))
-        for layer in sorted((modules_dir() / mark / "layers").glob("[!.]*")):
+        for layer in sorted(store.path("").glob("[!.]*")):
             stack.enter_context(uses.removing(layer, f"the module {mark}"))
         yield
 
@@ -212,16 +222,14 @@ class _ModuleBuild:
         self._tell = tell
         self._copy = module.work / key
         self._log = module.work / f"{key}.log"
-        self._installed = Installed(
-            part=key, stamp=module.work / f"{key}.installed", layers=module.work / "layers"
-        )
+        self._installed = Installed(part=key, store=store_of(module.mark))
 
     async def take(self) -> Built:
         files = mirror.scan(self._module.path)
         made_of = [_RECIPE, self._kernel.record.key, *self._options.make, mirror.name_of(files)]
         made_of += [mirror.name_of(mirror.scan(other.path)) for other in self._company.neighbours]
         made_of += [other.mark for other in self._company.built]
-        state = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
+        state = key_of(made_of)
         layer = self._installed.layer(state)
         if self._installed.is_current(state):
             return Built(layer=layer, was_reused=True)

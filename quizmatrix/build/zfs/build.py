@@ -25,6 +25,7 @@ from quizmatrix.core.buildstep import BuildStep
 from quizmatrix.core.errors import UnpreparedError, host_error
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell
+from quizmatrix.core.store import key_of
 from quizmatrix.core.version import KernelVersion, leading_version
 from quizmatrix.kernel import external
 from quizmatrix.kernel.artifact import Kernel
@@ -48,8 +49,7 @@ class ZfsPart(msgspec.Struct, frozen=True, kw_only=True):
     """What is built. name: of its folder. configure: arguments. make, install: each a list of make(1)'s
     arguments, in which {layer} is where it is installed. without: folders of the tree it does not depend on.
     linked: a folder of the tree whose sources have to be seen where they are built.
-    has_programs: whether a guest of the small image needs the sysroot's libraries beside it. made_for: the
-    key of its kernel.
+    made_for: the key of its kernel, if it is for one.
     """
 
     name: str
@@ -63,13 +63,17 @@ class ZfsPart(msgspec.Struct, frozen=True, kw_only=True):
     install: list[list[str]]
     without: frozenset[str] = frozenset()
     linked: str = ""
-    has_programs: bool = False
     made_for: str = ""
 
     @property
     def folder(self) -> Path:
         """Where it is built."""
         return self.tree.work / self.name
+
+    @property
+    def has_programs(self) -> bool:
+        """Whether a guest of the small image needs the sysroot's libraries beside it."""
+        return not self.made_for
 
     @property
     def log(self) -> Path:
@@ -98,7 +102,6 @@ def userland(tree: ZfsTree, arch: Arch, sysroot: Sysroot, options: ZfsOptions) -
         ],
         make=[[f"LDFLAGS={flags}"]],
         install=[[f"LDFLAGS={flags}", "DESTDIR={layer}", "install"]],
-        has_programs=True,
     )
 
 
@@ -158,8 +161,7 @@ async def build(part: ZfsPart, pool: JobServer, tell: Tell, steps: Sequence[str]
     Raises UnpreparedError with the compiler's first error, HostError where the disk does not take it.
     """
     work = _ZfsBuild(part, pool, tell)
-    lock = paths.cache_dir() / "locks" / f"zfs-{part.tree.mark}-{part.name}.lock"
-    async with paths.locked(lock, lambda: tell("waiting for another build of the same")):
+    async with part.tree.store.locked(part.name, lambda: tell("waiting for another build of the same")):
         try:
             return await work.take(steps)
         except OSError as error:
@@ -179,9 +181,7 @@ class _ZfsBuild:
         self._pool = pool
         self._tell = tell
         self._configured = part.folder / "quizmatrix.configured"
-        self._installed = Installed(
-            part=part.name, stamp=part.folder / "quizmatrix.installed", layers=part.tree.work / "layers"
-        )
+        self._installed = Installed(part=part.name, store=part.tree.store)
 
     async def take(self, steps: Sequence[str]) -> Built | None:
         state = self._state()
@@ -218,7 +218,7 @@ class _ZfsBuild:
     def _state(self) -> str:
         """Names everything that what is installed depends on."""
         of_tree = checksum.state_of(self._part.tree.path, without=self._part.without)
-        return hashlib.sha256(f"{self._configuration()} {of_tree}".encode()).hexdigest()[:16]
+        return key_of([f"{self._configuration()} {of_tree}"])
 
     def _arguments(self) -> list[str]:
         triple = self._part.arch.facts.cross_prefix.removesuffix("-")
@@ -238,7 +238,7 @@ class _ZfsBuild:
             self._part.made_for,
             compiler,
         ]
-        return hashlib.sha256("\n".join(made).encode()).hexdigest()[:24]
+        return key_of(made, 24)
 
     def _environment(self) -> dict[str, str]:
         symbols = " -g" if self._part.options.debug else ""

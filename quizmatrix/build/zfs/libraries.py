@@ -7,7 +7,6 @@ linked with them needs only the C library in a guest.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -18,8 +17,11 @@ from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import QuizmatrixError, host_error
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell
+from quizmatrix.core.store import Store
 from quizmatrix.debian import sources
 from quizmatrix.model.arch import Arch, ArchFile
+
+SYSROOTS = Store(what="sysroot", folder="sysroots", lock="sysroot-{}")
 
 _TOOLS = {"make": "make", "perl": "perl"}
 
@@ -125,10 +127,10 @@ async def build_libraries(arch: Arch, into: Path, pool: JobServer, tell: Tell) -
     source is not to be had or is not as it is known, UnpreparedError where it cannot be compiled.
     """
     require_tools()
-    logs = paths.cache_dir() / "sysroots/logs"
+    logs = SYSROOTS.path("logs")
     logs.mkdir(parents=True, exist_ok=True)
     failures: list[QuizmatrixError] = []
-    with tempfile.TemporaryDirectory(dir=logs.parent, prefix=".build.") as name:
+    with paths.scratch(SYSROOTS.root, "build") as name:
         trees = {
             library.source: await sources.obtain(library.source, Path(name), tell) for library in LIBRARIES
         }

@@ -6,7 +6,6 @@ packages, the libraries are built from Debian's sources, and the C library is th
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,10 +13,10 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.build.zfs import libraries
-from quizmatrix.core import paths
-from quizmatrix.core.errors import host_error
+from quizmatrix.build.zfs.libraries import SYSROOTS
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell, require_program
+from quizmatrix.core.store import key_of
 from quizmatrix.debian import apt
 from quizmatrix.image import debian
 from quizmatrix.model.arch import Arch
@@ -108,17 +107,10 @@ async def obtain(arch: Arch, suite: str | None, pool: JobServer, tell: Tell) -> 
 
 async def _made(name: str, make: Callable[[Path], Awaitable[None]], tell: Tell) -> Path:
     """The folder of this name, made whole or not at all, and once."""
-    mark = hashlib.sha256(f"{_RECIPE} {PACKAGES}".encode()).hexdigest()[:12]
-    folder = paths.cache_dir() / "sysroots" / f"{name}-{mark}"
-    lock = paths.cache_dir() / "locks" / f"sysroot-{name}.lock"
-    async with paths.locked(lock, lambda: tell("waiting for a sysroot")):
-        if not folder.is_dir():
-            try:
-                with paths.new_dir(folder) as made:
-                    await make(made)
-            except OSError as error:
-                raise host_error(f"make the sysroot {folder.name}", error) from error
-    return folder
+    key = f"{name}-{key_of([f'{_RECIPE} {PACKAGES}'], 12)}"
+    return await SYSROOTS.once(
+        key, make, action=f"make the sysroot {key}", waiting=lambda: tell("waiting for a sysroot"), lock=name
+    )
 
 
 async def _unpack(arch: Arch, suite: str, into: Path, tell: Tell) -> None:
@@ -127,7 +119,7 @@ async def _unpack(arch: Arch, suite: str, into: Path, tell: Tell) -> None:
     tell(f"fetching the libraries of {arch.name} from Debian's {suite}")
     await root.update()
     packages = await root.resolve(list(PACKAGES))
-    files = await root.fetch(packages, paths.cache_dir() / "packages")
+    files = await root.fetch(packages)
     await apt.unpack(list(files.values()), into)
     _make_links_relative(into)
 

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import msgspec
 
+from quizmatrix.build.parts import STAYS
 from quizmatrix.core import paths, process
 from quizmatrix.core.buildstep import BuildStep
 from quizmatrix.core.errors import UnpreparedError, UsageError
 from quizmatrix.core.process import Tell
+from quizmatrix.core.store import Store
 from quizmatrix.core.version import KernelVersion
 
 # What autogen.sh runs, with Debian's packages of it.
 _AUTOGEN_TOOLS = {"autoreconf": "autoconf", "automake": "automake", "libtoolize": "libtool"}
 
 
+_FOLDER = "zfs"
 # Beside the builds: the path of the tree that was built last.
 LAST = "last-tree"
 
@@ -36,12 +39,24 @@ class ZfsTree(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def work(self) -> Path:
         """Where all that is built of the tree is."""
-        return builds_dir() / self.mark
+        return self.store.root
+
+    @property
+    def store(self) -> Store:
+        """What is installed of its parts."""
+        return Store(
+            what="OpenZFS",
+            folder=f"{_FOLDER}/{self.mark}",
+            place="layers/{}",
+            reference="{}/quizmatrix.installed",
+            lock=f"zfs-{self.mark}-{{}}",
+            stays=STAYS,
+        )
 
 
 def builds_dir() -> Path:
     """Where OpenZFS is built, each tree in a folder of its own."""
-    return paths.cache_dir() / "zfs"
+    return paths.cache_dir() / _FOLDER
 
 
 def find_tree(asked: str | None) -> ZfsTree:
@@ -97,9 +112,7 @@ async def make_ready(tree: ZfsTree, tell: Tell) -> None:
             cause="a build beside it would find the headers of that one",
             next_step="Run `make distclean` in it, or name another tree.",
         )
-    async with paths.locked(
-        paths.cache_dir() / "locks" / f"zfs-{tree.mark}.lock", lambda: tell("waiting for another build")
-    ):
+    async with paths.locked(paths.lock_file(f"zfs-{tree.mark}"), lambda: tell("waiting for another build")):
         if not _is_autogen_due(tree.path):
             return
         for tool, package in _AUTOGEN_TOOLS.items():
