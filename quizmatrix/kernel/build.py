@@ -109,7 +109,10 @@ def lasting_work(place: Path, order: Order) -> str:
     """The name of a build folder for every state of the tree at `place`: what did not change from one
     to the next is not compiled again.
     """
-    mark = key_of([f"{place} {order.arch.name} {order.options!r}"])
+    chosen = order.options
+    # The text that earlier versions made the name of: with another one all would be compiled again.
+    options = f"Options(variant={chosen.variant!r}, config={chosen.config!r}, clang={chosen.clang!r})"
+    mark = key_of([f"{place} {order.arch.name} {options}"])
     # make(1) takes no spaces.
     return re.sub(r"[^\w.+-]", "_", f"{place.name}-{order.arch.name}-{mark}")
 
