@@ -16,8 +16,7 @@ from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.core.folders import disk_usage
 from quizmatrix.core.json import to_json
 from quizmatrix.core.memory import available_memory
-from quizmatrix.debian import apt
-from quizmatrix.debian import host as apthost
+from quizmatrix.debian import apt, host
 from quizmatrix.image import debian, own, small
 from quizmatrix.kernel import build
 from quizmatrix.model.arch import Arch, arch_names, host_arch, load_arch
@@ -82,7 +81,7 @@ def _print(findings: list[HostCheck]) -> None:
 
 def _tools() -> list[HostCheck]:
     found = []
-    for tool, package in (TOOLS | apthost.TOOLS).items():
+    for tool, package in (TOOLS | host.TOOLS).items():
         path = process.find_program(tool)
         if path is not None:
             found.append(HostCheck(what=tool, state="ok", says=path))
@@ -112,7 +111,7 @@ def _small_image() -> HostCheck:
         return HostCheck(what=what, state="note", says=str(error))
     if small.is_stored(arch):
         return HostCheck(what=what, state="ok", says=f"of {arch.name}: in the cache")
-    if apthost.obstacle() is None:
+    if host.obstacle() is None:
         return HostCheck(what=what, state="ok", says="will be made of Debian's packages")
     if own.programs(arch) is not None:
         return HostCheck(what=what, state="ok", says="will be made of this host's own busybox")

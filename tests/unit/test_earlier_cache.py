@@ -21,7 +21,6 @@ from quizmatrix.build.parts import Installed
 from quizmatrix.build.zfs.libraries import SYSROOTS
 from quizmatrix.build.zfs.tree import ZfsTree
 from quizmatrix.cli import run_command
-from quizmatrix.cli.clean import CACHE_FOLDERS
 from quizmatrix.core import paths, uses
 from quizmatrix.core.store import Store
 from quizmatrix.debian import apt
@@ -32,6 +31,7 @@ from quizmatrix.kernel.artifact import KERNELS, KernelReference
 from quizmatrix.kernel.build import KernelOptions, Order, lasting_work
 from quizmatrix.kernel.tree import SOURCE_TREES
 from quizmatrix.model.arch import load_arch
+from quizmatrix.runs.clearing import CACHE_FOLDERS
 
 X86_64 = load_arch("x86_64")
 MADE_IN = "/tmp/oc/cache"
