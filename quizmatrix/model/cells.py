@@ -14,8 +14,9 @@ from quizmatrix.core.errors import DataError, UsageError
 from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.core.version import is_unreleased, series_of
 from quizmatrix.model import parameters, profile
-from quizmatrix.model.arch import NATIVE, arch_names, debian_variants, load_arch, real_name
+from quizmatrix.model.arch import debian_variants, load_arch
 from quizmatrix.model.archive import carries
+from quizmatrix.model.cellid import cell_id, folder_name, matching, parse_cell_id
 from quizmatrix.model.finding import SplatPolicy, Tolerance
 from quizmatrix.model.matrix import Include, Limits, Matrix, shipped_variants
 from quizmatrix.model.outcome import Outcome
@@ -116,53 +117,10 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         return folder_name(self.id)
 
 
-def cell_id(kernel: str, arch: str, variant: str | None) -> str:
-    """The id of a cell, as in --only and in the grid."""
-    return f"{kernel}-{arch}" + (f"+{variant}" if variant else "")
-
-
-def folder_name(cell: str) -> str:
-    """The name of a cell's folder in a run directory: the id, with `_` for unusual characters."""
-    return re.sub(r"[^\w.+@-]", "_", cell)
-
-
 def debian_suite(image: str) -> str | None:
     """The suite of a Debian base image (`debian:SUITE`); empty for `debian`, None for any other image."""
     name, _, suite = image.partition(":")
     return suite if name == "debian" else None
-
-
-def check_folders(ids: list[str], where: str) -> None:
-    """Raises DataError if two ids of a run would get the same folder."""
-    folders: dict[str, str] = {}
-    for one in ids:
-        folder = folder_name(one)
-        other = folders.setdefault(folder, one)
-        if other != one:
-            raise DataError(
-                where,
-                cause=f"{other} and {one} would have the same folder, {folder}",
-                next_step="Run them one after the other.",
-            )
-
-
-def is_glob(text: str) -> bool:
-    """Whether `text` is a glob, not a name."""
-    return re.search(r"[*?\[]", text) is not None
-
-
-def matching(names: Iterable[str], glob: str) -> list[str]:
-    """The names that equal `glob` or match it."""
-    return [name for name in names if name == glob or fnmatchcase(name, glob)]
-
-
-_SLICE = re.compile(r"(.+)@([\d*?\[\]!-]+)of(\d+)")
-
-
-def slice_of(pattern: str) -> tuple[str, int | None]:
-    """A pattern without its `@NofM`, and M; the pattern and None if it has no `@NofM`."""
-    match = _SLICE.fullmatch(pattern)
-    return (match[1], int(match[3])) if match else (pattern, None)
 
 
 def sharded(cells: list[Cell], shards: int) -> list[Cell]:
@@ -179,23 +137,6 @@ def sharded(cells: list[Cell], shards: int) -> list[Cell]:
 def unsharded(cells: list[Cell]) -> list[Cell]:
     """The cells without shards, each once."""
     return list({cell.unsharded: msgspec.structs.replace(cell, shard=None) for cell in cells}.values())
-
-
-_NATIVE = re.compile(rf"(?<=-){NATIVE}(?=$|[+@])")
-
-
-def with_real_arch(pattern: str) -> str:
-    """A cell id or glob, with `native` replaced by this host's architecture."""
-    return _NATIVE.sub(lambda _: real_name(NATIVE), pattern)
-
-
-def parse_cell_id(text: str) -> tuple[str, str, str | None] | None:
-    """Kernel, architecture and variant of a cell id; None if `text` is not one (a glob is not)."""
-    if is_glob(text):
-        return None
-    kernel, dash, rest = with_real_arch(text).rpartition("-")
-    arch, _, variant = rest.partition("+")
-    return (kernel, arch, variant or None) if kernel and dash and arch in arch_names() else None
 
 
 def default_source(kernel: str, *, ready_made: bool) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from quizmatrix.core import units
 from quizmatrix.core.errors import UsageError
-from quizmatrix.model.cells import Cell, check_folders, matching
+from quizmatrix.model.cellid import check_folders, matching
+from quizmatrix.model.cells import Cell
 from quizmatrix.model.labels import TaskGroup, TaskLabels
 from quizmatrix.model.matrix import Handoff
 from quizmatrix.model.task import DisksWanted, Task

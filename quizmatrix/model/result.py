@@ -9,7 +9,7 @@ import msgspec
 from quizmatrix.core.errors import DamagedError
 from quizmatrix.core.process import printable
 from quizmatrix.model.arch import Accelerator
-from quizmatrix.model.cells import folder_name
+from quizmatrix.model.cellid import folder_name
 from quizmatrix.model.finding import FindingSummary
 from quizmatrix.model.labels import TaskGroup, TaskLabels
 from quizmatrix.model.matrix import Handoff

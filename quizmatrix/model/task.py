@@ -6,7 +6,8 @@ from collections.abc import Collection
 
 import msgspec
 
-from quizmatrix.model.cells import Cell, folder_name
+from quizmatrix.model.cellid import folder_name
+from quizmatrix.model.cells import Cell
 from quizmatrix.model.labels import TaskLabels
 
 

@@ -12,17 +12,13 @@ from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.kernel import source
 from quizmatrix.model import profile
 from quizmatrix.model.arch import load_arch, real_name
+from quizmatrix.model.cellid import check_folders, is_glob, matching, split_shard, with_real_arch
 from quizmatrix.model.cells import (
     Cell,
     cells_on_the_spot,
-    check_folders,
     expand,
-    is_glob,
-    matching,
     select,
     sharded,
-    slice_of,
-    with_real_arch,
 )
 from quizmatrix.model.handoff import handing_on
 from quizmatrix.model.matrix import Handoff, Matrix, find_matrix, load_matrix, shipped_matrices
@@ -108,7 +104,7 @@ def selected_slices(options: RunOptions) -> Selection:
     """
     shard = options.selection.shard
     only, skip = cell_words("--only", options.selection.only), cell_words("--skip", options.selection.skip)
-    named = {pattern: of for pattern in (*only, *skip) if (of := slice_of(pattern)[1])}
+    named = {pattern: of for pattern in (*only, *skip) if (of := split_shard(pattern)[1])}
     shards = next(iter(named.values()), shard)
     for pattern, of in named.items():
         if of != shards or shard not in (1, of):
@@ -116,7 +112,7 @@ def selected_slices(options: RunOptions) -> Selection:
             raise UsageError(f"{pattern} and {other} deal a cell's tests into different numbers of slices")
     # A slice is left out below; a cell is where it is named without one.
     whole = {
-        "only": [slice_of(pattern)[0] for pattern in only],
+        "only": [split_shard(pattern)[0] for pattern in only],
         "skip": [pattern for pattern in skip if pattern not in named],
     }
     found = selected(with_values(options, whole))

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 
 from quizmatrix.core.errors import UsageError
-from quizmatrix.model.cells import folder_name
+from quizmatrix.model.cellid import folder_name
 from quizmatrix.runs import directory
 from quizmatrix.terminal.attach import Copy, Reply, Request, ask
 from quizmatrix.terminal.tty import Terminal

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from quizmatrix.model.cells import folder_name
+from quizmatrix.model.cellid import folder_name
 from tests.openzfs import source_tree
 
 # Its own name for a suite that is there: images of it are not those that this user's guests get.

@@ -6,7 +6,7 @@ import pytest
 
 from quizmatrix.core import tomlfile
 from quizmatrix.core.errors import DataError, QuizmatrixError, UsageError
-from quizmatrix.model import cells
+from quizmatrix.model import cellid, cells
 from quizmatrix.model.arch import arch_names, load_arch
 from quizmatrix.model.cells import Cell, expand, select
 from quizmatrix.model.matrix import Limits, Matrix, find_matrix, load_matrix, shipped_matrices
@@ -98,9 +98,9 @@ def test_a_variant_is_a_way_to_build(tmp_path: Path) -> None:
 def test_two_cells_do_not_share_a_folder() -> None:
     ids = ["git:../linux#fix/a-x86_64", "git:../linux#fix_a-x86_64", "6.1-x86_64"]
     made = cells.cells_on_the_spot(ids, Limits())
-    cells.check_folders([cell.id for cell in made[1:]], "test")
+    cellid.check_folders([cell.id for cell in made[1:]], "test")
     with pytest.raises(DataError, match="would have the same folder"):
-        cells.check_folders([cell.id for cell in made], "test")
+        cellid.check_folders([cell.id for cell in made], "test")
 
 
 def test_cells_on_the_spot() -> None:
@@ -193,11 +193,11 @@ def test_selection_by_globs() -> None:
 
 
 def test_ids_name_folders() -> None:
-    assert cells.parse_cell_id("6.12-s390x+kasan") == ("6.12", "s390x", "kasan")
-    assert cells.parse_cell_id("path:../linux-x86_64") == ("path:../linux", "x86_64", None)
-    assert cells.parse_cell_id("6.1-*") is None
-    assert cells.parse_cell_id("6.1") is None
-    assert cells.folder_name("path:../linux-x86_64") == "path_.._linux-x86_64"
+    assert cellid.parse_cell_id("6.12-s390x+kasan") == ("6.12", "s390x", "kasan")
+    assert cellid.parse_cell_id("path:../linux-x86_64") == ("path:../linux", "x86_64", None)
+    assert cellid.parse_cell_id("6.1-*") is None
+    assert cellid.parse_cell_id("6.1") is None
+    assert cellid.folder_name("path:../linux-x86_64") == "path_.._linux-x86_64"
 
 
 @pytest.mark.parametrize("name", shipped_matrices())

@@ -15,7 +15,8 @@ from quizmatrix.core.errors import HostError, UsageError
 from quizmatrix.debian import host
 from quizmatrix.image import own, small
 from quizmatrix.model.arch import host_arch, load_arch
-from quizmatrix.model.cells import expand, with_real_arch
+from quizmatrix.model.cellid import with_real_arch
+from quizmatrix.model.cells import expand
 from quizmatrix.model.matrix import Matrix, load_matrix, shipped_matrices, with_native
 from quizmatrix.prepare.selection import selected_cells
 
