@@ -12,7 +12,7 @@ import anyio
 from quizmatrix.build import parts
 from quizmatrix.build.module.build import modules_dir
 from quizmatrix.build.output import make_each
-from quizmatrix.build.zfs.tree import builds_dir as zfs_dir
+from quizmatrix.build.zfs.tree import zfs_dir
 from quizmatrix.core import process, tomlfile
 from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.errors import DamagedError, HostError, UsageError

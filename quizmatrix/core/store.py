@@ -1,7 +1,7 @@
-"""The store of what cells are run from: artifacts in the cache.
+"""The store of artifacts in the cache: kernels, images, layers, and whatever else cells are run from.
 
-An artifact is there whole or not at all, two processes make it once, and nobody removes what another one
-holds (see uses).
+An artifact is complete or absent. Two processes that need the same one make it once. None is removed while a
+process uses it (core/uses.py).
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ T = TypeVar("T")
 
 
 def key_of(made_of: Iterable[str], digits: int = 16) -> str:
-    """A hash of all that something is made of."""
+    """A hash of everything that something is made of, as hexadecimal digits."""
     return hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:digits]
 
 
 class Store(msgspec.Struct, frozen=True, kw_only=True):
-    """The artifacts of one kind.
+    """The artifacts of one kind. The kinds differ in nothing but this data.
 
-    what: what a person calls one. folder: below the cache directory. place: of an artifact in that folder;
-    record: of the file that describes it, without which it is not whole; reference: of the file in which a
-    name stands for an artifact; in each {} is the key or the name. lock: the name of the lock for who makes
-    it. stays: seconds for which an artifact is kept that nothing refers to any more.
+    what: the word for one, in messages. folder: below the cache directory. The others are templates, in which
+    {} is a key or a name. place: the artifact's path in the folder. record: the path of the file that
+    describes it. reference: the path of the file that says which artifact a name stands for. lock: the name
+    of the lock that a process holds while it makes an artifact. stays: seconds before `evict` removes it.
     """
 
     what: str
@@ -54,20 +54,20 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
         return self.root / self.place.format(key)
 
     def record_of(self, key: str) -> Path:
-        """The file that describes an artifact."""
+        """The path of an artifact's record."""
         return self.root / self.record.format(key)
 
     def reference_of(self, name: str) -> Path:
-        """The file that says what a name stands for."""
+        """The path of the file that says which artifact a name stands for."""
         return self.root / self.reference.format(name)
 
     def stored(self) -> list[str]:
-        """The keys of all artifacts, sorted."""
+        """The keys of all artifacts that have their record, sorted."""
         found = _named(self.root, self.record)
         return sorted(key for key, _ in found if not key.startswith("."))
 
     def read(self, key: str, kind: type[T]) -> T | None:
-        """The record of an artifact; None where it is not there, DamagedError where it cannot be read."""
+        """An artifact's record; None if there is no artifact, DamagedError if the record cannot be read."""
         if not self.path(key).exists():
             return None
         try:
@@ -80,7 +80,7 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
     def locked(
         self, name: str, waiting: Callable[[], None] = lambda: None
     ) -> AbstractAsyncContextManager[None]:
-        """Held by who makes what has this name; `waiting` is called where another process does."""
+        """Hold the lock of a name; `waiting` is called if another process holds it."""
         return paths.locked(paths.lock_file(self.lock.format(name)), waiting)
 
     async def once(
@@ -93,11 +93,11 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
         find: Callable[[str], object | None] | None = None,
         lock: str | None = None,
     ) -> Path:
-        """The artifact of this key; where it is not there, `make` makes it in a new folder.
+        """The path of an artifact; `make` fills a new folder with it if it is missing.
 
-        action: what is being done, for the HostError where the disk does not take it. find: gives the
-        artifact or None, DamagedError where it has to be made anew; by default its folder is enough. lock:
-        the name to lock, if not the key.
+        action: for the message of the HostError if the disk fails. waiting: is called if another process
+        makes it. find: returns the artifact or None, and raises DamagedError if it has to be made again; by
+        default the folder has to exist. lock: the name to lock, if that is not the key.
         """
         async with self.locked(lock or key, waiting):
             try:
@@ -114,7 +114,7 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
         return self.path(key)
 
     def refer(self, name: str, content: bytes) -> None:
-        """Have a name stand for an artifact from now on; HostError where that cannot be written."""
+        """Write which artifact a name stands for; HostError if that fails."""
         path = self.reference_of(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,31 +123,31 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
             raise host_error(f"write the {self.what} cache", error) from error
 
     def referred(self, name: str) -> bytes | None:
-        """What was said last of a name; None where nothing was."""
+        """What was written last for a name; None if nothing was."""
         try:
             return self.reference_of(name).read_bytes()
         except OSError:
             return None
 
     def references(self) -> Iterator[tuple[str, bytes]]:
-        """All names, sorted, with what was said of each."""
+        """All names, sorted, and what was written for each."""
         for name, path in sorted(_named(self.root, self.reference)):
             with suppress(OSError):
                 yield name, path.read_bytes()
 
     @contextmanager
     def removing(self, key: str, *, state: str = "") -> Iterator[None]:
-        """Nobody uses an artifact, or begins to before the block's end; HostError says who does."""
+        """Keep others from using an artifact within the block; HostError names the process that uses it."""
         with uses.removing(self.path(key), f"the {state}{self.what} {key}"):
             yield
 
     def remove(self, key: str, *, state: str = "") -> None:
-        """Remove an artifact, damaged or not, if it is there; HostError says who uses it."""
+        """Remove an artifact, damaged or not, if there is one; HostError names the process that uses it."""
         with self.removing(key, state=state):
             self.discard(self.path(key))
 
     def discard(self, path: Path) -> None:
-        """Remove an artifact that nobody uses. It is gone at once: a half of it would be taken for whole."""
+        """Remove an artifact that nobody uses. It is renamed first: no half of it is ever seen."""
         doomed = path.with_name(f".{path.name}.removed")
         try:
             shutil.rmtree(doomed, ignore_errors=True)
@@ -160,10 +160,10 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
             ) from error
         shutil.rmtree(doomed, ignore_errors=True)
 
-    def evict(self, needless: Iterable[Path]) -> None:
-        """Remove those of some needless artifacts that have been kept long enough and that nobody uses."""
+    def evict(self, candidates: Iterable[Path]) -> None:
+        """Remove those artifacts whose mtime is `stays` seconds ago and that nobody uses."""
         oldest = time.time() - self.stays
-        for path in needless:
+        for path in candidates:
             with suppress(FileNotFoundError, UnpreparedError):
                 if path.stat().st_mtime < oldest:
                     with uses.unused(path) as nobody_uses_it:
@@ -172,7 +172,7 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _named(root: Path, template: str) -> list[tuple[str, Path]]:
-    """The files that a template fits, each with what stands for {}."""
+    """The paths that fit a template, each with its {}."""
     before, after = template.split("{}")
     return [
         (str(path.relative_to(root)).removeprefix(before).removesuffix(after), path)

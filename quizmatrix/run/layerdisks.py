@@ -77,7 +77,7 @@ async def _kernel_disk(spec: CellSpec, share: Share) -> Disk:
     # The image is in the kernel's folder, so it is removed together with the kernel.
     image = Path(share.path).with_name("layer.squashfs")
     if not image.exists():
-        async with paths.locked(paths.cache_dir() / "locks" / f"layer-{spec.kernel_key}.lock", lambda: None):
+        async with paths.locked(paths.lock_file(f"layer-{spec.kernel_key}")):
             if not image.exists():
                 made = image.with_name(f".{image.name}.new")
                 made.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from quizmatrix.build.parts import Built, Installed
 from quizmatrix.build.zfs import answers, runtime
 from quizmatrix.build.zfs.options import ZfsOptions
 from quizmatrix.build.zfs.sysroot import Sysroot
-from quizmatrix.build.zfs.tree import ZfsTree, builds_dir
+from quizmatrix.build.zfs.tree import ZfsTree, zfs_dir
 from quizmatrix.core import checksum, paths, process
 from quizmatrix.core.buildstep import BuildStep
 from quizmatrix.core.errors import UnpreparedError, host_error
@@ -253,7 +253,7 @@ class _ZfsBuild:
             return
         part.log.unlink(missing_ok=True)
         self._tell("configuring")
-        known = builds_dir() / "configured" / f"{wanted}.cache"
+        known = zfs_dir() / "configured" / f"{wanted}.cache"
         shared = known.read_bytes() if known.exists() else b""
         try:
             found = await self._find_answers(shared)

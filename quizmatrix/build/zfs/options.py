@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from quizmatrix.build.zfs.tree import LAST, ZfsTree, builds_dir
+from quizmatrix.build.zfs.tree import LAST, ZfsTree, zfs_dir
 from quizmatrix.core import paths
 
 # In a tree's folder of builds: how it was built last.
@@ -33,7 +33,7 @@ def remember(tree: ZfsTree, options: ZfsOptions) -> None:
     """Have later steps, and builds on the way, done with these options."""
     tree.work.mkdir(parents=True, exist_ok=True)
     paths.write_atomic(tree.work / _OPTIONS, msgspec.json.encode(options))
-    paths.write_atomic(builds_dir() / LAST, str(tree.path).encode())
+    paths.write_atomic(zfs_dir() / LAST, str(tree.path).encode())
 
 
 def recall(tree: ZfsTree) -> ZfsOptions:

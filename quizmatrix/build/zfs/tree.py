@@ -54,7 +54,7 @@ class ZfsTree(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def builds_dir() -> Path:
+def zfs_dir() -> Path:
     """Where OpenZFS is built, each tree in a folder of its own."""
     return paths.cache_dir() / _FOLDER
 
@@ -84,7 +84,7 @@ def last_tree() -> ZfsTree:
         return find_tree(None)
     except UsageError:
         try:
-            last = (builds_dir() / LAST).read_text()
+            last = (zfs_dir() / LAST).read_text()
         except OSError:
             last = ""
         if not last:
