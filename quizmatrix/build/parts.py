@@ -87,12 +87,12 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
             for path in self.layer("").parent.glob(f"{self.part}-????????????????*")
             if path.name.removesuffix(".runtime") not in keep and str(path) not in used
         )
-        self.store.refer(self.part, self.layer(state).name.encode())
+        self.store.write_reference(self.part, self.layer(state).name.encode())
 
     def _last(self) -> str:
         try:
             # An earlier quizmatrix wrote the state behind the name.
-            return (self.store.referred(self.part) or b"").decode().split()[0]
+            return (self.store.read_reference(self.part) or b"").decode().split()[0]
         except (IndexError, UnicodeDecodeError):
             return ""
 

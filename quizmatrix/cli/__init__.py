@@ -90,7 +90,7 @@ def _run(argv: list[str]) -> int:
 def _cache_in_use() -> contextlib.AbstractContextManager[None]:
     from quizmatrix.core import uses
 
-    return uses.of_the_cache(lambda text: print(f"quizmatrix: {text}", file=sys.stderr))
+    return uses.using_cache(lambda text: print(f"quizmatrix: {text}", file=sys.stderr))
 
 
 def _print_error(error: QuizmatrixError) -> int:

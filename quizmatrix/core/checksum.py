@@ -20,7 +20,7 @@ class Checksum(msgspec.Struct, frozen=True, kw_only=True):
     mtime_ns: int
     sha256: str
 
-    def fits(self, path: Path, *, thoroughly: bool = False) -> bool:
+    def matches(self, path: Path, *, thoroughly: bool = False) -> bool:
         """Whether `path` still has the stored content.
 
         Compares size and mtime. Reads the content only if the mtime differs, or if `thoroughly` is set.

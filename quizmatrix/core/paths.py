@@ -101,14 +101,14 @@ def no_home(next_step: str) -> HostError:
     )
 
 
-def mark_of(folder: Path) -> str:
+def cache_name(folder: Path) -> str:
     """A name for one of the user's folders in the cache, unique by its path. No spaces, for make(1)."""
     name = re.sub(r"[^\w.+-]", "_", folder.name, flags=re.ASCII)
     return f"{name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
 
 
 @functools.cache
-def usual_mode() -> int:
+def new_file_mode() -> int:
     """The mode that new files of this user get (umask(2)).
 
     Read from /proc, because the system call also sets the umask, for all threads.
@@ -156,13 +156,13 @@ def new_dir(final: Path) -> Iterator[Path]:
 
 
 def scratch(folder: Path, name: str) -> tempfile.TemporaryDirectory[str]:
-    """A new folder below `folder`, on the same file system, that vanishes."""
+    """A new temporary folder inside `folder`, so on the same file system."""
     folder.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.")
 
 
 def lock_file(name: str) -> Path:
-    """The lock file of this name in the cache."""
+    """The path of a lock file in the cache."""
     return cache_dir() / "locks" / f"{name}.lock"
 
 

@@ -35,7 +35,7 @@ _START_LIMIT = 10.0
 # after this many seconds without a byte, and at the latest after _OUTPUT_AT_MOST seconds.
 _OUTPUT_GRACE = 1.0
 _OUTPUT_AT_MOST = 10.0
-# Default time limits in seconds: for `ask`, whose programs answer at once, and for `run`.
+# Default time limits in seconds: for `run_blocking`, whose programs answer at once, and for `run`.
 _ANSWER_LIMIT = 30.0
 _LIMIT = 3600.0
 
@@ -147,7 +147,7 @@ async def _open(
         ) from error
 
 
-def ask(
+def run_blocking(
     argv: Sequence[str], *, stdin: bytes = b"", keep: Sequence[str] = (), limit: float = _ANSWER_LIMIT
 ) -> Completed:
     """Run a program that answers at once, and block until it ends.

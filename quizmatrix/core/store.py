@@ -83,7 +83,7 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
         """Hold the lock of a name; `waiting` is called if another process holds it."""
         return paths.locked(paths.lock_file(self.lock.format(name)), waiting)
 
-    async def once(
+    async def get_or_make(
         self,
         key: str,
         make: Callable[[Path], Awaitable[None]],
@@ -113,7 +113,7 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
                     raise host_error(action, error) from error
         return self.path(key)
 
-    def refer(self, name: str, content: bytes) -> None:
+    def write_reference(self, name: str, content: bytes) -> None:
         """Write which artifact a name stands for; HostError if that fails."""
         path = self.reference_of(name)
         try:
@@ -122,7 +122,7 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
         except OSError as error:
             raise host_error(f"write the {self.what} cache", error) from error
 
-    def referred(self, name: str) -> bytes | None:
+    def read_reference(self, name: str) -> bytes | None:
         """What was written last for a name; None if nothing was."""
         try:
             return self.reference_of(name).read_bytes()

@@ -185,7 +185,7 @@ def _for_each_entry(root: str, handle: _Handler, changed: list[str]) -> bool:
 
 def _remove(root: str, path: str, why: str, changed: list[str]) -> None:
     # rm(1) does not build paths, so any depth works.
-    process.ask(["rm", "-rf", "--", path], limit=_REMOVING_LIMIT)
+    process.run_blocking(["rm", "-rf", "--", path], limit=_REMOVING_LIMIT)
     _note(changed, root, path, f"{why}; removed")
 
 

@@ -31,7 +31,7 @@ _PAUSE = 0.2
 _LOCK = re.compile(r"\d+: FLOCK +\S+ +\S+ (\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) ", re.ASCII)
 
 # Characters of a command line that are shown.
-_SHOWN = 100
+_MAX_COMMAND = 100
 
 
 class Uses:
@@ -81,7 +81,7 @@ def unused(artifact: Path) -> Iterator[bool]:
     if held is None:
         yield False
         return
-    with held, _gone_with(artifact, lock):
+    with held, _removing_lock_of(artifact, lock):
         yield True
 
 
@@ -95,12 +95,12 @@ def removing(artifact: Path, what: str) -> Iterator[None]:
     if lock is None:
         yield
         return
-    with alone(lock, what), _gone_with(artifact, lock):
+    with exclusive_lock(lock, what), _removing_lock_of(artifact, lock):
         yield
 
 
 @contextmanager
-def _gone_with(artifact: Path, lock: Path) -> Iterator[None]:
+def _removing_lock_of(artifact: Path, lock: Path) -> Iterator[None]:
     """When the block ends, remove an artifact's lock file (we hold it) if the artifact is gone."""
     try:
         yield
@@ -110,7 +110,7 @@ def _gone_with(artifact: Path, lock: Path) -> Iterator[None]:
 
 
 @contextmanager
-def of_the_cache(tell: Callable[[str], None]) -> Iterator[None]:
+def using_cache(tell: Callable[[str], None]) -> Iterator[None]:
     """Use the cache: nobody empties it before the block ends. Waits while another process empties it.
 
     tell: called once if that has to be waited for.
@@ -118,10 +118,10 @@ def of_the_cache(tell: Callable[[str], None]) -> Iterator[None]:
     held, told = None, False
     # If the cache is not writable, whoever has to write to it reports that.
     with suppress(OSError):
-        while (held := paths.open_locked(_whole(), shared=True, patience=_PAUSE)) is None:
+        while (held := paths.open_locked(_cache_lock(), shared=True, patience=_PAUSE)) is None:
             if not told:
                 told = True
-                tell(f"waiting for the cache to be emptied: {holders(_whole())}")
+                tell(f"waiting for the cache to be emptied: {holders(_cache_lock())}")
     try:
         yield
     finally:
@@ -130,19 +130,19 @@ def of_the_cache(tell: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextmanager
-def removing_the_cache() -> Iterator[None]:
+def emptying_cache() -> Iterator[None]:
     """Lock the whole cache exclusively in order to empty it; the lock files are removed at the end.
 
     If the cache is in use, HostError says by whom.
     """
-    locks = _whole().parent
+    locks = _cache_lock().parent
     if not paths.cache_dir().is_dir():
         yield
         return
     with ExitStack() as stack:
-        held = [_whole(), *sorted(set(locks.glob("*.lock")) - {_whole()})]
+        held = [_cache_lock(), *sorted(set(locks.glob("*.lock")) - {_cache_lock()})]
         for lock in held:
-            stack.enter_context(alone(lock, f"the cache {paths.cache_dir()}"))
+            stack.enter_context(exclusive_lock(lock, f"the cache {paths.cache_dir()}"))
         try:
             yield
         finally:
@@ -154,7 +154,7 @@ def removing_the_cache() -> Iterator[None]:
 
 
 @contextmanager
-def alone(lock: Path, what: str) -> Iterator[None]:
+def exclusive_lock(lock: Path, what: str) -> Iterator[None]:
     """Hold an exclusive lock. If it is taken, HostError says that `what` is in use, and by whom."""
     try:
         held = paths.open_locked(lock)
@@ -166,7 +166,7 @@ def alone(lock: Path, what: str) -> Iterator[None]:
         yield
 
 
-def _whole() -> Path:
+def _cache_lock() -> Path:
     return paths.lock_file("cache")
 
 
@@ -174,7 +174,7 @@ def _lock_of(artifact: Path) -> Path | None:
     """The lock file of an artifact; None if the artifact is outside the cache."""
     if not artifact.is_relative_to(paths.cache_dir()):
         return None
-    return paths.lock_file(f"used-{paths.mark_of(artifact)}")
+    return paths.lock_file(f"used-{paths.cache_name(artifact)}")
 
 
 def _in_use(what: str, lock: Path) -> HostError:
@@ -196,12 +196,12 @@ def holders(path: Path) -> str:
     # A file system on several disks may have another device number here than in stat(2).
     device = (os.major(status.st_dev), os.minor(status.st_dev))
     ours = [match for match in found if (int(match[2], 16), int(match[3], 16)) == device] or found
-    words = [_words_of(int(match[1])) for match in ours if int(match[1]) > 0]
+    words = [_describe_process(int(match[1])) for match in ours if int(match[1]) > 0]
     # No process is found if the holder is on another host or in another container.
     return "; ".join(dict.fromkeys(words)) or "by another process"
 
 
-def _words_of(pid: int) -> str:
+def _describe_process(pid: int) -> str:
     """`by process 4711 (quizmatrix run -- true), since 2026-11-25 02:00`, in local time."""
     words = f"by process {pid}" + (" (this one)" if pid == os.getpid() else "")
     try:
@@ -214,8 +214,8 @@ def _words_of(pid: int) -> str:
         return words
     named = [number for number, word in enumerate(argv) if Path(word).name == "quizmatrix"]
     command = shlex.join(["quizmatrix", *argv[named[0] + 1 :]] if named else argv)
-    if len(command) > _SHOWN:
-        command = f"{command[:_SHOWN]}..."
+    if len(command) > _MAX_COMMAND:
+        command = f"{command[:_MAX_COMMAND]}..."
     began = time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
     since = datetime.fromtimestamp(began, UTC).astimezone()
     return f"{words} ({clean_line(command)}), since {since:%Y-%m-%d %H:%M}"

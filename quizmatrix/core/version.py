@@ -53,7 +53,7 @@ class KernelVersion:
             int(patch or 0),
             int(candidate) if candidate else _LAST,
             int(date or 0),
-            natural(self.local),
+            natural_key(self.local),
         )
 
     @property
@@ -101,7 +101,7 @@ def series_of(text: str) -> str:
         return ""
 
 
-def natural(text: str) -> Natural:
+def natural_key(text: str) -> Natural:
     """A sort key that compares the numbers in texts as numbers."""
     return tuple(
         (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", text) if part

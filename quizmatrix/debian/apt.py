@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 _WITHOUT_RECOMMENDS = ("-o", "APT::Install-Recommends=false")
 
-# The private roots of apt, each with a stamp of what its index was fetched from; and the packages' files.
+# The private roots of apt, each with a record of where its index was fetched from; and the .deb files.
 _ROOTS = Store(what="package", folder="apt", reference="{}/updated", lock="apt-{}")
 _PACKAGES = Store(what="package", folder="packages")
 
@@ -85,7 +85,7 @@ class AptRoot:
         asked = f"{self._facts} {self._keyring}".encode()
         with contextlib.suppress(OSError):
             age = time.time() - _ROOTS.reference_of(self._name).stat().st_mtime
-            if 0 <= age < INDEX_FRESH and _ROOTS.referred(self._name) == asked:
+            if 0 <= age < INDEX_FRESH and _ROOTS.read_reference(self._name) == asked:
                 return
         if not Path(self._keyring).is_file():
             raise no_keyring(self._keyring)
@@ -94,7 +94,7 @@ class AptRoot:
             self._configure(mirror)
             done = await self._apt("apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
             if done.status == 0:
-                _ROOTS.refer(self._name, asked)
+                _ROOTS.write_reference(self._name, asked)
                 return
             said = said or _first_error(done)
         raise NotFetchedError(

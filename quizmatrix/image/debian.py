@@ -109,14 +109,14 @@ def _name_of(arch: str, suite: str) -> str:
 
 def find(arch: Arch, suite: str) -> DebianImage | None:
     """The image that was built last for an architecture and suite; DamagedError where it is not whole."""
-    key = IMAGES.referred(_name_of(arch.name, suite))
+    key = IMAGES.read_reference(_name_of(arch.name, suite))
     return load(key.decode()) if key is not None else None
 
 
 def load(key: str) -> DebianImage | None:
     """The image of this key, if it is stored; DamagedError where it is not what was stored."""
     image = IMAGES.read(key, DebianImage)
-    if image is not None and not image.checksum.fits(image.disk):
+    if image is not None and not image.checksum.matches(image.disk):
         raise DamagedError(
             f"the base image {image.disk} is damaged", next_step=f"quizmatrix image remove {key}"
         )
@@ -153,14 +153,14 @@ async def build(arch: Arch, suite: str, include: list[str], guest: Guest, tell: 
             tar = await work.install({package.name for package in essential}, guest)
             await work.store(folder, key, tar, suite, include, squash)
 
-    await IMAGES.once(
+    await IMAGES.get_or_make(
         key,
         make,
         action="make the base image",
         waiting=lambda: tell("waiting for another quizmatrix that makes it"),
         find=load,
     )
-    IMAGES.refer(_name_of(arch.name, suite), key.encode())
+    IMAGES.write_reference(_name_of(arch.name, suite), key.encode())
     image = load(key)
     if image is None:
         raise DamagedError(f"the base image {key} vanished from the cache")

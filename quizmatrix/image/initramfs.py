@@ -62,7 +62,7 @@ def _is_whole(key: str) -> bool:
         checksum = _INITRAMFS.read(key, Checksum)
     except DamagedError:
         return False
-    return checksum is not None and checksum.fits(_INITRAMFS.path(key))
+    return checksum is not None and checksum.matches(_INITRAMFS.path(key))
 
 
 def _guest_archive() -> bytes:

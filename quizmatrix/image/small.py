@@ -17,7 +17,7 @@ from quizmatrix.debian import apt, host
 from quizmatrix.image import own, userland
 from quizmatrix.image.artifact import IMAGES, SUITES, Image
 from quizmatrix.model.arch import Arch
-from quizmatrix.model.archive import carries, load_archive
+from quizmatrix.model.archive import has_kernels_for, load_archive
 
 _RECIPE = "3"
 
@@ -228,7 +228,7 @@ def _make(folder: Path, programs: dict[str, bytes]) -> Image:
 async def _fetch_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
     """The static programs of the image, from the first suite that gives them all, or else built."""
     debian = arch.facts.debian
-    if debian is None or not carries(debian.arch):
+    if debian is None or not has_kernels_for(debian.arch):
         return await userland.build_programs(arch, tell)
     carrying = [name for name, suite in load_archive().suite.items() if debian.arch in suite.arches]
     suites = [name for name in SUITES if name in carrying] or carrying

@@ -116,7 +116,7 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
         for name, checksum in self.record.files.items():
             if not thoroughly and name.endswith(_MODULE_NAMES):
                 continue
-            if not checksum.fits(self.folder / name, thoroughly=thoroughly):
+            if not checksum.matches(self.folder / name, thoroughly=thoroughly):
                 raise DamagedError(
                     f"the cached kernel {self.record.release} is damaged: {self.folder / name}"
                 )
@@ -146,7 +146,7 @@ def find(spec: str, arch: str, recipe: str) -> Kernel | None:
     Raises DamagedError where it is there and is not what was stored.
     """
     try:
-        content = KERNELS.referred(_name_of(spec, arch)) or b""
+        content = KERNELS.read_reference(_name_of(spec, arch)) or b""
         reference = msgspec.json.decode(content, type=KernelReference)
     except msgspec.MsgspecError:
         return None
@@ -183,10 +183,10 @@ def write_record(folder: Path, record: KernelRecord) -> None:
     (folder / _RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(complete)))
 
 
-def refer(spec: str, arch: str, recipe: str, key: str) -> None:
+def write_reference(spec: str, arch: str, recipe: str, key: str) -> None:
     """Remember that `spec` on `arch` means the kernel of this key; HostError where it cannot."""
     reference = KernelReference(key=key, spec=spec, arch=arch, recipe=recipe)
-    KERNELS.refer(_name_of(spec, arch), msgspec.json.encode(reference))
+    KERNELS.write_reference(_name_of(spec, arch), msgspec.json.encode(reference))
 
 
 def references() -> Iterator[KernelReference]:

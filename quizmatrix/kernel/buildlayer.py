@@ -65,9 +65,9 @@ def remove(key: str) -> None:
     shutil.rmtree(store_of(key).root, ignore_errors=True)
 
 
-def refer(key: str, reference: LayerReference) -> None:
+def write_reference(key: str, reference: LayerReference) -> None:
     """Have the guests of a kernel get what was built for it, instead of what had the same name."""
-    store_of(key).refer(reference.name, msgspec.json.encode(reference))
+    store_of(key).write_reference(reference.name, msgspec.json.encode(reference))
 
 
 def forget(key: str, name: str) -> None:

@@ -13,12 +13,12 @@ from quizmatrix.core import paths
 from quizmatrix.core.errors import DamagedError, UnpreparedError
 from quizmatrix.core.process import Tell
 from quizmatrix.core.store import key_of
-from quizmatrix.core.version import KernelVersion, leading_version, natural
+from quizmatrix.core.version import KernelVersion, leading_version, natural_key
 from quizmatrix.debian import apt
 from quizmatrix.kernel import artifact, bootimage, modules
 from quizmatrix.kernel.build import DEFAULT, KernelOptions, Order
 from quizmatrix.model.arch import Arch
-from quizmatrix.model.archive import Archive, carries, load_archive
+from quizmatrix.model.archive import Archive, has_kernels_for, load_archive
 
 NEWEST = "newest"
 
@@ -72,7 +72,7 @@ async def fetch(wanted: str, order: Order) -> str:
             cause="the source `debian` has its kernels ready-made",
             next_step=f"Name one that is built: debian-source:{wanted}",
         )
-    if debian is None or not carries(debian.arch):
+    if debian is None or not has_kernels_for(debian.arch):
         raise UnpreparedError(
             f"Debian's archive does not carry {arch.name}",
             next_step=f"Name a kernel that is built: debian-source:{wanted}",
@@ -96,7 +96,7 @@ async def _store(found: DebianKernel, arch: Arch, tell: Tell) -> str:
     async def make(folder: Path) -> None:
         await _make(folder, key, found, packages, arch, tell)
 
-    await artifact.KERNELS.once(
+    await artifact.KERNELS.get_or_make(
         key,
         make,
         action=f"store the kernel {found.release}",
@@ -124,7 +124,7 @@ async def _resolve(wanted: str, arch: str, flavour: str, tell: Tell) -> list[Deb
     )
     if found:
         every = (one for kernels in found for one in kernels)
-        return sorted(every, key=lambda one: (one.version, natural(one.image.version)), reverse=True)
+        return sorted(every, key=lambda one: (one.version, natural_key(one.image.version)), reverse=True)
     raise UnpreparedError(
         f"Debian's archive has no ready-made {wanted} kernel for {arch}",
         cause=f"asked: {', '.join(suites)}",
@@ -136,7 +136,7 @@ async def _resolve(wanted: str, arch: str, flavour: str, tell: Tell) -> list[Deb
 async def released(_one: str, _other: str, arch: Arch, tell: Tell) -> dict[KernelVersion, str]:
     """The kernels that the archive's suites have for an architecture, by their versions."""
     debian = arch.facts.debian
-    if debian is None or not carries(debian.arch):
+    if debian is None or not has_kernels_for(debian.arch):
         return {}
     pattern = _image_names(debian.flavour)
 

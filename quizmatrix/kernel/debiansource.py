@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from quizmatrix.core.errors import DamagedError, UnpreparedError
 from quizmatrix.core.process import Tell
-from quizmatrix.core.version import KernelVersion, Natural, leading_version, natural
+from quizmatrix.core.version import KernelVersion, Natural, leading_version, natural_key
 from quizmatrix.debian import apt
 from quizmatrix.kernel import build
 from quizmatrix.kernel.build import Order
@@ -104,4 +104,4 @@ async def _newest_in(root: apt.AptRoot, wanted: str) -> Found | None:
 
 def _age(found: Found) -> tuple[KernelVersion, Natural]:
     version, package, _root = found
-    return version, natural(package.version)
+    return version, natural_key(package.version)

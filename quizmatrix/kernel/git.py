@@ -61,7 +61,7 @@ def recipe(wanted: str, arch: Arch) -> str:
 def _commit_here(place: str, ref: str) -> str:
     """The commit that `ref` names; empty where it names none."""
     argv = ["git", "-C", place, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}"]
-    return process.ask(argv).output.decode().strip()
+    return process.run_blocking(argv).output.decode().strip()
 
 
 async def released(one: str, other: str, _arch: Arch, tell: Tell) -> dict[KernelVersion, str]:
@@ -149,7 +149,7 @@ async def _borrow(work: Path, place: str, ref: str) -> str:
     """Let the work tree use the objects of a repository on this host (gitrepository-layout(5))."""
     commit = _commit_here(place, ref)
     if not commit:
-        asked = process.ask(["git", "-C", place, "rev-parse", "--git-dir"])
+        asked = process.run_blocking(["git", "-C", place, "rev-parse", "--git-dir"])
         raise NotFetchedError(
             f"{place} has no commit `{ref}`",
             cause=asked.last_words if asked.status else "",

@@ -191,7 +191,7 @@ async def _fetched(spec: KernelSpec, recipe: str, order: Order, *, refresh: bool
         earlier.check(thoroughly=thorough)
         order.tell(f"{error}; keeping {earlier.record.release}")
         return earlier
-    artifact.refer(reference, arch.name, recipe, key)
+    artifact.write_reference(reference, arch.name, recipe, key)
     kernel = artifact.load(key)
     if kernel is None:
         raise DamagedError(f"the kernel {spec.text} for {arch.name} vanished from the cache")

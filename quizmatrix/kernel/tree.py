@@ -89,7 +89,7 @@ async def unpacked(name: str, fetch: Callable[[Path], Awaitable[Path]], tell: Te
             tell(f"unpacking {archive.name}")
             await _extract(archive, folder)
 
-    return await SOURCE_TREES.once(
+    return await SOURCE_TREES.get_or_make(
         name, make, action=f"unpack {name}", waiting=lambda: tell("waiting for its source")
     )
 

@@ -48,7 +48,7 @@ def load_archive() -> Archive:
     return tomlfile.load_over(_FILE, paths.config_dir() / "debian.toml", Archive)
 
 
-def carries(arch: str, series: str = "") -> bool:
+def has_kernels_for(arch: str, series: str = "") -> bool:
     """Whether a suite may have kernels for Debian's `arch`, of the given series or of any."""
     archive = load_archive()
     if series:

@@ -15,7 +15,7 @@ from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.core.version import is_unreleased, series_of
 from quizmatrix.model import parameters, profile
 from quizmatrix.model.arch import debian_variants, load_arch
-from quizmatrix.model.archive import carries
+from quizmatrix.model.archive import has_kernels_for
 from quizmatrix.model.cellid import cell_id, folder_name, matching, parse_cell_id
 from quizmatrix.model.finding import SplatPolicy, Tolerance
 from quizmatrix.model.matrix import Include, Limits, Matrix, shipped_variants
@@ -226,7 +226,9 @@ def _make_cell(
     if is_flavour and (facts.debian is None or variant not in facts.debian.variants):
         raise DataError(where, cause=f"Debian has no variant {variant} of its kernels for {arch}")
     ready_made = (variant is None and not built_here) or is_flavour
-    ready_made = ready_made and facts.debian is not None and carries(facts.debian.arch, series_of(kernel))
+    ready_made = (
+        ready_made and facts.debian is not None and has_kernels_for(facts.debian.arch, series_of(kernel))
+    )
     cell = Cell(
         kernel=kernel,
         source=matrix.source or default_source(kernel, ready_made=ready_made),

@@ -124,7 +124,7 @@ def is_there() -> bool:
 
 def read() -> bytes:
     """The user's crontab, empty where there is none; HostError where it cannot be read."""
-    asked = process.ask([process.require_program("crontab", "cron"), "-l"])
+    asked = process.run_blocking([process.require_program("crontab", "cron"), "-l"])
     if asked.status == 0:
         return asked.output
     if b"no crontab" in asked.errors or b"No such file" in asked.errors:
@@ -136,7 +136,7 @@ def read() -> bytes:
 def _write(text: bytes) -> None:
     crontab = process.require_program("crontab", "cron")
     # Without a line there was none before us.
-    done = process.ask([crontab, "-"], stdin=text) if text else process.ask([crontab, "-r"])
+    done = process.run_blocking([crontab, "-"], stdin=text) if text else process.run_blocking([crontab, "-r"])
     if done.status != 0:
         raise HostError("cannot write your crontab", cause=done.last_words, next_step="crontab -e")
 

@@ -68,7 +68,7 @@ def _quoted(word: str) -> str:
 
 
 def _systemctl(*words: str) -> process.Completed:
-    return process.ask(["systemctl", "--user", *words], keep=_BUS)
+    return process.run_blocking(["systemctl", "--user", *words], keep=_BUS)
 
 
 def is_reachable() -> bool:
@@ -141,5 +141,7 @@ def standing(job: Job, now: datetime) -> Standing:
 
 def lingers() -> bool:
     """Whether the user's service manager runs while the user is not logged in."""
-    asked = process.ask(["loginctl", "show-user", str(os.getuid()), "-p", "Linger", "--value"], keep=_BUS)
+    asked = process.run_blocking(
+        ["loginctl", "show-user", str(os.getuid()), "-p", "Linger", "--value"], keep=_BUS
+    )
     return asked.status == 0 and asked.output.strip() == b"yes"

@@ -139,7 +139,7 @@ def _machines() -> list[HostCheck]:
                 )
             )
             continue
-        said = process.ask([path, "--version"]).output.decode(errors="replace")
+        said = process.run_blocking([path, "--version"]).output.decode(errors="replace")
         version = re.search(r"version (\S+)", said)
         state, how = _accelerator(arch)
         says = f"QEMU {version.group(1) if version else 'of unknown version'}, {how}"

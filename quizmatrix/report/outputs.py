@@ -101,4 +101,4 @@ def _write_report(form: Format, target: str, source: ReportSource) -> None:
             file.writelines(parts)
     else:
         # It may be for others: a job that collects reports, a web server.
-        paths.write_atomic(path, parts, mode=paths.usual_mode())
+        paths.write_atomic(path, parts, mode=paths.new_file_mode())

@@ -66,7 +66,7 @@ def clear(*, with_runs: bool, dry_run: bool) -> None:
 def _alone(*, with_runs: bool) -> Iterator[None]:
     """Nobody uses what is removed, or begins to meanwhile. HostError says who does."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(uses.removing_the_cache())
+        stack.enter_context(uses.emptying_cache())
         if with_runs:
             for folder, results in directory.list_runs():
                 has_ended = results is not None and results.finished is not None

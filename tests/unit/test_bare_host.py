@@ -109,7 +109,7 @@ async def work():
         kernel = paths.cache_dir() / "kernels/k"
         kernel.mkdir(parents=True)
         assert await held.hold(kernel)
-    with uses.of_the_cache(print):
+    with uses.using_cache(print):
         pass
 
 anyio.run(work)

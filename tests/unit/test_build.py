@@ -94,7 +94,7 @@ def make(tree: KernelTree, *config: str, variant: str | None = None) -> str:
 
 def test_what_nothing_asks_for_is_removed(tree: KernelTree, capsys: pytest.CaptureFixture[str]) -> None:
     used, unused = make(tree), make(tree, "CONFIG_X=y")
-    artifact.refer("debian-source:6.1", "x86_64", "", used)
+    artifact.write_reference("debian-source:6.1", "x86_64", "", used)
     assert run_command(["kernel", "show", "6.1.9-x86_64"]) == 0
     assert used in capsys.readouterr().out
     assert run_command(["kernel", "remove", "--unused"]) == 0
@@ -149,7 +149,9 @@ def test_a_kernel_that_only_a_full_reading_shows_damaged(tree: KernelTree) -> No
     before = image.stat()
     image.write_bytes(b"x" * before.st_size)
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
-    artifact.refer(f"path:{tree.path}", "x86_64", source.SOURCES["path"].recipe(str(tree.path), X86_64), key)
+    artifact.write_reference(
+        f"path:{tree.path}", "x86_64", source.SOURCES["path"].recipe(str(tree.path), X86_64), key
+    )
 
     async def obtain() -> artifact.Kernel:
         return await source.obtain(f"path:{tree.path}", quietly(), thorough=True)

@@ -47,7 +47,7 @@ def refer(kernel: Kernel, name: str, *layers: Path, runtime: tuple[Path, ...] = 
     reference = LayerReference(
         name=name, origin=f"/src/{name}", layers=[*map(str, layers)], runtime=[*map(str, runtime)]
     )
-    buildlayer.refer(kernel.record.key, reference)
+    buildlayer.write_reference(kernel.record.key, reference)
 
 
 def obtain(kernel: Kernel, *, with_runtime: bool = False) -> list[Path]:

@@ -90,7 +90,7 @@ def test_a_reference_is_written_where_it_was() -> None:
     before = {path: path.read_bytes() for path in (KERNELS.root / "refs").iterdir()}
     for content in before.values():
         old = msgspec.json.decode(content, type=KernelReference)
-        artifact.refer(old.spec, old.arch, old.recipe, old.key)
+        artifact.write_reference(old.spec, old.arch, old.recipe, old.key)
     assert {path: path.read_bytes() for path in (KERNELS.root / "refs").iterdir()} == before
 
 
@@ -196,7 +196,7 @@ def test_what_an_earlier_version_uses_is_not_removed(
 ) -> None:
     key = KEY if what == "kernel" else IMAGE
     folder = cache / f"{what}s" / key
-    used = cache / "locks" / f"used-{paths.mark_of(folder)}.lock"
+    used = cache / "locks" / f"used-{paths.cache_name(folder)}.lock"
     assert used.name.startswith(f"used-{key}-")
     with locked_by_hand(used):
         assert run_command([what, "remove", key]) == 125
@@ -212,7 +212,7 @@ def test_who_holds_one_is_seen_by_an_earlier_version(cache: Path) -> None:
         held = uses.Uses()
         assert await held.hold(cache / "kernels" / KEY)
         assert not await held.hold(cache / "kernels" / "6.1-none")
-        lock = cache / "locks" / f"used-{paths.mark_of(cache / 'kernels' / KEY)}.lock"
+        lock = cache / "locks" / f"used-{paths.cache_name(cache / 'kernels' / KEY)}.lock"
         handle = os.open(lock, os.O_RDONLY)
         with pytest.raises(BlockingIOError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

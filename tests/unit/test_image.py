@@ -29,7 +29,7 @@ def stored(key: str, arch: str = "s390x", suite: str = "bookworm") -> Path:
         key=key, arch=arch, suite=suite, include=["fio"], installed={"fio": "3"}, checksum=checksum_of(disk)
     )
     (folder / "image.json").write_bytes(msgspec.json.encode(image))
-    IMAGES.refer(debian._name_of(arch, suite), key.encode())
+    IMAGES.write_reference(debian._name_of(arch, suite), key.encode())
     return disk
 
 

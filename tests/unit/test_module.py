@@ -376,7 +376,7 @@ def test_openzfs_is_none_of_them(hello: Path, tmp_path: Path, kernel: Kernel) ->
     layer = tmp_path / "layer"
     layer.mkdir()
     reference = buildlayer.LayerReference(name="zfs", origin=str(hello), layers=[str(layer)])
-    buildlayer.refer(kernel.record.key, reference)
+    buildlayer.write_reference(kernel.record.key, reference)
     make(write_module(tmp_path / "zfs"), kernel)
     assert len(buildlayer.references(kernel.record.key)) == 2
     assert len(references(kernel.record.key)) == 1
@@ -487,7 +487,7 @@ def test_what_make_is_not_given(word: str) -> None:
 def cached(kernel: Kernel) -> Kernel:
     """The toy in the place of Debian's 6.1."""
     recipe = source.SOURCES["debian-source"].recipe("6.1", X86_64)
-    artifact.refer("debian-source:6.1", "x86_64", recipe, kernel.record.key)
+    artifact.write_reference("debian-source:6.1", "x86_64", recipe, kernel.record.key)
     return kernel
 
 

@@ -79,16 +79,16 @@ def test_a_seal_tells_damage(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"content")
     checksum = checksum_of(path)
-    assert checksum.fits(path)
+    assert checksum.matches(path)
     path.write_bytes(b"contend")
     os.utime(path, ns=(0, 0))
-    assert not checksum.fits(path)
+    assert not checksum.matches(path)
     path.write_bytes(b"content")
-    assert checksum.fits(path)
+    assert checksum.matches(path)
     path.write_bytes(b"conte")
-    assert not checksum.fits(path)
+    assert not checksum.matches(path)
     path.unlink()
-    assert not checksum.fits(path)
+    assert not checksum.matches(path)
 
 
 def test_a_seal_reads_the_content_where_asked(tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ def test_a_seal_reads_the_content_where_asked(tmp_path: Path) -> None:
     checksum = checksum_of(path)
     path.write_bytes(b"contend")
     os.utime(path, ns=(checksum.mtime_ns, checksum.mtime_ns))
-    assert checksum.fits(path)
-    assert not checksum.fits(path, thoroughly=True)
+    assert checksum.matches(path)
+    assert not checksum.matches(path, thoroughly=True)
 
 
 def test_the_state_of_a_tree_tells_each_change(tmp_path: Path) -> None:

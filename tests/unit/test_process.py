@@ -88,7 +88,7 @@ def test_a_daemon_that_keeps_the_output_open_is_not_waited_for(tmp_path: Path) -
     try:
         done = anyio.run(process.run, ["sh", "-c", script])
         assert (done.status, done.output) == (3, b"said\n")
-        asked = process.ask(["sh", "-c", script])
+        asked = process.run_blocking(["sh", "-c", script])
         assert (asked.status, asked.output) == (3, b"said\n")
         # What it started goes on: that is what it was started for.
         pid = int((tmp_path / "pid").read_text())
@@ -119,12 +119,12 @@ def test_a_program_that_does_not_end_is_stopped() -> None:
         anyio.run(play)
     assert str(caught.value) == "sh was stopped: it had not ended after 0.10s"
     assert caught.value.next_step == "sh -c 'sleep 1000'"
-    asked = process.ask(["sleep", "1000"], limit=0.1)
+    asked = process.run_blocking(["sleep", "1000"], limit=0.1)
     assert (asked.status, asked.last_words) == (124, "sleep did not answer within 0.10s")
 
 
 def test_what_is_asked_reads_its_input() -> None:
-    assert process.ask(["cat"], stdin=b"\0\xff\n" * 100_000).output == b"\0\xff\n" * 100_000
+    assert process.run_blocking(["cat"], stdin=b"\0\xff\n" * 100_000).output == b"\0\xff\n" * 100_000
 
 
 def test_no_signal_is_sent_by_the_number_of_a_child_that_is_gone(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ async def fill(folder: Path, text: str = "1") -> None:
 def once(key: str = "a", **options: object) -> Path:
     async def play() -> Path:
         settings = {"make": fill, "action": "make the toy", "waiting": lambda: None} | options
-        return await TOYS.once(key, **settings)  # type: ignore[arg-type]
+        return await TOYS.get_or_make(key, **settings)  # type: ignore[arg-type]
 
     return anyio.run(play)
 
@@ -101,7 +101,8 @@ async def make(folder):
     time.sleep(0.3)
     (folder / "toy.json").write_text("1")
 
-anyio.run(lambda: Store(what="toy", folder="toys").once("a", make, action="make it", waiting=lambda: None))
+toys = Store(what="toy", folder="toys")
+anyio.run(lambda: toys.get_or_make("a", make, action="make it", waiting=lambda: None))
 """
 
 
@@ -114,11 +115,11 @@ def test_several_processes_make_it_once(tmp_path: Path) -> None:
 
 
 def test_references() -> None:
-    assert TOYS.referred("name") is None
-    TOYS.refer("name", b"a")
-    TOYS.refer("another", b"b")
-    TOYS.refer("name", b"c")
-    assert TOYS.referred("name") == b"c"
+    assert TOYS.read_reference("name") is None
+    TOYS.write_reference("name", b"a")
+    TOYS.write_reference("another", b"b")
+    TOYS.write_reference("name", b"c")
+    assert TOYS.read_reference("name") == b"c"
     assert list(TOYS.references()) == [("another", b"b"), ("name", b"c")]
 
 
@@ -126,7 +127,7 @@ def test_a_reference_that_cannot_be_written(cache: Path) -> None:
     cache.mkdir()
     (cache / "toys").write_text("in the way")
     with pytest.raises(HostError, match="cannot write the toy cache"):
-        TOYS.refer("name", b"a")
+        TOYS.write_reference("name", b"a")
 
 
 def test_what_is_used_is_neither_removed_nor_evicted(cache: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_cache_in_use_is_not_emptied(capsys: pytest.CaptureFixture[str]) -> No
     kernel = stored("6.1-x")
     script = (
         "import sys; from quizmatrix.core import uses\n"
-        "with uses.of_the_cache(print): print(True, flush=True); sys.stdin.read()"
+        "with uses.using_cache(print): print(True, flush=True); sys.stdin.read()"
     )
     for artifacts, by in (([kernel], HOLD), ([], script)):
         with held(*artifacts, script=by) as pid:

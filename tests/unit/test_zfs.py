@@ -238,7 +238,7 @@ def test_what_a_kernels_guests_still_get_stays(tree: ZfsTree, kernel: Kernel) ->
     first = take(part)
     assert first is not None
     reference = buildlayer.LayerReference(name="zfs", origin=str(tree.path), layers=[str(first.layer)])
-    buildlayer.refer("another-kernel", reference)
+    buildlayer.write_reference("another-kernel", reference)
     os.utime(first.layer, (0, 0))
     for number in range(2):
         (tree.path / "module/zfs.c").write_text(f"int edit_{number};\n")

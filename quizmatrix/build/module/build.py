@@ -48,7 +48,7 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def mark(self) -> str:
         """Names it in the cache, and among what was built for a kernel."""
-        return paths.mark_of(self.path)
+        return paths.cache_name(self.path)
 
     @property
     def work(self) -> Path:
@@ -176,7 +176,7 @@ def removing(mark: str) -> Iterator[None]:
     locks = paths.lock_file(store.lock.format("*"))
     with ExitStack() as stack:
         for lock in sorted(locks.parent.glob(locks.name)):
-            stack.enter_context(uses.alone(lock, f"the module {mark}"))
+            stack.enter_context(uses.exclusive_lock(lock, f"the module {mark}"))
         for layer in sorted(store.path("").glob("[!.]*")):
             stack.enter_context(uses.removing(layer, f"the module {mark}"))
         yield
@@ -191,14 +191,16 @@ def _refer(module: Module, kernel: Kernel, built: Built, tell: Tell) -> None:
         if other.name != module.mark and both:
             tell(f"{', '.join(sorted(both))} is no longer the one of {other.origin}")
             buildlayer.forget(key, other.name)
-    buildlayer.refer(
+    buildlayer.write_reference(
         key, buildlayer.LayerReference(name=module.mark, origin=str(module.path), layers=[str(built.layer)])
     )
 
 
 def references(key: str) -> list[buildlayer.LayerReference]:
     """What was built here for a kernel; OpenZFS, which has a name of its own, is not among it."""
-    return [found for found in buildlayer.references(key) if found.name == paths.mark_of(Path(found.origin))]
+    return [
+        found for found in buildlayer.references(key) if found.name == paths.cache_name(Path(found.origin))
+    ]
 
 
 class _ModuleBuild:

@@ -102,7 +102,7 @@ class ZfsSweep:
         """Have the guests of the kernel get it."""
         if userland.built is None or modules.built is None:
             return
-        buildlayer.refer(
+        buildlayer.write_reference(
             kernel.record.key,
             buildlayer.LayerReference(
                 name=NAME,

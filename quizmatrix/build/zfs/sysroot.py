@@ -20,7 +20,7 @@ from quizmatrix.core.store import key_of
 from quizmatrix.debian import apt
 from quizmatrix.image import debian
 from quizmatrix.model.arch import Arch
-from quizmatrix.model.archive import carries, load_archive
+from quizmatrix.model.archive import has_kernels_for, load_archive
 
 # Changes when what is made of the same packages changes.
 _RECIPE = "1"
@@ -69,7 +69,7 @@ def require_tools(arch: Arch) -> str:
 
 def _is_carried(arch: Arch) -> bool:
     """Whether Debian has packages of the architecture."""
-    return arch.facts.debian is not None and carries(arch.facts.debian.arch)
+    return arch.facts.debian is not None and has_kernels_for(arch.facts.debian.arch)
 
 
 async def obtain(arch: Arch, suite: str | None, pool: JobServer, tell: Tell) -> Sysroot:
@@ -108,7 +108,7 @@ async def obtain(arch: Arch, suite: str | None, pool: JobServer, tell: Tell) -> 
 async def _made(name: str, make: Callable[[Path], Awaitable[None]], tell: Tell) -> Path:
     """The folder of this name, made whole or not at all, and once."""
     key = f"{name}-{key_of([f'{_RECIPE} {PACKAGES}'], 12)}"
-    return await SYSROOTS.once(
+    return await SYSROOTS.get_or_make(
         key, make, action=f"make the sysroot {key}", waiting=lambda: tell("waiting for a sysroot"), lock=name
     )
 

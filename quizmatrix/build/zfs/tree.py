@@ -34,7 +34,7 @@ class ZfsTree(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def mark(self) -> str:
         """Names the tree in the cache: its folder's name, and a hash of its place."""
-        return paths.mark_of(self.path)
+        return paths.cache_name(self.path)
 
     @property
     def work(self) -> Path:
