@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -28,7 +29,9 @@ from quizmatrix.model import cells
 from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.matrix import Limits
 from quizmatrix.model.spec import CellSpec
+from quizmatrix.model.task import in_each
 from quizmatrix.prepare import preparer as prepare
+from quizmatrix.prepare.specify import specify
 from quizmatrix.run import qemu, runlayer
 
 # Started as a file, not as a module: its folder is on the path.
@@ -69,14 +72,15 @@ def run_in(cell: str, *options: str) -> None:
     subprocess.run([*QUIZMATRIX, "run", "--only", cell, "--offline", *options, "--", "true"], check=True)
 
 
-def specify(cell_id: str, folder: Path) -> tuple[CellSpec, Kernel]:
-    """What quizmatrix would boot for `true` in this cell."""
+def specified(cell_id: str, folder: Path, command: str = "true") -> tuple[CellSpec, Kernel]:
+    """What quizmatrix would boot for `command` in this cell."""
     (cell,) = cells.cells_on_the_spot([cell_id], Limits())
     preparer = prepare.Preparer(prepare.Policy())
     prepared = anyio.run(preparer.prepare, cell, lambda text: print(f"  {text}"))
-    spec = prepare.make_spec(cell, prepared, command=["true"], layers=[], work_tree=None, folder=folder)
-    answer = anyio.run(preparer.accelerator, spec, None)
-    return prepare.with_accelerator(spec, answer.accelerator), prepared.kernel
+    answer = anyio.run(preparer.accelerator, cell, prepared, None)
+    (task,) = in_each([cell], [command])
+    spec = anyio.run(partial(specify, task, prepared, answer.accelerator, folder=folder))
+    return spec, prepared.kernel
 
 
 def interleaved(ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[float, float]:
@@ -92,7 +96,8 @@ def bare_qemu(spec: CellSpec, more: Sequence[str] = ()) -> str:
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _bare_qemu(msgspec.structs.replace(spec, folder=name), folder, more)
+        files = msgspec.structs.replace(spec.files, folder=name)
+        _bare_qemu(msgspec.structs.replace(spec, files=files), folder, more)
         return (folder / "stdout").read_text()
 
 
@@ -121,10 +126,10 @@ def _bare_qemu(spec: CellSpec, folder: Path, more: Sequence[str]) -> None:
 def against_bare_qemu(cell: str, target: float) -> list[str]:
     """One row: what quizmatrix takes over QEMU alone."""
     with tempfile.TemporaryDirectory() as name:
-        spec, _ = specify(cell, Path(name))
+        spec, _ = specified(cell, Path(name))
     own, bare = interleaved(lambda: run_in(cell), lambda: bare_qemu(spec))
     return row(
-        f"`true` in {cell} ({spec.accelerator})",
+        f"`true` in {cell} ({spec.machine.accelerator})",
         f"{own:.2f} s",
         f"bare QEMU {bare:.2f} s",
         f"{own - bare:+.2f} s",
@@ -215,11 +220,10 @@ def _read_once(cell: str, way: str, mount: str, folder: Path, disk: Path) -> flo
         read begin rest </proc/uptime; cat /mnt/file >/dev/null; read end rest </proc/uptime
         echo $begin $end"""
     with tempfile.TemporaryDirectory() as name:
-        spec, _ = specify(cell, Path(name))
-        spec = msgspec.structs.replace(spec, command=[script])
-        transport = spec.arch.facts.qemu.transport
+        spec, _ = specified(cell, Path(name), script)
+        transport = spec.machine.arch.facts.qemu.transport
         if way == "virtiofs":
-            more = _virtiofs(Path(name) / "socket", spec.memory, transport)
+            more = _virtiofs(Path(name) / "socket", spec.machine.memory, transport)
             argv = [
                 str(VIRTIOFSD),
                 f"--socket-path={name}/socket",
@@ -343,17 +347,17 @@ def against_virtme(cell: str, target: float) -> list[str]:
         subprocess.run([VIRTME / "bin/pip", "install", "-qq", "virtme-ng"], check=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        spec, kernel = specify(cell, folder)
+        spec, kernel = specified(cell, folder)
         # Where it looks for an image and, beside it, for modules.
         image = folder / "boot" / f"vmlinuz-{kernel.record.release}"
         image.parent.mkdir()
         image.symlink_to(kernel.image)
         (folder / "lib").symlink_to(kernel.layer / "usr/lib")
         busybox = folder / "busybox"
-        busybox.write_bytes(member(Path(spec.initramfs).read_bytes(), "guest/busybox"))
+        busybox.write_bytes(member(Path(spec.machine.kernel.initramfs).read_bytes(), "guest/busybox"))
         busybox.chmod(0o755)
         argv = [str(VIRTME / "bin/vng"), "--busybox", str(busybox), "--run", str(image)]
-        if spec.accelerator is Accelerator.TCG:
+        if spec.machine.accelerator is Accelerator.TCG:
             argv.append("--disable-kvm")
         environment = os.environ | {"PATH": f"{VIRTME / 'bin'}:{os.environ['PATH']}"}
 
@@ -372,7 +376,7 @@ def against_virtme(cell: str, target: float) -> list[str]:
 
         own, other = interleaved(lambda: run_in(cell), run_theirs)
     return row(
-        f"`true` in {cell} ({spec.accelerator})",
+        f"`true` in {cell} ({spec.machine.accelerator})",
         f"{own:.2f} s",
         f"virtme-ng {other:.2f} s",
         f"{other / own:.2f} times as fast",

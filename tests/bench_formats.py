@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -21,7 +22,9 @@ from quizmatrix.image import initramfs
 from quizmatrix.model import cells
 from quizmatrix.model.arch import load_arch
 from quizmatrix.model.matrix import Limits
+from quizmatrix.model.task import in_each
 from quizmatrix.prepare import preparer as prepare
+from quizmatrix.prepare.specify import Prepared, specify
 from quizmatrix.run import cell as run
 
 CELL = "6.1-x86_64"
@@ -56,7 +59,7 @@ class Bench:
         self._preparer = prepare.Preparer(prepare.Policy())
         self.prepared = anyio.run(self._preparer.prepare, self.cell, print)
 
-    def with_disk(self, disk: Path, disk_type: str) -> prepare.Prepared:
+    def with_disk(self, disk: Path, disk_type: str) -> Prepared:
         """What the cell boots from, this disk being its base image."""
         image = msgspec.structs.replace(self.prepared.image, disk=disk, disk_type=disk_type)
         return msgspec.structs.replace(
@@ -65,16 +68,15 @@ class Bench:
             initramfs=initramfs.assemble(self.prepared.kernel, image, self._arch),
         )
 
-    def seconds(self, prepared: prepare.Prepared, command: str) -> tuple[float, float]:
+    def seconds(self, prepared: Prepared, command: str) -> tuple[float, float]:
         """Of a guest: until its command began, and that command's own."""
         self._number += 1
         folder = self._top / f"run{self._number}"
         folder.mkdir()
-        made = prepare.make_spec(
-            self.cell, prepared, command=[command], layers=[], work_tree=None, folder=folder
-        )
-        answer = anyio.run(self._preparer.accelerator, made, None)
-        result = anyio.run(run.run_cell, prepare.with_accelerator(made, answer.accelerator))
+        answer = anyio.run(self._preparer.accelerator, self.cell, prepared, None)
+        (task,) = in_each([self.cell], [command])
+        made = anyio.run(partial(specify, task, prepared, answer.accelerator, folder=folder))
+        result = anyio.run(run.run_cell, made)
         timings = result.timings
         if (
             result.exit_code != 0
@@ -83,7 +85,7 @@ class Bench:
             or timings.command is None
         ):
             said = (folder / "console.log").read_text(errors="replace")[-800:]
-            raise SystemExit(f"{made.disks}\n{said}\n{result.outcome}: {result.detail}")
+            raise SystemExit(f"{made.files.disks}\n{said}\n{result.outcome}: {result.detail}")
         return timings.boot + timings.profiles, timings.command
 
 

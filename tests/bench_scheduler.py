@@ -39,10 +39,10 @@ async def run_cell(spec: CellSpec, observer: Observer) -> CellResult:
         for number in range(5):
             observer.console(f"[    0.{number}] a line of the console")
         await anyio.sleep(0.025)
-    folder = Path(spec.folder)
+    folder = Path(spec.files.folder)
     for name in ("stdout", "stderr", "console.log"):
         (folder / name).write_text("something\n")
-    is_retried = zlib.crc32(spec.cell.encode()) % 3 == 0 and not list(
+    is_retried = zlib.crc32(spec.labels.cell.encode()) % 3 == 0 and not list(
         folder.parent.glob(f"{folder.name}.attempt-1")
     )
     return ended(spec, Outcome.LOST if is_retried else Outcome.PASSED)

@@ -13,7 +13,8 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec
 from quizmatrix.prepare.accelerator import Answer
-from quizmatrix.prepare.preparer import Policy, Prepared, Preparer
+from quizmatrix.prepare.preparer import Policy, Preparer
+from quizmatrix.prepare.specify import Prepared
 
 
 class Ready(Preparer):
@@ -30,18 +31,18 @@ class Ready(Preparer):
         image = Image(key="i", archive=Path("/none"))
         return Prepared(kernel=self._kernel, image=image, initramfs=Path("/none"))
 
-    async def accelerator(self, spec: CellSpec, asked: Accelerator | None) -> Answer:
+    async def accelerator(self, cell: Cell, prepared: Prepared, asked: Accelerator | None) -> Answer:
         return Answer(accelerator=Accelerator.TCG, why="a test")
 
 
 def ended(spec: CellSpec, outcome: Outcome = Outcome.PASSED) -> CellResult:
     """The result of a guest that ended so."""
     return CellResult(
-        cell=spec.cell,
-        kernel=spec.kernel,
+        cell=spec.labels.cell,
+        kernel=spec.labels.kernel,
         release="6.1.9",
-        arch=spec.arch.name,
+        arch=spec.machine.arch.name,
         variant=None,
-        accelerator=spec.accelerator,
+        accelerator=spec.machine.accelerator,
         outcome=outcome,
     )

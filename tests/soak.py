@@ -22,8 +22,10 @@ from quizmatrix.model import cells
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.matrix import Limits
 from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.task import in_each
 from quizmatrix.prepare import preparer as prepare
-from quizmatrix.prepare.preparer import Prepared, Preparer
+from quizmatrix.prepare.preparer import Preparer
+from quizmatrix.prepare.specify import Prepared, specify
 from quizmatrix.run import cell as run
 
 
@@ -42,12 +44,11 @@ class Soak:
         async with self._room:
             folder = self._top / f"{cell.folder}-{number}"
             folder.mkdir()
-            spec = prepare.make_spec(
-                cell, prepared, command=["true"], layers=[], work_tree=None, folder=folder
-            )
-            answer = await preparer.accelerator(spec, None)
+            answer = await preparer.accelerator(cell, prepared, None)
+            (task,) = in_each([cell], ["true"])
+            spec = await specify(task, prepared, answer.accelerator, folder=folder)
             began = time.monotonic()
-            result = await run.run_cell(prepare.with_accelerator(spec, answer.accelerator))
+            result = await run.run_cell(spec)
         self.seconds[cell.id].append(time.monotonic() - began)
         self.outcomes[cell.id][result.outcome] += 1
         if result.outcome is not Outcome.PASSED:

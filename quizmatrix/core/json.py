@@ -1,11 +1,14 @@
-"""JSON encoding, indented or on one line."""
+"""Data as JSON: for other programs, in which all is UTF-8, and for ourselves, without loss."""
 
 from __future__ import annotations
 
+import json
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+
+T = TypeVar("T")
 
 
 def to_json(value: Any) -> bytes:
@@ -29,3 +32,17 @@ def _as_text(value: Any) -> Any:
     if isinstance(value, dict):
         return {_as_text(key): _as_text(item) for key, item in value.items()}
     return value
+
+
+def encode_exactly(value: Any) -> bytes:
+    """JSON on one line from which `decode_exactly` makes an equal value.
+
+    Python reads a byte that is not UTF-8, such as 0xff in a file's name, as the lone surrogate U+DCFF
+    (PEP 383). JSON can only write that as the escape `\\udcff`, which not every program reads.
+    """
+    return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
+
+
+def decode_exactly(data: bytes, kind: type[T]) -> T:
+    """Read what `encode_exactly` has written; ValueError where it is something else."""
+    return msgspec.convert(json.loads(data), kind)

@@ -142,7 +142,7 @@ class Runner:
         is_hidden = self._request.options.guest.no_work_tree
         if (
             here is not None
-            and self._plan.work_tree is None
+            and self._plan.guest.work_tree is None
             and currentfolder.is_meant(here, tasks[0].command, is_hidden=is_hidden)
         ):
             reason = "as asked for" if is_hidden else runlayer.why_not_shown(here)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from quizmatrix.core import json
+from quizmatrix.core.errors import DamagedError
 from quizmatrix.model.arch import Accelerator, Arch, DiskBus
 from quizmatrix.model.cells import SHARED_LIMIT, SMALL
 from quizmatrix.model.finding import Tolerance
@@ -53,7 +55,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     zone: int = 0
 
 
-# As CellSpec.stdin: what the observer has, and no file.
+# As GuestCommand.stdin: what the observer has, and no file.
 OWN_STDIN = "-"
 
 
@@ -110,69 +112,147 @@ class CommandLine(msgspec.Struct, frozen=True, kw_only=True):
     argv: list[str]
 
 
-class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is needed to run one command in one cell.
+class Labels(msgspec.Struct, frozen=True, kw_only=True):
+    """What the result of a cell is named by.
 
-    base: the base image's name. image, initramfs: paths of the kernel's. disks: what the guest has beside
-    its root. has_9p: whether its kernel mounts folders of the host. layers: between the base and the run
-    layer, the lowest first. work_tree: the folder the command is run in, shown at the same place, or None.
-    names: other paths that lead into it, and where to; typed: the one by which the user's shell knows it.
-    command: the words. profiles: in the order in which they are set up. network: whether the guest gets
-    one; forwards: ports of the host that lead to it. debugger: whether QEMU listens for one; stopped: and
-    waits for it; symbols: the kernel with them, where there is one. stdin: the file that the command reads,
-    or `-` for what the observer has, or None. environment: of the command, beside what every one has;
-    passed_on: names in it whose values are kept nowhere. user: of the guest, instead of root. session: see
-    Session. handed: its task's labels; matrix: the file that has them. timeout, boot_timeout: seconds,
-    already scaled for the accelerator. memory: MiB. shared_limit: MiB that the guest may have in /shared.
-    append: kernel parameters beside those that every guest has. numa: NUMA nodes. machine: a value of QEMU's
-    option -machine, instead of the architecture's. qemu: more words of QEMU's command line. tolerance: of
-    findings. again: the command line that repeats the cell, where one asked for it. folder: where
-    results go; it exists, and is empty but for disks.
+    cell: its id. kernel: as the matrix names it. release: of that kernel, as uname(1) has it. handed: its
+    task's labels; matrix: the file that has them. again: the command line that repeats the cell, where one
+    asked for it.
     """
 
     cell: str
     kernel: str
-    kernel_key: str
     release: str
-    arch: Arch
-    variant: str | None
-    accelerator: Accelerator
-    base: str = SMALL
+    variant: str | None = None
+    handed: TaskLabels | None = None
+    matrix: str | None = None
+    again: CommandLine | None = None
+
+
+class GuestKernel(msgspec.Struct, frozen=True, kw_only=True):
+    """The kernel that is booted.
+
+    key: names it by its content. image, initramfs, symbols: files; the last one has its debugging symbols,
+    where there are any. parameters: of its command line, beside those that every guest has. has_9p: whether
+    it mounts folders of the host; else the guest has disks in their place.
+    """
+
+    key: str
     image: str
     initramfs: str
-    disks: list[Disk] = []
-    has_9p: bool = True
-    layers: list[Share]
-    binds: list[Bind] = []
-    work_tree: str | None
-    names: dict[str, str] = {}
-    typed: str | None = None
-    profiles: list[ActiveProfile] = []
-    network: bool = False
-    forwards: list[Forward] = []
-    debugger: bool = False
-    stopped: bool = False
     symbols: str | None = None
-    stdin: str | None = None
+    parameters: str = ""
+    has_9p: bool = True
+
+
+class GuestNetwork(msgspec.Struct, frozen=True, kw_only=True):
+    """A guest's network. forwards: ports of the host that lead to the guest."""
+
+    forwards: list[Forward] = []
+
+
+class GuestDebugger(msgspec.Struct, frozen=True, kw_only=True):
+    """That QEMU listens for a debugger. waits: whether the guest starts only when the debugger says so."""
+
+    waits: bool = False
+
+
+class GuestMachine(msgspec.Struct, frozen=True, kw_only=True):
+    """The virtual machine.
+
+    memory: MiB. numa: NUMA nodes. type: a value of QEMU's option -machine, instead of the architecture's.
+    qemu_words: added to QEMU's command line.
+    """
+
+    arch: Arch
+    accelerator: Accelerator
+    kernel: GuestKernel
+    memory: int
+    cpus: int
+    numa: int = 1
+    network: GuestNetwork | None = None
+    debugger: GuestDebugger | None = None
+    type: str | None = None
+    qemu_words: list[str] = []
+
+
+class WorkTree(msgspec.Struct, frozen=True, kw_only=True):
+    """The folder that the command is run in; the guest has it at the same path.
+
+    typed: the path by which the user's shell knows it, where that is another. links: other paths that lead
+    into it, each with what it is a symbolic link to.
+    """
+
+    path: str
+    typed: str | None = None
+    links: dict[str, str] = {}
+
+
+class GuestFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """The files that a guest sees, and where its own stay.
+
+    folder: the cell's on the host; it exists, and is empty but for disks. base: the base image's name.
+    layers: between the base and the run layer, the lowest first. disks: beside the root. shared_limit: MiB
+    that the guest may have in /shared.
+    """
+
+    folder: str
+    base: str = SMALL
+    layers: list[Share] = []
+    work_tree: WorkTree | None = None
+    binds: list[Bind] = []
+    disks: list[Disk] = []
+    shared_limit: int = SHARED_LIMIT
+
+
+class GuestCommand(msgspec.Struct, frozen=True, kw_only=True):
+    """What is run, and in which surroundings.
+
+    words: as typed. profiles: in the order in which they are set up. environment: of the command, beside what
+    every one has; passed_on: names in it whose values are kept nowhere. user: of the guest, instead of root.
+    stdin: the file that the command reads, or `-` for what the observer has, or None. session: see Session.
+    """
+
+    words: list[str]
+    profiles: list[ActiveProfile] = []
     environment: dict[str, str] = {}
     passed_on: list[str] = []
     user: str | None = None
+    stdin: str | None = None
     session: Session | None = None
-    handed: TaskLabels | None = None
-    matrix: str | None = None
-    command: list[str]
+
+
+class GuestLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a guest may do. timeout (of the command), boot_timeout: seconds, scaled for the accelerator.
+
+    tolerance: of findings.
+    """
+
     timeout: float
     boot_timeout: float
-    memory: int
-    shared_limit: int = SHARED_LIMIT
-    cpus: int
-    append: str = ""
-    numa: int = 1
-    machine: str | None = None
-    qemu: list[str] = []
     tolerance: Tolerance = Tolerance()
-    again: CommandLine | None = None
-    folder: str
+
+
+class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is needed to run one command in one cell."""
+
+    labels: Labels
+    machine: GuestMachine
+    files: GuestFiles
+    command: GuestCommand
+    limits: GuestLimits
+
+    def encode(self) -> bytes:
+        """JSON that `decode` reads without loss, also where words and paths are not UTF-8."""
+        return json.encode_exactly(self)
+
+    @staticmethod
+    def decode(data: bytes) -> CellSpec:
+        """Read what `encode` has written; DamagedError where it is something else."""
+        try:
+            return json.decode_exactly(data, CellSpec)
+        except ValueError as error:
+            raise DamagedError("a cell's specification cannot be read", cause=str(error)) from error
 
 
 def run_layer_of(folder: Path) -> Path:

@@ -18,9 +18,12 @@ import msgspec
 
 from quizmatrix.core import paths, process
 from quizmatrix.core.json import to_json
-from quizmatrix.model.arch import Accelerator, Arch
+from quizmatrix.model.arch import Accelerator, Arch, load_arch
+from quizmatrix.model.cells import Cell
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec
+from quizmatrix.model.task import Task
+from quizmatrix.prepare.specify import Prepared, specify
 from quizmatrix.run import cell as run
 
 KVM_DEVICE = Path("/dev/kvm")
@@ -79,38 +82,38 @@ def recall(arch: Arch) -> Answer | None:
     return answer if lasts and answer.host == _host(arch) else None
 
 
-async def find_out(spec: CellSpec) -> Answer:
-    """The accelerator for guests like `spec`, by a trial where nothing else tells. Raises as try_kvm does."""
-    return without_trial(spec.arch) or await try_kvm(spec)
+async def find_out(cell: Cell, prepared: Prepared) -> Answer:
+    """The accelerator for guests like `cell`, by a trial where nothing else tells. Raises as try_kvm does."""
+    return without_trial(load_arch(cell.arch)) or await try_kvm(cell, prepared)
 
 
-async def try_kvm(spec: CellSpec, boot: RunTrial = run.run_cell) -> Answer:
-    """Boot `spec` under KVM, with `true` as its command, and remember whether that worked.
+async def try_kvm(cell: Cell, prepared: Prepared, boot: RunTrial = run.run_cell) -> Answer:
+    """Boot the kernel and the image of `cell` under KVM, run `true`, and remember whether that worked.
 
     A guest that does not come up may have itself to blame (its kernel is being bisected, say), or a host that
     is busy: only where it comes up under emulation, and then again not under KVM, is it KVM. Takes at most
     half a minute on an idle host. Raises QuizmatrixError where the trial itself is not possible.
     """
+    arch = load_arch(cell.arch)
     with tempfile.TemporaryDirectory(prefix="quizmatrix-") as folder:
-        trial = _Trial(spec, boot, Path(folder))
+        trial = _Trial(cell, prepared, boot, Path(folder))
         first = await trial.boot(Accelerator.KVM, TRIAL_LIMIT)
         if _is_up(first):
-            return _remember(spec.arch, _yes(first))
-        factor = spec.arch.facts.timeout_factor.of(Accelerator.TCG)
-        emulated = await trial.boot(Accelerator.TCG, spec.boot_timeout * factor)
+            return _remember(arch, _yes(first))
+        emulated = await trial.boot(Accelerator.TCG, cell.boot_timeout)
         if not _is_up(emulated):
             return Answer(
                 accelerator=Accelerator.TCG,
-                why=f"{spec.cell} boots neither under KVM nor emulated, which tells nothing of KVM",
+                why=f"{cell.id} boots neither under KVM nor emulated, which tells nothing of KVM",
                 detail=first.detail,
                 is_known=False,
             )
         limit = max(TRIAL_LIMIT, _TIMES_EMULATED * (emulated.timings.boot or 0))
         second = await trial.boot(Accelerator.KVM, limit)
     if _is_up(second):
-        return _remember(spec.arch, _yes(second))
+        return _remember(arch, _yes(second))
     return _remember(
-        spec.arch,
+        arch,
         Answer(
             accelerator=Accelerator.TCG,
             why=f"{KVM_DEVICE} opens, but KVM ran no guest ({second.detail.partition(': ')[0]})",
@@ -120,24 +123,23 @@ async def try_kvm(spec: CellSpec, boot: RunTrial = run.run_cell) -> Answer:
 
 
 class _Trial:
-    """Boots of one guest, with nothing of the user's in it."""
+    """Boots of one cell's guest, with nothing in it that the user asked for."""
 
-    def __init__(self, spec: CellSpec, boot: RunTrial, folder: Path) -> None:
-        self._spec = msgspec.structs.replace(
-            spec, command=["true"], work_tree=None, append="", timeout=TRIAL_LIMIT
-        )
+    def __init__(self, cell: Cell, prepared: Prepared, boot: RunTrial, folder: Path) -> None:
+        self._cell = msgspec.structs.replace(cell, profiles=(), append="", numa=1, timeout=TRIAL_LIMIT)
+        self._prepared = prepared
         self._boot = boot
         self._folder = folder
         self._number = 0
 
     async def boot(self, accelerator: Accelerator, limit: float) -> CellResult:
+        """limit: seconds on hardware for the guest to come up."""
         self._number += 1
         folder = self._folder / str(self._number)
         folder.mkdir()
-        spec = msgspec.structs.replace(
-            self._spec, accelerator=accelerator, boot_timeout=limit, folder=str(folder)
-        )
-        return await self._boot(spec)
+        cell = msgspec.structs.replace(self._cell, boot_timeout=limit)
+        task = Task(id=cell.id, cell=cell, command=["true"])
+        return await self._boot(await specify(task, self._prepared, accelerator, folder=folder))
 
 
 def _is_up(result: CellResult) -> bool:

@@ -199,10 +199,7 @@ async def _try_kvm(arch: Arch) -> accelerator.Answer:
         except QuizmatrixError as error:
             failure = error
             continue
-        spec = prepare.make_spec(
-            cell, prepared, command=["true"], layers=[], work_tree=None, folder=Path("/nonexistent")
-        )
-        return await accelerator.try_kvm(spec)
+        return await accelerator.try_kvm(cell, prepared)
     raise failure or QuizmatrixError("there is no kernel to try")
 
 

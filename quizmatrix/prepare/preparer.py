@@ -24,34 +24,20 @@ from quizmatrix.model import cells, numa, profile
 from quizmatrix.model import spec as specs
 from quizmatrix.model.arch import Accelerator, Arch, load_arch
 from quizmatrix.model.cells import SMALL, Cell
-from quizmatrix.model.forward import Forward, with_free_port
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import BASE_DISK, ActiveProfile, CellSpec, Disk, Share
+from quizmatrix.model.task import Task
 from quizmatrix.prepare import accelerator as accel
-from quizmatrix.prepare import hosthalf
 from quizmatrix.prepare.accelerator import Answer
+from quizmatrix.prepare.specify import GuestPlan, Prepared, specify
 from quizmatrix.run import cell as run
 
 # Kernels fetched and unpacked at a time: more only share the network and the disk.
 _FETCHES = 2
 
-# Seconds that a guest is given in which a person with a debugger goes step by step.
-_DEBUGGED = 86400.0
-
 # MiB of a guest that installs packages into its memory.
 _SETUP_MEMORY = 4096
 
 T = TypeVar("T")
-
-
-class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """A cell's artifacts. has_sshd: whether a terminal can reach its guest over SSH."""
-
-    kernel: Kernel
-    build_layers: list[Path] = []
-    image: Image
-    initramfs: Path
-    has_sshd: bool = False
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +56,7 @@ class Preparer:
     """Prepares the cells of one run; cells that share an artifact wait for one making of it."""
 
     def __init__(
-        self, policy: Policy, find_out: Callable[[CellSpec], Awaitable[Answer]] = accel.find_out
+        self, policy: Policy, find_out: Callable[[Cell, Prepared], Awaitable[Answer]] = accel.find_out
     ) -> None:
         """Nothing is fetched before the first cell asks. find_out: which accelerator guests get."""
         self._policy = policy
@@ -166,17 +152,17 @@ class Preparer:
             f"kernel {cell.kernel_spec} {cell.arch} {order.options} {order.needs_tree}", obtain
         )
 
-    async def accelerator(self, spec: CellSpec, asked: Accelerator | None) -> Answer:
-        """The accelerator for the cell `spec`: the one asked for, or what a trial boot shows."""
+    async def accelerator(self, cell: Cell, prepared: Prepared, asked: Accelerator | None) -> Answer:
+        """The accelerator for the guest of `cell`: the one asked for, or what a trial boot shows."""
         if asked is not None:
             return Answer(accelerator=asked, why="asked for with --accel")
-
-        async with self._lock(f"accelerator {spec.arch.name}"):
-            known = self._answers.get(spec.arch.name) or self._answers.get(spec.kernel_key)
+        kernel = prepared.kernel.record.key
+        async with self._lock(f"accelerator {cell.arch}"):
+            known = self._answers.get(cell.arch) or self._answers.get(kernel)
             if known is None:
-                known = await self._find_out(spec)
+                known = await self._find_out(cell, prepared)
                 # What one kernel does not tell, another may.
-                self._answers[spec.arch.name if known.is_known else spec.kernel_key] = known
+                self._answers[cell.arch if known.is_known else kernel] = known
             return known
 
     def likely_accelerator(self, cell: Cell, asked: Accelerator | None) -> Accelerator:
@@ -224,9 +210,15 @@ class Preparer:
                 cell, image=SMALL, profiles=(), memory=max(cell.memory, _SETUP_MEMORY)
             )
             prepared = await self.prepare(own, tell)
-            spec = make_spec(own, prepared, command=[script], layers=[layer], work_tree=None, folder=folder)
-            answer = await self.accelerator(spec, None)
-            result = await run.run_cell(with_accelerator(spec, answer.accelerator))
+            answer = await self.accelerator(own, prepared, None)
+            spec = await specify(
+                Task(id=own.id, cell=own, command=[script]),
+                prepared,
+                answer.accelerator,
+                folder=folder,
+                asked=GuestPlan(layers=[layer]),
+            )
+            result = await run.run_cell(spec)
             if result.outcome not in (Outcome.PASSED, Outcome.SPLAT):
                 said = (folder / "stderr").read_text(errors="replace").strip()
                 raise UnpreparedError(
@@ -252,97 +244,3 @@ class Preparer:
 
     def _lock(self, name: str) -> anyio.Lock:
         return self._locks.setdefault(name, anyio.Lock())
-
-
-def make_spec(
-    cell: Cell,
-    prepared: Prepared,
-    *,
-    command: list[str],
-    layers: list[Path],
-    work_tree: str | None,
-    folder: Path,
-) -> CellSpec:
-    """The specification of `cell`, for the slowest case: the accelerator is decided after it."""
-    shares = [Share(tag="kernel", path=str(prepared.kernel.layer))]
-    shares += [Share(tag=buildlayer.tag_of(layer), path=str(layer)) for layer in prepared.build_layers]
-    shares += [Share(tag=f"user{number}", path=str(layer)) for number, layer in enumerate(layers)]
-    disk = prepared.image.disk
-    build = prepared.kernel.build_tree
-    return CellSpec(
-        cell=cell.id,
-        base=cell.image,
-        has_9p=prepared.kernel.has_9p,
-        symbols=str(build / "vmlinux") if build else None,
-        disks=[Disk(serial=BASE_DISK, path=str(disk), writable=False)] if disk else [],
-        kernel=cell.kernel,
-        kernel_key=prepared.kernel.record.key,
-        release=prepared.kernel.record.release,
-        arch=load_arch(cell.arch),
-        variant=cell.variant,
-        accelerator=Accelerator.TCG,
-        image=str(prepared.kernel.image),
-        initramfs=str(prepared.initramfs),
-        layers=shares,
-        work_tree=work_tree,
-        command=command,
-        timeout=cell.timeout,
-        boot_timeout=cell.boot_timeout,
-        memory=cell.memory,
-        shared_limit=cell.shared_limit,
-        cpus=cell.cpus,
-        tolerance=cell.tolerance,
-        folder=str(folder),
-    )
-
-
-async def with_profiles(spec: CellSpec, cell: Cell) -> CellSpec:
-    """`spec` with what the host halves of its profiles give; UnpreparedError where one fails."""
-    active: list[ActiveProfile] = []
-    disks = list(spec.disks)
-    forwards: list[Forward] = []
-    network = debugger = stopped = False
-    for use in cell.profiles:
-        facts = profile.facts_of(use.name, cell.id)
-        folder = profile.folders()[use.name]
-        half = await hosthalf.set_up(
-            use, cell=cell.id, arch=cell.arch, folder=specs.host_folder_of(Path(spec.folder)) / use.name
-        )
-        disks += [Disk(**msgspec.structs.asdict(disk)) for disk in half.disks]
-        forwards += profile.forwards_of(use, cell.id)
-        network, debugger = network or facts.network, debugger or facts.debugger
-        stopped = stopped or half.stopped
-        spec = msgspec.structs.replace(spec, user=spec.user or half.user)
-        init, files = folder / "init", folder / "files"
-        active.append(
-            ActiveProfile(
-                name=use.name,
-                asked=use.asked,
-                environment=use.environment | half.environment,
-                init=init.read_text(encoding="utf-8") if init.is_file() else "",
-                files=str(files) if files.is_dir() else None,
-                texts=half.files,
-            )
-        )
-    if stopped:
-        spec = msgspec.structs.replace(spec, timeout=_DEBUGGED, boot_timeout=_DEBUGGED)
-    return msgspec.structs.replace(
-        spec,
-        profiles=active,
-        disks=disks,
-        network=network,
-        forwards=[with_free_port(forward) for forward in forwards],
-        debugger=debugger,
-        stopped=stopped,
-    )
-
-
-def with_accelerator(spec: CellSpec, accelerator: Accelerator) -> CellSpec:
-    """`spec` under `accelerator`, its time limits scaled by the architecture's factor."""
-    factor = spec.arch.facts.timeout_factor.of(accelerator)
-    return msgspec.structs.replace(
-        spec,
-        accelerator=accelerator,
-        timeout=spec.timeout * factor,
-        boot_timeout=spec.boot_timeout * factor,
-    )

@@ -70,16 +70,16 @@ class Boot:
     ) -> None:
         """Starts nothing. console, ports, log: for QEMU. marker: ends the command's output streams."""
         self.evidence = Evidence(
-            silent_reset_is_fault=spec.arch.facts.kernel.silent_reset == "fault",
-            tolerance=spec.tolerance,
-            factor=spec.arch.facts.timeout_factor.of(spec.accelerator),
+            silent_reset_is_fault=spec.machine.arch.facts.kernel.silent_reset == "fault",
+            tolerance=spec.limits.tolerance,
+            factor=spec.machine.arch.facts.timeout_factor.of(spec.machine.accelerator),
             notes=[],
         )
         self.watch = ConsoleWatch()
         self._host = HostWatch()
         self._shared = Shared(spec)
         self._spec = spec
-        self._folder = Path(spec.folder)
+        self._folder = Path(spec.files.folder)
         self._console = console
         self._ports = ports
         self._log = log
@@ -176,7 +176,7 @@ class Boot:
     async def _converse(self) -> None:
         """Talk to the guest until the command ends, a time limit expires, or the guest is gone."""
         try:
-            with anyio.move_on_after(self._spec.boot_timeout) as limit:
+            with anyio.move_on_after(self._spec.limits.boot_timeout) as limit:
                 if not await self._expect("booted"):
                     return
                 await self._control.start()
@@ -184,15 +184,15 @@ class Boot:
                 if not await self._expect("started"):
                     return
             if limit.cancelled_caught:
-                self.evidence.expired = self._spec.boot_timeout
+                self.evidence.expired = self._spec.limits.boot_timeout
                 return
             self._reach(Stage.RUNNING)
             self._feed.begin()
-            with anyio.move_on_after(self._spec.timeout) as limit:
+            with anyio.move_on_after(self._spec.limits.timeout) as limit:
                 self.evidence.ended = await self._expect("exited")
             self._feed.stop()
             if limit.cancelled_caught:
-                self.evidence.expired = self._spec.timeout
+                self.evidence.expired = self._spec.limits.timeout
         except RubbishError as rubbish:
             self.evidence.rubbish = str(rubbish)
         if self.evidence.ended is not None:
@@ -289,7 +289,7 @@ class Boot:
     async def _give_up_on_a_dead_guest(self) -> None:
         """End the talk if a kernel panics or restarts but QEMU does not end: some kernels only halt."""
         await self._dying.wait()
-        if self._spec.debugger and self.watch.panic is not None:
+        if self._spec.machine.debugger and self.watch.panic is not None:
             error = await self._shared.keep_memory(self._ports[qemu.QMP])
             self.evidence.notes += [error] if error else []
         await anyio.sleep(vm.END_GRACE)
@@ -305,7 +305,7 @@ class Boot:
         try:
             await reader()
         except OSError as error:
-            self.evidence.host_fault = str(host_error(f"keep what {self._spec.cell} says", error))
+            self.evidence.host_fault = str(host_error(f"keep what {self._spec.labels.cell} says", error))
             self._talk.cancel()
 
     def _reach(self, stage: Stage) -> None:

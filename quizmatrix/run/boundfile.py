@@ -17,14 +17,14 @@ NAME = "file"
 
 def shares_of(spec: CellSpec) -> list[Share]:
     """A share for each bind of the specification; HostError if a file cannot be shared."""
-    own = specs.host_folder_of(Path(spec.folder))
+    own = specs.host_folder_of(Path(spec.files.folder))
     return [
         Share(
             tag=f"bind{number}",
             path=str(_folder_of(bind, own / f"bind{number}")) if bind.is_file else bind.path,
             writable=bind.writable,
         )
-        for number, bind in enumerate(spec.binds)
+        for number, bind in enumerate(spec.files.binds)
     ]
 
 

@@ -24,22 +24,22 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
     """Boot a cell's guest, run its command, and decide the outcome.
 
     Writes console.log, stdout, stderr, qemu.log, reproduce.sh, artifacts/, subtests.json and findings.json
-    into `spec.folder`. Everything that happens to the guest becomes an outcome. Raises QuizmatrixError if
-    this host cannot do its part.
+    into `spec.files.folder`. Everything that happens to the guest becomes an outcome. Raises QuizmatrixError
+    if this host cannot do its part.
     """
     started = time.monotonic()
     marker = secrets.token_hex(16)
     shares = _write_files(spec, marker, observer)
-    if not spec.has_9p:
+    if not spec.machine.kernel.has_9p:
         try:
             spec, shares = await layerdisks.convert(spec, shares), []
         except BaseException:
-            shutil.rmtree(specs.host_folder_of(Path(spec.folder)), ignore_errors=True)
+            shutil.rmtree(specs.host_folder_of(Path(spec.files.folder)), ignore_errors=True)
             raise
     with ExitStack() as stack:
         console = stack.enter_context(closing(ConsolePipe()))
         ports = {name: stack.enter_context(closing(Port())) for name in qemu.ports_of(spec)}
-        log = stack.enter_context(closing(vm.Log(Path(spec.folder) / "qemu.log")))
+        log = stack.enter_context(closing(vm.Log(Path(spec.files.folder) / "qemu.log")))
         boot = Boot(spec, console, ports, log, marker.encode(), observer)
         await boot.conduct(shares)
         await boot.read_tests()
@@ -49,18 +49,18 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
     outcome, detail = judge(boot.evidence, boot.watch)
     ended = boot.evidence.ended
     return CellResult(
-        cell=spec.cell,
-        kernel=spec.kernel,
-        release=spec.release,
-        arch=spec.arch.name,
-        variant=spec.variant,
-        profiles=[profile.name for profile in spec.profiles],
-        accelerator=spec.accelerator,
+        cell=spec.labels.cell,
+        kernel=spec.labels.kernel,
+        release=spec.labels.release,
+        arch=spec.machine.arch.name,
+        variant=spec.labels.variant,
+        profiles=[profile.name for profile in spec.command.profiles],
+        accelerator=spec.machine.accelerator,
         outcome=outcome,
         exit_code=ended.exit_code if ended else None,
         signal=ended.signal if ended else None,
         detail=detail,
-        append=spec.append,
+        append=spec.machine.kernel.parameters,
         again=reproduce.command_line_of(spec),
         foreign=program.architecture if program and outcome is Outcome.FAILED else "",
         subtests=boot.evidence.tests.counts,
@@ -76,10 +76,10 @@ def _write_files(spec: CellSpec, marker: str, observer: Observer) -> list[Share]
         shares = runlayer.write_run_layer(spec, marker)
         qemu.check(spec, shares)
         if observer.terminal is not None:
-            observer.terminal.write(specs.run_layer_of(Path(spec.folder)))
+            observer.terminal.write(specs.run_layer_of(Path(spec.files.folder)))
         reproduce.write_script(spec, shares)
-        if spec.debugger:
+        if spec.machine.debugger:
             debugger.write_script(spec)
     except OSError as error:
-        raise host_error(f"write to {spec.folder}", error) from error
+        raise host_error(f"write to {spec.files.folder}", error) from error
     return shares

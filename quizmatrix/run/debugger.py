@@ -20,18 +20,18 @@ exec {gdb} -ex {attach} "$@"{symbols}
 
 def socket_of(spec: CellSpec) -> str:
     """The UNIX socket on which QEMU listens for gdb (QEMU's option -gdb)."""
-    return f"{spec.folder}/{_SOCKET}"
+    return f"{spec.files.folder}/{_SOCKET}"
 
 
 def write_script(spec: CellSpec) -> None:
     """Write gdb.sh into the cell's folder; OSError if it cannot be written."""
     text = _TEMPLATE.format(
-        cell=spec.cell,
-        note="" if spec.symbols else "; its kernel came without symbols",
-        gdb="gdb" if spec.arch.is_native else "gdb-multiarch",
+        cell=spec.labels.cell,
+        note="" if spec.machine.kernel.symbols else "; its kernel came without symbols",
+        gdb="gdb" if spec.machine.arch.is_native else "gdb-multiarch",
         attach=shlex.quote(f"target remote {socket_of(spec)}"),
-        symbols=f" {shlex.quote(spec.symbols)}" if spec.symbols else "",
+        symbols=f" {shlex.quote(spec.machine.kernel.symbols)}" if spec.machine.kernel.symbols else "",
     )
-    path = Path(spec.folder) / SCRIPT
-    paths.write_atomic(path, text.encode())
+    path = Path(spec.files.folder) / SCRIPT
+    paths.write_atomic(path, text.encode(errors="surrogateescape"))
     path.chmod(0o755)

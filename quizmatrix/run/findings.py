@@ -24,14 +24,14 @@ async def conclude(spec: CellSpec, watch: ConsoleWatch) -> list[FindingSummary]:
 
     Raises OSError if the file cannot be written.
     """
-    found = spec.tolerance.apply(watch.findings)
+    found = spec.limits.tolerance.apply(watch.findings)
     if not found:
         return []
     if (kernel := _symbols_of(spec)) is not None:
         from quizmatrix.console import symbols
 
-        found = await symbols.decode(found, kernel, spec.arch.facts.cross_prefix)
-    paths.write_atomic(Path(spec.folder) / FILE, to_json(found))
+        found = await symbols.decode(found, kernel, spec.machine.arch.facts.cross_prefix)
+    paths.write_atomic(Path(spec.files.folder) / FILE, to_json(found))
     # Fatal findings first, so that they are never left out.
     first = sorted(found, key=lambda finding: not finding.kind.is_fatal)[:_MOST_SUMMARIES]
     return [finding.summary for finding in sorted(first, key=lambda finding: finding.line)]
@@ -39,11 +39,11 @@ async def conclude(spec: CellSpec, watch: ConsoleWatch) -> list[FindingSummary]:
 
 def _symbols_of(spec: CellSpec) -> Path | None:
     """The guest's vmlinux with symbols; None if another kernel was or is being built in its folder."""
-    if spec.symbols is None:
+    if spec.machine.kernel.symbols is None:
         return None
-    kernel = Path(spec.symbols)
+    kernel = Path(spec.machine.kernel.symbols)
     try:
-        is_ours = kernel.with_name(artifact.BUILD_STAMP).read_text() == spec.kernel_key
+        is_ours = kernel.with_name(artifact.BUILD_STAMP).read_text() == spec.machine.kernel.key
     except OSError:
         return None
     return kernel if is_ours else None

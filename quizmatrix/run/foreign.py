@@ -88,18 +88,18 @@ def guest_check(spec: CellSpec) -> str:
     For a program of another architecture they write its name to the file `foreign` and exit with 126. They
     do nothing if binfmt_misc is mounted: then the kernel may be able to run it.
     """
-    word = elf.program_word(spec.command)
-    are_theirs = any(layer.tag.startswith("user") for layer in spec.layers) or spec.binds
-    if word is None or not ("/" in word or are_theirs or any(one.files for one in spec.profiles)):
+    word = elf.program_word(spec.command.words)
+    are_theirs = any(layer.tag.startswith("user") for layer in spec.files.layers) or spec.files.binds
+    if word is None or not ("/" in word or are_theirs or any(one.files for one in spec.command.profiles)):
         return ""
-    own = "|".join(sorted(machine.pattern for machine in runs_on(spec.arch)))
+    own = "|".join(sorted(machine.pattern for machine in runs_on(spec.machine.arch)))
     cases = "".join(
         f"    {machine.pattern}) foreign={name} ;;\n"
         for name, machine in machines().items()
-        if machine not in runs_on(spec.arch)
+        if machine not in runs_on(spec.machine.arch)
     )
-    path = spec.environment.get("PATH")
-    setting = f"PATH={shlex.quote(path)}; " if path is not None and "PATH" not in spec.passed_on else ""
+    is_set = "PATH" in spec.command.environment and "PATH" not in spec.command.passed_on
+    setting = f"PATH={shlex.quote(spec.command.environment['PATH'])}; " if is_set else ""
     return (
         f"file=$({setting}command -v {shlex.quote(word)})\n"
         'read -r -n 4 magic 2>/dev/null <"$file"\n'
@@ -125,10 +125,10 @@ def seen_in(spec: CellSpec, ended: Message | None) -> Program | None:
     if ended is None or ended.exit_code == 0:
         return None
     if ended.exit_code == EXIT_CANNOT_EXECUTE and ended.message in machines():
-        return Program(sentence=sentence(spec.command, ended.message), architecture=ended.message)
+        return Program(sentence=sentence(spec.command.words, ended.message), architecture=ended.message)
     try:
-        found = told(spec, Path(spec.folder))
-        missing = None if found else lacking(spec, Path(spec.folder))
+        found = told(spec, Path(spec.files.folder))
+        missing = None if found else lacking(spec, Path(spec.files.folder))
     except OSError:
         return None
     if found:
@@ -141,11 +141,12 @@ def told(spec: CellSpec, folder: Path) -> tuple[str, str] | None:
 
     Raises OSError if the command's stderr cannot be read.
     """
-    if spec.work_tree is None:
+    work_tree = spec.files.work_tree
+    if work_tree is None:
         return None
     for name in elf.named_by_shells(_stderr(folder)):
-        path = elf.in_tree(name if "/" in name else f"./{name}", spec.work_tree)
-        found = of_file(path, spec.arch) if path is not None else None
+        path = elf.in_tree(name if "/" in name else f"./{name}", work_tree.path)
+        found = of_file(path, spec.machine.arch) if path is not None else None
         if found is not None:
             return name, found
     return None
@@ -162,10 +163,11 @@ def lacking(spec: CellSpec, folder: Path) -> str | None:
     A shell says that such a file was "not found", though it exists: the kernel reports the missing
     interpreter in this way. Raises OSError if the command's stderr cannot be read.
     """
-    if spec.work_tree is None:
+    work_tree = spec.files.work_tree
+    if work_tree is None:
         return None
     for name in elf.not_found(_stderr(folder)):
-        path = elf.in_tree(name, spec.work_tree)
+        path = elf.in_tree(name, work_tree.path)
         if path is None or not os.access(path, os.X_OK):
             continue
         needed = elf.interpreter_of(path)
@@ -176,6 +178,6 @@ def lacking(spec: CellSpec, folder: Path) -> str | None:
 
 def _way_out(spec: CellSpec, path: Path) -> str:
     ways = ["link it with -static"] if elf.machine_of(path) is not None else []
-    if spec.base == SMALL:
+    if spec.files.base == SMALL:
         ways.append("take a Debian: --image debian")
     return f" ({', or '.join(ways)})" if ways else ""

@@ -42,13 +42,13 @@ async def convert(spec: CellSpec, shares: list[Share]) -> CellSpec:
 
     Raises UnpreparedError for a writable share, HostError if an image cannot be made.
     """
-    folder = specs.host_folder_of(Path(spec.folder)) / "layers"
+    folder = specs.host_folder_of(Path(spec.files.folder)) / "layers"
     for share in shares:
         if share.writable and share.tag != SHARED:
-            bound = {f"bind{number}": bind.path for number, bind in enumerate(spec.binds)}
+            bound = {f"bind{number}": bind.path for number, bind in enumerate(spec.files.binds)}
             raise UnpreparedError(
                 f"{bound.get(share.tag, share.path)} cannot be bound for writing",
-                cause=f"the kernel {spec.release} has no 9p",
+                cause=f"the kernel {spec.labels.release} has no 9p",
                 next_step="Bind it read-only (`:ro`), or take a kernel with 9p.",
             )
     disks = []
@@ -56,14 +56,16 @@ async def convert(spec: CellSpec, shares: list[Share]) -> CellSpec:
         folder.mkdir(parents=True, exist_ok=True)
         for share in shares:
             if share.tag == SHARED:
-                disks.append(Disk(serial=SHARED, path=str(_sparse_file(folder / SHARED, spec.memory))))
+                path = _sparse_file(folder / SHARED, spec.machine.memory)
+                disks.append(Disk(serial=SHARED, path=str(path)))
             elif share.tag == _LASTING:
                 disks.append(await _kernel_disk(spec, share))
             else:
                 disks.append(await _disk(share, folder / f"{share.tag}.squashfs"))
     except OSError as error:
-        raise host_error(f"make the layers of {spec.cell}", error) from error
-    return msgspec.structs.replace(spec, disks=[*spec.disks, *disks])
+        raise host_error(f"make the layers of {spec.labels.cell}", error) from error
+    files = msgspec.structs.replace(spec.files, disks=[*spec.files.disks, *disks])
+    return msgspec.structs.replace(spec, files=files)
 
 
 def _sparse_file(path: Path, memory: int) -> Path:
@@ -77,7 +79,7 @@ async def _kernel_disk(spec: CellSpec, share: Share) -> Disk:
     # The image is in the kernel's folder, so it is removed together with the kernel.
     image = Path(share.path).with_name("layer.squashfs")
     if not image.exists():
-        async with paths.locked(paths.lock_file(f"layer-{spec.kernel_key}")):
+        async with paths.locked(paths.lock_file(f"layer-{spec.machine.kernel.key}")):
             if not image.exists():
                 made = image.with_name(f".{image.name}.new")
                 made.unlink(missing_ok=True)

@@ -45,9 +45,9 @@ def ports_of(spec: CellSpec) -> list[str]:
     """The chardevs of a cell's guest, without its console."""
     return [
         *PORTS,
-        *([STDIN] if spec.stdin is not None else []),
-        *([TERMINAL] if spec.session else []),
-        *([QMP] if spec.debugger else []),
+        *([STDIN] if spec.command.stdin is not None else []),
+        *([TERMINAL] if spec.command.session else []),
+        *([QMP] if spec.machine.debugger else []),
     ]
 
 
@@ -58,59 +58,61 @@ def option_value(text: str) -> str:
 
 def parameters_of(spec: CellSpec) -> str:
     """The kernel command line. The user's parameters come last: of two, the kernel uses the last one."""
-    own = [*spec.arch.facts.kernel.command_line, *_COMMAND_LINE, *(_DEBUGGED if spec.debugger else ())]
-    return " ".join([*own, *([spec.append] if spec.append else [])])
+    machine = spec.machine
+    own = [*machine.arch.facts.kernel.command_line, *_COMMAND_LINE, *(_DEBUGGED if machine.debugger else ())]
+    return " ".join([*own, *([machine.kernel.parameters] if machine.kernel.parameters else [])])
 
 
 def _others(spec: CellSpec) -> int:
     """The number of other devices on the bus: the serial ports, the network, the SCSI controller."""
-    return 1 + spec.network + any(disk.bus is DiskBus.SCSI for disk in spec.disks)
+    has_scsi = any(disk.bus is DiskBus.SCSI for disk in spec.files.disks)
+    return 1 + (spec.machine.network is not None) + has_scsi
 
 
 def check(spec: CellSpec, shares: list[Share]) -> None:
     """Raises UnpreparedError if QEMU's machine cannot have the disks, nodes or devices of `spec`."""
-    known = spec.arch.facts.qemu.disk_buses
-    lacking = dict.fromkeys(disk.bus for disk in spec.disks if disk.bus not in known)
+    known = spec.machine.arch.facts.qemu.disk_buses
+    lacking = dict.fromkeys(disk.bus for disk in spec.files.disks if disk.bus not in known)
     if lacking:
         raise UnpreparedError(
-            f"{spec.cell} cannot have disks on {', '.join(lacking)}",
-            cause=f"QEMU's machine for {spec.arch.name} has {', '.join(known)} for them",
+            f"{spec.labels.cell} cannot have disks on {', '.join(lacking)}",
+            cause=f"QEMU's machine for {spec.machine.arch.name} has {', '.join(known)} for them",
             next_step="Choose another bus, or leave the architecture out.",
         )
-    numa.check_machine(spec.cell, spec.arch, spec.numa, spec.memory)
-    bus.check_room(spec.cell, folders=len(shares), disks=len(spec.disks), others=_others(spec))
+    numa.check_machine(spec.labels.cell, spec.machine.arch, spec.machine.numa, spec.machine.memory)
+    bus.check_room(spec.labels.cell, folders=len(shares), disks=len(spec.files.disks), others=_others(spec))
 
 
 def _extras(spec: CellSpec, chardevs: Mapping[str, str], places: Bus) -> list[str]:
     """The options for devices that only some guests have: stdin, terminal, disks, network, debugger."""
-    transport = spec.arch.facts.qemu.transport
+    transport = spec.machine.arch.facts.qemu.transport
     argv: list[str] = []
     if STDIN in chardevs:
         argv += ["-device", f"virtserialport,bus=ports.0,chardev={STDIN},name=quizmatrix.{STDIN}"]
-    if spec.session is not None and TERMINAL in chardevs:
-        device = _TERMINAL_DEVICES[spec.session.kind]
+    if spec.command.session is not None and TERMINAL in chardevs:
+        device = _TERMINAL_DEVICES[spec.command.session.kind]
         argv += ["-device", f"{device},bus=ports.0,chardev={TERMINAL},name=quizmatrix.{TERMINAL}"]
     argv += _disks(spec, places)
-    if spec.network:
-        forwards = "".join(f",hostfwd={forward.option}" for forward in spec.forwards)
+    if spec.machine.network is not None:
+        forwards = "".join(f",hostfwd={forward.option}" for forward in spec.machine.network.forwards)
         argv += ["-netdev", f"user,id=network{forwards}"]
         argv += ["-device", f"virtio-net-{transport},netdev=network{places.next()}"]
-    if spec.debugger:
+    if spec.machine.debugger is not None:
         argv += ["-action", "panic=pause"]
         if QMP in chardevs:
             argv += ["-mon", f"chardev={QMP},mode=control"]
         argv += ["-gdb", f"unix:path={option_value(debugger.socket_of(spec))},server=on,wait=off"]
-        argv += ["-S"] if spec.stopped else []
+        argv += ["-S"] if spec.machine.debugger.waits else []
     return argv
 
 
 def _disks(spec: CellSpec, places: Bus) -> list[str]:
     """The options for the disks. All SCSI disks share one controller."""
-    transport = spec.arch.facts.qemu.transport
+    transport = spec.machine.arch.facts.qemu.transport
     argv: list[str] = []
-    if any(disk.bus is DiskBus.SCSI for disk in spec.disks):
+    if any(disk.bus is DiskBus.SCSI for disk in spec.files.disks):
         argv += ["-device", f"virtio-scsi-{transport},id=scsi{places.next()}"]
-    for disk in spec.disks:
+    for disk in spec.files.disks:
         argv += ["-blockdev", _blockdev(disk)]
         name, size = disk.serial, ""
         if disk.sector != _SECTOR:
@@ -162,24 +164,27 @@ def command_line(
     if the cell has them.
     passed_fd: the file descriptor that QEMU inherits and opens as PASSED_FILE.
     """
-    qemu = spec.arch.facts.qemu
+    machine = spec.machine
+    qemu = machine.arch.facts.qemu
     transport = qemu.transport
-    accelerator = spec.accelerator
+    cpus = str(machine.cpus)
+    if machine.numa > 1:
+        # Each CPU is a socket of its own: the kernel warns of a socket that reaches over nodes.
+        cpus += f",sockets={machine.cpus},cores=1,threads=1"
     argv = [
         qemu.binary,
-        *("-name", option_value(spec.cell)),
-        *("-machine", spec.machine or qemu.machine.of(accelerator)),
-        *("-accel", accelerator.value),
-        *("-cpu", qemu.cpu.of(accelerator)),
-        # With several nodes, each CPU is a socket of its own: the kernel warns if a socket spans nodes.
-        *("-smp", str(spec.cpus) if spec.numa == 1 else f"{spec.cpus},sockets={spec.cpus},cores=1,threads=1"),
-        *("-m", f"{spec.memory}M"),
-        *(numa.options(spec.numa, spec.memory, spec.cpus, qemu.numa) if spec.numa > 1 else ()),
+        *("-name", option_value(spec.labels.cell)),
+        *("-machine", machine.type or qemu.machine.of(machine.accelerator)),
+        *("-accel", machine.accelerator.value),
+        *("-cpu", qemu.cpu.of(machine.accelerator)),
+        *("-smp", cpus),
+        *("-m", f"{machine.memory}M"),
+        *(numa.options(machine.numa, machine.memory, machine.cpus, qemu.numa) if machine.numa > 1 else ()),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
         *("-sandbox", _SANDBOX),
-        *("-kernel", spec.image),
-        *("-initrd", spec.initramfs),
+        *("-kernel", machine.kernel.image),
+        *("-initrd", machine.kernel.initramfs),
         *("-append", parameters_of(spec)),
     ]
     if passed_fd is not None:
@@ -188,14 +193,14 @@ def command_line(
         kind, _, options = chardevs[name].partition(",")
         argv += ["-chardev", f"{kind},id={name}" + (f",{options}" if options else "")]
     argv += qemu.console
-    places = Bus(qemu, len(shares) + len(spec.disks) + _others(spec))
+    places = Bus(qemu, len(shares) + len(spec.files.disks) + _others(spec))
     argv += ["-device", f"virtio-serial-{transport},id=ports,max_ports=8{places.next()}"]
     for name in PORTS:
         argv += ["-device", f"virtserialport,bus=ports.0,chardev={name},name=quizmatrix.{name}"]
     argv += _extras(spec, chardevs, places)
     for share in shares:
         argv += _folder(share, transport, places)
-    return [*argv, *spec.qemu]
+    return [*argv, *machine.qemu_words]
 
 
 def _folder(share: Share, transport: str, places: Bus) -> list[str]:

@@ -59,19 +59,20 @@ def write_script(spec: CellSpec, shares: list[Share]) -> None:
         "stdout": "file,path=/dev/stdout,append=on",
         "stderr": "file,path=/dev/stderr,append=on",
     }
-    handed = [disk for disk in spec.disks if disk.serial.startswith(HANDED_DISK)]
+    handed = [disk for disk in spec.files.disks if disk.serial.startswith(HANDED_DISK)]
     by_hand = [
         msgspec.structs.replace(disk, path=f"@{disk.serial}@") if disk in handed else disk
-        for disk in spec.disks
+        for disk in spec.files.disks
     ]
-    if spec.stdin is not None:
+    if spec.command.stdin is not None:
         chardevs[qemu.STDIN] = "stdio,signal=off"
-    files = {f"bind{number}": bind.path for number, bind in enumerate(spec.binds) if bind.is_file}
+    files = {f"bind{number}": bind.path for number, bind in enumerate(spec.files.binds) if bind.is_file}
     shares = [
         msgspec.structs.replace(share, path=f"@{share.tag}@") if share.tag in files else share
         for share in shares
     ]
-    argv = qemu.command_line(msgspec.structs.replace(spec, disks=by_hand), shares, chardevs)
+    changed = msgspec.structs.replace(spec.files, disks=by_hand)
+    argv = qemu.command_line(msgspec.structs.replace(spec, files=changed), shares, chardevs)
     lines = _an_option_a_line(argv).replace(
         f"pipe,id=control,path={_CONTROL}", '"pipe,id=control,path=$dir/control"'
     )
@@ -81,21 +82,22 @@ def write_script(spec: CellSpec, shares: list[Share]) -> None:
         lines = lines.replace(f"@{tag}@", f'"$dir"/{tag}')
     command = command_line_of(spec)
     again = process.printable(command.argv)
-    text = (_TEMPLATE if spec.has_9p else _TEMPLATE_WITHOUT_9P).format(
+    text = (_TEMPLATE if spec.machine.kernel.has_9p else _TEMPLATE_WITHOUT_9P).format(
         what=_what(spec),
         disks=_disks(handed) + _files(files) + _passed_on(spec),
         cwd=shlex.quote(command.folder),
-        again=again.replace("\n", "\n#   ") if spec.has_9p else again,
+        again=again.replace("\n", "\n#   ") if spec.machine.kernel.has_9p else again,
         argv=_stdin(spec) + lines,
     )
-    path = Path(spec.folder) / "reproduce.sh"
+    path = Path(spec.files.folder) / "reproduce.sh"
     paths.write_atomic(path, text.encode(errors="surrogateescape"))
     path.chmod(0o755)
 
 
 def command_line_of(spec: CellSpec) -> CommandLine:
     """The command line that repeats a cell: derived from the run's own if there is one, else from `spec`."""
-    return spec.again or CommandLine(folder=spec.work_tree or "/", argv=_again(spec))
+    folder = spec.files.work_tree.path if spec.files.work_tree else "/"
+    return spec.labels.again or CommandLine(folder=folder, argv=_again(spec))
 
 
 def command_of(result: CellResult, folder: Path) -> str:
@@ -126,10 +128,10 @@ def command_in(folder: Path) -> str:
 
 
 def _what(spec: CellSpec) -> str:
-    handed = spec.handed
+    handed = spec.labels.handed
     if handed is None:
-        return f"The cell {spec.cell}"
-    return f"{handed.id}: the cell {spec.cell}, {handed.words.about}"
+        return f"The cell {spec.labels.cell}"
+    return f"{handed.id}: the cell {spec.labels.cell}, {handed.words.about}"
 
 
 def _disks(handed: list[Disk]) -> str:
@@ -147,9 +149,9 @@ def _disks(handed: list[Disk]) -> str:
 
 def _stdin(spec: CellSpec) -> str:
     """The pipe into QEMU if the command has a standard input: from the file, or the script's own stdin."""
-    if spec.stdin is None:
+    if spec.command.stdin is None:
         return ""
-    path = "" if spec.stdin == specs.OWN_STDIN else f" {shlex.quote(spec.stdin)}"
+    path = "" if spec.command.stdin == specs.OWN_STDIN else f" {shlex.quote(spec.command.stdin)}"
     return f"{{ echo; exec cat{path}; }} |\n"
 
 
@@ -167,48 +169,57 @@ def _passed_on(spec: CellSpec) -> str:
 
     The values are in a file only while the guest runs.
     """
-    if not spec.passed_on:
+    if not spec.command.passed_on:
         return ""
-    place = shlex.quote(str(specs.run_layer_of(Path(spec.folder)) / runlayer.PASSED_ON))
+    place = shlex.quote(str(specs.run_layer_of(Path(spec.files.folder)) / runlayer.PASSED_ON))
     text = "# --env NAME: as they are here.\n"
     text += "quoted() { printf '%s\\n' \"$1\" | sed \"s/'/'\\\\\\\\''/g; 1s/^/'/; \\$s/\\$/'/\"; }\n"
     text += f"passed={place}\n"
     text += 'trap \'rm -rf "$dir" "$passed"; kill $feeder 2>/dev/null || :\' EXIT\n'
-    lines = "; ".join(f'printf \'passed_{name}=%s\\n\' "$(quoted "${{{name}-}}")"' for name in spec.passed_on)
+    lines = "; ".join(
+        f'printf \'passed_{name}=%s\\n\' "$(quoted "${{{name}-}}")"' for name in spec.command.passed_on
+    )
     return f'{text}(umask 077; {{ {lines}; }} >"$passed")\n'
 
 
 def _selection(spec: CellSpec) -> list[str]:
     """The arguments that select the cell and its limits, or all cells that the disks went through."""
-    if spec.handed is not None and spec.matrix is not None:
-        cells = dict.fromkeys(spec.handed.cells)
-        return [spec.matrix, "--only", ",".join(cells)]
-    timeout = spec.timeout / spec.arch.facts.timeout_factor.of(spec.accelerator)
-    limits = ["--memory", f"{spec.memory}M", "--cpus", str(spec.cpus), "--timeout", f"{timeout:g}s"]
-    if spec.shared_limit != SHARED_LIMIT:
-        limits += ["--shared-limit", f"{spec.shared_limit}M"]
-    return ["--only", spec.cell, *limits]
+    if spec.labels.handed is not None and spec.labels.matrix is not None:
+        cells = dict.fromkeys(spec.labels.handed.cells)
+        return [spec.labels.matrix, "--only", ",".join(cells)]
+    timeout = spec.limits.timeout / spec.machine.arch.facts.timeout_factor.of(spec.machine.accelerator)
+    limits = [
+        "--memory",
+        f"{spec.machine.memory}M",
+        "--cpus",
+        str(spec.machine.cpus),
+        "--timeout",
+        f"{timeout:g}s",
+    ]
+    if spec.files.shared_limit != SHARED_LIMIT:
+        limits += ["--shared-limit", f"{spec.files.shared_limit}M"]
+    return ["--only", spec.labels.cell, *limits]
 
 
 def _again(spec: CellSpec) -> list[str]:
     """A command line with the same settings, for a cell that was not started by a command line."""
-    again = ["quizmatrix", "run", *_selection(spec), "--image", spec.base]
-    for profile in spec.profiles:
+    again = ["quizmatrix", "run", *_selection(spec), "--image", spec.files.base]
+    for profile in spec.command.profiles:
         again += ["-p", profile.asked]
-    for bind in spec.binds:
+    for bind in spec.files.binds:
         again += ["--bind", f"{bind.path}:{bind.guest}{'' if bind.writable else ':ro'}"]
-    for name, value in spec.environment.items():
-        again += ["--env", name if name in spec.passed_on else f"{name}={value}"]
-    again += ["--stdin", spec.stdin] if spec.stdin not in (None, specs.OWN_STDIN) else []
-    again += ["--user", spec.user] if spec.user else []
-    again += ["--append", spec.append] if spec.append else []
-    again += ["--numa", str(spec.numa)] if spec.numa > 1 else []
-    again += [f"--qemu={shlex.join(spec.qemu)}"] if spec.qemu else []
-    for layer in spec.layers:
+    for name, value in spec.command.environment.items():
+        again += ["--env", name if name in spec.command.passed_on else f"{name}={value}"]
+    again += ["--stdin", spec.command.stdin] if spec.command.stdin not in (None, specs.OWN_STDIN) else []
+    again += ["--user", spec.command.user] if spec.command.user else []
+    again += ["--append", spec.machine.kernel.parameters] if spec.machine.kernel.parameters else []
+    again += ["--numa", str(spec.machine.numa)] if spec.machine.numa > 1 else []
+    again += [f"--qemu={shlex.join(spec.machine.qemu_words)}"] if spec.machine.qemu_words else []
+    for layer in spec.files.layers:
         if layer.tag.startswith("user"):
             again += ["--layer", layer.path]
-    again += [] if spec.work_tree else ["--no-work-tree"]
-    return again if spec.handed is not None else [*again, "--", *spec.command]
+    again += [] if spec.files.work_tree else ["--no-work-tree"]
+    return again if spec.labels.handed is not None else [*again, "--", *spec.command.words]
 
 
 def _an_option_a_line(argv: list[str]) -> str:

@@ -66,21 +66,26 @@ def _own_environment(spec: CellSpec) -> dict[str, str]:
     environment = {
         "PATH": _PATH,
         "LANG": "C.UTF-8",
-        "QUIZMATRIX_CELL": spec.cell,
-        "QUIZMATRIX_KERNEL": spec.kernel,
-        "QUIZMATRIX_ARCH": spec.arch.name,
-        "QUIZMATRIX_PROFILES": ",".join(profile.name for profile in spec.profiles),
+        "QUIZMATRIX_CELL": spec.labels.cell,
+        "QUIZMATRIX_KERNEL": spec.labels.kernel,
+        "QUIZMATRIX_ARCH": spec.machine.arch.name,
+        "QUIZMATRIX_PROFILES": ",".join(profile.name for profile in spec.command.profiles),
     }
-    for profile in spec.profiles:
+    for profile in spec.command.profiles:
         environment |= profile.environment
-    if spec.handed is not None:
-        names = [disk.serial for disk in spec.disks if disk.serial.startswith(HANDED_DISK)]
-        environment |= spec.handed.environment
+    if spec.labels.handed is not None:
+        names = [disk.serial for disk in spec.files.disks if disk.serial.startswith(HANDED_DISK)]
+        environment |= spec.labels.handed.environment
         environment["QUIZMATRIX_DISKS"] = " ".join(f"/dev/{name}" for name in names)
-    if spec.typed is not None:
+    if spec.files.work_tree is not None and spec.files.work_tree.typed is not None:
         # A shell keeps PWD if it names the working directory (POSIX, sh, PWD).
-        environment["PWD"] = spec.typed
-    return environment | spec.environment
+        environment["PWD"] = spec.files.work_tree.typed
+    return environment | spec.command.environment
+
+
+def _start_of(spec: CellSpec) -> str:
+    """The folder that the command is run in."""
+    return spec.files.work_tree.path if spec.files.work_tree else "/root"
 
 
 def command_script(spec: CellSpec) -> str:
@@ -93,18 +98,18 @@ def command_script(spec: CellSpec) -> str:
         **_own_environment(spec),
     }
     settings = " ".join(
-        f'{name}="$passed_{name}"' if name in spec.passed_on else shlex.quote(f"{name}={value}")
+        f'{name}="$passed_{name}"' if name in spec.command.passed_on else shlex.quote(f"{name}={value}")
         for name, value in environment.items()
     )
-    argv = guest_argv(spec.command)
-    if spec.stdin is not None:
+    argv = guest_argv(spec.command.words)
+    if spec.command.stdin is not None:
         # Opened only here: otherwise time(1), which waits for the command, would keep it open too.
         argv = [BUSYBOX, "sh", "-c", 'exec "$@" <"$0"', "/run/quizmatrix/io/in", *argv]
     return (
-        f"{_take_passed_on(spec)}cd {shlex.quote(spec.work_tree or '/root')} || exit 125\n"
+        f"{_take_passed_on(spec)}cd {shlex.quote(_start_of(spec))} || exit 125\n"
         f"{foreign.guest_check(spec)}"
         "status=$1; shift\n"
-        f"{user.become(spec.user) if spec.user is not None else ''}"
+        f"{user.become(spec.command.user) if spec.command.user is not None else ''}"
         f"exec {BUSYBOX} env -i {settings} \\\n"
         f"  {BUSYBOX} setsid {BUSYBOX} time -f 'status %x' -o \"$status\" \\\n"
         f'  "$@" {shlex.join(argv)}\n'
@@ -113,10 +118,11 @@ def command_script(spec: CellSpec) -> str:
 
 def session_environment(spec: CellSpec) -> str:
     """Shell lines that begin a terminal session or an `exec`: environment and folder of the run's command."""
-    folder = f"cd {shlex.quote(spec.work_tree or '/root')}"
-    typed = f"cd {shlex.quote(spec.typed)} 2>/dev/null || " if spec.typed is not None else ""
+    folder = f"cd {shlex.quote(_start_of(spec))}"
+    tree = spec.files.work_tree
+    typed = f"cd {shlex.quote(tree.typed)} 2>/dev/null || " if tree and tree.typed else ""
     environment = _own_environment(spec)
-    passed_on = [name for name in environment if name in spec.passed_on]
+    passed_on = [name for name in environment if name in spec.command.passed_on]
     own = _exports({name: value for name, value in environment.items() if name not in passed_on})
     own += "".join(f'export {name}="$passed_{name}"\n' for name in passed_on)
     return f"{_take_passed_on(spec)}{own}{typed}{folder}"
@@ -124,7 +130,7 @@ def session_environment(spec: CellSpec) -> str:
 
 def _take_passed_on(spec: CellSpec) -> str:
     """The shell line that reads the passed-on variables from their file, which is removed after the run."""
-    return f"[ -e /{PASSED_ON} ] && . /{PASSED_ON}\n" if spec.passed_on else ""
+    return f"[ -e /{PASSED_ON} ] && . /{PASSED_ON}\n" if spec.command.passed_on else ""
 
 
 def _exports(environment: dict[str, str]) -> str:
@@ -165,8 +171,8 @@ def _check_binds(spec: CellSpec) -> None:
 
     The host writes there by path. A guest that can rename or link files there could redirect those writes.
     """
-    folder = Path(spec.folder).resolve()
-    for bind in spec.binds:
+    folder = Path(spec.files.folder).resolve()
+    for bind in spec.files.binds:
         if bind.writable and not bind.is_file and folder.is_relative_to(Path(bind.path).resolve()):
             raise UnpreparedError(
                 f"{bind.path} cannot be bound for writing",
@@ -181,20 +187,20 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     marker: ends the command's output streams. Raises OSError if a file cannot be written, UnpreparedError if
     the guest could write to its own run directory.
     """
-    if spec.has_9p:
+    if spec.machine.kernel.has_9p:
         _check_binds(spec)
-    folder = Path(spec.folder)
+    folder = Path(spec.files.folder)
     layer, artifacts = specs.run_layer_of(folder), specs.artifacts_of(folder)
     own = layer / ".quizmatrix"
     own.mkdir(parents=True)
     artifacts.mkdir()
-    shares = [*spec.layers, Share(tag="run", path=str(layer))]
-    model = mapped.prepare(artifacts) if spec.has_9p else mapped.Model.NONE
+    shares = [*spec.files.layers, Share(tag="run", path=str(layer))]
+    model = mapped.prepare(artifacts) if spec.machine.kernel.has_9p else mapped.Model.NONE
     shares.append(Share(tag="shared", path=str(artifacts), writable=True, security_model=model.value))
     shares += boundfile.shares_of(spec)
-    if spec.work_tree is not None:
-        shares.append(Share(tag="work", path=spec.work_tree))
-    for number, profile in enumerate(spec.profiles):
+    if spec.files.work_tree is not None:
+        shares.append(Share(tag="work", path=spec.files.work_tree.path))
+    for number, profile in enumerate(spec.command.profiles):
         _write_profile(profile, layer, own / "profiles" / f"{number:02}-{profile.name}")
     for name, text in _files(spec, marker).items():
         # Words of a command need not be UTF-8; Python keeps other bytes as surrogates (PEP 383).
@@ -206,32 +212,32 @@ def _files(spec: CellSpec, marker: str) -> dict[str, str]:
     """The files in the guest's /.quizmatrix, which its scripts read: texts by name."""
     files = {
         # A prompt shows a host name only up to the first dot.
-        "hostname": spec.cell.replace(".", "_"),
+        "hostname": spec.labels.cell.replace(".", "_"),
         "command": command_script(spec),
         "end-marker": marker,
-        "layers": "\n".join(share.tag for share in spec.layers),
-        "usr-folders": _usr_folders(spec.layers),
-        "disks": "\n".join(f"{disk.serial} {disk.bus}" for disk in spec.disks if disk.writable),
-        "binds": "\n".join(_line_of(number, bind) for number, bind in enumerate(spec.binds)),
+        "layers": "\n".join(share.tag for share in spec.files.layers),
+        "usr-folders": _usr_folders(spec.files.layers),
+        "disks": "\n".join(f"{disk.serial} {disk.bus}" for disk in spec.files.disks if disk.writable),
+        "binds": "\n".join(_line_of(number, bind) for number, bind in enumerate(spec.files.binds)),
     }
-    if spec.passed_on:
+    if spec.command.passed_on:
         files[Path(PASSED_ON).name] = "\n".join(
-            f"passed_{name}={shlex.quote(spec.environment[name])}" for name in spec.passed_on
+            f"passed_{name}={shlex.quote(spec.command.environment[name])}" for name in spec.command.passed_on
         )
-    if spec.session is not None:
-        columns, rows = spec.session.window
-        files["terminal"] = spec.session.kind
-        files["window"] = f"{rows} {columns} {spec.session.term}"
+    if spec.command.session is not None:
+        columns, rows = spec.command.session.window
+        files["terminal"] = spec.command.session.kind
+        files["window"] = f"{rows} {columns} {spec.command.session.term}"
         files["session-environment"] = session_environment(spec)
-        files["session"] = session_script(spec.session)
-    if spec.handed is not None:
+        files["session"] = session_script(spec.command.session)
+    if spec.labels.handed is not None:
         files["sync"] = "what the command wrote is for another guest"
-    if spec.stdin is not None:
+    if spec.command.stdin is not None:
         files["stdin"] = "the command has one"
-    if spec.names:
-        files["names"] = "\n".join(f"{name}\n{place}" for name, place in spec.names.items())
-    if spec.work_tree is not None:
-        files["work-tree"] = spec.work_tree
+    if spec.files.work_tree is not None:
+        files["work-tree"] = spec.files.work_tree.path
+        if links := spec.files.work_tree.links:
+            files["names"] = "\n".join(f"{name}\n{place}" for name, place in links.items())
     return files
 
 

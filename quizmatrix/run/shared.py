@@ -91,8 +91,8 @@ class Shared:
         self.shortage = ""
         self._is_settled = False
         self._spec = spec
-        self._limit = spec.shared_limit << 20
-        self._folder = Path(spec.folder)
+        self._limit = spec.files.shared_limit << 20
+        self._folder = Path(spec.files.folder)
         self._artifacts = specs.artifacts_of(self._folder)
 
     async def wait_for_excess(self, machine: int | None = None) -> None:
@@ -124,7 +124,9 @@ class Shared:
 
     def _judge(self, used: int, before: int, disk: _Disk) -> None:
         if used > self._limit:
-            self.excess = f"/shared grew to {used >> 20} MiB, and {self._spec.shared_limit} MiB is its limit"
+            self.excess = (
+                f"/shared grew to {used >> 20} MiB, and {self._spec.files.shared_limit} MiB is its limit"
+            )
         # Only a guest that fills the disk. On a full disk no /shared grows, so growth is then not required.
         elif disk.is_short and used > disk.reserve and (used > before or disk.free < disk.reserve // 8):
             left = f"this host had {disk.free >> 20} MiB of disk left"
@@ -202,7 +204,7 @@ class Shared:
         return [f"/shared was not looked through: the links in {unchecked.name}/ may lead anywhere"]
 
     async def _take_back(self) -> list[str]:
-        if self._spec.has_9p:
+        if self._spec.machine.kernel.has_9p:
             return []
         async with task_group() as group:
 

@@ -41,9 +41,9 @@ class Feed:
 
     def __init__(self, spec: CellSpec, port: Port | None, own: InputSource | None) -> None:
         """own: the source for the specification's `-`; it is not read before `begin`."""
-        self._path = spec.stdin
+        self._path = spec.command.stdin
         self._port = port
-        self._source = own if spec.stdin == OWN_STDIN else None
+        self._source = own if spec.command.stdin == OWN_STDIN else None
         self._begun = anyio.Event()
         self._scope = anyio.CancelScope()
         # An error message, or empty.

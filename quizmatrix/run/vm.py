@@ -114,7 +114,7 @@ class VM:
 
 def require_qemu(spec: CellSpec) -> None:
     """Raises HostError with the package's name if QEMU for the cell's architecture is not installed."""
-    process.require_program(spec.arch.facts.qemu.binary, spec.arch.facts.qemu.package)
+    process.require_program(spec.machine.arch.facts.qemu.binary, spec.machine.arch.facts.qemu.package)
 
 
 @asynccontextmanager

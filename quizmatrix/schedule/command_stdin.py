@@ -62,7 +62,7 @@ def own_source(request: RunRequest, *, is_single: bool) -> OwnSource | None:
 
 def with_stdin(options: RunOptions, plan: Plan, run: Path, source: OwnSource | None) -> Plan:
     """`plan` with the command's stdin: `source`, or the file that every cell is given and repeated with."""
-    path = OWN_STDIN if source else kept_file(plan.stdin, run)
+    path = OWN_STDIN if source else kept_file(plan.guest.stdin, run)
     given = options.guest.stdin
     if path is not None and path == str(run / KEPT):
         given = path
@@ -71,7 +71,8 @@ def with_stdin(options: RunOptions, plan: Plan, run: Path, source: OwnSource | N
         given = os.devnull
     if given != options.guest.stdin:
         plan = msgspec.structs.replace(plan, repeat=repeating(with_values(options, {"stdin": given})))
-    return msgspec.structs.replace(plan, stdin=path)
+    guest = msgspec.structs.replace(plan.guest, stdin=path)
+    return msgspec.structs.replace(plan, guest=guest)
 
 
 def kept_file(path: str | None, run: Path) -> str | None:

@@ -13,9 +13,9 @@ import msgspec
 from quizmatrix.core import checksum
 from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.errors import HostError
-from quizmatrix.core.json import encode
+from quizmatrix.core.json import encode_exactly
 from quizmatrix.model.result import CellResult
-from quizmatrix.model.spec import OWN_STDIN, CellSpec
+from quizmatrix.model.spec import OWN_STDIN, CellSpec, GuestNetwork
 
 # Files of a folder that are looked at: about half a second. Of a larger one nothing is said.
 MOST_FILES = 50_000
@@ -57,27 +57,42 @@ class Inputs:
         await self.look(folders)
         states = [self._states[folder] for folder in folders]
         kept = [
-            disk for disk in spec.disks if disk.writable and not Path(disk.path).is_relative_to(self._run)
+            disk
+            for disk in spec.files.disks
+            if disk.writable and not Path(disk.path).is_relative_to(self._run)
         ]
         if kept or not all(states):
             return ""
-        # Our own stdin is left out: where a command has read some of it, nobody asks for this word. So are
-        # ports of the host that lead to the guest: each run may find others free.
-        given = spec.stdin if spec.stdin != OWN_STDIN else None
-        same = msgspec.structs.replace(spec, folder="", session=None, again=None, stdin=given, forwards=[])
-        facts = encode(same)
-        facts = facts.replace(encode(str(self._run)).strip(b'"'), b"")
+        facts = encode_exactly(_alike(spec)).replace(encode_exactly(str(self._run)).strip(b'"'), b"")
         written = [result.inputs for result in before]
         return hashlib.sha256(b"\n".join([facts, *map(str.encode, [*states, *written])])).hexdigest()[:24]
 
 
+def _alike(spec: CellSpec) -> CellSpec:
+    """`spec` without what differs between runs that are alike.
+
+    Our own stdin is left out: where a command has read some of it, nobody asks for this word. So are ports of
+    the host that lead to the guest: each run may find others free.
+    """
+    replace = msgspec.structs.replace
+    network = GuestNetwork() if spec.machine.network else None
+    stdin = spec.command.stdin if spec.command.stdin != OWN_STDIN else None
+    return CellSpec(
+        labels=replace(spec.labels, again=None),
+        machine=replace(spec.machine, network=network),
+        files=replace(spec.files, folder=""),
+        command=replace(spec.command, session=None, stdin=stdin),
+        limits=spec.limits,
+    )
+
+
 def folders_of(spec: CellSpec) -> list[str]:
     """The host folders, and single files, that a guest sees and that others may change."""
-    layers = [layer.path for layer in spec.layers if layer.tag not in _NAMED_BY_CONTENT]
-    work_tree = [spec.work_tree] if spec.work_tree else []
-    files = [profile.files for profile in spec.profiles if profile.files]
-    given = [spec.stdin] if spec.stdin not in (None, OWN_STDIN) else []
-    return [*layers, *work_tree, *(bind.path for bind in spec.binds), *files, *given]
+    layers = [layer.path for layer in spec.files.layers if layer.tag not in _NAMED_BY_CONTENT]
+    work_tree = [spec.files.work_tree.path] if spec.files.work_tree else []
+    files = [profile.files for profile in spec.command.profiles if profile.files]
+    given = [spec.command.stdin] if spec.command.stdin not in (None, OWN_STDIN) else []
+    return [*layers, *work_tree, *(bind.path for bind in spec.files.binds), *files, *given]
 
 
 def _state_of(folder: str) -> str:

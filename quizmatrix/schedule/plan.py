@@ -10,8 +10,9 @@ import msgspec
 from quizmatrix.core.errors import QuizmatrixError, UsageError
 from quizmatrix.core.version import KernelVersion, leading_version
 from quizmatrix.model.arch import Accelerator, load_arch
-from quizmatrix.model.spec import Bind, CommandLine, Session
+from quizmatrix.model.spec import CommandLine, Session
 from quizmatrix.model.task import Task
+from quizmatrix.prepare.specify import GuestPlan
 from quizmatrix.run.observer import TerminalHost
 
 # Makes a terminal session, told whether the image has an SSH server.
@@ -23,13 +24,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: VMs at a time at most. max_time: seconds for all of it; what has not started by then is skipped, and
     what has is stopped. spent: those of it that are gone before it begins. retries: further attempts at a
-    task that could not be tested. fail_fast: stop at the first one that is not as expected. layers: host
-    folders, the lowest first. work_tree: shown to the guest at its own path. accelerator: instead of what a
-    trial boot would choose. typed, machine, qemu, binds, stdin, environment, passed_on, user: see CellSpec.
-    session: makes a terminal session for after the command of the only task, told whether its image has an
-    SSH server. repeat: makes the command line that repeats a task. unbuilt: why a cell has not what was to be
-    built for it, by its id without the slice. matrix: the file that has disks handed on. expected: seconds
-    that tasks will probably take, by id, where that is known. first: ids of the tasks to start first.
+    task that could not be tested. fail_fast: stop at the first one that is not as expected. accelerator:
+    instead of what a trial boot would choose. guest: what every guest is to have. session: makes a terminal
+    session for after the command of the only task, told whether its image has an SSH server. repeat: makes
+    the command line that repeats a task. unbuilt: why a cell has not what was to be built for it, by its id
+    without the slice. matrix: the file that has disks handed on. expected: seconds that tasks will probably
+    take, by id, where that is known. first: ids of the tasks to start first.
     """
 
     tasks: list[Task]
@@ -38,17 +38,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     spent: float = 0.0
     retries: int = 0
     fail_fast: bool = False
-    layers: list[Path] = []
-    work_tree: str | None = None
-    typed: str | None = None
     accelerator: Accelerator | None = None
-    machine: str | None = None
-    qemu: list[str] = []
-    binds: list[Bind] = []
-    stdin: str | None = None
-    environment: dict[str, str] = {}
-    passed_on: list[str] = []
-    user: str | None = None
+    guest: GuestPlan = GuestPlan()
     session: MakeSession | None = None
     repeat: Callable[[Task], CommandLine] | None = None
     unbuilt: dict[str, QuizmatrixError] = {}

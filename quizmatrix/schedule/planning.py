@@ -17,6 +17,7 @@ from quizmatrix.model.spec import Bind, CommandLine
 from quizmatrix.model.task import Task
 from quizmatrix.model.user import is_user
 from quizmatrix.prepare import currentfolder
+from quizmatrix.prepare.specify import GuestPlan
 from quizmatrix.run import runlayer
 from quizmatrix.schedule import command_stdin
 from quizmatrix.schedule.commandline import repeating
@@ -50,17 +51,19 @@ def make_plan(
         else None,
         retries=conduct.retries,
         fail_fast=conduct.fail_fast,
-        layers=layers,
-        work_tree=work_tree,
-        typed=typed,
         accelerator=None if guest.accel == "auto" else Accelerator(guest.accel),
-        machine=_machine(guest.machine, [task.cell for task in tasks]),
-        qemu=_more_of_qemu(guest.qemu),
-        binds=[_bind(text) for text in guest.bind],
-        stdin=command_stdin.file_of(guest.stdin),
-        environment=environment,
-        passed_on=[name for name in environment if is_passed_on[name]],
-        user=_user(guest.user),
+        guest=GuestPlan(
+            layers=layers,
+            work_tree=work_tree,
+            typed=typed,
+            machine=_machine(guest.machine, [task.cell for task in tasks]),
+            qemu=_more_of_qemu(guest.qemu),
+            binds=[_bind(text) for text in guest.bind],
+            stdin=command_stdin.file_of(guest.stdin),
+            environment=environment,
+            passed_on=[name for name in environment if is_passed_on[name]],
+            user=_user(guest.user),
+        ),
         session=session,
         repeat=repeat or repeating(options),
     )

@@ -17,15 +17,14 @@ from quizmatrix.model.cells import Cell
 from quizmatrix.model.events import CellConsole, CellFinished, CellNote, CellReached, Event
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
-from quizmatrix.model.spec import CellSpec
+from quizmatrix.model.spec import CellSpec, Session
 from quizmatrix.model.stage import Stage
 from quizmatrix.model.task import Task
-from quizmatrix.prepare import preparer as prepare
-from quizmatrix.prepare.currentfolder import other_names
 from quizmatrix.prepare.preparer import Preparer
+from quizmatrix.prepare.specify import Prepared, specify
 from quizmatrix.run import debugger, foreign
 from quizmatrix.run.cell import run_cell
-from quizmatrix.run.observer import InputSource, Observer
+from quizmatrix.run.observer import InputSource, Observer, TerminalHost
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.schedule.admission import Admission, Need, host_admission, need_of
 from quizmatrix.schedule.handoff import HandedDisks
@@ -97,9 +96,9 @@ class Scheduler:
 
     def _folders(self) -> list[str]:
         """The folders that all guests see: looked at while the first ones boot."""
-        plan = self._plan
-        work_tree = [plan.work_tree] if plan.work_tree else []
-        return [*map(str, plan.layers), *work_tree, *(bind.path for bind in plan.binds)]
+        guest = self._plan.guest
+        work_tree = [guest.work_tree] if guest.work_tree else []
+        return [*map(str, guest.layers), *work_tree, *(bind.path for bind in guest.binds)]
 
     async def _run_task(self, task: Task) -> None:
         result = await self._in_time(task)
@@ -181,17 +180,12 @@ class Scheduler:
             labels=task.labels,
         )
 
-    async def _attempt(
-        self, task: Task, prepared: prepare.Prepared, number: int
-    ) -> tuple[CellSpec, CellResult]:
-        spec = await self._specify(task, prepared)
+    async def _attempt(self, task: Task, prepared: Prepared, number: int) -> tuple[CellSpec, CellResult]:
+        open_session = self._plan.session
+        session, terminal = open_session(prepared.has_sshd) if open_session is not None else (None, None)
+        spec = await self._specify(task, prepared, session)
         await self._inputs.look([path for path in folders_of(spec) if path not in self._folders()])
-        observer = self._observer(task, number)
-        if self._plan.session is not None:
-            session, host = self._plan.session(prepared.has_sshd)
-            spec = msgspec.structs.replace(spec, session=session)
-            observer = msgspec.structs.replace(observer, terminal=host)
-        return spec, await self._run_cell(spec, observer)
+        return spec, await self._run_cell(spec, self._observer(task, number, terminal))
 
     @property
     def _is_used_up(self) -> bool:
@@ -210,8 +204,8 @@ class Scheduler:
         plan = self._plan
         if plan.session is not None:
             return None
-        hidden = [bind.guest for bind in plan.binds]
-        name = foreign.before_boot(task.cell, task.command, plan.work_tree, hidden)
+        hidden = [bind.guest for bind in plan.guest.binds]
+        name = foreign.before_boot(task.cell, task.command, plan.guest.work_tree, hidden)
         if name is None:
             return None
         known = _no_run(task, Outcome.FAILED, foreign.sentence(task.command, name))
@@ -222,59 +216,43 @@ class Scheduler:
         wanted = task.disks
         return need_of(task.cell, accelerator, disks=wanted.count * wanted.size if wanted else 0)
 
-    async def _specify(self, task: Task, prepared: prepare.Prepared) -> CellSpec:
-        cell = task.cell
-        spec = prepare.make_spec(
-            cell,
-            prepared,
-            command=task.command,
-            layers=self._plan.layers,
-            work_tree=self._plan.work_tree,
-            folder=self._directory.cell_folder(task.folder),
-        )
-        answer = await self._preparer.accelerator(spec, self._plan.accelerator)
-        text = f"{cell.arch}: {answer.accelerator}, {answer.why}"
+    async def _specify(self, task: Task, prepared: Prepared, session: Session | None) -> CellSpec:
+        plan = self._plan
+        answer = await self._preparer.accelerator(task.cell, prepared, plan.accelerator)
+        text = f"{task.cell.arch}: {answer.accelerator}, {answer.why}"
         if text not in self._told:
             self._told.add(text)
             self._emit(CellNote(cell="", text=text))
-        # After the trial boot, whose answer is kept, and is the architecture's own machine's.
-        plan = self._plan
-        spec = msgspec.structs.replace(
-            spec,
-            append=cell.append,
-            numa=cell.numa,
-            machine=plan.machine,
-            qemu=plan.qemu,
-            names=other_names(plan.work_tree, task.command, plan.typed) if plan.work_tree else {},
-            typed=plan.typed,
-            binds=plan.binds,
-            environment=plan.environment | (cell.shard.environment if cell.shard else {}),
-            stdin=plan.stdin,
-            passed_on=plan.passed_on,
-            user=plan.user,
-            disks=[*spec.disks, *await self._handed_disks.provide(task)],
-            handed=task.labels,
+        folder = self._directory.cell_folder(task.folder)
+        spec = await specify(
+            task,
+            prepared,
+            answer.accelerator,
+            folder=folder,
+            asked=plan.guest,
+            disks=await self._handed_disks.provide(task),
+            session=session,
             matrix=plan.matrix,
             again=plan.repeat(task) if plan.repeat else None,
         )
-        spec = await prepare.with_profiles(spec, cell)
-        for forward in spec.forwards:
+        for forward in spec.machine.network.forwards if spec.machine.network else ():
             leads = f"{forward.address}:{forward.port} leads to port {forward.to} of "
             # Of several cells it is said of the whole run: a cell's next note would take its place.
             alone = len(plan.tasks) == 1
             note = CellNote(cell=task.id if alone else "", text=leads + ("the guest" if alone else task.id))
             self._emit(note)
-        if spec.debugger:
-            self._emit(CellNote(cell=task.id, text=f"for gdb: {spec.folder}/{debugger.SCRIPT}"))
-        return prepare.with_accelerator(spec, answer.accelerator)
+        if spec.machine.debugger:
+            self._emit(CellNote(cell=task.id, text=f"for gdb: {folder}/{debugger.SCRIPT}"))
+        return spec
 
-    def _observer(self, task: Task, attempt: int) -> Observer:
+    def _observer(self, task: Task, attempt: int, terminal: TerminalHost | None) -> Observer:
         return Observer(
             stage=lambda stage: self._reach(task, stage, attempt),
             console=lambda line: self._emit(CellConsole(cell=task.id, line=line)),
             stdin=self._stdin,
             stdout=self._stdout,
             stderr=self._stderr,
+            terminal=terminal,
         )
 
     def _reach(self, task: Task, stage: Stage, attempt: int) -> None:

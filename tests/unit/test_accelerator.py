@@ -7,13 +7,18 @@ import msgspec
 import pytest
 
 from quizmatrix.core import paths
+from quizmatrix.image.artifact import Image
+from quizmatrix.kernel.artifact import Kernel, KernelRecord
 from quizmatrix.model.arch import Accelerator, load_arch
+from quizmatrix.model.cells import Cell, expand
+from quizmatrix.model.matrix import Matrix
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, Timings
 from quizmatrix.model.spec import CellSpec
 from quizmatrix.prepare import accelerator as accel
 from quizmatrix.prepare.accelerator import TRIAL_LIMIT, Answer
 from quizmatrix.prepare.preparer import Policy, Preparer
+from quizmatrix.prepare.specify import Prepared
 from tests.ready import ended
 
 ARCH = load_arch("x86_64")
@@ -25,27 +30,18 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path / "cache"))
 
 
-def spec_of(kernel: str = "6.1") -> CellSpec:
-    return CellSpec(
-        cell=f"{kernel}-x86_64",
-        kernel=kernel,
-        kernel_key=kernel,
-        release=kernel,
-        arch=ARCH,
-        variant=None,
-        accelerator=TCG,
-        image="/none",
-        initramfs="/none",
-        layers=[],
-        work_tree="/home/user",
-        append="init=/nonsense",
-        command=["reboot"],
-        timeout=1200,
-        boot_timeout=30,
-        memory=512,
-        cpus=1,
-        folder="/none",
-    )
+def cell_of(kernel: str) -> Cell:
+    (cell,) = expand(Matrix(kernels=[kernel], arches=["x86_64"], append="init=/nonsense"), "test")
+    return cell
+
+
+def artifacts(kernel: str) -> Prepared:
+    record = KernelRecord(key=kernel, arch="x86_64", version=kernel, release=kernel, packages=[])
+    folder = paths.cache_dir().parent / "kernel"
+    folder.mkdir(exist_ok=True)
+    (folder / "config").write_text("CONFIG_9P_FS=y\n")
+    image = Image(key="i", archive=Path("/none"))
+    return Prepared(kernel=Kernel(folder=folder, record=record), image=image, initramfs=Path("/none"))
 
 
 class Machine:
@@ -58,16 +54,17 @@ class Machine:
     async def boot(self, spec: CellSpec) -> CellResult:
         self.seen.append(spec)
         accelerator, seconds = self.boots.pop(0)
-        assert spec.accelerator is accelerator
-        assert Path(spec.folder).is_dir()
-        assert not list(Path(spec.folder).iterdir())
-        assert (spec.command, spec.work_tree, spec.append) == (["true"], None, "")
+        assert spec.machine.accelerator is accelerator
+        assert Path(spec.files.folder).is_dir()
+        assert not list(Path(spec.files.folder).iterdir())
+        assert (spec.command.words, spec.files.work_tree) == (["true"], None)
+        assert spec.machine.kernel.parameters == ""
         result = ended(spec, Outcome.PANICKED if seconds else Outcome.BOOT_FAILED)
         return msgspec.structs.replace(result, detail="no sign of life", timings=Timings(boot=seconds))
 
     def tried(self, kernel: str = "6.1") -> Answer:
         async def play() -> Answer:
-            return await accel.try_kvm(spec_of(kernel), self.boot)
+            return await accel.try_kvm(cell_of(kernel), artifacts(kernel), self.boot)
 
         answer = anyio.run(play)
         assert not self.boots
@@ -110,7 +107,7 @@ def test_kvm_that_runs_no_guest_that_emulation_runs_is_remembered_for_a_day() ->
 def test_a_busy_host_is_given_the_time_that_emulation_took() -> None:
     machine = Machine((KVM, None), (TCG, 25.0), (KVM, 40.0))
     assert machine.tried().accelerator is KVM
-    first, emulated, second = (spec.boot_timeout for spec in machine.seen)
+    first, emulated, second = (spec.limits.boot_timeout for spec in machine.seen)
     assert first == TRIAL_LIMIT
     assert emulated == 30 * ARCH.facts.timeout_factor.tcg
     assert second == 50
@@ -127,12 +124,13 @@ def test_another_kernel_of_the_run_is_tried_where_one_said_nothing() -> None:
         Answer(accelerator=KVM, why="it works"),
     ]
 
-    async def find_out(_: CellSpec) -> Answer:
+    async def find_out(_: Cell, __: Prepared) -> Answer:
         return answers.pop(0)
 
     async def play() -> list[Accelerator]:
         preparer = Preparer(Policy(offline=True), find_out)
-        kernels = ("bad", "bad", "good", "good", "bad")
-        return [(await preparer.accelerator(spec_of(kernel), None)).accelerator for kernel in kernels]
+        kernels = ("6.1", "6.1", "6.12", "6.12", "6.1")
+        found = [await preparer.accelerator(cell_of(one), artifacts(one), None) for one in kernels]
+        return [answer.accelerator for answer in found]
 
     assert anyio.run(play) == [TCG, TCG, KVM, KVM, KVM]

@@ -26,7 +26,7 @@ from quizmatrix.report.grid import explanations, whole
 from quizmatrix.run import findings
 from quizmatrix.run.channel import Message
 from quizmatrix.run.verdict import Evidence, judge
-from tests.unit.test_guest_channel import spec
+from tests.made_spec import spec
 
 CONSOLES = Path(__file__).parent / "consoles"
 LINE = "WARNING: CPU: 0 PID: 1 at here.c:1"
@@ -246,7 +246,7 @@ def test_symbols_of_a_kernel_that_was_built_in_its_place_are_not_its(tmp_path: P
     elf = tmp_path / "vmlinux"
     build = ["gcc", "-g", "-nostdlib", "-static", "-Wl,-e,outer", "-O0", str(tmp_path / "inode.c")]
     subprocess.run([*build, "-o", str(elf)], check=True)
-    cell = spec(tmp_path, host_arch().name, kernel_key="ours", symbols=str(elf))
+    cell = spec(tmp_path, host_arch().name, key="ours", symbols=str(elf))
     console = watch(WARNING.replace(b"here_it_is+0x1/0x2", b"outer+0x20/0x40"))
 
     def places() -> dict[str, str]:

@@ -12,16 +12,15 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
-import msgspec
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from quizmatrix.console.watch import ConsoleWatch, first_finding
 from quizmatrix.core.errors import UnpreparedError
-from quizmatrix.model.arch import Accelerator, arch_names, load_arch
+from quizmatrix.model.arch import arch_names
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import ActiveProfile, Bind, CellSpec, Disk, Share
+from quizmatrix.model.spec import ActiveProfile, Bind, Disk, GuestNetwork, Share
 from quizmatrix.model.stage import Stage
 from quizmatrix.run import bus, qemu, runlayer
 from quizmatrix.run.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
@@ -29,30 +28,7 @@ from quizmatrix.run.reproduce import write_script
 from quizmatrix.run.verdict import Evidence, judge
 from quizmatrix.terminal.sessions import ConsoleHost
 from quizmatrix.terminal.tty import Terminal
-
-
-def spec(folder: Path = Path("/f"), arch: str = "s390x", **more: Any) -> CellSpec:
-    fields: dict[str, Any] = {
-        "cell": f"6.1-{arch}",
-        "kernel": "6.1",
-        "kernel_key": "key",
-        "release": "6.1.9",
-        "arch": load_arch(arch),
-        "variant": None,
-        "accelerator": Accelerator.TCG,
-        "image": "/cache/image",
-        "initramfs": "/cache/i.cpio",
-        "layers": [Share(tag="kernel", path="/cache/layer")],
-        "work_tree": "/home/me/a, b",
-        "command": ["true"],
-        "timeout": 60.0,
-        "boot_timeout": 30.0,
-        "memory": 512,
-        "cpus": 2,
-        "folder": str(folder),
-    }
-    return CellSpec(**(fields | more))
-
+from tests.made_spec import spec
 
 CHARDEVS = {name: f"socket,fd={number}" for number, name in enumerate(qemu.CHARDEVS, 7)}
 
@@ -82,13 +58,14 @@ def test_places_on_the_bus(arch: str, tmp_path: Path) -> None:
     shares = runlayer.write_run_layer(usual, "marker")
     assert not [word for word in qemu.command_line(usual, shares, CHARDEVS) if ",addr=" in word]
     disks = [Disk(serial=f"quizb{number}", path="/x") for number in range(bus.ROOM - 1 - len(shares))]
-    full = msgspec.structs.replace(usual, disks=disks)
+    full = spec(tmp_path, arch, disks=disks)
     qemu.check(full, shares)
     argv = qemu.command_line(full, shares, CHARDEVS)
-    devices = [word for word in argv if re.match(rf"virtio-\w+-{usual.arch.facts.qemu.transport},", word)]
+    facts = usual.machine.arch.facts.qemu
+    devices = [word for word in argv if re.match(rf"virtio-\w+-{facts.transport},", word)]
     assert len(devices) == bus.ROOM
     found = [re.search(r",addr=(0x\w+)\.(\d)(,multifunction=on)?$", device) for device in devices]
-    if usual.arch.facts.qemu.slots is None:
+    if facts.slots is None:
         assert found == [None] * bus.ROOM
     else:
         places = [(int(match[1], 16), int(match[2])) for match in found if match]
@@ -97,14 +74,9 @@ def test_places_on_the_bus(arch: str, tmp_path: Path) -> None:
         # Of each slot that several share the first one says so, and is there before the others.
         firsts = [place for place, match in zip(places, found, strict=True) if match and match[3]]
         assert firsts == [(slot, 0) for slot, function in places if function == 1]
-    more = msgspec.structs.replace(full, network=True)
+    more = spec(tmp_path, arch, disks=disks, network=GuestNetwork())
     with pytest.raises(UnpreparedError, match="65 devices, and a guest has room for 64"):
         qemu.check(more, shares)
-
-
-def test_the_specification_is_json() -> None:
-    one = spec()
-    assert msgspec.json.decode(msgspec.json.encode(one), type=CellSpec) == one
 
 
 @pytest.mark.parametrize(
@@ -130,7 +102,7 @@ def test_the_work_tree_hides_nothing_of_the_guest(folder: str, shown: bool) -> N
 def test_reproduce_can_be_pasted(tmp_path: Path) -> None:
     nasty = spec(
         tmp_path,
-        command=["sh", "-c", "echo 'a b' $HOME -x\nexit 3"],
+        words=["sh", "-c", "echo 'a b' $HOME -x\nexit 3"],
         work_tree=None,
         profiles=[ActiveProfile(name="memdev", asked="memdev:count=6,size=1G")],
         binds=[Bind(path="/h", guest="/g", writable=False)],
@@ -143,7 +115,7 @@ def test_reproduce_can_be_pasted(tmp_path: Path) -> None:
     words = shlex.split(text[text.index("qemu-system-s390x") : text.index("2>&1 >&3")], comments=True)
     assert "local,id=kernel,path=/a -b/it's,security_model=none,multidevs=remap,readonly=on" in words
     again = text[text.index("quizmatrix run") : text.index("#\n# Below")].replace("\n#   ", "\n")
-    assert shlex.split(again)[-4:] == ["--", *nasty.command]
+    assert shlex.split(again)[-4:] == ["--", *nasty.command.words]
     assert "--timeout 7.5s" in again
     assert "-p memdev:count=6,size=1G --bind /h:/g:ro --env 'A=b c' --user nobody" in again
 

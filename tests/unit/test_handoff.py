@@ -123,11 +123,11 @@ class Guests:
         self.found: dict[str, str] = {}
 
     async def run(self, spec: CellSpec, observer: Observer) -> CellResult:
-        assert spec.handed is not None
-        name = spec.handed.id
+        assert spec.labels.handed is not None
+        name = spec.labels.handed.id
         self.seen.append(name)
-        path = Path(spec.disks[0].path)
-        assert path.parent == Path(spec.folder) / "disks"
+        path = Path(spec.files.disks[0].path)
+        assert path.parent == Path(spec.files.folder) / "disks"
         data = path.read_bytes()
         self.found[name] = data.rstrip(b"\0").decode()
         assert len(data) == 1 << 20
@@ -285,11 +285,11 @@ def test_the_environment_and_reproduce(tmp_path: Path) -> None:
     ):
         assert words in script
     for spec in specs:
-        Path(spec.disks[0].path).parent.mkdir(exist_ok=True)
-        Path(spec.disks[0].path).write_bytes(b"x" * 512)
-        Path(spec.disks[1].path).write_bytes(b"")
+        Path(spec.files.disks[0].path).parent.mkdir(exist_ok=True)
+        Path(spec.files.disks[0].path).write_bytes(b"x" * 512)
+        Path(spec.files.disks[1].path).write_bytes(b"")
         reproduce.write_script(spec, [])
-    write, read = [(Path(spec.folder) / "reproduce.sh").read_text() for spec in specs]
+    write, read = [(Path(spec.files.folder) / "reproduce.sh").read_text() for spec in specs]
     assert 'truncate -s 512 "$dir/quizh0"' in write
     assert f'cp --sparse=always {tmp_path}/run/6.1-s390x/disks/quizh1 "$dir/quizh1"' in read
     assert "quizmatrix run /m.toml --only 6.1-s390x,6.1-x86_64 --image small --no-work-tree\n" in read

@@ -45,8 +45,8 @@ def play(
     ran: list[str] = []
 
     async def run_cell(spec: CellSpec, _observer: Observer) -> CellResult:
-        ran.append(spec.cell)
-        (Path(spec.folder) / "stdout").write_text("something")
+        ran.append(spec.labels.cell)
+        (Path(spec.files.folder) / "stdout").write_text("something")
         machine = await process.start(["sleep", "1000", name])
         try:
             await anyio.sleep(0.003)

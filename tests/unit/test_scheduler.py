@@ -18,7 +18,8 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.task import in_each
-from quizmatrix.prepare.preparer import Policy, Prepared, Preparer
+from quizmatrix.prepare.preparer import Policy, Preparer
+from quizmatrix.prepare.specify import Prepared
 from quizmatrix.report.grid import exit_status
 from quizmatrix.run.observer import Observer
 from quizmatrix.runs import directory
@@ -116,8 +117,8 @@ def test_a_task_waits_for_all_that_it_is_after(second: str, tmp_path: Path) -> N
 
     async def run_cell(spec: CellSpec, _observer: Observer) -> CellResult:
         await anyio.lowlevel.checkpoint()
-        ran.append(spec.cell)
-        return ended(spec, Outcome(second) if spec.cell == two.id else Outcome.PASSED)
+        ran.append(spec.labels.cell)
+        return ended(spec, Outcome(second) if spec.labels.cell == two.id else Outcome.PASSED)
 
     async def play() -> list[CellResult]:
         run_directory = directory.create(tmp_path / "run", ["true"])
@@ -144,9 +145,9 @@ def test_a_run_has_its_time(tmp_path: Path) -> None:
 
     async def run_cell(spec: CellSpec, _observer: Observer) -> CellResult:
         try:
-            await anyio.sleep(0 if spec.cell == "6.4-s390x" else 1000)
+            await anyio.sleep(0 if spec.labels.cell == "6.4-s390x" else 1000)
         finally:
-            closed.append(spec.cell)
+            closed.append(spec.labels.cell)
         return ended(spec)
 
     async def play() -> list[CellResult]:

@@ -12,7 +12,7 @@ from quizmatrix.core import process
 from quizmatrix.model import spec as specs
 from quizmatrix.run import vm
 from quizmatrix.run.shared import Shared
-from tests.unit.test_guest_channel import spec
+from tests.made_spec import spec
 
 
 def test_a_guest_with_too_many_files_is_to_be_ended(tmp_path: Path) -> None:

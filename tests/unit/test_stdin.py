@@ -26,6 +26,7 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import OWN_STDIN, CellSpec
 from quizmatrix.model.task import in_each
+from quizmatrix.prepare.specify import GuestPlan
 from quizmatrix.run.channel import Port
 from quizmatrix.run.observer import Observer
 from quizmatrix.run.stdin import FileSource, OwnSource, feed
@@ -237,13 +238,13 @@ def test_an_attempt_that_took_some_is_not_repeated(takes: bool, attempts: int, t
     """What it took the next one could not have; a guest that never came to its command took nothing."""
     (tmp_path / "kernel").mkdir()
     (cell,) = expand(Matrix(kernels=["6.1"], arches=["s390x"]), "test")
-    plan = Plan(tasks=in_each([cell], ["cat"]), retries=2, stdin=OWN_STDIN)
+    plan = Plan(tasks=in_each([cell], ["cat"]), retries=2, guest=GuestPlan(stdin=OWN_STDIN))
     reader, writer = os.pipe()
     os.write(writer, b"some")
     seen: list[Event] = []
 
     async def run_cell(spec: CellSpec, observer: Observer) -> CellResult:
-        assert spec.stdin == OWN_STDIN
+        assert spec.command.stdin == OWN_STDIN
         assert observer.stdin is not None
         if takes:
             assert await observer.stdin.read() == b"some"

@@ -8,18 +8,17 @@ import msgspec
 import pytest
 
 from quizmatrix.model.arch import Accelerator, host_arch
-from quizmatrix.model.cells import cells_on_the_spot
+from quizmatrix.model.cells import Cell, cells_on_the_spot
 from quizmatrix.model.matrix import Limits
-from quizmatrix.model.spec import CellSpec
 from quizmatrix.prepare import accelerator
-from quizmatrix.prepare.preparer import Policy, Preparer, make_spec
+from quizmatrix.prepare.preparer import Policy, Preparer
+from quizmatrix.prepare.specify import Prepared
 from tests.vm.conftest import KERNEL
 
 
-async def real_spec() -> CellSpec:
+async def real() -> tuple[Cell, Prepared]:
     (cell,) = cells_on_the_spot([f"{KERNEL}-{host_arch().name}"], Limits())
-    prepared = await Preparer(Policy()).prepare(cell, lambda _text: None)
-    return make_spec(cell, prepared, command=["true"], layers=[], work_tree=None, folder=Path("/none"))
+    return cell, await Preparer(Policy()).prepare(cell, lambda _text: None)
 
 
 def test_a_kernel_that_panics_is_not_taken_for_a_kvm_that_does_not_work(
@@ -27,15 +26,15 @@ def test_a_kernel_that_panics_is_not_taken_for_a_kvm_that_does_not_work(
 ) -> None:
     if not os.access(accelerator.KVM_DEVICE, os.R_OK | os.W_OK):
         pytest.skip(f"there is no {accelerator.KVM_DEVICE} to try")
-    spec = anyio.run(real_spec)
+    cell, prepared = anyio.run(real)
     monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path))
     (tmp_path / "empty").touch()
     # Its kernel finds no init, under whatever it runs.
-    broken = msgspec.structs.replace(spec, initramfs=str(tmp_path / "empty"))
-    answer = anyio.run(accelerator.try_kvm, broken)
+    broken = msgspec.structs.replace(prepared, initramfs=tmp_path / "empty")
+    answer = anyio.run(accelerator.try_kvm, cell, broken)
     assert (answer.accelerator, answer.is_known) == (Accelerator.TCG, False), answer
-    assert accelerator.recall(spec.arch) is None
-    answer = anyio.run(accelerator.try_kvm, spec)
+    assert accelerator.recall(host_arch()) is None
+    answer = anyio.run(accelerator.try_kvm, cell, prepared)
     assert answer.is_known, answer
-    assert accelerator.recall(spec.arch) == answer
+    assert accelerator.recall(host_arch()) == answer
     assert answer.accelerator is Accelerator.KVM or "KVM ran no guest" in answer.why

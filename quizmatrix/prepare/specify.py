@@ -1,0 +1,220 @@
+"""From a cell, its artifacts and what the run asks for to the specification that the cell is run from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.image.artifact import Image
+from quizmatrix.kernel import buildlayer
+from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.model import profile
+from quizmatrix.model.arch import Accelerator, load_arch
+from quizmatrix.model.cells import Cell
+from quizmatrix.model.forward import with_free_port
+from quizmatrix.model.profile import Use
+from quizmatrix.model.spec import (
+    BASE_DISK,
+    ActiveProfile,
+    Bind,
+    CellSpec,
+    CommandLine,
+    Disk,
+    GuestCommand,
+    GuestDebugger,
+    GuestFiles,
+    GuestKernel,
+    GuestLimits,
+    GuestMachine,
+    GuestNetwork,
+    Labels,
+    Session,
+    Share,
+    WorkTree,
+    host_folder_of,
+)
+from quizmatrix.model.task import Task
+from quizmatrix.prepare import hosthalf
+from quizmatrix.prepare.currentfolder import other_names
+from quizmatrix.prepare.hosthalf import HostHalf
+
+# Seconds that a guest is given in which a person with a debugger goes step by step.
+_DEBUGGED = 86400.0
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """A cell's artifacts. has_sshd: whether a terminal can reach its guest over SSH."""
+
+    kernel: Kernel
+    build_layers: list[Path] = []
+    image: Image
+    initramfs: Path
+    has_sshd: bool = False
+
+
+class GuestPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run asks for in every guest, whatever its cell.
+
+    layers: host folders, the lowest first. work_tree: the folder that the command is run in; typed: its name
+    in the user's shell, where that is another. machine, qemu: `type` and `qemu_words` of GuestMachine. The
+    others are those of GuestFiles and GuestCommand.
+    """
+
+    layers: list[Path] = []
+    binds: list[Bind] = []
+    work_tree: str | None = None
+    typed: str | None = None
+    environment: dict[str, str] = {}
+    passed_on: list[str] = []
+    user: str | None = None
+    stdin: str | None = None
+    machine: str | None = None
+    qemu: list[str] = []
+
+
+# What a guest gets for which nobody asks for anything.
+NOTHING_MORE = GuestPlan()
+
+
+class _Profiles(msgspec.Struct, frozen=True, kw_only=True):
+    """A cell's profiles once their host halves have run. user: the one that the first of them wants."""
+
+    active: list[ActiveProfile]
+    disks: list[Disk]
+    network: GuestNetwork | None
+    debugger: GuestDebugger | None
+    user: str | None
+
+
+async def specify(
+    task: Task,
+    prepared: Prepared,
+    accelerator: Accelerator,
+    *,
+    folder: Path,
+    asked: GuestPlan = NOTHING_MORE,
+    disks: Sequence[Disk] = (),
+    session: Session | None = None,
+    matrix: str | None = None,
+    again: CommandLine | None = None,
+) -> CellSpec:
+    """What one attempt at `task` is run from. The host halves of its profiles run, in `folder`.
+
+    disks: those that are handed on. Raises UnpreparedError where a profile cannot be set up.
+    """
+    cell = task.cell
+    profiles = await _set_up(cell, folder)
+    machine = _machine(cell, prepared, accelerator, profiles, asked)
+    is_waiting = machine.debugger is not None and machine.debugger.waits
+    factor = machine.arch.facts.timeout_factor.of(accelerator)
+    base = prepared.image.disk
+    base_disk = [Disk(serial=BASE_DISK, path=str(base), writable=False)] if base else []
+    return CellSpec(
+        labels=Labels(
+            cell=cell.id,
+            kernel=cell.kernel,
+            release=prepared.kernel.record.release,
+            variant=cell.variant,
+            handed=task.labels,
+            matrix=matrix,
+            again=again,
+        ),
+        machine=machine,
+        files=GuestFiles(
+            folder=str(folder),
+            base=cell.image,
+            layers=_layers(prepared, asked.layers),
+            work_tree=_work_tree(asked, task.command),
+            binds=asked.binds,
+            disks=[*base_disk, *disks, *profiles.disks],
+            shared_limit=cell.shared_limit,
+        ),
+        command=GuestCommand(
+            words=task.command,
+            profiles=profiles.active,
+            environment=asked.environment | (cell.shard.environment if cell.shard else {}),
+            passed_on=asked.passed_on,
+            user=asked.user or profiles.user,
+            stdin=asked.stdin,
+            session=session,
+        ),
+        limits=GuestLimits(
+            timeout=factor * (_DEBUGGED if is_waiting else cell.timeout),
+            boot_timeout=factor * (_DEBUGGED if is_waiting else cell.boot_timeout),
+            tolerance=cell.tolerance,
+        ),
+    )
+
+
+def _machine(
+    cell: Cell, prepared: Prepared, accelerator: Accelerator, profiles: _Profiles, asked: GuestPlan
+) -> GuestMachine:
+    kernel = prepared.kernel
+    return GuestMachine(
+        arch=load_arch(cell.arch),
+        accelerator=accelerator,
+        kernel=GuestKernel(
+            key=kernel.record.key,
+            image=str(kernel.image),
+            initramfs=str(prepared.initramfs),
+            symbols=str(kernel.build_tree / "vmlinux") if kernel.build_tree else None,
+            parameters=cell.append,
+            has_9p=kernel.has_9p,
+        ),
+        memory=cell.memory,
+        cpus=cell.cpus,
+        numa=cell.numa,
+        network=profiles.network,
+        debugger=profiles.debugger,
+        type=asked.machine,
+        qemu_words=asked.qemu,
+    )
+
+
+def _layers(prepared: Prepared, users: list[Path]) -> list[Share]:
+    """What lies between the base and the run layer: the kernel's modules, what was built, the user's."""
+    shares = [Share(tag="kernel", path=str(prepared.kernel.layer))]
+    shares += [Share(tag=buildlayer.tag_of(layer), path=str(layer)) for layer in prepared.build_layers]
+    return shares + [Share(tag=f"user{number}", path=str(layer)) for number, layer in enumerate(users)]
+
+
+def _work_tree(asked: GuestPlan, command: list[str]) -> WorkTree | None:
+    if asked.work_tree is None:
+        return None
+    links = other_names(asked.work_tree, command, asked.typed)
+    return WorkTree(path=asked.work_tree, typed=asked.typed, links=links)
+
+
+async def _set_up(cell: Cell, folder: Path) -> _Profiles:
+    """Run the host halves of the cell's profiles; UnpreparedError where one fails."""
+    uses = cell.profiles
+    facts = [profile.facts_of(use.name, cell.id) for use in uses]
+    halves: list[HostHalf] = []
+    for use in uses:
+        own = host_folder_of(folder) / use.name
+        halves.append(await hosthalf.set_up(use, cell=cell.id, arch=cell.arch, folder=own))
+    forwards = [with_free_port(forward) for use in uses for forward in profile.forwards_of(use, cell.id)]
+    waits = any(half.stopped for half in halves)
+    return _Profiles(
+        active=[_active(use, half) for use, half in zip(uses, halves, strict=True)],
+        disks=[Disk(**msgspec.structs.asdict(disk)) for half in halves for disk in half.disks],
+        network=GuestNetwork(forwards=forwards) if any(one.network for one in facts) else None,
+        debugger=GuestDebugger(waits=waits) if any(one.debugger for one in facts) else None,
+        user=next((half.user for half in halves if half.user), None),
+    )
+
+
+def _active(use: Use, half: HostHalf) -> ActiveProfile:
+    """A profile as its guest sets it up."""
+    folder = profile.folders()[use.name]
+    init, files = folder / "init", folder / "files"
+    return ActiveProfile(
+        name=use.name,
+        asked=use.asked,
+        environment=use.environment | half.environment,
+        init=init.read_text(encoding="utf-8") if init.is_file() else "",
+        files=str(files) if files.is_dir() else None,
+        texts=half.files,
+    )
