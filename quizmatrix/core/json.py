@@ -27,7 +27,7 @@ def encode(value: Any) -> bytes:
 def _as_text(value: Any) -> Any:
     if isinstance(value, str):
         return os.fsencode(value).decode(errors="replace")
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_as_text(item) for item in value]
     if isinstance(value, dict):
         return {_as_text(key): _as_text(item) for key, item in value.items()}

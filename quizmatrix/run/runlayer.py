@@ -203,9 +203,13 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     for number, profile in enumerate(spec.command.profiles):
         _write_profile(profile, layer, own / "profiles" / f"{number:02}-{profile.name}")
     for name, text in _files(spec, marker).items():
-        # Words of a command need not be UTF-8; Python keeps other bytes as surrogates (PEP 383).
-        (own / name).write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+        _write(own / name, text + "\n")
     return shares
+
+
+def _write(path: Path, text: str) -> None:
+    # Words and paths need not be UTF-8; Python keeps such bytes as surrogates (PEP 383).
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def _files(spec: CellSpec, marker: str) -> dict[str, str]:
@@ -263,10 +267,10 @@ def _write_profile(profile: ActiveProfile, layer: Path, own: Path) -> None:
     for name, text in profile.texts.items():
         path = layer / skeleton.place_of(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    (own / "environment").write_text(_exports(profile.environment), encoding="utf-8")
+        _write(path, text)
+    _write(own / "environment", _exports(profile.environment))
     if profile.init:
-        (own / "init").write_text(profile.init, encoding="utf-8")
+        _write(own / "init", profile.init)
 
 
 def _copy_files(files: Path, layer: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_run_of_it_is_resumed(root: Path, capsys: pytest.CaptureFixture[str]) 
     assert [task.id for task in choice.tasks] == ["6.1-x86_64"]
     assert [result.cell for _, result in choice.earlier] == ["6.1-s390x"]
     assert request.options.once.resume == place
-    layers = make_plan(request.options, choice.tasks).layers
+    layers = make_plan(request.options, choice.tasks).guest.layers
     assert layers == [root / "data/quizmatrix/layer", root / "here/../base"]
     out = said(capsys, "run", "--resume", KILLED, "--dry-run")
     assert "6.1-x86_64" in out

@@ -9,8 +9,19 @@ import tempfile
 import time
 from pathlib import Path
 
+import anyio
 import pytest
 
+from quizmatrix.model.arch import Accelerator
+from quizmatrix.model.cells import cells_on_the_spot
+from quizmatrix.model.matrix import Limits
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.result import CellResult
+from quizmatrix.model.spec import Bind, CellSpec
+from quizmatrix.model.task import in_each
+from quizmatrix.prepare.preparer import Policy, Preparer
+from quizmatrix.prepare.specify import GuestPlan, specify
+from quizmatrix.run.cell import run_cell
 from tests.vm.conftest import ARCHES, Quizmatrix
 
 CELLS = [f"6.1-{arch}" for arch in ARCHES]
@@ -73,6 +84,40 @@ def test_words_reach_the_guest_as_they_were_given(quizmatrix: Quizmatrix) -> Non
     assert done.stdout == b"\xff\xfe"
     done = quizmatrix(*only("6.1-x86_64", "false", "||", "echo", "a;b", "|", "tr", "a", "c"))
     assert done.stdout == b"c;b\n"
+
+
+def test_a_specification_that_was_json(tmp_path: Path) -> None:
+    """Words, values and paths that are not UTF-8 reach the guest as the bytes that they are."""
+    here, bound = (tmp_path / os.fsdecode(name) for name in (b"here\xff", b"bound\xfe"))
+    for folder in (here, bound):
+        folder.mkdir()
+        (folder / "file").write_bytes(folder.name.encode(errors="surrogateescape"))
+    results = tmp_path / os.fsdecode(b"results\xfd")
+    results.mkdir()
+    word, value, place = map(os.fsdecode, (b"\x80\xff", b"\xc3\x28", b"/odd\xf8"))
+    (cell,) = cells_on_the_spot(["6.1-x86_64"], Limits())
+    script = 'printf "%s|%s|%s|" "$1" "$ODD" "$PWD"; cat file /odd*/file; touch /shared/kept'
+    guest = GuestPlan(
+        work_tree=str(here), environment={"ODD": value}, binds=[Bind(path=str(bound), guest=place)]
+    )
+
+    async def run() -> CellResult:
+        preparer = Preparer(Policy(offline=True))
+        prepared = await preparer.prepare(cell, lambda _text: None)
+        (task,) = in_each([cell], ["sh", "-c", script, "sh", word])
+        made = await specify(task, prepared, Accelerator.TCG, folder=results, asked=guest)
+        read = CellSpec.decode(made.encode())
+        assert read == made
+        return await run_cell(read)
+
+    result = anyio.run(run)
+    assert (result.outcome, result.detail) == (Outcome.PASSED, "")
+    expected = b"\x80\xff|\xc3\x28|%s|here\xffbound\xfe" % os.fsencode(here)
+    assert (results / "stdout").read_bytes() == expected
+    assert (results / "artifacts/kept").exists()
+    again = (results / "reproduce.sh").read_bytes()
+    assert b"\xc3\x28" in again
+    assert os.fsencode(bound) in again
 
 
 def test_modules_load_and_layers_are_laid_over(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
