@@ -6,9 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
-import anyio.lowlevel
 
-from quizmatrix.console.watch import ConsoleWatch
 from quizmatrix.core import untrusted
 from quizmatrix.core.concurrency import task_group, wind_up
 from quizmatrix.core.errors import HostError, QuizmatrixError, host_error
@@ -17,12 +15,13 @@ from quizmatrix.model.finding import FindingSummary
 from quizmatrix.model.spec import CellSpec, Share
 from quizmatrix.model.stage import Stage
 from quizmatrix.run import findings, qemu, runlayer, stdin, vm
-from quizmatrix.run.channel import ConsolePipe, Control, Message, Output, Port, RubbishError, write_all
+from quizmatrix.run.channel import ConsolePipe, Output, Port
+from quizmatrix.run.consolelog import ConsoleLog
+from quizmatrix.run.conversation import Conversation
 from quizmatrix.run.hostwatch import HostWatch
-from quizmatrix.run.observer import Observer, TerminalHost
+from quizmatrix.run.observer import Observer
 from quizmatrix.run.shared import Shared
-from quizmatrix.run.stopwatch import Stopwatch
-from quizmatrix.run.verdict import Evidence
+from quizmatrix.run.verdict import Evidence, Rules
 from quizmatrix.subtests import reading
 
 # Seconds without new output after which we stop waiting for the rest of it, once the command has ended.
@@ -30,33 +29,18 @@ _DRAIN_LIMIT = 10.0
 # Seconds for all of that: processes that the command left behind may go on writing.
 _DRAIN_AT_MOST = 30.0
 
-# Bytes of a console that are kept in console.log.
-_CONSOLE_LIMIT_BYTES = 64 << 20
-
 # Seconds to wait, after the command's end, for the console messages that were printed during it.
 _CONSOLE_LIMIT = 3.0
-
-# Seconds between the guest's message that a terminal session ended and the end of the session on the host.
-_SESSION_GRACE = 0.5
-
-# The largest number of steps that a guest may announce before its command.
-_MOST_STEPS = 1000
 
 # Seconds for making a guest's files safe: normally, and once we are cancelled.
 _TIDYING_LIMIT = 1800.0
 _TIDYING_HURRIED = 10.0
 
-# Bytes of a console that are read without a pause; with the shortest lines this takes 30 ms.
-_CONSOLE_PIECE = 1 << 15
-
-# Seconds between two reads of the console.
-_CONSOLE_PAUSE = 0.02
-
 
 class Boot:
     """One boot of one guest.
 
-    evidence: what was observed so far. watch: its console's findings. stopwatch: the times of its stages.
+    evidence: what was observed so far. console: its console. conversation: the messages of its control port.
     """
 
     def __init__(
@@ -69,36 +53,25 @@ class Boot:
         observer: Observer,
     ) -> None:
         """Starts nothing. console, ports, log: for QEMU. marker: ends the command's output streams."""
-        self.evidence = Evidence(
-            silent_reset_is_fault=spec.machine.arch.facts.kernel.silent_reset == "fault",
-            tolerance=spec.limits.tolerance,
-            factor=spec.machine.arch.facts.timeout_factor.of(spec.machine.accelerator),
-            notes=[],
-        )
-        self.watch = ConsoleWatch()
+        self.evidence = Evidence(rules=_rules(spec), notes=[])
         self._host = HostWatch()
         self._shared = Shared(spec)
         self._spec = spec
         self._folder = Path(spec.files.folder)
-        self._console = console
+        self.console = ConsoleLog(console, self._folder / "console.log", observer.console)
         self._ports = ports
         self._log = log
-        self._observer = observer
-        self._control = Control(ports["control"])
         self._outputs = [
             Output(ports[name], self._folder / name, marker, pass_on)
             for name, pass_on in (("stdout", observer.stdout), ("stderr", observer.stderr))
         ]
         self._feed = stdin.Feed(spec, ports.get(qemu.STDIN), observer.stdin)
-        self._dying = anyio.Event()
-        self._console_ended = anyio.Event()
-        self._console_was_cut = False
         self._talk = anyio.CancelScope()
-        self.stopwatch = Stopwatch()
+        self.conversation = Conversation(spec, ports, self._feed, observer, self.evidence)
 
     async def conduct(self, shares: list[Share]) -> None:
-        """Boot the VM, run the command, and end the VM; `evidence` and `watch` then have what happened."""
-        self._reach(Stage.BOOTING)
+        """Boot the VM, run the command, and end the VM; `evidence` and `console` then have what happened."""
+        self.conversation.reach(Stage.BOOTING)
         try:
             await self._boot_and_talk(shares)
         finally:
@@ -107,10 +80,10 @@ class Boot:
                 await wind_up(self._tidy, limit=_TIDYING_LIMIT, hurried=_TIDYING_HURRIED)
             finally:
                 self._gather()
-            self.evidence.excess, self.evidence.shortage = self._shared.excess, self._shared.shortage
-            self.evidence.qemu_words = self._log.last_words
+            self.evidence.excess, self.evidence.host.shortage = self._shared.excess, self._shared.shortage
+            self.evidence.host.qemu_words = self._log.last_words
         self.evidence.notes += [self._feed.error] if self._feed.error else []
-        self.evidence.host_is_out_of_memory = self._host.has_killed_for_memory
+        self.evidence.host.is_out_of_memory = self._host.has_killed_for_memory
         self.evidence.notes += self._host.notes
 
     async def _tidy(self) -> None:
@@ -126,19 +99,19 @@ class Boot:
         stdout = self._outputs[0]
         is_whole = stdout.ended.is_set() and not stdout.was_cut
         try:
-            self.evidence.tests = await reading.told_of(self._folder, is_whole, not self._console_was_cut)
+            self.evidence.tests = await reading.told_of(self._folder, is_whole, not self.console.was_cut)
         except OSError as error:
             self.evidence.notes.append(str(host_error("read the tests in its output", error)))
         except HostError as error:
             self.evidence.notes.append(f"the tests in its output were not read: {error}")
         self.evidence.notes += self.evidence.tests.limits
-        if self.evidence.tests.kernel_has_some and self.evidence.ended and not self.watch.ended:
+        if self.evidence.tests.kernel_has_some and self.evidence.ended and not self.console.watch.ended:
             self.evidence.notes.append("the end of its console did not arrive, and may have results of tests")
 
     async def keep_findings(self) -> list[FindingSummary]:
         """Write the findings to the cell's folder; return their summaries."""
         try:
-            return await findings.conclude(self._spec, self.watch)
+            return await findings.conclude(self._spec, self.console.watch)
         except OSError as error:
             self.evidence.notes.append(str(host_error("keep its findings", error)))
         except QuizmatrixError as error:
@@ -147,8 +120,8 @@ class Boot:
 
     async def _boot_and_talk(self, shares: list[Share]) -> None:
         async with task_group() as group:
-            async with vm.running(self._spec, shares, self._console, self._ports, self._log) as machine:
-                group.start_soon(self._guard, self._read_console)
+            async with vm.running(self._spec, shares, self.console.pipe, self._ports, self._log) as machine:
+                group.start_soon(self._guard, self.console.pump)
                 group.start_soon(self._guard, self._log.pump)
                 for output in self._outputs:
                     group.start_soon(self._guard, output.pump)
@@ -157,9 +130,11 @@ class Boot:
                     async with task_group() as talk:
                         talk.start_soon(self._give_up_on_a_dead_guest)
                         talk.start_soon(self._end_a_greedy_guest, machine)
-                        await self._converse()
+                        await self.conversation.conduct()
+                        if self.evidence.ended is not None:
+                            await self._hear_the_rest()
                         if self._has_gone_silent:
-                            self.evidence.qemu_status = await machine.status_soon()
+                            self.evidence.host.qemu_status = await machine.status_soon()
                         talk.cancel_scope.cancel()
                 self._feed.stop()
             if machine.outlived_kill:
@@ -173,78 +148,12 @@ class Boot:
         seen = self.evidence
         return seen.ended is None and seen.expired is None and not seen.rubbish
 
-    async def _converse(self) -> None:
-        """Talk to the guest until the command ends, a time limit expires, or the guest is gone."""
-        try:
-            with anyio.move_on_after(self._spec.limits.boot_timeout) as limit:
-                if not await self._expect("booted"):
-                    return
-                await self._control.start()
-                self._reach(Stage.JOINING)
-                if not await self._expect("started"):
-                    return
-            if limit.cancelled_caught:
-                self.evidence.expired = self._spec.limits.boot_timeout
-                return
-            self._reach(Stage.RUNNING)
-            self._feed.begin()
-            with anyio.move_on_after(self._spec.limits.timeout) as limit:
-                self.evidence.ended = await self._expect("exited")
-            self._feed.stop()
-            if limit.cancelled_caught:
-                self.evidence.expired = self._spec.limits.timeout
-        except RubbishError as rubbish:
-            self.evidence.rubbish = str(rubbish)
-        if self.evidence.ended is not None:
-            if self._observer.terminal is not None:
-                try:
-                    await self._serve_terminal(self._observer.terminal)
-                except RubbishError as rubbish:
-                    self.evidence.notes.append(f"the guest sent rubbish: {rubbish}")
-            self._reach(Stage.ENDING)
-            await self._drain()
-            with anyio.move_on_after(_CONSOLE_LIMIT):
-                await self._console_ended.wait()
-
-    async def _serve_terminal(self, terminal: TerminalHost) -> None:
-        """Run the terminal session after the command; ends with the session or the guest."""
-        async with task_group() as group:
-
-            async def listen() -> None:
-                message = await self._control.receive()
-                if message is not None:
-                    # The end of the session may still be on its way through the terminal's port.
-                    await anyio.sleep(_SESSION_GRACE)
-                    terminal.ended_with(message.exit_code or 0)
-                group.cancel_scope.cancel()
-
-            group.start_soon(listen)
-            await terminal.serve(self._ports[qemu.TERMINAL])
-            group.cancel_scope.cancel()
-
-    async def _expect(self, event: str) -> Message | None:
-        """The guest's next message, which must be `event`; None if the guest is gone or failed.
-
-        Raises RubbishError for any other message.
-        """
-        message = await self._control.receive()
-        while message is not None and message.event in ("step", "unread"):
-            if message.event == "step":
-                if self.stopwatch.steps == _MOST_STEPS:
-                    raise RubbishError("more steps than any guest takes")
-                self.stopwatch.begin(message.message)
-                self.evidence.step = message.message
-            else:
-                self._feed.unread()
-            message = await self._control.receive()
-        if message is None:
-            return None
-        if message.event == "failed":
-            self.evidence.init_failed = message.message
-            return None
-        if message.event != event or (event == "exited" and message.exit_code is None):
-            raise RubbishError(f"{message.event!r} instead of {event!r}")
-        return message
+    async def _hear_the_rest(self) -> None:
+        """Wait, after the command's end, for the rest of its output and of the console."""
+        self.conversation.reach(Stage.ENDING)
+        await self._drain()
+        with anyio.move_on_after(_CONSOLE_LIMIT):
+            await self.console.ended.wait()
 
     async def _drain(self) -> None:
         """Wait for the ends of the output streams, as long as data arrives."""
@@ -262,34 +171,10 @@ class Boot:
                     self.evidence.notes.append("the end of the output did not arrive")
                     break
 
-    async def _read_console(self) -> None:
-        with (self._folder / "console.log").open("wb", buffering=0) as file:
-            shown = ""
-            while data := await self._console.receive():
-                if file.tell() < _CONSOLE_LIMIT_BYTES:
-                    await write_all(file, data)
-                elif not self._console_was_cut:
-                    self._console_was_cut = True
-                    self.evidence.notes.append(
-                        f"its console was longer than the {_CONSOLE_LIMIT_BYTES >> 20} MiB that are kept"
-                    )
-                for start in range(0, len(data), _CONSOLE_PIECE):
-                    self.watch.feed(data[start : start + _CONSOLE_PIECE])
-                    await anyio.lowlevel.checkpoint()
-                if self.watch.last_line != shown:
-                    shown = self.watch.last_line
-                    self._observer.console(shown)
-                if self.watch.panic is not None or self.watch.restarted:
-                    self._dying.set()
-                if self.watch.ended:
-                    self._console_ended.set()
-                # A console delivers single bytes: reading each at once would take CPU time from the guest.
-                await anyio.sleep(_CONSOLE_PAUSE)
-
     async def _give_up_on_a_dead_guest(self) -> None:
         """End the talk if a kernel panics or restarts but QEMU does not end: some kernels only halt."""
-        await self._dying.wait()
-        if self._spec.machine.debugger and self.watch.panic is not None:
+        await self.console.dying.wait()
+        if self._spec.machine.debugger and self.console.watch.panic is not None:
             error = await self._shared.keep_memory(self._ports[qemu.QMP])
             self.evidence.notes += [error] if error else []
         await anyio.sleep(vm.END_GRACE)
@@ -305,18 +190,14 @@ class Boot:
         try:
             await reader()
         except OSError as error:
-            self.evidence.host_fault = str(host_error(f"keep what {self._spec.labels.cell} says", error))
+            self.evidence.host.fault = str(host_error(f"keep what {self._spec.labels.cell} says", error))
             self._talk.cancel()
 
-    def _reach(self, stage: Stage) -> None:
-        self.stopwatch.reach(stage)
-        self.evidence.stage = stage
-        self._observer.stage(stage)
-
     def _gather(self) -> None:
-        self.watch.finish()
+        self.console.watch.finish()
+        self.evidence.notes += [self.console.cut] if self.console.cut else []
         if not self._folder.is_dir():
-            self.evidence.host_fault = f"its folder {self._folder} was removed while it ran"
+            self.evidence.host.fault = f"its folder {self._folder} was removed while it ran"
             return
         self.evidence.notes += self._shared.put_aside_unless_settled()
         try:
@@ -329,3 +210,12 @@ class Boot:
                 self.evidence.notes.append(
                     f"{name} was {output.received} bytes long; the first {output.kept} are kept"
                 )
+
+
+def _rules(spec: CellSpec) -> Rules:
+    facts = spec.machine.arch.facts
+    return Rules(
+        tolerance=spec.limits.tolerance,
+        factor=facts.timeout_factor.of(spec.machine.accelerator),
+        silent_reset_is_fault=facts.kernel.silent_reset == "fault",
+    )

@@ -46,7 +46,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         found = await boot.keep_findings()
         program = foreign.seen_in(spec, boot.evidence.ended)
         boot.evidence.foreign = program.sentence if program else ""
-    outcome, detail = judge(boot.evidence, boot.watch)
+    outcome, detail = judge(boot.evidence, boot.console.watch)
     ended = boot.evidence.ended
     return CellResult(
         cell=spec.labels.cell,
@@ -66,7 +66,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         subtests=boot.evidence.tests.counts,
         findings=found,
         flaky=boot.evidence.tests.flaky if outcome is Outcome.PASSED else "",
-        timings=boot.stopwatch.timings(time.monotonic() - started),
+        timings=boot.conversation.stopwatch.timings(time.monotonic() - started),
     )
 
 

@@ -15,6 +15,36 @@ from quizmatrix.run.channel import Message
 from quizmatrix.subtests.reading import SubtestSummary
 
 
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """What the verdict depends on besides the evidence.
+
+    tolerance: how findings are treated.
+    factor: by how much limits are longer here than on real hardware.
+    silent_reset_is_fault: whether a reset that the console did not announce is a fault.
+    """
+
+    tolerance: Tolerance = Tolerance()
+    factor: float = 1.0
+    silent_reset_is_fault: bool = True
+
+
+class HostEvidence(msgspec.Struct, kw_only=True):
+    """What was observed of the host during one cell.
+
+    fault: an error on the host.
+    shortage: a sentence if this host's disk had no room for the guest's files.
+    is_out_of_memory: whether this host's kernel OOM-killed processes during the run.
+    qemu_status: exit status of a QEMU that ended by itself.
+    qemu_words: QEMU's last messages.
+    """
+
+    fault: str = ""
+    shortage: str = ""
+    is_out_of_memory: bool = False
+    qemu_status: int | None = None
+    qemu_words: str = ""
+
+
 class Evidence(msgspec.Struct, kw_only=True):
     """What was observed of one cell.
 
@@ -23,17 +53,9 @@ class Evidence(msgspec.Struct, kw_only=True):
     ended: the guest's message about the command's end.
     init_failed: the guest's message that its setup failed.
     expired: the time limit that expired, in seconds.
-    factor: by how much limits are longer here than on real hardware.
     rubbish: the guest's invalid message.
-    host_fault: an error on the host.
     excess: a sentence if the guest exceeded the limit of /shared.
-    shortage: a sentence if this host's disk had no room for the guest's files.
-    qemu_status: exit status of a QEMU that ended by itself.
-    qemu_words: QEMU's last messages.
-    host_is_out_of_memory: whether this host's kernel OOM-killed processes during the run.
-    silent_reset_is_fault: whether a reset that the console did not announce is a fault.
     tests: the tests in the command's output.
-    tolerance: how findings are treated.
     foreign: a sentence about a program that the guest could not run.
     notes: further sentences for the user.
     """
@@ -43,19 +65,13 @@ class Evidence(msgspec.Struct, kw_only=True):
     ended: Message | None = None
     init_failed: str = ""
     expired: float | None = None
-    factor: float = 1.0
     rubbish: str = ""
-    host_fault: str = ""
     excess: str = ""
-    shortage: str = ""
-    qemu_status: int | None = None
-    qemu_words: str = ""
-    host_is_out_of_memory: bool = False
-    silent_reset_is_fault: bool = True
     tests: SubtestSummary = SubtestSummary()
-    tolerance: Tolerance = Tolerance()
     foreign: str = ""
     notes: list[str] = []
+    host: HostEvidence = msgspec.field(default_factory=HostEvidence)
+    rules: Rules = Rules()
 
 
 def judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
@@ -65,15 +81,15 @@ def judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
 
 
 def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
-    if seen.host_fault:
-        return Outcome.LOST, seen.host_fault
+    if seen.host.fault:
+        return Outcome.LOST, seen.host.fault
     if console.panic is not None:
         died = "Attempted to kill init" in console.panic
         return Outcome.PANICKED, ("init died: " if died else "") + console.panic
     if seen.excess:
         return Outcome.FAILED, f"stopped: {seen.excess}"
-    if seen.shortage:
-        return Outcome.LOST, f"stopped: {seen.shortage}"
+    if seen.host.shortage:
+        return Outcome.LOST, f"stopped: {seen.host.shortage}"
     if seen.ended is not None:
         return _judge_end(seen.ended, console, seen)
     if seen.rubbish:
@@ -83,8 +99,8 @@ def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
     reached = seen.stage is Stage.RUNNING
     if seen.expired is not None:
         limit = format_seconds(seen.expired)
-        if seen.factor != 1:
-            limit += f" (emulated; {format_seconds(seen.expired / seen.factor)} on hardware)"
+        if seen.rules.factor != 1:
+            limit += f" (emulated; {format_seconds(seen.expired / seen.rules.factor)} on hardware)"
         if reached:
             return Outcome.TIMED_OUT, f"the command was still running after {limit}"
         if seen.step.startswith("profile "):
@@ -106,8 +122,8 @@ def _judge_end(end: Message, console: ConsoleWatch, seen: Evidence) -> tuple[Out
     if tests.failure:
         # Failed tests count even if the exit status is 0: some test runners report only their own success.
         return Outcome.FAILED, tests.failure
-    finding = _finding(console, seen.tolerance)
-    if seen.tolerance.splat is SplatPolicy.FAIL and finding:
+    finding = _finding(console, seen.rules.tolerance)
+    if seen.rules.tolerance.splat is SplatPolicy.FAIL and finding:
         return Outcome.SPLAT, finding
     return Outcome.PASSED, f"the kernel complained: {finding}" if finding else ""
 
@@ -126,25 +142,25 @@ def _finding(console: ConsoleWatch, tolerance: Tolerance) -> str:
 
 def _judge_silence(seen: Evidence, console: ConsoleWatch, reached: bool) -> tuple[Outcome, str]:
     """The outcome if QEMU or the guest ended without a message on the control port."""
-    if seen.qemu_status:
+    if seen.host.qemu_status:
         how = (
-            f"was killed by {_signal_name(-seen.qemu_status)}"
-            if seen.qemu_status < 0
-            else f"ended with status {seen.qemu_status}"
+            f"was killed by {_signal_name(-seen.host.qemu_status)}"
+            if seen.host.qemu_status < 0
+            else f"ended with status {seen.host.qemu_status}"
         )
-        if seen.qemu_status == -signal.SIGKILL and seen.host_is_out_of_memory:
+        if seen.host.qemu_status == -signal.SIGKILL and seen.host.is_out_of_memory:
             how = "was killed: this host ran out of memory, or the cgroup that quizmatrix runs in did "
             how += "(take fewer at a time, -j, or smaller, --memory)"
-        lines = seen.qemu_words.splitlines()
+        lines = seen.host.qemu_words.splitlines()
         # After QEMU's error there may be a hint: "Use -machine help to list supported machines".
         errors = [line for line in lines if line.startswith("qemu-")]
         words = (errors or lines)[-1:]
         return Outcome.LOST, f"QEMU {how}" + (f": {words[0]}" if words else "")
     if not reached:
         return Outcome.BOOT_FAILED, "the guest restarted before it reached the command"
-    if console.restarted or (seen.qemu_status is not None and not seen.silent_reset_is_fault):
+    if console.restarted or (seen.host.qemu_status is not None and not seen.rules.silent_reset_is_fault):
         return Outcome.FAILED, "the machine was restarted or powered off before the command ended"
-    if seen.qemu_status is None:
+    if seen.host.qemu_status is None:
         return Outcome.LOST, "the guest closed its control port, and QEMU did not end"
     return Outcome.PANICKED, "the machine reset itself without a word (a triple fault?)"
 

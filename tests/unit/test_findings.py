@@ -25,7 +25,7 @@ from quizmatrix.report.findings import allowed, other_paragraphs, telling_lines
 from quizmatrix.report.grid import explanations, whole
 from quizmatrix.run import findings
 from quizmatrix.run.channel import Message
-from quizmatrix.run.verdict import Evidence, judge
+from quizmatrix.run.verdict import Evidence, Rules, judge
 from tests.made_spec import spec
 
 CONSOLES = Path(__file__).parent / "consoles"
@@ -42,7 +42,7 @@ def watch(text: bytes) -> ConsoleWatch:
 
 def verdict(text: bytes, tolerance: Tolerance, exit_code: int = 0) -> tuple[Outcome, str]:
     ended = Message(event="exited", exit_code=exit_code)
-    return judge(Evidence(ended=ended, tolerance=tolerance), watch(text))
+    return judge(Evidence(ended=ended, rules=Rules(tolerance=tolerance)), watch(text))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from quizmatrix.model.stage import Stage
 from quizmatrix.run import bus, qemu, runlayer
 from quizmatrix.run.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
 from quizmatrix.run.reproduce import write_script
-from quizmatrix.run.verdict import Evidence, judge
+from quizmatrix.run.verdict import Evidence, HostEvidence, Rules, judge
 from quizmatrix.terminal.sessions import ConsoleHost
 from quizmatrix.terminal.tty import Terminal
 from tests.made_spec import spec
@@ -385,10 +385,10 @@ FAILED = Message(event="exited", exit_code=137, signal=9)
         (Evidence(ended=FAILED), b"WARNING: at x\n", "failed", "SIGKILL"),
         (Evidence(ended=END), b"Kernel panic - not syncing: y\n", "panicked", "y"),
         (Evidence(ended=END, notes=["cut"]), b"", "passed", "cut"),
-        (Evidence(ended=END, host_fault="disk full"), b"", "lost", "disk full"),
+        (Evidence(ended=END, host=HostEvidence(fault="disk full")), b"", "lost", "disk full"),
         (Evidence(stage=Stage.RUNNING, expired=3.0), b"", "timed-out", "still running after 3.00s"),
         (
-            Evidence(stage=Stage.RUNNING, expired=6.0, factor=6.0),
+            Evidence(stage=Stage.RUNNING, expired=6.0, rules=Rules(factor=6.0)),
             b"",
             "timed-out",
             "still running after 6.00s (emulated; 1.00s on hardware)",
@@ -398,25 +398,44 @@ FAILED = Message(event="exited", exit_code=137, signal=9)
         (Evidence(stage=Stage.RUNNING, expired=3.0), b"Kernel panic - not syncing: y\n", "panicked", "y"),
         (Evidence(init_failed="init1: no"), b"", "boot-failed", "init1: no"),
         (Evidence(rubbish="'x'", stage=Stage.RUNNING), b"", "lost", "rubbish"),
-        (Evidence(stage=Stage.RUNNING, qemu_status=-9), b"", "lost", "killed by SIGKILL"),
+        (Evidence(stage=Stage.RUNNING, host=HostEvidence(qemu_status=-9)), b"", "lost", "killed by SIGKILL"),
         (
-            Evidence(stage=Stage.RUNNING, qemu_status=-9, host_is_out_of_memory=True),
+            Evidence(stage=Stage.RUNNING, host=HostEvidence(qemu_status=-9, is_out_of_memory=True)),
             b"",
             "lost",
             "QEMU was killed: this host ran out of memory",
         ),
-        (Evidence(qemu_status=1, qemu_words="a\nno such file"), b"", "lost", "status 1: no such file"),
         (
-            Evidence(qemu_status=1, qemu_words="a\nqemu-x: no machine\nUse -help"),
+            Evidence(host=HostEvidence(qemu_status=1, qemu_words="a\nno such file")),
+            b"",
+            "lost",
+            "status 1: no such file",
+        ),
+        (
+            Evidence(host=HostEvidence(qemu_status=1, qemu_words="a\nqemu-x: no machine\nUse -help")),
             b"",
             "lost",
             ": qemu-x: no machine",
         ),
-        (Evidence(stage=Stage.BOOTING, qemu_status=0), b"", "boot-failed", "restarted before"),
-        (Evidence(stage=Stage.RUNNING, qemu_status=0), b"reboot: Restarting system\n", "failed", "restarted"),
-        (Evidence(stage=Stage.RUNNING, qemu_status=0), b"", "panicked", "triple fault"),
         (
-            Evidence(stage=Stage.RUNNING, qemu_status=0, silent_reset_is_fault=False),
+            Evidence(stage=Stage.BOOTING, host=HostEvidence(qemu_status=0)),
+            b"",
+            "boot-failed",
+            "restarted before",
+        ),
+        (
+            Evidence(stage=Stage.RUNNING, host=HostEvidence(qemu_status=0)),
+            b"reboot: Restarting system\n",
+            "failed",
+            "restarted",
+        ),
+        (Evidence(stage=Stage.RUNNING, host=HostEvidence(qemu_status=0)), b"", "panicked", "triple fault"),
+        (
+            Evidence(
+                stage=Stage.RUNNING,
+                host=HostEvidence(qemu_status=0),
+                rules=Rules(silent_reset_is_fault=False),
+            ),
             b"",
             "failed",
             "restarted",

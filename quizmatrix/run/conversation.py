@@ -1,0 +1,118 @@
+"""Talks to one guest over its control port, until its command has ended."""
+
+from __future__ import annotations
+
+import anyio
+
+from quizmatrix.core.concurrency import task_group
+from quizmatrix.model.spec import CellSpec
+from quizmatrix.model.stage import Stage
+from quizmatrix.run import qemu
+from quizmatrix.run.channel import Control, Message, Port, RubbishError
+from quizmatrix.run.observer import Observer, TerminalHost
+from quizmatrix.run.stdin import Feed
+from quizmatrix.run.stopwatch import Stopwatch
+from quizmatrix.run.verdict import Evidence
+
+# Seconds between the guest's message that a terminal session ended and the end of the session on the host.
+_SESSION_GRACE = 0.5
+
+# The largest number of steps that a guest may announce before its command.
+_MOST_STEPS = 1000
+
+
+class Conversation:
+    """The messages to and from one guest. stopwatch: the times of its stages."""
+
+    def __init__(
+        self, spec: CellSpec, ports: dict[str, Port], feed: Feed, observer: Observer, evidence: Evidence
+    ) -> None:
+        """Sends nothing. evidence: gets what the guest says."""
+        self.stopwatch = Stopwatch()
+        self._limits = spec.limits
+        self._ports = ports
+        self._control = Control(ports["control"])
+        self._feed = feed
+        self._observer = observer
+        self._evidence = evidence
+
+    def reach(self, stage: Stage) -> None:
+        """The stage begins now."""
+        self.stopwatch.reach(stage)
+        self._evidence.stage = stage
+        self._observer.stage(stage)
+
+    async def conduct(self) -> None:
+        """Talk to the guest until the command ends, a time limit expires, or the guest is gone.
+
+        The terminal session after the command is part of that.
+        """
+        try:
+            await self._run_command()
+        except RubbishError as rubbish:
+            self._evidence.rubbish = str(rubbish)
+        if self._evidence.ended is None or self._observer.terminal is None:
+            return
+        try:
+            await self._serve_terminal(self._observer.terminal)
+        except RubbishError as rubbish:
+            self._evidence.notes.append(f"the guest sent rubbish: {rubbish}")
+
+    async def _run_command(self) -> None:
+        with anyio.move_on_after(self._limits.boot_timeout) as limit:
+            if not await self._expect("booted"):
+                return
+            await self._control.start()
+            self.reach(Stage.JOINING)
+            if not await self._expect("started"):
+                return
+        if limit.cancelled_caught:
+            self._evidence.expired = self._limits.boot_timeout
+            return
+        self.reach(Stage.RUNNING)
+        self._feed.begin()
+        with anyio.move_on_after(self._limits.timeout) as limit:
+            self._evidence.ended = await self._expect("exited")
+        self._feed.stop()
+        if limit.cancelled_caught:
+            self._evidence.expired = self._limits.timeout
+
+    async def _serve_terminal(self, terminal: TerminalHost) -> None:
+        """Run the terminal session after the command; ends with the session or the guest."""
+        async with task_group() as group:
+
+            async def listen() -> None:
+                message = await self._control.receive()
+                if message is not None:
+                    # The end of the session may still be on its way through the terminal's port.
+                    await anyio.sleep(_SESSION_GRACE)
+                    terminal.ended_with(message.exit_code or 0)
+                group.cancel_scope.cancel()
+
+            group.start_soon(listen)
+            await terminal.serve(self._ports[qemu.TERMINAL])
+            group.cancel_scope.cancel()
+
+    async def _expect(self, event: str) -> Message | None:
+        """The guest's next message, which must be `event`; None if the guest is gone or failed.
+
+        Raises RubbishError for any other message.
+        """
+        message = await self._control.receive()
+        while message is not None and message.event in ("step", "unread"):
+            if message.event == "step":
+                if self.stopwatch.steps == _MOST_STEPS:
+                    raise RubbishError("more steps than any guest takes")
+                self.stopwatch.begin(message.message)
+                self._evidence.step = message.message
+            else:
+                self._feed.unread()
+            message = await self._control.receive()
+        if message is None:
+            return None
+        if message.event == "failed":
+            self._evidence.init_failed = message.message
+            return None
+        if message.event != event or (event == "exited" and message.exit_code is None):
+            raise RubbishError(f"{message.event!r} instead of {event!r}")
+        return message
