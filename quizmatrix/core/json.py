@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any, TypeVar
 
@@ -40,9 +39,13 @@ def encode_exactly(value: Any) -> bytes:
     Python reads a byte that is not UTF-8, such as 0xff in a file's name, as the lone surrogate U+DCFF
     (PEP 383). JSON can only write that as the escape `\\udcff`, which not every program reads.
     """
+    import json
+
     return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
 
 
 def decode_exactly(data: bytes, kind: type[T]) -> T:
     """Read what `encode_exactly` has written; ValueError where it is something else."""
+    import json
+
     return msgspec.convert(json.loads(data), kind)
