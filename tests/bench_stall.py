@@ -15,10 +15,10 @@ import anyio
 
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.model import cells
-from quizmatrix.model import spec as specs
 from quizmatrix.model.matrix import Limits
 from quizmatrix.model.task import in_each
 from quizmatrix.prepare.preparer import Policy, Preparer
+from quizmatrix.run.cellfolder import artifacts_of
 from quizmatrix.runs import directory
 from quizmatrix.schedule.plan import Plan
 from quizmatrix.schedule.scheduler import Scheduler
@@ -49,7 +49,7 @@ async def _measure(folder: Path) -> tuple[float, float]:
     run_directory = directory.create(folder, [COMMAND])
     preparer = Preparer(Policy())
     conductor = Scheduler(plan, run_directory, preparer, lambda _event: None)
-    shared = specs.artifacts_of(folder / CELL)
+    shared = artifacts_of(folder / CELL)
     worst, began = 0.0, 0.0
 
     async def beat() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 
 import msgspec
 
@@ -253,18 +252,3 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
             return json.decode_exactly(data, CellSpec)
         except ValueError as error:
             raise DamagedError("a cell's specification cannot be read", cause=str(error)) from error
-
-
-def run_layer_of(folder: Path) -> Path:
-    """The run layer's place in a cell's folder."""
-    return folder / "layer"
-
-
-def host_folder_of(folder: Path) -> Path:
-    """Where the host halves of profiles keep files of this run, in a cell's folder; gone after it."""
-    return folder / "host"
-
-
-def artifacts_of(folder: Path) -> Path:
-    """The guest's /shared in a cell's folder."""
-    return folder / "artifacts"

@@ -21,7 +21,6 @@ from quizmatrix.kernel import buildlayer, source
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import Order, options_of
 from quizmatrix.model import cells, numa, profile
-from quizmatrix.model import spec as specs
 from quizmatrix.model.arch import Accelerator, Arch, load_arch
 from quizmatrix.model.cells import SMALL, Cell
 from quizmatrix.model.outcome import Outcome
@@ -30,6 +29,7 @@ from quizmatrix.prepare import accelerator as accel
 from quizmatrix.prepare.accelerator import Answer
 from quizmatrix.prepare.specify import GuestPlan, Prepared, specify
 from quizmatrix.run import cell as run
+from quizmatrix.run.cellfolder import artifacts_of
 
 # Kernels fetched and unpacked at a time: more only share the network and the disk.
 _FETCHES = 2
@@ -225,7 +225,7 @@ class Preparer:
                     f"the Debian image could not be configured in a guest: {result.outcome}",
                     cause=said[-400:] or result.detail,
                 )
-            return specs.artifacts_of(folder)
+            return artifacts_of(folder)
 
         return run_script
 

@@ -33,12 +33,12 @@ from quizmatrix.model.spec import (
     Session,
     Share,
     WorkTree,
-    host_folder_of,
 )
 from quizmatrix.model.task import Task
 from quizmatrix.prepare import hosthalf
 from quizmatrix.prepare.currentfolder import other_names
 from quizmatrix.prepare.hosthalf import HostHalf
+from quizmatrix.run.cellfolder import host_folder_of
 
 # Seconds that a guest is given in which a person with a debugger goes step by step.
 _DEBUGGED = 86400.0

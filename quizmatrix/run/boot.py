@@ -10,11 +10,11 @@ import anyio
 from quizmatrix.core import untrusted
 from quizmatrix.core.concurrency import task_group, wind_up
 from quizmatrix.core.errors import HostError, QuizmatrixError, host_error
-from quizmatrix.model import spec as specs
 from quizmatrix.model.finding import FindingSummary
 from quizmatrix.model.spec import CellSpec, Share
 from quizmatrix.model.stage import Stage
 from quizmatrix.run import findings, qemu, runlayer, stdin, vm
+from quizmatrix.run.cellfolder import host_folder_of
 from quizmatrix.run.channel import ConsolePipe, Output, Port
 from quizmatrix.run.consolelog import ConsoleLog
 from quizmatrix.run.conversation import Conversation
@@ -90,7 +90,7 @@ class Boot:
         try:
             self.evidence.notes += await self._shared.settle()
             # A file that is bound for writing has its folder there, and the guest could write to that.
-            self.evidence.notes += await untrusted.remove(specs.host_folder_of(self._folder))
+            self.evidence.notes += await untrusted.remove(host_folder_of(self._folder))
         except QuizmatrixError as error:
             self.evidence.notes.append(str(error))
 

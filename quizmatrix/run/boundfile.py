@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 from quizmatrix.core.errors import HostError, host_error
-from quizmatrix.model import spec as specs
 from quizmatrix.model.spec import Bind, CellSpec, Share
+from quizmatrix.run.cellfolder import host_folder_of
 
 # The file's name in that folder (guest/init1).
 NAME = "file"
@@ -17,7 +17,7 @@ NAME = "file"
 
 def shares_of(spec: CellSpec) -> list[Share]:
     """A share for each bind of the specification; HostError if a file cannot be shared."""
-    own = specs.host_folder_of(Path(spec.files.folder))
+    own = host_folder_of(Path(spec.files.folder))
     return [
         Share(
             tag=f"bind{number}",

@@ -9,12 +9,12 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from quizmatrix.core.errors import host_error
-from quizmatrix.model import spec as specs
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec, Share
 from quizmatrix.run import debugger, foreign, layerdisks, qemu, reproduce, runlayer, vm
 from quizmatrix.run.boot import Boot
+from quizmatrix.run.cellfolder import host_folder_of, run_layer_of
 from quizmatrix.run.channel import ConsolePipe, Port
 from quizmatrix.run.observer import NOBODY, Observer
 from quizmatrix.run.verdict import judge
@@ -34,7 +34,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         try:
             spec, shares = await layerdisks.convert(spec, shares), []
         except BaseException:
-            shutil.rmtree(specs.host_folder_of(Path(spec.files.folder)), ignore_errors=True)
+            shutil.rmtree(host_folder_of(Path(spec.files.folder)), ignore_errors=True)
             raise
     with ExitStack() as stack:
         console = stack.enter_context(closing(ConsolePipe()))
@@ -76,7 +76,7 @@ def _write_files(spec: CellSpec, marker: str, observer: Observer) -> list[Share]
         shares = runlayer.write_run_layer(spec, marker)
         qemu.check(spec, shares)
         if observer.terminal is not None:
-            observer.terminal.write(specs.run_layer_of(Path(spec.files.folder)))
+            observer.terminal.write(run_layer_of(Path(spec.files.folder)))
         reproduce.write_script(spec, shares)
         if spec.machine.debugger:
             debugger.write_script(spec)

@@ -13,8 +13,8 @@ import msgspec
 
 from quizmatrix.core import paths, process, squashfs
 from quizmatrix.core.errors import HostError, UnpreparedError, host_error
-from quizmatrix.model import spec as specs
 from quizmatrix.model.spec import CellSpec, Disk, Share
+from quizmatrix.run.cellfolder import artifacts_of, host_folder_of
 
 # The program that makes the images, and its Debian package.
 _MAKER = ("mksquashfs", "squashfs-tools")
@@ -42,7 +42,7 @@ async def convert(spec: CellSpec, shares: list[Share]) -> CellSpec:
 
     Raises UnpreparedError for a writable share, HostError if an image cannot be made.
     """
-    folder = specs.host_folder_of(Path(spec.files.folder)) / "layers"
+    folder = host_folder_of(Path(spec.files.folder)) / "layers"
     for share in shares:
         if share.writable and share.tag != SHARED:
             bound = {f"bind{number}": bind.path for number, bind in enumerate(spec.files.binds)}
@@ -112,7 +112,7 @@ async def take_shared(folder: Path, limit: int) -> str | None:
 
     folder: of the cell. limit: bytes. Returns an error message or None; raises TooLargeError.
     """
-    disk = specs.host_folder_of(folder) / "layers" / SHARED
+    disk = host_folder_of(folder) / "layers" / SHARED
     # A guest that did not get that far has written nothing.
     if not disk.exists() or disk.stat().st_blocks == 0:
         return None
@@ -126,7 +126,7 @@ async def take_shared(folder: Path, limit: int) -> str | None:
     if header[_TAR_MAGIC_AT:].partition(b"\0")[0].rstrip() != b"ustar":
         return "the guest returned no valid archive of /shared"
     # tar leaves out absolute names and `..`; untrusted.make_safe handles the rest.
-    argv = ["tar", "-xf", str(disk), "-C", str(specs.artifacts_of(folder)), "--no-same-owner"]
+    argv = ["tar", "-xf", str(disk), "-C", str(artifacts_of(folder)), "--no-same-owner"]
     with anyio.move_on_after(_UNPACKING_LIMIT):
         done = await process.run([*argv, "--delay-directory-restore"])
         return None if done.status == 0 else f"not all of /shared could be unpacked: {done.last_words}"

@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.core import paths, process
-from quizmatrix.model import spec as specs
 from quizmatrix.model.cells import SHARED_LIMIT
 from quizmatrix.model.result import CellResult
-from quizmatrix.model.spec import HANDED_DISK, CellSpec, CommandLine, Disk, Share
+from quizmatrix.model.spec import HANDED_DISK, OWN_STDIN, CellSpec, CommandLine, Disk, Share
 from quizmatrix.run import boundfile, qemu, runlayer
+from quizmatrix.run.cellfolder import run_layer_of
 
 # A placeholder in the command line for a path that the script makes.
 _CONTROL = "@control@"
@@ -151,7 +151,7 @@ def _stdin(spec: CellSpec) -> str:
     """The pipe into QEMU if the command has a standard input: from the file, or the script's own stdin."""
     if spec.command.stdin is None:
         return ""
-    path = "" if spec.command.stdin == specs.OWN_STDIN else f" {shlex.quote(spec.command.stdin)}"
+    path = "" if spec.command.stdin == OWN_STDIN else f" {shlex.quote(spec.command.stdin)}"
     return f"{{ echo; exec cat{path}; }} |\n"
 
 
@@ -171,7 +171,7 @@ def _passed_on(spec: CellSpec) -> str:
     """
     if not spec.command.passed_on:
         return ""
-    place = shlex.quote(str(specs.run_layer_of(Path(spec.files.folder)) / runlayer.PASSED_ON))
+    place = shlex.quote(str(run_layer_of(Path(spec.files.folder)) / runlayer.PASSED_ON))
     text = "# --env NAME: as they are here.\n"
     text += "quoted() { printf '%s\\n' \"$1\" | sed \"s/'/'\\\\\\\\''/g; 1s/^/'/; \\$s/\\$/'/\"; }\n"
     text += f"passed={place}\n"
@@ -210,7 +210,7 @@ def _again(spec: CellSpec) -> list[str]:
         again += ["--bind", f"{bind.path}:{bind.guest}{'' if bind.writable else ':ro'}"]
     for name, value in spec.command.environment.items():
         again += ["--env", name if name in spec.command.passed_on else f"{name}={value}"]
-    again += ["--stdin", spec.command.stdin] if spec.command.stdin not in (None, specs.OWN_STDIN) else []
+    again += ["--stdin", spec.command.stdin] if spec.command.stdin not in (None, OWN_STDIN) else []
     again += ["--user", spec.command.user] if spec.command.user else []
     again += ["--append", spec.machine.kernel.parameters] if spec.machine.kernel.parameters else []
     again += ["--numa", str(spec.machine.numa)] if spec.machine.numa > 1 else []

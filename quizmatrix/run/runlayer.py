@@ -8,11 +8,11 @@ from pathlib import Path
 
 from quizmatrix.core import skeleton
 from quizmatrix.core.errors import UnpreparedError
-from quizmatrix.model import spec as specs
 from quizmatrix.model import user
 from quizmatrix.model.spec import HANDED_DISK, ActiveProfile, Bind, CellSpec, Session, Share
 from quizmatrix.model.user import BUSYBOX, SHELL
 from quizmatrix.run import boundfile, foreign, mapped
+from quizmatrix.run.cellfolder import artifacts_of, run_layer_of
 
 _OPERATORS = frozenset({"&&", "||", "|"})
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -190,7 +190,7 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     if spec.machine.kernel.has_9p:
         _check_binds(spec)
     folder = Path(spec.files.folder)
-    layer, artifacts = specs.run_layer_of(folder), specs.artifacts_of(folder)
+    layer, artifacts = run_layer_of(folder), artifacts_of(folder)
     own = layer / ".quizmatrix"
     own.mkdir(parents=True)
     artifacts.mkdir()
@@ -286,4 +286,4 @@ def _copy_files(files: Path, layer: Path) -> None:
 def retire_run_layer(folder: Path) -> None:
     """Remove secrets from a used run layer, and the end marker, which would be noise with reproduce.sh."""
     for name in (".quizmatrix/end-marker", PASSED_ON):
-        (specs.run_layer_of(folder) / name).unlink(missing_ok=True)
+        (run_layer_of(folder) / name).unlink(missing_ok=True)

@@ -15,9 +15,9 @@ import msgspec
 from quizmatrix.core import offload, process, untrusted
 from quizmatrix.core.concurrency import in_thread, task_group
 from quizmatrix.core.errors import QuizmatrixError, host_error
-from quizmatrix.model import spec as specs
 from quizmatrix.model.spec import CellSpec
 from quizmatrix.run import layerdisks, mapped, qmp
+from quizmatrix.run.cellfolder import artifacts_of
 from quizmatrix.run.channel import Port
 
 # The file with a guest's memory, for crash(8), and seconds for QEMU to write it.
@@ -93,7 +93,7 @@ class Shared:
         self._spec = spec
         self._limit = spec.files.shared_limit << 20
         self._folder = Path(spec.files.folder)
-        self._artifacts = specs.artifacts_of(self._folder)
+        self._artifacts = artifacts_of(self._folder)
 
     async def wait_for_excess(self, machine: int | None = None) -> None:
         """Return when the guest must be ended because of what it wrote; `excess` or `shortage` says why.

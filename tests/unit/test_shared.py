@@ -9,14 +9,14 @@ import anyio.lowlevel
 import pytest
 
 from quizmatrix.core import process
-from quizmatrix.model import spec as specs
 from quizmatrix.run import vm
+from quizmatrix.run.cellfolder import artifacts_of
 from quizmatrix.run.shared import Shared
 from tests.made_spec import spec
 
 
 def test_a_guest_with_too_many_files_is_to_be_ended(tmp_path: Path) -> None:
-    folder = specs.artifacts_of(tmp_path)
+    folder = artifacts_of(tmp_path)
     folder.mkdir()
     if not os.statvfs(folder).f_files:
         pytest.skip("this file system does not count its files")

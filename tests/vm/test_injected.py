@@ -12,7 +12,6 @@ import pytest
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import HostError
 from quizmatrix.model import cells
-from quizmatrix.model import spec as specs
 from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.events import CellNote, Event
 from quizmatrix.model.matrix import Limits
@@ -20,6 +19,7 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.task import in_each
 from quizmatrix.prepare.preparer import Policy, Preparer
+from quizmatrix.run.cellfolder import host_folder_of
 from quizmatrix.runs import directory
 from quizmatrix.schedule.plan import Plan
 from quizmatrix.schedule.scheduler import Scheduler
@@ -78,7 +78,7 @@ def check_what_is_left(folder: Path, result: CellResult) -> None:
     for path in folder.rglob("*"):
         assert path.name == ".quizmatrix" or not path.name.startswith("."), path
     cell = folder / result.folder
-    assert not specs.host_folder_of(cell).exists()
+    assert not host_folder_of(cell).exists()
     if result.outcome is Outcome.PASSED:
         assert (cell / "stdout").read_bytes() == b"out\n"
         is_unchecked = "artifacts.unchecked" in result.detail
