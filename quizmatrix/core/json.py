@@ -1,4 +1,4 @@
-"""Data as JSON: for other programs, in which all is UTF-8, and for ourselves, without loss."""
+"""JSON encoding: for other programs, which need UTF-8, and without loss for quizmatrix itself."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def encode_exactly(value: Any) -> bytes:
 
 
 def decode_exactly(data: bytes, kind: type[T]) -> T:
-    """Read what `encode_exactly` has written; ValueError where it is something else."""
+    """Read the output of `encode_exactly`. Raises ValueError for anything else."""
     import json
 
     return msgspec.convert(json.loads(data), kind)

@@ -59,7 +59,7 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """One kernel on one architecture.
+    """One kernel on one architecture: a field for everything that a matrix can set for a single cell.
 
     kernel: as the matrix names it.
     source: where the kernel comes from, unless `kernel` names a source itself.

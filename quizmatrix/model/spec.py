@@ -112,11 +112,13 @@ class CommandLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Labels(msgspec.Struct, frozen=True, kw_only=True):
-    """What the result of a cell is named by.
+    """The names of a cell, as its result has them.
 
-    cell: its id. kernel: as the matrix names it. release: of that kernel, as uname(1) has it. handed: its
-    task's labels; matrix: the file that has them. again: the command line that repeats the cell, where one
-    asked for it.
+    cell: the cell's id.
+    kernel: as the matrix names it.
+    release: what `uname -r` prints in the guest.
+    handed: the labels of the cell's task. matrix: the file that defines them.
+    again: the command line that repeats the cell, if a command line started it.
     """
 
     cell: str
@@ -131,9 +133,11 @@ class Labels(msgspec.Struct, frozen=True, kw_only=True):
 class GuestKernel(msgspec.Struct, frozen=True, kw_only=True):
     """The kernel that is booted.
 
-    key: names it by its content. image, initramfs, symbols: files; the last one has its debugging symbols,
-    where there are any. parameters: of its command line, beside those that every guest has. has_9p: whether
-    it mounts folders of the host; else the guest has disks in their place.
+    key: its key in the cache.
+    image, initramfs: files.
+    symbols: its vmlinux with symbols, if there is one.
+    parameters: additional kernel parameters.
+    has_9p: whether the kernel can mount host folders; if not, the guest gets them as disks.
     """
 
     key: str
@@ -145,13 +149,13 @@ class GuestKernel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GuestNetwork(msgspec.Struct, frozen=True, kw_only=True):
-    """A guest's network. forwards: ports of the host that lead to the guest."""
+    """A guest's network. forwards: host ports that are forwarded to the guest."""
 
     forwards: list[Forward] = []
 
 
 class GuestDebugger(msgspec.Struct, frozen=True, kw_only=True):
-    """That QEMU listens for a debugger. waits: whether the guest starts only when the debugger says so."""
+    """QEMU listens for a debugger. waits: the guest starts only when the debugger continues it."""
 
     waits: bool = False
 
@@ -159,8 +163,10 @@ class GuestDebugger(msgspec.Struct, frozen=True, kw_only=True):
 class GuestMachine(msgspec.Struct, frozen=True, kw_only=True):
     """The virtual machine.
 
-    memory: MiB. numa: NUMA nodes. type: a value of QEMU's option -machine, instead of the architecture's.
-    qemu_words: added to QEMU's command line.
+    memory: MiB.
+    numa: the number of NUMA nodes.
+    type: a value for QEMU's option -machine, instead of the architecture's.
+    qemu_words: additional arguments for QEMU.
     """
 
     arch: Arch
@@ -176,10 +182,10 @@ class GuestMachine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkTree(msgspec.Struct, frozen=True, kw_only=True):
-    """The folder that the command is run in; the guest has it at the same path.
+    """The folder in which the command runs. The guest has it at the same path.
 
-    typed: the path by which the user's shell knows it, where that is another. links: other paths that lead
-    into it, each with what it is a symbolic link to.
+    typed: its path in the user's shell (PWD), if that is another one.
+    links: other paths that lead into it, each with the target of the symbolic link that the guest gets.
     """
 
     path: str
@@ -188,11 +194,13 @@ class WorkTree(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GuestFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """The files that a guest sees, and where its own stay.
+    """The files of a guest, and the folder of its results.
 
-    folder: the cell's on the host; it exists, and is empty but for disks. base: the base image's name.
-    layers: between the base and the run layer, the lowest first. disks: beside the root. shared_limit: MiB
-    that the guest may have in /shared.
+    folder: the cell's folder on the host. It exists, and has no files but disks.
+    base: the name of the base image.
+    layers: between the base layer and the run layer, the lowest first.
+    disks: in addition to those that replace host folders (see GuestKernel.has_9p).
+    shared_limit: the largest size of /shared, in MiB.
     """
 
     folder: str
@@ -205,11 +213,14 @@ class GuestFiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GuestCommand(msgspec.Struct, frozen=True, kw_only=True):
-    """What is run, and in which surroundings.
+    """The command, and what it runs with.
 
-    words: as typed. profiles: in the order in which they are set up. environment: of the command, beside what
-    every one has; passed_on: names in it whose values are kept nowhere. user: of the guest, instead of root.
-    stdin: the file that the command reads, or `-` for what the observer has, or None. session: see Session.
+    words: as typed.
+    profiles: in the order in which they are set up.
+    environment: additional environment variables. passed_on: those whose values are never stored.
+    user: the guest's user; None: root.
+    stdin: a file, OWN_STDIN for the observer's input, or None.
+    session: the terminal session after the command.
     """
 
     words: list[str]
@@ -222,9 +233,11 @@ class GuestCommand(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GuestLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a guest may do. timeout (of the command), boot_timeout: seconds, scaled for the accelerator.
+    """Time limits, and which findings are allowed.
 
-    tolerance: of findings.
+    timeout: of the command. boot_timeout: until the command starts. Both in seconds, already multiplied by
+    the accelerator's factor.
+    tolerance: how findings are treated.
     """
 
     timeout: float
@@ -233,7 +246,7 @@ class GuestLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is needed to run one command in one cell."""
+    """Everything that is needed to run one command in one cell."""
 
     labels: Labels
     machine: GuestMachine
@@ -242,12 +255,12 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     limits: GuestLimits
 
     def encode(self) -> bytes:
-        """JSON that `decode` reads without loss, also where words and paths are not UTF-8."""
+        """JSON from which `decode` makes an equal specification, even if words or paths are not UTF-8."""
         return json.encode_exactly(self)
 
     @staticmethod
     def decode(data: bytes) -> CellSpec:
-        """Read what `encode` has written; DamagedError where it is something else."""
+        """Read the output of `encode`. Raises DamagedError for anything else."""
         try:
             return json.decode_exactly(data, CellSpec)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""From a cell, its artifacts and what the run asks for to the specification that the cell is run from."""
+"""Makes a cell's specification from the cell, its artifacts and the options of the run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from quizmatrix.prepare.currentfolder import other_names
 from quizmatrix.prepare.hosthalf import HostHalf
 from quizmatrix.run.cellfolder import host_folder_of
 
-# Seconds that a guest is given in which a person with a debugger goes step by step.
+# The time limit, in seconds, of a guest that waits for a debugger.
 _DEBUGGED = 86400.0
 
 
@@ -55,11 +55,12 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GuestPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run asks for in every guest, whatever its cell.
+    """The settings of a run that are the same for every guest.
 
-    layers: host folders, the lowest first. work_tree: the folder that the command is run in; typed: its name
-    in the user's shell, where that is another. machine, qemu: `type` and `qemu_words` of GuestMachine. The
-    others are those of GuestFiles and GuestCommand.
+    layers: host folders, the lowest first.
+    work_tree: the folder in which the command runs. typed: its path in the user's shell, if that is another.
+    machine, qemu: `type` and `qemu_words` of GuestMachine.
+    The other fields are those of GuestFiles and GuestCommand.
     """
 
     layers: list[Path] = []
@@ -74,12 +75,12 @@ class GuestPlan(msgspec.Struct, frozen=True, kw_only=True):
     qemu: list[str] = []
 
 
-# What a guest gets for which nobody asks for anything.
+# The settings of guests that are not a user's.
 NOTHING_MORE = GuestPlan()
 
 
 class _Profiles(msgspec.Struct, frozen=True, kw_only=True):
-    """A cell's profiles once their host halves have run. user: the one that the first of them wants."""
+    """A cell's profiles after their host halves have run. user: the first one that a profile names."""
 
     active: list[ActiveProfile]
     disks: list[Disk]
@@ -100,9 +101,10 @@ async def specify(
     matrix: str | None = None,
     again: CommandLine | None = None,
 ) -> CellSpec:
-    """What one attempt at `task` is run from. The host halves of its profiles run, in `folder`.
+    """The specification of one attempt at `task`. This runs the host halves of the cell's profiles.
 
-    disks: those that are handed on. Raises UnpreparedError where a profile cannot be set up.
+    folder: the cell's folder, which exists. disks: those that cells hand on.
+    Raises UnpreparedError if a profile cannot be set up.
     """
     cell = task.cell
     profiles = await _set_up(cell, folder)
@@ -174,7 +176,7 @@ def _machine(
 
 
 def _layers(prepared: Prepared, users: list[Path]) -> list[Share]:
-    """What lies between the base and the run layer: the kernel's modules, what was built, the user's."""
+    """The layers between the base layer and the run layer: kernel modules, build results, the user's."""
     shares = [Share(tag="kernel", path=str(prepared.kernel.layer))]
     shares += [Share(tag=buildlayer.tag_of(layer), path=str(layer)) for layer in prepared.build_layers]
     return shares + [Share(tag=f"user{number}", path=str(layer)) for number, layer in enumerate(users)]
@@ -188,7 +190,7 @@ def _work_tree(asked: GuestPlan, command: list[str]) -> WorkTree | None:
 
 
 async def _set_up(cell: Cell, folder: Path) -> _Profiles:
-    """Run the host halves of the cell's profiles; UnpreparedError where one fails."""
+    """Run the host halves of the cell's profiles. Raises UnpreparedError if one fails."""
     uses = cell.profiles
     facts = [profile.facts_of(use.name, cell.id) for use in uses]
     halves: list[HostHalf] = []
@@ -207,7 +209,7 @@ async def _set_up(cell: Cell, folder: Path) -> _Profiles:
 
 
 def _active(use: Use, half: HostHalf) -> ActiveProfile:
-    """A profile as its guest sets it up."""
+    """What the guest needs for setting up a profile."""
     folder = profile.folders()[use.name]
     init, files = folder / "init", folder / "files"
     return ActiveProfile(
