@@ -19,7 +19,8 @@ import anyio
 
 from quizmatrix.core import paths, process
 from quizmatrix.kernel import debiansource
-from quizmatrix.kernel.build import Order, build
+from quizmatrix.kernel.build import build
+from quizmatrix.kernel.order import Order
 from quizmatrix.model.arch import load_arch
 
 TARGET = 1 / 3

@@ -20,7 +20,8 @@ from quizmatrix.core.folders import disk_usage, remove_tree
 from quizmatrix.core.process import Tell
 from quizmatrix.kernel import artifact, buildlayer, source
 from quizmatrix.kernel.artifact import KERNELS
-from quizmatrix.kernel.build import KernelOptions, Order, builds_dir, builds_locked, options_of, tools_for
+from quizmatrix.kernel.build import builds_dir, builds_locked, tools_for
+from quizmatrix.kernel.order import KernelOptions, Order, options_of
 from quizmatrix.model import kconfig
 from quizmatrix.model.arch import Arch, host_arch, load_arch
 from quizmatrix.model.cells import cells_on_the_spot, default_source

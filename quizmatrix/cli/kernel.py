@@ -54,7 +54,7 @@ def add_parser(commands: Commands[Parser]) -> None:
 def build(args: argparse.Namespace) -> int:
     """Build kernels, each for each architecture."""
     from quizmatrix.build import kernels
-    from quizmatrix.kernel.build import KernelOptions
+    from quizmatrix.kernel.order import KernelOptions
     from quizmatrix.prepare.selection import words
 
     config = kernels.config_lines(

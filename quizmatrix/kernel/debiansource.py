@@ -11,8 +11,10 @@ from quizmatrix.core.process import Tell
 from quizmatrix.core.version import KernelVersion, Natural, leading_version, natural_key
 from quizmatrix.debian import apt
 from quizmatrix.kernel import build
-from quizmatrix.kernel.build import Order
-from quizmatrix.kernel.debian import NEWEST, fits, is_exact, released_in, suites_for, versions_in
+from quizmatrix.kernel.debianpackages import released_in, suites_for, versions_in
+from quizmatrix.kernel.debianversions import NEWEST, check_version, fits, is_exact
+from quizmatrix.kernel.kernelsource import KernelSource
+from quizmatrix.kernel.order import Order
 from quizmatrix.kernel.tree import KernelTree, unpacked
 from quizmatrix.model.arch import Arch
 from quizmatrix.model.archive import load_archive
@@ -105,3 +107,6 @@ async def _newest_in(root: apt.AptRoot, wanted: str) -> Found | None:
 def _age(found: Found) -> tuple[KernelVersion, Natural]:
     version, package, _root = found
     return version, natural_key(package.version)
+
+
+SOURCE = KernelSource(check=check_version, recipe=build.recipe, fetch=fetch, released=released)

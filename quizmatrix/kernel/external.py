@@ -13,7 +13,7 @@ _BUILD_IT = "Take a kernel that is built here: --source debian-source"
 
 def check_source(spec: str) -> None:
     """UnpreparedError where the kernels of a specification are never built here: before one is fetched."""
-    if not source.SOURCES[source.parse_spec(spec).source].is_built:
+    if not source.source_named(source.parse_spec(spec).source).is_built:
         raise UnpreparedError(
             f"no modules can be built for {spec}",
             cause="it comes ready-made, without its build tree",

@@ -16,7 +16,8 @@ from quizmatrix.core.process import Tell
 from quizmatrix.core.store import key_of
 from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import build
-from quizmatrix.kernel.build import Order
+from quizmatrix.kernel.kernelsource import KernelSource
+from quizmatrix.kernel.order import Order
 from quizmatrix.kernel.tree import SOURCE_TREES, KernelTree, absolute, version_of_makefile
 from quizmatrix.model.arch import Arch
 
@@ -184,3 +185,13 @@ async def _git(place: Path, *words: str) -> str:
             next_step="Is the address right, and can you reach it with git?",
         )
     return done.output.decode().strip()
+
+
+SOURCE = KernelSource(
+    check=check,
+    recipe=recipe,
+    fetch=fetch,
+    is_local=is_local,
+    released=released,
+    example="Write git:FOLDER#REF or git:URL#REF; REF is a branch, a tag or a commit.",
+)

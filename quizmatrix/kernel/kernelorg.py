@@ -14,8 +14,9 @@ from quizmatrix.core.errors import NotFetchedError, UnpreparedError, host_error
 from quizmatrix.core.process import Tell
 from quizmatrix.core.version import MASTER, KernelVersion
 from quizmatrix.kernel import build, tarball
-from quizmatrix.kernel.build import Order
-from quizmatrix.kernel.debian import NEWEST, fits
+from quizmatrix.kernel.debianversions import NEWEST, fits
+from quizmatrix.kernel.kernelsource import KernelSource
+from quizmatrix.kernel.order import Order
 from quizmatrix.kernel.tree import SOURCE_TREES, KernelTree, unpacked
 from quizmatrix.model.arch import Arch
 
@@ -221,3 +222,6 @@ def _binary_key(path: Path) -> bytes:
     _, _, body = path.read_text(encoding="ascii").partition("\n\n")
     lines = body.split("-----")[0].splitlines()
     return base64.b64decode("".join(line for line in lines if not line.startswith("=")))
+
+
+SOURCE = KernelSource(check=check, recipe=build.recipe, fetch=fetch, released=released)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 import re
 import zlib
 from pathlib import Path
@@ -75,6 +74,8 @@ def _unpack_zstd(data: bytes) -> bytes:
 
 def decompress(name: str, data: bytes) -> bytes:
     """The bytes of a module file, whatever it is compressed with (busybox's insmod knows none)."""
+    import lzma  # slow to import
+
     try:
         if name.endswith(".xz"):
             return lzma.decompress(data)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from quizmatrix.core.errors import UsageError
 from quizmatrix.core.version import KernelVersion
-from quizmatrix.kernel.debian import NEWEST
-from quizmatrix.kernel.source import SOURCES, KernelSpec, parse_spec
+from quizmatrix.kernel.debianversions import NEWEST
+from quizmatrix.kernel.source import SOURCES, KernelSpec, parse_spec, source_named
 from quizmatrix.model.arch import Arch
 
 
@@ -17,9 +17,9 @@ async def between(ends: tuple[str, str], arch: Arch) -> list[str]:
     their source does not answer.
     """
     one, other = parse_spec(ends[0]), parse_spec(ends[1])
-    released = SOURCES[one.source].released
+    released = source_named(one.source).released
     if one.source != other.source or released is None:
-        known = ", ".join(name for name, source in SOURCES.items() if source.released is not None)
+        known = ", ".join(name for name in SOURCES if source_named(name).released is not None)
         raise UsageError(
             f"what lies between {ends[0]} and {ends[1]} is not known",
             cause="they are of two sources"

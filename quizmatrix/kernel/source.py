@@ -3,81 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+import importlib
 
 import msgspec
 from msgspec.structs import replace
 
 from quizmatrix.core.errors import DamagedError, NotInArchiveError, UnpreparedError, UsageError
 from quizmatrix.core.nearest import did_you_mean
-from quizmatrix.core.process import Tell
-from quizmatrix.core.version import KernelVersion
-from quizmatrix.kernel import artifact, build, debian, debiansource, git, kernelorg, tarball, worktree
+from quizmatrix.kernel import artifact
 from quizmatrix.kernel.artifact import Kernel
-from quizmatrix.kernel.build import DEFAULT, KernelOptions, Order
+from quizmatrix.kernel.kernelsource import KernelSource
+from quizmatrix.kernel.order import DEFAULT, KernelOptions, Order
 from quizmatrix.model.arch import Arch
 
-
-class KernelSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A place kernels come from.
-
-    check: raises ValueError where the text behind `NAME:` can be none of its kernels. recipe: names
-    what a kernel of it is made by. fetch: has that kernel in the cache for an architecture, and
-    returns its key. is_local: whether that takes no network. is_built: whether it is built here.
-    released: its releases between two kernels of it, or more, and what stands behind `NAME:` for
-    each; None: it has none. example: what a person may write, where that is no version.
-    """
-
-    check: Callable[[str], str]
-    recipe: Callable[[str, Arch], str]
-    fetch: Callable[[str, Order], Awaitable[str]]
-    is_local: Callable[[str], bool] = lambda _wanted: False
-    is_built: bool = True
-    example: str = ""
-    released: Callable[[str, str, Arch, Tell], Awaitable[dict[KernelVersion, str]]] | None = None
-
-
-SOURCES: dict[str, KernelSource] = {
-    "debian": KernelSource(
-        check=debian.check_version,
-        recipe=debian.recipe,
-        fetch=debian.fetch,
-        is_built=False,
-        released=debian.released,
-    ),
-    "debian-source": KernelSource(
-        check=debian.check_version,
-        recipe=build.recipe,
-        fetch=debiansource.fetch,
-        released=debiansource.released,
-    ),
-    "kernel.org": KernelSource(
-        check=kernelorg.check, recipe=build.recipe, fetch=kernelorg.fetch, released=kernelorg.released
-    ),
-    "git": KernelSource(
-        check=git.check,
-        recipe=git.recipe,
-        fetch=git.fetch,
-        is_local=git.is_local,
-        released=git.released,
-        example="Write git:FOLDER#REF or git:URL#REF; REF is a branch, a tag or a commit.",
-    ),
-    "tarball": KernelSource(
-        check=tarball.check,
-        recipe=tarball.recipe,
-        fetch=tarball.fetch,
-        is_local=lambda _wanted: True,
-        example="Write tarball:FILE, an archive of a kernel's source.",
-    ),
-    "path": KernelSource(
-        check=worktree.check,
-        recipe=worktree.recipe,
-        fetch=worktree.fetch,
-        is_local=lambda _wanted: True,
-        example="Write path:FOLDER, the top folder of a kernel's source.",
-    ),
+# The module of each source, in the order in which they are named to a person.
+_MODULES = {
+    "debian": "debian",
+    "debian-source": "debiansource",
+    "kernel.org": "kernelorg",
+    "git": "git",
+    "tarball": "tarball",
+    "path": "worktree",
 }
+SOURCES = tuple(_MODULES)
 DEFAULT_SOURCE = "debian"
+
+
+def source_named(name: str) -> KernelSource:
+    """The source of this name, one of SOURCES. Imports its module and no other."""
+    source: KernelSource = importlib.import_module(f"quizmatrix.kernel.{_MODULES[name]}").SOURCE
+    return source
 
 
 class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,12 +63,12 @@ def parse_spec(text: str) -> KernelSpec:
         source, wanted = DEFAULT_SOURCE, text
     check_name(source, text)
     try:
-        return KernelSpec(source=source, wanted=SOURCES[source].check(wanted))
+        return KernelSpec(source=source, wanted=source_named(source).check(wanted))
     except ValueError as error:
         raise UsageError(
             f"unknown kernel `{wanted}`",
             cause=str(error),
-            next_step=SOURCES[source].example
+            next_step=source_named(source).example
             or "A kernel is a series (6.1), an exact version (6.1.176), a candidate (6.13-rc2), "
             f"next-DATE, master, `newest`, or SOURCE:KERNEL with one of the sources {', '.join(SOURCES)}.",
         ) from error
@@ -122,7 +77,7 @@ def parse_spec(text: str) -> KernelSpec:
 def find(text: str, arch: Arch, options: KernelOptions = DEFAULT) -> Kernel | None:
     """The kernel `text` for an architecture where the cache has it; DamagedError where it is damaged."""
     spec = parse_spec(text)
-    recipe = SOURCES[spec.source].recipe(spec.wanted, arch)
+    recipe = source_named(spec.source).recipe(spec.wanted, arch)
     return artifact.find(_reference(spec, options), arch.name, recipe)
 
 
@@ -143,7 +98,7 @@ async def obtain(
     """
     arch, tell = order.arch, order.tell
     spec = parse_spec(text)
-    source = SOURCES[spec.source]
+    source = source_named(spec.source)
     reference = _reference(spec, order.options)
     # Once, before anything is made: what changes in a work tree while it is built is for the next time.
     recipe = source.recipe(spec.wanted, arch)
@@ -172,13 +127,15 @@ async def obtain(
             artifact.KERNELS.remove(kernel.record.key)
     if source.is_built:
         # Before a source of 140 MB is fetched in vain.
+        from quizmatrix.kernel import build
+
         build.find_compiler(order)
     return await _fetched(spec, recipe, order, refresh=refresh, thorough=thorough)
 
 
 async def _fetched(spec: KernelSpec, recipe: str, order: Order, *, refresh: bool, thorough: bool) -> Kernel:
     """The kernel that its source gives now; on a refresh also the earlier one, where no newer one comes."""
-    source, reference, arch = SOURCES[spec.source], _reference(spec, order.options), order.arch
+    source, reference, arch = source_named(spec.source), _reference(spec, order.options), order.arch
     earlier: Kernel | None = None
     if refresh:
         with contextlib.suppress(DamagedError):

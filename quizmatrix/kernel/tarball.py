@@ -7,7 +7,8 @@ from pathlib import Path
 from quizmatrix.core.checksum import sha256_of
 from quizmatrix.core.errors import UnpreparedError, host_error
 from quizmatrix.kernel import build
-from quizmatrix.kernel.build import Order
+from quizmatrix.kernel.kernelsource import KernelSource
+from quizmatrix.kernel.order import Order
 from quizmatrix.kernel.tree import KernelTree, absolute, read_version, unpacked
 from quizmatrix.model.arch import Arch
 
@@ -49,3 +50,12 @@ async def unpack(archive: Path, order: Order, *, origin: str | None = None) -> K
     except ValueError as error:
         raise UnpreparedError(f"{archive} holds no kernel source", cause=str(error)) from error
     return KernelTree(path=path, version=version, key=digest, origin=origin or str(archive))
+
+
+SOURCE = KernelSource(
+    check=check,
+    recipe=recipe,
+    fetch=fetch,
+    is_local=lambda _wanted: True,
+    example="Write tarball:FILE, an archive of a kernel's source.",
+)

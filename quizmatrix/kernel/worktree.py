@@ -7,7 +7,8 @@ from pathlib import Path
 from quizmatrix.core import checksum
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.kernel import build
-from quizmatrix.kernel.build import Order
+from quizmatrix.kernel.kernelsource import KernelSource
+from quizmatrix.kernel.order import Order
 from quizmatrix.kernel.tree import KernelTree, absolute, read_version
 from quizmatrix.model.arch import Arch
 
@@ -39,3 +40,12 @@ async def fetch(wanted: str, order: Order) -> str:
         work=build.lasting_work(path, order),
     )
     return await build.build(tree, order)
+
+
+SOURCE = KernelSource(
+    check=check,
+    recipe=recipe,
+    fetch=fetch,
+    is_local=lambda _wanted: True,
+    example="Write path:FOLDER, the top folder of a kernel's source.",
+)

@@ -19,7 +19,7 @@ from quizmatrix.image.artifact import Image
 from quizmatrix.image.debian import DebianImage
 from quizmatrix.kernel import buildlayer, source
 from quizmatrix.kernel.artifact import Kernel
-from quizmatrix.kernel.build import Order, options_of
+from quizmatrix.kernel.order import Order, options_of
 from quizmatrix.model import cells, numa, profile
 from quizmatrix.model.arch import Accelerator, Arch, load_arch
 from quizmatrix.model.cells import SMALL, Cell

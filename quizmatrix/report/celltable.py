@@ -9,7 +9,7 @@ from quizmatrix.core.json import to_json
 from quizmatrix.core.text import clean_line
 from quizmatrix.core.units import format_seconds
 from quizmatrix.kernel import source
-from quizmatrix.kernel.build import options_of
+from quizmatrix.kernel.order import options_of
 from quizmatrix.model.arch import load_arch
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.labels import TaskGroup

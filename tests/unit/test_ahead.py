@@ -19,7 +19,8 @@ from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell
 from quizmatrix.kernel import artifact, source
 from quizmatrix.kernel.artifact import Kernel
-from quizmatrix.kernel.build import KernelOptions, Order, builds_dir, builds_locked
+from quizmatrix.kernel.build import builds_dir, builds_locked
+from quizmatrix.kernel.order import KernelOptions, Order
 from quizmatrix.model.arch import load_arch
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.profile import Use, resolve

@@ -18,7 +18,7 @@ from quizmatrix.core import paths
 from quizmatrix.core.errors import DataError, HostError, NotFetchedError, NotInArchiveError
 from quizmatrix.debian.apt import AptRoot, Package, unpack
 from quizmatrix.kernel import source
-from quizmatrix.kernel.build import Order
+from quizmatrix.kernel.order import Order
 from quizmatrix.model.arch import load_arch
 from quizmatrix.model.archive import Archive, Suite, load_archive
 

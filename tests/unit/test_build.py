@@ -14,7 +14,8 @@ from quizmatrix.cli import run_command
 from quizmatrix.core.errors import DataError, UnpreparedError, UsageError
 from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import artifact, source
-from quizmatrix.kernel.build import DEFAULT, KernelOptions, Order, build, builds_dir
+from quizmatrix.kernel.build import build, builds_dir
+from quizmatrix.kernel.order import DEFAULT, KernelOptions, Order
 from quizmatrix.kernel.tree import KernelTree, read_version
 from quizmatrix.model import kconfig
 from quizmatrix.model.arch import arch_names, load_arch
@@ -149,9 +150,8 @@ def test_a_kernel_that_only_a_full_reading_shows_damaged(tree: KernelTree) -> No
     before = image.stat()
     image.write_bytes(b"x" * before.st_size)
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
-    artifact.write_reference(
-        f"path:{tree.path}", "x86_64", source.SOURCES["path"].recipe(str(tree.path), X86_64), key
-    )
+    recipe = source.source_named("path").recipe(str(tree.path), X86_64)
+    artifact.write_reference(f"path:{tree.path}", "x86_64", recipe, key)
 
     async def obtain() -> artifact.Kernel:
         return await source.obtain(f"path:{tree.path}", quietly(), thorough=True)

@@ -14,8 +14,9 @@ from quizmatrix.core.errors import DamagedError
 from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import artifact, buildlayer
 from quizmatrix.kernel.artifact import Kernel
-from quizmatrix.kernel.build import Order, build
+from quizmatrix.kernel.build import build
 from quizmatrix.kernel.buildlayer import LayerReference
+from quizmatrix.kernel.order import Order
 from quizmatrix.kernel.tree import KernelTree
 from quizmatrix.model.arch import load_arch
 

@@ -28,7 +28,8 @@ from quizmatrix.image import debian, initramfs, small
 from quizmatrix.image.artifact import IMAGES
 from quizmatrix.kernel import artifact, buildlayer
 from quizmatrix.kernel.artifact import KERNELS, KernelReference
-from quizmatrix.kernel.build import KernelOptions, Order, lasting_work
+from quizmatrix.kernel.build import lasting_work
+from quizmatrix.kernel.order import KernelOptions, Order
 from quizmatrix.kernel.tree import SOURCE_TREES
 from quizmatrix.model.arch import load_arch
 from quizmatrix.runs.clearing import CACHE_FOLDERS

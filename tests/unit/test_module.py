@@ -19,8 +19,8 @@ from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import artifact, buildlayer, source
 from quizmatrix.kernel.artifact import Kernel
-from quizmatrix.kernel.build import KernelOptions, Order
 from quizmatrix.kernel.build import build as build_kernel
+from quizmatrix.kernel.order import KernelOptions, Order
 from quizmatrix.kernel.tree import KernelTree
 from quizmatrix.model.arch import load_arch
 from quizmatrix.prepare.selection import selected_cells
@@ -486,7 +486,7 @@ def test_what_make_is_not_given(word: str) -> None:
 @pytest.fixture
 def cached(kernel: Kernel) -> Kernel:
     """The toy in the place of Debian's 6.1."""
-    recipe = source.SOURCES["debian-source"].recipe("6.1", X86_64)
+    recipe = source.source_named("debian-source").recipe("6.1", X86_64)
     artifact.write_reference("debian-source:6.1", "x86_64", recipe, kernel.record.key)
     return kernel
 

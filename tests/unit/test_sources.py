@@ -14,7 +14,8 @@ import pytest
 
 from quizmatrix.core.errors import NotFetchedError, UnpreparedError, UsageError
 from quizmatrix.kernel import artifact, source
-from quizmatrix.kernel.build import Order, builds_dir
+from quizmatrix.kernel.build import builds_dir
+from quizmatrix.kernel.order import Order
 from quizmatrix.kernel.tree import SOURCE_TREES
 from quizmatrix.model.arch import load_arch
 

@@ -17,7 +17,7 @@ from quizmatrix.core import paths, uses
 from quizmatrix.core.errors import HostError
 from quizmatrix.image.artifact import IMAGES
 from quizmatrix.kernel import artifact, buildlayer, source
-from quizmatrix.kernel.build import Order
+from quizmatrix.kernel.order import Order
 from quizmatrix.model.arch import load_arch
 from quizmatrix.runs import directory
 from quizmatrix.runs.history import database

@@ -18,8 +18,8 @@ from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import artifact, buildlayer
 from quizmatrix.kernel.artifact import Kernel
-from quizmatrix.kernel.build import Order
 from quizmatrix.kernel.build import build as build_kernel
+from quizmatrix.kernel.order import Order
 from quizmatrix.kernel.tree import KernelTree
 from quizmatrix.model.arch import load_arch
 

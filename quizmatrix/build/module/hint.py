@@ -14,7 +14,7 @@ from pathlib import Path
 from quizmatrix.build.module.build import references
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.kernel import buildlayer, source
-from quizmatrix.kernel.build import options_of
+from quizmatrix.kernel.order import options_of
 from quizmatrix.model.arch import load_arch
 from quizmatrix.model.cells import Cell
 
@@ -41,7 +41,7 @@ def elsewhere(cells: Sequence[Cell], command: Sequence[str]) -> str | None:
     for cell in cells if built else ():
         with contextlib.suppress(QuizmatrixError):
             spec = source.parse_spec(cell.kernel_spec)
-            if source.SOURCES[spec.source].is_built:
+            if source.source_named(spec.source).is_built:
                 continue
             kernel = source.find(f"{BUILT}:{spec.wanted}", load_arch(cell.arch), options_of(cell))
             if kernel is not None and kernel.record.key in built:
