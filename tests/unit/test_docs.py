@@ -12,6 +12,7 @@ import pytest
 
 import quizmatrix
 from docs.generate import DOCS, commands_of, generated
+from quizmatrix import api
 from quizmatrix.cli.parser import parser as whole_command_line
 from tests.made_run import handoff_run, hostile_run
 
@@ -56,6 +57,16 @@ def test_the_man_page_is_well_formed() -> None:
     page = done.stdout.decode()
     for line in ("run [MATRIX] [OPTION]... -- COMMAND [ARG]...", "--only '*-s390x'", "EXIT STATUS"):
         assert line in page
+
+
+def test_the_library_is_described_whole() -> None:
+    page = (DOCS / "api.md").read_text() + (DOCS / "example.py").read_text()
+    assert not [name for name in api.__all__ if not re.search(rf"\b{name}\b", page)]
+
+
+def test_the_library_reads_a_run_directory(tmp_path: Path) -> None:
+    results = api.load_run(api.find_run(str(hostile_run(tmp_path / "run"))))
+    assert {cell.cell: cell.outcome for cell in results.cells}["6.1-s390x"] is api.Outcome.FAILED
 
 
 def valid(results: Any) -> None:
