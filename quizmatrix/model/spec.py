@@ -16,9 +16,12 @@ from quizmatrix.model.labels import TaskLabels
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """A host folder the guest sees: the tag it mounts, the folder, and whether it may write there.
+    """A host folder that the guest mounts.
 
-    security_model: QEMU's option of that name; see mapped.Model.
+    tag: the name by which the guest mounts it.
+    path: the folder on the host.
+    writable: whether the guest may write to it.
+    security_model: QEMU's option of that name; see run/mapped.py.
     """
 
     tag: str
@@ -27,20 +30,23 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     security_model: str = "none"
 
 
-# The serial number of the disk that is the base layer (guest/init1).
+# The serial number of the disk with the base layer (guest/init1).
 BASE_DISK = "base"
 
 
-# The disks that go from cell to cell are `quizh0` and so on.
+# The prefix of the serial numbers of disks that are handed on: `quizh0`, `quizh1`, ...
 HANDED_DISK = "quizh"
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True):
-    """A disk: the serial number a guest knows it by, and the file it is on the host.
+    """A disk of a guest.
 
-    fails: `read` or `write` where such requests end in errors, fails_at: at this byte alone (0: everywhere).
-    origin: the file that it was a copy of. sector: bytes of a logical one. zone: MiB of each zone, of a zoned
-    one (0: it is not).
+    serial: the serial number by which the guest finds it.
+    path: the file on the host.
+    fails: `read` or `write`: such requests fail. fails_at: only at this byte (0: everywhere).
+    origin: the file that it was copied from.
+    sector: bytes of a logical sector.
+    zone: MiB of a zone of a zoned disk (0: not zoned).
     """
 
     serial: str
@@ -54,15 +60,18 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     zone: int = 0
 
 
-# As GuestCommand.stdin: what the observer has, and no file.
+# The value of GuestCommand.stdin that means the observer's stdin instead of a file.
 OWN_STDIN = "-"
 
 
 class ActiveProfile(msgspec.Struct, frozen=True, kw_only=True):
     """A profile that a guest sets up.
 
-    asked: as the option -p has it. init: the script, or empty. files: a folder laid over the root; texts:
-    files below it.
+    asked: the profile as written for the option -p.
+    environment: variables for its init script.
+    init: the text of that script, or empty.
+    files: a folder on the host that is laid over the guest's root.
+    texts: further files of the guest: content by path.
     """
 
     name: str
@@ -74,9 +83,9 @@ class ActiveProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bind(msgspec.Struct, frozen=True, kw_only=True):
-    """A host folder, or a single file, that a guest sees at a place of its own.
+    """A host folder or file that the guest sees at another path. path: on the host. guest: in the guest.
 
-    writable: what it writes stays there.
+    writable: whether the guest may write to it; its writes stay.
     """
 
     path: str
@@ -86,16 +95,17 @@ class Bind(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TerminalKind(StrEnum):
-    """How a person's terminal reaches a guest."""
+    """How the user's terminal is connected to a guest."""
 
     SSH = "ssh"
     CONSOLE = "console"
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """A terminal session after the command. command: its words; none: an interactive shell.
+    """A terminal session after the command.
 
-    window: columns and rows, term: the terminal's type, for a console, which has no other way to know.
+    command: its words; empty for an interactive shell.
+    window: columns and rows. term: the terminal's type. A console cannot learn these in another way.
     """
 
     kind: TerminalKind
@@ -105,7 +115,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CommandLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A command line for a person to type. folder: where; argv: its words."""
+    """A command line for the user to type. folder: the working directory. argv: its words."""
 
     folder: str
     argv: list[str]

@@ -6,15 +6,15 @@ from pathlib import Path
 
 
 def run_layer_of(folder: Path) -> Path:
-    """The run layer's place in a cell's folder."""
+    """The run layer."""
     return folder / "layer"
 
 
 def host_folder_of(folder: Path) -> Path:
-    """Where the host halves of profiles keep files of this run, in a cell's folder; gone after it."""
+    """The files that the host halves of profiles need during the run; it is removed after the run."""
     return folder / "host"
 
 
 def artifacts_of(folder: Path) -> Path:
-    """The guest's /shared in a cell's folder."""
+    """The guest's /shared."""
     return folder / "artifacts"

@@ -37,7 +37,7 @@ class Conversation:
         self._evidence = evidence
 
     def reach(self, stage: Stage) -> None:
-        """The stage begins now."""
+        """Record that a stage begins now, and tell the observer."""
         self.stopwatch.reach(stage)
         self._evidence.stage = stage
         self._observer.stage(stage)
