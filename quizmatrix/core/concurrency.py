@@ -86,10 +86,10 @@ async def in_thread(work: Callable[[], R]) -> R:
         ) from error
 
 
-async def wind_up(work: Callable[[], Awaitable[R]], *, limit: float, hurried: float) -> R | None:
+async def run_cleanup(work: Callable[[], Awaitable[R]], *, limit: float, limit_cancelled: float) -> R | None:
     """Run cleanup that goes on after a cancellation, but not for ever; None if it ran out of time.
 
-    limit: seconds for all of it. hurried: seconds that are left once we are cancelled.
+    limit: seconds for all of it. limit_cancelled: seconds that are left once we are cancelled.
     """
     async with task_group() as group:
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + limit) as scope:
@@ -98,7 +98,7 @@ async def wind_up(work: Callable[[], Awaitable[R]], *, limit: float, hurried: fl
                 try:
                     await anyio.sleep_forever()
                 finally:
-                    scope.deadline = min(scope.deadline, anyio.current_time() + hurried)
+                    scope.deadline = min(scope.deadline, anyio.current_time() + limit_cancelled)
 
             # A task of the outer group: the shield does not cover it, so it notices the cancellation.
             group.start_soon(notice_cancellation)

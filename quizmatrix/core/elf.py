@@ -85,7 +85,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
         return kind + "?" * 24 + struct.pack(f"{order}H", self.machine).hex()
 
 
-def others() -> dict[str, Machine]:
+def other_machines() -> dict[str, Machine]:
     """The machines without a file in arch/, by name."""
     return {
         name: Machine(machine=machine, bits=bits, byte_order=order)
@@ -202,7 +202,7 @@ def program_word(command: Sequence[str]) -> str | None:
     return None if {"&&", "||", "|"} & {*command} else command[0]
 
 
-def in_tree(word: str, tree: str) -> Path | None:
+def file_in_tree(word: str, tree: str) -> Path | None:
     """The file that `word` names when typed in the folder `tree`; None if that is not a file in `tree`."""
     if "/" not in word or "\0" in word:
         return None
@@ -217,7 +217,7 @@ _AT_LINE = re.compile(rb"^([^\n:]+): (?:line )?\d+: ", re.MULTILINE)
 _MAX_NAMES = 50
 
 
-def named_by_shells(stderr: bytes) -> Iterator[str]:
+def not_executable(stderr: bytes) -> Iterator[str]:
     """The names of files that a shell could not run as scripts, taken from its error messages."""
     heads = (line.partition(_CANNOT_EXECUTE)[0] for line in stderr.splitlines() if _CANNOT_EXECUTE in line)
     names = dict.fromkeys(head.rpartition(b": ")[2] for head in heads)

@@ -62,12 +62,12 @@ def nodes(devname: str) -> bytes:
     return b"".join([*map(cpio.directory, folders), *parts]) if parts else b""
 
 
-def place_of(name: str) -> str:
+def guest_path(name: str) -> str:
     """The path of a layer's file `name` in a guest with a merged /usr: `lib/x` -> `usr/lib/x`."""
     clean = name.lstrip("/")
     return f"usr/{clean}" if clean.split("/", 1)[0] in MERGED else clean
 
 
-def place_of_entry(path: Path) -> str:
-    """Like place_of, for an entry at a layer's top: only real folders move, symlinks stay."""
-    return place_of(path.name) if path.is_dir() and not path.is_symlink() else path.name
+def guest_path_of_entry(path: Path) -> str:
+    """Like guest_path, for an entry at a layer's top: only real folders move, symlinks stay."""
+    return guest_path(path.name) if path.is_dir() and not path.is_symlink() else path.name

@@ -150,7 +150,7 @@ async def _join(kernel: Kernel, by_hand: list[Path], referenced: list[Path]) -> 
                 with paths.new_dir(joined) as made:
                     for layer in referenced:
                         for entry in sorted(layer.iterdir()):
-                            _lay_over(entry, made / skeleton.place_of_entry(entry))
+                            _lay_over(entry, made / skeleton.guest_path_of_entry(entry))
                     if found:
                         await _index(kernel, found, made)
             os.utime(joined)

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 
 from quizmatrix.core import untrusted
-from quizmatrix.core.concurrency import task_group, wind_up
+from quizmatrix.core.concurrency import run_cleanup, task_group
 from quizmatrix.core.errors import HostError, QuizmatrixError, host_error
 from quizmatrix.model.finding import FindingSummary
 from quizmatrix.model.spec import CellSpec, Share
@@ -34,7 +34,7 @@ _CONSOLE_LIMIT = 3.0
 
 # Seconds for making a guest's files safe: normally, and once we are cancelled.
 _TIDYING_LIMIT = 1800.0
-_TIDYING_HURRIED = 10.0
+_TIDYING_LIMIT_CANCELLED = 10.0
 
 
 class Boot:
@@ -77,7 +77,7 @@ class Boot:
         finally:
             # The guest has ended, even if we were cancelled. The files that it left may be hostile.
             try:
-                await wind_up(self._tidy, limit=_TIDYING_LIMIT, hurried=_TIDYING_HURRIED)
+                await run_cleanup(self._tidy, limit=_TIDYING_LIMIT, limit_cancelled=_TIDYING_LIMIT_CANCELLED)
             finally:
                 self._gather()
             self.evidence.excess, self.evidence.host.shortage = self._shared.excess, self._shared.shortage
@@ -99,7 +99,9 @@ class Boot:
         stdout = self._outputs[0]
         is_whole = stdout.ended.is_set() and not stdout.was_cut
         try:
-            self.evidence.tests = await reading.told_of(self._folder, is_whole, not self.console.was_cut)
+            self.evidence.tests = await reading.keep_without_blocking(
+                self._folder, is_whole, not self.console.was_cut
+            )
         except OSError as error:
             self.evidence.notes.append(str(host_error("read the tests in its output", error)))
         except HostError as error:
@@ -128,13 +130,13 @@ class Boot:
                 group.start_soon(self._feed.pump)
                 with self._talk:
                     async with task_group() as talk:
-                        talk.start_soon(self._give_up_on_a_dead_guest)
-                        talk.start_soon(self._end_a_greedy_guest, machine)
+                        talk.start_soon(self._end_dead_guest)
+                        talk.start_soon(self._enforce_shared_limit, machine)
                         await self.conversation.conduct()
                         if self.evidence.ended is not None:
-                            await self._hear_the_rest()
+                            await self._wait_for_rest()
                         if self._has_gone_silent:
-                            self.evidence.host.qemu_status = await machine.status_soon()
+                            self.evidence.host.qemu_status = await machine.wait_for_status()
                         talk.cancel_scope.cancel()
                 self._feed.stop()
             if machine.outlived_kill:
@@ -146,9 +148,9 @@ class Boot:
     def _has_gone_silent(self) -> bool:
         """Whether the guest sent no final message, so that only QEMU's exit status can explain its end."""
         seen = self.evidence
-        return seen.ended is None and seen.expired is None and not seen.rubbish
+        return seen.ended is None and seen.expired is None and not seen.invalid_message
 
-    async def _hear_the_rest(self) -> None:
+    async def _wait_for_rest(self) -> None:
         """Wait, after the command's end, for the rest of its output and of the console."""
         self.conversation.reach(Stage.ENDING)
         await self._drain()
@@ -171,7 +173,7 @@ class Boot:
                     self.evidence.notes.append("the end of the output did not arrive")
                     break
 
-    async def _give_up_on_a_dead_guest(self) -> None:
+    async def _end_dead_guest(self) -> None:
         """End the talk if a kernel panics or restarts but QEMU does not end: some kernels only halt."""
         await self.console.dying.wait()
         if self._spec.machine.debugger and self.console.watch.panic is not None:
@@ -180,7 +182,7 @@ class Boot:
         await anyio.sleep(vm.END_GRACE)
         self._talk.cancel()
 
-    async def _end_a_greedy_guest(self, machine: vm.VM) -> None:
+    async def _enforce_shared_limit(self, machine: vm.VM) -> None:
         """End a guest that exceeds the limit of /shared, before this host's disk is full."""
         await self._shared.wait_for_excess(machine.pid)
         self._talk.cancel()
@@ -190,7 +192,7 @@ class Boot:
         try:
             await reader()
         except OSError as error:
-            self.evidence.host.fault = str(host_error(f"keep what {self._spec.labels.cell} says", error))
+            self.evidence.host.fault = str(host_error(f"write the output of {self._spec.labels.cell}", error))
             self._talk.cancel()
 
     def _gather(self) -> None:
@@ -199,9 +201,9 @@ class Boot:
         if not self._folder.is_dir():
             self.evidence.host.fault = f"its folder {self._folder} was removed while it ran"
             return
-        self.evidence.notes += self._shared.put_aside_unless_settled()
+        self.evidence.notes += self._shared.mark_unsafe_unless_settled()
         try:
-            runlayer.retire_run_layer(self._folder)
+            runlayer.clean_run_layer(self._folder)
         except OSError as error:
             self.evidence.notes.append(str(host_error(f"tidy {self._folder}", error)))
         self.evidence.notes += [self._log.cut] if self._log.cut else []

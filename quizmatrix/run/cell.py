@@ -44,7 +44,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         await boot.conduct(shares)
         await boot.read_tests()
         found = await boot.keep_findings()
-        program = foreign.seen_in(spec, boot.evidence.ended)
+        program = foreign.failed_program(spec, boot.evidence.ended)
         boot.evidence.foreign = program.sentence if program else ""
     outcome, detail = judge(boot.evidence, boot.console.watch)
     ended = boot.evidence.ended

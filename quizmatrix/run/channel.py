@@ -51,7 +51,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     signal: int | None = None
 
 
-class RubbishError(Exception):
+class InvalidMessageError(Exception):
     """The guest wrote something to the control port that is not a valid message."""
 
 
@@ -159,10 +159,10 @@ class Control:
         self._rest = b""
 
     async def receive(self) -> Message | None:
-        """The next message; None once QEMU is gone. Raises RubbishError for anything else."""
+        """The next message; None once QEMU is gone. Raises InvalidMessageError for anything else."""
         while b"\n" not in self._rest:
             if len(self._rest) > _LONGEST_MESSAGE:
-                raise RubbishError(repr(self._rest[:80]))
+                raise InvalidMessageError(repr(self._rest[:80]))
             data = await self._port.receive()
             if not data:
                 return None
@@ -172,7 +172,7 @@ class Control:
             # It may quote a user's file name, which need not be UTF-8.
             return msgspec.json.decode(line.decode(errors="replace"), type=Message)
         except msgspec.MsgspecError as error:
-            raise RubbishError(repr(line[:80])) from error
+            raise InvalidMessageError(repr(line[:80])) from error
 
     async def start(self) -> None:
         """Tell a booted guest to mount its layers and run its command."""

@@ -8,7 +8,7 @@ from quizmatrix.core.concurrency import task_group
 from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.stage import Stage
 from quizmatrix.run import qemu
-from quizmatrix.run.channel import Control, Message, Port, RubbishError
+from quizmatrix.run.channel import Control, InvalidMessageError, Message, Port
 from quizmatrix.run.observer import Observer, TerminalHost
 from quizmatrix.run.stdin import Feed
 from quizmatrix.run.stopwatch import Stopwatch
@@ -18,7 +18,7 @@ from quizmatrix.run.verdict import Evidence
 _SESSION_GRACE = 0.5
 
 # The largest number of steps that a guest may announce before its command.
-_MOST_STEPS = 1000
+_MAX_STEPS = 1000
 
 
 class Conversation:
@@ -49,14 +49,14 @@ class Conversation:
         """
         try:
             await self._run_command()
-        except RubbishError as rubbish:
-            self._evidence.rubbish = str(rubbish)
+        except InvalidMessageError as error:
+            self._evidence.invalid_message = str(error)
         if self._evidence.ended is None or self._observer.terminal is None:
             return
         try:
             await self._serve_terminal(self._observer.terminal)
-        except RubbishError as rubbish:
-            self._evidence.notes.append(f"the guest sent rubbish: {rubbish}")
+        except InvalidMessageError as error:
+            self._evidence.notes.append(f"the guest sent an invalid message: {error}")
 
     async def _run_command(self) -> None:
         with anyio.move_on_after(self._limits.boot_timeout) as limit:
@@ -96,13 +96,13 @@ class Conversation:
     async def _expect(self, event: str) -> Message | None:
         """The guest's next message, which must be `event`; None if the guest is gone or failed.
 
-        Raises RubbishError for any other message.
+        Raises InvalidMessageError for any other message.
         """
         message = await self._control.receive()
         while message is not None and message.event in ("step", "unread"):
             if message.event == "step":
-                if self.stopwatch.steps == _MOST_STEPS:
-                    raise RubbishError("more steps than any guest takes")
+                if self.stopwatch.steps == _MAX_STEPS:
+                    raise InvalidMessageError("more steps than any guest takes")
                 self.stopwatch.begin(message.message)
                 self._evidence.step = message.message
             else:
@@ -114,5 +114,5 @@ class Conversation:
             self._evidence.init_failed = message.message
             return None
         if message.event != event or (event == "exited" and message.exit_code is None):
-            raise RubbishError(f"{message.event!r} instead of {event!r}")
+            raise InvalidMessageError(f"{message.event!r} instead of {event!r}")
         return message

@@ -16,7 +16,7 @@ from quizmatrix.model.spec import CellSpec
 # The file with the findings, in a cell's folder.
 FILE = "findings.json"
 # The largest number of findings in results.json.
-_MOST_SUMMARIES = 20
+_MAX_SUMMARIES = 20
 
 
 async def conclude(spec: CellSpec, watch: ConsoleWatch) -> list[FindingSummary]:
@@ -33,7 +33,7 @@ async def conclude(spec: CellSpec, watch: ConsoleWatch) -> list[FindingSummary]:
         found = await symbols.decode(found, kernel, spec.machine.arch.facts.cross_prefix)
     paths.write_atomic(Path(spec.files.folder) / FILE, to_json(found))
     # Fatal findings first, so that they are never left out.
-    first = sorted(found, key=lambda finding: not finding.kind.is_fatal)[:_MOST_SUMMARIES]
+    first = sorted(found, key=lambda finding: not finding.kind.is_fatal)[:_MAX_SUMMARIES]
     return [finding.summary for finding in sorted(first, key=lambda finding: finding.line)]
 
 

@@ -40,7 +40,7 @@ def _own(arch: Arch) -> Machine:
 @cache
 def machines() -> dict[str, Machine]:
     """All known machines, by name."""
-    return {name: _own(load_arch(name)) for name in arch_names()} | elf.others()
+    return {name: _own(load_arch(name)) for name in arch_names()} | elf.other_machines()
 
 
 def runs_on(arch: Arch) -> set[Machine]:
@@ -54,7 +54,7 @@ def name_of(machine: Machine) -> str:
     return found[0] if found else f"machine {machine.machine}"
 
 
-def of_file(path: Path, arch: Arch) -> str | None:
+def foreign_machine_of(path: Path, arch: Arch) -> str | None:
     """The architecture of a program, if kernels of `arch` cannot run it; otherwise None."""
     machine = elf.machine_of(path)
     return None if machine is None or machine in runs_on(arch) else name_of(machine)
@@ -67,14 +67,14 @@ def before_boot(cell: Cell, command: list[str], work_tree: str | None, hidden: l
     guest can tell.
     """
     word = elf.program_word(command)
-    path = elf.in_tree(word, work_tree) if word is not None and work_tree is not None else None
+    path = elf.file_in_tree(word, work_tree) if word is not None and work_tree is not None else None
     if path is None or not os.access(path, os.X_OK) or any(path.is_relative_to(place) for place in hidden):
         return None
     # A user's own profile may enable the guest to run other programs (binfmt_misc).
     folders = profile.folders()
     if not all(folders[use.name].is_relative_to(paths.data_dir("guest")) for use in cell.profiles):
         return None
-    return of_file(path, load_arch(cell.arch))
+    return foreign_machine_of(path, load_arch(cell.arch))
 
 
 def sentence(command: list[str], name: str) -> str:
@@ -120,15 +120,15 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     architecture: str
 
 
-def seen_in(spec: CellSpec, ended: Message | None) -> Program | None:
+def failed_program(spec: CellSpec, ended: Message | None) -> Program | None:
     """The program that could not run and so made the command fail, judged by messages of guest and shell."""
     if ended is None or ended.exit_code == 0:
         return None
     if ended.exit_code == EXIT_CANNOT_EXECUTE and ended.message in machines():
         return Program(sentence=sentence(spec.command.words, ended.message), architecture=ended.message)
     try:
-        found = told(spec, Path(spec.files.folder))
-        missing = None if found else lacking(spec, Path(spec.files.folder))
+        found = named_in_stderr(spec, Path(spec.files.folder))
+        missing = None if found else missing_interpreter(spec, Path(spec.files.folder))
     except OSError:
         return None
     if found:
@@ -136,7 +136,7 @@ def seen_in(spec: CellSpec, ended: Message | None) -> Program | None:
     return Program(sentence=missing, architecture="") if missing else None
 
 
-def told(spec: CellSpec, folder: Path) -> tuple[str, str] | None:
+def named_in_stderr(spec: CellSpec, folder: Path) -> tuple[str, str] | None:
     """A program of another architecture that a shell could not run, and that architecture.
 
     Raises OSError if the command's stderr cannot be read.
@@ -144,9 +144,9 @@ def told(spec: CellSpec, folder: Path) -> tuple[str, str] | None:
     work_tree = spec.files.work_tree
     if work_tree is None:
         return None
-    for name in elf.named_by_shells(_stderr(folder)):
-        path = elf.in_tree(name if "/" in name else f"./{name}", work_tree.path)
-        found = of_file(path, spec.machine.arch) if path is not None else None
+    for name in elf.not_executable(_stderr(folder)):
+        path = elf.file_in_tree(name if "/" in name else f"./{name}", work_tree.path)
+        found = foreign_machine_of(path, spec.machine.arch) if path is not None else None
         if found is not None:
             return name, found
     return None
@@ -157,7 +157,7 @@ def _stderr(folder: Path) -> bytes:
         return file.read(_LOOKED_AT)
 
 
-def lacking(spec: CellSpec, folder: Path) -> str | None:
+def missing_interpreter(spec: CellSpec, folder: Path) -> str | None:
     """A sentence about a program or script whose interpreter the guest lacks; None if there is none.
 
     A shell says that such a file was "not found", though it exists: the kernel reports the missing
@@ -167,16 +167,16 @@ def lacking(spec: CellSpec, folder: Path) -> str | None:
     if work_tree is None:
         return None
     for name in elf.not_found(_stderr(folder)):
-        path = elf.in_tree(name, work_tree.path)
+        path = elf.file_in_tree(name, work_tree.path)
         if path is None or not os.access(path, os.X_OK):
             continue
         needed = elf.interpreter_of(path)
         if needed is not None and needed.startswith("/") and needed not in _ALWAYS_THERE:
-            return f"{name} needs {needed}, which the guest does not have" + _way_out(spec, path)
+            return f"{name} needs {needed}, which the guest does not have" + _suggestions(spec, path)
     return None
 
 
-def _way_out(spec: CellSpec, path: Path) -> str:
+def _suggestions(spec: CellSpec, path: Path) -> str:
     ways = ["link it with -static"] if elf.machine_of(path) is not None else []
     if spec.files.base == SMALL:
         ways.append("take a Debian: --image debian")

@@ -118,7 +118,7 @@ async def take_shared(folder: Path, limit: int) -> str | None:
         return None
     if (taken := disk.stat().st_blocks * 512) > limit:
         raise TooLargeError(
-            f"/shared grew to {taken >> 20} MiB, and {limit >> 20} MiB is its limit: nothing of it is kept"
+            f"/shared grew to {taken >> 20} MiB; its limit is {limit >> 20} MiB, so none of it is kept"
         )
     with disk.open("rb") as file:
         header = file.read(_TAR_BLOCK)

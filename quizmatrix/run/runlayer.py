@@ -24,7 +24,7 @@ PASSED_ON = ".quizmatrix/passed-on"
 SESSION_START = ". /.quizmatrix/session-environment"
 
 # Folders of the guest's root that a work tree of the same path would hide.
-TAKEN = frozenset(
+GUEST_FOLDERS = frozenset(
     [
         "bin",
         "boot",
@@ -106,7 +106,7 @@ def command_script(spec: CellSpec) -> str:
         # Opened only here: otherwise time(1), which waits for the command, would keep it open too.
         argv = [BUSYBOX, "sh", "-c", 'exec "$@" <"$0"', "/run/quizmatrix/io/in", *argv]
     return (
-        f"{_take_passed_on(spec)}cd {shlex.quote(_start_of(spec))} || exit 125\n"
+        f"{_read_passed_on(spec)}cd {shlex.quote(_start_of(spec))} || exit 125\n"
         f"{foreign.guest_check(spec)}"
         "status=$1; shift\n"
         f"{user.become(spec.command.user) if spec.command.user is not None else ''}"
@@ -125,10 +125,10 @@ def session_environment(spec: CellSpec) -> str:
     passed_on = [name for name in environment if name in spec.command.passed_on]
     own = _exports({name: value for name, value in environment.items() if name not in passed_on})
     own += "".join(f'export {name}="$passed_{name}"\n' for name in passed_on)
-    return f"{_take_passed_on(spec)}{own}{typed}{folder}"
+    return f"{_read_passed_on(spec)}{own}{typed}{folder}"
 
 
-def _take_passed_on(spec: CellSpec) -> str:
+def _read_passed_on(spec: CellSpec) -> str:
     """The shell line that reads the passed-on variables from their file, which is removed after the run."""
     return f"[ -e /{PASSED_ON} ] && . /{PASSED_ON}\n" if spec.command.passed_on else ""
 
@@ -153,9 +153,9 @@ def work_tree_of(folder: Path) -> str | None:
     parts = folder.absolute().parts
     if "\n" in str(folder):
         return None
-    if len(parts) < 2 or (parts[1] in TAKEN and len(parts) < 3):
+    if len(parts) < 2 or (parts[1] in GUEST_FOLDERS and len(parts) < 3):
         return None
-    own = parts[1] in TAKEN - {"root", "var"}
+    own = parts[1] in GUEST_FOLDERS - {"root", "var"}
     return None if own else str(folder.absolute())
 
 
@@ -265,7 +265,7 @@ def _write_profile(profile: ActiveProfile, layer: Path, own: Path) -> None:
     if profile.files is not None:
         _copy_files(Path(profile.files), layer)
     for name, text in profile.texts.items():
-        path = layer / skeleton.place_of(name)
+        path = layer / skeleton.guest_path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, text)
     _write(own / "environment", _exports(profile.environment))
@@ -276,14 +276,14 @@ def _write_profile(profile: ActiveProfile, layer: Path, own: Path) -> None:
 def _copy_files(files: Path, layer: Path) -> None:
     """Copy a profile's files into the run layer."""
     for path in sorted(files.iterdir()):
-        target = layer / skeleton.place_of_entry(path)
+        target = layer / skeleton.guest_path_of_entry(path)
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, target, symlinks=True, dirs_exist_ok=True)
         else:
             shutil.copy2(path, target, follow_symlinks=False)
 
 
-def retire_run_layer(folder: Path) -> None:
+def clean_run_layer(folder: Path) -> None:
     """Remove secrets from a used run layer, and the end marker, which would be noise with reproduce.sh."""
     for name in (".quizmatrix/end-marker", PASSED_ON):
         (run_layer_of(folder) / name).unlink(missing_ok=True)

@@ -43,7 +43,7 @@ _LONGEST_PAUSE = 2.0
 _MEASURING_LIMIT = 300.0
 
 # The largest number of files in /shared: they take inodes, and time to be made safe afterwards.
-_MOST_FILES = 1_000_000
+_MAX_FILES = 1_000_000
 # The files are counted only once the file system has this many more than at the start.
 _FILES_TRUSTED = 100_000
 
@@ -79,14 +79,12 @@ class Shared:
     excess: a sentence if it exceeded its limit. shortage: a sentence if it filled this host's disk.
     """
 
-    def __init__(
-        self, spec: CellSpec, *, most_files: int = _MOST_FILES, trusted: int = _FILES_TRUSTED
-    ) -> None:
+    def __init__(self, spec: CellSpec, *, max_files: int = _MAX_FILES, trusted: int = _FILES_TRUSTED) -> None:
         """The files are in the cell's folder.
 
-        most_files: limit on files in /shared. trusted: new files on the disk before they are counted.
+        max_files: limit on files in /shared. trusted: new files on the disk before they are counted.
         """
-        self._most_files, self._trusted = most_files, trusted
+        self._max_files, self._trusted = max_files, trusted
         self.excess = ""
         self.shortage = ""
         self._is_settled = False
@@ -115,8 +113,8 @@ class Shared:
             before, started = used, time.monotonic()
             used, disk = await self._measure("-B1") + self._hidden(machine), now
             self._judge(used, before, now)
-            if has_many and (count := await self._measure("--inodes")) > self._most_files:
-                self.excess = f"/shared had {count} files, and {self._most_files} are its limit"
+            if has_many and (count := await self._measure("--inodes")) > self._max_files:
+                self.excess = f"/shared had {count} files; its limit is {self._max_files}"
             if self.excess or self.shortage:
                 return
             when = time.monotonic()
@@ -125,7 +123,7 @@ class Shared:
     def _judge(self, used: int, before: int, disk: _Disk) -> None:
         if used > self._limit:
             self.excess = (
-                f"/shared grew to {used >> 20} MiB, and {self._spec.files.shared_limit} MiB is its limit"
+                f"/shared grew to {used >> 20} MiB; its limit is {self._spec.files.shared_limit} MiB"
             )
         # Only a guest that fills the disk. On a full disk no /shared grows, so growth is then not required.
         elif disk.is_short and used > disk.reserve and (used > before or disk.free < disk.reserve // 8):
@@ -190,9 +188,9 @@ class Shared:
         """Make artifacts/ safe and complete; return notes for the user. The guest must have ended."""
         if not self._folder.is_dir():
             return []
-        return await self._take_back() + await self._give_room_back() + await self._make_safe()
+        return await self._unpack_shared() + await self._free_disk() + await self._make_safe()
 
-    def put_aside_unless_settled(self) -> list[str]:
+    def mark_unsafe_unless_settled(self) -> list[str]:
         """If `settle` did not finish, rename artifacts/ so that nobody trusts its files; return a note."""
         if self._is_settled:
             return []
@@ -201,9 +199,9 @@ class Shared:
             self._artifacts.rename(unchecked)
         except OSError as error:
             return [str(host_error("put what it left in /shared aside", error))]
-        return [f"/shared was not looked through: the links in {unchecked.name}/ may lead anywhere"]
+        return [f"/shared was not checked: symlinks in {unchecked.name}/ may lead anywhere"]
 
-    async def _take_back(self) -> list[str]:
+    async def _unpack_shared(self) -> list[str]:
         if self._spec.machine.kernel.has_9p:
             return []
         async with task_group() as group:
@@ -227,7 +225,7 @@ class Shared:
             failure = f"/shared could not be unpacked: {error}"
         return [failure] if failure else []
 
-    async def _give_room_back(self) -> list[str]:
+    async def _free_disk(self) -> list[str]:
         """If the disk is full, remove the files of /shared so that other guests can finish; return notes."""
         if not self.shortage or not self._disk().is_short:
             return []

@@ -53,7 +53,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     ended: the guest's message about the command's end.
     init_failed: the guest's message that its setup failed.
     expired: the time limit that expired, in seconds.
-    rubbish: the guest's invalid message.
+    invalid_message: an invalid message from the guest, quoted.
     excess: a sentence if the guest exceeded the limit of /shared.
     tests: the tests in the command's output.
     foreign: a sentence about a program that the guest could not run.
@@ -65,7 +65,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     ended: Message | None = None
     init_failed: str = ""
     expired: float | None = None
-    rubbish: str = ""
+    invalid_message: str = ""
     excess: str = ""
     tests: SubtestSummary = SubtestSummary()
     foreign: str = ""
@@ -92,8 +92,8 @@ def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
         return Outcome.LOST, f"stopped: {seen.host.shortage}"
     if seen.ended is not None:
         return _judge_end(seen.ended, console, seen)
-    if seen.rubbish:
-        return Outcome.LOST, f"the guest wrote rubbish to the control port: {seen.rubbish}"
+    if seen.invalid_message:
+        return Outcome.LOST, f"the guest sent an invalid message: {seen.invalid_message}"
     if seen.init_failed:
         return Outcome.BOOT_FAILED, seen.init_failed
     reached = seen.stage is Stage.RUNNING
@@ -105,7 +105,7 @@ def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
             return Outcome.TIMED_OUT, f"the command was still running after {limit}"
         if seen.step.startswith("profile "):
             return Outcome.TIMED_OUT, f"the {seen.step} was still being set up after {limit}"
-        where = "no sign of life" if seen.stage is Stage.BOOTING else "the layers were not joined"
+        where = "no sign of life" if seen.stage is Stage.BOOTING else "the layers were not mounted"
         return Outcome.BOOT_FAILED, f"{where} after {limit}"
     return _judge_silence(seen, console, reached)
 
@@ -162,7 +162,7 @@ def _judge_silence(seen: Evidence, console: ConsoleWatch, reached: bool) -> tupl
         return Outcome.FAILED, "the machine was restarted or powered off before the command ended"
     if seen.host.qemu_status is None:
         return Outcome.LOST, "the guest closed its control port, and QEMU did not end"
-    return Outcome.PANICKED, "the machine reset itself without a word (a triple fault?)"
+    return Outcome.PANICKED, "the machine reset without a message (a triple fault?)"
 
 
 def _signal_name(number: int) -> str:

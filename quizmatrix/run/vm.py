@@ -101,7 +101,7 @@ class VM:
         """Wait until QEMU ends; return its exit status, or the negative signal number."""
         return await self._child.wait()
 
-    async def status_soon(self) -> int | None:
+    async def wait_for_status(self) -> int | None:
         """Wait END_GRACE seconds for QEMU to end by itself; its exit status, or None if it does not."""
         with anyio.move_on_after(END_GRACE):
             return await self.ended()

@@ -91,7 +91,7 @@ def _bind(text: str) -> Bind:
     if not is_file and not Path(host).is_dir():
         raise UsageError(f"--bind {text}", cause=f"{host} is neither a folder nor a file")
     clean = os.path.normpath(place)
-    if (clean.count("/") == 1 and clean.strip("/") in ("", *runlayer.TAKEN)) or "\n" in clean:
+    if (clean.count("/") == 1 and clean.strip("/") in ("", *runlayer.GUEST_FOLDERS)) or "\n" in clean:
         raise UsageError(
             f"--bind {text}", cause=f"{clean} is the guest's own", next_step="Bind it to a place below."
         )

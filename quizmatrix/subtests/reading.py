@@ -142,7 +142,7 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
         return "; ".join(words) or ("no test ran" if self.none_ran or not total else "")
 
 
-async def told_of(folder: Path, is_whole: bool, console_is_whole: bool) -> SubtestSummary:
+async def keep_without_blocking(folder: Path, is_whole: bool, console_is_whole: bool) -> SubtestSummary:
     """Like `keep`, without blocking the event loop: a guest decides how long the files are.
 
     Also raises HostError if this host has no thread or process left.

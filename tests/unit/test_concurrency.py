@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from quizmatrix.core.concurrency import task_group, wind_up
+from quizmatrix.core.concurrency import run_cleanup, task_group
 from quizmatrix.core.errors import HostError
 
 
@@ -80,8 +80,8 @@ async def for_ever() -> str:
 
 def test_winding_up_is_bounded() -> None:
     async def play() -> None:
-        assert await wind_up(quick, limit=60, hurried=60) == "whole"
-        assert await wind_up(for_ever, limit=0.05, hurried=60) is None
+        assert await run_cleanup(quick, limit=60, limit_cancelled=60) == "whole"
+        assert await run_cleanup(for_ever, limit=0.05, limit_cancelled=60) is None
 
     anyio.run(play)
 
@@ -94,10 +94,10 @@ def test_winding_up_is_done_also_where_we_were_cancelled_and_is_bounded_then() -
             await anyio.sleep_forever()
         finally:
             try:
-                found.append(await wind_up(quick, limit=60, hurried=60))
+                found.append(await run_cleanup(quick, limit=60, limit_cancelled=60))
             finally:
                 # Without the second limit this would hang.
-                await wind_up(for_ever, limit=600, hurried=0.05)
+                await run_cleanup(for_ever, limit=600, limit_cancelled=0.05)
 
     async def play() -> None:
         async with task_group() as group:

@@ -27,7 +27,7 @@ def test_every_machine_by_its_header(name: str, tmp_path: Path) -> None:
     assert foreign.name_of(found) == name
     for arch in map(load_arch, arch_names()):
         runs = name == arch.name or name in arch.facts.elf.also
-        assert foreign.of_file(tmp_path / "prog", arch) == (None if runs else name)
+        assert foreign.foreign_machine_of(tmp_path / "prog", arch) == (None if runs else name)
     # What a shell sees of it.
     digits = data[:20].hex()
     for other in foreign.machines().values():
@@ -43,7 +43,7 @@ def test_what_is_no_program(tmp_path: Path) -> None:
     assert elf.machine_of(tmp_path) is None
     assert elf.machine_of(tmp_path / "none") is None
     path.write_bytes(header(999))
-    assert foreign.of_file(path, load_arch("x86_64")) == "machine 999"
+    assert foreign.foreign_machine_of(path, load_arch("x86_64")) == "machine 999"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_what_a_shell_could_not_run() -> None:
 bash: line 2: ./third: cannot execute binary file: Exec format error
 oops
 """
-    assert list(elf.named_by_shells(said)) == ["./third", "./prog", "./t.sh", "bash"]
+    assert list(elf.not_executable(said)) == ["./third", "./prog", "./t.sh", "bash"]
 
 
 @pytest.mark.timeout(20)
@@ -122,7 +122,7 @@ oops
     "line", [b"a" * (1 << 20), b"a:" * (1 << 19), b"a: " * (1 << 18), b"a\n" * (1 << 19)]
 )
 def test_a_guests_lines_hold_nobody_up(line: bytes) -> None:
-    assert list(elf.named_by_shells(line)) == []
+    assert list(elf.not_executable(line)) == []
 
 
 def test_what_a_file_needs(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.spec import ActiveProfile, Bind, Disk, GuestNetwork, Share
 from quizmatrix.model.stage import Stage
 from quizmatrix.run import bus, qemu, runlayer
-from quizmatrix.run.channel import ConsolePipe, Control, Message, Output, Port, RubbishError
+from quizmatrix.run.channel import ConsolePipe, Control, InvalidMessageError, Message, Output, Port
 from quizmatrix.run.reproduce import write_script
 from quizmatrix.run.verdict import Evidence, HostEvidence, Rules, judge
 from quizmatrix.terminal.sessions import ConsoleHost
@@ -301,7 +301,7 @@ def test_messages_in_pieces() -> None:
     ],
 )
 def test_rubbish_is_recognized(rubbish: bytes) -> None:
-    with pytest.raises(RubbishError):
+    with pytest.raises(InvalidMessageError):
         converse([rubbish], lambda control: control.receive())
 
 
@@ -397,7 +397,7 @@ FAILED = Message(event="exited", exit_code=137, signal=9)
         (Evidence(stage=Stage.JOINING, expired=3.0), b"", "boot-failed", "layers"),
         (Evidence(stage=Stage.RUNNING, expired=3.0), b"Kernel panic - not syncing: y\n", "panicked", "y"),
         (Evidence(init_failed="init1: no"), b"", "boot-failed", "init1: no"),
-        (Evidence(rubbish="'x'", stage=Stage.RUNNING), b"", "lost", "rubbish"),
+        (Evidence(invalid_message="'x'", stage=Stage.RUNNING), b"", "lost", "an invalid message: 'x'"),
         (Evidence(stage=Stage.RUNNING, host=HostEvidence(qemu_status=-9)), b"", "lost", "killed by SIGKILL"),
         (
             Evidence(stage=Stage.RUNNING, host=HostEvidence(qemu_status=-9, is_out_of_memory=True)),

@@ -20,7 +20,7 @@ def test_a_guest_with_too_many_files_is_to_be_ended(tmp_path: Path) -> None:
     folder.mkdir()
     if not os.statvfs(folder).f_files:
         pytest.skip("this file system does not count its files")
-    shared = Shared(spec(tmp_path), most_files=200, trusted=50)
+    shared = Shared(spec(tmp_path), max_files=200, trusted=50)
 
     async def write() -> None:
         async with anyio.create_task_group() as group:
@@ -30,7 +30,7 @@ def test_a_guest_with_too_many_files_is_to_be_ended(tmp_path: Path) -> None:
                 await anyio.lowlevel.checkpoint()
 
     anyio.run(write)
-    assert "files, and 200 are its limit" in shared.excess
+    assert "files; its limit is 200" in shared.excess
     assert not shared.shortage
 
 

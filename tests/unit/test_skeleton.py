@@ -38,7 +38,7 @@ def test_nodes_are_those_that_a_kernel_names() -> None:
 
 def test_a_merged_usr() -> None:
     names = ["lib/firmware/x", "/sbin/y", "lib", "library", "usr/lib/z", "etc/lib", "lib64/ld.so"]
-    assert [skeleton.place_of(name) for name in names] == [
+    assert [skeleton.guest_path(name) for name in names] == [
         "usr/lib/firmware/x",
         "usr/sbin/y",
         "usr/lib",

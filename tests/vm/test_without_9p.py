@@ -102,5 +102,5 @@ def test_what_comes_back_has_a_limit(quizmatrix: Quizmatrix, tmp_path: Path) -> 
     argv = ["run", "--only", CELL, "--shared-limit", "16M", "--output", str(folder), "--"]
     done = quizmatrix(*argv, "dd if=/dev/zero of=/shared/large bs=1M count=32")
     assert done.returncode == 1
-    assert b"16 MiB is its limit" in done.stderr
+    assert b"its limit is 16 MiB" in done.stderr
     assert list((folder / CELL / "artifacts").iterdir()) == []
