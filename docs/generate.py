@@ -27,7 +27,8 @@ cells.
 
 Each cell boots in a microVM of its own and sees the current folder at the same path. COMMAND runs there as \
 if it had been typed here. What it writes to `/shared` stays, as the cell's `artifacts/` in the run \
-directory; what it writes elsewhere, the current folder included, is gone when it ends.\
+directory, and so does what it writes to a folder of `--bind`. All other changes, those of the current \
+folder included, are gone when it ends.\
 """
 
 # The last sections, by title; tables by the line above each.

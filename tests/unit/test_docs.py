@@ -83,6 +83,15 @@ def test_results_of_an_earlier_version_follow_the_schema(path: Path) -> None:
     valid(json.loads(path.read_bytes()))
 
 
+def test_every_key_of_the_results_is_described() -> None:
+    page = (DOCS / "results.md").read_text()
+    described = {
+        name for row in re.findall(r"^\| (`.*?) \|", page, re.M) for name in re.findall(r"`(\w+)`", row)
+    }
+    parts = json.loads(FILES["results.schema.json"])["$defs"]
+    assert {*parts["RunResults"]["properties"], *parts["CellResult"]["properties"]} <= described
+
+
 def test_the_schema_tells_what_is_wrong() -> None:
     results = json.loads(OLD[0].read_bytes())
     results["cells"][0]["outcome"] = "splatted"
