@@ -37,7 +37,7 @@ def encode_exactly(value: Any) -> bytes:
     """JSON on one line from which `decode_exactly` makes an equal value.
 
     Python reads a byte that is not UTF-8, such as 0xff in a file's name, as the lone surrogate U+DCFF
-    (PEP 383). JSON can only write that as the escape `\\udcff`, which not every program reads.
+    (PEP 383). JSON can write that only as the escape `\\udcff`, which not all programs can read.
     """
     import json
 

@@ -99,7 +99,7 @@ class ResultOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     @property
     def counts_only_regressions(self) -> bool:
-        """Whether only what is new makes the run fail."""
+        """Whether only regressions make the run fail."""
         return self.fail_on == "regression"
 
     @property

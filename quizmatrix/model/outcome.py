@@ -32,5 +32,5 @@ EXIT_FAILED = 1
 EXIT_TIMED_OUT = 124
 EXIT_NO_VERDICT = 125
 EXIT_INTERRUPTED = 130
-# As a shell reports a program that wrote to a pipe nobody reads (128 + SIGPIPE).
+# A shell's status for a program that wrote to a pipe without a reader (128 + SIGPIPE).
 EXIT_BROKEN_PIPE = 141

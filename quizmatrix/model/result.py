@@ -22,7 +22,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     """Durations in seconds; None for a stage that was not reached.
 
     prepare: preparing the kernel, the image and the builds.
-    boot: from QEMU's start until the guest was told to start.
+    boot: from QEMU's start until the guest waits for the message to start.
     profiles: from then until the command's start; includes mounting the layers. steps: its parts.
     command: from the command's start to its end.
     total: everything, preparation included.
@@ -43,8 +43,8 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"labels": "h
     exit_code: 128+n for signal n; None if the command did not end by itself.
     subtests: for each outcome (see subtest.SubtestOutcome) the number of tests, counted in the command's
     output and on the console.
-    labels: those of its task. If there are any, `cell` is the task's id, and the other fields are of the cell
-    that ran.
+    labels: those of its task. With labels, `cell` is the id of the task, and the other fields are of the
+    cell that ran.
     findings: the first ones; findings.json in the cell's folder has their traces.
     inputs: a key of all inputs, equal for equal inputs (see schedule/inputs.py); empty if unknown.
     flaky: why the outcome is not reliable; empty if nothing speaks against it.

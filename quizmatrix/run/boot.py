@@ -69,7 +69,7 @@ class Boot:
         self._talk = anyio.CancelScope()
         self.conversation = Conversation(spec, ports, self._feed, observer, self.evidence)
 
-    async def conduct(self, shares: list[Share]) -> None:
+    async def run(self, shares: list[Share]) -> None:
         """Boot the VM, run the command, and end the VM; `evidence` and `console` then have what happened."""
         self.conversation.reach(Stage.BOOTING)
         try:
@@ -88,7 +88,7 @@ class Boot:
 
     async def _tidy(self) -> None:
         try:
-            self.evidence.notes += await self._shared.settle()
+            self.evidence.notes += await self._shared.finish()
             # A file that is bound for writing has its folder there, and the guest could write to that.
             self.evidence.notes += await untrusted.remove(host_folder_of(self._folder))
         except QuizmatrixError as error:
@@ -113,7 +113,7 @@ class Boot:
     async def keep_findings(self) -> list[FindingSummary]:
         """Write the findings to the cell's folder; return their summaries."""
         try:
-            return await findings.conclude(self._spec, self.console.watch)
+            return await findings.write_findings(self._spec, self.console.watch)
         except OSError as error:
             self.evidence.notes.append(str(host_error("keep its findings", error)))
         except QuizmatrixError as error:
@@ -132,7 +132,7 @@ class Boot:
                     async with task_group() as talk:
                         talk.start_soon(self._end_dead_guest)
                         talk.start_soon(self._enforce_shared_limit, machine)
-                        await self.conversation.conduct()
+                        await self.conversation.run()
                         if self.evidence.ended is not None:
                             await self._wait_for_rest()
                         if self._has_gone_silent:
@@ -201,7 +201,7 @@ class Boot:
         if not self._folder.is_dir():
             self.evidence.host.fault = f"its folder {self._folder} was removed while it ran"
             return
-        self.evidence.notes += self._shared.mark_unsafe_unless_settled()
+        self.evidence.notes += self._shared.mark_unsafe_unless_finished()
         try:
             runlayer.clean_run_layer(self._folder)
         except OSError as error:

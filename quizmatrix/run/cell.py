@@ -41,7 +41,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         ports = {name: stack.enter_context(closing(Port())) for name in qemu.ports_of(spec)}
         log = stack.enter_context(closing(vm.Log(Path(spec.files.folder) / "qemu.log")))
         boot = Boot(spec, console, ports, log, marker.encode(), observer)
-        await boot.conduct(shares)
+        await boot.run(shares)
         await boot.read_tests()
         found = await boot.keep_findings()
         program = foreign.failed_program(spec, boot.evidence.ended)

@@ -42,7 +42,7 @@ class Conversation:
         self._evidence.stage = stage
         self._observer.stage(stage)
 
-    async def conduct(self) -> None:
+    async def run(self) -> None:
         """Talk to the guest until the command ends, a time limit expires, or the guest is gone.
 
         The terminal session after the command is part of that.

@@ -19,7 +19,7 @@ FILE = "findings.json"
 _MAX_SUMMARIES = 20
 
 
-async def conclude(spec: CellSpec, watch: ConsoleWatch) -> list[FindingSummary]:
+async def write_findings(spec: CellSpec, watch: ConsoleWatch) -> list[FindingSummary]:
     """Write the findings on a guest's console to findings.json, if there are any; return their summaries.
 
     Raises OSError if the file cannot be written.

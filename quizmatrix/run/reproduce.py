@@ -24,20 +24,20 @@ _TEMPLATE = """\
 #
 #   cd {cwd} && {again}
 #
-# Below, the same guest by hand: its console and the command's stderr come to this terminal's
-# stderr, the command's stdout to its stdout, and the guest's last message to stderr. QEMU ends
-# two seconds after that, or with Ctrl-C.
+# This script boots the same guest by hand. The command's stdout comes to stdout; its stderr, the
+# guest's console and the guest's last message come to stderr. QEMU ends two seconds after the
+# last message, or with Ctrl-C.
 set -eu
 dir=$(mktemp -d)
 feeder=
 trap 'rm -rf "$dir"; kill $feeder 2>/dev/null || :' EXIT
 {disks}mkfifo "$dir/control.in" "$dir/control.out"
-# The guest waits to be told to start; the port has to stay open behind that.
+# The guest waits for this message; the port has to stay open after it.
 {{ echo '{{"op":"start"}}'; exec sleep 1000000; }} >"$dir/control.in" &
 feeder=$!
 {{ grep -m1 -E '"event":"(exited|failed)"' <"$dir/control.out" >&2; sleep 2; kill "$(cat "$dir/pid")"; }} &
 
-# Pipes, since QEMU opens its outputs anew by name: a file would be written from its beginning.
+# Pipes, because QEMU opens its outputs again by name and would overwrite a file from its beginning.
 {{
 {argv} \\
   -pidfile "$dir/pid" 2>&1 >&3 3>&- | cat >&2
@@ -46,7 +46,7 @@ feeder=$!
 
 _TEMPLATE_WITHOUT_9P = """\
 #!/bin/sh
-# {what}, once more. Its kernel has no 9p, so its layers are disks that are made for each run.
+# {what}, to run it again. Its kernel has no 9p, so its layers are disks, which are made for each run.
 cd {cwd} && exec {again}
 """
 
@@ -138,7 +138,7 @@ def _disks(handed: list[Disk]) -> str:
     """Shell lines that create or copy the disks that are handed on; empty if there are none."""
     text = ""
     if any(disk.origin for disk in handed):
-        text = "# These are there only where a cell failed that was given them.\n"
+        text = "# The copied files exist only if the cell that had these disks failed.\n"
     for disk in handed:
         if disk.origin is None:
             text += f'truncate -s {Path(disk.path).stat().st_size} "$dir/{disk.serial}"\n'
@@ -172,7 +172,7 @@ def _passed_on(spec: CellSpec) -> str:
     if not spec.command.passed_on:
         return ""
     place = shlex.quote(str(run_layer_of(Path(spec.files.folder)) / runlayer.PASSED_ON))
-    text = "# --env NAME: as they are here.\n"
+    text = "# --env NAME: the values are those of this script's environment.\n"
     text += "quoted() { printf '%s\\n' \"$1\" | sed \"s/'/'\\\\\\\\''/g; 1s/^/'/; \\$s/\\$/'/\"; }\n"
     text += f"passed={place}\n"
     text += 'trap \'rm -rf "$dir" "$passed"; kill $feeder 2>/dev/null || :\' EXIT\n'

@@ -87,7 +87,7 @@ class Shared:
         self._max_files, self._trusted = max_files, trusted
         self.excess = ""
         self.shortage = ""
-        self._is_settled = False
+        self._is_finished = False
         self._spec = spec
         self._limit = spec.files.shared_limit << 20
         self._folder = Path(spec.files.folder)
@@ -170,7 +170,7 @@ class Shared:
     async def keep_memory(self, port: Port) -> str:
         """Write the guest's memory to a file for a debugger; return an error message or "". port: QMP.
 
-        The file is beside artifacts/, to which the guest may still write; `settle` moves it there.
+        The file is beside artifacts/, to which the guest may still write; `finish` moves it there.
         """
         core, is_whole = self._folder / _CORE, False
         try:
@@ -184,21 +184,21 @@ class Shared:
                 core.unlink(missing_ok=True)
         return ""
 
-    async def settle(self) -> list[str]:
+    async def finish(self) -> list[str]:
         """Make artifacts/ safe and complete; return notes for the user. The guest must have ended."""
         if not self._folder.is_dir():
             return []
         return await self._unpack_shared() + await self._free_disk() + await self._make_safe()
 
-    def mark_unsafe_unless_settled(self) -> list[str]:
-        """If `settle` did not finish, rename artifacts/ so that nobody trusts its files; return a note."""
-        if self._is_settled:
+    def mark_unsafe_unless_finished(self) -> list[str]:
+        """If `finish` did not finish, rename artifacts/ so that nobody trusts its files; return a note."""
+        if self._is_finished:
             return []
         unchecked = self._artifacts.with_name(f"{self._artifacts.name}.unchecked")
         try:
             self._artifacts.rename(unchecked)
         except OSError as error:
-            return [str(host_error("put what it left in /shared aside", error))]
+            return [str(host_error("rename its /shared", error))]
         return [f"/shared was not checked: symlinks in {unchecked.name}/ may lead anywhere"]
 
     async def _unpack_shared(self) -> list[str]:
@@ -234,18 +234,18 @@ class Shared:
             self._artifacts.mkdir(exist_ok=True)
         except OSError as error:
             return [*failures, str(host_error("make /shared anew", error))]
-        return failures or ["what was in /shared was removed, to give the other cells room"]
+        return failures or ["its files in /shared were removed, to give the other cells room"]
 
     async def _make_safe(self) -> list[str]:
         core, notes = self._folder / _CORE, []
         try:
             changed, count = await self._look_through()
-            self._is_settled = True
+            self._is_finished = True
             if core.exists():
                 moved = untrusted.move_in(core, self._artifacts)
                 notes.append(f"its memory is in {moved.parent.name}/{moved.name}")
         except OSError as error:
-            changed, count = [str(host_error("look through what it left in /shared", error))], 1
+            changed, count = [str(host_error("check the files in its /shared", error))], 1
         notes += changed
         if count > _NOTES_SHOWN:
             notes.append(f"and {count - _NOTES_SHOWN} more in /shared")

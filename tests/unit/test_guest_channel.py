@@ -114,7 +114,7 @@ def test_reproduce_can_be_pasted(tmp_path: Path) -> None:
     text = (tmp_path / "reproduce.sh").read_text()
     words = shlex.split(text[text.index("qemu-system-s390x") : text.index("2>&1 >&3")], comments=True)
     assert "local,id=kernel,path=/a -b/it's,security_model=none,multidevs=remap,readonly=on" in words
-    again = text[text.index("quizmatrix run") : text.index("#\n# Below")].replace("\n#   ", "\n")
+    again = text[text.index("quizmatrix run") : text.index("#\n# This script boots")].replace("\n#   ", "\n")
     assert shlex.split(again)[-4:] == ["--", *nasty.command.words]
     assert "--timeout 7.5s" in again
     assert "-p memdev:count=6,size=1G --bind /h:/g:ro --env 'A=b c' --user nobody" in again
