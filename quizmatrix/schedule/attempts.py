@@ -1,0 +1,212 @@
+"""Runs one task of a plan until there is a verdict: prepares its cell, waits for room, boots, and retries."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio
+import msgspec
+
+from quizmatrix.model.cells import Cell
+from quizmatrix.model.events import CellConsole, CellNote, CellReached, Event
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.result import CellResult
+from quizmatrix.model.spec import CellSpec, Session
+from quizmatrix.model.stage import Stage
+from quizmatrix.model.task import Task
+from quizmatrix.prepare.preparer import Preparer
+from quizmatrix.prepare.specify import Prepared, specify
+from quizmatrix.run import debugger, foreign
+from quizmatrix.run.observer import InputSource, Observer, TerminalHost
+from quizmatrix.runs.directory import RunDirectory
+from quizmatrix.schedule.admission import Admission, Need, need_of
+from quizmatrix.schedule.handoff import HandedDisks
+from quizmatrix.schedule.inputs import Inputs, folders_of
+from quizmatrix.schedule.plan import Plan
+
+PassOn = Callable[[bytes], Awaitable[None]]
+RunCell = Callable[[CellSpec, Observer], Awaitable[CellResult]]
+
+
+class Streams(msgspec.Struct, kw_only=True):
+    """The command's own streams, where this process has some for it. stdin: read where the plan's is `-`."""
+
+    stdin: InputSource | None = None
+    stdout: PassOn | None = None
+    stderr: PassOn | None = None
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether what the command read through our stdin could not be read again."""
+        return self.stdin is not None and self.stdin.consumed
+
+
+class Attempts:
+    """Makes attempts at the tasks of one plan.
+
+    streams: the command's. started: when each task's first guest was let in, by the task's id.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        directory: RunDirectory,
+        preparer: Preparer,
+        emit: Callable[[Event], None],
+        admission: Admission,
+        run_cell: RunCell,
+    ) -> None:
+        """`emit` sees every event. run_cell: makes a result of a specification."""
+        self.streams = Streams()
+        self.started: dict[str, float] = {}
+        self.disks = HandedDisks(directory.folder, plan.tasks)
+        self._plan = plan
+        self._directory = directory
+        self._preparer = preparer
+        self._emit = emit
+        self._admission = admission
+        self._run_cell = run_cell
+        self._inputs = Inputs(directory.folder)
+        self._told: set[str] = set()
+
+    async def look_at_folders(self) -> None:
+        """Take the state of the folders that all guests see: best while the first ones boot."""
+        await self._inputs.look(self._folders())
+
+    def _folders(self) -> list[str]:
+        guest = self._plan.guest
+        work_tree = [guest.work_tree] if guest.work_tree else []
+        return [*map(str, guest.layers), *work_tree, *(bind.path for bind in guest.binds)]
+
+    def known_before(self, task: Task) -> CellResult | None:
+        """How a task ends for which nothing need be booted: its program is for another architecture.
+
+        Not before a terminal, which is wanted anyway.
+        """
+        plan = self._plan
+        if plan.session is not None:
+            return None
+        hidden = [bind.guest for bind in plan.guest.binds]
+        name = foreign.before_boot(task.cell, task.command, plan.guest.work_tree, hidden)
+        if name is None:
+            return None
+        known = not_run(task, Outcome.FAILED, foreign.sentence(task.command, name))
+        return msgspec.structs.replace(known, exit_code=foreign.EXIT_CANNOT_EXECUTE, foreign=name)
+
+    async def prepare(self, task: Task) -> Prepared:
+        """What the task's cell is run from; QuizmatrixError where it cannot be had."""
+        self.reach(task, Stage.PREPARING, 1)
+        if (error := self._plan.unbuilt.get(task.cell.unsharded)) is not None:
+            raise error
+        return await self._preparer.prepare(task.cell, lambda text: self._note(task.id, text))
+
+    async def run(self, task: Task, prepared: Prepared, before: Sequence[CellResult]) -> CellResult:
+        """Try until there is a verdict, or as often as the plan says. before: what the task waited for."""
+        attempt, flaky = 1, ""
+        while True:
+            self.reach(task, Stage.WAITING, attempt)
+            need = self._need(task)
+            await self._admission.enter(need, lambda text: self._note(task.id, text))
+            self.started.setdefault(task.id, anyio.current_time())
+            try:
+                spec, result = await self._attempt(task, prepared, attempt)
+            finally:
+                self._admission.leave(need)
+            if result.outcome.is_verdict or attempt > self._plan.retries:
+                break
+            is_last = self.streams.is_used_up
+            follows = "its stdin is used up" if is_last else f"attempt {attempt + 1} follows"
+            self._note(task.id, f"{result.outcome} ({result.detail}): {follows}")
+            if is_last:
+                break
+            attempt, flaky = attempt + 1, f"{result.outcome} in the attempt before"
+        return msgspec.structs.replace(
+            result,
+            cell=task.id,
+            attempts=attempt,
+            expected=task.cell.expected,
+            shard=_shard_of(task.cell),
+            inputs="" if self.streams.is_used_up else await self._inputs.key(spec, before),
+            flaky=flaky if result.outcome.is_verdict and flaky else result.flaky,
+            labels=task.labels,
+        )
+
+    async def _attempt(self, task: Task, prepared: Prepared, number: int) -> tuple[CellSpec, CellResult]:
+        open_session = self._plan.session
+        session, terminal = open_session(prepared.has_sshd) if open_session is not None else (None, None)
+        spec = await self._specify(task, prepared, session)
+        await self._inputs.look([path for path in folders_of(spec) if path not in self._folders()])
+        return spec, await self._run_cell(spec, self._observer(task, number, terminal))
+
+    def _need(self, task: Task) -> Need:
+        accelerator = self._preparer.likely_accelerator(task.cell, self._plan.accelerator)
+        wanted = task.disks
+        return need_of(task.cell, accelerator, disks=wanted.count * wanted.size if wanted else 0)
+
+    async def _specify(self, task: Task, prepared: Prepared, session: Session | None) -> CellSpec:
+        plan = self._plan
+        answer = await self._preparer.accelerator(task.cell, prepared, plan.accelerator)
+        text = f"{task.cell.arch}: {answer.accelerator}, {answer.why}"
+        if text not in self._told:
+            self._told.add(text)
+            self._note("", text)
+        folder = self._directory.cell_folder(task.folder)
+        spec = await specify(
+            task,
+            prepared,
+            answer.accelerator,
+            folder=folder,
+            asked=plan.guest,
+            disks=await self.disks.provide(task),
+            session=session,
+            matrix=plan.matrix,
+            again=plan.repeat(task) if plan.repeat else None,
+        )
+        for forward in spec.machine.network.forwards if spec.machine.network else ():
+            leads = f"{forward.address}:{forward.port} leads to port {forward.to} of "
+            # Of several cells it is said of the whole run: a cell's next note would take its place.
+            alone = len(plan.tasks) == 1
+            self._note(task.id if alone else "", leads + ("the guest" if alone else task.id))
+        if spec.machine.debugger:
+            self._note(task.id, f"for gdb: {folder}/{debugger.SCRIPT}")
+        return spec
+
+    def _observer(self, task: Task, attempt: int, terminal: TerminalHost | None) -> Observer:
+        return Observer(
+            stage=lambda stage: self.reach(task, stage, attempt),
+            console=lambda line: self._emit(CellConsole(cell=task.id, line=line)),
+            stdin=self.streams.stdin,
+            stdout=self.streams.stdout,
+            stderr=self.streams.stderr,
+            terminal=terminal,
+        )
+
+    def reach(self, task: Task, stage: Stage, attempt: int) -> None:
+        """Say how far a task is."""
+        self._emit(CellReached(cell=task.id, stage=stage, attempt=attempt))
+
+    def _note(self, cell: str, text: str) -> None:
+        self._emit(CellNote(cell=cell, text=text))
+
+
+def not_run(task: Task, outcome: Outcome, detail: str) -> CellResult:
+    """The result of a task that got no verdict from a VM."""
+    cell = task.cell
+    return CellResult(
+        cell=task.id,
+        kernel=cell.kernel,
+        release=None,
+        arch=cell.arch,
+        variant=cell.variant,
+        shard=_shard_of(cell),
+        accelerator=None,
+        outcome=outcome,
+        expected=cell.expected,
+        detail=detail,
+        append=cell.append,
+        labels=task.labels,
+    )
+
+
+def _shard_of(cell: Cell) -> str | None:
+    return str(cell.shard) if cell.shard else None
