@@ -127,7 +127,7 @@ class Labels(msgspec.Struct, frozen=True, kw_only=True):
     cell: the cell's id.
     kernel: as the matrix names it.
     release: what `uname -r` prints in the guest.
-    handed: the labels of the cell's task. matrix: the file that defines them.
+    task: the labels of its task, if there are any. matrix: the file that they come from.
     again: the command line that repeats the cell, if a command line started it.
     """
 
@@ -135,7 +135,7 @@ class Labels(msgspec.Struct, frozen=True, kw_only=True):
     kernel: str
     release: str
     variant: str | None = None
-    handed: TaskLabels | None = None
+    task: TaskLabels | None = None
     matrix: str | None = None
     again: CommandLine | None = None
 
@@ -220,6 +220,11 @@ class GuestFiles(msgspec.Struct, frozen=True, kw_only=True):
     binds: list[Bind] = []
     disks: list[Disk] = []
     shared_limit: int = SHARED_LIMIT
+
+    @property
+    def handed_disks(self) -> list[Disk]:
+        """The disks that go from cell to cell."""
+        return [disk for disk in self.disks if disk.serial.startswith(HANDED_DISK)]
 
 
 class GuestCommand(msgspec.Struct, frozen=True, kw_only=True):

@@ -119,7 +119,7 @@ async def specify(
             kernel=cell.kernel,
             release=prepared.kernel.record.release,
             variant=cell.variant,
-            handed=task.labels,
+            task=task.labels,
             matrix=matrix,
             again=again,
         ),

@@ -11,7 +11,7 @@ import msgspec
 from quizmatrix.core import paths, process
 from quizmatrix.model.cells import SHARED_LIMIT
 from quizmatrix.model.result import CellResult
-from quizmatrix.model.spec import HANDED_DISK, OWN_STDIN, CellSpec, CommandLine, Disk, Share
+from quizmatrix.model.spec import OWN_STDIN, CellSpec, CommandLine, Disk, Share
 from quizmatrix.run import boundfile, qemu, runlayer
 from quizmatrix.run.cellfolder import run_layer_of
 
@@ -59,7 +59,7 @@ def write_script(spec: CellSpec, shares: list[Share]) -> None:
         "stdout": "file,path=/dev/stdout,append=on",
         "stderr": "file,path=/dev/stderr,append=on",
     }
-    handed = [disk for disk in spec.files.disks if disk.serial.startswith(HANDED_DISK)]
+    handed = spec.files.handed_disks
     by_hand = [
         msgspec.structs.replace(disk, path=f"@{disk.serial}@") if disk in handed else disk
         for disk in spec.files.disks
@@ -128,10 +128,10 @@ def command_in(folder: Path) -> str:
 
 
 def _what(spec: CellSpec) -> str:
-    handed = spec.labels.handed
-    if handed is None:
+    task = spec.labels.task
+    if task is None:
         return f"The cell {spec.labels.cell}"
-    return f"{handed.id}: the cell {spec.labels.cell}, {handed.words.about}"
+    return f"{task.id}: the cell {spec.labels.cell}, {task.words.about}"
 
 
 def _disks(handed: list[Disk]) -> str:
@@ -184,8 +184,8 @@ def _passed_on(spec: CellSpec) -> str:
 
 def _selection(spec: CellSpec) -> list[str]:
     """The arguments that select the cell and its limits, or all cells that the disks went through."""
-    if spec.labels.handed is not None and spec.labels.matrix is not None:
-        cells = dict.fromkeys(spec.labels.handed.cells)
+    if spec.labels.task is not None and spec.labels.matrix is not None:
+        cells = dict.fromkeys(spec.labels.task.cells)
         return [spec.labels.matrix, "--only", ",".join(cells)]
     timeout = spec.limits.timeout / spec.machine.arch.facts.timeout_factor.of(spec.machine.accelerator)
     limits = [
@@ -219,7 +219,7 @@ def _again(spec: CellSpec) -> list[str]:
         if layer.tag.startswith("user"):
             again += ["--layer", layer.path]
     again += [] if spec.files.work_tree else ["--no-work-tree"]
-    return again if spec.labels.handed is not None else [*again, "--", *spec.command.words]
+    return again if spec.labels.task is not None else [*again, "--", *spec.command.words]
 
 
 def _an_option_a_line(argv: list[str]) -> str:

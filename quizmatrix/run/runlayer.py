@@ -9,7 +9,7 @@ from pathlib import Path
 from quizmatrix.core import skeleton
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.model import user
-from quizmatrix.model.spec import HANDED_DISK, ActiveProfile, Bind, CellSpec, Session, Share
+from quizmatrix.model.spec import ActiveProfile, Bind, CellSpec, Session, Share
 from quizmatrix.model.user import BUSYBOX, SHELL
 from quizmatrix.run import boundfile, foreign, mapped
 from quizmatrix.run.cellfolder import artifacts_of, run_layer_of
@@ -73,10 +73,10 @@ def _own_environment(spec: CellSpec) -> dict[str, str]:
     }
     for profile in spec.command.profiles:
         environment |= profile.environment
-    if spec.labels.handed is not None:
-        names = [disk.serial for disk in spec.files.disks if disk.serial.startswith(HANDED_DISK)]
-        environment |= spec.labels.handed.environment
-        environment["QUIZMATRIX_DISKS"] = " ".join(f"/dev/{name}" for name in names)
+    if spec.labels.task is not None:
+        environment |= spec.labels.task.environment
+    if handed := spec.files.handed_disks:
+        environment["QUIZMATRIX_DISKS"] = " ".join(f"/dev/{disk.serial}" for disk in handed)
     if spec.files.work_tree is not None and spec.files.work_tree.typed is not None:
         # A shell keeps PWD if it names the working directory (POSIX, sh, PWD).
         environment["PWD"] = spec.files.work_tree.typed
@@ -234,7 +234,7 @@ def _files(spec: CellSpec, marker: str) -> dict[str, str]:
         files["window"] = f"{rows} {columns} {spec.command.session.term}"
         files["session-environment"] = session_environment(spec)
         files["session"] = session_script(spec.command.session)
-    if spec.labels.handed is not None:
+    if spec.files.handed_disks:
         files["sync"] = "what the command wrote is for another guest"
     if spec.command.stdin is not None:
         files["stdin"] = "the command has one"

@@ -123,8 +123,8 @@ class Guests:
         self.found: dict[str, str] = {}
 
     async def run(self, spec: CellSpec, observer: Observer) -> CellResult:
-        assert spec.labels.handed is not None
-        name = spec.labels.handed.id
+        assert spec.labels.task is not None
+        name = spec.labels.task.id
         self.seen.append(name)
         path = Path(spec.files.disks[0].path)
         assert path.parent == Path(spec.files.folder) / "disks"
