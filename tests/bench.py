@@ -30,7 +30,7 @@ from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.matrix import Limits
 from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.task import in_each
-from quizmatrix.prepare import preparer as prepare
+from quizmatrix.prepare.preparer import Policy, Preparer
 from quizmatrix.prepare.specify import specify
 from quizmatrix.run import qemu, runlayer
 
@@ -75,7 +75,7 @@ def run_in(cell: str, *options: str) -> None:
 def specified(cell_id: str, folder: Path, command: str = "true") -> tuple[CellSpec, Kernel]:
     """What quizmatrix would boot for `command` in this cell."""
     (cell,) = cells.cells_on_the_spot([cell_id], Limits())
-    preparer = prepare.Preparer(prepare.Policy())
+    preparer = Preparer(Policy())
     prepared = anyio.run(preparer.prepare, cell, lambda text: print(f"  {text}"))
     answer = anyio.run(preparer.accelerator, cell, prepared, None)
     (task,) = in_each([cell], [command])

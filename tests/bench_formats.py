@@ -23,9 +23,9 @@ from quizmatrix.model import cells
 from quizmatrix.model.arch import load_arch
 from quizmatrix.model.matrix import Limits
 from quizmatrix.model.task import in_each
-from quizmatrix.prepare import preparer as prepare
+from quizmatrix.prepare.preparer import Policy, Preparer
 from quizmatrix.prepare.specify import Prepared, specify
-from quizmatrix.run import cell as run
+from quizmatrix.run.cell import run_cell
 
 CELL = "6.1-x86_64"
 ROUNDS = 5
@@ -56,7 +56,7 @@ class Bench:
         modules = [*arch.facts.kernel.modules, "crc32c_generic"]
         kernel = msgspec.structs.replace(arch.facts.kernel, modules=modules)
         self._arch = msgspec.structs.replace(arch, facts=msgspec.structs.replace(arch.facts, kernel=kernel))
-        self._preparer = prepare.Preparer(prepare.Policy())
+        self._preparer = Preparer(Policy())
         self.prepared = anyio.run(self._preparer.prepare, self.cell, print)
 
     def with_disk(self, disk: Path, disk_type: str) -> Prepared:
@@ -76,7 +76,7 @@ class Bench:
         answer = anyio.run(self._preparer.accelerator, self.cell, prepared, None)
         (task,) = in_each([self.cell], [command])
         made = anyio.run(partial(specify, task, prepared, answer.accelerator, folder=folder))
-        result = anyio.run(run.run_cell, made)
+        result = anyio.run(run_cell, made)
         timings = result.timings
         if (
             result.exit_code != 0

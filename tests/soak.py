@@ -23,10 +23,9 @@ from quizmatrix.model.cells import Cell
 from quizmatrix.model.matrix import Limits
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.task import in_each
-from quizmatrix.prepare import preparer as prepare
-from quizmatrix.prepare.preparer import Preparer
+from quizmatrix.prepare.preparer import Policy, Preparer
 from quizmatrix.prepare.specify import Prepared, specify
-from quizmatrix.run import cell as run
+from quizmatrix.run.cell import run_cell
 
 
 class Soak:
@@ -48,7 +47,7 @@ class Soak:
             (task,) = in_each([cell], ["true"])
             spec = await specify(task, prepared, answer.accelerator, folder=folder)
             began = time.monotonic()
-            result = await run.run_cell(spec)
+            result = await run_cell(spec)
         self.seconds[cell.id].append(time.monotonic() - began)
         self.outcomes[cell.id][result.outcome] += 1
         if result.outcome is not Outcome.PASSED:
@@ -59,7 +58,7 @@ async def soak(count: int, at_a_time: int, ids: list[str]) -> int:
     """Boot each cell `count` times; 1 where one did not pass."""
     top = Path(tempfile.mkdtemp(prefix="quizmatrix-soak-"))
     soaked = Soak(at_a_time, top)
-    preparer = Preparer(prepare.Policy())
+    preparer = Preparer(Policy())
     for cell in cells.cells_on_the_spot(ids, Limits()):
         prepared = await preparer.prepare(cell, lambda said: print(said, flush=True))
         async with anyio.create_task_group() as group:

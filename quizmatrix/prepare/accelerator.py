@@ -24,7 +24,7 @@ from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.task import Task
 from quizmatrix.prepare.specify import Prepared, specify
-from quizmatrix.run import cell as run
+from quizmatrix.run.cell import run_cell
 
 KVM_DEVICE = Path("/dev/kvm")
 
@@ -87,7 +87,7 @@ async def find_out(cell: Cell, prepared: Prepared) -> Answer:
     return without_trial(load_arch(cell.arch)) or await try_kvm(cell, prepared)
 
 
-async def try_kvm(cell: Cell, prepared: Prepared, boot: RunTrial = run.run_cell) -> Answer:
+async def try_kvm(cell: Cell, prepared: Prepared, boot: RunTrial = run_cell) -> Answer:
     """Boot the kernel and the image of `cell` under KVM, run `true`, and remember whether that worked.
 
     A guest that does not come up may have itself to blame (its kernel is being bisected, say), or a host that

@@ -25,7 +25,7 @@ from quizmatrix.model.cells import cells_on_the_spot
 from quizmatrix.model.matrix import Limits, load_matrix, shipped_matrices
 from quizmatrix.model.outcome import EXIT_FAILED, EXIT_OK
 from quizmatrix.prepare import accelerator
-from quizmatrix.prepare import preparer as prepare
+from quizmatrix.prepare.preparer import Policy, Preparer
 
 # Programs that are run, with Debian's packages of them.
 TOOLS = {"depmod": "kmod", "setpriv": "util-linux"}
@@ -190,7 +190,7 @@ def _accelerator(arch: Arch) -> tuple[str, str]:
 async def _try_kvm(arch: Arch) -> accelerator.Answer:
     """A trial boot of a kernel of the default matrix that is in the cache already."""
     kernels = load_matrix(shipped_matrices()["default"]).kernels
-    preparer = prepare.Preparer(prepare.Policy(offline=True))
+    preparer = Preparer(Policy(offline=True))
     failure: QuizmatrixError | None = None
     for kernel in kernels:
         (cell,) = cells_on_the_spot([f"{kernel}-{arch.name}"], Limits())

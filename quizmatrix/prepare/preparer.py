@@ -25,10 +25,9 @@ from quizmatrix.model.arch import Accelerator, Arch, load_arch
 from quizmatrix.model.cells import SMALL, Cell
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.task import Task
-from quizmatrix.prepare import accelerator as accel
-from quizmatrix.prepare.accelerator import Answer
+from quizmatrix.prepare.accelerator import Answer, find_out, without_trial
 from quizmatrix.prepare.specify import GuestPlan, Prepared, specify
-from quizmatrix.run import cell as run
+from quizmatrix.run.cell import run_cell
 from quizmatrix.run.cellfolder import artifacts_of
 
 # Kernels fetched and unpacked at a time: more only share the network and the disk.
@@ -56,7 +55,7 @@ class Preparer:
     """Prepares the cells of one run; cells that share an artifact wait for one making of it."""
 
     def __init__(
-        self, policy: Policy, find_out: Callable[[Cell, Prepared], Awaitable[Answer]] = accel.find_out
+        self, policy: Policy, find_out: Callable[[Cell, Prepared], Awaitable[Answer]] = find_out
     ) -> None:
         """Nothing is fetched before the first cell asks. find_out: which accelerator guests get."""
         self._policy = policy
@@ -167,7 +166,7 @@ class Preparer:
 
     def likely_accelerator(self, cell: Cell, asked: Accelerator | None) -> Accelerator:
         """What `accelerator` will say, as far as that is known without a trial boot; else emulation."""
-        answer = accel.without_trial(load_arch(cell.arch)) if asked is None else None
+        answer = without_trial(load_arch(cell.arch)) if asked is None else None
         return asked or (answer.accelerator if answer else Accelerator.TCG)
 
     async def _small_image(self, arch: Arch, tell: Tell) -> Image:
@@ -218,7 +217,7 @@ class Preparer:
                 folder=folder,
                 asked=GuestPlan(layers=[layer]),
             )
-            result = await run.run_cell(spec)
+            result = await run_cell(spec)
             if result.outcome not in (Outcome.PASSED, Outcome.SPLAT):
                 said = (folder / "stderr").read_text(errors="replace").strip()
                 raise UnpreparedError(

@@ -15,8 +15,7 @@ from quizmatrix.model.matrix import Matrix
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, Timings
 from quizmatrix.model.spec import CellSpec
-from quizmatrix.prepare import accelerator as accel
-from quizmatrix.prepare.accelerator import TRIAL_LIMIT, Answer
+from quizmatrix.prepare.accelerator import TRIAL_LIMIT, Answer, forget, recall, try_kvm
 from quizmatrix.prepare.preparer import Policy, Preparer
 from quizmatrix.prepare.specify import Prepared
 from tests.ready import ended
@@ -64,7 +63,7 @@ class Machine:
 
     def tried(self, kernel: str = "6.1") -> Answer:
         async def play() -> Answer:
-            return await accel.try_kvm(cell_of(kernel), artifacts(kernel), self.boot)
+            return await try_kvm(cell_of(kernel), artifacts(kernel), self.boot)
 
         answer = anyio.run(play)
         assert not self.boots
@@ -74,34 +73,34 @@ class Machine:
 def test_a_guest_that_comes_up_is_enough_whatever_becomes_of_it() -> None:
     answer = Machine((KVM, 1.25)).tried()
     assert (answer.accelerator, answer.why) == (KVM, "KVM booted a guest in 1.2 s")
-    assert accel.recall(ARCH) == answer
+    assert recall(ARCH) == answer
 
 
 def test_a_kernel_that_boots_nowhere_says_nothing_of_kvm() -> None:
     answer = Machine((KVM, None), (TCG, None)).tried()
     assert (answer.accelerator, answer.is_known) == (TCG, False)
     assert "6.1-x86_64 boots neither under KVM nor emulated" in answer.why
-    assert accel.recall(ARCH) is None
+    assert recall(ARCH) is None
 
 
 def test_kvm_that_runs_no_guest_that_emulation_runs_is_remembered_for_a_day() -> None:
     answer = Machine((KVM, None), (TCG, 2.0), (KVM, None)).tried()
     assert (answer.accelerator, answer.is_known) == (TCG, True)
-    assert accel.recall(ARCH) == answer
+    assert recall(ARCH) == answer
     path = paths.cache_dir() / "accelerator/x86_64.json"
     for age, is_remembered in ((80000, True), (90000, False), (-90000, False)):
         old = msgspec.structs.replace(answer, when=answer.when - age)
         path.write_bytes(msgspec.json.encode(old))
-        assert (accel.recall(ARCH) is not None) == is_remembered, age
+        assert (recall(ARCH) is not None) == is_remembered, age
     # What an earlier quizmatrix had remembered had no date.
     path.write_bytes(msgspec.json.encode({"accelerator": "tcg", "why": "no", "host": answer.host}))
-    assert accel.recall(ARCH) is None
+    assert recall(ARCH) is None
     # That it works stays so.
     works = msgspec.structs.replace(answer, accelerator=KVM, when=0)
     path.write_bytes(msgspec.json.encode(works))
-    assert accel.recall(ARCH) == works
-    accel.forget()
-    assert accel.recall(ARCH) is None
+    assert recall(ARCH) == works
+    forget()
+    assert recall(ARCH) is None
 
 
 def test_a_busy_host_is_given_the_time_that_emulation_took() -> None:
