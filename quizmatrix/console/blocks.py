@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from quizmatrix.console.trace import Block
 
 # Reports that begin and end with a line of `=`.
-_FRAMED = frozenset(
+_WITH_RULES = frozenset(
     {FindingKind.KASAN, FindingKind.KMSAN, FindingKind.KCSAN, FindingKind.KFENCE, FindingKind.UBSAN}
 )
 
@@ -79,7 +79,7 @@ class BlockReader:
             block.add(text)
             self.close()
         elif _DOUBLE_RULE.match(text):
-            if block.title.kind in _FRAMED:
+            if block.title.kind in _WITH_RULES:
                 block.add(text)
             self.close()
         elif not block.consider(text):

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from quizmatrix.model.finding import FindingKind
 
 # Number of innermost functions in a fingerprint. More would make it depend on the callers.
-_TOP = 3
+_FUNCTIONS_USED = 3
 # Hexadecimal digits of a fingerprint.
 _DIGITS = 12
 
@@ -34,9 +34,9 @@ RUNNING = re.compile(
 _ZFS_AT = re.compile(r"(?:PANIC at |SPLError: [\d:]+\()[^:\s]+:\d+:(\w+)\(\)")
 # The line with the return address of that function, its caller: powerpc's trace lacks the caller of a leaf
 # function.
-_LINK = re.compile(rf"\s*(?:LR \[[0-9a-f]+\] |lr : |ra : |ra: [0-9a-f]+ |LR is at ){_SYMBOL}")
+_RETURN_ADDRESS = re.compile(rf"\s*(?:LR \[[0-9a-f]+\] |lr : |ra : |ra: [0-9a-f]+ |LR is at ){_SYMBOL}")
 # After these lines come traces of earlier events.
-_ELSEWHERE = re.compile(
+_OTHER_TRACES = re.compile(
     r"(?:Allocated|Freed) by |Last (?:potentially|Breaking-Event)|Uninit was (?:stored|created)"
 )
 _AFTER_INTERRUPT = re.compile(r"\s*</(?:IRQ|NMI)>|--- interrupt")
@@ -91,7 +91,7 @@ def functions(kind: FindingKind, title: str, lines: list[str]) -> list[str]:
     named = len(sure)
     has_run = False
     for line in lines:
-        if _ELSEWHERE.match(line):
+        if _OTHER_TRACES.match(line):
             break
         running = RUNNING.match(line)
         # Drop the functions so far: the interrupted functions come after those that report the stall, and
@@ -104,7 +104,7 @@ def functions(kind: FindingKind, title: str, lines: list[str]) -> list[str]:
         if zfs := _ZFS_AT.match(line):
             sure.append(zfs[1])
             continue
-        match = running or (has_run and _LINK.match(line)) or FRAME.match(line)
+        match = running or (has_run and _RETURN_ADDRESS.match(line)) or FRAME.match(line)
         # A return address at offset 0 belongs to the function before it, whose last instruction was a call
         # that never returns.
         if not match or (running is None and int(match["offset"], 16) == 0):
@@ -126,7 +126,7 @@ _TITLE_TELLS = frozenset({FindingKind.KCSAN, FindingKind.PANIC})
 
 def fingerprint(kind: FindingKind, title: str, names: list[str]) -> str:
     """The fingerprint: equal for the same finding in any cell and run. names: from `functions`."""
-    top = [] if kind in _TITLE_TELLS else names[:_TOP]
+    top = [] if kind in _TITLE_TELLS else names[:_FUNCTIONS_USED]
     text = "\n".join([kind, _words(kind, title), *top])
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:_DIGITS]
 
@@ -138,7 +138,7 @@ _BAD_ACCESS = re.compile(
 )
 _BUG_AT = re.compile(r"[Kk]ernel BUG at (\S+):\d+")
 _WARNING_AT = re.compile(r"WARNING: .*?(\S+\.[chSs]):\d+")
-_VARIES = (
+_REPLACEMENTS = (
     (re.compile(r"failed \(.*"), "failed"),  # the values that VERIFY3() compared
     (re.compile(r"\[[^\]]*\]"), ""),  # [comm:pid], [#1], [module]
     (re.compile(r"\btask \S+?[:/]\d+"), "task"),
@@ -163,6 +163,6 @@ def _words(kind: FindingKind, title: str) -> str:
     if kind is FindingKind.WARNING and (match := _WARNING_AT.match(title)):
         return PurePosixPath(match[1]).name
     title = SYMBOL.sub(lambda match: plain_name(match["name"]), title)
-    for pattern, instead in _VARIES:
+    for pattern, instead in _REPLACEMENTS:
         title = pattern.sub(instead, title)
     return title.strip()

@@ -93,15 +93,15 @@ class ConsoleWatch:
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the console."""
         for line in self._lines.feed(data):
-            self._judge(line)
+            self._read_line(line)
 
     def finish(self) -> None:
         """The console has ended: read a last line without a line feed, too."""
         for line in self._lines.finish():
-            self._judge(line)
+            self._read_line(line)
         self._blocks.close()
 
-    def _judge(self, raw: bytes) -> None:
+    def _read_line(self, raw: bytes) -> None:
         self._line += 1
         line = raw[:_LONGEST_LINE].decode(errors="replace").strip("\r\n ")
         if line:

@@ -26,7 +26,7 @@ _MACHINE_END = 20
 _HEADER = 64
 
 # Bytes of a program that are searched for its loader's name; linkers put it at the beginning.
-_INTERPRETER_SEARCHED = 1 << 16
+_INTERPRETER_BYTES = 1 << 16
 _MAX_SEGMENTS = 100
 
 # Bytes that are read to find the names of a file's sections.
@@ -140,7 +140,7 @@ def interpreter_of(path: Path) -> str | None:
 
     None if the file has none (a statically linked program, for one), or cannot be read.
     """
-    head = _head(path, _INTERPRETER_SEARCHED)
+    head = _head(path, _INTERPRETER_BYTES)
     if head.startswith(b"#!"):
         words = head[2:].partition(b"\n")[0].split()
         return os.fsdecode(words[0]) if words else None

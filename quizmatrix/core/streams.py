@@ -19,7 +19,7 @@ from quizmatrix.core.errors import ReaderGoneError
 from quizmatrix.core.text import clean_block
 
 # Errors of a write to a pipe without a reader, and to a closed terminal.
-_GONE = (errno.EPIPE, errno.EIO)
+_READER_GONE = (errno.EPIPE, errno.EIO)
 
 
 class Stream(io.TextIOWrapper):
@@ -90,7 +90,7 @@ def _raising_reader_gone() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _GONE:
+        if error.errno not in _READER_GONE:
             raise
         raise ReaderGoneError from error
 

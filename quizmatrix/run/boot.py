@@ -33,8 +33,8 @@ _DRAIN_AT_MOST = 30.0
 _CONSOLE_LIMIT = 3.0
 
 # Seconds for making a guest's files safe: normally, and once we are cancelled.
-_TIDYING_LIMIT = 1800.0
-_TIDYING_LIMIT_CANCELLED = 10.0
+_CLEANUP_LIMIT = 1800.0
+_CLEANUP_LIMIT_CANCELLED = 10.0
 
 
 class Boot:
@@ -77,16 +77,18 @@ class Boot:
         finally:
             # The guest has ended, even if we were cancelled. The files that it left may be hostile.
             try:
-                await run_cleanup(self._tidy, limit=_TIDYING_LIMIT, limit_cancelled=_TIDYING_LIMIT_CANCELLED)
+                await run_cleanup(
+                    self._clean_up, limit=_CLEANUP_LIMIT, limit_cancelled=_CLEANUP_LIMIT_CANCELLED
+                )
             finally:
-                self._gather()
+                self._record_end()
             self.evidence.excess, self.evidence.host.shortage = self._shared.excess, self._shared.shortage
             self.evidence.host.qemu_words = self._log.last_words
         self.evidence.notes += [self._feed.error] if self._feed.error else []
         self.evidence.host.is_out_of_memory = self._host.has_killed_for_memory
         self.evidence.notes += self._host.notes
 
-    async def _tidy(self) -> None:
+    async def _clean_up(self) -> None:
         try:
             self.evidence.notes += await self._shared.finish()
             # A file that is bound for writing has its folder there, and the guest could write to that.
@@ -195,7 +197,7 @@ class Boot:
             self.evidence.host.fault = str(host_error(f"write the output of {self._spec.labels.cell}", error))
             self._talk.cancel()
 
-    def _gather(self) -> None:
+    def _record_end(self) -> None:
         self.console.watch.finish()
         self.evidence.notes += [self.console.cut] if self.console.cut else []
         if not self._folder.is_dir():

@@ -29,7 +29,7 @@ EXIT_CANNOT_EXECUTE = 126
 _ALWAYS_THERE = frozenset({"/bin/sh", "/usr/bin/sh", "/usr/bin/env"})
 
 # Bytes of the command's stderr that are searched.
-_LOOKED_AT = 1 << 20
+_STDERR_READ = 1 << 20
 
 
 def _own(arch: Arch) -> Machine:
@@ -154,7 +154,7 @@ def named_in_stderr(spec: CellSpec, folder: Path) -> tuple[str, str] | None:
 
 def _stderr(folder: Path) -> bytes:
     with (folder / "stderr").open("rb") as file:
-        return file.read(_LOOKED_AT)
+        return file.read(_STDERR_READ)
 
 
 def missing_interpreter(spec: CellSpec, folder: Path) -> str | None:

@@ -17,10 +17,10 @@ from quizmatrix.model.spec import CellSpec, Disk, Share
 from quizmatrix.run.cellfolder import artifacts_of, host_folder_of
 
 # The program that makes the images, and its Debian package.
-_MAKER = ("mksquashfs", "squashfs-tools")
+_MKSQUASHFS = ("mksquashfs", "squashfs-tools")
 
 # The tag of the layer whose image is kept: a kernel's modules are the same for every run.
-_LASTING = "kernel"
+_KEPT_LAYER = "kernel"
 
 # The ustar header (POSIX): its size, and the offset of its magic, in bytes.
 _TAR_BLOCK = 512
@@ -58,7 +58,7 @@ async def convert(spec: CellSpec, shares: list[Share]) -> CellSpec:
             if share.tag == SHARED:
                 path = _sparse_file(folder / SHARED, spec.machine.memory)
                 disks.append(Disk(serial=SHARED, path=str(path)))
-            elif share.tag == _LASTING:
+            elif share.tag == _KEPT_LAYER:
                 disks.append(await _kernel_disk(spec, share))
             else:
                 disks.append(await _disk(share, folder / f"{share.tag}.squashfs"))
@@ -91,7 +91,7 @@ async def _kernel_disk(spec: CellSpec, share: Share) -> Disk:
 async def _disk(share: Share, image: Path) -> Disk:
     """Make an uncompressed image: it is written once and read once, and emulated guests decompress slowly."""
     folder = Path(share.path).resolve()
-    argv = [process.require_program(*_MAKER), str(folder), str(image)]
+    argv = [process.require_program(*_MKSQUASHFS), str(folder), str(image)]
     argv += ["-quiet", "-no-progress", "-exit-on-error", "-noI", "-noD", "-noF", "-noX", "-noappend"]
     argv += squashfs.limits()
     # Leave out folders that change while they are read; they include the images of other cells.

@@ -112,7 +112,7 @@ class Shared:
                 continue
             before, started = used, time.monotonic()
             used, disk = await self._measure("-B1") + self._hidden(machine), now
-            self._judge(used, before, now)
+            self._check_limits(used, before, now)
             if has_many and (count := await self._measure("--inodes")) > self._max_files:
                 self.excess = f"/shared had {count} files; its limit is {self._max_files}"
             if self.excess or self.shortage:
@@ -120,7 +120,7 @@ class Shared:
             when = time.monotonic()
             pause = (when - started) * _PAUSE_SHARE
 
-    def _judge(self, used: int, before: int, disk: _Disk) -> None:
+    def _check_limits(self, used: int, before: int, disk: _Disk) -> None:
         if used > self._limit:
             self.excess = (
                 f"/shared grew to {used >> 20} MiB; its limit is {self._spec.files.shared_limit} MiB"

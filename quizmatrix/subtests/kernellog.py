@@ -34,7 +34,7 @@ TEXT = (
     rb"(?:(?!" + _ANOTHER + rb")[^\n])*)"
 )
 # Every TEXT contains at least one of these.
-WORDS = (b"ok ", b"1..", b"TAP version", b"Bail out!", b"# Subtest")
+RESULT_WORDS = (b"ok ", b"1..", b"TAP version", b"Bail out!", b"# Subtest")
 # A line of a console. Output without a line feed (printed by init, for example) may come before a stamp.
 CONSOLE_LINE = re.compile(rb"(?:\n|(?=\[ *\d{1,12}\.\d{6}\]))(?:" + STAMP + rb")?" + TEXT)
 

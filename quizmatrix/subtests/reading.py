@@ -20,7 +20,7 @@ import msgspec
 from quizmatrix.core import offload, paths
 from quizmatrix.core.concurrency import in_thread
 from quizmatrix.model.subtest import MAX_NAMED, Subtest, SubtestOutcome
-from quizmatrix.subtests.kernellog import CONSOLE_LINE, STAMP, TEXT, WORDS, KernelTests, SeenLines
+from quizmatrix.subtests.kernellog import CONSOLE_LINE, RESULT_WORDS, STAMP, TEXT, KernelTests, SeenLines
 from quizmatrix.subtests.openzfs import RunnerReader
 from quizmatrix.subtests.tap import TapReader
 
@@ -203,7 +203,7 @@ def parse(
     if console is not None:
         reading.take_console(console, is_whole=console_is_whole)
     reading.take_output(output, is_whole=is_whole)
-    return reading.conclude()
+    return reading.results()
 
 
 def load(folder: Path) -> list[Subtest]:
@@ -266,7 +266,7 @@ class _Reading:
         known = (self._own.is_known, self._runner.is_known, self._printed.tap.is_known)
         self._has_unread |= has_unread and any(known)
 
-    def conclude(self) -> Subtests:
+    def results(self) -> Subtests:
         """The joined results; tests of the same name are one test."""
         own, runner, kernels = self._own, self._runner, [self._printed.tap, self._said.tap]
         taps = [own, *(tap for tap in kernels if tap.is_known)]
@@ -274,7 +274,7 @@ class _Reading:
         for tap in taps:
             unnamed += tap.unnamed
         lists = [own.tests, runner.tests.values(), *(tap.tests for tap in taps[1:])]
-        named = _by_name(lists, unnamed, self._max_named)
+        named = _joined_by_name(lists, unnamed, self._max_named)
         own_is_known = own.is_known or runner.is_known
         return Subtests(
             is_known=own_is_known or len(taps) > 1,
@@ -289,7 +289,7 @@ class _Reading:
         )
 
 
-def _by_name(
+def _joined_by_name(
     found: Iterable[Iterable[Subtest]], unnamed: Counter[SubtestOutcome], most: int
 ) -> dict[str, Subtest]:
     """The first `most` tests; of duplicates the worse outcome. The others are added to `unnamed`."""
@@ -315,11 +315,11 @@ def _lines(
 ) -> Iterator[tuple[re.Match[bytes], bool]]:
     """The matches of `pattern`, which begins with a line feed, and whether the line has ended.
 
-    without_kernels: a faster pattern for data that contains none of WORDS, so no results of a kernel.
+    without_kernels: a faster pattern for data that contains none of RESULT_WORDS, so no results of a kernel.
     """
 
     def found(data: bytes) -> Iterator[re.Match[bytes]]:
-        asked = pattern if any(word in data for word in WORDS) else without_kernels
+        asked = pattern if any(word in data for word in RESULT_WORDS) else without_kernels
         return asked.finditer(data) if asked is not None else iter(())
 
     rest = b"\n"

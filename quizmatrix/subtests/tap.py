@@ -22,10 +22,10 @@ _BAIL_OUT = "Bail out!"
 _SUBTEST = "# Subtest"
 
 # Levels of nesting; KUnit has three. Deeper lines count as diagnostics.
-_DEEPEST = 16
+_MAX_LEVELS = 16
 
 # The name for the tests of a stream that only says that it skips them.
-_ALL = "all tests"
+_ALL_TESTS = "all tests"
 
 
 class _Level(msgspec.Struct, kw_only=True):
@@ -181,7 +181,7 @@ class TapReader:
         self._close(indent)
         name, self._announced = clean_line(self._announced or ""), None
         level = _Level(indent=indent, hashes=hashes, name=name, has_begun=True)
-        if len(self._levels) < _DEEPEST:
+        if len(self._levels) < _MAX_LEVELS:
             self._levels.append(level)
         return level
 
@@ -206,7 +206,7 @@ class TapReader:
             if level.planned is not None and not is_excused and (level.seen or not level.is_doubtful):
                 self.missing += max(0, level.planned - level.seen)
             if level.indent == 0 and level.is_skipped:
-                self._keep(level, _ALL, SubtestOutcome.SKIPPED)
+                self._keep(level, _ALL_TESTS, SubtestOutcome.SKIPPED)
             # Lines with `ok` but without a plan are not TAP.
             found = [*level.tests, *found] if level.has_begun else found
         return name, found
