@@ -1,4 +1,4 @@
-"""`python -m quizmatrix`."""
+"""Runs the command line for `python -m quizmatrix`."""
 
 from quizmatrix.cli import main
 

@@ -1,4 +1,4 @@
-"""Debian's archive through apt, and its source packages.
+"""Fetches binary and source packages from Debian's archive, through apt.
 
 Imports core and model.
 """

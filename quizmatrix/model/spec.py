@@ -1,4 +1,4 @@
-"""CellSpec: all that is needed to run one cell."""
+"""CellSpec: everything that is needed to run one command in one cell."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ class GuestFiles(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def handed_disks(self) -> list[Disk]:
-        """The disks that go from cell to cell."""
+        """The disks that are handed from cell to cell."""
         return [disk for disk in self.disks if disk.serial.startswith(HANDED_DISK)]
 
 
