@@ -111,8 +111,6 @@ async def specify(
     machine = _machine(cell, prepared, accelerator, profiles, asked)
     is_waiting = machine.debugger is not None and machine.debugger.waits
     factor = machine.arch.facts.timeout_factor.of(accelerator)
-    base = prepared.image.disk
-    base_disk = [Disk(serial=BASE_DISK, path=str(base), writable=False)] if base else []
     return CellSpec(
         labels=Labels(
             cell=cell.id,
@@ -124,15 +122,7 @@ async def specify(
             again=again,
         ),
         machine=machine,
-        files=GuestFiles(
-            folder=str(folder),
-            base=cell.image,
-            layers=_layers(prepared, asked.layers),
-            work_tree=_work_tree(asked, task.command),
-            binds=asked.binds,
-            disks=[*base_disk, *disks, *profiles.disks],
-            shared_limit=cell.shared_limit,
-        ),
+        files=_files(task, prepared, folder, [*disks, *profiles.disks], asked),
         command=GuestCommand(
             words=task.command,
             profiles=profiles.active,
@@ -172,6 +162,20 @@ def _machine(
         debugger=profiles.debugger,
         type=asked.machine,
         qemu_words=asked.qemu,
+    )
+
+
+def _files(task: Task, prepared: Prepared, folder: Path, disks: list[Disk], asked: GuestPlan) -> GuestFiles:
+    base = prepared.image.disk
+    base_disk = [Disk(serial=BASE_DISK, path=str(base), writable=False)] if base else []
+    return GuestFiles(
+        folder=str(folder),
+        base=task.cell.image,
+        layers=_layers(prepared, asked.layers),
+        work_tree=_work_tree(asked, task.command),
+        binds=asked.binds,
+        disks=[*base_disk, *disks],
+        shared_limit=task.cell.shared_limit,
     )
 
 

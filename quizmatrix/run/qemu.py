@@ -187,8 +187,7 @@ def command_line(
         *("-initrd", machine.kernel.initramfs),
         *("-append", parameters_of(spec)),
     ]
-    if passed_fd is not None:
-        argv += ["-add-fd", f"fd={passed_fd},set=1"]
+    argv += ["-add-fd", f"fd={passed_fd},set=1"] if passed_fd is not None else []
     for name in chardevs:
         kind, _, options = chardevs[name].partition(",")
         argv += ["-chardev", f"{kind},id={name}" + (f",{options}" if options else "")]
