@@ -17,26 +17,26 @@ def main() -> None:
     _open_closed_streams()
     streams.install()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        # As a Ctrl-C: what is half made is removed on the way out.
+        # Handled like Ctrl-C, so that incomplete files are removed.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
     status = run_command(sys.argv[1:])
     try:
         sys.stdout.flush()
     except (OSError, ReaderGoneError):
-        # Nobody reads any more.
+        # The reader of our output is gone.
         status = status or EXIT_BROKEN_PIPE
     with contextlib.suppress(OSError, ReaderGoneError):
         sys.stderr.flush()
-    # Not sys.exit(): that takes all modules apart, a fiftieth of a second in which nothing is done, and waits
-    # for a thread that writes to somebody who does not read.
+    # Not sys.exit(): that tears down all modules, which takes a fiftieth of a second, and waits for threads,
+    # even for one that writes to a pipe that nobody reads.
     os._exit(status)
 
 
 def _open_closed_streams() -> None:
-    """Put /dev/null where we were started with a closed stdin, stdout or stderr.
+    """Open /dev/null as stdin, stdout or stderr, if one was closed when this process started.
 
-    The number would else go to the next file opened, and what is printed into that.
+    Else the next opened file would get its descriptor, and output would be written to that file.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -47,7 +47,7 @@ def _open_closed_streams() -> None:
 
 
 def run_command(argv: list[str]) -> int:
-    """Run one command line; its exit status."""
+    """Run one command line; returns its exit status."""
     status = _run(argv)
     ours = argv[: argv.index("--")] if "--" in argv else argv
     paths = sys.modules.get("quizmatrix.core.paths")
@@ -72,12 +72,12 @@ def _run(argv: list[str]) -> int:
     except (BrokenPipeError, ReaderGoneError):
         return EXIT_BROKEN_PIPE
     except OSError as error:
-        # A path nobody thought of: too long, not to be looked at.
+        # An unforeseen error with a path: it is too long, or may not be read.
         return _print_error(host_error("go on", error))
-    except SystemExit as leave:  # argparse's own way out of --help and --version
+    except SystemExit as leave:  # argparse exits like this after --help and --version
         return int(leave.code or 0)
     except Exception:
-        # A fault of ours is no verdict on anybody's kernel: not the 1 that Python would exit with.
+        # A bug is no verdict on a kernel, so the status must not be the 1 with which Python would exit.
         import traceback
 
         with contextlib.suppress(OSError, ReaderGoneError):
@@ -96,7 +96,7 @@ def _cache_in_use() -> contextlib.AbstractContextManager[None]:
 def _print_error(error: QuizmatrixError) -> int:
     from quizmatrix.core.text import clean_detail
 
-    # A file's name, or a key in a matrix, may hold anything.
+    # The name of a file, or a key in a matrix, may contain escape sequences.
     lines = [clean_detail(line) for line in f"quizmatrix: {error.render()}".splitlines()]
     with contextlib.suppress(OSError, ReaderGoneError):
         print("\n".join(lines), file=sys.stderr, flush=True)

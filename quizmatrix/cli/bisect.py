@@ -25,18 +25,18 @@ def add_parser(commands: Commands[Parser]) -> None:
         bisect,
         takes_command=True,
         uses_cache=True,
-        help="the released kernel with which a command's outcome changes",
+        help="find the released kernel with which a command's outcome changes",
         usage="quizmatrix bisect KERNEL KERNEL [OPTION]... -- COMMAND [ARG]...",
-        description="Run COMMAND with both kernels, and where it ends differently find the first release "
-        "between them with which it does, as many at a time as there are CPUs (-j). Of two releases of one "
-        "series (6.12.1 6.12.40) its releases are walked, otherwise the newest of each series. What cannot "
-        "be tested is passed over. Exit status 0 where it was found, 125 where not.",
+        description="Run COMMAND with both kernels. If the outcomes differ, find the first release between "
+        "them where the outcome changes, with as many VMs at a time as there are CPUs (-j). Between two "
+        "releases of one series (6.12.1 6.12.40) all its releases are searched, otherwise the newest of each "
+        "series. Releases that cannot be tested are skipped. Exit status: 0 where it was found, else 125.",
     )
     parser.add_argument("a", metavar="KERNEL", help="5.10, kernel.org:6.1, git:../linux#v6.1")
-    parser.add_argument("b", metavar="KERNEL", help="another one of the same source, or `newest`")
+    parser.add_argument("b", metavar="KERNEL", help="another kernel of the same source, or `newest`")
     group = parser.add_argument_group("which guest")
     group.add_argument("-a", "--arch", action="append", default=[], metavar="A", help="default: this host's")
-    group.add_argument("--source", metavar="S", help="where a kernel that names none comes from")
+    group.add_argument("--source", metavar="S", help="the source of a kernel that names none")
     add_image_and_profiles(group)
     group.add_argument("-j", "--jobs", metavar="N", help="VMs at a time (default: one for each CPU)")
     add_limits(parser)
@@ -45,7 +45,7 @@ def add_parser(commands: Commands[Parser]) -> None:
 
 
 def bisect(args: argparse.Namespace) -> int:
-    """Say with which release COMMAND begins to fail, or to pass; 0 where that was found."""
+    """Print with which release COMMAND begins to fail, or to pass. Returns status 0 if that was found."""
     from quizmatrix.bisect import bisection
     from quizmatrix.cli.signals import watch_signals
     from quizmatrix.model.arch import host_arch, load_arch

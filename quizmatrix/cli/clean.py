@@ -9,13 +9,13 @@ from quizmatrix.cli.options import Commands, Parser, add_command
 
 def add_parser(commands: Commands[Parser]) -> None:
     """Add `clean`."""
-    parser = add_command(commands, "clean", clean, help="empty the cache")
-    parser.add_argument("--runs", action="store_true", help="remove the kept runs and the history too")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be removed")
+    parser = add_command(commands, "clean", clean, help="remove the cache")
+    parser.add_argument("--runs", action="store_true", help="also remove the kept runs and the history")
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be removed")
 
 
 def clean(args: argparse.Namespace) -> int:
-    """Remove the cache, and with --runs the kept runs and the history; none of it where any is in use."""
+    """Remove the cache, and with --runs the kept runs and the history; nothing if any of it is in use."""
     from quizmatrix.runs import clearing
 
     clearing.clear(with_runs=args.runs, dry_run=args.dry_run)

@@ -6,7 +6,7 @@ import argparse
 
 from quizmatrix.cli.options import Commands, Parser, add_command
 
-# What is a file or a folder of the host, by the names of the arguments.
+# The arguments that are files or folders of the host.
 _FILES = frozenset({"matrix", "json", "junit", "markdown", "html", "layer", "output", "folder", "stdin"})
 
 
@@ -32,7 +32,7 @@ def completion(args: argparse.Namespace) -> int:
     whole = parser()
     for action in _all_actions(whole):
         if action.dest in _FILES and action.nargs != 0:
-            # Where shtab looks for it; argparse's own class does not know the attribute.
+            # shtab reads this attribute, which argparse's class does not have.
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(whole, args.shell))
     return 0

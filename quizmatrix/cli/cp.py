@@ -9,7 +9,7 @@ from quizmatrix.cli.options import Commands, Parser, add_command
 
 def add_parser(commands: Commands[Parser]) -> None:
     """Add `cp`."""
-    parser = add_command(commands, "cp", copy, help="copy into or out of such a guest")
+    parser = add_command(commands, "cp", copy, help="copy files into or out of a guest with an open terminal")
     parser.add_argument("source_path", metavar="FROM", help="a path here, or RUN/CELL:/PATH")
     parser.add_argument("target_path", metavar="TO", help="a path here, or RUN/CELL:/PATH")
 

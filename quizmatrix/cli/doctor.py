@@ -14,14 +14,14 @@ def add_parser(commands: Commands[Parser]) -> None:
         "doctor",
         doctor,
         uses_cache=True,
-        help="what this host has, lacks, and the command that mends it",
+        help="check what this host has and lacks, and print the commands that mend it",
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.add_argument("--retry-kvm", action="store_true", help="try anew whether KVM runs a guest")
+    parser.add_argument("--retry-kvm", action="store_true", help="check again whether KVM can run a guest")
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Look at the host; 1 where something needed is missing."""
+    """Check the host. Returns exit status 1 where something necessary is missing."""
     from quizmatrix.prepare import hostcheck
 
     return hostcheck.check(as_json=args.json, retry_kvm=args.retry_kvm)

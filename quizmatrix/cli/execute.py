@@ -15,14 +15,14 @@ def add_parser(commands: Commands[Parser]) -> None:
         "exec",
         execute,
         takes_command=True,
-        help="run a command in a guest that a terminal keeps open",
+        help="run a command in a guest with an open terminal",
         usage="quizmatrix exec RUN/CELL -- COMMAND [ARG]...",
     )
     parser.add_argument("place", metavar="RUN/CELL", help="latest/6.1-s390x")
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run a command in an open guest; its exit status."""
+    """Run a command in a guest with an open terminal; returns its exit status."""
     from quizmatrix.terminal import openguest
 
     if not args.command:

@@ -16,19 +16,19 @@ def add_parser(commands: Commands[Parser]) -> None:
         "build",
         build,
         uses_cache=True,
-        help="build a Debian image, and use it from now on",
-        description="An image of another architecture is configured inside a guest of that architecture, "
-        "where this host cannot run its programs.",
+        help="build a Debian image, which later runs use",
+        description="If this host cannot run the programs of an architecture, its image is configured in a "
+        "guest of that architecture.",
     )
     make.add_argument("-a", "--arch", dest="arches", action="append", default=[], help="default: this host's")
     make.add_argument("--suite", metavar="S", help="Debian's suite: bookworm, trixie, sid")
     make.add_argument(
         "--include", action="append", default=[], metavar="PKG", help="packages, and sets like zfs-tests"
     )
-    make.add_argument("--kernel", metavar="K", help="the kernel of a guest that configures it")
+    make.add_argument("--kernel", metavar="K", help="the kernel of the guest that configures the image")
     add_command(actions, "list", list_images, help="the Debian images in the cache")
     action = add_command(actions, "remove", remove, help="remove images from the cache")
-    action.add_argument("key", nargs="+", metavar="IMAGE", help="as `image list` has it")
+    action.add_argument("key", nargs="+", metavar="IMAGE", help="as `image list` shows it")
 
 
 def build(args: argparse.Namespace) -> int:

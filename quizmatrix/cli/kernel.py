@@ -28,15 +28,15 @@ def add_parser(commands: Commands[Parser]) -> None:
     make.add_argument(
         "--source",
         metavar="S",
-        help="where versions that name none come from (default: debian-source; kernel.org for candidates, "
+        help="the source of versions that name none (default: debian-source; kernel.org for candidates, "
         "next-DATE and master)",
     )
     make.add_argument(
         "--variant",
         metavar="V",
-        help="an addition to the configuration, one of those that ship: debug, kasan, lockdep, ...",
+        help="a named addition to the configuration: debug, kasan, lockdep, ...",
     )
-    make.add_argument("--config", metavar="FILE", help="a fragment of your own")
+    make.add_argument("--config", metavar="FILE", help="a configuration fragment of yours")
     make.add_argument("--clang", action="store_true", help="compile with clang")
     make.add_argument("-j", "--jobs", metavar="N", help="processes at a time (default: one for each CPU)")
     make.add_argument("-e", "--enable", action="append", default=[], metavar="KEY", help="CONFIG_KEY=y")
@@ -44,15 +44,15 @@ def add_parser(commands: Commands[Parser]) -> None:
     make.add_argument("-m", "--module", action="append", default=[], metavar="KEY", help="CONFIG_KEY=m")
     make.add_argument("--refresh", action="store_true", help="ask the sources again for what is newest")
     add_command(actions, "list", list_kernels, help="the kernels in the cache")
-    action = add_command(actions, "show", show, help="what a kernel is, and who asked for its configuration")
-    action.add_argument("key", metavar="KEY", help="as `kernel list` has it, or the beginning")
+    action = add_command(actions, "show", show, help="a kernel's files, and the origin of its configuration")
+    action.add_argument("key", metavar="KEY", help="as `kernel list` shows it, or its beginning")
     action = add_command(actions, "remove", remove, help="remove kernels from the cache")
-    action.add_argument("key", nargs="*", metavar="KEY", help="as `kernel list` has it, or the beginning")
-    action.add_argument("--unused", action="store_true", help="those that nothing asks for any more")
+    action.add_argument("key", nargs="*", metavar="KEY", help="as `kernel list` shows it, or its beginning")
+    action.add_argument("--unused", action="store_true", help="kernels that no specification means any more")
 
 
 def build(args: argparse.Namespace) -> int:
-    """Build kernels, each for each architecture."""
+    """Build each kernel for each architecture."""
     from quizmatrix.build import kernels
     from quizmatrix.kernel.order import KernelOptions
     from quizmatrix.prepare.selection import words
@@ -79,7 +79,7 @@ def list_kernels(_: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
-    """Print what a kernel is, and where each symbol that was asked for came from."""
+    """Print what a kernel is, and where each requested configuration symbol came from."""
     from quizmatrix.build import kernels
 
     kernels.show(args.key)

@@ -19,13 +19,13 @@ def add_parser(commands: Commands[Parser]) -> None:
         build,
         uses_cache=True,
         late="matrix",
-        help="build what is out of date, and have the cells' guests get it",
+        help="build what is out of date, and install it for the cells' guests",
         usage="quizmatrix module build DIR... [MATRIX] [OPTION]...",
         description="Build the kernel module in DIR, whose Kbuild or Makefile says `obj-m := NAME.o`, for "
-        "every kernel of MATRIX, out of DIR, which is never written to. `modprobe` finds it then in every "
-        "guest of these kernels: those that are built here, as ready-made ones have no build tree. Modules "
-        "of several DIR may use each other's symbols. The last word is MATRIX where it is no folder, or the "
-        "name of a matrix that ships.",
+        "every kernel of MATRIX. DIR is never written to. Afterwards `modprobe` finds the module in all "
+        "guests of these kernels. They are kernels built here, since ready-made ones have no build tree. "
+        "Modules of several DIRs may use each other's symbols. The last word is MATRIX if it is no folder, "
+        "or is the name of a matrix that ships.",
         epilog="example:\n"
         "  quizmatrix module build ./hello endian --only '6.1-*'\n"
         "  quizmatrix run endian --only '6.1-*' -- 'modprobe hello && dmesg | tail'",
@@ -44,12 +44,12 @@ def add_parser(commands: Commands[Parser]) -> None:
     group.add_argument("-q", "--quiet", action="store_true", help="print only the table")
     add_sources(make)
     add_command(actions, "list", list_modules, help="the modules that guests get")
-    action = add_command(actions, "remove", remove, help="have no guest get a module any more")
-    action.add_argument("module", nargs="+", metavar="DIR|NAME", help="as `module list` has it")
+    action = add_command(actions, "remove", remove, help="remove a module from all guests")
+    action.add_argument("module", nargs="+", metavar="DIR|NAME", help="as `module list` shows it")
 
 
 def build(args: argparse.Namespace) -> int:
-    """Build modules for every cell; 125 where one cannot be built."""
+    """Build modules for every cell. Returns exit status 125 where one cannot be built."""
     from quizmatrix.build.module import update
     from quizmatrix.build.module.build import ModuleOptions
     from quizmatrix.model.options import with_values
@@ -60,9 +60,9 @@ def build(args: argparse.Namespace) -> int:
 
 
 def _folders_and_matrix(folders: list[str], matrix: str | None) -> tuple[list[str], str | None]:
-    """The folders of modules, and the MATRIX behind them.
+    """The folders of modules, and the MATRIX after them.
 
-    One that was typed behind an option the parser has found, where it is one.
+    matrix: a word after an option, which the parser took for MATRIX; it may also be a folder.
     """
     from pathlib import Path
 
@@ -75,7 +75,7 @@ def _folders_and_matrix(folders: list[str], matrix: str | None) -> tuple[list[st
 
 
 def list_modules(_: argparse.Namespace) -> int:
-    """Print which module of which folder the guests of which kernel get."""
+    """Print all built modules, each with its kernel and the folder of its source."""
     from quizmatrix.build.module import update
 
     update.print_list()
@@ -83,7 +83,7 @@ def list_modules(_: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    """Have no guest get a module any more, and remove what was built of it."""
+    """Remove modules from the guests of all kernels, and all that was built of them."""
     from quizmatrix.build.module import update
 
     update.remove(args.module)

@@ -30,10 +30,10 @@ def add_parser(commands: Commands[Parser]) -> None:
     action = add_command(actions, "status", status, help="when each runs next, and how the last night went")
     action.add_argument("job", nargs="?", metavar="NAME", help="one of them (default: all)")
     action.add_argument("--json", action="store_true", help="as JSON")
-    action = add_command(actions, "run", run, uses_cache=True, help="what the timer runs; by hand: now")
-    action.add_argument("job", metavar="NAME", help="as `nightly status` has it")
-    action = add_command(actions, "remove", remove, help="run it no more; its results stay")
-    action.add_argument("job", metavar="NAME", help="as `nightly status` has it")
+    action = add_command(actions, "run", run, uses_cache=True, help="run it now, as the timer does")
+    action.add_argument("job", metavar="NAME", help="as `nightly status` shows it")
+    action = add_command(actions, "remove", remove, help="remove it; the results of its runs stay")
+    action.add_argument("job", metavar="NAME", help="as `nightly status` shows it")
 
 
 def _add_install(actions: Commands[Parser]) -> None:
@@ -42,11 +42,11 @@ def _add_install(actions: Commands[Parser]) -> None:
         "install",
         install,
         takes_command=True,
-        help="have the user's systemd, or cron, run a command every night",
+        help="run a command every night, by the user's systemd or cron",
         usage="quizmatrix nightly install [MATRIX] --at HH:MM [OPTION]... -- COMMAND [ARG]...",
-        description="Have `quizmatrix run [MATRIX] [OPTION]... --quiet -- COMMAND` run every night in this "
-        "folder, by a timer of the user's systemd or, without one, a line in the crontab. One of the same "
-        "NAME is replaced.",
+        description="Run `quizmatrix run [MATRIX] [OPTION]... --quiet -- COMMAND` every night in this "
+        "folder, by a timer of the user's systemd or, without one, by a line in the crontab. It replaces a "
+        "nightly run of the same NAME.",
     )
     add_selection(parser)
     _add_own(parser)
@@ -58,31 +58,31 @@ def _add_install(actions: Commands[Parser]) -> None:
 
 
 def _add_own(parser: Parser) -> None:
-    """The options of `nightly install` that are none of `run`."""
+    """Add the options of `nightly install` that `run` does not have."""
     group = parser.add_argument_group("when, and for how long")
-    group.add_argument("--at", required=True, metavar="HH:MM", help="the time of day, local")
+    group.add_argument("--at", required=True, metavar="HH:MM", help="the local time of day")
     group.add_argument(
-        "--name", dest="job_name", metavar="NAME", help="what it is called (default: as its matrix)"
+        "--name", dest="job_name", metavar="NAME", help="its name (default: the matrix's name)"
     )
-    group.add_argument("--keep", metavar="N", help="of its runs keep the newest N, as `runs prune` does")
-    group.add_argument("--older-than", metavar="T", help="remove only those that are older: 30d")
+    group.add_argument("--keep", metavar="N", help="keep the newest N of its runs, as `runs prune` does")
+    group.add_argument("--older-than", metavar="T", help="remove only runs that are older: 30d")
     group.add_argument(
         "--scheduler",
         choices=["auto", "systemd", "cron"],
         default="auto",
-        help="who starts it (default: systemd where the user has one, else cron)",
+        help="what starts it (default: systemd where the user has it, else cron)",
     )
 
 
 def _arguments_of_run(words: list[str]) -> list[str]:
-    """What of the command line of `nightly install` is `run`'s, as it was given."""
+    """The words of a `nightly install` command line that belong to `run`, unchanged."""
     own = Parser(prog="quizmatrix nightly install", add_help=False, argument_default=argparse.SUPPRESS)
     _add_own(own)
     return own.parse_known_args(words)[1]
 
 
 def install(args: argparse.Namespace) -> int:
-    """Check the command line as `run` would, keep it, and have it run every night."""
+    """Check the command line as `run` does, save it as a job, and install the job."""
     from quizmatrix.core import paths, units
     from quizmatrix.nightly import install as installing
     from quizmatrix.nightly import job as jobs
@@ -118,7 +118,7 @@ def install(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """One night; the exit status of its run."""
+    """Run one night of a job; returns the exit status of its run."""
     from quizmatrix.cli.signals import watch_signals
     from quizmatrix.nightly import night
 
@@ -126,14 +126,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def status(args: argparse.Namespace) -> int:
-    """Print when each job runs next and how the last night went; 1 where one will not run."""
+    """Print when each job runs next and how its last night went. Returns 1 where one will not run."""
     from quizmatrix.nightly.status import print_status
 
     return print_status(args.job, as_json=args.json)
 
 
 def remove(args: argparse.Namespace) -> int:
-    """Have a job run no more."""
+    """Remove a job."""
     from quizmatrix.nightly.install import remove as remove_job
 
     remove_job(args.job)

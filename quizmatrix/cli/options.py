@@ -24,7 +24,7 @@ exit status:
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors as UsageError; long options only in full, so that a new one breaks no script."""
+    """Raises UsageError, and takes long options only in full, so that a new option breaks no script."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
@@ -53,10 +53,11 @@ def add_command(
     late: str = "",
     **options: Any,
 ) -> Parser:
-    """Add a command, or an action of one.
+    """Add a command, or an action of a command.
 
-    takes_command: whether one of the user's comes after `--`. uses_cache: whether it fetches, builds or
-    boots; the cache is not emptied meanwhile. late: an optional word that may stand behind options.
+    takes_command: whether the user's COMMAND may follow after `--`. uses_cache: whether it fetches, builds or
+    boots, so that the cache must not be removed meanwhile. late: an optional positional argument that may
+    stand after options.
     """
     parser: Parser = commands.add_parser(name, **options)
     parser.set_defaults(
@@ -70,7 +71,7 @@ def add_command(
     return parser
 
 
-# Options that are numbers: what an error calls each, and the least that it may be.
+# Options that are numbers: the name in error messages, and the smallest value.
 _NUMBERS = {
     "jobs": ("-j", 1),
     "retries": ("--retries", 0),
@@ -81,7 +82,7 @@ _NUMBERS = {
 
 
 def run_options(args: argparse.Namespace) -> RunOptions:
-    """The options of a run that a command line gives; UsageError where one cannot be had."""
+    """The options of a run from a parsed command line. Raises UsageError where a value is wrong."""
     from quizmatrix.core import units
     from quizmatrix.model.options import RunOptions, with_values
 
@@ -100,21 +101,21 @@ def run_options(args: argparse.Namespace) -> RunOptions:
 
 
 def number(option: str, text: str | None) -> int | None:
-    """The number that an option gives, 1 or more; None where it is not given."""
+    """The value of an option that is a number of at least 1; None where the option is not given."""
     from quizmatrix.core import units
 
     return units.checked(option, text, units.whole_number(1)) if text is not None else None
 
 
 def typed_options(args: argparse.Namespace) -> frozenset[str]:
-    """The names of the run's options that were typed. Until they are, argparse has nothing for them."""
+    """The names of the run's options that were typed; argparse has no value for the others."""
     from quizmatrix.model.options import NAMES
 
     return frozenset(name for name, value in vars(args).items() if name in NAMES and value)
 
 
 def run_request(args: argparse.Namespace) -> RunRequest:
-    """The run that a command line asks for."""
+    """The requested run, from a parsed command line."""
     from quizmatrix.model.options import RunRequest
 
     return RunRequest(
@@ -126,10 +127,10 @@ def run_request(args: argparse.Namespace) -> RunRequest:
 
 
 def refuse_blanks(args: argparse.Namespace, command: list[str] | None) -> None:
-    """UsageError where a variable in the command line was empty.
+    """Raise UsageError for empty words, which come from empty variables in the user's shell.
 
-    The shell would pass an empty script, an empty MATRIX would be the default one, and an empty --layer the
-    current folder.
+    An empty COMMAND would be an empty script, an empty MATRIX the default one, an empty --layer the current
+    folder.
     """
     if command is not None and len(command) == 1 and not command[0].strip():
         raise _names_nothing("COMMAND")
@@ -162,7 +163,7 @@ def add_selection(parser: Parser, *, names_sources: bool = True) -> None:
     group.add_argument("-a", "--arches", action="append", default=[], help="x86_64,s390x")
     if names_sources:
         group.add_argument(
-            "--source", metavar="S", help="where kernels that name none come from: debian, debian-source, ..."
+            "--source", metavar="S", help="the source of kernels that name none: debian, debian-source, ..."
         )
     add_image_and_profiles(group)
 
@@ -177,7 +178,7 @@ def add_image_and_profiles(group: argparse._ArgumentGroup) -> None:
 def add_sources(parser: Parser) -> None:
     group = parser.add_argument_group("where kernels come from")
     group.add_argument("--offline", action="store_true", help="fetch nothing: use what is in the cache")
-    group.add_argument("--refresh", action="store_true", help="ask the sources again for what is newest")
+    group.add_argument("--refresh", action="store_true", help="ask the sources again for newest versions")
 
 
 def add_limits(parser: Parser) -> None:
@@ -193,12 +194,12 @@ def add_limits(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="WORDS",
-        help="more kernel parameters, behind the matrix's: 'slub_debug=FZP loglevel=7'",
+        help="more kernel parameters, after the matrix's: 'slub_debug=FZP loglevel=7'",
     )
 
 
 def add_guest(parser: Parser, *, takes_stdin: bool = True) -> None:
-    """takes_stdin: whether the command may be given a standard input."""
+    """Add the options for the guest. takes_stdin: with those for the command's stdin."""
     group = parser.add_argument_group("the guest")
     if takes_stdin:
         add_stdin(group)
@@ -209,25 +210,25 @@ def add_guest(parser: Parser, *, takes_stdin: bool = True) -> None:
         action="append",
         default=[],
         metavar="ARG",
-        help="more of QEMU's command line, which is not checked: '-device virtio-rng-pci'",
+        help="more words for QEMU's command line, which are not checked: '-device virtio-rng-pci'",
     )
     group.add_argument(
-        "--layer", action="append", default=[], metavar="DIR", help="a folder laid over the guest's root"
+        "--layer", action="append", default=[], metavar="DIR", help="a folder, laid over the guest's root"
     )
     group.add_argument(
         "--bind",
         action="append",
         default=[],
         metavar="HOST:GUEST[:ro]",
-        help="a folder or a file shown at a place in the guest, and written through to",
+        help="a folder or file of the host at a path in the guest, which may write to it",
     )
     group.add_argument(
         "--env",
         action="append",
         default=[],
         metavar="K[=V]",
-        help="a variable of the command's environment; without =V it is passed on from here, and its value "
-        "is not recorded",
+        help="a variable for the command; without =V, its value is taken from this environment, and is not "
+        "recorded",
     )
     group.add_argument(
         "--user", metavar="USER[:GROUP]", help="run COMMAND as this user of the guest, a name or a number"
@@ -238,20 +239,20 @@ def add_guest(parser: Parser, *, takes_stdin: bool = True) -> None:
 
 
 def add_stdin(group: argparse._ArgumentGroup) -> None:
-    """What the command reads; the two exclude each other."""
+    """Add --stdin and --no-stdin, which exclude each other."""
     which = group.add_mutually_exclusive_group()
     which.add_argument(
         "--stdin",
         metavar="FILE",
-        help="COMMAND's stdin, the same bytes in every cell (-: what comes through ours); without it one "
-        "single cell reads ours, as over ssh, and several cells read /dev/null",
+        help="COMMAND's stdin, the same bytes in every cell (-: quizmatrix's stdin); by default a single "
+        "cell reads quizmatrix's stdin, as over ssh, and several cells read /dev/null",
     )
     which.add_argument(
         "--no-stdin",
         dest="stdin",
         action="store_const",
         const=os.devnull,
-        help="COMMAND's stdin is /dev/null, and ours is not read",
+        help="COMMAND's stdin is /dev/null, and quizmatrix's is not read",
     )
 
 
@@ -262,36 +263,37 @@ def add_reports(group: argparse._ArgumentGroup) -> None:
 
 
 def add_conduct(parser: Parser) -> argparse._ArgumentGroup:
-    """How many cells are run at a time, and for how long."""
+    """Add the options that say how the cells are run: how many at a time, for how long, and so on."""
     group = parser.add_argument_group("how they are run")
     group.add_argument("-j", "--jobs", metavar="N", help="VMs at a time (default: what the host can hold)")
     group.add_argument(
         "--max-time",
         metavar="T",
-        help="for the whole run: what has not started by then is skipped, what has is stopped",
+        help="a limit for the whole run: then, running cells are stopped, and the others skipped",
     )
-    group.add_argument("--retries", metavar="N", help="more tries for cells that did not boot")
-    group.add_argument("--build", action="store_true", help="build first what is out of date of OpenZFS")
+    group.add_argument("--retries", metavar="N", help="more attempts for cells that did not boot")
+    group.add_argument("--build", action="store_true", help="first build what is out of date in OpenZFS")
     group.add_argument(
         "--shard",
         metavar="N",
-        help="deal each cell's tests into N slices, each in a VM of its own",
+        help="split each cell's tests into N slices, each in its own VM",
     )
     group.add_argument("-x", "--fail-fast", action="store_true", help="stop at the first failure")
     return group
 
 
 def add_results(parser: Parser) -> argparse._ArgumentGroup:
-    """What a run leaves behind and tells others."""
+    """Add the options for reports, exit status and --on-finish."""
     group = parser.add_argument_group("results")
-    group.add_argument("--json", metavar="FILE", help="write results.json there too (-: stdout)")
+    group.add_argument("--json", metavar="FILE", help="also write results.json to FILE (-: stdout)")
     add_reports(group)
     group.add_argument(
         "--fail-on",
         choices=["any", "regression"],
-        help="regression: exit status 1 only where something fails that did not in the last run of the same",
+        help="regression: exit status 1 only if something fails that did not fail in the last run of the "
+        "same command, matrix and folder",
     )
     group.add_argument(
-        "--on-finish", metavar="CMD", help="a script for sh, at the end; it gets results.json on stdin"
+        "--on-finish", metavar="CMD", help="a script for sh, run at the end with results.json as its stdin"
     )
     return group

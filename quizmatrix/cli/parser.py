@@ -42,7 +42,7 @@ _MODULES = {
 
 
 class _Version(argparse.Action):
-    """Looks the version up only when it is asked for."""
+    """Prints the version, which is looked up only then."""
 
     def __call__(self, *_: object) -> NoReturn:
         from importlib.metadata import version
@@ -52,9 +52,9 @@ class _Version(argparse.Action):
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Read a command line; UsageError says what is wrong with it.
+    """Parse a command line. Raises UsageError where it is wrong.
 
-    Everything behind the first `--` is COMMAND (`args.command`), or None where there is no `--`.
+    All words after the first `--` are COMMAND (`args.command`); it is None where there is no `--`.
     """
     head, command = argv, None
     if "--" in argv:
@@ -71,7 +71,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     try:
         return _parsed(whole, head, command)
     except UsageError as error:
-        # `run uname -a`: its words are taken for ours.
+        # Probably `--` is missing, as in `run uname -a`.
         called = _commands_of(whole).get(head[0]) if head else None
         if command is None and called is not None and called.get_default("takes_command"):
             raise UsageError(error.fact, cause=error.cause, next_step=_after_dashes(error)) from error
@@ -90,7 +90,7 @@ def _commands_of(whole: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
 
 def _parsed(whole: argparse.ArgumentParser, head: list[str], command: list[str] | None) -> argparse.Namespace:
     args, unknown = whole.parse_known_args(head)
-    # argparse fills an optional word behind another from what stands before the first option.
+    # argparse takes optional positional arguments only from the words before the first option.
     if args.late and unknown and getattr(args, args.late) is None and not unknown[0].startswith("-"):
         setattr(args, args.late, unknown.pop(0))
     if unknown:
@@ -121,7 +121,7 @@ def _explain_unknown(word: str, args: argparse.Namespace) -> UsageError:
 
 
 def parser(only: str | None = None) -> argparse.ArgumentParser:
-    """The whole command line; or with one command alone, whose module is then the only one imported."""
+    """The parser of the whole command line, or of one command; then only its module is imported."""
     whole = Parser(prog="quizmatrix", description=_DESCRIPTION, epilog=_EXAMPLES + "\n" + EXIT_STATUSES)
     whole.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)

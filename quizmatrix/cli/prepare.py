@@ -14,11 +14,11 @@ def add_parser(commands: Commands[Parser]) -> None:
         "prepare",
         prepare,
         uses_cache=True,
-        help="fetch all a matrix needs, check it, and run nothing",
+        help="fetch and check all that a matrix needs, and run nothing",
     )
     add_selection(parser)
     add_sources(parser)
-    parser.add_argument("-q", "--quiet", action="store_true", help="print only what could not be had")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only errors")
 
 
 def prepare(args: argparse.Namespace) -> int:

@@ -36,10 +36,10 @@ def add_parser(commands: Commands[Parser]) -> None:
         usage="quizmatrix run [MATRIX] [OPTION]... -- COMMAND [ARG]...\n"
         "       quizmatrix run handoff [OPTION]...\n"
         "       quizmatrix run --resume RUN [OPTION]...",
-        description="Run COMMAND in every cell of MATRIX and print a grid of what happened. One word is a "
-        "script for the guest's sh; among several, && || and | are the shell's. One single cell behaves like "
-        "running COMMAND here. A matrix with [handoff], such as `handoff`, has its own commands and takes "
-        "none: what they write on disks in one cell they read in the others.",
+        description="Run COMMAND in every cell of MATRIX and print a grid of the outcomes. A COMMAND of one "
+        "word is a script for the guest's sh; among several words, && || and | are the shell's operators. A "
+        "single cell behaves as if COMMAND ran here. A matrix with [handoff], such as `handoff`, has its own "
+        "commands and takes none: they write to disks in one cell, and read these disks in the others.",
         epilog=EXIT_STATUSES,
     )
     _add_words(parser)
@@ -54,36 +54,38 @@ def _add_words(parser: Parser) -> None:
     which.add_argument(
         "--last-failed",
         action="store_true",
-        help="only the cells that failed last with this command, all where none did; without COMMAND: the "
-        "last run here again",
+        help="run only the cells that failed last with this command, or all if none did; without COMMAND, "
+        "repeat the last run in this folder",
     )
     which.add_argument(
         "--resume",
         metavar="RUN",
-        help="go on with a run that was cut short: what had not ended is run, into its directory",
+        help="continue a run that was cut short: run its unfinished cells, into the same directory",
     )
-    which.add_argument("--failed-first", action="store_true", help="all cells, those that failed last first")
+    which.add_argument(
+        "--failed-first", action="store_true", help="all cells, but first those that failed last"
+    )
     group.add_argument("-S", "--shell", action="store_true", help="a terminal in the guest after COMMAND")
-    group.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")
+    group.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
     add_guest(parser)
     group = add_results(parser)
     group.add_argument("--output", metavar="DIR", help="the run directory (new or empty)")
     loudness = group.add_mutually_exclusive_group()
     loudness.add_argument(
-        "-q", "--quiet", action="store_true", help="print only what changed since the last run of the same"
+        "-q", "--quiet", action="store_true", help="print only what changed since the last run of its kind"
     )
     loudness.add_argument("-v", "--verbose", action="store_true", help="print every step and the console")
 
 
 def read_arguments(arguments: list[str]) -> RunOptions:
-    """The options in the words behind `quizmatrix run`, without COMMAND; UsageError where they are wrong."""
+    """Parse the options in the words after `quizmatrix run`, without COMMAND. Raises UsageError."""
     parser = Parser(prog="quizmatrix run")
     _add_words(parser)
     return run_options(parser.parse_args(arguments))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run COMMAND over the selected cells, or what their matrix hands on; the exit status of the run."""
+    """Run COMMAND in the selected cells, or the commands of their matrix; returns the run's exit status."""
     from quizmatrix.cli.signals import watch_signals
     from quizmatrix.matrixrun.run import run as run_matrix
 

@@ -14,8 +14,8 @@ def add_parser(commands: Commands[Parser]) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = add_command(actions, "list", list_runs, help="the runs that are kept, newest first")
     listing.add_argument("--json", action="store_true", help="as JSON")
-    of_show = add_command(actions, "show", show, help="a run's grid and failures again, or a report of it")
-    of_show.add_argument("--over", metavar="T", help="RUN is a cell: how its runs of the last T (30d) ended")
+    of_show = add_command(actions, "show", show, help="print a run's grid and failures again, or a report")
+    of_show.add_argument("--over", metavar="T", help="RUN is a cell's id: show its runs of the last T (30d)")
     of_logs = add_command(actions, "logs", logs, late="cell", help="what a cell printed")
     for action in (of_show, of_logs):
         action.add_argument(
@@ -25,7 +25,7 @@ def add_parser(commands: Commands[Parser]) -> None:
     group.add_argument("--json", metavar="FILE", nargs="?", const="-", help="results.json (default: stdout)")
     add_reports(group)
     of_show.add_argument(
-        "--tests", action="store_true", help="every test in the output, not only what differs"
+        "--tests", action="store_true", help="all tests, not only those that failed or differ"
     )
     of_logs.add_argument("cell", nargs="?", metavar="CELL", help="one cell (default: all)")
     stream = of_logs.add_mutually_exclusive_group()
@@ -53,8 +53,8 @@ def _add_compare_and_prune(actions: Commands[Parser]) -> None:
         compare,
         help="what changed from run A to run B",
         description="What changed from run A to run B: cells, tests in their output, and messages of their "
-        "kernels that regressed, are fixed, new, still failing, flaky (ended otherwise, though run from the "
-        "same) or gone. Exit status 1 where something regressed.",
+        "kernels that regressed, are fixed, new, still failing, flaky (another outcome from the same inputs) "
+        "or gone. Exit status 1 where something regressed.",
     )
     parser.add_argument(
         "a", nargs="?", metavar="A", help="a run (default: the one before B of the same command and matrix)"
@@ -66,12 +66,12 @@ def _add_compare_and_prune(actions: Commands[Parser]) -> None:
         "prune",
         prune,
         help="remove old run directories",
-        description="Remove old run directories, never the newest nor one that is being written. With both "
-        "--keep and --older-than those go that are beyond the newest N and older than T.",
+        description="Remove old run directories, but never the newest, nor one that is being written. With "
+        "both --keep and --older-than, a run is removed if it is not among the newest N and is older than T.",
     )
-    parser.add_argument("--keep", metavar="N", help="keep the newest N (default, where neither is given: 50)")
-    parser.add_argument("--older-than", metavar="T", help="remove only what is older: 30d")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be removed")
+    parser.add_argument("--keep", metavar="N", help="keep the newest N (50, if neither option is given)")
+    parser.add_argument("--older-than", metavar="T", help="remove only runs that are older: 30d")
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be removed")
 
 
 def list_runs(args: argparse.Namespace) -> int:
@@ -83,7 +83,7 @@ def list_runs(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
-    """Print a run's report again, or write it as what was asked for; with --over how a cell's runs ended."""
+    """Print a run's grid again, or write its reports; with --over, print how a cell's runs ended."""
     from quizmatrix.model.options import ResultOptions
     from quizmatrix.report import keptruns, outputs
 
@@ -112,7 +112,7 @@ def logs(args: argparse.Namespace) -> int:
 
 
 def compare(args: argparse.Namespace) -> int:
-    """Print what changed from run A to run B; 1 where something regressed."""
+    """Print what changed from run A to run B. Returns exit status 1 where something regressed."""
     from quizmatrix.report.comparing import print_comparison
 
     return print_comparison(args.a, args.b, as_json=bool(args.json))

@@ -24,14 +24,14 @@ def add_parser(commands: Commands[Parser]) -> None:
         shell,
         takes_command=True,
         uses_cache=True,
-        help="a terminal in one cell",
+        help="open a terminal in one cell",
         usage="quizmatrix shell CELL [OPTION]... [-- COMMAND [ARG]...]",
-        description="Boot CELL and open a terminal in it, or run COMMAND on that. With --image debian it is "
-        "SSH, over a port of the guest and no network; the exit status is the session's.",
+        description="Boot CELL and open a terminal in it, or run COMMAND in that terminal. With --image "
+        "debian it is an SSH session, over a virtio port, not a network. The exit status is the session's.",
     )
     parser.add_argument("only", nargs=1, metavar="CELL", help="a cell like 6.1-s390x")
     group = parser.add_argument_group("which guest")
-    group.add_argument("--source", metavar="S", help="where a kernel that names none comes from")
+    group.add_argument("--source", metavar="S", help="the source of a kernel that names none")
     add_image_and_profiles(group)
     add_limits(parser)
     add_sources(parser)
@@ -39,7 +39,7 @@ def add_parser(commands: Commands[Parser]) -> None:
 
 
 def shell(args: argparse.Namespace) -> int:
-    """A terminal in one cell; the exit status of what ran in it."""
+    """Open a terminal in one cell; returns the session's exit status."""
     from quizmatrix.cli.signals import watch_signals
     from quizmatrix.terminal.shell import open_shell
 

@@ -7,17 +7,17 @@ import signal
 import sys
 from collections.abc import Callable
 
-# A Ctrl-C, a service manager, a terminal that was closed.
+# Sent by Ctrl-C, by a service manager, and by a terminal that is closed.
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 async def watch_signals(stop: Callable[[], None]) -> None:
-    """Call `stop` at the first signal, and leave at the second: the VMs die with us."""
+    """Call `stop` at the first signal, and exit at the second; the VMs end with this process."""
     import anyio
 
     from quizmatrix.model.outcome import EXIT_INTERRUPTED
 
-    # Somebody who started us with nohup wants no end at a hang-up.
+    # Signals that are ignored stay ignored: nohup(1) ignores SIGHUP.
     wanted = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
     stopping = False
     with anyio.open_signal_receiver(*wanted) as signals:

@@ -25,15 +25,15 @@ def add_parser(commands: Commands[Parser]) -> None:
         "build",
         build,
         uses_cache=True,
-        help="build what is out of date, and have the cells' guests get it",
-        description="In an OpenZFS work tree: build it for every cell of MATRIX, out of the tree. Programs "
-        "are built once for an architecture, modules once for a kernel.",
+        help="build what is out of date, and install it for the cells' guests",
+        description="Build the OpenZFS work tree in the current folder for every cell of MATRIX, out of "
+        "tree. Programs are built once per architecture, modules once per kernel.",
     )
     add_selection(make, names_sources=False)
     _add_build_options(make)
     add_sources(make)
     for step, text in (
-        ("configure", "run ./configure for one cell, where that is due"),
+        ("configure", "run ./configure for one cell, where necessary"),
         ("make", "compile for one cell"),
         ("install", "install what was compiled into the cell's build layer"),
     ):
@@ -42,7 +42,7 @@ def add_parser(commands: Commands[Parser]) -> None:
             "--cell", dest="only", action="append", required=True, metavar="CELL", help="6.1-s390x"
         )
         single.add_argument("matrix", nargs="?", metavar="MATRIX", help="the matrix that has the cell")
-        single.add_argument("--image", metavar="I", help="the base image that it is built for")
+        single.add_argument("--image", metavar="I", help="the base image for which it is built")
         _add_build_options(single)
         add_sources(single)
         single.set_defaults(step=step)
@@ -56,9 +56,9 @@ def _add_build_options(parser: Parser) -> None:
         metavar="DIR",
         help="the work tree (default: the current folder, or one above it)",
     )
-    group.add_argument("--debug", action="store_true", help="with its assertions, and symbols")
+    group.add_argument("--debug", action="store_true", help="with assertions and debug symbols")
     group.add_argument(
-        "--experimental", action="store_true", help="for kernels too that are newer than its META knows"
+        "--experimental", action="store_true", help="also for kernels newer than META's Linux-Maximum"
     )
     group.add_argument(
         "--configure", action="append", default=[], metavar="OPT", help="a further argument of ./configure"
@@ -68,14 +68,14 @@ def _add_build_options(parser: Parser) -> None:
 
 
 def build(args: argparse.Namespace) -> int:
-    """Configure, compile and install what is out of date, for every cell; 125 where one cannot be built."""
+    """Configure, compile and install what is out of date. Returns exit status 125 where a build fails."""
     from quizmatrix.build.zfs.build import STEPS
 
     return _run(args, STEPS)
 
 
 def take_step(args: argparse.Namespace) -> int:
-    """Take one single step for one cell."""
+    """Do a single step for one cell."""
     return _run(args, (args.step,))
 
 
