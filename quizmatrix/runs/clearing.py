@@ -12,7 +12,8 @@ from quizmatrix.core.folders import disk_usage, remove_tree
 from quizmatrix.runs import directory
 from quizmatrix.runs.history import database
 
-# All that quizmatrix puts into its cache: nothing else is touched, whatever folder that is.
+# All folders that quizmatrix makes in its cache. Others are left alone, since the user chooses the cache's
+# path.
 CACHE_FOLDERS = (
     "accelerator",
     "apt",
@@ -31,18 +32,18 @@ CACHE_FOLDERS = (
 
 
 def clear(*, with_runs: bool, dry_run: bool) -> None:
-    """Remove the cache, and if wanted the kept runs and the history; none of it where any is in use.
+    """Remove the cache, and with_runs also the kept runs and the history.
 
-    dry_run: only say what would be removed.
+    dry_run: only print what would be removed. Raises HostError, and removes nothing, where any is in use.
     """
     doomed = [paths.cache_dir() / name for name in CACHE_FOLDERS]
     if with_runs:
         doomed.append(directory.runs_dir())
     links: set[tuple[int, int]] = set()
     if with_runs:
-        # Before the folder of the runs: it could be made again from that.
+        # The history goes first, since it could be made again from the runs' folder.
         doomed[:0] = history_files(paths.state_dir())
-    # Before any is removed: a file that is in two of them is one of a single name afterwards.
+    # Measured before anything is removed: a file that is hard-linked into two folders counts once.
     sizes = {
         folder: disk_usage(folder, links) if folder.is_dir() else folder.stat().st_size
         for folder in doomed
@@ -52,10 +53,10 @@ def clear(*, with_runs: bool, dry_run: bool) -> None:
     if dry_run:
         print("".join(f"would remove {words}\n" for words in said.values()), end="")
     else:
-        with _alone(with_runs=with_runs):
+        with _locked(with_runs=with_runs):
             for folder, words in said.items():
                 print(f"removing {words}")
-                # The lock files go last, with their locks.
+                # The lock files are removed last, together with their locks.
                 if folder != paths.cache_dir() / "locks":
                     remove_tree(folder)
     if not any(sizes.values()):
@@ -63,8 +64,8 @@ def clear(*, with_runs: bool, dry_run: bool) -> None:
 
 
 @contextlib.contextmanager
-def _alone(*, with_runs: bool) -> Iterator[None]:
-    """Nobody uses what is removed, or begins to meanwhile. HostError says who does."""
+def _locked(*, with_runs: bool) -> Iterator[None]:
+    """Lock the cache (and the runs) against use. Raises HostError where a process uses it, and names that."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(uses.emptying_cache())
         if with_runs:
@@ -83,7 +84,7 @@ def _alone(*, with_runs: bool) -> Iterator[None]:
 
 
 def history_files(state: Path) -> list[Path]:
-    """The files that the history is made of, those that were moved aside included."""
+    """All files of the history, including damaged ones that were moved aside."""
     names = [database.FILE, *(database.FILE + end for end in database.COMPANIONS)]
     names += [database.LOCK, database.DOT_LOCK]
     return [state / name for name in names] + sorted(state.glob(f"{database.FILE}.corrupt-*"))

@@ -25,7 +25,7 @@ from quizmatrix.runs.replay import replay
 
 RESULTS = "results.json"
 EVENTS = "events.jsonl"
-# In a cell's folder: its part of RESULTS.
+# In a cell's folder: the cell's own part of RESULTS.
 RESULT = "result.json"
 LATEST = "latest"
 
@@ -36,10 +36,10 @@ def runs_dir() -> Path:
 
 
 class RunDirectory:
-    """The directory of a run that is going on."""
+    """The directory of a run that is going on. An error in writing does not end the run: see `error`."""
 
     def __init__(self, folder: Path, results: RunResults) -> None:
-        """results: as far as they are known."""
+        """results: those known so far."""
         self.folder = folder
         self.results = results
         self._error: OSError | None = None
@@ -47,15 +47,15 @@ class RunDirectory:
 
     @property
     def error(self) -> HostError | None:
-        """What kept the results from being written, if anything did."""
+        """The first error in writing the results, if any."""
         return host_error("write the results", self._error) if self._error else None
 
     def cell_folder(self, name: str) -> Path:
-        """A new, empty folder for an attempt at a cell; earlier attempts stay as NAME.attempt-N."""
+        """Make a new, empty folder for an attempt at a cell; earlier attempts stay as NAME.attempt-N."""
         folder = self.folder / name
         try:
             _put_aside(folder)
-            # A guest may leave set-user-ID programs of root's: nobody else gets at them.
+            # A guest may leave set-user-ID programs of root, which other users must not reach.
             folder.mkdir(mode=0o700, parents=True)
         except OSError as error:
             raise host_error(f"make the folder {folder}", error) from error
@@ -67,12 +67,12 @@ class RunDirectory:
             return
         line = encode({"time": _now()} | msgspec.to_builtins(event))
         if self._error:
-            line = b"\n" + line  # the last one may have been cut off
+            line = b"\n" + line  # the line before may be incomplete
         with self._note_error(), private.append_to(self.folder / EVENTS) as file:
             file.write(line + b"\n")
 
     def write_cell(self, folder_name: str, result: CellResult) -> None:
-        """Keep one cell's verdict: in its own folder and in results.json."""
+        """Write one cell's result to its own folder and to results.json."""
         cells = [cell for cell in self.results.cells if cell.cell != result.cell]
         self._replace(cells=[*cells, result])
         with self._note_error():
@@ -80,12 +80,12 @@ class RunDirectory:
             private.write(folder / RESULT, to_json(result))
 
     def hold(self) -> None:
-        """Let others see that this directory is being written, until `finish` or this process's end.
+        """Lock this directory until `finish` or this process's end, so that others see it is being written.
 
-        UsageError where another process writes it.
+        Raises UsageError where another process writes it.
         """
         lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        # A file system without such locks: then the age of the results has to tell.
+        # On a file system without locks, is_going_on goes by the age of the events.
         with contextlib.suppress(OSError):
             if not paths.take_lock(lock):
                 os.close(lock)
@@ -95,23 +95,23 @@ class RunDirectory:
         self._lock = lock
 
     def resume(self, done: list[CellResult], again: Sequence[str]) -> None:
-        """Go on with a run that was cut short.
+        """Continue a run that was cut short.
 
-        done: the results that stay. again: the ids of what will have new ones. Raises UsageError where it is
-        still going on, HostError where it cannot be written.
+        done: the results that stay. again: the ids of the tasks that are run again. Raises UsageError where
+        the run is still going on, HostError where the directory cannot be written.
         """
         try:
             self.hold()
             private.close_to_others(self.folder / EVENTS)
             with private.append_to(self.folder / EVENTS) as file:
-                file.write(b"\n")  # what was killed may have left half a line
+                file.write(b"\n")  # the last line may be incomplete
         except OSError as error:
             raise host_error(f"write to {self.folder}", error) from error
         self.write_event(RunResumed(cells=list(again)))
         self._replace(cells=done, finished=None, exit_code=None)
 
     def finish(self, cells: list[CellResult], exit_code: int) -> None:
-        """Write the whole: the cells in the matrix's order, and how the run ended."""
+        """Write the final results and release the lock. cells: in the matrix's order."""
         finished = _now()
         self._replace(cells=cells, finished=finished, exit_code=exit_code)
         self.write_event(RunFinished(finished=finished, exit_code=exit_code))
@@ -120,12 +120,12 @@ class RunDirectory:
             self._lock = None
 
     def revise(self, result: CellResult) -> None:
-        """Keep what has become known of a cell behind its verdict."""
+        """Write a cell's result again, with facts that became known after its verdict."""
         self.write_event(CellFinished(result=result))
         self.write_cell(result.folder, result)
 
     def refer_to(self, result: CellResult, folder: Path) -> None:
-        """Take over a cell that is not run again, with a link to its folder in the run it was run in."""
+        """Add the result of a cell that is not run again, with a symlink to its folder in its own run."""
         with self._note_error():
             (self.folder / result.folder).symlink_to(folder)
         self.write_event(CellFinished(result=result))
@@ -142,7 +142,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def _note_error(self) -> Iterator[None]:
-        """A disk that fills up costs the record, not the run: it is said at the end."""
+        """Keep the first error (a full disk, say) for `error`, so that it does not end the run."""
         try:
             yield
         except OSError as error:
@@ -150,7 +150,7 @@ class RunDirectory:
 
 
 def check_output(output: Path) -> None:
-    """UsageError where a folder that is to be a run directory holds something."""
+    """Raise UsageError where a folder for --output exists and is not empty."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(
             f"{output} exists and is not empty",
@@ -159,7 +159,7 @@ def check_output(output: Path) -> None:
 
 
 def check_not_going_on(folder: Path) -> None:
-    """UsageError where another process writes this run directory."""
+    """Raise UsageError where another process writes this run directory."""
     if is_going_on(folder):
         raise UsageError(f"the run {folder.name} is still going on", next_step="quizmatrix runs list")
 
@@ -175,12 +175,12 @@ def create(
     arguments: Sequence[str] = (),
     options: RunOptions | None = None,
 ) -> RunDirectory:
-    """A new run directory: `output`, or one of its own under the user's state directory.
+    """Make a run directory: `output`, or a new one in the user's state directory.
 
-    command, handoff: what is run, one of the two. tasks: the ids of what will have results. matrix, current
-    (the current folder), arguments, options: see RunResults.
+    command, handoff: what is run; one of the two is set. tasks: the ids of all tasks. matrix, current (the
+    current folder), arguments, options: see RunResults.
 
-    Raises UsageError where `output` holds something, HostError where it cannot be written.
+    Raises UsageError where `output` is not empty, HostError where the directory cannot be written.
     """
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     folder = (output or runs_dir() / run).absolute()
@@ -215,7 +215,7 @@ def create(
 
 
 def _put_aside(folder: Path) -> None:
-    """Keep what an earlier attempt wrote, where it wrote anything but its verdict."""
+    """Rename an earlier attempt's folder to NAME.attempt-N; one that holds only a verdict is removed."""
     if folder.is_symlink():
         folder.unlink()
     elif folder.exists():
@@ -228,7 +228,7 @@ def _put_aside(folder: Path) -> None:
         folder.rename(aside)
 
 
-# Seconds after which a run that has not finished, and says nothing more, is not going on any more.
+# Where locks do not work: a run without a new event for so many seconds counts as ended.
 _SILENCE = 3600.0
 
 
@@ -242,7 +242,7 @@ def is_going_on(folder: Path) -> bool:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no locks here
+    except OSError:  # a file system without locks
         newest = max((path.stat().st_mtime for path in (folder, folder / EVENTS) if path.exists()), default=0)
         return time.time() - newest < _SILENCE
     finally:
@@ -257,9 +257,9 @@ def _point_latest_to(folder: Path) -> None:
 
 
 def list_runs(*, besides: Collection[str] = ()) -> list[tuple[Path, RunResults | None]]:
-    """Every kept run, the newest first, with its results (None where they cannot be read).
+    """All kept runs, the newest first, each with its results (None where they cannot be read).
 
-    besides: runs that are not looked at.
+    besides: the ids of runs to leave out.
     """
     found: list[tuple[Path, RunResults | None]] = []
     with contextlib.suppress(FileNotFoundError):
@@ -276,9 +276,9 @@ def list_runs(*, besides: Collection[str] = ()) -> list[tuple[Path, RunResults |
 
 
 def find_run(name: str) -> Path:
-    """The directory of a run: its id, the unique beginning of one, `latest`, or a path.
+    """The directory of a run. name: the run's id, the beginning of only one id, `latest`, or a path.
 
-    Raises UsageError where there is none, or more than one.
+    Raises UsageError where no run, or more than one, has this name.
     """
     if "/" in name or (Path(name) / RESULTS).is_file():
         return Path(name)
@@ -295,14 +295,16 @@ def find_run(name: str) -> Path:
 
 
 def name_of(folder: Path) -> str:
-    """What `find_run` finds a run directory by: its id, or its path where --output has put it elsewhere."""
+    """The name by which `find_run` finds a run directory: its id, or its path where --output was given."""
     return folder.name if folder.parent == runs_dir() else str(folder.absolute())
 
 
 def load(folder: Path) -> RunResults:
-    """The results in a run directory; UsageError where there are none, DamagedError where unreadable.
+    """The results in a run directory.
 
-    Where results.json is lost, the events tell the same; of a run that was killed they may tell more.
+    They come from results.json. Where it is lost, or the run was killed, they are read from the events, which
+    hold the same and may hold more. Raises UsageError where the folder is no run directory, DamagedError
+    where its files cannot be read.
     """
     path = folder / RESULTS
     try:

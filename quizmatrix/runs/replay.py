@@ -23,11 +23,11 @@ from quizmatrix.model.stage import Stage
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
-    """What the events tell.
+    """What a run's events contain.
 
-    results: what results.json holds. planned: the ids of all cells, in the matrix's order. unended: those
-    without a verdict, with the stage they had reached (None: they had not begun). notes: what was said of the
-    run as a whole, and of its cells, `CELL: TEXT`.
+    results: the same as in results.json. planned: the ids of all cells, in the matrix's order. unended: the
+    cells without a verdict, each with the last stage it reached (None: it did not begin). notes: notes on the
+    whole run, and on its cells as `CELL: TEXT`.
     """
 
     results: RunResults
@@ -36,8 +36,8 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str] = []
 
 
-class _Record:
-    """What the events that were read so far tell."""
+class _EventReader:
+    """Collects the facts from a run's events, one event at a time."""
 
     def __init__(self) -> None:
         self.started: RunStarted | None = None
@@ -66,7 +66,7 @@ class _Record:
                 self.notes.append(f"{event.cell}: {event.text}" if event.cell else event.text)
 
     def conclude(self, started: RunStarted) -> Replay:
-        """All of it. started: the run's first event."""
+        """The facts of all events. started: the run's first event."""
         order = dict.fromkeys([*started.cells, *self.reached, *self.cells])
         ended = [self.cells[cell] for cell in order if cell in self.cells]
         results = RunResults(
@@ -92,15 +92,15 @@ class _Record:
 
 
 def replay(path: Path) -> Replay:
-    """Read an events.jsonl, to where a killed run or a full disk has cut it off.
+    """Read an events.jsonl, also one that a killed run or a full disk has cut off.
 
-    A line that cannot be read, half written or from a newer version, is passed over. UsageError where
-    there is no file, DamagedError where it does not say what was run.
+    Lines that cannot be read (incomplete, or from a newer version) are skipped. Raises UsageError where there
+    is no file, DamagedError where the event that begins a run is missing.
     """
-    record = _Record()
+    record = _EventReader()
     decoder = msgspec.json.Decoder(EventLine)
     try:
-        # Bytes: a line is ended by a newline alone, and a damaged one need not be UTF-8.
+        # Read as bytes: only a newline ends a line, and a damaged line may be no UTF-8.
         with path.open("rb") as file:
             for line in file:
                 with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):

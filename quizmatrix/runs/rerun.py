@@ -17,15 +17,15 @@ from quizmatrix.runs import directory
 from quizmatrix.runs.history.kept import RunKind
 from quizmatrix.runs.history.record import History
 
-# What is not of one run alone, as are its jobs, its reports, and whether it stopped at a failure.
+# Options that --last-failed takes over. The others (jobs, reports, --fail-fast) were meant for one run only.
 _TAKEN_OVER = NAMES_OF["selection"] | NAMES_OF["limits"] | NAMES_OF["guest"] | {"build"}
 
-# Reads the `arguments` of a run: one that an earlier quizmatrix has written has no `options`.
+# Parses the `arguments` of a run. Runs of an earlier quizmatrix have no `options`.
 ReadArguments = Callable[[list[str]], RunOptions]
 
 
 def kind_of(request: RunRequest) -> RunKind:
-    """What runs have in common with the one that is asked for."""
+    """The kind of the requested run: runs of the same kind are compared with each other."""
     matrix = request.options.selection.matrix or selection.DEFAULT_MATRIX
     is_path = "/" in matrix or matrix.endswith(".toml")
     return RunKind(
@@ -36,7 +36,7 @@ def kind_of(request: RunRequest) -> RunKind:
 
 
 def current_folder() -> str:
-    """The current folder as text, never resolved; empty where it is gone."""
+    """The path of the current folder, not resolved; empty where the folder was removed."""
     try:
         return os.getcwd()  # noqa: PTH109 - as text, and never resolved
     except OSError:
@@ -44,21 +44,21 @@ def current_folder() -> str:
 
 
 def options_of(results: RunResults, read: ReadArguments) -> RunOptions:
-    """The options of a run; UsageError where today's command line has not what it was given."""
+    """The options of a run. Raises UsageError where today's parser refuses an earlier version's arguments."""
     return read(results.arguments) if results.options is None else results.options
 
 
 def with_last_command(request: RunRequest, history: History, read: ReadArguments) -> RunRequest:
-    """What the last run here was asked for, without COMMAND the one that --last-failed means.
+    """The request with the command and options of the last run in this folder, for --last-failed.
 
-    What is typed now wins, and what is said of one run is not taken over. UsageError where there was no run
-    here (of this MATRIX, where one is named).
+    Options that are typed now win; options that concern one run only are not taken over. Raises UsageError
+    where no run was started here (or none of this MATRIX, where one is named).
     """
     history.catch_up()
     here = current_folder()
     wanted = kind_of(request).matrix if request.options.selection.matrix else None
     for results in history.runs():
-        # A terminal's sessions are of no matrix. One that hands disks on has commands of its own.
+        # Terminal sessions have no matrix. A matrix that hands disks on has its own commands.
         if results.matrix and results.folder == here and wanted in (None, results.matrix):
             break
     else:
@@ -71,7 +71,7 @@ def with_last_command(request: RunRequest, history: History, read: ReadArguments
 
 
 def _with_options(results: RunResults, history: History) -> RunResults:
-    """The results as their run directory has them, with the options, which the history does not keep."""
+    """The results from the run directory, which holds the options; the history does not."""
     recorded = history.find(results.run)
     try:
         found = directory.load(recorded.place) if recorded is not None else results
@@ -81,20 +81,25 @@ def _with_options(results: RunResults, history: History) -> RunResults:
 
 
 def as_run(request: RunRequest, results: RunResults, earlier: RunOptions, taken_over: Set[str]) -> RunRequest:
-    """The request for an earlier run, with those of its options that are taken over and not typed now."""
+    """The request with an earlier run's command and options.
+
+    taken_over: the names of the options to take over; those that are typed now are not.
+    """
     return msgspec.structs.replace(
         request,
         options=request.options.taking(earlier, taken_over - request.typed),
         command=results.command or None,
-        # The next run without COMMAND means the same, too.
+        # So that the next --last-failed repeats the same command.
         arguments=results.arguments,
     )
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """What is run of the selected tasks. order: the ids of all that will have results. first: of those that
-    start first. earlier: the results of those that are not run again, each with the directory of its run.
-    is_resumed: whether that is this run itself.
+    """Which of the selected tasks are run.
+
+    tasks: those to run. order: the ids of all tasks that will have results. first: the ids of tasks to start
+    first. earlier: results of tasks that are not run again, each with its run's directory. is_resumed:
+    whether that directory is this run's own (--resume).
     """
 
     tasks: list[Task]
@@ -105,21 +110,21 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_single(self) -> bool:
-        """Whether one single task is all that there is."""
+        """Whether the run consists of one task only."""
         return len(self.tasks) == 1 and not self.earlier
 
     def merged(self, now: list[CellResult]) -> list[CellResult]:
-        """The results of what was run and of what was not, in the order of the selected tasks."""
+        """The results of this run (`now`) together with the earlier ones, in `order`."""
         found = {result.cell: result for result in [*(result for _, result in self.earlier), *now]}
         return [found[one] for one in self.order if one in found]
 
 
 def choose(request: RunRequest, tasks: list[Task], history: History, tell: Callable[[str], None]) -> Choice:
-    """What --last-failed and --failed-first leave of `tasks`, or put first.
+    """Choose from `tasks` those that --last-failed runs, or that --failed-first starts first.
 
-    Of each its last result in a run of the same command, matrix and folder counts. Where none failed, or
-    there was no such run, all are run, as pytest does. What made the disks of one that failed is run with it.
-    HistoryError where that cannot be known.
+    A task's last result in a run of the same command, matrix and folder counts. Where none failed, or there
+    was no such run, all are run, as pytest does. A failed task is run together with the tasks that made its
+    disks. Raises HistoryError where the history cannot be read.
     """
     order = [task.id for task in tasks]
     once = request.options.once

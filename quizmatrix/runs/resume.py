@@ -16,19 +16,20 @@ from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.runs.replay import replay
 from quizmatrix.runs.rerun import Choice, ReadArguments, as_run, options_of
 
-# Not what says how the first part was to be run or shown.
+# Options that the resumed run takes over: all but those that concern one invocation only.
 _TAKEN_OVER = NAMES - NAMES_OF["once"] - {"output", "max_time", "quiet", "verbose"}
-# Of what is typed now these name files, in the folder where it is typed.
+# Options that name files, relative to the folder where they are typed.
 _REPORTS = ("json", "junit", "markdown", "html")
 
-# How cells end that were not let to.
+# Outcomes of cells that were stopped or did not start.
 _UNENDED = frozenset({Outcome.CANCELLED, Outcome.SKIPPED})
 
 
 def with_its_command(request: RunRequest, read: ReadArguments) -> RunRequest:
-    """What the run that --resume names was asked for, in the folder where it was started.
+    """The request with the command and options of the run that --resume names. Changes to that run's folder.
 
-    What is typed now wins. UsageError where that says what is to be run, or where there is no such run.
+    Options that are typed now win. Raises UsageError where MATRIX, COMMAND or --output is given, or where
+    there is no such run.
     """
     options = request.options
     run, matrix = options.once.resume or "", options.selection.matrix
@@ -57,9 +58,10 @@ def with_its_command(request: RunRequest, read: ReadArguments) -> RunRequest:
 
 
 def choose(run: str, tasks: list[Task]) -> Choice:
-    """What of `tasks` the run in the folder `run` has not finished; the rest as it has ended.
+    """Choose from `tasks` those that the run in the folder `run` has not finished.
 
-    What made the disks of an unfinished one is run with it. UsageError where nothing is left.
+    An unfinished task is run together with the tasks that made its disks. Raises UsageError where nothing is
+    left to run.
     """
     folder = Path(run)
     results = directory.load(folder)
@@ -88,7 +90,7 @@ def choose(run: str, tasks: list[Task]) -> Choice:
 
 
 def _planned(folder: Path) -> list[str]:
-    """The ids of all that the run was to have results of; empty where its events are lost."""
+    """The ids of all tasks of the run; empty where its events are lost."""
     try:
         told = replay(folder / directory.EVENTS)
     except QuizmatrixError:
@@ -97,7 +99,7 @@ def _planned(folder: Path) -> list[str]:
 
 
 def open_directory(run: str, chosen: Choice) -> RunDirectory:
-    """The run directory, to go on with; UsageError where the run is still going on."""
+    """Open the directory of the run that is resumed. Raises UsageError where that run is still going on."""
     folder = Path(run)
     run_directory = RunDirectory(folder, directory.load(folder))
     run_directory.resume([result for _, result in chosen.earlier], [task.id for task in chosen.tasks])

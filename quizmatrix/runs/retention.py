@@ -15,12 +15,12 @@ from quizmatrix.runs import directory
 # The names of run directories (directory.create).
 _RUN = re.compile(r"(\d{8}-\d{6})-[0-9a-f]{4}")
 
-# Seconds in which a run that has just been begun may not yet show that it is going on.
+# A run may need so many seconds from its start until its directory is locked.
 _JUST_BEGUN = 60.0
 
 
 class OldRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run directory that may go, and when its run began."""
+    """A run directory that may be removed. started: when its run began."""
 
     folder: Path
     started: datetime
@@ -29,11 +29,12 @@ class OldRun(msgspec.Struct, frozen=True, kw_only=True):
 def old_runs(
     keep: int, before: datetime | None, among: Callable[[RunResults], bool] | None = None
 ) -> list[OldRun]:
-    """The run directories beyond the newest `keep`, where `before` is given only those that are older.
+    """The run directories that may be removed: all but the newest `keep`.
 
-    among: which runs are counted and may go; without it all, also those whose results cannot be read. Never
-    the newest, which `latest` points to; none that is being written; none whose results a run that stays
-    refers to (--last-failed); nothing that is not named as a run is.
+    before: only runs that began before it. among: which runs are counted and may be removed; by default all,
+    including those whose results cannot be read. Never included are the run that `latest` points to, a run
+    that is going on, a run whose results a remaining run refers to (--last-failed), and folders that are not
+    named like a run.
     """
     dated = [(folder, results, _started(folder)) for folder, results in directory.list_runs()]
     runs = [(folder, results, started) for folder, results, started in dated if started is not None]

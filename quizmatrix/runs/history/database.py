@@ -12,16 +12,16 @@ from quizmatrix.core import filesystem, paths, private
 from quizmatrix.core.errors import HistoryError, host_error
 
 FILE = "history.sqlite"
-# What SQLite has beside it while it is open (sqlite.org/tempfiles.html).
+# Suffixes of the files that SQLite keeps beside an open database (sqlite.org/tempfiles.html).
 COMPANIONS = ("-wal", "-shm", "-journal")
-# And instead of locks where the file system has none: a folder.
+# The directory that SQLite uses as a lock where the file system has no locks.
 DOT_LOCK = f"{FILE}.lock"
 LOCK = "history.lock"
 
-# Seconds to wait for another process that writes.
+# Seconds to wait while another process writes.
 _PATIENCE = 10.0
 
-# Each makes the next version of the file of the one before; their number is the version (user_version).
+# Each entry upgrades the file to the next version; their number is the current version (user_version).
 _MIGRATIONS = (
     """
     CREATE TABLE runs (
@@ -51,30 +51,31 @@ _MIGRATIONS = (
 VERSION = len(_MIGRATIONS)
 _TABLES = {"runs", "cells", "names", "subtests", "findings"}
 
-# SQLite's words for a file that is none of its own, or is no longer (sqlite.org/rescode.html).
+# SQLite's codes for a file that is no database or is damaged (sqlite.org/rescode.html).
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
 class DamagedHistoryError(Exception):
-    """The file is not what was written. Whoever meets this moves it aside and makes it again."""
+    """The history's file is damaged. The caller moves it aside and makes a new one."""
 
 
 def path() -> Path:
-    """Where the history is."""
+    """The path of the history's file."""
     return paths.state_dir() / FILE
 
 
 @contextlib.contextmanager
 def connected() -> Iterator[sqlite3.Connection]:
-    """A connection, the tables made or brought up to date; what the block wrote is kept where it ends well.
+    """A connection to the history, with its tables made or upgraded.
 
-    Raises HistoryError where the file cannot be had, or is a newer quizmatrix's; DamagedHistoryError.
+    Raises HistoryError where the file cannot be opened or is a newer quizmatrix's, DamagedHistoryError where
+    it is damaged.
     """
     try:
         private.state_dir()
         for own in (path(), path().with_name(LOCK)):
-            with contextlib.suppress(OSError):  # SQLite says more of what is wrong
-                # Its companions get the mode of the file.
+            with contextlib.suppress(OSError):  # SQLite reports the error in more detail
+                # SQLite gives the mode of the file to the files beside it.
                 private.append_to(own).close()
         connection = _open()
     except OSError as error:
@@ -85,7 +86,7 @@ def connected() -> Iterator[sqlite3.Connection]:
         with contextlib.closing(connection):
             _bring_up_to_date(connection)
             connection.execute("PRAGMA foreign_keys = ON")
-            # In WAL mode a crash of the machine may cost the last run's record, not the file.
+            # In WAL mode a crash of the machine may lose the last run's record, but never damages the file.
             connection.execute("PRAGMA synchronous = NORMAL")
             yield connection
     except sqlite3.Error as error:
@@ -98,10 +99,10 @@ def _open() -> sqlite3.Connection:
     if filesystem.has_locks(lock):
         connection = sqlite3.connect(path(), timeout=_PATIENCE, isolation_level=None)
         if filesystem.is_remote(paths.state_dir()):
-            # WAL wants memory that all who write share, and hosts share none (sqlite.org/wal.html).
+            # WAL needs shared memory, which processes on different hosts do not have (sqlite.org/wal.html).
             _leave_wal(connection)
         return connection
-    # SQLite's own way for such file systems: a folder beside the file is the lock (sqlite.org/vfs.html).
+    # For file systems without locks, SQLite can use a directory beside the file (sqlite.org/vfs.html).
     connection = sqlite3.connect(
         f"{path().as_uri()}?vfs=unix-dotfile", uri=True, timeout=_PATIENCE, isolation_level=None
     )
@@ -112,7 +113,7 @@ def _open() -> sqlite3.Connection:
 
 
 def _leave_wal(connection: sqlite3.Connection) -> None:
-    """Have the file in no WAL mode, whoever made it."""
+    """Switch the file from WAL to a rollback journal; another host may have made it in WAL mode."""
     connection.execute("PRAGMA journal_mode = DELETE")
 
 
@@ -122,21 +123,21 @@ def _takes_wal() -> bool:
 
 @contextlib.contextmanager
 def writing(connection: sqlite3.Connection) -> Iterator[None]:
-    """One transaction: all that the block writes, or nothing. Others that write wait."""
+    """One transaction: all that the block writes is kept, or nothing. Other writers wait."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
     except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # what went wrong may have rolled it back
+        with contextlib.suppress(sqlite3.Error):  # the error may have rolled it back already
             connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
 
 
 def move_aside() -> Path | None:
-    """Put a damaged file out of the way; its new place, or None where another process has done that.
+    """Rename a damaged file. Returns its new path, or None where another process has renamed it already.
 
-    HistoryError where it cannot be moved.
+    Raises HistoryError where it cannot be renamed.
     """
     with locked():
         if not _is_damaged():
@@ -167,7 +168,8 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
     if _version(connection) == VERSION:
         _check_tables(connection)
         return
-    # Two at once would both make the tables; SQLite does not wait for its turn to begin with WAL.
+    # Without the lock two processes could both make the tables; and SQLite does not wait when it switches to
+    # WAL.
     with locked():
         _check_tables(connection)
         if _takes_wal():
@@ -180,7 +182,7 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
 
 
 def _version(connection: sqlite3.Connection) -> int:
-    """The version of the file, 0 for a new one; HistoryError where it is a newer quizmatrix's."""
+    """The version of the file, 0 for a new one. Raises HistoryError where a newer quizmatrix made it."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > VERSION:
         raise HistoryError(
@@ -192,7 +194,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _check_tables(connection: sqlite3.Connection) -> None:
-    """DamagedHistoryError where the file does not have what its version says."""
+    """Raise DamagedHistoryError where the file lacks tables, or has tables but no version."""
     version = _version(connection)
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if (version and not tables >= _TABLES) or (not version and tables):
@@ -201,7 +203,7 @@ def _check_tables(connection: sqlite3.Connection) -> None:
 
 @contextlib.contextmanager
 def locked() -> Iterator[None]:
-    """Alone with the file. Held for a moment only, so it is tried again rather than waited for."""
+    """Hold the history's lock. Raises HistoryError where another process holds it longer than _PATIENCE."""
     lock = path().with_name(LOCK)
     try:
         file = paths.open_locked(lock, _PATIENCE)

@@ -13,12 +13,12 @@ from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.runs import directory
 from quizmatrix.subtests import reading
 
-# Results of a cell, beside the verdicts, that a kernel or a test may be the cause of.
+# Outcomes that the kernel or the test may have caused; the others (lost, cancelled) say nothing about them.
 ATTRIBUTABLE = frozenset(outcome for outcome in Outcome if outcome.is_verdict) | {Outcome.BOOT_FAILED}
 
 
 class RunKind(msgspec.Struct, frozen=True, kw_only=True):
-    """What makes runs comparable: their command, matrix and current folder."""
+    """Runs with the same command, matrix and current folder are of one kind, and are compared."""
 
     command: list[str]
     matrix: str
@@ -26,13 +26,15 @@ class RunKind(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def kind_of(results: RunResults) -> RunKind:
-    """What a run has to have in common with another to be compared with it."""
+    """The kind of a run."""
     return RunKind(command=results.command, matrix=results.matrix, folder=results.folder)
 
 
 class RecordedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as it is kept. place: its run directory. tests: by cell and name; is_complete: those that passed
-    too, not only the others.
+    """A run from its directory or from the history.
+
+    place: its run directory. tests: by cell id and test name. is_complete: whether `tests` has those that
+    passed, too; the history keeps only the others.
     """
 
     results: RunResults
@@ -41,13 +43,13 @@ class RecordedRun(msgspec.Struct, frozen=True, kw_only=True):
     is_complete: bool = True
 
     def knows_failures(self, result: CellResult) -> bool:
-        """Whether every test that failed in a cell is known by name: the history keeps a number of them."""
+        """Whether the names of all failed tests of a cell are known; the history keeps a limited number."""
         bad = sum(test.outcome.is_bad for test in self.tests.get(result.cell, {}).values())
         return bad >= sum(result.subtests.get(outcome, 0) for outcome in SubtestOutcome if outcome.is_bad)
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of a cell. started: ISO 8601 in UTC. seconds: of the command."""
+    """One run of one cell. started: ISO 8601 in UTC. seconds: that the command took."""
 
     run: str
     started: str
@@ -57,12 +59,12 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load(place: Path) -> RecordedRun:
-    """A run from its directory; QuizmatrixError where that cannot be read."""
+    """Read a run from its directory. Raises QuizmatrixError where that cannot be read."""
     return of(directory.load(place), place)
 
 
 def of(results: RunResults, place: Path) -> RecordedRun:
-    """A run whose results are known, with the tests that its directory has."""
+    """A run with these results, and with the tests from its directory."""
     tests = {
         result.cell: {test.name: test for test in reading.load(place / result.folder)}
         for result in results.cells
@@ -72,7 +74,10 @@ def of(results: RunResults, place: Path) -> RecordedRun:
 
 
 def why_flaky(outcome: Outcome, before: list[Outcome]) -> str:
-    """Why a cell that ended so after it had ended otherwise, run from the same, is flaky; or nothing."""
+    """Why a cell is flaky, or an empty string. before: its outcomes in earlier runs with the same inputs.
+
+    A cell is flaky if it passed with these inputs and failed with them, too.
+    """
     known = [one for one in before if one in ATTRIBUTABLE]
     if outcome not in ATTRIBUTABLE:
         return ""
@@ -86,6 +91,6 @@ def why_flaky(outcome: Outcome, before: list[Outcome]) -> str:
 
 
 def findings_of(result: CellResult) -> list[FindingSummary]:
-    """A cell's findings that its matrix does not allow."""
+    """The findings of a cell, without those that its matrix allows."""
     found = {finding.fingerprint: finding for finding in result.findings if not finding.allowed}
     return list(found.values())

@@ -28,23 +28,23 @@ from quizmatrix.subtests import reading
 
 T = TypeVar("T")
 
-# Earlier runs of a cell that are looked at for a flaky outcome, and for the time it takes.
+# How many earlier runs of a cell decide whether it is flaky, and how many give its expected time.
 _LAST = 20
 _LAST_TIMES = 5
-# Tests of a cell that are kept: those that were not good, and a guest decides how many they are.
+# How many failed tests of one cell are kept. There is a limit, because the guest decides how many there are.
 MOST_TESTS = 100_000
 
 
 class History:
-    """The record of earlier runs."""
+    """The history of runs. Methods raise HistoryError."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
-        """tell: hears that the history was damaged and what became of it."""
+        """tell: is called with messages, for instance that a damaged history was made again."""
         self._tell = tell
 
     def record(self, place: Path, results: RunResults) -> None:
-        """Keep a run, instead of what was kept of it before."""
-        # As it is in results.json: what is no UTF-8 is replaced.
+        """Record a run; an earlier record of the same run is replaced. place: its directory."""
+        # As in results.json, bytes that are no UTF-8 are replaced.
         results = msgspec.json.decode(encode(results), type=RunResults)
         tests = {result.cell: _worth_keeping(place, result) for result in results.cells}
         for cell, found in tests.items():
@@ -61,11 +61,11 @@ class History:
         self._do(keep)
 
     def catch_up(self) -> None:
-        """Record the runs that have ended and are in run directories only."""
+        """Record all runs that have ended and are not yet recorded, from their directories."""
         self._do(_catch_up)
 
     def forget(self, before: datetime) -> int:
-        """Forget the runs that began before then; how many there were."""
+        """Delete the records of runs that began earlier; returns their number."""
 
         def forget(connection: sqlite3.Connection) -> int:
             with database.writing(connection):
@@ -76,12 +76,12 @@ class History:
         return self._do(forget)
 
     def runs(self) -> list[RunResults]:
-        """The recorded runs without their cells, the newest first."""
+        """All recorded runs, without their cells, the newest first."""
         rows = self._do(lambda connection: connection.execute(f"{_RUNS} ORDER BY started DESC").fetchall())
         return [_run_of(row)[0] for row in rows]
 
     def find(self, run: str) -> RecordedRun | None:
-        """What is recorded of the run of this id, or of the only one that it is the beginning of."""
+        """The record of a run. run: its id, or the beginning of only one id."""
 
         def find(connection: sqlite3.Connection) -> RecordedRun | None:
             rows = connection.execute(f"{_RUNS} WHERE substr(id, 1, ?) = ?", [len(run), run]).fetchall()
@@ -105,7 +105,7 @@ class History:
         return self._do(find)
 
     def latest(self, kind: RunKind) -> dict[str, tuple[Path, str, CellResult]]:
-        """The newest result of each cell that runs of this kind had, behind its run's directory and id."""
+        """The newest result of each cell in runs of this kind: its run's directory and id, and the result."""
 
         def newest(connection: sqlite3.Connection) -> dict[str, tuple[Path, str, CellResult]]:
             found: dict[str, tuple[Path, str, CellResult]] = {}
@@ -122,7 +122,10 @@ class History:
         return self._do(newest)
 
     def expected_seconds(self, cells: Iterable[str], command: list[str]) -> dict[str, float]:
-        """Seconds that VMs of these cells probably take to run `command`, where they have done so before."""
+        """Seconds that each of these cells will probably take for `command`, without preparing.
+
+        It is the median of the last few runs; cells that never ran the command are left out.
+        """
 
         from statistics import median  # slow to import
 
@@ -149,7 +152,7 @@ class History:
         return self._do(expected)
 
     def mark_flaky(self, results: list[CellResult]) -> list[CellResult]:
-        """The results, those said to be flaky whose cell ended otherwise before, run from the same."""
+        """The results, with `flaky` set where a cell ended differently before, with the same inputs."""
 
         def look(connection: sqlite3.Connection) -> list[CellResult]:
             query = (
@@ -168,7 +171,7 @@ class History:
         return self._do(look)
 
     def points(self, cell: str, since: datetime) -> list[Point]:
-        """The runs of a cell since then, the oldest first."""
+        """The runs of a cell that began since then, the oldest first."""
         query = (
             "SELECT id, started, command, outcome, seconds FROM cells JOIN runs ON run = id WHERE cell = ? "
             "AND earlier = '' AND started >= ? ORDER BY started"
@@ -186,7 +189,7 @@ class History:
         ]
 
     def cells(self) -> list[str]:
-        """The ids of all cells that ever ran."""
+        """The ids of all recorded cells."""
         rows = self._do(lambda connection: connection.execute("SELECT DISTINCT cell FROM cells").fetchall())
         return [cell for (cell,) in rows]
 
@@ -220,7 +223,7 @@ def _catch_up(connection: sqlite3.Connection) -> int:
     known = {run for (run,) in connection.execute("SELECT id FROM runs")}
     found = 0
     for place, results in directory.list_runs(besides=known):
-        # One that was killed will not change any more: what had ended by then counts.
+        # A run that was killed is recorded with the cells that had ended.
         if results is None or (results.finished is None and directory.is_going_on(place)):
             continue
         tests = {result.cell: _worth_keeping(place, result) for result in results.cells}
@@ -231,7 +234,7 @@ def _catch_up(connection: sqlite3.Connection) -> int:
 
 
 def _worth_keeping(place: Path, result: CellResult) -> list[Subtest]:
-    """The tests of a cell that were not good, or not at once."""
+    """The tests of a cell that failed, including those that passed when they were run again."""
     found = reading.load(place / result.folder)
     return [test for test in found if test.outcome.is_bad or test.failed_before]
 
@@ -302,7 +305,7 @@ def _run_of(row: tuple[str, str, str, str, str, str, str, str | None, int | None
 
 
 def _decoded(text: str) -> CellResult | None:
-    """A recorded result; None where another quizmatrix wrote it, with outcomes that this one lacks."""
+    """A recorded result; None where a newer quizmatrix wrote it with an outcome that this one lacks."""
     try:
         return msgspec.json.decode(text, type=CellResult)
     except msgspec.MsgspecError:
@@ -310,7 +313,7 @@ def _decoded(text: str) -> CellResult | None:
 
 
 def _outcome(text: str) -> Outcome:
-    """A recorded outcome; one that only another quizmatrix knows tells this one nothing."""
+    """A recorded outcome. One that only a newer quizmatrix knows counts as skipped."""
     return Outcome(text) if text in set(Outcome) else Outcome.SKIPPED
 
 
@@ -319,7 +322,7 @@ def _words(words: list[str]) -> str:
 
 
 def _text(text: str) -> str:
-    """As results.json has it: what is no UTF-8 is replaced."""
+    """The text as in results.json: bytes that are no UTF-8 are replaced."""
     return str(msgspec.json.decode(encode(text)))
 
 
@@ -328,5 +331,5 @@ def _iso(moment: datetime) -> str:
 
 
 def days_ago(days: float) -> datetime:
-    """The moment so many days before now."""
+    """The time so many days before now."""
     return datetime.now(UTC) - timedelta(days=days)
