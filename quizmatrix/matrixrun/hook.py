@@ -16,12 +16,16 @@ from quizmatrix.core.units import format_seconds
 from quizmatrix.model.result import RunResults
 from quizmatrix.report.progress import tell
 
-# Seconds that the command may take: a run whose end waits for it holds its lock.
+# Seconds that the command may take. The run waits for it, and holds its locks until then.
 LIMIT = 600.0
 
 
 def hand_on(command: str, results: RunResults, folder: Path, limit: float = LIMIT) -> None:
-    """Give the results to what --on-finish names; what goes wrong there is told, and no fault of the run."""
+    """Run the command of --on-finish with results.json as its stdin.
+
+    An error, or a command that takes longer than `limit` seconds, is only printed; it does not change the
+    run's exit status. folder: the run directory.
+    """
     try:
         status = anyio.run(_run_hook, command, results, folder, limit)
     except (QuizmatrixError, OSError) as error:
@@ -35,8 +39,8 @@ def hand_on(command: str, results: RunResults, folder: Path, limit: float = LIMI
 
 
 async def _run_hook(command: str, results: RunResults, folder: Path, limit: float) -> int | None:
-    """The exit status of a script for sh; None where it was killed."""
-    # From memory: a full disk is among the things that a mail may have to tell of.
+    """Run the command with sh; returns its exit status, None where it took too long and was killed."""
+    # The results come from memory, so that the command also works when the disk is full.
     with os.fdopen(os.memfd_create("results.json"), "w+b") as told:
         told.write(to_json(results))
         told.flush()

@@ -30,10 +30,10 @@ from quizmatrix.schedule.planning import make_plan
 
 
 def run(request: RunRequest, read: ReadArguments, watch: Watch) -> int:
-    """Run a command over the selected cells, or what their matrix hands on; the exit status of the run.
+    """Run a command over the selected cells, or the matrix's own handoff commands; returns the exit status.
 
-    read: reads the command line of a run that an earlier quizmatrix has made. watch: awaits what is to stop
-    the run, until it is cancelled.
+    read: parses the command line of a run that an earlier quizmatrix made. watch: waits for signals, and
+    calls its argument when the run has to stop.
     """
     began = time.monotonic()
     request = _with_earlier(request, read)
@@ -80,7 +80,7 @@ def run(request: RunRequest, read: ReadArguments, watch: Watch) -> int:
 
 
 def _with_earlier(request: RunRequest, read: ReadArguments) -> RunRequest:
-    """The request with what it takes from an earlier run, where it names one or means the last one."""
+    """The request, completed from an earlier run if --resume, --last-failed or --failed-first is given."""
     options = request.options
     if options.once.resume is not None:
         from quizmatrix.runs import resume
@@ -90,7 +90,7 @@ def _with_earlier(request: RunRequest, read: ReadArguments) -> RunRequest:
     if request.command or not (options.once.last_failed or options.once.failed_first):
         return request
     if matrix is not None and selection.hands_disks_on(matrix):
-        return request  # it has commands of its own
+        return request  # such a matrix has its own commands
     return rerun.with_last_command(request, History(tell), read)
 
 

@@ -45,7 +45,7 @@ class Runner:
         source: OwnSource | None,
         watch: Watch,
     ) -> None:
-        """source: our own stdin, where the command reads that. watch: awaits what is to stop the run."""
+        """source: this process's stdin, where the command reads it. watch: see matrixrun.run."""
         self._request = request
         self._plan = plan
         self._directory = run_directory
@@ -59,7 +59,7 @@ class Runner:
 
     @property
     def _is_local(self) -> bool:
-        """Whether a single cell behaves as a local command; at night only what changed is said of it."""
+        """Whether a single cell behaves like a local command. At night, only changes are printed instead."""
         return not (outputs.take_stdout(self._request.options.results) or self._request.unattended)
 
     def run(self) -> int:
@@ -72,7 +72,7 @@ class Runner:
         for result in results:
             if result.flaky:
                 self._directory.revise(result)
-        # By what was run now. What was not run again has ended as expected.
+        # Only the cells that were run now are judged; cells that were not run again had ended as expected.
         judged = self._choice.merged(results) if self._choice.is_resumed else results
         status = grid.exit_status(judged, interrupted=self._interrupted)
         results = self._choice.merged(results)
@@ -94,7 +94,7 @@ class Runner:
             else:
                 ending.print_run(self._directory, options, changed, time.monotonic() - self._began)
             self._write_reports()
-        finally:  # also where nobody reads our output any more
+        finally:  # also if our output has no reader any more
             if options.on_finish is not None:
                 from quizmatrix.matrixrun import hook
 
@@ -131,14 +131,14 @@ class Runner:
         return results
 
     def _warn_of_what_the_guest_lacks(self, shown: Progress) -> None:
-        """Say before a "not found" puzzles somebody which file or module of the command is not there."""
+        """Warn of files and modules that the command names and the guest lacks, before it fails."""
         try:
             here = Path.cwd()
-        except OSError:  # a folder that was removed has no files to miss
+        except OSError:  # the current folder was removed
             here = None
         tasks = self._plan.tasks
         if not tasks:
-            return  # all had ended before the run was cut short
+            return  # a resumed run of which all cells had ended
         is_hidden = self._request.options.guest.no_work_tree
         if (
             here is not None
@@ -150,11 +150,11 @@ class Runner:
             shown.see(CellNote(cell=tasks[0].id, text=text))
         missed = _module_elsewhere([task.cell for task in tasks], tasks[0].command)
         if missed is not None:
-            # Of several cells it is a word on the whole run.
+            # With several cells, the note concerns the whole run.
             shown.see(CellNote(cell=tasks[0].id if len(tasks) == 1 else "", text=missed))
 
     def _write_reports(self) -> None:
-        """Write the reports asked for, and print the errors of that, which do not change the exit status."""
+        """Write the reports asked for. Errors are only printed; they do not change the exit status."""
         options = self._request.options.results
         errors: list[HostError | None] = [self._directory.error]
         if outputs.are_wanted(options):
@@ -165,7 +165,7 @@ class Runner:
             if self._directory.error is None:
                 with contextlib.suppress(QuizmatrixError):
                     source = load_source(folder)
-            # A full disk, or a folder that was removed meanwhile: what is known without it.
+            # If the directory cannot be read (full disk, folder removed), the results come from memory.
             source = source or ReportSource(folder=folder, results=self._directory.results)
             errors += outputs.write(options, source)
             errors.append(outputs.add_to_job_summary(source))

@@ -18,14 +18,14 @@ from quizmatrix.core import process
 from quizmatrix.core.errors import HostError
 from quizmatrix.nightly.job import Job, Standing
 
-# Characters of a command that Debian's cron takes (MAX_COMMAND of its cron.h, less its end).
+# The longest command that Debian's cron accepts (MAX_COMMAND in its cron.h, minus the final NUL).
 _LONGEST = 998
 
 
 def line_of(job: Job) -> str:
-    """The line that runs a job. HostError where cron(8) would not take it.
+    """The entry that runs a job. Raises HostError where cron(8) would not accept it.
 
-    crontab(5): an unescaped `%` is the end of the command.
+    `%` is escaped, since an unescaped one ends the command (crontab(5)).
     """
     hour, minute = job.hour_and_minute
     settings = [f"{name}={value}" for name, value in job.entry_environment.items()]
@@ -40,12 +40,16 @@ def line_of(job: Job) -> str:
 
 
 def mark_of(name: str) -> str:
-    """The line before ours."""
+    """The comment line above a job's entry."""
     return f"# quizmatrix nightly {name}"
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """Lines first..end (not with it) of a crontab are ours; line: the second, None where it is not there."""
+    """The lines of a job in a crontab.
+
+    first, end: the range of line numbers, without `end`. line: the entry below the mark; None where it is
+    missing.
+    """
 
     first: int
     end: int
@@ -53,7 +57,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _runs(line: bytes, name: str) -> bool:
-    """Whether a line, as it stands or commented out, runs the job."""
+    """Whether a line runs the job; also true of a line that is commented out."""
     return re.search(rb"-m quizmatrix nightly run " + re.escape(name.encode()) + rb"(?!\S)", line) is not None
 
 
@@ -70,7 +74,7 @@ def _entries(lines: list[bytes], name: str) -> Iterator[_Entry]:
 
 
 def with_job(text: bytes, job: Job) -> bytes:
-    """The crontab with a job in it: where its lines stand, or at the end."""
+    """The crontab with a job's lines: in place of its earlier ones, or at the end."""
     ours = [mark_of(job.name).encode() + b"\n", line_of(job).encode() + b"\n"]
     lines = _lines(text)
     entries = list(_entries(lines, job.name))
@@ -84,13 +88,13 @@ def with_job(text: bytes, job: Job) -> bytes:
 
 
 def without_job(text: bytes, name: str) -> bytes:
-    """The crontab without our lines of a job."""
+    """The crontab without a job's lines."""
     lines = _lines(text)
     return b"".join(_without(lines, list(_entries(lines, name))))
 
 
 def _lines(text: bytes) -> list[bytes]:
-    """The lines with their ends. Only a newline ends one, which bytes.splitlines() sees otherwise."""
+    """The lines, each with its newline. bytes.splitlines() would split at other characters, too."""
     return re.findall(rb"[^\n]*\n|[^\n]+", text)
 
 
@@ -100,7 +104,7 @@ def _without(lines: list[bytes], entries: list[_Entry]) -> list[bytes]:
 
 
 def trouble_in(text: bytes, job: Job) -> str:
-    """Why a crontab will not run a job as it was installed; empty where it will."""
+    """Why a crontab will not run a job as installed; empty where it will."""
     entries = list(_entries(_lines(text), job.name))
     if not entries:
         if any(_runs(line, job.name) for line in _lines(text)):
@@ -123,26 +127,26 @@ def is_there() -> bool:
 
 
 def read() -> bytes:
-    """The user's crontab, empty where there is none; HostError where it cannot be read."""
+    """The user's crontab, empty where there is none. Raises HostError where it cannot be read."""
     asked = process.run_blocking([process.require_program("crontab", "cron"), "-l"])
     if asked.status == 0:
         return asked.output
     if b"no crontab" in asked.errors or b"No such file" in asked.errors:
         return b""
-    # Not taken for an empty one: that would be written back.
+    # It must not count as empty: then we would overwrite the user's lines.
     raise HostError("cannot read your crontab", cause=asked.last_words, next_step="crontab -l")
 
 
 def _write(text: bytes) -> None:
     crontab = process.require_program("crontab", "cron")
-    # Without a line there was none before us.
+    # Nothing is left: the user had no crontab of their own.
     done = process.run_blocking([crontab, "-"], stdin=text) if text else process.run_blocking([crontab, "-r"])
     if done.status != 0:
         raise HostError("cannot write your crontab", cause=done.last_words, next_step="crontab -e")
 
 
 def install(job: Job) -> None:
-    """Write a job's lines into the crontab; HostError where that cannot be."""
+    """Write a job's lines to the crontab. Raises HostError where that fails."""
     old = read()
     new = with_job(old, job)
     if new != old:
@@ -150,7 +154,7 @@ def install(job: Job) -> None:
 
 
 def remove(name: str) -> bool:
-    """Remove a job's lines from the crontab; whether there were any."""
+    """Remove a job's lines from the crontab; returns whether there were any."""
     if not is_there():
         return False
     old = read()
@@ -161,7 +165,7 @@ def remove(name: str) -> bool:
 
 
 def standing(job: Job, now: datetime) -> Standing:
-    """What has become of a job's line; now: local time."""
+    """Whether the crontab will run a job, and when. now: local time."""
     if not is_there():
         return Standing(trouble="crontab is not installed any more (Debian's package: cron)")
     trouble = trouble_in(read(), job)
@@ -174,7 +178,7 @@ NO_DAEMON = "no cron daemon runs here (on Debian: sudo systemctl start cron, or 
 
 
 def daemon_runs(processes: Path = Path("/proc")) -> bool:
-    """Whether some cron daemon seems to be there, by the names of the processes."""
+    """Whether a process is named like a cron daemon."""
     for path in processes.glob("[0-9]*/comm"):
         try:
             if re.search(r"cron(d)?$", path.read_text().strip()):

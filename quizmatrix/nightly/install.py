@@ -21,7 +21,10 @@ from quizmatrix.schedule.planning import make_plan
 
 
 def check(options: RunOptions, command: list[str] | None) -> int:
-    """The number of VMs of a night; UsageError where `run` would refuse it, or somebody has to be there."""
+    """The number of VMs that a night starts.
+
+    Raises UsageError where `run` would refuse the options, or where they need a person's shell or stdin.
+    """
     if passed_on := [text for text in options.guest.env if "=" not in text]:
         raise UsageError(
             f"--env {passed_on[0]} cannot be passed on at night",
@@ -41,7 +44,7 @@ def check(options: RunOptions, command: list[str] | None) -> int:
 
 
 def choose_scheduler(asked: str) -> NightlyStarter:
-    """Who is to start it; HostError where nobody can."""
+    """Choose between cron and systemd. Raises HostError where this host lacks the wanted one, or both."""
     if asked == NightlyStarter.SYSTEMD or (asked == "auto" and systemd.is_reachable()):
         if not systemd.is_reachable():
             raise HostError(
@@ -60,19 +63,19 @@ def choose_scheduler(asked: str) -> NightlyStarter:
 
 
 def install(job: Job) -> bool:
-    """Keep a job and have it started every night; whether there was none of this name before."""
+    """Save a job and add it to cron or systemd; returns whether its name is new."""
     return anyio.run(_locked, lambda: _install(job))
 
 
 def remove(name: str) -> None:
-    """Have a job run no more. Its results stay, and a night that goes on ends by itself.
+    """Remove a job. Its results stay, and a night that is going on is not stopped.
 
-    UsageError where there is none of this name.
+    Raises UsageError where there is no job of this name.
     """
     jobs.check_name(name)
 
     def everything() -> bool:
-        # What is left of one whose file was lost goes, too.
+        # All three are tried, so that the timer of a job whose file is lost is removed, too.
         there = [systemd.remove(name), crontab.remove(name), jobs.remove(name)]
         return any(there)
 
@@ -81,15 +84,15 @@ def remove(name: str) -> None:
 
 
 async def _locked(action: Callable[[], bool]) -> bool:
-    """Two at once would each write back a crontab without the other's lines."""
+    """Run `action` under a lock: two processes that edit the crontab at once would lose one's lines."""
     async with paths.locked(paths.state_dir() / "nightly" / ".install.lock"):
         return action()
 
 
 def _install(job: Job) -> bool:
-    """Write everything; whether there was none of this name before."""
+    """Write the job, and its entry or units; returns whether its name is new."""
     is_new = not jobs.path_of(job.name).exists()
-    # First of all what may be refused for the words in it.
+    # Checked before anything is written.
     if job.scheduler is NightlyStarter.CRON:
         crontab.line_of(job)
     jobs.save(job)
@@ -108,7 +111,7 @@ def _install(job: Job) -> bool:
 
 
 def say_what_was_installed(job: Job, cells: int, *, is_new: bool) -> None:
-    """Print when a job runs, what, where, and what else a person has to know. cells: VMs of a night."""
+    """Print what a job runs, when and where, and warnings. cells: the number of VMs of a night."""
     by = "a line in your crontab" if job.scheduler is NightlyStarter.CRON else "a timer of your systemd"
     print(f"{job.name}: every night at {job.at}, by {by}" + ("" if is_new else " (replaced)"))
     print(f"  {cells} VM{'s' if cells != 1 else ''}: {_words(job)}")
@@ -122,7 +125,7 @@ def say_what_was_installed(job: Job, cells: int, *, is_new: bool) -> None:
 
 
 def _words(job: Job) -> str:
-    """The command line of `run`."""
+    """The `quizmatrix run` command line of a job."""
     command = ["--", *job.command] if job.command else []
     return clean_line(printable(["quizmatrix", "run", *job.arguments, "--quiet", *command]), 1000)
 

@@ -18,16 +18,17 @@ from quizmatrix.core.json import to_json
 from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.model.options import RunOptions
 
-# It is part of file names, of unit names and of a crontab's line.
+# A job's name is part of file names, unit names and crontab lines.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-# What a night has from the shell in which it was installed: cron(8) and a service manager give little.
+# Variables that a night gets from the shell in which it was installed; cron(8) and systemd set few
+# themselves.
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _KEPT = ("PATH", "XDG_DATA_HOME", "CCACHE_DIR", *_PROXIES, *(name.upper() for name in _PROXIES))
 
 
 class NightlyStarter(StrEnum):
-    """Who starts it."""
+    """What starts a nightly job."""
 
     SYSTEMD = "systemd"
     CRON = "cron"
@@ -36,10 +37,11 @@ class NightlyStarter(StrEnum):
 class Job(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "schema"}):
     """A nightly run: one field for each key of its file.
 
-    at: HH:MM, local time. arguments, options, command: `quizmatrix run`'s; no command where the matrix has
-    its own, and no options in the file of an earlier quizmatrix.
-    folder: where it is run. environment: variables that are set for it. keep, older_than (as 30d): which of
-    its runs stay after each night. entry: what the timer runs; entry_environment: variables that this takes.
+    at: HH:MM, local time. arguments, options, command: those of `quizmatrix run`; command is None where the
+    matrix has its own, options is None in the file of an earlier quizmatrix. folder: the folder where it
+    runs. environment: variables that are set for the run. keep: the number of its runs to keep. older_than:
+    runs that are older, for instance 30d, are removed. entry: the command that cron or systemd starts;
+    entry_environment: the variables that this command needs.
     """
 
     schema_: int = 1
@@ -58,25 +60,27 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "schema"
 
     @property
     def state(self) -> Path:
-        """The state directory in which it runs."""
+        """The state directory that the job's runs use."""
         return Path(self.environment["QUIZMATRIX_STATE_DIR"])
 
     @property
     def hour_and_minute(self) -> tuple[int, int]:
-        """Of `at`."""
+        """`at` as two numbers."""
         hour, minute = self.at.split(":")
         return int(hour), int(minute)
 
     def next_time(self, now: datetime) -> datetime:
-        """The next time of day that is `at`; now: local time without a zone, as a clock on the wall shows."""
+        """When the job runs next. now, and the result: local time without a time zone."""
         hour, minute = self.hour_and_minute
         today = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
         return today if today > now else today + timedelta(days=1)
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """What has become of a job's timer or line. next: local time, None where not known. trouble: why it will
-    not run as it was installed; empty where it will.
+    """The state of a job's timer or crontab line.
+
+    next: when it runs next, in local time; None where that is not known. trouble: why it will not run as
+    installed; empty where it will.
     """
 
     next: datetime | None = None
@@ -84,7 +88,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_at(text: str) -> str:
-    """A time of day as HH:MM; ValueError where it is none."""
+    """A time of day as HH:MM. Raises ValueError where the text is none."""
     match = re.fullmatch(r"(\d{1,2}):(\d{2})", text, re.ASCII)
     if match is None or int(match[1]) > 23 or int(match[2]) > 59:
         raise ValueError("has to be a time of day, 00:00 to 23:59")
@@ -92,7 +96,7 @@ def parse_at(text: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """`name`; UsageError where it cannot be one."""
+    """Return `name`. Raises UsageError where it is no valid name of a job."""
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"a nightly run cannot be named {name!r}",
@@ -103,27 +107,28 @@ def check_name(name: str) -> str:
 
 
 def name_of(matrix: str) -> str:
-    """What a job is called unless it is named: as its matrix, without what a name cannot have."""
+    """The default name of a job: the name of its matrix, without characters that a name cannot have."""
     return check_name(re.sub(r"[^A-Za-z0-9._-]+", "-", Path(matrix).name.removesuffix(".toml")).lstrip("._-"))
 
 
 def environment() -> dict[str, str]:
-    """The variables that a night is to find as they are now."""
+    """The variables of this process that a night gets, too."""
     found = {name: os.environ[name] for name in _KEPT if name in os.environ}
     for kind, folder in (
         ("CACHE", paths.cache_dir()),
         ("STATE", paths.state_dir()),
         ("CONFIG", paths.config_dir()),
     ):
-        # Always, so that who runs it by hand, with others, gets the same.
+        # Always set, so that a run by hand uses the same folders, whatever that shell has set.
         found[f"QUIZMATRIX_{kind}_DIR"] = str(folder)
     return found
 
 
 def entry(name: str) -> tuple[list[str], dict[str, str]]:
-    """The command that runs a job of this name from anywhere, and the variables that this takes.
+    """The command that runs a job of this name from any folder, and the variables that it needs.
 
-    -P: Python would look for modules in the current folder, which for cron is the home directory.
+    It has -P, since Python would else look for modules in the current folder, which for cron is the home
+    directory.
     """
     words = [sys.executable, "-P", "-m", "quizmatrix", "nightly", "run", name]
     needed = {}
@@ -131,7 +136,7 @@ def entry(name: str) -> tuple[list[str], dict[str, str]]:
         needed["QUIZMATRIX_CONFIG_DIR"] = str(paths.config_dir())
     checkout = str(Path(quizmatrix.__file__).resolve().parents[1])
     if "PYTHONPATH" in os.environ or checkout == str(Path.cwd()):
-        # We may be found only since we were started so.
+        # Python may find this package only because of PYTHONPATH or the current folder.
         places = [checkout, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         needed["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, places)))
     return words, needed
@@ -147,22 +152,22 @@ def path_of(name: str) -> Path:
 
 
 def names() -> list[str]:
-    """The names of the jobs that there are."""
+    """The names of all jobs, sorted."""
     return sorted(path.stem for path in _folder().glob("*.json") if _NAME.fullmatch(path.stem))
 
 
 def unknown(name: str) -> UsageError:
-    """That there is no job of this name, with the nearest."""
+    """The error that there is no job of this name; it suggests the nearest name."""
     there = f"There are: {', '.join(names())}." if names() else "quizmatrix nightly install --help"
     return UsageError(f"there is no nightly run `{name}`", next_step=did_you_mean(name, names()) or there)
 
 
 def load(name: str) -> Job:
-    """A job; UsageError where there is none of this name, DataError where its file cannot be read."""
+    """Read a job. Raises UsageError where there is none of this name, DataError where its file is damaged."""
     path = path_of(name)
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Job)
-        found.state, found.hour_and_minute  # noqa: B018 - raise where they are not there
+        found.state, found.hour_and_minute  # noqa: B018 - these raise where a value is missing or wrong
     except FileNotFoundError:
         raise unknown(name) from None
     except (OSError, ValueError, KeyError) as error:
@@ -175,7 +180,7 @@ def load(name: str) -> Job:
 
 
 def save(job: Job) -> None:
-    """Write a job's file. UsageError where a word of it is no UTF-8, HostError where it cannot be written."""
+    """Write a job's file. Raises UsageError where a word is no UTF-8, HostError where writing fails."""
     try:
         data = msgspec.json.encode(job)
     except UnicodeEncodeError as error:
@@ -185,7 +190,7 @@ def save(job: Job) -> None:
             next_step="Put it into a script, and name that.",
         ) from error
     try:
-        # Not for others: a proxy's password may be among the variables, a secret among --env.
+        # Only for the owner: the variables may hold a proxy's password, and --env a secret.
         private.folder(_folder())
         private.write(path_of(job.name), msgspec.json.format(data) + b"\n")
     except OSError as error:
@@ -193,7 +198,7 @@ def save(job: Job) -> None:
 
 
 def remove(name: str) -> bool:
-    """Remove a job's file; whether there was one."""
+    """Remove a job's file; returns whether there was one."""
     try:
         path_of(name).unlink()
     except FileNotFoundError:
@@ -204,8 +209,10 @@ def remove(name: str) -> bool:
 
 
 class Night(msgspec.Struct, frozen=True, kw_only=True):
-    """How the last one went. started, finished: ISO 8601 in UTC; finished is None while it runs, or was
-    killed. run: its id; empty where none came of it. error: why.
+    """How a night of a job went.
+
+    started, finished: ISO 8601 in UTC; finished is None while it goes on, and where it was killed. run: the
+    id of its run; empty where it made none. error: why it made none, or failed.
     """
 
     started: str
@@ -221,7 +228,7 @@ def _night_of(job: Job) -> Path:
 
 
 def keep_night(job: Job, night: Night) -> None:
-    """Write how it went, for `last_night`."""
+    """Write how a night went, for `last_night`. Raises HostError where writing fails."""
     try:
         private.folder(_night_of(job).parent)
         private.write(_night_of(job), to_json(night))
@@ -230,7 +237,7 @@ def keep_night(job: Job, night: Night) -> None:
 
 
 def last_night(job: Job) -> Night | None:
-    """How the last one went; None where there was none yet, or nobody knows."""
+    """How the last night went; None where there was none yet, or where its file cannot be read."""
     try:
         return msgspec.json.decode(_night_of(job).read_bytes(), type=Night)
     except (OSError, msgspec.MsgspecError):

@@ -17,7 +17,7 @@ from quizmatrix.nightly.job import Job
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """Who runs a job. since: ISO 8601 in UTC."""
+    """The process that runs a job. since: ISO 8601 in UTC."""
 
     pid: int = 0
     since: str = ""
@@ -35,9 +35,9 @@ def _path(job: Job) -> Path:
 
 @contextlib.contextmanager
 def held(job: Job) -> Iterator[None]:
-    """Hold a job's lock. UsageError where another process does, HostError where it cannot be made.
+    """Hold a job's lock. Raises UsageError where another process holds it, HostError where it cannot be made.
 
-    What the file says is for people: a lock is held only by a process that lives (flock(2)).
+    The lock itself is flock(2), which ends with the process. The text in the file is only shown to people.
     """
     path = _path(job)
     try:
@@ -60,7 +60,7 @@ def held(job: Job) -> Iterator[None]:
 
 
 def holder(job: Job) -> Holder | None:
-    """Who runs a job now, if anybody does."""
+    """The process that runs a job now, if any."""
     try:
         handle = os.open(_path(job), os.O_RDONLY)
     except OSError:

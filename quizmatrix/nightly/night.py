@@ -30,9 +30,9 @@ _DAY = 86400.0
 
 
 def run(name: str, read: ReadArguments, watch: Watch) -> int:
-    """One night of a job; the exit status of its run. UsageError where the last one is still going on.
+    """Run one night of a job; returns the run's exit status.
 
-    read, watch: as of a run.
+    read, watch: see matrixrun.run. Raises UsageError where the last night is still going on.
     """
     job = jobs.load(name)
     os.environ.update(job.environment)
@@ -62,13 +62,13 @@ def run(name: str, read: ReadArguments, watch: Watch) -> int:
             try:
                 jobs.keep_night(job, night)
             except QuizmatrixError as failure:
-                tell(clean_line(str(failure)))  # the run has its own verdict
+                tell(clean_line(str(failure)))  # this does not change the exit status
         _remove_old(job, kind)
     return status
 
 
 def _in_its_folder(job: Job, read: ReadArguments) -> RunRequest:
-    """Go to the folder where a job was installed; what it asks for."""
+    """Change to the folder where a job was installed; returns the job's request."""
     try:
         os.chdir(job.folder)
     except OSError as error:
@@ -77,7 +77,7 @@ def _in_its_folder(job: Job, read: ReadArguments) -> RunRequest:
             cause=error.strerror or str(error),
             next_step=f"Make it again, or: quizmatrix nightly remove {job.name}",
         ) from error
-    # An earlier quizmatrix kept the words alone.
+    # The file of an earlier quizmatrix has only the arguments.
     options = job.options if job.options is not None else read(job.arguments)
     return RunRequest(
         options=with_values(options, {"quiet": True}),
@@ -88,7 +88,7 @@ def _in_its_folder(job: Job, read: ReadArguments) -> RunRequest:
 
 
 def _newest(kind: RunKind, since: datetime) -> RunResults | None:
-    """The run that a night made."""
+    """The newest run of this kind that began since then."""
     for _, results in directory.list_runs():
         if results is not None and datetime.fromisoformat(results.started) >= since:
             if kept.kind_of(results) == kind:
@@ -99,9 +99,9 @@ def _newest(kind: RunKind, since: datetime) -> RunResults | None:
 
 
 def _remove_old(job: Job, kind: RunKind) -> None:
-    """Remove the job's runs that are not to be kept, as `runs prune` would, and no others.
+    """Remove the job's runs that are not to be kept, as `runs prune` does, and no others.
 
-    What goes wrong there is told, and no fault of the run.
+    An error is only printed; it does not change the run's exit status.
     """
     if job.keep is None and job.older_than is None:
         return

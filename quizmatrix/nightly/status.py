@@ -19,7 +19,7 @@ from quizmatrix.nightly.job import Night, NightlyStarter, Standing
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What `nightly status --json` prints of a job. next: ISO 8601, local time, with its zone."""
+    """What `nightly status --json` prints about a job. next: ISO 8601, local time with its zone."""
 
     name: str
     at: str = ""
@@ -34,7 +34,10 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def print_status(job: str | None, *, as_json: bool) -> int:
-    """Print when each job, or this one, runs next and how the last night went; 1 where one will not run."""
+    """Print when each job (or only this one) runs next, and how its last night went.
+
+    Returns exit status 1 where a job will not run, else 0.
+    """
     names = [job] if job else jobs.names()
     if job and job not in jobs.names():
         raise jobs.unknown(job)
@@ -55,10 +58,10 @@ def _looked_at(name: str) -> JobStatus:
         return JobStatus(name=name, trouble=str(error))
     by = crontab if job.scheduler is NightlyStarter.CRON else systemd
     try:
-        standing = by.standing(job, datetime.now())  # noqa: DTZ005 - a clock on the wall
+        standing = by.standing(job, datetime.now())  # noqa: DTZ005 - local time is meant
     except QuizmatrixError as error:
         standing = Standing(trouble=str(error))
-    # What the timer or the line needs, and does not tell anybody that it lacks.
+    # If these are missing, cron and systemd tell the user nothing.
     gone = [path for path in (job.entry[0], job.folder) if not Path(path).exists()]
     if not standing.trouble and gone:
         standing = Standing(trouble=f"{gone[0]} is gone: install it again, or remove it")

@@ -12,15 +12,15 @@ from quizmatrix.core import paths, process
 from quizmatrix.core.errors import HostError, host_error
 from quizmatrix.nightly.job import Job, Standing
 
-# Up to how long after its time a night begins: hosts with one configuration do not all ask Debian at once.
+# A night begins up to so much later than its time, so that many hosts do not ask Debian at the same moment.
 RANDOM_DELAY = "10min"
 
-# By what systemctl finds the user's service manager.
+# The variables by which systemctl finds the user's service manager.
 _BUS = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "XDG_CONFIG_HOME")
 
 
 def unit_name(name: str) -> str:
-    """Of a job's units, without `.service` or `.timer`."""
+    """The name of a job's units, without `.service` or `.timer`."""
     return f"quizmatrix-{name}"
 
 
@@ -35,8 +35,9 @@ def _files(name: str) -> list[Path]:
 def service_of(job: Job) -> str:
     """The .service file of a job.
 
-    KillMode: we end our guests, and report, when we are asked to. TimeoutStartSec: else a night ends after 90
-    seconds. SuccessExitStatus is not widened: a night that failed shows as failed.
+    KillMode=mixed: only quizmatrix gets SIGTERM; it stops its guests and reports. TimeoutStartSec: the
+    default would end a night after 90 seconds. SuccessExitStatus is not set: a night that failed shows as
+    failed.
     """
     settings = "".join(
         f"Environment={_quoted(f'{name}={value}')}\n" for name, value in job.entry_environment.items()
@@ -61,7 +62,7 @@ def timer_of(job: Job) -> str:
 
 
 def _quoted(word: str) -> str:
-    """A word of a unit file (systemd.syntax(7), "Quoting"; `%`: systemd.unit(5), "Specifiers")."""
+    """Quote a word for a unit file (systemd.syntax(7), "Quoting"; `%`: systemd.unit(5), "Specifiers")."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     escaped = escaped.replace("\n", "\\n").replace("\r", "\\r")
     return f'"{escaped}"' if escaped == "" or re.search(r"[^\w@+=:,./-]|%", escaped, re.ASCII) else escaped
@@ -87,7 +88,7 @@ def _do(*words: str) -> None:
 
 
 def install(job: Job) -> None:
-    """Write a job's units and start the timer; HostError where that cannot be."""
+    """Write a job's units and start its timer. Raises HostError where that fails."""
     try:
         _folder().mkdir(parents=True, exist_ok=True)
         for path, text in zip(_files(job.name), (service_of(job), timer_of(job)), strict=True):
@@ -96,14 +97,14 @@ def install(job: Job) -> None:
         raise host_error("write the units of systemd", error) from error
     _do("daemon-reload")
     _do("enable", f"{unit_name(job.name)}.timer")
-    # Not only `--now`: one that is there already would go on with the old time.
+    # Not `enable --now`: a timer that is active already would keep its old time.
     _do("restart", f"{unit_name(job.name)}.timer")
 
 
 def remove(name: str) -> bool:
-    """Disable a job's timer and remove its units; whether there were any.
+    """Disable a job's timer and remove its units; returns whether there were any.
 
-    A night that goes on ends by itself.
+    A night that is going on is not stopped.
     """
     wanted = _folder() / "timers.target.wants" / f"{unit_name(name)}.timer"
     there = [path for path in (*_files(name), wanted) if path.exists() or path.is_symlink()]
@@ -124,7 +125,7 @@ def remove(name: str) -> bool:
 
 
 def standing(job: Job, now: datetime) -> Standing:
-    """What has become of a job's timer; now: local time."""
+    """Whether systemd will run a job, and when. now: local time."""
     lost = [path for path in _files(job.name) if not path.exists()]
     if lost:
         return Standing(trouble=f"{lost[0]} was removed by hand")
