@@ -19,13 +19,15 @@ from quizmatrix.runs.history import kept
 from quizmatrix.runs.history.kept import RecordedRun
 from quizmatrix.runs.history.record import History
 
-# Earlier runs that are looked through for the last test of a cell.
+# How many earlier runs are searched for the last result of a cell.
 _LAST = 30
 
 
 class _Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """run: the last result of each cell that was tested. untested: how those ended that were not, the last
-    time.
+    """What a run is compared with.
+
+    run: the last result of each cell that was tested. untested: the outcomes of cells that could not be
+    tested the last time.
     """
 
     run: RecordedRun
@@ -33,13 +35,13 @@ class _Baseline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def since_last(history: History, results: RunResults, place: Path) -> Comparison | None:
-    """What changed in a run that has ended, or None where no run before it was of its kind.
+    """Compare a run that has ended with earlier runs of its kind; None where there was none.
 
-    Each cell is compared with its own last test: a night that was cut short in between hides nothing of the
-    next one. What could not be tested again, for whatever reason, is no change. place: the run's directory.
-    Raises HistoryError.
+    Each cell is compared with its own last result, so that a night that was cut short hides no change. A cell
+    that could not be tested the last time, and cannot be tested now, is no change. place: the run's
+    directory. Raises HistoryError.
     """
-    # As it is recorded: what is no UTF-8 is replaced.
+    # As in the history, bytes that are no UTF-8 are replaced.
     results = msgspec.json.decode(encode(results), type=RunResults)
     base = _baseline(history, results)
     if base is None:
@@ -76,7 +78,8 @@ def _baseline(history: History, results: RunResults) -> _Baseline | None:
         if newest is None:
             newest = one
             if one.results.arguments == results.arguments:
-                # What the same command line does not select any more is gone; another's leaves it out.
+                # The same command line does not select these cells any more: they are compared, as gone.
+                # Another command line may just not have selected them.
                 wanted |= {result.cell for result in one.results.cells}
         for result in one.results.cells:
             if result.earlier or result.cell not in wanted or result.cell in found:
@@ -100,7 +103,7 @@ def _baseline(history: History, results: RunResults) -> _Baseline | None:
 
 
 def _load(history: History, run: str) -> RecordedRun | None:
-    """A run that is recorded, with all its tests where its directory is still there."""
+    """A recorded run; with all its tests, if its directory still exists."""
     recorded = history.find(run)
     if recorded is None:
         return None

@@ -19,7 +19,7 @@ from quizmatrix.model.task import Task
 
 
 def print_cells(chosen: list[Cell], *, as_json: bool) -> None:
-    """The cells as a table, or as JSON."""
+    """Print the cells as a table, or as JSON."""
     if as_json:
         sys.stdout.write(
             to_json(
@@ -48,7 +48,7 @@ def print_cells(chosen: list[Cell], *, as_json: bool) -> None:
 
 
 def handoff_words(handoff: Handoff, tasks: list[Task]) -> str:
-    """What is done with the disks, and in how many VMs."""
+    """Text that says what the handoff does with the disks, and with how many VMs."""
     labels = [task.labels for task in tasks if task.labels is not None]
     writers = dict.fromkeys(one.writer for one in labels)
     readers = dict.fromkeys(one.reader for one in labels if one.reader)
@@ -74,7 +74,7 @@ def _plain(cell: Cell) -> dict[str, object]:
 
 
 def cached_release(cell: Cell) -> str | None:
-    """What `uname -r` prints in the cell, where its kernel is in the cache."""
+    """The release of the cell's kernel (`uname -r`); None where the kernel is not in the cache."""
     try:
         kernel = source.find(cell.kernel_spec, load_arch(cell.arch), options_of(cell))
     except DamagedError:

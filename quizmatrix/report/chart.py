@@ -12,17 +12,17 @@ from quizmatrix.report.colour import paint
 from quizmatrix.runs.history.kept import Point
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
-# Runs in the row of blocks, and with a line of their own.
+# The largest number of blocks in the row, and of runs with their own line.
 _MOST_BLOCKS = 100
 _MOST_LINES = 40
 _BAR = 30
 
 
 def draw(points: list[Point], *, colour: bool = False, blocks: bool = False) -> str:
-    """Totals, and a line for each run, the newest last.
+    """The chart as text: totals, and a line for each run, the newest last.
 
-    points: the oldest first. blocks: also a row of blocks, as high as the command took long, and bars: for
-    terminals. Without them the text has no other characters than words have.
+    points: the oldest first. blocks: for terminals, also draw a row of blocks and bars whose sizes are the
+    command's time. Without it the text is ASCII.
     """
     times = [point.seconds for point in points if point.seconds is not None]
     longest = max(times, default=0.0)

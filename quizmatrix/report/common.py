@@ -18,18 +18,18 @@ _VERBS = {
     Outcome.BOOT_FAILED: "Does not boot",
 }
 
-# Words for a set of results, `on s390x` or `from 6.12 on`, and the ids of those in it.
+# A description of some results, such as `on s390x` or `from 6.12 on`, and their ids.
 Rule = tuple[str, frozenset[str]]
-# The id of a result, and the one whose kernel and architecture are looked at for it.
+# The id of a result, and the result whose kernel and architecture count for it.
 ResultSite = tuple[str, CellResult]
 
 
 def common_sentence(results: list[CellResult]) -> str:
-    """`Fails only on s390x.`, `Fails only where written on big-endian.`, or nothing.
+    """`Fails only on s390x.`, `Fails only where written on big-endian.`, or an empty string.
 
-    Only cells that ran count. The sentence is true of all of them: every cell it speaks of
-    failed, expected or not, and no other did; where some of an architecture's cells did not fail,
-    it says how many did. Nothing is said where every failure was expected. Each group has a sentence.
+    Only cells that ran count. The sentence is true for all of them: every cell that it describes failed,
+    expected or not, and no other cell did. Where only some of an architecture's cells failed, it says how
+    many. It is empty where every failure was expected. Each group has its own sentence.
     """
     sentences = []
     for group in (None, *TaskGroup):
@@ -41,7 +41,7 @@ def common_sentence(results: list[CellResult]) -> str:
 
 def _sentence(part: list[CellResult], results: list[CellResult]) -> str:
     ran = [result for result in part if result.outcome.is_verdict or result.outcome in _VERBS]
-    # What a cell could not have run is no evidence on it.
+    # A program of another architecture cannot run in a cell: its failure says nothing about the cell.
     ran = [result for result in ran if not result.foreign]
     failures = [result for result in ran if result.outcome is not Outcome.PASSED]
     failed = frozenset(result.cell for result in failures)
@@ -60,7 +60,7 @@ def _sentence(part: list[CellResult], results: list[CellResult]) -> str:
 
 
 def _rules(ran: list[CellResult], results: list[CellResult]) -> tuple[list[Rule], list[Rule]]:
-    """The rules that name places, the parts of which may be counted, and the other rules."""
+    """The rules that may match in part (`2 of 3 there`), which name architectures, and all other rules."""
     labelled = [(result, result.labels) for result in ran if result.labels and result.labels.reader]
     if not labelled:
         return _rules_of([(result.cell, result) for result in ran])
@@ -81,7 +81,10 @@ def _rules(ran: list[CellResult], results: list[CellResult]) -> tuple[list[Rule]
 
 
 def _rules_of(sites: list[ResultSite], lead: str = "") -> tuple[list[Rule], list[Rule]]:
-    """The rules that name places, and those that name times or both; their words begin with `lead`."""
+    """The rules for architectures, byte orders and variants, and those that involve kernel versions.
+
+    lead: text put before each description.
+    """
     places = [(lead + words, cells) for words, cells in _places(sites)]
     times = list(_times(sites))
     both = [(f"{where} {when}", there & then) for where, there in places for when, then in times]
@@ -107,7 +110,7 @@ def _places(sites: list[ResultSite]) -> Iterator[Rule]:
 
 
 def _times(sites: list[ResultSite]) -> Iterator[Rule]:
-    """Ranges of kernel versions. A kernel that has no version is in none."""
+    """Rules for ranges of kernel versions. A kernel without a version is in none."""
     dated = [(version, cell) for cell, site in sites if (version := _series(site)) is not None]
     versions = sorted({version for version, _ in dated})
     for at in versions:
@@ -118,6 +121,6 @@ def _times(sites: list[ResultSite]) -> Iterator[Rule]:
 
 
 def _series(result: CellResult) -> KernelVersion | None:
-    """The series of the cell's kernel: `6.12`. One kernel's patch level differs by architecture."""
+    """The series of the cell's kernel, `6.12`: the patch level may differ between architectures."""
     version = leading_version(result.release or result.kernel)
     return KernelVersion(version.series) if version else None

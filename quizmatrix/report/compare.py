@@ -15,19 +15,19 @@ from quizmatrix.report.colour import paint
 from quizmatrix.report.grid import verdict_words
 from quizmatrix.runs.history.kept import RecordedRun, findings_of
 
-# Lines of one kind in a section.
+# The largest number of lines of one kind in a section.
 MOST_LINES = 40
-# Cells that are named in a line.
+# The largest number of cells named in a line.
 _MOST_CELLS = 6
 
-# Of these nothing is known about the command.
+# Outcomes that say nothing about the command.
 UNTESTED = frozenset({Outcome.UNPREPARED, Outcome.CANCELLED, Outcome.SKIPPED})
-# Commands that came to their end, so that a test that is not in their output did not run.
+# Outcomes of commands that ran to their end, so that a test that is not in their output did not run.
 _ENDED = frozenset({Outcome.PASSED, Outcome.FAILED, Outcome.SPLAT})
 
 
 class Change(StrEnum):
-    """What became of a cell, a test or a finding. flaky: it ended otherwise, though run from the same."""
+    """How a cell, a test or a finding changed. flaky: the outcome differs, though all inputs are the same."""
 
     REGRESSED = "regressed"
     FIXED = "fixed"
@@ -47,10 +47,10 @@ _COLOURS = {
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """What changed alike in one or more cells.
+    """One change, in one or more cells.
 
-    name: of a test, or the fingerprint of a finding; empty: the cells themselves. title: the finding's.
-    before, after: how it ended; empty where there is no more to say.
+    name: the name of a test, or the fingerprint of a finding; empty where the cells themselves changed.
+    title: the finding's title. before, after: the outcomes in both runs; empty where there is none.
     """
 
     change: Change
@@ -62,7 +62,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True, rename={"findings": "messages"}):
-    """What differs in `after` (a run's id), compared with `before`. In JSON `findings` is `messages`."""
+    """The changes from the run `before` to the run `after` (ids). In JSON `findings` is called `messages`."""
 
     before: str
     after: str
@@ -72,16 +72,16 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, rename={"findings": 
 
     @property
     def has_regressed(self) -> bool:
-        """Whether anything has."""
+        """Whether any cell, test or finding has regressed."""
         return any(line.change is Change.REGRESSED for line in self.lines)
 
     @property
     def lines(self) -> list[Difference]:
-        """All that is different."""
+        """All changes."""
         return [*self.cells, *self.tests, *self.findings]
 
     def where(self, holds: Callable[[Difference], bool]) -> Comparison:
-        """Only the lines for which `holds` is true."""
+        """Only the changes for which `holds` is true."""
         kept = {name: [line for line in getattr(self, name) if holds(line)] for name in _LISTS}
         return msgspec.structs.replace(self, **kept)
 
@@ -122,7 +122,7 @@ def _cell(old: CellResult | None, new: CellResult | None) -> Difference | None:
         return line(Change.NEW)
     if new.flaky and not new.earlier:
         return line(Change.FLAKY, more=new.flaky)
-    if _passed(old) is not _passed(new) and _ran_from_the_same([old], [new]):
+    if _passed(old) is not _passed(new) and _have_same_inputs([old], [new]):
         return line(Change.FLAKY)
     if _is_bad(new):
         return line(Change.STILL_FAILING if _is_bad(old) else Change.REGRESSED)
@@ -138,17 +138,17 @@ def _passed(result: CellResult) -> bool:
 
 
 def _is_bad(result: CellResult) -> bool:
-    """Whether it failed, and its matrix does not say that it would."""
+    """Whether it failed, and its matrix does not expect that."""
     return not _passed(result) and not result.is_as_expected
 
 
-def _ran_from_the_same(old: list[CellResult], new: list[CellResult]) -> bool:
+def _have_same_inputs(old: list[CellResult], new: list[CellResult]) -> bool:
     inputs = [result.inputs for result in old]
     return all(inputs) and inputs == [result.inputs for result in new]
 
 
 def _by_column(kept: RecordedRun) -> dict[str, list[CellResult]]:
-    """The results, those of a cell's slices together: which slice has a test is no news."""
+    """The results by cell; the slices of a cell together, since it does not matter which slice ran a test."""
     found: dict[str, list[CellResult]] = {}
     for result in kept.results.cells:
         found.setdefault(result.unsharded, []).append(result)
@@ -161,13 +161,13 @@ def _tests(before: RecordedRun, after: RecordedRun) -> Iterator[Difference]:
         sides = [*old[cell], *new[cell]]
         if any(result.outcome in UNTESTED for result in sides) or not any(r.subtests for r in sides):
             continue
-        # Where a side's commands were cut short, or only what failed is recorded, a test that it
-        # does not have may be there all the same.
+        # If a run's command was cut short, or only failed tests are recorded, a test that is missing there
+        # may have run all the same.
         old_ended = before.is_complete and all(result.outcome in _ENDED for result in old[cell])
         new_ended = after.is_complete and all(result.outcome in _ENDED for result in new[cell])
         had = {name: test for result in old[cell] for name, test in before.tests.get(result.cell, {}).items()}
         has = {name: test for result in new[cell] for name, test in after.tests.get(result.cell, {}).items()}
-        same = _ran_from_the_same(old[cell], new[cell])
+        same = _have_same_inputs(old[cell], new[cell])
         old_known = all(map(before.knows_failures, old[cell]))
         new_known = all(map(after.knows_failures, new[cell]))
         for name in dict.fromkeys([*has, *had]):
@@ -205,9 +205,11 @@ def _test(was: Subtest | None, now: Subtest | None, *, same: bool) -> Change | N
 def _where_one_is_unknown(
     was: Subtest | None, now: Subtest | None, *, had_no_other: bool, has_no_other: bool
 ) -> Change | None:
-    """Of a run whose directory is gone only the tests that failed are known, up to a number: others did not.
+    """The change of a test that one of the runs does not list.
 
-    had_no_other, has_no_other: whether that holds for the earlier run, and for the later one.
+    Of a run whose directory is gone only the failed tests are known. If they are all known, a test that is
+    not listed did not fail. had_no_other, has_no_other: whether they are, for the earlier run and the later
+    one.
     """
     if was is None and now is not None and now.outcome.is_bad and had_no_other:
         return Change.REGRESSED
@@ -222,7 +224,7 @@ def _findings(old: dict[str, CellResult], new: dict[str, CellResult]) -> Iterato
             continue
         had = {finding.fingerprint: finding for finding in findings_of(old[cell])}
         has = {finding.fingerprint: finding for finding in findings_of(new[cell])}
-        same = _ran_from_the_same([old[cell]], [new[cell]])
+        same = _have_same_inputs([old[cell]], [new[cell]])
         for fingerprint, finding in (had | has).items():
             if fingerprint in had and fingerprint in has:
                 change = Change.STILL_FAILING
@@ -234,10 +236,10 @@ def _findings(old: dict[str, CellResult], new: dict[str, CellResult]) -> Iterato
 
 
 def _gathered(lines: Iterable[Difference]) -> list[Difference]:
-    """The lines, those that tell the same of several cells made one."""
+    """The changes; equal changes in several cells are joined into one."""
     found: dict[tuple[str, ...], Difference] = {}
     for line in lines:
-        # Not by the title: it may name a CPU or a process, which differ where the finding is the same.
+        # The title is not compared: it may name a CPU or a process, though the finding is the same.
         key = (line.change, line.name, line.before, line.after)
         first = found.get(key)
         found[key] = msgspec.structs.replace(first, cells=[*first.cells, *line.cells]) if first else line
@@ -245,7 +247,7 @@ def _gathered(lines: Iterable[Difference]) -> list[Difference]:
 
 
 def render(found: Comparison, *, colour: bool = False) -> str:
-    """A section for each kind of change that there is."""
+    """The comparison as text, with a section for each kind of change."""
     sections = []
     for change in Change:
         lines = _aligned(_of(change, found.cells), lambda line: line.cells[0])
@@ -258,7 +260,7 @@ def render(found: Comparison, *, colour: bool = False) -> str:
 
 
 def _of(change: Change, lines: list[Difference]) -> list[Difference]:
-    """The lines of a section, those of what failed first."""
+    """The changes of one kind; what fails now comes first."""
     chosen = [line for line in lines if line.change is change]
     return sorted(chosen, key=lambda line: line.after in ("passed", "skipped", ""))
 

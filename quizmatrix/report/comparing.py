@@ -21,9 +21,9 @@ from quizmatrix.runs.history.record import History
 
 
 def print_comparison(a: str | None, b: str | None, *, as_json: bool) -> int:
-    """Print what changed from run A to run B; 1 where something regressed.
+    """Print what changed from run A to run B. Returns exit status 1 where something regressed, else 0.
 
-    a, b: names of runs; without B the newest one is meant, without A the one before B of the same kind.
+    a, b: names of runs. By default, B is the newest run, and A is the run of the same kind before B.
     """
     history = History(tell)
     catch_up(history)
@@ -45,7 +45,7 @@ def print_comparison(a: str | None, b: str | None, *, as_json: bool) -> int:
 
 
 def _comparable(history: History) -> list[RunResults]:
-    """The runs that have ended, the newest first; directories that cannot be read are named."""
+    """The runs that have ended, the newest first. Prints which directories cannot be read."""
     runs = {}
     for folder, results in directory.list_runs():
         if results is None:
@@ -54,9 +54,9 @@ def _comparable(history: History) -> list[RunResults]:
             tell(f"{folder} is passed over: the run has not finished, or was killed")
         else:
             runs[results.run] = results
-    with contextlib.suppress(HistoryError):  # it has been said
+    with contextlib.suppress(HistoryError):  # the error was printed before
         runs |= {old.run: old for old in history.runs() if old.finished and old.run not in runs}
-    # A terminal's sessions are of no matrix, and tell nothing of a test.
+    # Terminal sessions have no matrix, and are no tests.
     return sorted((one for one in runs.values() if one.matrix), key=lambda one: one.started, reverse=True)
 
 
@@ -81,7 +81,7 @@ def _before(after: RecordedRun, runs: list[RunResults], history: History) -> Rec
 
 
 def _load(name: str, history: History) -> RecordedRun:
-    """A run, from its directory or, where that is gone, from the history."""
+    """A run from its directory or, if that is gone, from the history."""
     try:
         return kept.load(directory.find_run(name))
     except QuizmatrixError as error:
@@ -90,6 +90,6 @@ def _load(name: str, history: History) -> RecordedRun:
         except HistoryError:
             found = None
         if found is not None:
-            # --output has put it elsewhere, or it was removed.
+            # The directory is where --output has put it, or was removed.
             return kept.load(found.place) if (found.place / directory.RESULTS).is_file() else found
         raise error

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 def print_run(
     run_directory: RunDirectory, options: ResultOptions, changed: Comparison | None, seconds: float
 ) -> None:
-    """The grid of a run that has ended, or with --quiet what has changed, where that is known.
+    """Print the grid of a run that has ended; with --quiet only what has changed, where that is known.
 
-    seconds: that it took.
+    seconds: how long the run took.
     """
     results, folder = run_directory.results.cells, run_directory.folder
-    # Where a report goes to stdout, that holds nothing else.
+    # If a report is written to stdout, nothing else may be.
     out = sys.stderr if outputs.take_stdout(options) else sys.stdout
     if options.quiet and changed is not None:
         from quizmatrix.report import news
@@ -49,7 +49,7 @@ def print_run(
 
 
 def print_single(result: CellResult, folder: Path, options: ResultOptions) -> None:
-    """What the output of a single cell does not say: how it ended, and why, on stderr.
+    """Print to stderr how a single cell ended, and why, as far as its own output does not show that.
 
     folder: the run directory.
     """

@@ -13,24 +13,23 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.run import findings
 
-# Lines of a trace that a person is shown.
+# The largest number of shown lines of a trace, and of a report without a trace.
 _MOST_FRAMES = 7
-# Of a report without a trace.
 _MOST_LINES = 9
-# Outcomes that are themselves about findings.
+# Outcomes that a finding causes.
 _ABOUT_THEM = frozenset({Outcome.PANICKED, Outcome.SPLAT, Outcome.BOOT_FAILED})
 
 
 def main_one(result: CellResult) -> FindingSummary | None:
-    """The finding that made the outcome what it is: the first fatal one, or the first not allowed."""
+    """The finding that decides the outcome: the first fatal one, else the first that is not allowed."""
     ranked = sorted(result.findings, key=lambda finding: (not finding.kind.is_fatal, finding.allowed))
     return ranked[0] if ranked and not ranked[0].allowed else None
 
 
 def telling_lines(summary: FindingSummary, folder: Path) -> list[str]:
-    """Its title, what was said of it, the functions it happened in, and its fingerprint.
+    """The important lines of a finding: title, message, functions of the trace, and fingerprint.
 
-    folder: the cell's. Where its findings.json cannot be read there are the title and the fingerprint.
+    folder: the cell's folder. If its findings.json cannot be read, only title and fingerprint are returned.
     """
     found = next((one for one in findings.load(folder) if one.fingerprint == summary.fingerprint), None)
     body = _body(found) if found else [summary.title]
@@ -61,7 +60,7 @@ def _body(finding: Finding) -> list[str]:
 
 
 class OtherFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """A finding in cells whose outcome is about something else. lines: see telling_lines."""
+    """A finding that did not decide the outcome of its cells. lines: see telling_lines."""
 
     cells: list[CellResult]
     lines: list[str]
@@ -73,9 +72,9 @@ class OtherFinding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def others(results: list[CellResult], run: Path) -> list[OtherFinding]:
-    """Findings in cells whose outcome is about something else; cells with the same one together.
+    """The findings that did not decide the outcome of their cells, each with all cells that have it.
 
-    Those that a matrix allows are not among them.
+    Findings that a matrix allows are left out.
     """
     alike: dict[str, list[tuple[CellResult, FindingSummary]]] = {}
     for result in results:
@@ -93,14 +92,14 @@ def others(results: list[CellResult], run: Path) -> list[OtherFinding]:
 
 
 def other_paragraphs(results: list[CellResult], run: Path) -> str:
-    """The same for a terminal."""
+    """The findings of `others`, as text for a terminal."""
     return "\n\n".join(
         "\n".join([other.head, *(f"    {line}" for line in other.lines)]) for other in others(results, run)
     )
 
 
 def allowed(results: list[CellResult]) -> str:
-    """A line for each finding that a matrix allows, and the cells it was met in."""
+    """A line for each finding that a matrix allows, with the cells that have it."""
     alike: dict[str, list[tuple[CellResult, FindingSummary]]] = {}
     for result in results:
         for summary in result.findings:

@@ -22,10 +22,10 @@ from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.report.colour import paint
 
 _TAIL_LINES = 10
-# Bytes of a console that are searched for the line where the first finding begins.
+# How many bytes of a console are searched for the first finding.
 _CONSOLE_BYTES = 8 << 20
 
-# What marks a result of an earlier run in the grid.
+# The mark of an earlier run's result in the grid.
 EARLIER = "*"
 
 # Outcomes that the console explains, not the command's output.
@@ -50,22 +50,22 @@ def _exit_status_of_one(result: CellResult) -> int:
         return EXIT_NO_VERDICT
     if result.outcome is Outcome.TIMED_OUT:
         return EXIT_TIMED_OUT
-    # A pass that was not expected, a machine that was switched off: no status of the command's.
+    # For an unexpected pass, or a guest that was switched off, there is no exit status of the command.
     return (result.exit_code or EXIT_FAILED) if result.outcome is Outcome.FAILED else EXIT_FAILED
 
 
 def verdict_words(result: CellResult) -> str:
-    """`passed`, `failed (3)`, `passed (flaky)`: the outcome, with the exit code where that says more."""
+    """`passed`, `failed (3)`, `passed (flaky)`: the outcome with exit code, flakiness and expectation."""
     code = f" ({result.exit_code})" if result.outcome is Outcome.FAILED and result.exit_code else ""
     known = ", expected" if result.is_as_expected and result.outcome is not Outcome.PASSED else ""
     news = f", not {result.expected}" if _is_unexpected_pass(result) else ""
-    # A pass that is not to be relied on is told from one that is.
+    # A flaky pass has to differ from a reliable one.
     flaky = "" if not result.flaky else " (flaky)" if result.outcome is Outcome.PASSED else ", flaky"
     return f"{result.outcome}{code}{flaky}{known}{news}"
 
 
 def marked_words(result: CellResult) -> str:
-    """The same with a mark where it was not run again, as it stands in a square."""
+    """The outcome as in a square of the grid: with a mark, if it is from an earlier run."""
     return verdict_words(result) + (EARLIER if result.earlier else "")
 
 
@@ -74,12 +74,12 @@ def _is_unexpected_pass(result: CellResult) -> bool:
 
 
 def command_words(results: RunResults, result: CellResult | None = None) -> str:
-    """What a run ran, on one line; with `result` what was run for that."""
+    """The command of a run, on one line; with `result`, the command of that cell."""
     return clean_line(results.command_words(result.group if result else None))
 
 
 class Grid(msgspec.Struct, frozen=True, kw_only=True):
-    """A table of results. corner: what its rows are. rows: each with its label, and what each column has."""
+    """A table of results. corner: heading of the rows. rows: each has a label and one result per column."""
 
     corner: str
     columns: list[str]
@@ -87,7 +87,10 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def grids(results: list[CellResult]) -> list[Grid]:
-    """The results as tables: kernels down, architectures across; of groups, writers down, readers across."""
+    """The results as tables with a row per kernel and a column per architecture.
+
+    Results that have labels are in tables of their own, with a row per writer and a column per reader.
+    """
     tables: dict[str, dict[RowKey, dict[str, CellResult]]] = {}
     for result in results:
         corner, row, column = _place(result)
@@ -100,7 +103,7 @@ def grids(results: list[CellResult]) -> list[Grid]:
     return found
 
 
-# What is the same of the results in one row of a table.
+# What all results in one row of a table have in common.
 RowKey = tuple[str | None, ...]
 
 
@@ -131,7 +134,7 @@ def grid(results: list[CellResult], *, colour: bool = False) -> str:
 
 
 def _label(row: dict[str, CellResult]) -> str:
-    """The writer of a row, or its kernel and variant, with the version where the name does not tell it."""
+    """The writer of a row, or its kernel and variant, with the version if the name does not contain it."""
     one = next(iter(row.values()))
     if one.labels is not None:
         return one.labels.writer
@@ -150,7 +153,7 @@ def _square(result: CellResult, colour: bool) -> str:
 
 
 def notes(results: list[CellResult]) -> str:
-    """Which cells are flaky and why, and what is from an earlier run; empty where there is no such."""
+    """Lines that say which cells are flaky and why, and which results are from an earlier run."""
     flaky: dict[str, list[str]] = {}
     for result in results:
         if result.flaky and not result.earlier:
@@ -163,7 +166,7 @@ def notes(results: list[CellResult]) -> str:
 
 
 def noun(results: list[CellResult]) -> str:
-    """What one of the results is of."""
+    """The word for one result: `step` where disks are handed on, else `cell`."""
     return "step" if any(result.labels for result in results) else "cell"
 
 
@@ -178,21 +181,21 @@ def summary(results: list[CellResult], seconds: float | None) -> str:
 
 
 def failures(results: list[CellResult], run: Path) -> list[list[CellResult]]:
-    """The cells that are not as expected; those that failed alike together."""
+    """The cells that are not as expected, grouped by the same failure."""
     from quizmatrix.report import findings
 
     alike: dict[tuple[str, ...], list[CellResult]] = {}
     for result in results:
         if not result.is_as_expected:
             finding = findings.main_one(result) if result.outcome in BY_CONSOLE else None
-            # What differs between two cells' traces of one finding is no news.
+            # The same finding is the same failure, even if the traces differ in details.
             why = (finding.fingerprint,) if finding else (result.detail, *evidence_lines(result, run))
             alike.setdefault((verdict_words(result), *why), []).append(result)
     return list(alike.values())
 
 
 def explanations(results: list[CellResult], run: Path, *, colour: bool = False) -> str:
-    """A paragraph for the cells that are not as expected; those that failed alike share one."""
+    """A paragraph for each group of `failures`."""
     paragraphs = []
     for group in failures(results, run):
         words, detail = verdict_words(group[0]), group[0].detail
@@ -207,7 +210,7 @@ def explanations(results: list[CellResult], run: Path, *, colour: bool = False) 
 
 
 def evidence_lines(result: CellResult, run: Path) -> list[str]:
-    """What explains the outcome: the finding, or the end of the output."""
+    """The lines that explain an outcome: the finding, or the end of the output."""
     folder = run / result.folder
     if result.outcome in BY_CONSOLE:
         from quizmatrix.report import findings
@@ -223,7 +226,7 @@ def evidence_lines(result: CellResult, run: Path) -> list[str]:
 
 
 def _console_lines(path: Path) -> list[str]:
-    """The console from its first panic or splat on, or else its end."""
+    """The console's lines from its first finding on; without one, its last lines."""
     try:
         with path.open("rb") as file:
             data = file.read(_CONSOLE_BYTES)
@@ -236,13 +239,13 @@ def _console_lines(path: Path) -> list[str]:
 
 
 def places(group: list[CellResult], run: Path) -> str:
-    """The folders of the cells, as a shell expands them."""
+    """The folders of the cells, written so that a shell expands them: `RUN/{CELL,CELL}/`."""
     folders = [result.folder for result in group]
     return f"{run}/" + (folders[0] if len(folders) == 1 else "{" + ",".join(folders) + "}") + "/"
 
 
 def kept_disks(group: list[CellResult], run: Path) -> list[str]:
-    """Where the disks are as they were given to those of the cells that failed with them."""
+    """The folders with the disks of failed cells, in the state in which the cells got them."""
     kept = dict.fromkeys(result.labels.kept for result in group if result.labels)
     return [f"{run / folder}/" for folder in kept if folder]
 
@@ -255,7 +258,10 @@ def whole(
     colour: bool = False,
     every_test: bool = False,
 ) -> str:
-    """The grid, the failing cells, what they have in common, their tests, and the totals."""
+    """The whole report as text: grid, failing cells, what they have in common, tests, and totals.
+
+    run: the run directory. seconds: how long the run took. every_test: see testtable.whole.
+    """
     from quizmatrix.report import findings, testtable
     from quizmatrix.report.common import common_sentence
 

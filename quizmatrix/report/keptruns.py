@@ -25,9 +25,9 @@ from quizmatrix.runs.history.record import History, days_ago
 
 _CHUNK = 1 << 16
 _DAY = 86400.0
-# Runs that are kept where no number and no age is given.
+# How many runs are kept where neither --keep nor --older-than is given.
 KEEP = 50
-# Days after which the record of a run goes too: its directory may be long gone.
+# Days after which `prune` also deletes the history's record of a run.
 _REMEMBERED = 400
 
 
@@ -59,7 +59,7 @@ def _row(folder: Path, results: RunResults | None) -> list[str]:
 
 
 def show(run: str, *, every_test: bool) -> None:
-    """Print a run's report again. every_test: not only what differs."""
+    """Print a run's report again. every_test: list all tests, not only those that failed or differ."""
     folder = directory.find_run(run)
     results = directory.load(folder)
     print(f"run {results.run}: {grid.command_words(results)}\n")
@@ -73,7 +73,7 @@ def show(run: str, *, every_test: bool) -> None:
 
 
 def write_reports(run: str, options: ResultOptions) -> None:
-    """Write the reports of a run that are asked for; HostError where one cannot be written."""
+    """Write the reports of a run that `options` asks for. Raises HostError where one cannot be written."""
     folder = directory.find_run(run)
     outputs.check(options)
     for error in outputs.write(options, load_source(folder)):
@@ -81,7 +81,7 @@ def write_reports(run: str, options: ResultOptions) -> None:
 
 
 def show_cell(cell: str, over: str) -> None:
-    """Print how a cell's runs of the last time ended, and how long they took. over: a duration."""
+    """Print how a cell's recent runs ended, and how long they took. over: for how long back, as `30d`."""
     span = checked("--over", over, parse_duration)
     history = History(tell)
     history.catch_up()
@@ -104,9 +104,9 @@ def show_cell(cell: str, over: str) -> None:
 
 
 def print_logs(run: str, cell: str | None, stream: str) -> None:
-    """Print what a cell wrote, byte for byte; or what each wrote, with headings as tail(1) has them.
+    """Print a cell's output unchanged; or all cells' output, with headings like those of tail(1).
 
-    stream: the file in a cell's folder. On a terminal without what that would act on.
+    stream: the name of the file in a cell's folder. On a terminal, escape sequences are removed.
     """
     folder = directory.find_run(run)
     cells = {result.cell: result for result in directory.load(folder).cells}
@@ -124,7 +124,7 @@ def print_logs(run: str, cell: str | None, stream: str) -> None:
 
 
 def _copy_out(path: Path) -> bool:
-    """Copy a file to stdout; False where there is none."""
+    """Copy a file to stdout; returns False where there is no such file."""
     try:
         source = path.open("rb")
     except FileNotFoundError:
@@ -135,9 +135,9 @@ def _copy_out(path: Path) -> bool:
 
 
 def prune(keep: int | None, older_than: float | None, *, dry_run: bool) -> None:
-    """Remove old run directories; what the history knows of them stays for a year.
+    """Remove old run directories. The history keeps their records for 400 days.
 
-    keep: the number of the newest that stay. older_than: seconds; what is younger stays.
+    keep: how many of the newest runs stay. older_than: seconds; younger runs stay.
     """
     if keep is None:
         keep = KEEP if older_than is None else 1

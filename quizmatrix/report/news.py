@@ -12,10 +12,10 @@ from quizmatrix.runs.directory import RunDirectory
 
 
 def status_of_news(status: int, news: Comparison | None, results: list[CellResult]) -> int:
-    """The exit status where only regressions count: what failed before is forgiven.
+    """The exit status where only regressions count, and not what failed before.
 
-    status: where everything counts, which it is where there is nothing to compare with, and where nothing
-    could be tested. What fails and was never tested before has no past that would forgive it.
+    status: the exit status where everything counts. It is returned where there is no earlier run to compare
+    with, and where nothing could be tested. A failure that was never tested before counts as a regression.
     """
     if news is None or status == EXIT_NO_VERDICT:
         return status
@@ -36,9 +36,9 @@ def _counts(line: Difference, bad: set[str]) -> bool:
 
 
 def words_of_news(news: Comparison, run_directory: RunDirectory, *, colour: bool) -> str:
-    """What changed, as a mail would have it; nothing where nothing has.
+    """What changed, as text for a mail; empty where nothing changed.
 
-    A run in which no cell was tested is told of however often that happens: else nobody would notice.
+    A run in which no cell could be tested is always reported, so that somebody notices.
     """
     results = run_directory.results
     news = news.where(lambda line: line.change is not Change.STILL_FAILING or line.before != line.after)

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from quizmatrix.report.formats.source import ReportSource
 
 STDOUT = "-"
-# GitHub's runner names a file there to which a step's Markdown is added.
+# The variable in which GitHub's runner names the file for a job step's Markdown.
 _SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
 def asked(options: ResultOptions) -> dict[Format, str]:
-    """The reports that are asked for, and where each goes."""
+    """The reports that the options ask for, each with its file."""
     return {form: getattr(options, form) for form in Format if getattr(options, form) is not None}
 
 
 def check(options: ResultOptions) -> None:
-    """UsageError where a report could not be written, before anything is run for it."""
+    """Raise UsageError where a report cannot be written; called before anything is run."""
     targets = asked(options)
     for form, target in targets.items():
         if target != STDOUT and not os.access(Path(target).absolute().parent, os.W_OK):
@@ -43,7 +43,7 @@ def check(options: ResultOptions) -> None:
 
 
 def take_stdout(options: ResultOptions) -> bool:
-    """Whether a report goes to stdout, which then holds nothing else."""
+    """Whether a report is written to stdout. Then nothing else may be written there."""
     return STDOUT in asked(options).values()
 
 
@@ -53,7 +53,7 @@ def are_wanted(options: ResultOptions) -> bool:
 
 
 def write(options: ResultOptions, source: ReportSource) -> list[HostError]:
-    """Write the reports asked for. What kept one from that is no verdict on the cells: it is returned."""
+    """Write the reports that `options` asks for. Errors are returned; they do not change the exit status."""
     errors = []
     for form, target in asked(options).items():
         errors.append(_tried(target, partial(_write_report, form, target, source)))
@@ -61,7 +61,7 @@ def write(options: ResultOptions, source: ReportSource) -> list[HostError]:
 
 
 def add_to_job_summary(source: ReportSource) -> HostError | None:
-    """On GitHub, add the run to the summary of the job's step; what kept it from that."""
+    """On GitHub, add the run to the summary of the job's step. Returns an error instead of raising it."""
     summary = os.environ.get(_SUMMARY)
     if not summary:
         return None
@@ -69,7 +69,7 @@ def add_to_job_summary(source: ReportSource) -> HostError | None:
 
     def add() -> None:
         path = Path(summary)
-        # What earlier commands of the step have written counts: beyond its limit GitHub shows nothing.
+        # GitHub shows nothing if all commands of a step together write more than its limit.
         taken = path.stat().st_size if path.exists() else 0
         with path.open("ab") as file:
             file.writelines([b"\n", *markdown.render(source, markdown.SUMMARY_BYTES - taken - 1)])
@@ -85,7 +85,7 @@ def _tried(name: str, write: Callable[[], None]) -> HostError | None:
     except OSError as error:
         return host_error(f"write {name}", error)
     except Exception as error:
-        # A fault of ours in a report must not become the run's exit status.
+        # A bug in a report must not change the run's exit status.
         return HostError(f"cannot write {name}", cause=f"internal error: {error!r}")
     return None
 
@@ -97,8 +97,8 @@ def _write_report(form: Format, target: str, source: ReportSource) -> None:
         return
     path = Path(target).resolve()
     if path.exists() and not path.is_file():
-        with path.open("wb") as file:  # a pipe or a device is written to, not replaced
+        with path.open("wb") as file:  # a FIFO or device must not be replaced by a file
             file.writelines(parts)
     else:
-        # It may be for others: a job that collects reports, a web server.
+        # Others may have to read it: a CI job that collects reports, a web server.
         paths.write_atomic(path, parts, mode=paths.new_file_mode())

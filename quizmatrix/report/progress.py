@@ -23,23 +23,23 @@ from quizmatrix.report.grid import verdict_words
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-# Seconds without a line after which the plain form says what is still going on.
+# After so many seconds without a line, `Lines` prints which cells are still running.
 HEARTBEAT = 60.0
-# Seconds between two pictures of the live table.
+# Seconds between two updates of the live table.
 _FRAME = 0.25
 
-# Stages that are news where there is a line per change; the others pass in a moment.
+# Stages for which `Lines` prints a line; the others are short.
 _NEWS = frozenset({Stage.BOOTING, Stage.RUNNING})
 
 
 class Progress(Protocol):
-    """Shows a run."""
+    """Shows a run while it goes on."""
 
     def see(self, event: Event) -> None:
-        """Take the next event."""
+        """Show the next event."""
 
     async def keep(self) -> None:
-        """Keep what is shown alive until cancelled."""
+        """Update what is shown, until cancelled."""
 
 
 def _cell_of(event: Event) -> str:
@@ -47,7 +47,7 @@ def _cell_of(event: Event) -> str:
 
 
 class CellState(msgspec.Struct, kw_only=True):
-    """What is known of a cell that is on its way. since: when its stage began, monotonic seconds."""
+    """The state of a cell. since: when its stage began, in monotonic seconds. line: the last console line."""
 
     cell: str
     stage: Stage | None = None
@@ -57,7 +57,7 @@ class CellState(msgspec.Struct, kw_only=True):
     result: CellResult | None = None
 
     def take(self, event: Event) -> None:
-        """Follow an event of this cell."""
+        """Update the state from an event of this cell."""
         if isinstance(event, CellReached):
             self.stage, self.attempt = event.stage, event.attempt
             self.since = time.monotonic()
@@ -77,7 +77,7 @@ class CellState(msgspec.Struct, kw_only=True):
 
 
 class Screen:
-    """A stream that may go away (a closed terminal, a pipe without a reader): then nothing is shown."""
+    """An output stream. If its reader goes away (terminal closed, broken pipe), nothing more is written."""
 
     def __init__(self, stream: TextIO) -> None:
         """Writes to `stream`."""
@@ -86,11 +86,11 @@ class Screen:
         self._gone = False
 
     def print(self, text: str) -> None:
-        """Write a line, if anybody is there."""
+        """Write a line, unless the reader is gone."""
         self.do(lambda: print(text, file=self.stream, flush=True))
 
     def do(self, action: Callable[[], object]) -> None:
-        """Draw with `action`, unless the stream is gone; find out here that it is."""
+        """Call `action`, which writes to the stream, unless the reader is gone."""
         if not self._gone:
             try:
                 action()
@@ -99,24 +99,24 @@ class Screen:
 
 
 def tell(text: str) -> None:
-    """Say a sentence on stderr, as quizmatrix's own."""
+    """Print a message on stderr, after `quizmatrix: `."""
     Screen(sys.stderr).print(f"quizmatrix: {text}")
 
 
 class Silent:
-    """Shows only what a person has to know of one cell that behaves like a local command."""
+    """For one cell that behaves like a local command: shows only notes, which explain why it takes long."""
 
     def __init__(self, screen: Screen) -> None:
-        """`screen`: where waiting is explained."""
+        """screen: where notes are printed."""
         self._screen = screen
 
     def see(self, event: Event) -> None:
-        """A fetch takes long enough to be told; the rest does not."""
+        """Print a note, such as that a kernel is being fetched; other events are not shown."""
         if isinstance(event, CellNote) and event.cell:
             self._screen.print(f"quizmatrix: {clean_line(event.text)}")
 
     async def keep(self) -> None:
-        """Nothing is shown that could get old."""
+        """Wait until cancelled; nothing that is shown has to be updated."""
         await anyio.sleep_forever()
 
 
@@ -124,18 +124,18 @@ class Quiet:
     """Shows nothing."""
 
     def see(self, event: Event) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     async def keep(self) -> None:
-        """Nothing."""
+        """Wait until cancelled."""
         await anyio.sleep_forever()
 
 
 class Lines:
-    """A line per change, and a heartbeat."""
+    """Prints a line per change and, after a while without one, which cells are still running."""
 
     def __init__(self, screen: Screen, cells: list[str], *, verbose: bool = False) -> None:
-        """verbose: every stage and every console line."""
+        """verbose: print every stage and every console line."""
         self._screen = screen
         self._verbose = verbose
         self._states = {cell: CellState(cell=cell) for cell in cells}
@@ -143,7 +143,7 @@ class Lines:
         self._spoke = self._began
 
     def see(self, event: Event) -> None:
-        """Print it if it is news."""
+        """Print a line, if the event is worth one."""
         if isinstance(event, CellNote) and not event.cell:
             self._say(clean_line(event.text))
             return
@@ -165,7 +165,7 @@ class Lines:
         return words + (f", {format_seconds(seconds)}" if seconds is not None else "")
 
     async def keep(self) -> None:
-        """Say now and then what is still running: nobody should wonder whether this is alive."""
+        """After each HEARTBEAT seconds without a line, print which cells are still running."""
         while True:
             wait = self._spoke + HEARTBEAT - time.monotonic()
             if wait > 0:
@@ -182,10 +182,10 @@ class Lines:
 
 
 class LiveTable:
-    """A table that is drawn over itself: cell, phase, time, last line."""
+    """A table on a terminal, redrawn in place: cell, phase, time, last line."""
 
     def __init__(self, screen: Screen, cells: list[str]) -> None:
-        """`screen` has to be a terminal."""
+        """screen: has to be a terminal."""
         from rich.console import Console
         from rich.live import Live
 
@@ -203,7 +203,7 @@ class LiveTable:
         )
 
     def see(self, event: Event) -> None:
-        """Remember it for the next picture; a word on the whole run stays on the screen."""
+        """Keep the event for the next update; print a note on the whole run above the table."""
         if isinstance(event, CellNote) and not event.cell:
             text = clean_line(event.text)
             self._screen.do(lambda: self._live.console.print(text, markup=False))
@@ -211,7 +211,7 @@ class LiveTable:
         self._states[_cell_of(event)].take(event)
 
     async def keep(self) -> None:
-        """Draw until cancelled, then take the table away: the report comes in its place."""
+        """Redraw the table until cancelled, then remove it; the report is printed in its place."""
         self._screen.do(self._live.start)
         try:
             while True:
@@ -230,7 +230,7 @@ class LiveTable:
         table.add_column("phase", no_wrap=True)
         table.add_column("time", no_wrap=True, justify="right")
         table.add_column("last line", no_wrap=True, ratio=1, overflow="ellipsis")
-        # What is going on comes first; what does not fit on the screen is only counted.
+        # Running cells come first; cells that do not fit on the screen are only counted.
         states = sorted(self._states.values(), key=_interest)
         room = max(3, self._height - 4)
         for state in states[:room]:
@@ -243,7 +243,7 @@ class LiveTable:
                 seconds = now - state.since if state.stage else None
                 line = state.line
             shown = format_seconds(seconds) if seconds is not None else ""
-            # A Text: what is in brackets in a name is no markup.
+            # As Text, since rich reads brackets in a str as markup.
             table.add_row(Text(clean_line(state.cell)), words, shown, Text(clean_line(line), style="dim"))
         ended = sum(state.result is not None for state in states)
         more = f", {len(states) - room} not shown" if len(states) > room else ""
@@ -253,14 +253,14 @@ class LiveTable:
 
 
 def _interest(state: CellState) -> int:
-    """Running ones first, then what waits, then what failed, then what passed."""
+    """The sort key of the live table: running cells first, then waiting, failed and passed ones."""
     if state.result is not None:
         return 3 if state.result.is_as_expected else 2
     return 1 if state.stage in (None, Stage.WAITING) else 0
 
 
 def choose(cells: list[str], *, quiet: bool, verbose: bool) -> Progress:
-    """How a run of these cells is shown on stderr."""
+    """Choose how a run of these cells is shown on stderr."""
     screen = Screen(sys.stderr)
     if quiet:
         return Quiet()

@@ -22,15 +22,15 @@ T = TypeVar("T")
 
 
 class RunHistory:
-    """The history, as a run needs it: what goes wrong with it is told at the end and no fault of the run."""
+    """The history as a run uses it. After an error, kept in `error`, it answers as if it were empty."""
 
     def __init__(self) -> None:
-        """Nothing is opened before it is asked for."""
+        """The history's file is opened only when it is needed."""
         self._history = History(tell)
         self.error: HistoryError | None = None
 
     def expected_seconds(self, tasks: list[Task], command: list[str]) -> dict[str, float]:
-        """See History.expected_seconds. A single task needs no order."""
+        """See History.expected_seconds. Empty for a single task, which needs no order."""
         if len(tasks) < 2:
             return {}
         ids = [task.id for task in tasks]
@@ -47,9 +47,9 @@ class RunHistory:
         return self._try(lambda: baseline.since_last(self._history, results, place), None)
 
     def record(self, run_directory: RunDirectory) -> None:
-        """Keep the run that has ended."""
+        """Record a run that has ended."""
         results: RunResults = run_directory.results
-        # What was stopped before anything had ended tells nothing.
+        # A run that was stopped before any cell had ended is not recorded.
         if any(result.outcome is not Outcome.CANCELLED for result in results.cells):
             self._try(lambda: self._history.record(run_directory.folder, results), None)
 
@@ -63,12 +63,12 @@ class RunHistory:
 
 
 def sentence(error: HistoryError) -> str:
-    """What is said of a history that cannot be used."""
+    """An error of the history as one line."""
     return clean_line(f"{error}. {error.next_step}".rstrip(". ") + ".", 1000)
 
 
 def catch_up(history: History) -> None:
-    """Record what is in run directories only; what is wrong with the history is only said."""
+    """Record the runs that are not yet in the history. An error is only printed."""
     try:
         history.catch_up()
     except HistoryError as error:

@@ -15,13 +15,14 @@ from quizmatrix.report.colour import paint
 from quizmatrix.report.common import common_sentence
 from quizmatrix.subtests import reading
 
-# Rows of a table, or names of a list, that a person reads.
+# The largest number of rows of a table, or names of a list.
 MOST_ROWS = 40
-# Tests of all cells together that are compared: guests decide how many they are, and each takes memory.
+# The largest number of tests of all cells that are compared. Guests decide how many there are, and each takes
+# memory.
 MOST_TESTS = 1_000_000
-# Names behind a sentence: the rows tell the others.
+# The largest number of names after a sentence; the rows show the others.
 _MOST_NAMES = 3
-# Characters of a line, and the cells whose squares fit beside a name.
+# The longest line, and the largest number of cells that get a column.
 _WIDTH = 120
 _MOST_COLUMNS = 6
 
@@ -32,14 +33,15 @@ _COLOURS = {
     SubtestOutcome.SKIPPED: Outcome.SKIPPED,
 }
 
-# A row's cells by index, with what the test did there.
+# One test's results, by the index of the cell.
 Row = dict[int, Subtest]
 
 
 class SubtestTable(msgspec.Struct, frozen=True, kw_only=True):
-    """Tests, and the cells that ran some: a row's keys are indices of `cells`.
+    """Tests and the cells that ran them.
 
-    unread: cells whose tests are none of them, for want of room.
+    rows: by test name; a row's keys are indices of `cells`. unread: cells whose tests were not read, because
+    of MOST_TESTS.
     """
 
     cells: list[CellResult]
@@ -48,9 +50,10 @@ class SubtestTable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def whole(results: list[CellResult], run: Path, *, every: bool = False, colour: bool = False) -> str:
-    """A row for each test that failed or differs (every: for each test), then what failures share.
+    """A row for each test that failed or differs between cells, then sentences on what failures share.
 
-    Empty where no cell's output has tests; without `every` also where there is nothing to compare.
+    every: a row for each test. run: the run directory. Empty where no cell's output has tests; without
+    `every` also where no test failed or differs.
     """
     table = collect(results, run, every=every)
     cells, rows = table.cells, table.rows
@@ -67,10 +70,10 @@ def whole(results: list[CellResult], run: Path, *, every: bool = False, colour: 
 def collect(
     results: list[CellResult], run: Path, *, every: bool = False, most: int = MOST_TESTS
 ) -> SubtestTable:
-    """The rows that `whole` shows, of all length. most: tests that are read; then no further cell is."""
+    """Read the rows that `whole` shows. most: after so many tests, no further cell is read."""
     cells: list[CellResult] = []
     rows: dict[str, Row] = {}
-    # A cell's slices share a column: together they are what it ran.
+    # The slices of a cell share a column.
     columns: dict[str, int] = {}
     unread: dict[str, None] = {}
     read = 0
@@ -86,8 +89,8 @@ def collect(
         for test in tests:
             rows.setdefault(test.name, {})[columns[result.unsharded]] = test
     if not every:
-        # What failed first, then what ended differently, then what some cells do not have.
-        # Groups have tests of their own: that one lacks another's is no difference.
+        # Failed tests come first, then tests that differ, then tests that some cells do not have.
+        # Each group has its own tests, so a test that another group lacks is no difference.
         has_groups = len({cell.group for cell in cells}) > 1
         ranked = {name: _rank(row, 0 if has_groups else len(cells)) for name, row in rows.items()}
         names = sorted((name for name in rows if ranked[name] < _SAME), key=ranked.__getitem__)
@@ -96,7 +99,7 @@ def collect(
 
 
 def bad_lines(result: CellResult, run: Path) -> list[str]:
-    """`failed: NAME` for the tests of one cell that were not good, the first of many."""
+    """`failed: NAME` for each failed test of one cell, at most MOST_ROWS of them."""
     tests = reading.load(run / result.folder) if result.subtests else []
     lines = [
         f"{test.outcome}: {test.name}" if test.outcome.is_bad else f"failed, then passed: {test.name}"
@@ -140,9 +143,9 @@ def _table(rows: dict[str, Row], ids: list[str], colour: bool) -> str:
 
 
 def _lists(rows: dict[str, Row], cells: list[CellResult]) -> str:
-    """For each test the cells where it did what: `failed on 6.1-s390x, 6.12-s390x; passed on the other 7`.
+    """Each test with its cells: `failed on 6.1-s390x, 6.12-s390x; passed on the other 7`.
 
-    A test is looked for in the groups that have it.
+    Cells of groups that do not have the test are not mentioned.
     """
     lines = []
     for name, row in rows.items():
@@ -166,10 +169,7 @@ def _on(cells: list[str], of: int) -> str:
 
 
 def sentences(table: SubtestTable) -> str:
-    """`Fails only on s390x: NAME, NAME and 3 more.`, a line for each thing that failures share.
-
-    And one for the cells that were not looked at.
-    """
+    """Lines such as `Fails only on s390x: NAME, NAME and 3 more`, and one on cells that were not read."""
     tell = _teller(table.cells)
     named: dict[str, list[str]] = {}
     for name, row in table.rows.items():
@@ -185,7 +185,7 @@ def sentences(table: SubtestTable) -> str:
 
 
 def _teller(cells: list[CellResult]) -> Callable[[Row], str]:
-    """Says of a row what the cells where it failed share. Tests that fail alike are looked at once."""
+    """Make a function that returns a row's common sentence, cached by the cells where the test failed."""
     known: dict[tuple[tuple[int, bool], ...], str] = {}
 
     def tell(row: Row) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """What a report is written as; each is the name of its option, too."""
+    """The format of a report. Each value is also the name of its option and of its module."""
 
     JSON = "json"
     JUNIT = "junit"
@@ -21,7 +21,7 @@ class Format(StrEnum):
 
 
 def render(form: Format, source: ReportSource) -> Iterator[bytes]:
-    """The report, in pieces: none of them is as long as a run's logs may be."""
-    # Only what is asked for is imported: nobody else waits for junitparser.
+    """The report in pieces, so that it is never in memory as a whole."""
+    # Each format is imported only when it is used: junitparser takes time.
     parts: Iterator[bytes] = importlib.import_module(f"quizmatrix.report.formats.{form}").render(source)
     return parts

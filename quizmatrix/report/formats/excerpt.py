@@ -10,24 +10,25 @@ import msgspec
 from quizmatrix.console.watch import first_finding
 from quizmatrix.core.text import clean_line
 
-# Bytes that are searched for a finding: panics end a console, and the first splat is rarely late.
+# How many bytes at a log's beginning and end are searched: a panic is at the end, the first splat rarely
+# late.
 _SEARCHED = 8 << 20
 _SEARCHED_END = 1 << 20
-# Bytes shown before the finding, of what led to it.
+# How many bytes are shown before the finding.
 _BEFORE = 4096
 _LONGEST_LINE = 2000
 _CHUNK = 1 << 20
 
 
 class ExcerptPart(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece without gaps. line: the number of its first line in the log, from 1. text: cleaned."""
+    """A piece of a log, without gaps. line: the number of its first line, from 1. text: without escapes."""
 
     line: int
     text: str
 
 
 class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
-    """size: of the log, in bytes. left_out: bytes that are not here. finding: the first one's line."""
+    """Parts of a log. size: of the log, in bytes. left_out: bytes not in parts. finding: its line number."""
 
     size: int
     left_out: int
@@ -36,9 +37,9 @@ class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def excerpt(path: Path, limit: int, *, by_console: bool = False) -> Excerpt | None:
-    """At most `limit` bytes of a log; None where there is nothing in it, or no such file.
+    """At most `limit` bytes of a log; None where it is empty or there is no such file.
 
-    by_console: it is a console, so look for a finding in it.
+    by_console: the log is a console; show the first finding in it.
     """
     try:
         with path.open("rb") as file:
@@ -63,7 +64,7 @@ def excerpt(path: Path, limit: int, *, by_console: bool = False) -> Excerpt | No
 
 
 def _finding(file: BinaryIO, size: int) -> int | None:
-    """The offset of the line where the first finding begins."""
+    """The byte offset of the line where the first finding begins."""
     places = [(0, min(size, _SEARCHED))]
     if size > _SEARCHED:
         places.append((max(_SEARCHED, size - _SEARCHED_END), size))
@@ -76,10 +77,10 @@ def _finding(file: BinaryIO, size: int) -> int | None:
 
 
 def _spans(size: int, limit: int, finding: int | None) -> list[tuple[int, int]]:
-    """Which bytes to show, in order and without overlaps."""
+    """The byte ranges to show, in order and without overlaps."""
     if size <= limit:
         return [(0, size)]
-    # The beginning says what it was that ran, the end how it went out.
+    # The beginning shows what ran, the end how it ended.
     head, rest = limit // 8, limit - limit // 8
     if finding is None or finding >= size - rest:
         spans = [(0, head), (size - rest, size)]

@@ -31,13 +31,13 @@ from quizmatrix.report.formats.excerpt import Excerpt, excerpt
 from quizmatrix.report.formats.source import ReportSource
 from quizmatrix.run.reproduce import command_of
 
-# Bytes of a log, before they are compressed: of a cell that is not as expected, and of another.
+# Limits for one log in bytes, before compression: for a cell that is not as expected, and for other cells.
 _BAD_LOG = 256 << 10
 _GOOD_LOG = 16 << 10
-# Bytes of all logs together, which a phone has to hold.
+# The limit for all logs together, so that a phone can show the page; and the least that a log gets.
 _ALL_LOGS = 24 << 20
 _LEAST_LOG = 2 << 10
-# Tests that failed or differ, and notes, that the page has.
+# The largest number of tests that failed or differ, and of notes.
 _MOST_TESTS = 2000
 _MOST_NOTES = 200
 
@@ -52,7 +52,7 @@ _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
 
 class _Log(msgspec.Struct, frozen=True, kw_only=True):
-    """What the page knows of a log before it unpacks it; id: of the element that has it."""
+    """What the page knows about a log before it unpacks it. id: of the element that holds the log."""
 
     id: str
     name: str
@@ -62,7 +62,7 @@ class _Log(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def render(source: ReportSource) -> Iterator[bytes]:
-    """The page, log by log."""
+    """The page in pieces, log by log."""
     style, script = (_page_file(f"report.{kind}") for kind in ("css", "js"))
     filled = {
         "policy": f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
@@ -72,7 +72,7 @@ def render(source: ReportSource) -> Iterator[bytes]:
         "plain": escape(_without_script(source)),
         "script": script,
     }
-    # In one pass: what is put in is not looked at again.
+    # All in one pass, so that placeholders in inserted text are not replaced.
     page = _PLACE.sub(lambda match: filled.get(match[1], match[0]), _page_file("report.html"))
     head, _, tail = page.partition("<!--data-->")
     yield head.encode(errors="replace")
@@ -96,7 +96,7 @@ def _hash(text: str) -> str:
 
 
 def _block(name: str, value: Any) -> bytes:
-    """An element that a browser neither runs nor shows."""
+    """An element that a browser neither executes nor shows."""
     packed = base64.b64encode(zlib.compress(encode(value), 9))
     return f'<script type="text/plain" id="{name}">'.encode() + packed + b"</script>\n"
 
@@ -109,7 +109,7 @@ def _without_script(source: ReportSource) -> str:
 
 
 def _logs(source: ReportSource) -> Iterator[tuple[CellResult, str, Excerpt]]:
-    """The logs that the page has, each cut so that all together are no more than they may be."""
+    """The logs for the page, each cut so that all together stay within the limit."""
     wanted = []
     for result in source.cells:
         for name in _LOGS:
@@ -204,7 +204,7 @@ def _cell(source: ReportSource, result: CellResult, logs: list[_Log]) -> dict[st
 
 
 def _finding(summary: FindingSummary, folder: Path) -> list[Any]:
-    """What is said about a finding, and its telling lines."""
+    """A finding's kind, count and whether it is allowed; and its important lines."""
     times = f" {summary.count} times" if summary.count > 1 else ""
     allowed = ", which the matrix allows" if summary.allowed else ""
     return [f"{summary.kind}{times}{allowed}", findings.telling_lines(summary, folder)]

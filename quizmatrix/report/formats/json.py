@@ -9,5 +9,5 @@ from quizmatrix.report.formats.source import ReportSource
 
 
 def render(source: ReportSource) -> Iterator[bytes]:
-    """The results as results.json has them."""
+    """The same JSON as in results.json."""
     yield to_json(source.results)

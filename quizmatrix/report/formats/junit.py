@@ -23,16 +23,16 @@ from quizmatrix.report.formats.source import ReportSource
 from quizmatrix.report.grid import command_words, evidence_lines, kept_disks, verdict_words
 from quizmatrix.subtests import reading
 
-# Lines of each stream that a suite holds; more is in the run directory.
+# How many lines of each stream a suite holds; the whole is in the run directory.
 _LINES = 500
 
-# What is no character of XML 1.0 (its production 2).
+# Characters that XML 1.0 does not allow (its production 2).
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _DECLARATION = b"<?xml version='1.0' encoding='utf-8'?>\n"
 
 
 class CaseKind(StrEnum):
-    """How a case ended, in the words of a suite's attributes. GOOD has none there."""
+    """How a case ended. The values are the names of a suite's attributes; GOOD has no attribute."""
 
     GOOD = "good"
     FAILURE = "failures"
@@ -56,7 +56,7 @@ _ELEMENTS = {CaseKind.FAILURE: Failure, CaseKind.ERROR: Error, CaseKind.SKIPPED:
 
 
 class _Case(msgspec.Struct, frozen=True, kw_only=True):
-    """One test. text: what explains it. note: what else is to be known. seconds: None where unknown."""
+    """One test case. text: why it failed. note: further information. seconds: None where unknown."""
 
     name: str
     kind: CaseKind
@@ -68,7 +68,7 @@ class _Case(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def render(source: ReportSource) -> Iterator[bytes]:
-    """The report, a suite at a time: a cell may have 200,000 tests, and a run hundreds of cells."""
+    """The report, suite by suite: a cell may have 200,000 tests, and a run hundreds of cells."""
     total: Counter[CaseKind] = Counter()
     for result in source.cells:
         total += Counter(case.kind for case in _cases(source, result, explained=False))
@@ -106,7 +106,7 @@ def _suite(source: ReportSource, result: CellResult) -> TestSuite:
             counts[case.kind] += 1
             yield _element(case, result.cell)
 
-    # Not add_testcase, which counts all cases again for each.
+    # Not with add_testcase, which counts all cases again each time.
     suite.extend(elements())
     _count(suite, counts, result.timings.total or result.timings.command)
     folder = source.folder / result.folder
@@ -149,21 +149,21 @@ def _properties(source: ReportSource, result: CellResult) -> dict[str, str]:
 
 
 def _unnamed(source: ReportSource, result: CellResult) -> str:
-    """How many of its tests are not known by name; empty where all are."""
+    """How many of its tests have no known name; empty where all have one."""
     named = len(reading.load(source.folder / result.folder)) if result.subtests else 0
     more = sum(result.subtests.values()) - named
     return str(more) if more > 0 else ""
 
 
 def _cases(source: ReportSource, result: CellResult, *, explained: bool) -> Iterator[_Case]:
-    """The cases of a cell. explained: with what takes a look into its logs."""
+    """The cases of a cell. explained: with texts and notes, which are read from the logs."""
     tests = reading.load(source.folder / result.folder) if result.subtests else []
     known = result.is_as_expected and result.outcome is not Outcome.PASSED
     for test in tests:
         yield _case_of(test, known)
     told = result.is_as_expected or result.outcome is Outcome.FAILED
     if tests and (result.outcome is Outcome.PASSED or any(test.outcome.is_bad for test in tests)) and told:
-        return  # they say it all
+        return  # the command itself needs no case
     kind = _KINDS[result.outcome]
     if known:
         kind = CaseKind.SKIPPED
@@ -192,7 +192,7 @@ def _cases(source: ReportSource, result: CellResult, *, explained: bool) -> Iter
 
 
 def _case_of(test: Subtest, known: bool) -> _Case:
-    """A test of a cell. known: the cell fails as its matrix expects, so that its failures are no news."""
+    """The case of a test. known: the cell fails as its matrix expects, so its failures count as skipped."""
     if test.outcome is SubtestOutcome.SKIPPED:
         return _Case(name=test.name, kind=CaseKind.SKIPPED)
     if not test.outcome.is_bad:
@@ -224,7 +224,7 @@ def _text(text: str) -> str:
 
 
 def _undeclared(xml: bytes) -> bytes:
-    """Without the declaration that the standard library's writer, but not lxml's, begins with."""
+    """Remove the XML declaration, which the standard library writes, but lxml does not."""
     if xml.startswith(b"<?xml"):
         xml = xml[xml.index(b"?>") + 2 :].lstrip()
     return xml

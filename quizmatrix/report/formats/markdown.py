@@ -19,12 +19,11 @@ from quizmatrix.report.common import common_sentence
 from quizmatrix.report.formats.source import ReportSource
 from quizmatrix.run.reproduce import command_of
 
-# What GitHub takes of one step's summary (its documentation, "Workflow commands", "Step isolation and
-# limits").
+# GitHub's limit for one step's summary (its documentation, "Workflow commands", "Step isolation and limits").
 SUMMARY_BYTES = 1 << 20
-# Bytes kept for the sentence that says what was left out.
+# Bytes kept free for the sentence that says what was left out.
 _RESERVE = 500
-# Lines of each stream of a failing cell.
+# How many lines of each stream of a failing cell are shown.
 _LINES = 40
 
 _SIGNS = {
@@ -41,7 +40,7 @@ _TEST_SIGNS = {SubtestOutcome.PASSED: "✅", SubtestOutcome.FAILED: "❌", Subte
 
 
 def render(source: ReportSource, room: int = SUMMARY_BYTES) -> Iterator[bytes]:
-    """The report in at most `room` bytes: what does not fit any more is left out, and said."""
+    """The report in at most `room` bytes. Sections that do not fit are left out; a sentence says how many."""
     room -= _RESERVE
     left_out = 0
     for section in _sections(source):
@@ -107,7 +106,7 @@ def _sign(result: CellResult) -> str:
 
 
 def _failure(source: ReportSource, group: list[CellResult]) -> str:
-    """One <details> for the cells that failed alike."""
+    """One <details> element for the cells with the same failure."""
     first = group[0]
     words = grid.verdict_words(first)
     folder = source.folder / first.folder
@@ -164,23 +163,23 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-# What means something to Markdown or HTML in the middle of a line: of underscores those at a word's edge, of
-# colons those that make links.
+# Characters that Markdown or HTML interprets inside a line. Underscores only at the edge of a word, colons
+# only before `//`, which would make a link.
 _SPECIAL = re.compile(r"[#$&*<>@\[\\\]`|~]|(?<!\w)_|_(?!\w)|:(?=//)")
 
 
 def _plain(text: str) -> str:
-    """Text that is only text: every sign that could be markup is a character reference."""
+    """Escape text: every character that could be markup becomes a character reference."""
     return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", clean_detail(text))
 
 
 def _code(text: str) -> str:
-    """The same as code. Not in backticks: what ends them, or a table's square, would end this as well."""
+    """Text as a `code` element. Not in backticks: the text could hold backticks, or a table's `|`."""
     return f"<code>{_plain(text)}</code>"
 
 
 def _fence(lines: list[str]) -> str:
-    """Lines as they are, between fences that none of them can be."""
+    """A fenced block of these lines. The fence is longer than any run of backticks in them."""
     longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
     fence = "`" * max(3, longest + 1)
     return "\n".join([f"{fence}text", *lines, fence])

@@ -14,7 +14,7 @@ from quizmatrix.runs.replay import replay
 
 
 class ReportSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A run, and where its logs are. unended, notes: see replay.Replay."""
+    """A run and the folder of its logs. unended, notes: see replay.Replay."""
 
     folder: Path
     results: RunResults
@@ -23,12 +23,12 @@ class ReportSource(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def cells(self) -> list[CellResult]:
-        """Those that have a verdict, in the matrix's order."""
+        """The cells that have a verdict, in the matrix's order."""
         return self.results.cells
 
     @property
     def unended_sentence(self) -> str:
-        """What a run that was killed left open, or nothing."""
+        """A sentence that names the cells without a verdict; empty where all have one."""
         if not self.unended:
             return ""
         named = [f"{cell} ({stage or 'not begun'})" for cell, stage in self.unended.items()]
@@ -37,9 +37,9 @@ class ReportSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load(folder: Path) -> ReportSource:
-    """Read a run directory: its events, or, where an older version left none, results.json.
+    """Read a run directory from its events or, where an older version wrote none, from results.json.
 
-    Raises what directory.load does.
+    Raises the errors of directory.load.
     """
     try:
         told = replay(folder / directory.EVENTS)
