@@ -33,16 +33,16 @@ CONFIG = "config"
 SYSTEM_MAP = "System.map"
 _MODULE_NAMES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 
-# In a build folder: the key of the kernel that was built there last.
+# A file in a build folder: the key of the kernel that was built there last.
 BUILD_STAMP = "quizmatrix.key"
 
 
 class KernelRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a stored kernel (its kernel.json).
+    """The description of a stored kernel (its kernel.json).
 
-    key: the content it was made from. version: upstream's. release: what `uname -r` prints.
-    packages: where it came from, for a person. Where it was built here, wishes: what was asked of its
-    configuration; build: the folder it was built in; make: the arguments that make(1) was given.
+    key: names the content that it was made from. version: the upstream version. release: what `uname -r`
+    prints. packages: where it came from, for a person. For a kernel that was built here: wishes: the
+    requested configuration; build: the folder it was built in; make: the arguments of make(1).
     """
 
     schema: int = SCHEMA
@@ -65,22 +65,22 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def image(self) -> Path:
-        """What QEMU's -kernel gets."""
+        """The file for QEMU's -kernel."""
         return self.folder / IMAGE
 
     @property
     def layer(self) -> Path:
-        """The kernel layer: usr/lib/modules/RELEASE."""
+        """The kernel layer, which holds usr/lib/modules/RELEASE."""
         return self.folder / LAYER
 
     @property
     def modules(self) -> Path:
-        """Where the kernel's modules and their index are."""
+        """The folder of the kernel's modules and their index."""
         return self.layer / "usr/lib/modules" / self.record.release
 
     @property
     def has_9p(self) -> bool:
-        """Whether it mounts folders of the host over virtio-9p."""
+        """Whether the kernel can mount folders of the host over virtio-9p."""
         return all(
             re.search(rf"^CONFIG_{symbol}=[ym]$", self.config, re.MULTILINE)
             for symbol in ("9P_FS", "NET_9P_VIRTIO")
@@ -93,7 +93,7 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def build_tree(self) -> Path | None:
-        """What external modules are built against; None where it is gone or holds another kernel by now."""
+        """The build tree, for external modules; None where it is gone or now holds another kernel."""
         if self.record.build is None:
             return None
         folder = Path(self.record.build)
@@ -105,13 +105,13 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def has_lost_its_tree(self) -> bool:
-        """Whether it was built here, and what external modules are built against is gone."""
+        """Whether it was built here and its build tree is gone."""
         return self.record.build is not None and self.build_tree is None
 
     def check(self, *, thoroughly: bool = False) -> None:
-        """Raise DamagedError where a file is not what was stored (see Checksum.fits).
+        """Raise DamagedError where a file has changed since it was stored (see Checksum.fits).
 
-        Of the modules, which are thousands, only their index is looked at unless `thoroughly`.
+        thoroughly: also check the modules. There are thousands, so by default only their index is checked.
         """
         for name, checksum in self.record.files.items():
             if not thoroughly and name.endswith(_MODULE_NAMES):
@@ -123,9 +123,9 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KernelReference(msgspec.Struct, frozen=True, kw_only=True):
-    """Which stored kernel a specification stands for on one architecture, until asked anew.
+    """The stored kernel that a specification means on one architecture, until the source is asked again.
 
-    recipe: what it was made by; with another, the specification stands for another kernel.
+    recipe: how the kernel was made; a reference with another recipe is not used.
     """
 
     key: str
@@ -135,7 +135,7 @@ class KernelReference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _name_of(spec: str, arch: str) -> str:
-    """The name keeps the specification readable; the hash keeps two that look alike apart."""
+    """The name of a reference: the readable specification, and a hash to tell similar ones apart."""
     readable = "".join(c if c.isalnum() or c in "._+-" else "_" for c in spec)[:80]
     return f"{readable}-{arch}-{key_of([spec], 8)}"
 
@@ -143,7 +143,7 @@ def _name_of(spec: str, arch: str) -> str:
 def find(spec: str, arch: str, recipe: str) -> Kernel | None:
     """The kernel that `spec` was last resolved to, if it is stored and was made by this recipe.
 
-    Raises DamagedError where it is there and is not what was stored.
+    Raises DamagedError where its files have changed since they were stored.
     """
     try:
         content = KERNELS.read_reference(_name_of(spec, arch)) or b""
@@ -154,7 +154,7 @@ def find(spec: str, arch: str, recipe: str) -> Kernel | None:
 
 
 def load(key: str) -> Kernel | None:
-    """The kernel of this key, if it is stored; DamagedError where it is damaged."""
+    """The kernel with this key; None where it is not stored. Raises DamagedError where it is damaged."""
     record = KERNELS.read(key, KernelRecord)
     if record is None:
         return None
@@ -164,7 +164,7 @@ def load(key: str) -> Kernel | None:
 
 
 def build_tree_of(key: str) -> Path | None:
-    """Where the kernel of this key, damaged or not, was built; None where that is gone."""
+    """The build tree of the kernel with this key, damaged or not; None where it is gone."""
     try:
         record = KERNELS.read(key, KernelRecord)
     except DamagedError:
@@ -173,7 +173,7 @@ def build_tree_of(key: str) -> Path | None:
 
 
 def write_record(folder: Path, record: KernelRecord) -> None:
-    """Write the record of a kernel whose files lie in `folder`, with their checksums."""
+    """Write the record of the kernel whose files are in `folder`, with their checksums."""
     files = {
         str(path.relative_to(folder)): checksum_of(path)
         for path in sorted(folder.rglob("*"))
@@ -184,13 +184,13 @@ def write_record(folder: Path, record: KernelRecord) -> None:
 
 
 def write_reference(spec: str, arch: str, recipe: str, key: str) -> None:
-    """Remember that `spec` on `arch` means the kernel of this key; HostError where it cannot."""
+    """Record that `spec` on `arch` means the kernel with this key. Raises HostError where writing fails."""
     reference = KernelReference(key=key, spec=spec, arch=arch, recipe=recipe)
     KERNELS.write_reference(_name_of(spec, arch), msgspec.json.encode(reference))
 
 
 def references() -> Iterator[KernelReference]:
-    """Every specification that was resolved."""
+    """All specifications that were resolved."""
     for _, content in KERNELS.references():
         with contextlib.suppress(msgspec.MsgspecError):
             yield msgspec.json.decode(content, type=KernelReference)

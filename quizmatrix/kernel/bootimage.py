@@ -13,28 +13,28 @@ from quizmatrix.core.errors import DamagedError
 
 
 class _Decompressor(Protocol):
-    """What the decompressor objects of all formats have in common."""
+    """The interface of the decompressor objects of all formats."""
 
     @property
     def eof(self) -> bool:
         """Whether the end of the stream was reached."""
 
     def decompress(self, data: bytes, /) -> bytes:
-        """Unpack; what lies behind the stream's end is left alone."""
+        """Decompress up to the end of the stream; bytes after it are ignored."""
 
 
-class _AsItIs:
-    """A payload that is not packed."""
+class _Uncompressed:
+    """A payload that is not compressed."""
 
     eof = True
 
     def decompress(self, data: bytes, /) -> bytes:
-        """The data."""
+        """Return the data unchanged."""
         return data
 
 
 class _Lz4Legacy:
-    """Blocks of at most 8 MiB, each behind its packed length (lz4's lz4_Frame_format.md, legacy frame)."""
+    """Blocks of at most 8 MiB, each after its compressed length (lz4_Frame_format.md, legacy frame)."""
 
     _BLOCK = 8 << 20
 
@@ -42,7 +42,7 @@ class _Lz4Legacy:
         self.eof = False
 
     def decompress(self, data: bytes, /) -> bytes:
-        """Unpack up to what is no block any more; that is the uncompressed length."""
+        """Decompress all blocks. The last four bytes are no block, but the uncompressed length."""
         import lz4.block  # type: ignore[import-untyped]
 
         blocks = []
@@ -63,8 +63,8 @@ def _zstd() -> _Decompressor:
 
 _LZ4_LEGACY = b"\x02\x21\x4c\x18"
 
-# What the payload begins with. Decompressor objects, since they stop at the end of the stream: the
-# build appends the uncompressed length to some formats.
+# The formats by the bytes that a payload begins with. Decompressor objects are used because they stop at the
+# end of the stream: the kernel's build appends the uncompressed length in some formats.
 _FORMATS: dict[bytes, Callable[[], _Decompressor]] = {
     b"\x1f\x8b": lambda: zlib.decompressobj(wbits=31),
     b"\xfd7zXZ\0": lzma.LZMADecompressor,
@@ -72,17 +72,16 @@ _FORMATS: dict[bytes, Callable[[], _Decompressor]] = {
     b"BZh": bz2.BZ2Decompressor,
     b"\x28\xb5\x2f\xfd": _zstd,
     _LZ4_LEGACY: _Lz4Legacy,
-    b"\x7fELF": _AsItIs,
+    b"\x7fELF": _Uncompressed,
 }
 
 
 def vmlinux(image: bytes) -> bytes:
-    """The uncompressed ELF kernel in a bzImage, which QEMU enters through its PVH note; or `image`, if
-    that is one already.
+    """The uncompressed ELF kernel in a bzImage, which QEMU enters through its PVH note.
 
-    The setup header gives the place of the payload since boot protocol 2.08 (kernel document
-    arch/x86/boot.rst: setup_sects, payload_offset, payload_length). Raises DamagedError where
-    `image` is neither, or its payload is not an ELF file.
+    An `image` that is an ELF file already is returned unchanged. Since boot protocol 2.08 the setup header
+    has the position of the payload (kernel document arch/x86/boot.rst: setup_sects, payload_offset,
+    payload_length). Raises DamagedError where `image` is neither, or its payload is no ELF file.
     """
     if image.startswith(b"\x7fELF"):
         return image
@@ -97,7 +96,7 @@ def vmlinux(image: bytes) -> bytes:
             decompressor = make()
             try:
                 elf = decompressor.decompress(payload)
-            except Exception as error:  # each format has its own
+            except Exception as error:  # each format raises its own errors
                 raise DamagedError("the kernel image is damaged", cause=str(error)) from error
             if not decompressor.eof:
                 raise DamagedError("the kernel image is damaged", cause="it is cut short")

@@ -22,22 +22,22 @@ from quizmatrix.kernel.tree import KernelTree
 from quizmatrix.model import kconfig
 from quizmatrix.model.arch import Arch
 
-# Part of every key: changes when what is made of the same source changes.
+# Part of every key; has to be changed when the same source is built differently.
 _RECIPE = "3"
 
-# Seconds between two words on how far a build is.
+# Seconds between two progress messages of a build.
 _PROGRESS = 15.0
 
-# What a kernel's build runs, with Debian's packages of them.
+# The programs that a kernel's build runs, and their Debian packages.
 _TOOLS = {"make": "make", "gcc": "gcc", "flex": "flex", "bison": "bison", "bc": "bc", "depmod": "kmod"}
 
 _ENVIRONMENT = {
-    # ccache(1): what is compiled for the first time is not preprocessed once more for it, a quarter of the
-    # time of a build. After a change of the configuration all of it counts as new. And a header that a
-    # thousand files include is read once.
+    # ccache(1): depend mode saves the second preprocessing of files that are not in the cache, a quarter of a
+    # build's time. (After a change of the configuration no file is in the cache.) Inode cache: a header that
+    # a thousand files include is hashed once.
     "CCACHE_DEPEND": "1",
     "CCACHE_INODECACHE": "1",
-    # The kernel's document kbuild/kbuild.rst. Programs that run for seconds need not be compiled for speed.
+    # For the build's own programs (kernel document kbuild/kbuild.rst): they run for seconds, and need no -O2.
     "HOSTCFLAGS": "-O1",
 }
 
@@ -45,41 +45,42 @@ _ADVICE = {"mrproper": "The source was built in place: run `make mrproper` in it
 
 
 def recipe(_wanted: str, arch: Arch) -> str:
-    """Names what a build depends on beside its source and the compiler.
+    """A text that names all that a build depends on, without the source and the compiler.
 
-    A compiler that was renewed does not make a kernel be built again; --refresh does.
+    A new version of the compiler alone does not cause a kernel to be built again; --refresh does.
     """
     parts = [_RECIPE, repr(arch.facts.build), kconfig.fragments_hash(arch.name)]
     return key_of(parts, 64)
 
 
 def builds_dir() -> Path:
-    """Where kernels are built; a build tree stays, for external modules and the next build."""
+    """The folder of the build trees. They stay, for external modules and for the next build."""
     return paths.cache_dir() / "builds"
 
 
 def builds_locked(on_wait: Callable[[], None]) -> AbstractAsyncContextManager[None]:
-    """Held by whoever builds, or removes what was built."""
+    """The lock that is held while a kernel is built, or a build tree is removed. on_wait: before waiting."""
     return paths.locked(paths.lock_file("build"), on_wait)
 
 
 def lasting_work(place: Path, order: Order) -> str:
-    """The name of a build folder for every state of the tree at `place`: what did not change from one
-    to the next is not compiled again.
+    """The name of the build folder of a source tree that changes.
+
+    All states of the tree at `place` share it, so that make compiles only what changed.
     """
     chosen = order.options
-    # The text that earlier versions made the name of: with another one all would be compiled again.
+    # This text is as in earlier versions: with another name everything would be compiled again.
     options = f"Options(variant={chosen.variant!r}, config={chosen.config!r}, clang={chosen.clang!r})"
     mark = key_of([f"{place} {order.arch.name} {options}"])
-    # make(1) takes no spaces.
+    # make(1) cannot handle spaces in paths.
     return re.sub(r"[^\w.+-]", "_", f"{place.name}-{order.arch.name}-{mark}")
 
 
 async def build(tree: KernelTree, order: Order) -> str:
-    """Have a kernel of `tree` in the cache; returns its key.
+    """Build the kernel in `tree`, unless the cache has it; returns its key.
 
-    Raises HostError where a tool is missing, UnpreparedError where a wish of the configuration
-    cannot be granted or the compiler fails.
+    Raises HostError where a tool is missing, UnpreparedError where the requested configuration is impossible
+    or the compiler fails.
     """
     arch, options, tell = order.arch, order.options, order.tell
     compiler = find_compiler(order)
@@ -93,10 +94,10 @@ async def build(tree: KernelTree, order: Order) -> str:
         async with paths.locked(work.lock, lambda: tell("waiting for another build of the same")):
             if _is_stored(key, order):
                 return key
-            # A wish that cannot be granted is told now, and not after the build of another kernel.
+            # An impossible configuration is reported now, not after waiting for another build.
             async with order.fetching:
                 await work.look_ahead(wishes)
-            # One build at a time, over all runs of this user: each uses all cores.
+            # Only one build at a time, over all processes of this user, since each uses all cores.
             async with builds_locked(lambda: tell("waiting for another build to end")):
                 if not work.is_for_stored:
                     artifact.KERNELS.remove(key)
@@ -118,10 +119,10 @@ def _is_stored(key: str, order: Order) -> bool:
 
 
 def tools_for(arch: Arch, options: KernelOptions = DEFAULT) -> dict[str, str]:
-    """The programs that build a kernel for an architecture, with Debian's packages of them."""
+    """The programs that build a kernel for an architecture, and their Debian packages."""
     tools = dict(_TOOLS)
     if not arch.is_native:
-        # clang(1) does not come with the other programs of a tool chain.
+        # With clang, too: it has no binutils of its own, which this package brings.
         tools[f"{arch.facts.cross_prefix}gcc"] = arch.facts.build.compiler_package
     if options.clang:
         tools["clang"] = "clang"
@@ -129,7 +130,7 @@ def tools_for(arch: Arch, options: KernelOptions = DEFAULT) -> dict[str, str]:
 
 
 def find_compiler(order: Order) -> str:
-    """The compiler's name; HostError names the package of it, or of another tool, where it is missing."""
+    """The compiler's name. Raises HostError, which names the package, where a tool is missing."""
     for tool, package in tools_for(order.arch, order.options).items():
         process.require_program(tool, package)
     if order.options.clang:
@@ -138,9 +139,9 @@ def find_compiler(order: Order) -> str:
 
 
 def _uses_ccache() -> bool:
-    """ccache(1) is turned off by CCACHE_DISABLE; it is then not even started for each of a thousand files.
+    """Whether ccache(1) is used: not if CCACHE_DISABLE is set, since starting it would cost time.
 
-    Of a user without a home it knows no place, and compiles nothing.
+    Nor for a user without a home directory or CCACHE_DIR: then ccache fails, and compiles nothing.
     """
     if "CCACHE_DISABLE" in os.environ or process.find_program("ccache") is None:
         return False
@@ -156,7 +157,7 @@ async def _key(tree: KernelTree, arch: Arch, wishes: list[kconfig.Wish], compile
 
 
 class _KernelBuild:
-    """One build, in a folder of its own that an interrupted build leaves for the next."""
+    """One build of a kernel. Its folder stays after an interruption, and the next build continues there."""
 
     def __init__(self, tree: KernelTree, order: Order, key: str, compiler: str, pool: JobServer) -> None:
         self._tree = tree
@@ -172,7 +173,7 @@ class _KernelBuild:
         self._tools = [f"ARCH={arch.facts.build.make_arch}", f"CROSS_COMPILE={prefix}", f"CC={compiler}"]
         self._make = [
             *("make", "-C", str(tree.path), f"O={self._folder}", *self._tools[:-1], f"CC={ccache}{compiler}"),
-            # Nothing of this host or this minute in the kernel: the same source gives the same image.
+            # No host name and no time in the kernel, so that the same source gives the same image.
             *("KBUILD_BUILD_USER=quizmatrix", "KBUILD_BUILD_HOST=quizmatrix"),
             "KBUILD_BUILD_TIMESTAMP=1970-01-01",
             "KBUILD_BUILD_VERSION=1",
@@ -181,25 +182,25 @@ class _KernelBuild:
 
     @property
     def lock(self) -> Path:
-        """Held by whoever works in the folder."""
+        """The lock that is held while the folder is used."""
         return paths.lock_file(f"build-{self._folder.name}")
 
     async def look_ahead(self, wishes: list[kconfig.Wish]) -> None:
-        """Do what needs no turn of its own: check that the wishes can be granted."""
+        """Check that the configuration is possible, as far as that needs no build lock."""
         if self._tree.defined is not None:
             asked = [wish for wish in wishes if wish.is_from_user and not wish.optional and wish.value != "n"]
             if asked:
                 defined = await self._tree.defined([wish.symbol for wish in asked])
                 self._refuse(kconfig.unknown(asked, defined))
-        # A build in that folder stays usable until this one's turn comes.
+        # Not where the folder holds a build: that stays usable until this build has the lock.
         elif not (self._folder / artifact.BUILD_STAMP).exists():
             await self._configure(wishes)
             self._is_configured = True
 
     async def build(self, wishes: list[kconfig.Wish]) -> None:
-        """Have the kernel in the cache."""
+        """Build the kernel and store it in the cache."""
         await self._tree.check_out()
-        # `kernel remove --unused` may have been here while it waited.
+        # `kernel remove --unused` may have removed the folder while this build waited.
         if not (self._is_configured and (self._folder / ".config").exists()):
             await self._configure(wishes)
         await self._compile()
@@ -207,7 +208,10 @@ class _KernelBuild:
 
     @property
     def is_for_stored(self) -> bool:
-        """Whether the kernel is stored, and lacks only what this folder holds: guests may be using it."""
+        """Whether the kernel is stored already, and only its build tree, this folder, has to be built.
+
+        Then the stored kernel must not be removed, since guests may be using it.
+        """
         try:
             kernel = artifact.load(self._key)
         except DamagedError:
@@ -215,7 +219,7 @@ class _KernelBuild:
         return kernel is not None and kernel.record.build == str(self._folder)
 
     async def _configure(self, wishes: list[kconfig.Wish]) -> None:
-        """Write the configuration and check that every wish was granted."""
+        """Write the configuration, and check that it has everything that was asked for."""
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / artifact.BUILD_STAMP).unlink(missing_ok=True)
         fragment = self._folder / "quizmatrix.config"
@@ -244,7 +248,7 @@ class _KernelBuild:
         await self._run(*self._make, self._arch.facts.build.target, "modules")
 
     async def _collect(self, wishes: list[kconfig.Wish]) -> None:
-        """Put what was built into the cache of kernels."""
+        """Store what was built in the cache."""
         release = (self._folder / "include/config/kernel.release").read_text().strip()
         with paths.new_dir(artifact.KERNELS.path(self._key)) as made:
             layer = made / artifact.LAYER
@@ -273,7 +277,7 @@ class _KernelBuild:
         (self._folder / artifact.BUILD_STAMP).write_text(self._key)
 
     async def _copy_image(self, target: Path) -> None:
-        """Symbols are for debuggers, and would only be read at every boot."""
+        """Copy the kernel image without its symbols, which would cost time at every boot."""
         image = self._folder / self._arch.facts.build.image
         with image.open("rb") as file:
             is_elf = file.read(4) == b"\x7fELF"
@@ -284,7 +288,7 @@ class _KernelBuild:
             shutil.copyfile(image, target)
 
     async def _run(self, *argv: str) -> None:
-        """Run a step; its output goes to the log, its first error into the exception."""
+        """Run a build step. Its output goes to the log, and its first error into the exception."""
         objects = 0
         spoke = anyio.current_time()
 
@@ -297,7 +301,7 @@ class _KernelBuild:
 
         step = BuildStep(
             fact=f"{self._tree.origin} could not be built for {self._arch.name}",
-            # merge_config.sh writes into the current folder, which may be a source that is only read.
+            # merge_config.sh writes to the current folder, which must not be the source.
             folder=self._folder,
             log=self._log,
             env=_ENVIRONMENT,

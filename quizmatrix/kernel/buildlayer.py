@@ -26,21 +26,23 @@ _FOLDER = "build-layers"
 _LAYER = "layer"
 _JOINED = "joined-"
 _MODULES = "usr/lib/modules"
-# Where a layer may have them: what it has in a /lib of its own is in /usr/lib to a guest.
+# The places of modules in a layer; a guest sees a layer's /lib in /usr/lib.
 _PLACES = (_MODULES, "lib/modules")
 _READ_BY_DEPMOD = ("modules.builtin", "modules.order")
 
-# Seconds for which what another has taken the place of stays, from when it was last prepared for a guest: a
-# long test goes on while its developer edits and builds.
+# Seconds for which a replaced layer stays after it was last prepared for a guest: a long test may use it
+# while its developer edits and builds.
 RECENT = 24 * 3600.0
 
-# modinfo(8): what a module's kernel has to be called.
+# The release of the kernel that a module was built for (see modinfo(8)).
 _VERMAGIC = re.compile(rb"\0vermagic=(\S+)")
 
 
 class LayerReference(msgspec.Struct, frozen=True, kw_only=True):
-    """What was built for a kernel. origin: the folder of its source. layers: the lowest first; runtime: what
-    guests of the small image need beside them.
+    """What was built for a kernel, under one name.
+
+    origin: the folder of its source. layers: the lowest first. runtime: further layers that guests with the
+    small image need.
     """
 
     name: str
@@ -50,7 +52,7 @@ class LayerReference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def root_of(kernel: Kernel) -> Path:
-    """The layer for what is put there by hand, laid out like a guest's root; absent where nothing was."""
+    """The layer for files that users put there by hand, laid out like a guest's root. It may not exist."""
     return store_of(kernel.record.key).path(_LAYER)
 
 
@@ -61,17 +63,17 @@ def store_of(key: str) -> Store:
 
 
 def remove(key: str) -> None:
-    """Forget what was built for a kernel."""
+    """Remove the references to all that was built for a kernel, and its joined layers."""
     shutil.rmtree(store_of(key).root, ignore_errors=True)
 
 
 def write_reference(key: str, reference: LayerReference) -> None:
-    """Have the guests of a kernel get what was built for it, instead of what had the same name."""
+    """Add what was built for a kernel to its guests; it replaces an earlier reference of the same name."""
     store_of(key).write_reference(reference.name, msgspec.json.encode(reference))
 
 
 def forget(key: str, name: str) -> None:
-    """Have the guests of a kernel not get any more what was built for it under this name."""
+    """Remove what was built under this name from the guests of a kernel."""
     store_of(key).reference_of(name).unlink(missing_ok=True)
 
 
@@ -81,7 +83,7 @@ def kernels() -> list[str]:
 
 
 def references(key: str) -> list[LayerReference]:
-    """What was built for a kernel and is still there, by name."""
+    """What was built for a kernel and still exists, sorted by name."""
     found = []
     for _, content in store_of(key).references():
         with contextlib.suppress(msgspec.MsgspecError):
@@ -92,7 +94,7 @@ def references(key: str) -> list[LayerReference]:
 
 
 def layers_in_use() -> set[str]:
-    """The layers that any kernel's guests get of what was built for it."""
+    """All layers that guests of any kernel get."""
     every = (reference for key in kernels() for reference in references(key))
     return {layer for reference in every for layer in (*reference.layers, *reference.runtime)}
 
@@ -109,12 +111,12 @@ def _by_hand(kernel: Kernel) -> list[Path]:
 
 
 async def obtain(kernel: Kernel, *, with_runtime: bool) -> list[Path]:
-    """The build layers of a kernel, the lowest first: what was put there by hand, and all else together.
+    """The build layers of a kernel, the lowest first: the files put there by hand, and all built ones joined.
 
-    with_runtime: for the small image. Raises DamagedError where a module is another kernel's or depmod(8)
-    finds fault with it, HostError where that is not installed or the disk does not take it.
+    with_runtime: for the small image. Raises DamagedError where a module was built for another kernel or
+    depmod(8) fails, HostError where depmod is missing or the disk is full.
     """
-    # What is replaced meanwhile stays until it is joined.
+    # Layers that are replaced meanwhile stay until they are joined.
     held = uses.Uses()
     try:
         referenced = await _held(kernel, held, with_runtime=with_runtime)
@@ -124,7 +126,7 @@ async def obtain(kernel: Kernel, *, with_runtime: bool) -> list[Path]:
 
 
 async def _held(kernel: Kernel, held: uses.Uses, *, with_runtime: bool) -> list[Path]:
-    """The layers that are referred to, none of which is removed while they are held."""
+    """The referenced layers, held so that no process removes them."""
     are_there = False
     while not are_there:
         referenced = _referenced(kernel, with_runtime=with_runtime)
@@ -161,12 +163,12 @@ async def _join(kernel: Kernel, by_hand: list[Path], referenced: list[Path]) -> 
 
 
 def tag_of(layer: Path) -> str:
-    """The name of the share of one of these layers: `joined` for the one whose path names its content."""
+    """The tag of a build layer's share: `joined` for the joined layer, whose path names its content."""
     return "joined" if layer.name.startswith(_JOINED) else "by-hand"
 
 
 def has_module(kernel: Kernel, name: str) -> bool:
-    """Whether a guest of this kernel can load a module of this name, or has it built in."""
+    """Whether guests of this kernel can load a module of this name, or have it built in."""
     release = kernel.record.release
     layers = [*_by_hand(kernel), *_referenced(kernel, with_runtime=False)]
     built = (path for layer in layers for own in _modules_in(layer, release) for path in _files(own))
@@ -181,12 +183,12 @@ def has_module(kernel: Kernel, name: str) -> bool:
 
 
 def module_names(layer: Path) -> set[str]:
-    """What `modprobe` calls the modules in a layer."""
+    """The names of the modules in a layer, as `modprobe` takes them."""
     return {modules.module_name(path.name) for own in _modules_in(layer) for path in _files(own)}
 
 
 def check(kernel: Kernel, layer: Path) -> None:
-    """DamagedError where a module in a layer was built for another kernel than this one."""
+    """Raise DamagedError where a module in a layer was built for another kernel."""
     found = [path for own in _modules_in(layer, kernel.record.release) for path in _files(own)]
     if not found:
         _check_release(kernel, [layer])
@@ -205,7 +207,7 @@ def _files(own: Path) -> Iterator[Path]:
 
 
 def _state(referenced: list[Path], found: list[Path]) -> str:
-    """Changes when a layer is another, or a module comes, goes or is another."""
+    """A hash that changes when the layers change, or a module is added, removed or changed."""
     modules_of = (path for own in found for path in sorted(_files(own)))
     facts = [
         f"{path} {(status := path.stat()).st_size} {status.st_mtime_ns} {status.st_ino}"
@@ -215,7 +217,7 @@ def _state(referenced: list[Path], found: list[Path]) -> str:
 
 
 def _lay_over(entry: Path, target: Path) -> None:
-    """Add an entry of a layer to what is there, as a guest would see it above that."""
+    """Add a layer's entry to the joined layer, as overlayfs would show it above the lower layers."""
     is_folder = entry.is_dir() and not entry.is_symlink()
     if target.is_symlink() or target.is_file() or (target.is_dir() and not is_folder):
         _remove(target)
@@ -224,7 +226,7 @@ def _lay_over(entry: Path, target: Path) -> None:
         _link(entry, target)
         return
     target.mkdir(exist_ok=True)
-    # A layer may have folders that their own owner does not write to; into these more may come.
+    # A layer may have folders that their owner cannot write to, and more files may have to go into them.
     target.chmod(entry.stat().st_mode & 0o7777 | 0o700)
     for below in os.scandir(entry):
         _lay_over(Path(below.path), target / below.name)
@@ -241,12 +243,12 @@ def _link(file: Path, target: Path) -> None:
     try:
         os.link(file, target, follow_symlinks=False)
     except OSError:
-        # It lies on another disk, or is linked as often as its file system allows.
+        # It is on another file system, or has as many hard links as its file system allows.
         shutil.copy2(file, target, follow_symlinks=False)
 
 
 def _check_release(kernel: Kernel, layers: list[Path]) -> None:
-    """DamagedError where there are modules in the layers, and all for kernels of other names."""
+    """Raise DamagedError where the layers have modules, but none for this kernel's release."""
     for layer in layers:
         others = [path.name for path in _modules_in(layer) if any(_files(path))]
         if others:
@@ -278,7 +280,7 @@ async def _index(kernel: Kernel, found: list[Path], into: Path) -> None:
                     _check_vermagic(kernel, path)
                 link = all_of_them / path.relative_to(top)
                 link.parent.mkdir(parents=True, exist_ok=True)
-                # Of two with one name the guest sees the upper layer's.
+                # If two modules have the same path, the guest sees the upper layer's.
                 link.unlink(missing_ok=True)
                 link.symlink_to(path)
         for path in kernel.modules.glob("modules.*"):
@@ -288,12 +290,12 @@ async def _index(kernel: Kernel, found: list[Path], into: Path) -> None:
         made = into / _MODULES / release
         made.mkdir(parents=True, exist_ok=True)
         for path in all_of_them.glob("modules.*"):
-            # Not through a hard link into somebody's layer.
+            # It may be a hard link to a file of a layer, which must not be overwritten.
             (made / path.name).unlink(missing_ok=True)
             path.rename(made / path.name)
 
 
 def _evict(store: Store) -> None:
-    """Remove what no guest got for a while, but for the last two and what a guest still has."""
+    """Remove joined layers that were not used recently, but never the last two nor one that a guest uses."""
     made = sorted(store.root.glob(f"{_JOINED}*"), key=lambda path: path.stat().st_mtime)
     store.evict(made[:-2])

@@ -23,7 +23,7 @@ from quizmatrix.model.archive import Archive, has_kernels_for, load_archive
 
 
 class DebianKernel(msgspec.Struct, frozen=True, kw_only=True):
-    """One kernel in one suite. release: what `uname -r` will print. image: its package, or one of them."""
+    """One kernel in one suite. release: what `uname -r` will print. image: its main package."""
 
     root: apt.AptRoot
     release: str
@@ -31,16 +31,16 @@ class DebianKernel(msgspec.Struct, frozen=True, kw_only=True):
     image: apt.Package
 
     async def packages(self) -> list[apt.Package]:
-        """All that make it up: newer ones are split, and what belongs together is tied by a version."""
+        """All packages of the kernel. Newer kernels are split into several, tied by exact versions."""
         exact = re.findall(r"(linux-[\w.+~-]+) \(= [^)]*\)", self.image.depends)
         return [self.image, *(await self.root.show(*exact) if exact else [])]
 
 
 async def fetch(wanted: str, order: Order) -> str:
-    """Have the kernel `wanted` (a series, an exact version, `newest`) in the cache; returns its key.
+    """Fetch the kernel `wanted` (a series, an exact version, `newest`) to the cache; returns its key.
 
-    The newest that comes, of a series. Raises UnpreparedError where the archive has no such kernel or
-    does not give it, or where it would have to be built otherwise.
+    Of a series, the newest kernel that can be downloaded is taken. Raises UnpreparedError where the archive
+    has no such kernel or does not deliver it, or where the options need a kernel that is built here.
     """
     arch, tell = order.arch, order.tell
     debian = arch.facts.debian
@@ -70,7 +70,7 @@ async def fetch(wanted: str, order: Order) -> str:
 
 
 async def _store(found: DebianKernel, arch: Arch, tell: Tell) -> str:
-    """Have the kernel in the cache; returns its key."""
+    """Fetch the kernel, unless the cache has it; returns its key."""
     packages = await found.packages()
     key = _key(arch, found, packages)
 
@@ -88,7 +88,7 @@ async def _store(found: DebianKernel, arch: Arch, tell: Tell) -> str:
 
 
 async def _resolve(wanted: str, arch: str, flavour: str, tell: Tell) -> list[DebianKernel]:
-    """The kernels of all suites that are what is wanted, the newest first; arch and flavour are Debian's."""
+    """The wanted kernels in all suites, the newest first. arch, flavour: Debian's names."""
     suites = suites_for(wanted, load_archive(), arch)
     if not suites:
         raise UnpreparedError(
@@ -130,23 +130,23 @@ async def released(_one: str, _other: str, arch: Arch, tell: Tell) -> dict[Kerne
 async def released_in(
     arch: str, ask: Callable[[apt.AptRoot], Awaitable[list[KernelVersion]]], tell: Tell
 ) -> dict[KernelVersion, str]:
-    """What `ask` finds in all suites that carry Debian's `arch`; the newest build of each version counts."""
+    """The versions that `ask` finds in all suites with Debian's architecture `arch`."""
     suites = [name for name, suite in load_archive().suite.items() if arch in suite.arches]
     found = await apt.ask_suites(suites, arch, tell, ask, is_first_enough=False)
     return {version: version.text for versions in found for version in versions}
 
 
 async def versions_in(root: apt.AptRoot, prefix: str, fits: Callable[[str], bool]) -> list[KernelVersion]:
-    """The releases among a suite's packages whose names begin so and fit."""
+    """The versions of a suite's packages with this prefix for which `fits` is true, without candidates."""
     names = [name for name in await root.names(prefix) if fits(name)]
     versions = [leading_version(package.version) for package in (await root.show(*names) if names else [])]
     return [version for version in versions if version is not None and not version.is_candidate]
 
 
 def suites_for(wanted: str, archive: Archive, arch: str) -> list[str]:
-    """The suites that may have the kernel `wanted` for Debian's `arch`.
+    """The suites that may have the kernel `wanted` for Debian's architecture `arch`.
 
-    Those known for the series, or else those for anything.
+    These are the suites known for its series or, for another series, those listed for any.
     """
     if wanted == NEWEST:
         return [name for name, suite in archive.suite.items() if arch in suite.arches and suite.newest]
@@ -154,16 +154,16 @@ def suites_for(wanted: str, archive: Archive, arch: str) -> list[str]:
 
 
 def _image_names(flavour: str) -> re.Pattern[str]:
-    """The names of its packages, and in them the release.
+    """A pattern for the names of a flavour's image packages; its group is the release.
 
-    `-cloud-amd64` is another flavour than `-amd64`, and `-amd64-unsigned` is none: behind the version
-    and, in older names, the number of the ABI, nothing may stand but the flavour.
+    After the version (and the ABI number, in older names) only the flavour may follow: `-cloud-amd64` is
+    another flavour than `-amd64`, and `-amd64-unsigned` is none.
     """
     return re.compile(rf"linux-image-(\d+\.\d+[\w.+~]*(?:-\d[\w.~]*)?-{re.escape(flavour)})")
 
 
 async def _all_in(root: apt.AptRoot, wanted: str, flavour: str) -> list[DebianKernel] | None:
-    """The kernels of this flavour in a suite that are what is wanted; None where there are none."""
+    """The wanted kernels of this flavour in a suite; None where there are none."""
     pattern = _image_names(flavour)
     names = [name for name in await root.names("linux-image-") if pattern.fullmatch(name)]
     found = [
@@ -176,7 +176,7 @@ async def _all_in(root: apt.AptRoot, wanted: str, flavour: str) -> list[DebianKe
 
 
 def _key(arch: Arch, found: DebianKernel, packages: list[apt.Package]) -> str:
-    """Names the content: the packages, and what is made of them."""
+    """The key of a kernel: from its packages, and from how they are stored."""
     made = [RECIPE, arch.name, arch.facts.kernel.image]
     made += sorted(package.sha256 for package in packages)
     return f"{found.release}-{key_of(made)}"
@@ -207,8 +207,9 @@ async def _make(
 
 
 def _arrange(unpacked: Path, folder: Path, release: str, arch: Arch) -> None:
-    """Put the packages' files where a kernel's folder has them. Where they lie differs by suite:
-    /lib/modules or /usr/lib/modules, the image in /boot or beside the modules.
+    """Move the packages' files to their places in a kernel's folder.
+
+    Suites differ: modules are in /lib/modules or /usr/lib/modules, the image in /boot or beside the modules.
     """
 
     def first(*names: str) -> Path:

@@ -21,13 +21,13 @@ from quizmatrix.model.archive import load_archive
 
 Found: TypeAlias = tuple[KernelVersion, apt.Package, apt.AptRoot]
 
-# The packages are for any architecture; the index that is asked is this one's.
+# Source packages are for all architectures; this architecture's index is read.
 _INDEX_ARCH = "amd64"
 _NAME = re.compile(r"linux-source-\d+\.\d+")
 
 
 async def fetch(wanted: str, order: Order) -> str:
-    """Have the kernel `wanted` built in the cache; returns its key.
+    """Build the kernel `wanted`, unless the cache has it; returns its key.
 
     Raises UnpreparedError where the archive has no such source, or it cannot be built.
     """
@@ -37,7 +37,7 @@ async def fetch(wanted: str, order: Order) -> str:
 
 
 async def released(_one: str, _other: str, _arch: Arch, tell: Tell) -> dict[KernelVersion, str]:
-    """The kernels whose sources the archive's suites have, by their versions."""
+    """The kernels whose sources are in the archive's suites, by their versions."""
 
     async def ask(root: apt.AptRoot) -> list[KernelVersion]:
         return await versions_in(root, "linux-source-", lambda name: _NAME.fullmatch(name) is not None)
@@ -46,9 +46,9 @@ async def released(_one: str, _other: str, _arch: Arch, tell: Tell) -> dict[Kern
 
 
 async def source_tree(wanted: str, tell: Tell, *, only_newest: bool = False) -> KernelTree:
-    """The unpacked source of the kernel `wanted`; UnpreparedError where the archive has none.
+    """The unpacked source of the kernel `wanted`. Raises UnpreparedError where the archive has none.
 
-    only_newest: of several that would do.
+    only_newest: do not try an older version where the newest one cannot be downloaded.
     """
     found = await _resolve(wanted, tell)
     return await apt.first_that_comes(
@@ -74,7 +74,7 @@ async def _unpack(found: Found, tell: Tell) -> KernelTree:
 
 
 async def _resolve(wanted: str, tell: Tell) -> list[Found]:
-    """The packages of the suites that are what is wanted, the newest first."""
+    """The wanted source packages in all suites, the newest first."""
     suites = suites_for(wanted, load_archive(), _INDEX_ARCH)
     found = await apt.ask_suites(
         suites,

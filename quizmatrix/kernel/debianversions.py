@@ -6,12 +6,12 @@ from quizmatrix.core.version import KernelVersion
 from quizmatrix.model.arch import Arch
 
 NEWEST = "newest"
-# Part of every key: changes when what is made from the same packages changes.
+# Part of every key; has to be changed when something else is made from the same packages.
 RECIPE = "2"
 
 
 def check_version(wanted: str) -> str:
-    """The part of a specification behind `debian:`, if it can be one; ValueError otherwise."""
+    """Check the part of a specification after `debian:`. Raises ValueError where it is no version."""
     if wanted == NEWEST:
         return wanted
     version = KernelVersion(wanted)
@@ -26,7 +26,7 @@ def is_exact(wanted: str) -> bool:
 
 
 def fits(version: KernelVersion, wanted: str) -> bool:
-    """Whether a version is what is wanted: `newest`, a series, or an exact version."""
+    """Whether a version is the wanted one. wanted: `newest`, a series, or an exact version."""
     if wanted == NEWEST:
         return True
     asked = KernelVersion(wanted)
@@ -34,5 +34,5 @@ def fits(version: KernelVersion, wanted: str) -> bool:
 
 
 def recipe(_wanted: str, arch: Arch) -> str:
-    """Names all that a stored kernel depends on beside the packages."""
+    """A text that names all that a stored kernel depends on, except its packages."""
     return f"{RECIPE} {arch.facts.kernel.image}"

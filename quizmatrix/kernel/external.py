@@ -12,7 +12,7 @@ _BUILD_IT = "Take a kernel that is built here: --source debian-source"
 
 
 def check_source(spec: str) -> None:
-    """UnpreparedError where the kernels of a specification are never built here: before one is fetched."""
+    """Raise UnpreparedError where a source's kernels are not built here; called before fetching one."""
     if not source.source_named(source.parse_spec(spec).source).is_built:
         raise UnpreparedError(
             f"no modules can be built for {spec}",
@@ -22,7 +22,7 @@ def check_source(spec: str) -> None:
 
 
 def require_build_tree(kernel: Kernel) -> Path:
-    """The build tree of a kernel that was had with it; UnpreparedError where it never had one."""
+    """The build tree of a kernel. Raises UnpreparedError where it has none, or has none any more."""
     tree = kernel.build_tree
     record = kernel.record
     if record.build is None:
@@ -41,5 +41,5 @@ def require_build_tree(kernel: Kernel) -> Path:
 
 
 def variables(kernel: Kernel) -> dict[str, str]:
-    """ARCH, CROSS_COMPILE and CC, as the kernel was built with them."""
+    """The values of ARCH, CROSS_COMPILE and CC with which the kernel was built."""
     return dict(word.partition("=")[::2] for word in kernel.record.make)

@@ -21,19 +21,19 @@ from quizmatrix.kernel.order import Order
 from quizmatrix.kernel.tree import SOURCE_TREES, KernelTree, absolute, version_of_makefile
 from quizmatrix.model.arch import Arch
 
-# What a user's own way to a repository over ssh needs of the environment.
+# Variables of the environment that git needs for ssh.
 _SSH = ("SSH_AUTH_SOCK", "GIT_SSH", "GIT_SSH_COMMAND")
 
-# A server that sends nothing any more is given up; and whatever else git waits for, after these seconds.
+# git gives up a server that sends nothing for two minutes; any git command is killed after _LIMIT seconds.
 _NO_STANDSTILL = ("-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=120")
 _LIMIT = 3600.0
 
-# What stands before a repository on another host: `https://`, `git@host:`.
+# How a repository on another host begins: `https://`, `git@host:`.
 _ELSEWHERE = re.compile(r"\w+://|[\w.@-]+:")
 
 
 def check(wanted: str) -> str:
-    """`PATH-OR-URL#REF`, a path from wherever it was named; ValueError where that is no folder."""
+    """Check PATH-OR-URL#REF, and make a path absolute. Raises ValueError where it is no folder."""
     if not is_local(wanted):
         return wanted
     place, ref = _split(wanted)
@@ -54,21 +54,21 @@ def _split(wanted: str) -> tuple[str, str]:
 
 
 def recipe(wanted: str, arch: Arch) -> str:
-    """Names all that a build depends on: for a repository on this host, where its REF points now too."""
+    """A text that names all that a build depends on; with the commit of REF, if the repository is local."""
     here = build.recipe(wanted, arch)
     return f"{here} {_commit_here(*_split(wanted))}" if is_local(wanted) else here
 
 
 def _commit_here(place: str, ref: str) -> str:
-    """The commit that `ref` names; empty where it names none."""
+    """The commit that `ref` names in a local repository; empty where there is none."""
     argv = ["git", "-C", place, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}"]
     return process.run_blocking(argv).output.decode().strip()
 
 
 async def released(one: str, other: str, _arch: Arch, tell: Tell) -> dict[KernelVersion, str]:
-    """The tags of a repository that are releases (`v6.12`, `v6.12.5`).
+    """The tags of a repository that are releases (`v6.12`, `v6.12.5`), by their versions.
 
-    UsageError where the two are not of one repository.
+    Raises UsageError where the two kernels are in different repositories.
     """
     place, _ = _split(one)
     if _split(other)[0] != place:
@@ -82,10 +82,10 @@ async def released(one: str, other: str, _arch: Arch, tell: Tell) -> dict[Kernel
 
 
 async def fetch(wanted: str, order: Order) -> str:
-    """Have a kernel of the commit in the cache; returns its key.
+    """Build the kernel of a commit, unless the cache has it; returns its key.
 
-    Raises NotFetchedError where the repository does not give it, UnpreparedError where it is no
-    kernel's source or cannot be built.
+    Raises NotFetchedError where the commit cannot be fetched, UnpreparedError where it is no kernel source or
+    cannot be built.
     """
     process.require_program("git", "git")
     place, ref = _split(wanted)
@@ -108,7 +108,7 @@ async def fetch(wanted: str, order: Order) -> str:
         tree = await _git(work, "rev-parse", f"{commit}^{{tree}}")
 
     async def check_out() -> None:
-        # Left by one that was killed: whoever builds is alone here.
+        # A killed git may have left this lock; no other git runs here, since builds hold a lock of their own.
         (work / ".git/index.lock").unlink(missing_ok=True)
         await _git(work, "checkout", "--quiet", "--force", "--detach", commit)
         await _git(work, "clean", "-qfdx")
@@ -116,7 +116,7 @@ async def fetch(wanted: str, order: Order) -> str:
     async def defined(symbols: list[str]) -> set[str]:
         found = await _defined(work, commit, r"\w+", "*Kconfig*")
         missing = [symbol for symbol in symbols if symbol not in found]
-        # Any file may hold what a Kconfig file includes.
+        # A Kconfig file may include a file with any name.
         return found | await _defined(work, commit, "|".join(missing)) if missing else found
 
     return await build.build(
@@ -134,9 +134,9 @@ async def fetch(wanted: str, order: Order) -> str:
 
 
 async def _defined(work: Path, commit: str, symbols: str, *files: str) -> set[str]:
-    """The symbols fitting a pattern that files of a commit define as Kconfig files do."""
+    """The Kconfig symbols that files of a commit define. symbols: a pattern."""
     pattern = rf"^(menu)?config[[:space:]]+({symbols})[[:space:]]*$"
-    # git-grep(1) ends with 1 where it finds nothing.
+    # git-grep(1) exits with 1 if it finds nothing, so the exit status is not checked.
     argv = ["git", "-C", str(work), "grep", "-hE", "-e", pattern, commit, "--", *files]
     lines = (await process.run(argv)).output.decode(errors="replace").splitlines()
     return {line.split()[-1] for line in lines}
@@ -147,7 +147,7 @@ def _lasting(place: str, here: bool) -> str:
 
 
 async def _borrow(work: Path, place: str, ref: str) -> str:
-    """Let the work tree use the objects of a repository on this host (gitrepository-layout(5))."""
+    """Let the work tree use a local repository's objects (gitrepository-layout(5)); returns the commit."""
     commit = _commit_here(place, ref)
     if not commit:
         asked = process.run_blocking(["git", "-C", place, "rev-parse", "--git-dir"])
@@ -163,19 +163,19 @@ async def _borrow(work: Path, place: str, ref: str) -> str:
 
 
 async def _fetch_from(work: Path, url: str, ref: str, order: Order) -> str:
-    """Fetch one commit from elsewhere, without what came before it."""
+    """Fetch one commit from another host, without its history; returns the commit."""
     order.tell(f"fetching {ref} from {url}")
-    # Left by one that was killed: whoever fetches is alone here.
+    # A killed git may have left this lock; no other git runs here, since the work tree is locked.
     (work / ".git/shallow.lock").unlink(missing_ok=True)
     await _git(work, "fetch", "--quiet", "--depth=1", "--no-tags", "--end-of-options", url, ref)
     return await _git(work, "rev-parse", "FETCH_HEAD")
 
 
 async def _git(place: Path, *words: str) -> str:
-    """What git says of a repository; NotFetchedError where it fails."""
+    """Run git in `place`; returns its output. Raises NotFetchedError where it fails."""
     place.mkdir(parents=True, exist_ok=True)
     env = {name: os.environ[name] for name in _SSH if name in os.environ}
-    # Nobody is there to answer a question for a password.
+    # git must fail instead of asking for a password.
     env["GIT_TERMINAL_PROMPT"] = "0"
     done = await process.run(["git", "-C", str(place), *_NO_STANDSTILL, *words], env=env, limit=_LIMIT)
     if done.status != 0:

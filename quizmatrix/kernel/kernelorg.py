@@ -23,10 +23,10 @@ from quizmatrix.model.arch import Arch
 _SITE_FILE = Path(__file__).with_name("kernel.org.toml")
 _KEY_FILE = Path(__file__).with_name("kernel.org.asc")
 
-# The newest major version known here; `newest` looks whether there is one above it.
+# The newest known major version; `newest` checks whether there is a newer one.
 _KNOWN_MAJOR = 7
 
-# Stands in an address for what is wanted.
+# The placeholder for the wanted version in an address.
 _VERSION = "{version}"
 
 _RELEASE = re.compile(r"^([0-9a-f]{64})  linux-(\d+\.[\d.]*\d)\.tar\.xz$", re.MULTILINE)
@@ -41,7 +41,7 @@ def _otherwise(key: str = "base") -> str:
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Addresses (quizmatrix/kernel/kernel.org.toml describes the keys); None: what ships."""
+    """Addresses of kernel.org (quizmatrix/kernel/kernel.org.toml describes the keys); None: the default."""
 
     base: str | None = None
     keyring: str | None = None
@@ -51,14 +51,14 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
-    """A released kernel and the checksum of its tarball."""
+    """A released kernel, and the SHA-256 checksum of its tarball."""
 
     version: KernelVersion
     sha256: str
 
 
 def check(wanted: str) -> str:
-    """The part behind `kernel.org:`, if it can be one; ValueError otherwise."""
+    """Check the part of a specification after `kernel.org:`. Raises ValueError where it is no version."""
     if wanted in (NEWEST, MASTER):
         return wanted
     version = KernelVersion(wanted)
@@ -68,7 +68,7 @@ def check(wanted: str) -> str:
 
 
 async def released(one: str, other: str, _arch: Arch, tell: Tell) -> dict[KernelVersion, str]:
-    """The releases of the major versions from one kernel to another."""
+    """All releases of the major versions of two kernels and of those between, by their versions."""
     site = load_site()
     tell("asking kernel.org")
     majors = [int(KernelVersion(text).series.partition(".")[0]) for text in (one, other) if text != NEWEST]
@@ -92,16 +92,16 @@ async def _newest_major(site: Site) -> tuple[int, list[Release]]:
 
 
 def load_site() -> Site:
-    """What ships, with what the user's file replaces; DataError where either is wrong."""
+    """The addresses that ship, with those of the user's file. Raises DataError where a file is wrong."""
     return tomlfile.load_over(_SITE_FILE, _own_file(), Site)
 
 
 async def fetch(wanted: str, order: Order) -> str:
-    """Have the kernel `wanted` built in the cache; returns its key.
+    """Build the kernel `wanted`, unless the cache has it; returns its key.
 
-    wanted: a series (its newest release), an exact version, a candidate, `next-DATE`, `master` or
-    `newest`. Raises UnpreparedError where kernel.org has no such kernel, or does not give it, or what
-    it gives is not what was signed.
+    wanted: a series (its newest release), an exact version, a candidate, `next-DATE`, `master` or `newest`.
+    Raises UnpreparedError where kernel.org has no such kernel or does not deliver it, or where the checksum
+    is not the signed one.
     """
     site = load_site()
     unsigned = _unsigned_address(wanted, site)
@@ -111,7 +111,7 @@ async def fetch(wanted: str, order: Order) -> str:
 
 
 def _unsigned_address(wanted: str, site: Site) -> str | None:
-    """Where a kernel is that is not released; None for one that is."""
+    """The address of an unreleased kernel (candidate, linux-next, master); None for a released one."""
     if wanted == MASTER:
         return site.master
     if wanted == NEWEST:
@@ -141,7 +141,7 @@ async def _release(wanted: str, site: Site, tell: Tell) -> KernelTree:
 
     async def fetch_archive(_scratch: Path) -> Path:
         tell(f"fetching {url}")
-        # Outside of the folder that vanishes, so that the next try goes on where this one broke off.
+        # Not to the scratch folder, which is removed: the next try can resume an interrupted download.
         return await download.fetch_file(
             url, SOURCE_TREES.root, tell, sha256=release.sha256, otherwise=_otherwise()
         )
@@ -156,7 +156,7 @@ def _folder_of(version: KernelVersion, site: Site) -> str:
 
 
 async def _resolve(wanted: str, site: Site, tell: Tell) -> Release:
-    """The newest release that is what is wanted."""
+    """The newest release that fits `wanted`."""
     tell("asking kernel.org")
     if wanted == NEWEST:
         _major, releases = await _newest_major(site)
@@ -179,7 +179,7 @@ async def _resolve(wanted: str, site: Site, tell: Tell) -> Release:
 
 
 async def _releases_in(folder: str, site: Site) -> list[Release]:
-    """All releases of a major version, as kernel.org signed them; none where it has no such version."""
+    """All releases of a major version, from the signed list of checksums; empty where there is none."""
     url = f"{folder}/sha256sums.asc"
     signed = await download.fetch_text(url, otherwise=_otherwise())
     text = "" if signed is None else await _verified(signed, url, site)
@@ -189,7 +189,7 @@ async def _releases_in(folder: str, site: Site) -> list[Release]:
 
 
 async def _verified(signed: str, url: str, site: Site) -> str:
-    """What the signature of a clear-signed text covers, and nothing around it."""
+    """The part of a clear-signed text that its signature covers."""
     process.require_program("gpgv", "gpgv")
     try:
         key = _binary_key(Path(site.keyring) if site.keyring else _KEY_FILE)
@@ -218,7 +218,7 @@ async def _check_signature(signed: str, key: bytes, url: str) -> str:
 
 
 def _binary_key(path: Path) -> bytes:
-    """An armoured key as gpgv takes it (RFC 9580, 6.2: headers, an empty line, base64, a checksum)."""
+    """An armoured key in binary form, for gpgv (RFC 9580, 6.2: headers, empty line, base64, checksum)."""
     _, _, body = path.read_text(encoding="ascii").partition("\n\n")
     lines = body.split("-----")[0].splitlines()
     return base64.b64decode("".join(line for line in lines if not line.startswith("=")))

@@ -13,13 +13,13 @@ from quizmatrix.model.arch import Arch
 
 
 class KernelSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A place kernels come from.
+    """A source of kernels; a new source is added to SOURCES.
 
-    check: raises ValueError where the text behind `NAME:` can be none of its kernels. recipe: names
-    what a kernel of it is made by. fetch: has that kernel in the cache for an architecture, and
-    returns its key. is_local: whether that takes no network. is_built: whether it is built here.
-    released: its releases between two kernels of it, or more, and what stands behind `NAME:` for
-    each; None: it has none. example: what a person may write, where that is no version.
+    check: takes the text after `NAME:`, returns it in full, and raises ValueError where it is wrong. recipe:
+    returns a text that changes when the kernel has to be made again. fetch: stores the kernel in the cache
+    and returns its key. is_local: whether a kernel needs no network. is_built: whether kernels are built
+    here. released: returns the releases between two kernels, or more, each with the text after `NAME:`; None:
+    the source has no releases. example: what a user may write, where that is no version.
     """
 
     check: Callable[[str], str]

@@ -9,14 +9,14 @@ from pathlib import Path
 from quizmatrix.core import cpio, process
 from quizmatrix.core.errors import DamagedError
 
-# Where a guest's init1 finds what it loads, numbered in loading order.
+# The folder from which a guest's init1 loads modules; their names are numbered in loading order.
 BOOT_MODULES = "modules"
 
 
 async def index_modules(layer: Path, release: str) -> None:
-    """Write modules.dep and its like for `layer`/usr/lib/modules/`release`, with the host's depmod.
+    """Write modules.dep and the other index files for `layer`/usr/lib/modules/`release`, with depmod.
 
-    The layer keeps /usr/lib only: a real /lib in it would hide the base image's link of that name.
+    The layer must have no /lib, which would hide the base image's symlink; depmod gets a temporary one.
     """
     depmod = process.require_program("depmod", "kmod")
     link = layer / "lib"
@@ -35,10 +35,10 @@ def module_name(path: str) -> str:
 
 
 def loading_order(modules_dep: str, wanted: list[str]) -> list[str]:
-    """The files to load, in order, so that `wanted` and all they need are there.
+    """The module files to load, in order, for the modules in `wanted` and all that these need.
 
-    modules_dep: the text of modules.dep (`PATH: NEEDED...`, the ones needed first standing last).
-    A wanted module that is not listed is taken to be built in.
+    modules_dep: the text of modules.dep (`PATH: NEEDED...`; what has to be loaded first is last). A wanted
+    module that is not listed counts as built in.
     """
     needs: dict[str, list[str]] = {}
     by_name: dict[str, str] = {}
@@ -73,7 +73,7 @@ def _unpack_zstd(data: bytes) -> bytes:
 
 
 def decompress(name: str, data: bytes) -> bytes:
-    """The bytes of a module file, whatever it is compressed with (busybox's insmod knows none)."""
+    """Decompress a module file, in any format; busybox's insmod cannot decompress."""
     import lzma  # slow to import
 
     try:
@@ -89,9 +89,9 @@ def decompress(name: str, data: bytes) -> bytes:
 
 
 def boot_archive(modules: Path, wanted: list[str]) -> bytes:
-    """The part of an initramfs that holds the modules in `wanted`, uncompressed and numbered.
+    """A cpio archive for the initramfs with the modules in `wanted`, uncompressed and numbered.
 
-    modules: the folder that holds modules.dep.
+    modules: the folder with modules.dep.
     """
     parts = [cpio.directory(BOOT_MODULES)]
     order = loading_order((modules / "modules.dep").read_text(), wanted)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class KernelOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is built otherwise than by default: a variant, lines of configuration, the compiler."""
+    """What differs from the default build: a variant, configuration lines, the compiler."""
 
     variant: str | None = None
     config: tuple[str, ...] = ()
@@ -28,17 +28,18 @@ DEFAULT = KernelOptions()
 
 
 def options_of(cell: Cell) -> KernelOptions:
-    """How the kernel of a cell is built."""
+    """The options with which a cell's kernel is built."""
     return KernelOptions(variant=cell.variant, config=cell.config, clang=cell.clang)
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """For whom a kernel is had: its architecture and options, and who hears how far it is.
+    """How a kernel is to be fetched or built.
 
-    jobs: processes that compile at a time; None: as many as this process has CPUs. pool: or those of a pool.
-    fetches: lets in who fetches or unpacks a source: many at a time only share the network and the disk.
-    needs_tree: whether modules are to be built against it: where its build tree is gone, it is built again.
-    is_replacing: whether the cache has what the source said earlier; that stays where no newer comes.
+    tell: is called with progress messages. jobs: the number of compilers at a time; None: the number of this
+    process's CPUs. pool: takes the place of jobs. fetches: limits how many kernels are fetched or unpacked at
+    a time, since they share one network and disk. needs_tree: modules are built against the kernel; it is
+    built again if its build tree is gone. is_replacing: the cache has an earlier kernel, which stays if no
+    newer one can be fetched.
     """
 
     arch: Arch
@@ -52,5 +53,5 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fetching(self) -> AbstractAsyncContextManager[None]:
-        """Held by whoever fetches or unpacks a source, but not by who waits for another build."""
+        """Held while a source is fetched or unpacked, but not while waiting for another build."""
         return self.fetches or nullcontext()

@@ -10,11 +10,11 @@ from quizmatrix.model.arch import Arch
 
 
 async def between(ends: tuple[str, str], arch: Arch) -> list[str]:
-    """The kernels from one of `ends` to the other, both included, the oldest first; as specifications.
+    """The specifications of the kernels from one of `ends` to the other, both included, the oldest first.
 
-    Of two releases of one series its releases; otherwise the newest of each series, since stable releases of
-    two series do not follow on one another. UsageError where that cannot be said, UnpreparedError where
-    their source does not answer.
+    Between two releases of one series these are all its releases; otherwise the newest release of each
+    series, since the stable releases of two series do not follow one another. Raises UsageError where the two
+    are of different sources or the source has no releases, UnpreparedError where the source does not answer.
     """
     one, other = parse_spec(ends[0]), parse_spec(ends[1])
     released = source_named(one.source).released

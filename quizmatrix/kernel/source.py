@@ -36,19 +36,19 @@ def source_named(name: str) -> KernelSource:
 
 
 class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a matrix calls a kernel: the name of a source, and what is wanted of it."""
+    """A kernel as named in a matrix. source: the name of a source. wanted: the text after `NAME:`."""
 
     source: str
     wanted: str
 
     @property
     def text(self) -> str:
-        """The same, with the source named."""
+        """The specification as text, with the source."""
         return f"{self.source}:{self.wanted}"
 
 
 def check_name(name: str, where: str) -> None:
-    """UsageError where there is no source of this name."""
+    """Raise UsageError where there is no source of this name. where: the text that names it."""
     if name not in SOURCES:
         raise UsageError(
             f"unknown kernel source `{name}` in `{where}`",
@@ -57,7 +57,7 @@ def check_name(name: str, where: str) -> None:
 
 
 def parse_spec(text: str) -> KernelSpec:
-    """Read `6.1`, `6.1.176`, `newest` or `SOURCE:WANTED`; UsageError says what could be written."""
+    """Parse `6.1`, `6.1.176`, `newest` or `SOURCE:WANTED`. Raises UsageError where it is none of these."""
     source, colon, wanted = text.partition(":")
     if not colon:
         source, wanted = DEFAULT_SOURCE, text
@@ -75,14 +75,17 @@ def parse_spec(text: str) -> KernelSpec:
 
 
 def find(text: str, arch: Arch, options: KernelOptions = DEFAULT) -> Kernel | None:
-    """The kernel `text` for an architecture where the cache has it; DamagedError where it is damaged."""
+    """The cached kernel `text` for an architecture; None where there is none.
+
+    Raises DamagedError where it is damaged.
+    """
     spec = parse_spec(text)
     recipe = source_named(spec.source).recipe(spec.wanted, arch)
     return artifact.find(_reference(spec, options), arch.name, recipe)
 
 
 def _reference(spec: KernelSpec, options: KernelOptions) -> str:
-    """What a kernel is remembered by: the same specification with other options is another kernel."""
+    """The name of a kernel's reference; it contains the options, which make another kernel."""
     variant = f"+{options.variant}" if options.variant else ""
     return " ".join([f"{spec.text}{variant}", *options.config, *(["--clang"] if options.clang else [])])
 
@@ -90,17 +93,17 @@ def _reference(spec: KernelSpec, options: KernelOptions) -> str:
 async def obtain(
     text: str, order: Order, *, offline: bool = False, refresh: bool = False, thorough: bool = False
 ) -> Kernel:
-    """The kernel `text` as ordered, fetched or built where the cache lacks it.
+    """The kernel `text`, fetched or built where the cache lacks it.
 
-    offline: nothing is fetched. refresh: ask the source anew what `text` stands for. thorough:
-    read a kernel in the cache in full to see that it is what was stored. One that is damaged is
-    fetched again. Raises UnpreparedError where the kernel cannot be had.
+    offline: fetch nothing. refresh: ask the source again which kernel `text` means. thorough: check all files
+    of a cached kernel. A damaged kernel is fetched again. Raises UnpreparedError where the kernel cannot be
+    fetched or built.
     """
     arch, tell = order.arch, order.tell
     spec = parse_spec(text)
     source = source_named(spec.source)
     reference = _reference(spec, order.options)
-    # Once, before anything is made: what changes in a work tree while it is built is for the next time.
+    # Computed once, before the build: if a work tree changes during the build, the next run builds it again.
     recipe = source.recipe(spec.wanted, arch)
     damage: DamagedError | None = None
     kernel: Kernel | None = None
@@ -123,10 +126,10 @@ async def obtain(
     if damage is not None:
         tell(f"{damage}; fetching it again")
         if kernel is not None:
-            # Only reading it in full has shown that; whoever stores it anew would take it for whole.
+            # Only the thorough check found the damage; without it, the fetch would take the kernel for good.
             artifact.KERNELS.remove(kernel.record.key)
     if source.is_built:
-        # Before a source of 140 MB is fetched in vain.
+        # Checked before the source, 140 MB, is fetched.
         from quizmatrix.kernel import build
 
         build.find_compiler(order)
@@ -134,7 +137,7 @@ async def obtain(
 
 
 async def _fetched(spec: KernelSpec, recipe: str, order: Order, *, refresh: bool, thorough: bool) -> Kernel:
-    """The kernel that its source gives now; on a refresh also the earlier one, where no newer one comes."""
+    """Fetch or build the kernel. On a refresh, the earlier kernel is kept if the source cannot be reached."""
     source, reference, arch = source_named(spec.source), _reference(spec, order.options), order.arch
     earlier: Kernel | None = None
     if refresh:

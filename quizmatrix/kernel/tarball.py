@@ -14,7 +14,7 @@ from quizmatrix.model.arch import Arch
 
 
 def check(wanted: str) -> str:
-    """The file, from wherever it was named; ValueError where there is none."""
+    """The absolute path of the file. Raises ValueError where there is none."""
     file = absolute(wanted)
     if not file.is_file():
         raise ValueError(f"there is no file {file}")
@@ -22,20 +22,23 @@ def check(wanted: str) -> str:
 
 
 def recipe(wanted: str, arch: Arch) -> str:
-    """Names all that a build depends on, the state of the file among it."""
+    """A text that names all that a build depends on; with the file's size and mtime."""
     now = Path(wanted).stat()
     return f"{build.recipe(wanted, arch)} {now.st_size} {now.st_mtime_ns}"
 
 
 async def fetch(wanted: str, order: Order) -> str:
-    """Have a kernel of the archive in the cache; returns its key. Raises UnpreparedError where it fails."""
+    """Build the kernel in the archive, unless the cache has it; returns its key.
+
+    Raises UnpreparedError where that fails.
+    """
     async with order.fetching:
         tree = await unpack(Path(wanted), order)
     return await build.build(tree, order)
 
 
 async def unpack(archive: Path, order: Order, *, origin: str | None = None) -> KernelTree:
-    """The source tree in an archive, unpacked once; `origin` for a person, by default the file."""
+    """Unpack the source tree in an archive, once. origin: where it came from, for a person."""
     try:
         digest = sha256_of(archive)
     except OSError as error:

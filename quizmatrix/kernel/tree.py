@@ -14,21 +14,21 @@ from quizmatrix.core.process import Tell
 from quizmatrix.core.store import Store
 from quizmatrix.core.version import KernelVersion
 
-# What tar(1) starts for a compressed archive, and Debian's package of it.
+# The programs that tar(1) starts for a compressed archive, and their Debian packages.
 _DECOMPRESSORS = {".xz": ("xz", "xz-utils"), ".zst": ("zstd", "zstd"), ".bz2": ("bzip2", "bzip2")}
 
 
-async def _as_it_is() -> None:
-    """The source of most trees is there already."""
+async def _no_check_out() -> None:
+    """Most trees have their files already."""
 
 
 class KernelTree(msgspec.Struct, frozen=True, kw_only=True):
     """A kernel's source.
 
-    key: names its content. origin: where it came from, for a person. work: the name of the folder
-    it is built in, for a tree that changes; default: one for each kernel. check_out: brings `path`
-    to this content; awaited when nothing else builds. defined: where `path` is not there before that, which
-    of some symbols of a configuration its Kconfig files define, and others that they do.
+    key: names its content. origin: where it came from, for a person. work: the name of the build folder of a
+    tree that changes; by default each kernel has its own. check_out: brings `path` to this content; called
+    while no other build runs. defined: returns which of the given configuration symbols the Kconfig files
+    define, and possibly more; set where `path` has this content only after check_out.
     """
 
     path: Path
@@ -36,12 +36,12 @@ class KernelTree(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     origin: str
     work: str | None = None
-    check_out: Callable[[], Awaitable[None]] = _as_it_is
+    check_out: Callable[[], Awaitable[None]] = _no_check_out
     defined: Callable[[list[str]], Awaitable[set[str]]] | None = None
 
 
 def read_version(tree: Path) -> KernelVersion:
-    """The version that a source tree's Makefile gives it; ValueError where it is no kernel's source."""
+    """The version in a source tree's Makefile. Raises ValueError where it is no kernel source."""
     try:
         text = (tree / "Makefile").read_text(encoding="utf-8", errors="replace")[:4096]
     except OSError as error:
@@ -50,7 +50,7 @@ def read_version(tree: Path) -> KernelVersion:
 
 
 def version_of_makefile(text: str, where: str) -> KernelVersion:
-    """The version in a kernel's top Makefile; ValueError where there is none."""
+    """The version in the text of a kernel's top Makefile. Raises ValueError where there is none."""
     fields = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *= *(\S*)", text, re.MULTILINE))
     candidate = re.match(r"-rc\d+", fields.get("EXTRAVERSION", ""))
     patch = "" if candidate else f".{fields.get('SUBLEVEL') or 0}"
@@ -65,7 +65,10 @@ def version_of_makefile(text: str, where: str) -> KernelVersion:
 
 
 def absolute(place: str) -> Path:
-    """A file or folder as a matrix names it, where no shell has seen to `~`; ValueError for no user's."""
+    """The absolute path of a file or folder; expands `~`, which no shell does in a matrix.
+
+    Raises ValueError where `~NAME` names no user.
+    """
     try:
         return Path(place).expanduser().resolve()
     except RuntimeError as error:
@@ -77,10 +80,10 @@ SOURCE_TREES = Store(what="source", folder="sources")
 
 
 async def unpacked(name: str, fetch: Callable[[Path], Awaitable[Path]], tell: Tell) -> Path:
-    """The source `name`, unpacked once for all architectures and configurations.
+    """The folder of the source `name`, unpacked once for all architectures and configurations.
 
-    fetch: called where it is not there yet, with a folder that will vanish; returns the archive.
-    Raises UnpreparedError where that cannot be unpacked, HostError where the disk does not take it.
+    fetch: is called, where the source is missing, with a temporary folder; returns the archive. Raises
+    UnpreparedError where the archive cannot be unpacked, HostError where the disk is full.
     """
 
     async def make(folder: Path) -> None:
@@ -95,13 +98,13 @@ async def unpacked(name: str, fetch: Callable[[Path], Awaitable[Path]], tell: Te
 
 
 async def _extract(archive: Path, into: Path) -> None:
-    """tar(1), which knows every compression and takes no path out of its folder."""
+    """Unpack with tar(1), which knows every compression, and writes no file outside of the folder."""
     if archive.suffix in _DECOMPRESSORS:
         process.require_program(*_DECOMPRESSORS[archive.suffix])
     step = BuildStep(
         fact=f"{archive.name} could not be unpacked", next_step="Is the file whole, and a tar archive?"
     )
-    # --force-local: a colon in the name does not make it another host's.
+    # --force-local: else tar would take a name with a colon for a file on another host.
     await step.run(
         [
             *("tar", "--extract", "--force-local", "--strip-components=1"),

@@ -14,19 +14,22 @@ from quizmatrix.model.arch import Arch
 
 
 def check(wanted: str) -> str:
-    """The folder, from wherever it was named; ValueError where it is no kernel's source."""
+    """The absolute path of the folder. Raises ValueError where it is no kernel source."""
     folder = absolute(wanted)
     read_version(folder)
     return str(folder)
 
 
 def recipe(wanted: str, arch: Arch) -> str:
-    """Names all that a build depends on, the state of the tree among it."""
+    """A text that names all that a build depends on; with the state of the tree."""
     return f"{build.recipe(wanted, arch)} {checksum.state_of(Path(wanted))}"
 
 
 async def fetch(wanted: str, order: Order) -> str:
-    """Have a kernel of the tree in the cache; returns its key. Raises UnpreparedError where it fails."""
+    """Build the kernel in the tree, unless the cache has it; returns its key.
+
+    Raises UnpreparedError where that fails.
+    """
     path = Path(wanted)
     try:
         version = read_version(path)
