@@ -15,15 +15,15 @@ from quizmatrix.model.cells import cells_on_the_spot
 from quizmatrix.model.matrix import Limits
 from quizmatrix.prepare.preparer import Policy, Preparer
 
-# The kernel of the guest in which a foreign architecture's packages are configured.
+# The kernel of the guest that configures packages of an architecture whose programs this host cannot run.
 _SETUP_KERNEL = "6.12"
 
 
 def build(arches: list[str], *, suite: str | None, include: list[str], kernel: str | None) -> int:
-    """Build an image for each architecture, and say how far it is; 125 where one cannot be built.
+    """Build an image for each architecture, and print progress. Returns exit status 125 where one fails.
 
-    arches: their names; none: this host's. include: packages, and sets of them. kernel: of a guest that
-    configures an image.
+    arches: by default this host's. include: packages and package sets. kernel: for the guest that configures
+    an image.
     """
     debian.expand(include)
     loaded = [load_arch(name) for name in arches or [host_arch().name]]

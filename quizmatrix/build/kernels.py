@@ -38,10 +38,10 @@ def build(
     jobs: int | None = None,
     refresh: bool = False,
 ) -> int:
-    """Build kernels, each for each architecture, and say how far it is; 125 where one cannot be built.
+    """Build each kernel for each architecture, and print progress. Returns exit status 125 where one fails.
 
-    arches: their names; none: this host's. source_name: where versions come from that name no source. jobs:
-    processes at a time.
+    arches: by default this host's. source_name: the source of versions that name none. jobs: the number of
+    compilers at a time.
     """
     loaded = [load_arch(name) for name in arches or [host_arch().name]]
     specs = [
@@ -56,7 +56,7 @@ def build(
         return (await source.obtain(text, order, refresh=refresh)).record.key
 
     wanted = [(text, arch) for text in specs for arch in loaded]
-    # What cannot be built for want of a tool says so first, and not after the builds of others.
+    # Kernels whose tools are missing come first, so that the error is not printed after long builds.
     wanted.sort(key=lambda one: not _lacks_tools(one[1], options))
     return make_each({f"{text}-{arch.name}": partial(build_one, text, arch) for text, arch in wanted})
 
@@ -68,7 +68,7 @@ def _lacks_tools(arch: Arch, options: KernelOptions) -> bool:
 def config_lines(
     variant: str | None, file: str | None, *, enable: list[str], disable: list[str], module: list[str]
 ) -> list[str]:
-    """What is asked of the configuration beside the variant, checked; UsageError where it cannot be had."""
+    """The configuration lines from a file and from options. Raises UsageError where they are wrong."""
     if variant is not None and not kconfig.variant_file(variant).is_file():
         raise UsageError(f"unknown variant `{variant}`", next_step=f"Known: {', '.join(kconfig.variants())}.")
     keys = [
@@ -83,7 +83,7 @@ def config_lines(
         kconfig.check_fragment(text, file)
         text = kconfig.NOT_SET.sub(r"CONFIG_\1=n", text)
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    # What is typed wins over what is in the file.
+    # Options win over the file.
     typed = {line.partition("=")[0] for line in keys}
     return [line for line in lines if line.partition("=")[0].strip() not in typed] + keys
 
@@ -116,7 +116,7 @@ def print_list() -> None:
 
 
 def show(name: str) -> None:
-    """Print what a kernel is, and where each symbol that was asked for came from."""
+    """Print what a kernel is, and where each requested configuration symbol came from."""
     key = _find(name, among_used=True)
     try:
         kernel = artifact.load(key)
@@ -140,7 +140,11 @@ def show(name: str) -> None:
 
 
 def remove(names: list[str], *, unused: bool = False) -> None:
-    """Remove kernels from the cache, with what was built beside them: all that are named, or none."""
+    """Remove kernels from the cache, with their build trees and all that was built for them.
+
+    names: all are removed, or none where one is in use. unused: also remove kernels that no specification
+    means any more, except those in use, and unfinished builds.
+    """
     if not names and not unused:
         raise UsageError("no kernel is named", next_step="quizmatrix kernel list; or --unused")
     named = list(dict.fromkeys(_find(text) for text in names))
@@ -179,7 +183,7 @@ def _remove_build(folder: Path) -> None:
 
 
 async def _remove_unfinished() -> None:
-    """Remove the folders of builds that no stored kernel came out of, once no build is going on."""
+    """Remove the build folders that belong to no stored kernel; waits until no build is going on."""
     async with builds_locked(lambda: print("waiting for a build to end", flush=True)):
         kept = {tree for key in KERNELS.stored() if (tree := artifact.build_tree_of(key)) is not None}
         there = [path.with_suffix("") if path.suffix == ".log" else path for path in builds_dir().glob("*")]
@@ -193,9 +197,9 @@ def _used() -> set[str]:
 
 
 def _find(text: str, *, among_used: bool = False) -> str:
-    """The key that `text` is or begins, or that of the kernel which the cell of this id has.
+    """The key of a kernel. text: its key, the beginning of only one key, or the id of a cell that has it.
 
-    among_used: of several, the one that is still asked for.
+    among_used: if several keys begin so, take the one that a specification means.
     """
     if not text:
         raise UsageError("a kernel's name is empty", next_step="Is a variable in the command line empty?")

@@ -16,7 +16,7 @@ from quizmatrix.report.progress import Screen
 
 
 def teller(*, quiet: bool) -> TellOf:
-    """Says on stderr what is going on, unless that is not wanted."""
+    """Make a function that prints progress on stderr; with `quiet` it prints nothing."""
     screen = Screen(sys.stderr)
 
     def tell(what: str, said: str) -> None:
@@ -33,7 +33,7 @@ def words(part: PartResult) -> str:
 
 
 def explain(errors: Iterable[tuple[str, QuizmatrixError | None]]) -> str:
-    """A paragraph for each error of a cell; cells that have the same share one."""
+    """A paragraph for each different error, with all cells that have it."""
     alike: dict[str, dict[str, QuizmatrixError]] = {}
     for cell, error in errors:
         if error is not None:
@@ -46,9 +46,10 @@ def explain(errors: Iterable[tuple[str, QuizmatrixError | None]]) -> str:
 
 
 def make_each(makers: dict[str, Callable[[Tell], Awaitable[str]]]) -> int:
-    """Await each maker, by the name of what it makes; the exit status. One that fails stops no other.
+    """Call each function, one after another, and print progress and errors. Returns the exit status.
 
-    A maker is given whom to tell how far it is, and returns what to say of what is ready.
+    makers: by the name of what each makes. A function gets a callback for progress, and returns a description
+    of the result. An error does not stop the others.
     """
     failed = 0
 

@@ -21,8 +21,10 @@ from quizmatrix.model.cells import Cell, debian_suite
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
-    """What was installed of a part. layer: laid out like a guest's root. runtime: the libraries that a
-    guest of the small image needs beside it. was_reused: whether nothing had to be done.
+    """An installed part.
+
+    layer: the folder, laid out like a guest's root. runtime: a folder with the libraries that a guest with
+    the small image needs. was_reused: whether the part was up to date already.
     """
 
     layer: Path
@@ -32,12 +34,12 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
 
 R = TypeVar("R")
 
-# Seconds for which a layer stays that another has taken the place of. Guests have hard links of it.
+# Seconds for which a replaced layer stays. Guests do not need it: they have hard links to its files.
 STAYS = 3600.0
 
 
 class Done(StrEnum):
-    """What became of a part."""
+    """The result of building a part."""
 
     BUILT = "built"
     REUSED = "reused"
@@ -46,7 +48,7 @@ class Done(StrEnum):
 
 
 class PartResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One part's. seconds: from its start to its end, waiting included."""
+    """The result of building one part. seconds: how long it took, including waiting."""
 
     done: Done = Done.NOT_TRIED
     seconds: float = 0.0
@@ -54,31 +56,32 @@ class PartResult(msgspec.Struct, frozen=True, kw_only=True):
     error: QuizmatrixError | None = None
 
 
-# Hears what is going on with which part or cell.
+# A callback for progress messages: the name of a part or cell, and the message.
 TellOf = Callable[[str, str], None]
 
 
 class Installed(msgspec.Struct, frozen=True, kw_only=True):
-    """What is installed of a part: layers in a store, each of one state of what it is made of. None of them
-    changes any more; the store refers to the current one.
+    """The installed layers of a part, one for each state of its inputs. A layer never changes.
+
+    store: keeps the layers, and a reference to the current one.
     """
 
     part: str
     store: Store
 
     def layer(self, state: str) -> Path:
-        """What is installed of a state, or would be."""
+        """The folder of a state's layer, whether it exists or not."""
         return self.store.path(f"{self.part}-{state}")
 
     def is_current(self, state: str) -> bool:
-        """Whether the last that was installed is of this state, and is still there."""
+        """Whether the current layer is of this state, and still exists."""
         return self._last() == self.layer(state).name and self.layer(state).is_dir()
 
     def replace(self, state: str) -> None:
-        """Make this the current state.
+        """Make this the current state, and remove old layers.
 
-        Earlier ones go, but for the last, the recent, which another run may be about to join, those that the
-        guests of any kernel still get, and what somebody is joining.
+        Some old layers stay: the last one, recent ones, which another run may be about to join, those that
+        the guests of any kernel still get, and those that another process uses.
         """
         used = buildlayer.layers_in_use()
         keep = {self.layer(state).name, self._last()}
@@ -91,16 +94,16 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
 
     def _last(self) -> str:
         try:
-            # An earlier quizmatrix wrote the state behind the name.
+            # An earlier quizmatrix wrote the state after the name.
             return (self.store.read_reference(self.part) or b"").decode().split()[0]
         except (IndexError, UnicodeDecodeError):
             return ""
 
 
 async def joined(kernel: Kernel, cell: Cell, result: PartResult) -> PartResult:
-    """Join a part that was built with all else that the kernel's guests get; its result, or why that failed.
+    """Join the kernel's build layers now, so that the cell's first guest does not wait for that.
 
-    Now, and not when the first guest of the cell waits for it.
+    Returns `result`, or a failure where the layers cannot be joined.
     """
     try:
         await buildlayer.obtain(kernel, with_runtime=debian_suite(cell.image) is None)
@@ -110,7 +113,7 @@ async def joined(kernel: Kernel, cell: Cell, result: PartResult) -> PartResult:
 
 
 def forget(top: Path, part: str) -> None:
-    """Remove what was built of the part of this name, in whatever folder below `top`."""
+    """Remove all that was built of the part with this name, below `top`."""
     for path in (*top.glob(f"*/{part}*"), *top.glob(f"*/layers/{part}-*")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -119,7 +122,7 @@ def forget(top: Path, part: str) -> None:
 
 
 async def of_each(cells: Sequence[Cell], build: Callable[[Cell], Awaitable[R]]) -> list[R]:
-    """What `build` gives for every cell, all at once; in their order."""
+    """Call `build` for all cells at the same time; returns the results in the order of the cells."""
     found: dict[str, R] = {}
 
     async def one(cell: Cell) -> None:
@@ -132,16 +135,16 @@ async def of_each(cells: Sequence[Cell], build: Callable[[Cell], Awaitable[R]]) 
 
 
 class Parts:
-    """The parts of one command; who wants one that another is building waits for it."""
+    """The parts that one command builds, each once: a second request for a part waits for the first."""
 
     def __init__(self, at_a_time: int) -> None:
-        """at_a_time: parts that are built at the same time."""
+        """at_a_time: how many parts are built at the same time."""
         self._limit = anyio.CapacityLimiter(at_a_time)
         self._locks: dict[str, anyio.Lock] = {}
         self._results: dict[str, PartResult] = {}
 
     async def once(self, name: str, make: Callable[[], Awaitable[Built | None]]) -> PartResult:
-        """What became of the part of this name, which `make` builds if nobody has yet."""
+        """The result of building the part of this name; calls `make` only the first time."""
         async with self.lock(name):
             if name not in self._results:
                 async with self._limit:
@@ -149,7 +152,7 @@ class Parts:
             return self._results[name]
 
     def lock(self, name: str) -> anyio.Lock:
-        """Held by who makes what has this name."""
+        """The lock that is held while the part of this name is built."""
         return self._locks.setdefault(name, anyio.Lock())
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from quizmatrix.core.store import Store
 
-# The suites whose packages an image is made of, in order of preference.
+# The suites from which images are made, in order of preference.
 SUITES = ("bookworm", "trixie", "sid")
 
 
@@ -18,9 +18,9 @@ IMAGES = Store(what="image", folder="images", record="{}/image.json", lock="imag
 class Image(msgspec.Struct, frozen=True, kw_only=True):
     """A base image as a guest gets it.
 
-    archive: its part of an initramfs, with the guest's own busybox; key: the content of that.
-    disk: a read-only file system that is the base layer; None where that is in the archive.
-    disk_type: as mount(8) and the kernel's module call it.
+    archive: its part of the initramfs, which contains busybox. key: names the archive's content. disk: a file
+    with a read-only file system, the base layer; None where the base layer is in the archive. disk_type: the
+    type of the file system, which is also the name of its kernel module.
     """
 
     key: str

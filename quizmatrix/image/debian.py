@@ -28,10 +28,10 @@ from quizmatrix.image.artifact import IMAGES, SUITES
 from quizmatrix.model.arch import Arch
 from quizmatrix.model.archive import load_archive
 
-# Part of every key: changes when what is made of the same packages changes.
+# Part of every key; has to be changed when an image is made differently from the same packages.
 _RECIPE = "2"
 
-# What makes images, with Debian's packages of it.
+# The programs that make images, and their Debian packages.
 TOOLS = {"mksquashfs": "squashfs-tools", "mmdebstrap": "mmdebstrap"}
 
 _SETS_FILE = Path(__file__).with_name("packages.toml")
@@ -39,12 +39,15 @@ BASE_SET = "base"
 
 _DISK = "root.squashfs"
 
-# Runs a shell script in a guest, with a folder laid over its root; its artifacts' folder comes back.
+# Runs a shell script in a guest, with a folder as a layer over its root; returns the artifacts' folder.
 Guest = Callable[[Path, str], Awaitable[Path]]
 
 
 class DebianImage(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored image (its image.json). include: what was asked for. installed: package -> version."""
+    """A stored image (its image.json).
+
+    include: the packages and sets that the user asked for. installed: versions by package.
+    """
 
     key: str
     arch: str
@@ -55,22 +58,25 @@ class DebianImage(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
+        """The image's folder."""
         return IMAGES.path(self.key)
 
     @property
     def disk(self) -> Path:
-        """The file system."""
+        """The file with the squashfs file system."""
         return self.folder / _DISK
 
 
 def package_sets() -> dict[str, list[str]]:
-    """The sets that ship, by name."""
+    """The package sets that ship, by name."""
     return tomlfile.load(_SETS_FILE, dict[str, list[str]])
 
 
 def expand(include: list[str]) -> list[str]:
-    """The packages behind names of sets and of packages, the base set among them; UsageError for no name."""
+    """The packages of the base set and of `include`, which has names of packages and of sets.
+
+    Raises UsageError where a name cannot be a package's.
+    """
     sets = package_sets()
     names: set[str] = set()
     for word in [BASE_SET, *include]:
@@ -83,7 +89,10 @@ def expand(include: list[str]) -> list[str]:
 
 
 def choose_suite(arch: Arch, asked: str | None) -> str:
-    """The suite to take the packages from; UnpreparedError where none carries the architecture."""
+    """The suite from which packages are taken. asked: the user's choice.
+
+    Raises UsageError where there is no such suite, UnpreparedError where no suite has the architecture.
+    """
     suites = load_archive().suite
     if asked is not None and asked not in suites:
         raise UsageError(f"unknown suite `{asked}`", next_step=f"Known: {', '.join(suites)}.")
@@ -108,13 +117,13 @@ def _name_of(arch: str, suite: str) -> str:
 
 
 def find(arch: Arch, suite: str) -> DebianImage | None:
-    """The image that was built last for an architecture and suite; DamagedError where it is not whole."""
+    """The image built last for an architecture and suite. Raises DamagedError where it is damaged."""
     key = IMAGES.read_reference(_name_of(arch.name, suite))
     return load(key.decode()) if key is not None else None
 
 
 def load(key: str) -> DebianImage | None:
-    """The image of this key, if it is stored; DamagedError where it is not what was stored."""
+    """The image with this key; None where it is not stored. Raises DamagedError where it is damaged."""
     image = IMAGES.read(key, DebianImage)
     if image is not None and not image.checksum.matches(image.disk):
         raise DamagedError(
@@ -129,15 +138,15 @@ def current_keys() -> set[str]:
 
 
 def require_tools() -> str:
-    """The path of mksquashfs(1); HostError where it is not installed."""
+    """The path of mksquashfs(1). Raises HostError where it is not installed."""
     return process.require_program("mksquashfs", TOOLS["mksquashfs"])
 
 
 async def build(arch: Arch, suite: str, include: list[str], guest: Guest, tell: Tell) -> DebianImage:
-    """Have the image of these packages in the cache, and make it the one that guests get.
+    """Build the image with these packages, unless the cache has it, and make it the one that guests get.
 
-    guest: where the packages of another architecture are configured. Raises HostError where a tool
-    is missing, UnpreparedError where a package is, or one cannot be configured.
+    guest: runs the script that configures packages of another architecture. Raises HostError where a tool is
+    missing, UnpreparedError where a package is missing or cannot be configured.
     """
     squash = require_tools()
     root = apt.AptRoot(load_archive(), suite, _debian_name(arch))
@@ -173,7 +182,7 @@ def _key(arch: Arch, suite: str, packages: list[Package]) -> str:
 
 
 class _ImageBuild:
-    """The making of one image, in a folder that vanishes."""
+    """One build of an image, in a temporary folder."""
 
     def __init__(
         self, folder: Path, arch: Arch, root: apt.AptRoot, packages: list[Package], tell: Tell
@@ -185,10 +194,10 @@ class _ImageBuild:
         self._tell = tell
 
     async def install(self, essential: set[str], guest: Guest) -> Path:
-        """Install the packages; the root as a tar archive."""
+        """Install the packages; returns a tar archive of the root file system."""
         is_runnable = await self._is_runnable()
         if not is_runnable:
-            # Before hundreds of packages are fetched in vain.
+            # Checked before hundreds of packages are fetched.
             qemu = self._arch.facts.qemu
             process.require_program(qemu.binary, qemu.package)
         debs = await self._fetch()
@@ -196,12 +205,12 @@ class _ImageBuild:
             try:
                 return await self._install_here(debs)
             except (UnpreparedError, HostError) as error:
-                # Without user namespaces, or whatever else mmdebstrap wants of a host.
+                # The host may lack something that mmdebstrap needs, such as user namespaces.
                 self._tell(f"{error}; another way is tried")
         return await self._install_in(guest, debs, essential)
 
     async def _is_runnable(self) -> bool:
-        """Whether this host runs the architecture's programs: its own, or by binfmt_misc and qemu-user."""
+        """Whether this host runs the architecture's programs, natively or by binfmt_misc and qemu-user."""
         if process.find_program("mmdebstrap") is None:
             return False
         if self._arch.is_native:
@@ -210,7 +219,7 @@ class _ImageBuild:
         return known is not None and (await process.run([known, self._root.arch])).status == 0
 
     async def _fetch(self) -> dict[str, Path]:
-        """The packages' files, by package, as links to the cache of packages."""
+        """Fetch the packages; returns their files by package."""
         size = sum(package.size for package in self._packages)
         self._tell(f"fetching {len(self._packages)} packages ({size // 1_000_000} MB)")
         return await self._root.fetch(self._packages)
@@ -227,7 +236,7 @@ class _ImageBuild:
                 "mmdebstrap",
                 *("--quiet", "--variant=essential", f"--architectures={self._root.arch}", "--format=tar"),
                 f"--include={','.join(package.name for package in self._packages)}",
-                # mmdebstrap(1): a package cache of one's own is put in before and left alone.
+                # mmdebstrap(1) shall use our package files, and neither fetch nor remove them.
                 *("--skip=download/empty", "--skip=essential/unlink"),
                 '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
                 f"--setup-hook=sync-in {shlex.quote(str(pool))} /var/cache/apt/archives",
@@ -239,7 +248,7 @@ class _ImageBuild:
         return tar
 
     async def _install_in(self, guest: Guest, debs: dict[str, Path], essential: set[str]) -> Path:
-        """Unpack the essential packages here, and have dpkg in a guest do the rest."""
+        """Unpack the essential packages here, and install all packages with dpkg in a guest."""
         layer = self._folder / "layer"
         setup = layer / "setup"
         for name in ("tar", "essential", "others"):
@@ -266,7 +275,7 @@ class _ImageBuild:
     async def store(
         self, folder: Path, key: str, tar: Path, suite: str, include: list[str], squash: str
     ) -> None:
-        """Put what was installed into the folder of the image."""
+        """Compress the root file system into the image's folder, and write its record."""
         self._tell("compressing it")
         disk = folder / _DISK
         await self._run(

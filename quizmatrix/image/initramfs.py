@@ -23,14 +23,14 @@ _FOLDERS = ("dev", "proc", "sys", "root")
 
 
 def assemble(kernel: Kernel, image: Image, arch: Arch) -> Path:
-    """The initramfs for this kernel and base image; HostError where it cannot be written.
+    """The initramfs for this kernel and base image. Raises HostError where it cannot be written.
 
-    The name is that of all that goes in, so a changed guest script is in the next run.
+    Its name is a hash of all its content, so that the next run has a changed guest script.
     """
     guest = _guest_archive() + skeleton.layer() + _nodes_of(kernel)
     wanted = list(arch.facts.kernel.modules)
     if not kernel.has_9p:
-        # What a guest reaches its layers by (see layerdisks).
+        # Such a guest gets its layers as disks (see run/layerdisks.py).
         wanted = [name for name in wanted if "9p" not in name]
         wanted += ["virtio_blk", "squashfs"]
         guest += cpio.file("guest/no-9p", b"")
@@ -66,12 +66,15 @@ def _is_whole(key: str) -> bool:
 
 
 def _guest_archive() -> bytes:
-    """What comes from guest/: init1 as /init, the rest in /guest, which the image's part makes."""
+    """A cpio archive with the files of guest/: init1 as /init, the others in /guest.
+
+    The folder /guest itself is in the image's archive.
+    """
     folder = paths.data_dir("guest")
     parts = [cpio.directory(name) for name in _FOLDERS]
     # Without a console node some kernels give init no output at all.
     parts.append(cpio.char_device("dev/console", 5, 1))
-    # Of init1's helper: a program that made them would cost each boot some milliseconds.
+    # FIFOs for init1's helper. Making them in the guest would take some milliseconds of each boot.
     parts += [cpio.fifo("ticks"), cpio.fifo("ready")]
     parts.append(cpio.file("init", (folder / "init1").read_bytes(), 0o755))
     parts += [cpio.file(f"guest/{name}", (folder / name).read_bytes()) for name in _SCRIPTS]

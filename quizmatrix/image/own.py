@@ -7,14 +7,14 @@ from pathlib import Path
 from quizmatrix.core import elf, process
 from quizmatrix.model.arch import Arch
 
-# The names under which it may be installed, the static one first.
+# The names that busybox may have, the static one's first.
 NAMES = ("busybox.static", "busybox-static", "busybox")
 
 _CLASS_64 = 2
 
 
 def programs(arch: Arch) -> dict[str, bytes] | None:
-    """The guest's programs by name; None where the architecture is another, or no busybox is static."""
+    """The guest's programs by name; None for another architecture, or without a static busybox."""
     if not arch.is_native:
         return None
     for name in NAMES:

@@ -23,7 +23,7 @@ _RECIPE = "3"
 
 _SMALL = Store(what="base image", folder=IMAGES.folder, record="{}/key")
 
-# Package -> the program's name in the guest, and where the package has it (that moved with merged /usr).
+# By package: the program's name in the guest, and its possible paths in the package (merged /usr moved it).
 _PROGRAMS: dict[str, tuple[str, ...]] = {
     "busybox-static": ("busybox", "bin/busybox", "usr/bin/busybox"),
 }
@@ -59,8 +59,8 @@ _LINKS = {
     "var/run": "/run",
     "etc/mtab": "/proc/self/mounts",
 }
-# What Debian has in a folder for the system's programs. init1 puts all of busybox into /usr/bin; the kernel
-# (modprobe, poweroff) and many scripts ask for these by their path.
+# Programs that Debian has in /usr/sbin. init1 puts all of busybox's programs into /usr/bin; but the kernel
+# (modprobe, poweroff) and many scripts call these with their path.
 _SYSTEM_PROGRAMS = [
     "acpid",
     "adjtimex",
@@ -142,9 +142,9 @@ _FILES = {
 
 
 async def obtain(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Image:
-    """The small image of an architecture, fetched where the cache lacks it.
+    """The small image of an architecture, made where the cache lacks it.
 
-    Raises UnpreparedError where the packages cannot be had, HostError where this host cannot fetch any.
+    Raises UnpreparedError where the packages cannot be fetched, HostError where this host lacks the tools.
     """
     key = _key(arch)
     folder = _SMALL.path(key)
@@ -182,7 +182,7 @@ def _key(arch: Arch) -> str:
 
 
 def _load(folder: Path) -> Image | None:
-    """The stored image; None where there is none, or it is not what was stored."""
+    """The stored image; None where there is none, or it is damaged."""
     try:
         key = (folder / "key").read_text()
         data = (folder / "base.cpio").read_bytes()
@@ -216,7 +216,7 @@ def _make(folder: Path, programs: dict[str, bytes]) -> Image:
     parts += [cpio.file(base + name, text.encode()) for name, text in _FILES.items()]
     archive = b"".join(parts)
     folder.mkdir(parents=True, exist_ok=True)
-    # The archive first: a crash in between leaves a key that does not fit, which is fetched again.
+    # The archive is written first: after a crash in between, the old key does not fit, and it is made again.
     paths.write_atomic(folder / "base.cpio", archive)
     paths.write_atomic(folder / "key", hashlib.sha256(archive).hexdigest().encode())
     image = _load(folder)
@@ -226,7 +226,7 @@ def _make(folder: Path, programs: dict[str, bytes]) -> Image:
 
 
 async def _fetch_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
-    """The static programs of the image, from the first suite that gives them all, or else built."""
+    """The static programs of the image, from the first suite that has them all; else they are built."""
     debian = arch.facts.debian
     if debian is None or not has_kernels_for(debian.arch):
         return await userland.build_programs(arch, tell)
@@ -237,7 +237,7 @@ async def _fetch_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
 
 
 async def _programs_in(root: apt.AptRoot) -> dict[str, bytes] | None:
-    """The programs out of a suite's packages; None where it lacks one, or has none that is static."""
+    """The programs from a suite's packages; None where a package or program is missing."""
     packages = await root.show(*_PROGRAMS)
     if len(packages) != len(_PROGRAMS):
         return None

@@ -17,10 +17,10 @@ from quizmatrix.model.arch import Arch
 
 
 async def build_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
-    """busybox for an architecture, by name.
+    """Build busybox for an architecture; returns programs by name.
 
-    Raises HostError where a tool is missing, UnpreparedError where the compiler fails, NotFetchedError
-    where the sources cannot be had.
+    Raises HostError where a tool is missing, UnpreparedError where the compiler fails, NotFetchedError where
+    the sources cannot be fetched.
     """
     compiler = f"{arch.facts.cross_prefix}gcc"
     for tool, package in (
@@ -42,7 +42,7 @@ async def _busybox(tree: Path, arch: Arch, log: Path) -> bytes:
     config = tree / "debian/config/pkg/static"
     if not config.is_file():
         raise sources.unknown_layout("busybox")
-    # Its tc(8) needs definitions that the kernel's headers lost with 6.8, Debian 13's among them.
+    # Its tc(8) needs definitions that kernel headers lack since 6.8, Debian 13's too.
     text = config.read_text().replace("CONFIG_TC=y", "# CONFIG_TC is not set")
     (tree / ".config").write_text(text)
     make = ["make", f"ARCH={arch.facts.build.make_arch}", f"CROSS_COMPILE={arch.facts.cross_prefix}"]

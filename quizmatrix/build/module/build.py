@@ -21,53 +21,54 @@ from quizmatrix.kernel import buildlayer, external
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.tree import read_version
 
-# Changes when the same inputs are built otherwise.
+# Part of every key; has to be changed when the same inputs are built differently.
 _RECIPE = "1"
 
 _FOLDER = "modules"
 
-# What kbuild reads first, the one that counts standing first.
+# The files of which kbuild reads the first that exists.
 _KBUILD = ("Kbuild", "Makefile")
 
-# What kbuild leaves of the symbols that a module exports, and is told of those of other modules.
+# The file in which kbuild lists a module's exported symbols, and the variable that names those of other
+# modules.
 _SYMBOLS = "Module.symvers"
 _OTHERS_SYMBOLS = "KBUILD_EXTRA_SYMBOLS"
 _UNDEFINED = re.compile(r'modpost: "([^"]+)" \[.*\] undefined!')
 
-# Said on make's command line by us, and no one else's.
+# Variables that quizmatrix sets for make(1), so that the user must not.
 _OURS = frozenset(
     {"ARCH", "CROSS_COMPILE", "CC", "M", "O", "MO", "INSTALL_MOD_PATH", "INSTALL_MOD_DIR", "DEPMOD"}
 )
 
 
 class Module(msgspec.Struct, frozen=True, kw_only=True):
-    """The source of a module, or of several: a folder that is only read."""
+    """The source folder of a module, or of several. It is never written to."""
 
     path: Path
 
     @property
     def mark(self) -> str:
-        """Names it in the cache, and among what was built for a kernel."""
+        """The module's name in the cache, and among the references of a kernel."""
         return paths.cache_name(self.path)
 
     @property
     def work(self) -> Path:
-        """Where it is built, for each kernel in a folder of its own."""
+        """The folder where it is built; each kernel has its own folder there."""
         return store_of(self.mark).root
 
     def symbols(self, kernel: Kernel) -> Path:
-        """The file that names what it exports, once it was built for a kernel."""
+        """The file with its exported symbols; it exists after a build for the kernel."""
         return self.work / kernel.record.key / _SYMBOLS
 
 
 class ModuleOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is built otherwise than by default. make: variables for make(1), as NAME=VALUE."""
+    """How a build differs from the default. make: variables for make(1), as NAME=VALUE."""
 
     make: tuple[str, ...] = ()
 
 
 def modules_dir() -> Path:
-    """Where modules are built."""
+    """The folder where modules are built."""
     return paths.cache_dir() / _FOLDER
 
 
@@ -84,7 +85,7 @@ def store_of(mark: str) -> Store:
 
 
 def find_module(asked: str) -> Module:
-    """The module in the folder `asked`; UsageError where there is none in it."""
+    """The module in the folder `asked`. Raises UsageError where there is none."""
     path = Path(asked).resolve()
     if not path.is_dir():
         raise UsageError(
@@ -116,7 +117,7 @@ def find_module(asked: str) -> Module:
 
 
 def check_options(options: ModuleOptions) -> None:
-    """UsageError names what of them make(1) cannot be given."""
+    """Raise UsageError where a variable is malformed, or is one that quizmatrix sets."""
     for word in options.make:
         name, equals, _ = word.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII):
@@ -126,10 +127,10 @@ def check_options(options: ModuleOptions) -> None:
 
 
 class Company(msgspec.Struct, frozen=True, kw_only=True):
-    """What a module is built together with.
+    """The other modules of one build.
 
-    neighbours: modules whose headers it may use. built: those of them that were built for the kernel, whose
-    symbols it may use.
+    neighbours: modules whose headers may be used. built: those of them that are built for the kernel already,
+    so that their symbols may be used.
     """
 
     neighbours: tuple[Module, ...] = ()
@@ -140,7 +141,7 @@ ALONE = Company()
 
 
 class UndefinedSymbolError(UnpreparedError):
-    """A module uses a symbol that neither the kernel nor the modules it was built with export."""
+    """A module uses a symbol that neither the kernel nor a module built with it exports."""
 
 
 async def build(
@@ -152,11 +153,11 @@ async def build(
     *,
     company: Company = ALONE,
 ) -> Built:
-    """Have the guests of a kernel get the module as its source is now.
+    """Build a module for a kernel, unless it is up to date, and add it to the kernel's guests.
 
-    Raises UndefinedSymbolError where neither the kernel nor its company exports a symbol that it needs,
-    UnpreparedError with the compiler's first error or where the kernel has no build tree, HostError where a
-    tool is missing or the disk does not take it.
+    Raises UndefinedSymbolError where neither the kernel nor a module in `company` exports a symbol that it
+    needs, UnpreparedError with the compiler's first error or where the kernel has no build tree, HostError
+    where a tool is missing or the disk is full.
     """
     work = _ModuleBuild(module, kernel, options, pool, tell, company)
     store = store_of(module.mark)
@@ -171,7 +172,7 @@ async def build(
 
 @contextmanager
 def removing(mark: str) -> Iterator[None]:
-    """Nobody builds the module of this mark, or joins it for a guest. HostError says who does."""
+    """Lock the module of this mark against builds and use. Raises HostError where a process uses it."""
     store = store_of(mark)
     locks = paths.lock_file(store.lock.format("*"))
     with ExitStack() as stack:
@@ -183,7 +184,7 @@ def removing(mark: str) -> Iterator[None]:
 
 
 def _refer(module: Module, kernel: Kernel, built: Built, tell: Tell) -> None:
-    """Have the kernel's guests get it, and no longer what another folder has of the same name."""
+    """Add a module to the kernel's guests, and remove modules of the same name from other folders."""
     key = kernel.record.key
     names = buildlayer.module_names(built.layer)
     for other in references(key):
@@ -197,14 +198,14 @@ def _refer(module: Module, kernel: Kernel, built: Built, tell: Tell) -> None:
 
 
 def references(key: str) -> list[buildlayer.LayerReference]:
-    """What was built here for a kernel; OpenZFS, which has a name of its own, is not among it."""
+    """The modules that were built for a kernel, without OpenZFS."""
     return [
         found for found in buildlayer.references(key) if found.name == paths.cache_name(Path(found.origin))
     ]
 
 
 class _ModuleBuild:
-    """The building of one module for one kernel, in a folder that an interrupted build leaves to the next."""
+    """One build of a module for a kernel. Its folder stays, and the next build continues there."""
 
     def __init__(
         self,
@@ -247,7 +248,7 @@ class _ModuleBuild:
         await self._run([*make, "modules"])
         self._check_for_modules()
         with paths.new_dir(layer) as made:
-            # The index is made of all modules of a guest together.
+            # Without depmod: one index is made later, for all modules of a guest together.
             into = [f"INSTALL_MOD_PATH={made / 'usr'}", "INSTALL_MOD_DIR=updates", "DEPMOD=true"]
             await self._run([*make, *into, "INSTALL_MOD_STRIP=1", "modules_install"])
             buildlayer.check(self._kernel, made)
@@ -255,7 +256,7 @@ class _ModuleBuild:
         return Built(layer=layer)
 
     def _make_words(self) -> list[str]:
-        """What make(1) is given by the user, and the symbols of the other modules."""
+        """The user's variables for make(1), and the one that names the symbols of other modules."""
         exported = [str(other.symbols(self._kernel)) for other in self._company.built]
         words = []
         for word in self._options.make:
@@ -267,7 +268,7 @@ class _ModuleBuild:
         return [*words, f"{_OTHERS_SYMBOLS}={' '.join(exported)}"] if exported else words
 
     def _show_neighbours(self) -> None:
-        """Have `-I$(src)/../NAME` find the headers of another module whose folder lies beside this one's."""
+        """Make symlinks for `-I$(src)/../NAME`, the headers of a module in the folder beside this one."""
         for other in self._company.neighbours:
             link = self._module.work / other.path.name
             if other.path.parent == self._module.path.parent and (link.is_symlink() or not link.exists()):
@@ -275,7 +276,7 @@ class _ModuleBuild:
                 link.symlink_to(other.path)
 
     def _where_it_is(self, symbol: str) -> str:
-        """How to build the module together with the one that has the symbol, where one that was built has."""
+        """The next step for an undefined symbol: the command that builds both modules, if that is known."""
         key = self._kernel.record.key
         for found in references(key):
             try:
@@ -288,7 +289,7 @@ class _ModuleBuild:
         return "Name the folder of the module that exports it, too: quizmatrix module build DIR DIR"
 
     def _check_for_modules(self) -> None:
-        """UnpreparedError where kbuild was content and made nothing."""
+        """Raise UnpreparedError where kbuild succeeded without making a module."""
         order = self._copy / "modules.order"
         if order.is_file() and order.read_text().strip():
             return
@@ -308,7 +309,7 @@ class _ModuleBuild:
         try:
             await step.run(argv)
         except (UnpreparedError, HostError) as error:
-            # What is to be mended is the user's file, not its copy; so it is one error on all kernels.
+            # The error names the user's file instead of the copy; so it is also the same for all kernels.
             cause = error.cause.replace(str(self._copy), str(self._module.path))
             if match := _UNDEFINED.search(cause):
                 where = self._where_it_is(match[1])

@@ -18,18 +18,19 @@ from quizmatrix.kernel.order import options_of
 from quizmatrix.model.arch import load_arch
 from quizmatrix.model.cells import Cell
 
-# Where kernels that name no source come from if they are to be built here.
+# The source of kernels that are built here, where none is named.
 BUILT = "debian-source"
 
 
 def names_of(reference: buildlayer.LayerReference) -> set[str]:
-    """What `modprobe` calls the modules that were built."""
+    """The names of the built modules, as `modprobe` takes them."""
     return {name for layer in reference.layers for name in buildlayer.module_names(Path(layer))}
 
 
 def elsewhere(cells: Sequence[Cell], command: Sequence[str]) -> str | None:
-    """What to say where the command names a module that was built for the kernels of `BUILT`, and those of
-    the cells are others; None where it does not.
+    """A hint, if the command names a module that was built for kernels of `BUILT`, and the cells have others.
+
+    None where there is nothing to say.
     """
     words = {word.replace("-", "_") for word in re.findall(r"[\w-]+", " ".join(command))}
     built = {

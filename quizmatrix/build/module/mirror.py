@@ -17,25 +17,26 @@ from pathlib import Path
 
 from quizmatrix.core import checksum, paths
 
-# What kbuild leaves where a module was built in place: taken along, it would stand for what is not built
-# yet, or was built for another kernel.
+# Files that kbuild leaves where a module was built in place. They must not be copied: make would take them
+# for up to date, though they may be of another kernel.
 _PRODUCTS = ("*.o", "*.ko", "*.mod", "*.mod.c", ".*.cmd", ".*.o.d", "Module.symvers", "modules.order")
 
-# Folders that are no part of a source.
+# Folders that are not part of the source.
 _LEFT_OUT = checksum.VERSION_CONTROL | {".tmp_versions"}
 
-# What an object is compiled from.
+# The suffixes of files that are compiled to objects.
 _COMPILED = frozenset({".c", ".S", ".rs"})
 
-# A file's size, mtime in nanoseconds, and mode; none: what the copy holds is not known.
+# A file's size, mtime in nanoseconds, and mode; empty: the copy of the file may be incomplete.
 State = list[int]
 _UNKNOWN: State = []
 
 
 def scan(folder: Path) -> dict[str, State]:
-    """The files below `folder` that belong to a source, by their paths below it.
+    """The source files below `folder`, by their paths relative to it.
 
-    Links are followed: what they lead to is taken along as what it is. OSError where a folder cannot be read.
+    Symlinks are followed: the copy gets the files that they point to. Raises OSError where a folder cannot be
+    read.
     """
     found: dict[str, State] = {}
     todo: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
@@ -43,13 +44,13 @@ def scan(folder: Path) -> dict[str, State]:
         below, above = todo.pop()
         here = (folder / below).stat()
         if (here.st_dev, here.st_ino) in above:
-            continue  # a link to a folder that it lies in
+            continue  # a symlink to a folder above it
         with os.scandir(folder / below) as entries:
             for entry in entries:
                 try:
                     now = entry.stat()
                 except OSError:
-                    continue  # a link to nothing, such as an editor's lock
+                    continue  # a broken symlink, such as an editor's lock file
                 path = f"{below}{entry.name}"
                 if stat.S_ISDIR(now.st_mode) and entry.name not in _LEFT_OUT:
                     todo.append((f"{path}/", above | {(here.st_dev, here.st_ino)}))
@@ -63,16 +64,16 @@ def _is_product(name: str) -> bool:
 
 
 def name_of(files: dict[str, State]) -> str:
-    """Names the state of a source."""
+    """A hash that names the state of a source."""
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def follow(folder: Path, files: dict[str, State], copy: Path) -> None:
-    """Have `copy` hold these files of `folder`, and of what it had before only what is none of them.
+    """Update `copy`: copy changed files from `folder`, and remove files that are gone there.
 
-    What is changed here has the time of now, not the original's: a file that is replaced by an older one is
-    newer than what was compiled from it. Interrupted anywhere, the next time ends it. OSError where a file
-    cannot be read, or the disk does not take it.
+    Files of make in `copy` stay. A copied file gets the current mtime, not the original's, so that it is
+    newer than its object even if it was replaced by an older file. If this is interrupted, the next call
+    completes it. Raises OSError where a file cannot be read or written.
     """
     copy.mkdir(parents=True, exist_ok=True)
     known = copy.with_name(f"{copy.name}.mirror")
@@ -108,7 +109,7 @@ def _remove(copy: Path, path: str) -> None:
     with contextlib.suppress(NotADirectoryError):
         target.unlink(missing_ok=True)
         if target.suffix in _COMPILED:
-            # kbuild takes an object whose source is gone for up to date.
+            # If the source of an object is gone, kbuild takes the object for up to date.
             target.with_suffix(".o").unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         for parent in target.parents:

@@ -21,19 +21,19 @@ from quizmatrix.prepare.preparer import Preparer
 
 
 class BuiltModules(msgspec.Struct, frozen=True, kw_only=True):
-    """One cell's: what came of each module for its kernel, in their order, or why there is no kernel."""
+    """The results of one cell, one for each module. Where there is no kernel, the first has the error."""
 
     cell: str
     results: list[PartResult]
 
 
 class ModuleSweep:
-    """Builds modules for cells."""
+    """Builds modules for many cells."""
 
     def __init__(
         self, modules: Sequence[Module], options: ModuleOptions, preparer: Preparer, cpus: int, tell: TellOf
     ) -> None:
-        """modules: may use each other's symbols. cpus: processes that compile at a time, over all builds."""
+        """modules: they may use each other's symbols. cpus: compilers at a time, in all builds together."""
         self._modules = modules
         self._options = options
         self._preparer = preparer
@@ -42,7 +42,7 @@ class ModuleSweep:
         self._parts = Parts(cpus)
 
     async def run(self, cells: Sequence[Cell]) -> list[BuiltModules]:
-        """Build for every cell; the results in their order."""
+        """Build for every cell; returns the results in the order of the cells."""
         try:
             results = await parts.of_each(cells, self._cell)
         finally:
@@ -68,7 +68,7 @@ class ModuleSweep:
         return [await parts.joined(kernel, cell, result) for result in results]
 
     async def _build(self, kernel: Kernel, tell: Tell) -> list[PartResult]:
-        """Build the modules for a kernel, those later that wait for the symbols of others."""
+        """Build the modules for a kernel; a module that needs symbols of another one is built after it."""
         results: dict[str, PartResult] = {}
         built: list[Module] = []
         waiting = list(self._modules)
@@ -94,5 +94,5 @@ class ModuleSweep:
         async def make() -> Built:
             return await build.build(module, kernel, self._options, self._pool, tell, company=company)
 
-        # With more that was built it is another try.
+        # The name contains the number of modules built before, since with more of them it is a new attempt.
         return await self._parts.once(f"{kernel.record.key} {module.mark} {len(built)}", make)

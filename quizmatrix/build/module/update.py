@@ -33,7 +33,7 @@ from quizmatrix.prepare.selection import selected_cells
 
 
 def build(folders: list[str], module_options: ModuleOptions, options: RunOptions) -> int:
-    """Build the modules in these folders for every cell; 125 where one cannot be built."""
+    """Build the modules in these folders for every cell. Returns exit status 125 where one fails."""
     modules = list({module.mark: module for module in map(find_module, folders)}.values())
     check_options(module_options)
     cells = selected_cells(options, built_here=True)
@@ -78,9 +78,9 @@ def table(results: list[BuiltModules], modules: list[Module]) -> str:
 
 
 def _how_to_run(options: RunOptions, cells: list[Cell], names: list[str]) -> list[str]:
-    """The command line that runs something in the very cells that were built for.
+    """The command line that runs something in the cells for which modules were built.
 
-    Without --source, `run` takes Debian's ready-made kernels where there are such.
+    It may need --source: without it, `run` takes Debian's ready-built kernels where they exist.
     """
     wanted = [(cell.id, cell.kernel_spec) for cell in cells]
     for source in (options.selection.source, BUILT):
@@ -90,7 +90,7 @@ def _how_to_run(options: RunOptions, cells: list[Cell], names: list[str]) -> lis
         if [(cell.id, cell.kernel_spec) for cell in selected_cells(asked)] == wanted:
             break
     else:
-        # Kernels of several sources: each named in full.
+        # The kernels are of several sources, so each is named with its source.
         spots = [msgspec.structs.replace(cell, kernel=cell.kernel_spec).id for cell in cells]
         asked = RunOptions(selection=SelectionOptions(only=[",".join(spots)]))
     matrix = [asked.selection.matrix] if asked.selection.matrix else []
@@ -98,7 +98,7 @@ def _how_to_run(options: RunOptions, cells: list[Cell], names: list[str]) -> lis
 
 
 def print_list() -> None:
-    """Print which module of which folder the guests of which kernel get."""
+    """Print all built modules, each with its kernel and the folder of its source."""
     from tabulate import tabulate
 
     rows = [
@@ -113,7 +113,10 @@ def print_list() -> None:
 
 
 def remove(names: list[str]) -> None:
-    """Have no guest get a module any more, and remove what was built of it."""
+    """Remove modules from the guests of all kernels, and all that was built of them.
+
+    names: names of modules, or folders. Raises UsageError where one was not built.
+    """
     for asked in names:
         path = Path(asked).resolve()
         marks = {
@@ -122,7 +125,7 @@ def remove(names: list[str]) -> None:
             for reference in references(key)
             if asked in names_of(reference) or reference.origin == str(path)
         }
-        # Of one that could never be built there is only the folder.
+        # A module whose build always failed has no reference, only a folder.
         if (own := Module(path=path)).work.is_dir():
             marks.add(own.mark)
         if not marks:

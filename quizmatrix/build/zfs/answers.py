@@ -15,18 +15,18 @@ _PROGRAM = rb"(?:ac|am|lt|acl)_cv_(?:path|prog)_\w+"
 
 
 def to_share(found: bytes, varying: Iterable[str]) -> bytes:
-    """What of a config.cache holds for any other build. varying: precious variables that differ by build."""
+    """The lines of a config.cache that hold for other builds. varying: precious variables that differ."""
     own = "|".join(map(re.escape, varying)).encode()
-    # A value with a blank is guarded: `test ${NAME+y} || NAME='...'`.
+    # autoconf writes some values as `test ${NAME+y} || NAME='...'`.
     dropped = re.compile(rb"(?:test \S+ \|\| )?(?:%b|ac_cv_env_(?:%b)_(?:set|value))=" % (_PROGRAM, own))
     return b"".join(line for line in found.splitlines(keepends=True) if not dropped.match(line))
 
 
 def to_start_with(shared: bytes, varying: Mapping[str, str]) -> bytes:
-    """A config.cache for one build, whose precious variables have these values."""
+    """A config.cache for one build. varying: the values of its precious variables."""
     lines = [
         f"ac_cv_env_{name}_set=set\nac_cv_env_{name}_value={shlex.quote(value)}\n"
         for name, value in varying.items()
     ]
-    # autoconf reads the file as a script: what stands last counts.
+    # autoconf reads the file as a script, so later lines win.
     return shared.rstrip(b"\n") + b"\n" + "".join(lines).encode()

@@ -31,25 +31,28 @@ from quizmatrix.kernel import external
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.model.arch import Arch
 
-# Changes when the same inputs are built otherwise.
+# Part of every key; has to be changed when the same inputs are built differently.
 _RECIPE = "2"
 
-# How many compilers ./configure starts at a time: the builds share the CPUs, each time in another way.
+# The variable for the number of compilers that ./configure starts at a time; it depends on how many builds
+# run.
 _TEST_JOBS = "TEST_JOBS"
 
 CONFIGURE, MAKE, INSTALL = STEPS = ("configure", "make", "install")
 
 _SOURCES = frozenset({".c", ".h", ".S"})
 
-# Of the tree's folders those whose files no module is made of.
+# Folders of the tree that do not affect the modules.
 _NOT_OF_MODULES = frozenset({"cmd", "contrib", "etc", "lib", "man", "rpm", "tests", "udev"})
 
 
 class ZfsPart(msgspec.Struct, frozen=True, kw_only=True):
-    """What is built. name: of its folder. configure: arguments. make, install: each a list of make(1)'s
-    arguments, in which {layer} is where it is installed. without: folders of the tree it does not depend on.
-    linked: a folder of the tree whose sources have to be seen where they are built.
-    made_for: the key of its kernel, if it is for one.
+    """One part of an OpenZFS build: the programs of an architecture, or the modules of a kernel.
+
+    name: of its folder. configure: arguments of ./configure. make, install: arguments for each run of
+    make(1); {layer} stands for the folder to install to. without: folders of the tree that do not affect it.
+    linked: a folder of the tree whose sources need symlinks in the build folder. made_for: the key of its
+    kernel, if it is for one.
     """
 
     name: str
@@ -67,7 +70,7 @@ class ZfsPart(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def folder(self) -> Path:
-        """Where it is built."""
+        """The folder where it is built."""
         return self.tree.work / self.name
 
     @property
@@ -77,15 +80,15 @@ class ZfsPart(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def log(self) -> Path:
-        """What its steps printed."""
+        """The log of its build steps."""
         return self.folder.with_name(f"{self.name}.log")
 
 
 def userland(tree: ZfsTree, arch: Arch, sysroot: Sysroot, options: ZfsOptions) -> ZfsPart:
-    """The programs, libraries and tests, for every kernel of an architecture."""
+    """The part with programs, libraries and tests, for all kernels of an architecture."""
     suite = f"-{sysroot.suite}" if sysroot.suite else ""
     name = f"userland-{arch.name}{suite}"
-    # A linker that is given a sysroot does not find libtool's libraries of this build (ld(1)).
+    # With a sysroot, the linker does not find this build's own shared libraries without -rpath-link (ld(1)).
     flags = f"{sysroot.linker} -Wl,-rpath-link,{tree.work / name / '.libs'}".strip()
     return ZfsPart(
         name=name,
@@ -106,7 +109,7 @@ def userland(tree: ZfsTree, arch: Arch, sysroot: Sysroot, options: ZfsOptions) -
 
 
 def modules(tree: ZfsTree, arch: Arch, kernel: Kernel, sysroot: Sysroot, options: ZfsOptions) -> ZfsPart:
-    """The modules for one kernel, which has to have its build tree; UnpreparedError where that is gone."""
+    """The part with the modules for one kernel. Raises UnpreparedError where its build tree is gone."""
     objects = external.require_build_tree(kernel)
     given = external.variables(kernel)
     strip = [] if options.debug else ["INSTALL_MOD_STRIP=1"]
@@ -121,10 +124,10 @@ def modules(tree: ZfsTree, arch: Arch, kernel: Kernel, sysroot: Sysroot, options
             f"--with-linux-obj={objects}",
             *(f"KERNEL_{name}={given[name]}" for name in ("ARCH", "CROSS_COMPILE", "CC") if given.get(name)),
         ],
-        # OpenZFS before 2.3 takes no KERNEL_ARCH.
+        # OpenZFS before 2.3 does not know KERNEL_ARCH, but reads ARCH.
         environment={name: given.get(name, "") for name in ("ARCH", "CROSS_COMPILE")},
         make=[["gitrev"], ["-C", "module", "modules"]],
-        # The index is made of all modules of a guest together.
+        # Without depmod: one index is made later, for all modules of a guest together.
         install=[
             [
                 *("-C", "module", "INSTALL_MOD_PATH={layer}/usr", *strip, "DEPMOD=true"),
@@ -132,16 +135,16 @@ def modules(tree: ZfsTree, arch: Arch, kernel: Kernel, sysroot: Sysroot, options
             ]
         ],
         without=_NOT_OF_MODULES,
-        # From 6.10 on Kbuild looks for them beside the objects alone, whatever `src` is.
+        # From 6.10 on, Kbuild looks for sources only beside the objects, whatever `src` is.
         linked="module",
         made_for=kernel.record.key,
     )
 
 
 def check_kernel(tree: ZfsTree, kernel: str, options: ZfsOptions) -> None:
-    """UnpreparedError where META says that the tree does not know so new a kernel.
+    """Raise UnpreparedError where the kernel is newer than META's Linux-Maximum.
 
-    kernel: its version, or what a matrix calls it: not all names tell.
+    kernel: its version, or its name in a matrix; a name without a version is not checked.
     """
     version = leading_version(kernel.rpartition(":")[2])
     newest = tree.newest_kernel
@@ -156,9 +159,9 @@ def check_kernel(tree: ZfsTree, kernel: str, options: ZfsOptions) -> None:
 
 
 async def build(part: ZfsPart, pool: JobServer, tell: Tell, steps: Sequence[str] = STEPS) -> Built | None:
-    """Take those of `steps` that are due; what is installed then, or None where that was no step.
+    """Do those of `steps` that are necessary; returns what is installed, or None without the step `install`.
 
-    Raises UnpreparedError with the compiler's first error, HostError where the disk does not take it.
+    Raises UnpreparedError with the compiler's first error, HostError where the disk is full.
     """
     work = _ZfsBuild(part, pool, tell)
     async with part.tree.store.locked(part.name, lambda: tell("waiting for another build of the same")):
@@ -169,12 +172,12 @@ async def build(part: ZfsPart, pool: JobServer, tell: Tell, steps: Sequence[str]
 
 
 def installed(part: ZfsPart) -> Built | None:
-    """What was installed last, if it is what the tree is now."""
+    """What is installed, if it is up to date with the tree; else None."""
     return _ZfsBuild(part, None, lambda _said: None).installed()
 
 
 class _ZfsBuild:
-    """The building of one part."""
+    """One build of a part."""
 
     def __init__(self, part: ZfsPart, pool: JobServer | None, tell: Tell) -> None:
         self._part = part
@@ -216,18 +219,19 @@ class _ZfsBuild:
         return Built(layer=layer, runtime=runtime)
 
     def _state(self) -> str:
-        """Names everything that what is installed depends on."""
+        """A hash of everything that the installed files depend on."""
         of_tree = checksum.state_of(self._part.tree.path, without=self._part.without)
         return key_of([f"{self._configuration()} {of_tree}"])
 
     def _arguments(self) -> list[str]:
         triple = self._part.arch.facts.cross_prefix.removesuffix("-")
-        # Never a native build, whose configure would run what it compiles with this host's libraries.
+        # Always a cross build: in a native one, configure would run its test programs with this host's
+        # libraries.
         host = [f"--host={triple}", f"--build={platform.machine()}-build-linux-gnu"]
         return [*host, *self._part.configure, *self._part.options.arguments]
 
     def _configuration(self) -> str:
-        """Names all that ./configure depends on."""
+        """A hash of all that ./configure depends on."""
         configure = hashlib.sha256((self._part.tree.path / "configure").read_bytes()).hexdigest()
         compiler = _identity(self._part.sysroot.compiler.split()[0])
         made = [
@@ -246,7 +250,7 @@ class _ZfsBuild:
         return own | self._part.sysroot.environment | self._part.environment
 
     async def _configure(self) -> None:
-        """Run ./configure, with the answers that the same one gave in another tree, if there are such."""
+        """Run ./configure, with the answers of an earlier build of the same configuration, if any."""
         part = self._part
         wanted = self._configuration()
         if self._configured.exists() and self._configured.read_text() == wanted:
@@ -260,7 +264,7 @@ class _ZfsBuild:
         except UnpreparedError:
             if not shared:
                 raise
-            # They may not fit: of a program that is gone, or a file that was not written whole.
+            # The earlier answers may be wrong now: a program may be gone, or the file be incomplete.
             self._tell("configuring again, without what another build found")
             known.unlink(missing_ok=True)
             found = await self._find_answers(b"")
@@ -270,7 +274,7 @@ class _ZfsBuild:
         self._configured.write_text(wanted)
 
     async def _find_answers(self, shared: bytes) -> bytes:
-        """Run ./configure in an empty folder, knowing `shared`; all that it knows then."""
+        """Run ./configure in an empty folder with the answers in `shared`; returns all answers."""
         part = self._part
         shutil.rmtree(part.folder)
         part.folder.mkdir()
@@ -317,7 +321,7 @@ class _ZfsBuild:
 
 
 def _identity(compiler: str) -> str:
-    """Names the compiler that is installed: an upgrade makes it another one."""
+    """A text that identifies the installed compiler, and changes with an upgrade."""
     path = process.find_program(compiler)
     if path is None:
         return compiler
@@ -326,7 +330,7 @@ def _identity(compiler: str) -> str:
 
 
 def _link_sources(source: Path, target: Path) -> None:
-    """Have links to the sources below `source` at the same places below `target`, to none that is gone."""
+    """Make symlinks below `target` to all sources below `source`, and remove broken ones."""
     for top, folders, names in os.walk(target):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
@@ -341,7 +345,7 @@ def _link_sources(source: Path, target: Path) -> None:
 
 
 def _merge_usr(layer: Path) -> None:
-    """Move what lies in /lib, /bin and /sbin below /usr: a folder there would hide the guest's link."""
+    """Move /lib, /bin and /sbin of a layer below /usr: a folder there would hide the guest's symlink."""
     for name in ("lib", "bin", "sbin"):
         if (layer / name).is_dir():
             shutil.copytree(layer / name, layer / "usr" / name, symlinks=True, dirs_exist_ok=True)

@@ -27,14 +27,14 @@ _TOOLS = {"make": "make", "perl": "perl"}
 
 _CFLAGS = "-O2 -fPIC"
 
-# The way of autoconf's.
+# The ./configure command of packages that use autoconf.
 _AUTOCONF = ("./configure", "--host={triple}", "--prefix=/usr", "--disable-shared", "--enable-static")
 
-# A patch of Debian's makes configure.ac newer than what was made of it, which is good all the same.
+# Keeps make from running autoconf again: Debian's patches make configure.ac newer than configure.
 _AS_SHIPPED = ("ACLOCAL=:", "AUTOCONF=:", "AUTOHEADER=:", "AUTOMAKE=:")
 
-# What OpenZFS has no use for and takes long to compile: it derives keys with PBKDF2 of SHA-1 or SHA-2
-# (lib/libzfs/libzfs_crypto.c), and nothing else.
+# Algorithms that OpenZFS does not use and that take long to compile. It uses only PBKDF2 with SHA-1 or SHA-2,
+# to derive keys (lib/libzfs/libzfs_crypto.c).
 _NOT_OF_LIBCRYPTO = (
     *("aria", "bf", "camellia", "cast", "chacha", "cmp", "cms", "ct", "des", "dh", "dsa", "ec", "idea"),
     *("legacy", "ocsp", "poly1305", "rc2", "rc4", "rmd160", "seed", "siphash", "sm2", "sm3", "sm4", "srp"),
@@ -43,11 +43,11 @@ _NOT_OF_LIBCRYPTO = (
 
 
 class Library(msgspec.Struct, frozen=True, kw_only=True):
-    """How a library is made of Debian's source package.
+    """How a library is built from Debian's source package.
 
-    configure: a command, whose words may name {triple} (the cross compiler's, without its dash) and {order}
-    (the byte order's initial). make: make(1)'s arguments, once for each time it runs. files: where they
-    go below usr, with patterns of what goes there.
+    configure: a command; its words may contain {triple} (the cross compiler's prefix, without its last dash)
+    and {order} (B or L, for the byte order). make: the arguments for each run of make(1). files: the patterns
+    of the files to install, by their folder below usr.
     """
 
     source: str
@@ -57,8 +57,8 @@ class Library(msgspec.Struct, frozen=True, kw_only=True):
 
 
 LIBRARIES = (
-    # One target for every 64-bit architecture, without its own assembler. The makefile has the description
-    # wait for libssl, of which nothing is needed.
+    # linux-generic64 is for every 64-bit architecture, without assembler code. --old-file: in the makefile,
+    # libcrypto.pc depends on libssl.a, which is not needed.
     Library(
         source="openssl",
         configure=(
@@ -115,16 +115,16 @@ LIBRARIES = (
 
 
 def require_tools() -> None:
-    """HostError names what is not installed of the tools that build them."""
+    """Raise HostError where a tool that builds the libraries is missing."""
     for tool, package in _TOOLS.items():
         process.require_program(tool, package)
 
 
 async def build_libraries(arch: Arch, into: Path, pool: JobServer, tell: Tell) -> None:
-    """Build the libraries for an architecture and put them below `into`.
+    """Build the libraries for an architecture, and install them below `into`.
 
-    pool: of the CPUs. Raises HostError where a tool is missing, NotFetchedError or DamagedError where a
-    source is not to be had or is not as it is known, UnpreparedError where it cannot be compiled.
+    pool: shared by all builds. Raises HostError where a tool is missing, NotFetchedError where a source
+    cannot be fetched, DamagedError where its layout is unknown, UnpreparedError where it cannot be compiled.
     """
     require_tools()
     logs = SYSROOTS.path("logs")
@@ -157,14 +157,14 @@ async def build_libraries(arch: Arch, into: Path, pool: JobServer, tell: Tell) -
 
 
 def configuration(library: Library, facts: ArchFile) -> list[str]:
-    """The command that configures a library for an architecture; empty where nothing is to be done."""
+    """The command that configures a library for an architecture; empty where it needs none."""
     triple = facts.cross_prefix.removesuffix("-")
     return [word.format(triple=triple, order=facts.byte_order[0].upper()) for word in library.configure]
 
 
 async def _build(library: Library, arch: Arch, tree: Path, log: Path, pool: JobServer) -> None:
     triple = arch.facts.cross_prefix.removesuffix("-")
-    # CC, AR and RANLIB, for those that do not ask for a prefix, and CHOST for zlib's configure, which does.
+    # CC, AR and RANLIB are for libraries without a prefix option, CHOST is the prefix for zlib's configure.
     tools = {"CC": "gcc", "AR": "ar", "RANLIB": "ranlib"}
     own = {name: f"{triple}-{tool}" for name, tool in tools.items()} | {"CFLAGS": _CFLAGS, "CHOST": triple}
     step = BuildStep(
@@ -182,7 +182,7 @@ async def _build(library: Library, arch: Arch, tree: Path, log: Path, pool: JobS
 
 
 def take(library: Library, tree: Path, usr: Path) -> None:
-    """Copy a library's files out of the tree it was built in; DamagedError where one is not there."""
+    """Copy a library's files out of its build tree. Raises DamagedError where one is missing."""
     for folder, patterns in library.files.items():
         (usr / folder).mkdir(parents=True, exist_ok=True)
         for pattern in patterns:

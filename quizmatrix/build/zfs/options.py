@@ -7,15 +7,15 @@ import msgspec
 from quizmatrix.build.zfs.tree import LAST, ZfsTree, zfs_dir
 from quizmatrix.core import paths
 
-# In a tree's folder of builds: how it was built last.
+# A file in a tree's folder of builds: the options of its last build.
 _OPTIONS = "options.json"
 
 
 class ZfsOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is built otherwise than by default.
+    """How a build of OpenZFS differs from the default.
 
-    debug: with OpenZFS's own assertions, and symbols. experimental: for kernels too that are newer than
-    its META knows. configure: further arguments of ./configure.
+    debug: with OpenZFS's assertions and debug symbols. experimental: also for kernels newer than META's
+    Linux-Maximum. configure: further arguments of ./configure.
     """
 
     debug: bool = False
@@ -24,13 +24,13 @@ class ZfsOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def arguments(self) -> list[str]:
-        """What ./configure is given for them."""
+        """The arguments of ./configure for these options."""
         debug = ["--enable-debug", "--enable-debuginfo"] if self.debug else []
         return [*debug, *(["--enable-linux-experimental"] if self.experimental else []), *self.configure]
 
 
 def remember(tree: ZfsTree, options: ZfsOptions) -> None:
-    """Have later steps, and builds on the way, done with these options."""
+    """Save the options for later steps and for the builds of `run --build`."""
     tree.work.mkdir(parents=True, exist_ok=True)
     paths.write_atomic(tree.work / _OPTIONS, msgspec.json.encode(options))
     paths.write_atomic(zfs_dir() / LAST, str(tree.path).encode())

@@ -10,19 +10,19 @@ from quizmatrix.build.zfs.sysroot import Sysroot
 from quizmatrix.core import process
 from quizmatrix.core.errors import UnpreparedError
 
-# pthread_cancel(3) loads it by name; no program lists it.
+# pthread_cancel(3) loads this library at run time, so that no program lists it.
 _UNNAMED = "libgcc_s.so.1"
 _NEEDED = re.compile(r"\(NEEDED\).*\[(.+)\]")
 _LOADER = re.compile(r"program interpreter: (/\S+?)\]")
 
 
 async def gather(layer: Path, sysroot: Sysroot, into: Path) -> None:
-    """Copy the libraries of the sysroot that the programs and libraries in `layer` need.
+    """Copy to `into` the libraries of the sysroot that the programs and libraries in `layer` need.
 
-    Raises UnpreparedError where one is in neither.
+    Raises UnpreparedError where one is neither in the layer nor in the sysroot.
     """
     own = {path.name for path in layer.glob("usr/lib/*.so*")}
-    # The tests' programs lie below usr/share, and others below usr/libexec.
+    # All files are searched: the tests' programs are below usr/share, and others below usr/libexec.
     files = [path for path in layer.rglob("*") if path.is_file() and not path.is_symlink() and _is_elf(path)]
     loaders: set[str] = set()
     wanted, copied = {_UNNAMED}, set[str]()
@@ -36,7 +36,7 @@ async def gather(layer: Path, sysroot: Sysroot, into: Path) -> None:
             _copy(files[-1], into / "usr/lib" / name)
             copied.add(name)
     for loader in loaders:
-        # The small image has a link for /lib, which a folder would hide, and none for /lib64.
+        # The small image has /lib as a symlink to usr/lib, which a folder would hide, but no /lib64.
         place = f"usr{loader}" if loader.startswith("/lib/") else loader.lstrip("/")
         _copy(_find(Path(loader).name, sysroot), into / place)
         if not (into / "usr/lib" / Path(loader).name).exists():

@@ -22,12 +22,12 @@ from quizmatrix.model.arch import Arch, load_arch
 from quizmatrix.model.cells import Cell, debian_suite
 from quizmatrix.prepare.preparer import Preparer
 
-# The name of OpenZFS among what was built for a kernel.
+# The name of OpenZFS's reference among those of a kernel.
 NAME = "zfs"
 
 
 class BuiltZfs(msgspec.Struct, frozen=True, kw_only=True):
-    """One cell's. error: why it has no OpenZFS, or not this one."""
+    """The results of one cell."""
 
     cell: str
     kernel: PartResult = PartResult()
@@ -36,17 +36,17 @@ class BuiltZfs(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def error(self) -> QuizmatrixError | None:
-        """The first of its parts' errors."""
+        """Why the cell has no OpenZFS, or not this one: the first error of its parts."""
         return self.kernel.error or self.modules.error or self.userland.error
 
 
 class ZfsSweep:
-    """Builds one tree for cells."""
+    """Builds one OpenZFS tree for many cells."""
 
     def __init__(
         self, tree: ZfsTree, options: ZfsOptions, preparer: Preparer, cpus: int, tell: TellOf
     ) -> None:
-        """cpus: processes that compile at a time, over all builds."""
+        """cpus: the number of compilers at a time, in all builds together."""
         self._tree = tree
         self._options = options
         self._preparer = preparer
@@ -55,7 +55,10 @@ class ZfsSweep:
         self._parts = Parts(cpus)
 
     async def run(self, cells: Sequence[Cell], steps: Sequence[str] = STEPS) -> list[BuiltZfs]:
-        """Take `steps` for every cell; the results in their order. Raises where the tree itself is unfit."""
+        """Do `steps` for every cell; returns the results in the order of the cells.
+
+        Raises the errors of tree.make_ready.
+        """
         try:
             await make_ready(self._tree, lambda said: self._tell(self._tree.path.name, said))
             return await parts.of_each(cells, lambda cell: self._cell(cell, steps))
@@ -67,7 +70,7 @@ class ZfsSweep:
         began = time.monotonic()
         try:
             external.check_source(cell.kernel_spec)
-            # Before a kernel is built in vain, where its name tells; or else after it.
+            # If the name contains the version, it is checked before the kernel is built; else below.
             build.check_kernel(self._tree, cell.kernel, self._options)
             sysroot.require_tools(arch)
             kernel = await self._preparer.kernel(
@@ -99,7 +102,7 @@ class ZfsSweep:
         return done
 
     def _refer(self, kernel: Kernel, userland: PartResult, modules: PartResult) -> None:
-        """Have the guests of the kernel get it."""
+        """Add OpenZFS to the guests of the kernel."""
         if userland.built is None or modules.built is None:
             return
         buildlayer.write_reference(
@@ -118,7 +121,7 @@ class ZfsSweep:
             return await sysroot.obtain(arch, suite, self._pool, lambda said: self._tell(cell.id, said))
 
     async def _part(self, part: ZfsPart, steps: Sequence[str]) -> PartResult:
-        """Build a part, or wait for who builds it."""
+        """Build a part, unless that was done or is going on for another cell."""
 
         async def make() -> Built | None:
             return await build.build(part, self._pool, lambda said: self._tell(part.name, said), steps)

@@ -22,7 +22,7 @@ from quizmatrix.image import debian
 from quizmatrix.model.arch import Arch
 from quizmatrix.model.archive import has_kernels_for, load_archive
 
-# Changes when what is made of the same packages changes.
+# Part of a sysroot's name; has to be changed when the same packages are arranged differently.
 _RECIPE = "1"
 
 PACKAGES = (
@@ -32,10 +32,10 @@ PACKAGES = (
 
 
 class Sysroot(msgspec.Struct, frozen=True, kw_only=True):
-    """A sysroot and how a compiler uses it.
+    """A sysroot, and the options with which a compiler uses it.
 
-    compiler: the words of CC. flags: of the preprocessor and of the linker, each. libraries: folders in
-    which a guest's shared libraries are found.
+    compiler: the value of CC. preprocessor, linker: flags. packages: folders of pkg-config's files.
+    libraries: folders with the shared libraries for a guest.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class Sysroot(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What `configure` finds it by."""
+        """The variables with which `configure` finds it."""
         return {
             "CC": self.compiler,
             "CPPFLAGS": self.preprocessor,
@@ -58,7 +58,7 @@ class Sysroot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def require_tools(arch: Arch) -> str:
-    """The name of the compiler; HostError where it is not installed, or another tool is not."""
+    """The name of the compiler. Raises HostError where it, or another tool, is not installed."""
     compiler = "gcc" if arch.is_native else f"{arch.facts.cross_prefix}gcc"
     require_program(compiler, "gcc" if arch.is_native else arch.facts.build.compiler_package)
     require_program("pkg-config", "pkg-config")
@@ -75,8 +75,8 @@ def _is_carried(arch: Arch) -> bool:
 async def obtain(arch: Arch, suite: str | None, pool: JobServer, tell: Tell) -> Sysroot:
     """The sysroot of an architecture, made where the cache lacks it.
 
-    suite: Debian's. pool: of the CPUs. Raises NotFetchedError where packages do not come, UnpreparedError
-    where libraries cannot be built, HostError where a tool is missing.
+    suite: Debian's suite. pool: shared by all builds. Raises NotFetchedError where packages cannot be
+    fetched, UnpreparedError where libraries cannot be built, HostError where a tool is missing.
     """
     compiler = require_tools(arch)
     carried = _is_carried(arch)
@@ -106,7 +106,7 @@ async def obtain(arch: Arch, suite: str | None, pool: JobServer, tell: Tell) -> 
 
 
 async def _made(name: str, make: Callable[[Path], Awaitable[None]], tell: Tell) -> Path:
-    """The folder of this name, made whole or not at all, and once."""
+    """The folder of this name; made once, and completely or not at all."""
     key = f"{name}-{key_of([f'{_RECIPE} {PACKAGES}'], 12)}"
     return await SYSROOTS.get_or_make(
         key, make, action=f"make the sysroot {key}", waiting=lambda: tell("waiting for a sysroot"), lock=name
@@ -125,7 +125,7 @@ async def _unpack(arch: Arch, suite: str, into: Path, tell: Tell) -> None:
 
 
 def _make_links_relative(root: Path) -> None:
-    """Have absolute links lead into the sysroot, not to this host's files."""
+    """Make absolute symlinks relative, so that they point into the sysroot and not to this host's files."""
     for top, folders, names in os.walk(root):
         for name in (*folders, *names):
             path = Path(top) / name

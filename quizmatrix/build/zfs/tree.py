@@ -15,7 +15,7 @@ from quizmatrix.core.process import Tell
 from quizmatrix.core.store import Store
 from quizmatrix.core.version import KernelVersion
 
-# What autogen.sh runs, with Debian's packages of it.
+# The programs that autogen.sh runs, and their Debian packages.
 _AUTOGEN_TOOLS = {"autoreconf": "autoconf", "automake": "automake", "libtoolize": "libtool"}
 
 
@@ -25,7 +25,7 @@ LAST = "last-tree"
 
 
 class ZfsTree(msgspec.Struct, frozen=True, kw_only=True):
-    """A work tree of OpenZFS. newest_kernel: the series that its META calls Linux-Maximum."""
+    """A work tree of OpenZFS. newest_kernel: the series in META's Linux-Maximum."""
 
     path: Path
     version: str
@@ -33,12 +33,12 @@ class ZfsTree(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def mark(self) -> str:
-        """Names the tree in the cache: its folder's name, and a hash of its place."""
+        """The tree's name in the cache: its folder's name, and a hash of its path."""
         return paths.cache_name(self.path)
 
     @property
     def work(self) -> Path:
-        """Where all that is built of the tree is."""
+        """The folder of all builds of the tree."""
         return self.store.root
 
     @property
@@ -55,12 +55,15 @@ class ZfsTree(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def zfs_dir() -> Path:
-    """Where OpenZFS is built, each tree in a folder of its own."""
+    """The folder where OpenZFS is built; each tree has its own folder there."""
     return paths.cache_dir() / _FOLDER
 
 
 def find_tree(asked: str | None) -> ZfsTree:
-    """The tree in `asked`, or in the current folder or one above it; UsageError where there is none."""
+    """The tree in the folder `asked`; by default in the current folder or one above it.
+
+    Raises UsageError where there is none.
+    """
     start = Path(asked or ".").resolve()
     for path in [start] if asked else [start, *start.parents]:
         fields = _meta(path)
@@ -79,7 +82,7 @@ def find_tree(asked: str | None) -> ZfsTree:
 
 
 def last_tree() -> ZfsTree:
-    """The tree around the current folder, or the one that was built last; UsageError where there is none."""
+    """The tree around the current folder, else the one that was built last. Raises UsageError without one."""
     try:
         return find_tree(None)
     except UsageError:
@@ -101,10 +104,10 @@ def _meta(path: Path) -> dict[str, str]:
 
 
 async def make_ready(tree: ZfsTree, tell: Tell) -> None:
-    """Run autogen.sh where there is no `configure`, or it is older than what it is made from.
+    """Run autogen.sh where `configure` is missing or older than its sources.
 
-    Raises UnpreparedError where the tree was configured in place or autogen.sh fails, HostError where
-    its tools are missing.
+    Raises UnpreparedError where the tree was configured in place or autogen.sh fails, HostError where its
+    tools are missing.
     """
     if (tree.path / "config.status").exists():
         raise UnpreparedError(

@@ -17,17 +17,17 @@ from quizmatrix.model.cells import Cell
 from quizmatrix.model.options import RunOptions
 from quizmatrix.prepare.preparer import Policy, Preparer
 
-# The profile whose cells want it.
+# The profile of the cells that need OpenZFS.
 PROFILE = "zfs"
 
 
 def bring_up_to_date(
     options: RunOptions, cells: list[Cell], seconds: float | None
 ) -> dict[str, QuizmatrixError]:
-    """Build what is out of date of the tree around the current folder, or of the one built last.
+    """Rebuild OpenZFS from the tree around the current folder, or from the one built last.
 
-    With the options of its last build, and for so many seconds at most. Returns why cells have no OpenZFS of
-    this state, by their ids, as far as that is known; UsageError where no cell wants one.
+    It uses the options of the last build. seconds: the time limit. Returns the errors by cell id; after the
+    time limit there are none. Raises UsageError where no cell has the profile zfs.
     """
     wanted = [cell for cell in cells if any(use.name == PROFILE for use in cell.profiles)]
     if not wanted:
@@ -53,8 +53,9 @@ def build_cells(
     cpus: int,
     seconds: float | None = None,
 ) -> list[BuiltZfs]:
-    """Take the steps for the cells on so many CPUs, and say what is going on; no results where the seconds
-    were over before.
+    """Do the steps for the cells, and print progress. Returns no results where the time limit was exceeded.
+
+    cpus: the number of compilers at a time. seconds: the time limit.
     """
     tell = output.teller(quiet=options.results.quiet)
     preparer = Preparer(Policy(offline=options.conduct.offline, refresh=options.conduct.refresh))
@@ -68,14 +69,14 @@ def build_cells(
 
 
 def table(results: list[BuiltZfs]) -> str:
-    """A row for each cell: what was built, what was reused, what failed."""
+    """A table with a row for each cell: what was built, reused, or failed."""
     from tabulate import tabulate
 
     rows = [
         [
             result.cell,
             output.words(result.userland),
-            # Without a kernel there are none.
+            # Without a kernel there are no modules, so its error is shown.
             output.words(result.modules if result.kernel.error is None else result.kernel),
         ]
         for result in results
