@@ -28,12 +28,12 @@ from quizmatrix.run.cell import run_cell
 
 KVM_DEVICE = Path("/dev/kvm")
 
-# Seconds in which a guest that KVM runs is up: in one or two, on an idle host.
+# Seconds for the first trial boot under KVM. On an idle host a guest needs one or two.
 TRIAL_LIMIT = 10.0
-# And how many times as long as the same guest took under emulation, on a busy one.
+# The limit of the second trial, as a multiple of the time under emulation, since the host may be busy.
 _TIMES_EMULATED = 2.0
 
-# Seconds for which it is remembered that KVM runs no guest: another hypervisor may have had it meanwhile.
+# Seconds for which the answer "KVM runs no guest" holds: another hypervisor may have been using KVM.
 _NO_LASTS = 86400.0
 
 # Boots a specification to its result.
@@ -41,10 +41,11 @@ RunTrial = Callable[[CellSpec], Awaitable[CellResult]]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found out for one architecture: the accelerator, and why in one line.
+    """The accelerator for one architecture on this host.
 
-    detail: what the trial boot died of. host: what the answer holds for. when: seconds since the epoch.
-    is_known: whether it says anything of KVM; else of one guest, and it is not remembered.
+    why: the reason, in one line. detail: why the trial boot failed. host: the state of the host for which the
+    answer holds. when: seconds since the epoch. is_known: whether the answer holds for all guests; if not, it
+    is for one kernel only, and is not saved.
     """
 
     accelerator: Accelerator
@@ -56,7 +57,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def without_trial(arch: Arch) -> Answer | None:
-    """The answer where none is needed, or one is remembered; None where a trial boot has to tell."""
+    """The answer where no trial boot is needed, or an earlier one was saved; else None."""
     if not arch.is_native:
         return Answer(
             accelerator=Accelerator.TCG,
@@ -73,7 +74,7 @@ def without_trial(arch: Arch) -> Answer | None:
 
 
 def recall(arch: Arch) -> Answer | None:
-    """What an earlier trial has shown, where that still holds."""
+    """The saved answer of an earlier trial, if it still holds."""
     try:
         answer = msgspec.json.decode(_remembered(arch).read_bytes(), type=Answer)
     except (OSError, msgspec.MsgspecError):
@@ -83,16 +84,17 @@ def recall(arch: Arch) -> Answer | None:
 
 
 async def find_out(cell: Cell, prepared: Prepared) -> Answer:
-    """The accelerator for guests like `cell`, by a trial where nothing else tells. Raises as try_kvm does."""
+    """The accelerator for guests like `cell`, from a trial boot if needed. Raises the errors of try_kvm."""
     return without_trial(load_arch(cell.arch)) or await try_kvm(cell, prepared)
 
 
 async def try_kvm(cell: Cell, prepared: Prepared, boot: RunTrial = run_cell) -> Answer:
-    """Boot the kernel and the image of `cell` under KVM, run `true`, and remember whether that worked.
+    """Boot the kernel and image of `cell` under KVM, run `true`, and save whether that worked.
 
-    A guest that does not come up may have itself to blame (its kernel is being bisected, say), or a host that
-    is busy: only where it comes up under emulation, and then again not under KVM, is it KVM. Takes at most
-    half a minute on an idle host. Raises QuizmatrixError where the trial itself is not possible.
+    If the guest does not come up, its kernel may be broken, or the host busy. So it is booted under
+    emulation, and then under KVM once more with a longer limit; KVM is at fault only if the emulated guest
+    came up and the second one did not. This takes at most half a minute on an idle host. Raises
+    QuizmatrixError where no trial is possible.
     """
     arch = load_arch(cell.arch)
     with tempfile.TemporaryDirectory(prefix="quizmatrix-") as folder:
@@ -123,7 +125,7 @@ async def try_kvm(cell: Cell, prepared: Prepared, boot: RunTrial = run_cell) -> 
 
 
 class _Trial:
-    """Boots of one cell's guest, with nothing in it that the user asked for."""
+    """Boots a cell's guest for a trial, without the user's profiles and options."""
 
     def __init__(self, cell: Cell, prepared: Prepared, boot: RunTrial, folder: Path) -> None:
         self._cell = msgspec.structs.replace(cell, profiles=(), append="", numa=1, timeout=TRIAL_LIMIT)
@@ -133,7 +135,7 @@ class _Trial:
         self._number = 0
 
     async def boot(self, accelerator: Accelerator, limit: float) -> CellResult:
-        """limit: seconds on hardware for the guest to come up."""
+        """Boot the guest once and run `true`. limit: seconds to boot, on hardware."""
         self._number += 1
         folder = self._folder / str(self._number)
         folder.mkdir()
@@ -143,7 +145,7 @@ class _Trial:
 
 
 def _is_up(result: CellResult) -> bool:
-    """Whether a program of the guest ran and told us so, whatever came then."""
+    """Whether a program of the guest ran and reported to the host, whatever happened later."""
     return result.timings.boot is not None
 
 
@@ -153,7 +155,7 @@ def _yes(result: CellResult) -> Answer:
 
 def _remember(arch: Arch, answer: Answer) -> Answer:
     answer = msgspec.structs.replace(answer, host=_host(arch), when=time.time())
-    # Where that cannot be written, the next run finds out anew.
+    # If it cannot be written, the next run makes its own trial.
     with suppress(OSError):
         path = _remembered(arch)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +164,7 @@ def _remember(arch: Arch, answer: Answer) -> Answer:
 
 
 def forget() -> None:
-    """Have the next run try KVM anew."""
+    """Delete the saved answers, so that the next run tries KVM again."""
     for path in (paths.cache_dir() / "accelerator").glob("*.json"):
         path.unlink(missing_ok=True)
 
@@ -172,10 +174,10 @@ def _remembered(arch: Arch) -> Path:
 
 
 def _host(arch: Arch) -> str:
-    """What the answer holds for: this machine, its kernel, its processor, this very QEMU, and what
-    it is asked for.
+    """The state of the host for which an answer holds: host name, kernel, CPU, QEMU, machine and CPU type.
 
-    QEMU is known by its file, since asking it for its version would cost every run.
+    QEMU is identified by its file's size and mtime, since asking for its version would cost time in every
+    run.
     """
     cpu = ""
     try:

@@ -14,7 +14,10 @@ from quizmatrix.prepare.preparer import Policy, Preparer
 
 
 def prepare_cells(cells: list[Cell], policy: Policy, *, quiet: bool) -> int:
-    """Fetch and check what the cells need, and say how far it is; 125 where some of it could not be had."""
+    """Fetch, build and check what the cells need, and print progress.
+
+    Returns exit status 125 where a cell could not be prepared.
+    """
     preparer = Preparer(policy)
     failed: list[str] = []
 

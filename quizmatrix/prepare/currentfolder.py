@@ -8,13 +8,13 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-# What a shell does not take as part of a file's name.
+# Characters that separate file names in a shell script.
 _BETWEEN_NAMES = re.compile(r"[\s;&|<>()'\"`=]+")
 _PATTERN = re.compile(r"[*?\[]")
 
 
 def as_typed(folder: str, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The name by which the user's shell knows `folder` (environ(7), PWD); None where it is its own path."""
+    """The path of `folder` in the user's shell (PWD, environ(7)); None where it is the real path."""
     name = environment.get("PWD", "")
     if not name.startswith("/") or os.path.normpath(name) != name or name == folder or "\n" in name:
         return None
@@ -25,15 +25,15 @@ def as_typed(folder: str, environment: Mapping[str, str] = os.environ) -> str | 
 
 
 def other_names(work_tree: str, command: Sequence[str], typed: str | None) -> dict[str, str]:
-    """Paths by which the command line, or `typed`, reaches into `work_tree` through symbolic links.
+    """The symlinks outside of `work_tree` through which the command line, or `typed`, reaches into it.
 
-    Each with what it has to be a link to in the guest, which has the real path alone.
+    Returns the target of each. The guest needs these symlinks, since it has only the real path.
     """
     found: dict[str, str] = {}
     for path in (*([typed] if typed else []), *_absolute_paths(command)):
         for name in _leading_paths(path):
             if _is_below(name, work_tree):
-                break  # the links in the folder itself are seen with it
+                break  # symlinks in the folder itself are in the guest anyway
             real = os.path.realpath(name)
             if _is_below(real, work_tree):
                 found[name] = real
@@ -51,7 +51,7 @@ def _absolute_paths(command: Sequence[str]) -> Iterator[str]:
 def _words_of_script(script: str) -> list[str]:
     try:
         return shlex.split(script)
-    except ValueError:  # a quotation that does not end
+    except ValueError:  # a missing closing quote
         return script.split()
 
 
@@ -69,17 +69,17 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def is_meant(folder: Path, command: Sequence[str], *, is_hidden: bool = False) -> bool:
-    """Whether `command` speaks of files in `folder`, as far as can be seen. A script may always do.
+    """Whether `command` probably uses files in `folder`. A script counts as if it always did.
 
-    is_hidden: the user asked for that (--no-work-tree), and is told only of files that will surely be missed.
+    is_hidden: the user gave --no-work-tree; then only files that the command names count.
     """
     if len(command) > 1:
-        # `sh -c` has its script in a word of its own.
+        # One of the words may be a script, as with `sh -c`.
         words = {*command, *(part for word in command for part in _BETWEEN_NAMES.split(word))}
         return any(_is_there(folder, word) for word in words)
     if len(folder.parts) > 2 and not is_hidden:
         return True
-    # Many a script is started from / or from root's home that has nothing to do with what is there.
+    # In / and /root, scripts are often started that do not use the files there.
     script = "".join(command)
     if not is_hidden and ("$PWD" in script or "pwd" in script or "./" in script):
         return True
@@ -94,5 +94,5 @@ def _is_there(folder: Path, word: str) -> bool:
         if _PATTERN.search(word):
             return next(folder.glob(word), None) is not None
         return (folder / word).exists()
-    except (OSError, ValueError, NotImplementedError):  # any word at all
+    except (OSError, ValueError, NotImplementedError):  # the word cannot be a file's name or pattern
         return False

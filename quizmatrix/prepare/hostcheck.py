@@ -27,17 +27,17 @@ from quizmatrix.model.outcome import EXIT_FAILED, EXIT_OK
 from quizmatrix.prepare import accelerator
 from quizmatrix.prepare.preparer import Policy, Preparer
 
-# Programs that are run, with Debian's packages of them.
+# Programs that are always needed, and their Debian packages.
 TOOLS = {"depmod": "kmod", "setpriv": "util-linux"}
 
-# What is said of a program that only fetches from Debian's archive.
+# The text for programs that are needed only for Debian's archive.
 _FOR_DEBIAN = "needed for Debian's kernels, sources and base images alone"
 
 _WANTED_SPACE = 4 << 30
 
 
 class HostCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the doctor's. state: ok, note (works without), or lack."""
+    """One line of `doctor`. state: ok, note (works without it), or lack. mend: what to do."""
 
     what: str
     state: str
@@ -47,9 +47,9 @@ class HostCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check(*, as_json: bool = False, retry_kvm: bool = False) -> int:
-    """Look at the host and print what was found; 1 where something needed is missing.
+    """Check the host, and print the result. Returns exit status 1 where something necessary is missing.
 
-    retry_kvm: try anew whether KVM runs a guest.
+    retry_kvm: make a new trial boot with KVM.
     """
     if retry_kvm:
         accelerator.forget()
@@ -103,7 +103,7 @@ def _tools() -> list[HostCheck]:
 
 
 def _small_image() -> HostCheck:
-    """Whether guests of this host's architecture get a root; without one nothing runs."""
+    """Whether the small image of this host's architecture can be made; without it no guest runs."""
     what = "small image"
     try:
         arch = host_arch()
@@ -121,7 +121,7 @@ def _small_image() -> HostCheck:
 
 
 def _machines() -> list[HostCheck]:
-    """QEMU and accelerator for each architecture. One that is missing costs only its own cells."""
+    """QEMU and accelerator of each architecture. Without a QEMU only its own cells cannot run."""
     found = []
     usual = load_matrix(shipped_matrices()["default"]).arches
     for name in arch_names():
@@ -132,7 +132,7 @@ def _machines() -> list[HostCheck]:
             found.append(
                 HostCheck(
                     what=name,
-                    # Nobody meets another architecture who did not ask for it.
+                    # Other architectures are used only if the user asks for them.
                     state="lack" if name in usual else "note",
                     says=f"{qemu.binary} is not installed: its cells will be unprepared",
                     package=qemu.package if name in usual else "",
@@ -148,7 +148,7 @@ def _machines() -> list[HostCheck]:
 
 
 def _building() -> HostCheck:
-    """Which architectures kernels can be built for; nobody has to, so that nothing is a lack."""
+    """The architectures whose kernels can be built. That is optional, so a missing tool is only a note."""
     packages: dict[str, None] = {}
     ready = []
     for name in arch_names():
@@ -166,7 +166,7 @@ def _building() -> HostCheck:
 
 
 def _images() -> HostCheck:
-    """Whether Debian images can be made; nobody has to."""
+    """Whether Debian images can be made. That is optional, so a missing tool is only a note."""
     missing = [package for tool, package in debian.TOOLS.items() if process.find_program(tool) is None]
     says = "Debian base images can be made" + (
         f"; faster or at all with: {' '.join(missing)}" if missing else ""
@@ -175,7 +175,7 @@ def _images() -> HostCheck:
 
 
 def _accelerator(arch: Arch) -> tuple[str, str]:
-    """What runs its guests here: found out by a trial boot where there is a kernel to boot."""
+    """The accelerator of an architecture: state and text. Makes a trial boot if a kernel is in the cache."""
     answer = accelerator.without_trial(arch)
     if answer is None:
         try:
@@ -188,7 +188,7 @@ def _accelerator(arch: Arch) -> tuple[str, str]:
 
 
 async def _try_kvm(arch: Arch) -> accelerator.Answer:
-    """A trial boot of a kernel of the default matrix that is in the cache already."""
+    """Make a trial boot with a kernel of the default matrix that is in the cache."""
     kernels = load_matrix(shipped_matrices()["default"]).kernels
     preparer = Preparer(Policy(offline=True))
     failure: QuizmatrixError | None = None

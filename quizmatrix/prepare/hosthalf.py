@@ -13,12 +13,12 @@ from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.model import profile
 from quizmatrix.model.arch import DiskBus
 
-# Seconds for the host half of a profile.
+# The time limit of a host half, in seconds.
 _SETUP_LIMIT = 600.0
 
 
 class HostDisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A disk that a host half made; see spec.Disk."""
+    """A disk that a host half made. The fields are those of spec.Disk."""
 
     serial: str
     path: str
@@ -30,8 +30,11 @@ class HostDisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class HostHalf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a host half prints. files: the text of files below the guest's root. stopped: the machine waits
-    for a debugger. user: of the guest, as whom the command runs unless the person names one.
+    """What a host half prints.
+
+    disks: disks for the guest. stopped: the machine waits for a debugger before it boots. user: the guest's
+    user that runs the command, unless --user names one. environment: further variables for the guest half.
+    files: the content of files, by their path below the guest's root.
     """
 
     disks: list[HostDisk] = []
@@ -44,8 +47,9 @@ class HostHalf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 async def set_up(use: profile.Use, *, cell: str, arch: str, folder: Path) -> HostHalf:
     """Run the host half of a profile for one cell, if it has one.
 
-    folder: of this cell and this run alone; it vanishes with the guest. Raises UnpreparedError with
-    the program's own words where it fails or prints something else, HostError where it does not end.
+    folder: where it may write; it belongs to this cell and is removed after the guest. Raises
+    UnpreparedError, with the program's stderr, where it fails or prints something else; HostError where it
+    exceeds its time limit.
     """
     program = profile.folders()[use.name] / "setup"
     if not program.is_file():

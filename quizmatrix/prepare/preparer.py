@@ -30,20 +30,20 @@ from quizmatrix.prepare.specify import GuestPlan, Prepared, specify
 from quizmatrix.run.cell import run_cell
 from quizmatrix.run.cellfolder import artifacts_of
 
-# Kernels fetched and unpacked at a time: more only share the network and the disk.
+# How many kernels are fetched and unpacked at a time. More would only share the network and the disk.
 _FETCHES = 2
 
-# MiB of a guest that installs packages into its memory.
+# MiB of memory of a guest that installs packages: its file system is in memory.
 _SETUP_MEMORY = 4096
 
 T = TypeVar("T")
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """How artifacts are had.
+    """How artifacts are fetched.
 
-    offline: from the cache alone. refresh: the sources are asked anew. thorough: what is in the
-    cache is read in full to see that it is what was stored.
+    offline: use only the cache. refresh: ask the sources again for the newest versions. thorough: check all
+    files in the cache.
     """
 
     offline: bool = False
@@ -52,12 +52,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Preparer:
-    """Prepares the cells of one run; cells that share an artifact wait for one making of it."""
+    """Prepares the cells of one run. An artifact that several cells share is made once."""
 
     def __init__(
         self, policy: Policy, find_out: Callable[[Cell, Prepared], Awaitable[Answer]] = find_out
     ) -> None:
-        """Nothing is fetched before the first cell asks. find_out: which accelerator guests get."""
+        """find_out: finds the accelerator of a guest."""
         self._policy = policy
         self._uses = Uses()
         self._locks: dict[str, anyio.Lock] = {}
@@ -67,9 +67,9 @@ class Preparer:
         self._fetches = anyio.CapacityLimiter(_FETCHES)
 
     async def prepare(self, cell: Cell, tell: Tell) -> Prepared:
-        """The artifacts of `cell`; `tell` hears what is going on.
+        """Fetch or build the artifacts of `cell`. tell: is called with progress messages.
 
-        Raises HostError where QEMU or a tool is missing, UnpreparedError where an artifact is.
+        Raises HostError where QEMU or a tool is missing, UnpreparedError where an artifact cannot be made.
         """
         arch = load_arch(cell.arch)
         qemu = arch.facts.qemu
@@ -107,7 +107,7 @@ class Preparer:
         )
 
     def _look_ahead(self, cell: Cell, arch: Arch) -> None:
-        """Raise what can be known before anything is fetched or built, or waited for."""
+        """Raise the errors that can be found before anything is fetched or built."""
         numa.check_machine(cell.id, arch, cell.numa, cell.memory)
         asked = cells.debian_suite(cell.image)
         image = None if asked is None else self._stored_image(arch, asked)[1]
@@ -116,14 +116,14 @@ class Preparer:
                 profile.check_packages(use, image.installed if image else None)
 
     async def build_image(self, cell: Cell, suite: str, include: list[str], tell: Tell) -> DebianImage:
-        """Build a Debian image for the architecture of `cell`, which configures it where that is foreign."""
+        """Build a Debian image for the cell's architecture; if it is foreign, in a guest like `cell`."""
         return await debian.build(load_arch(cell.arch), suite, include, self._setup_guest(cell, tell), tell)
 
     async def kernel(self, cell: Cell, tell: Tell, *, pool: JobServer | None = None) -> Kernel:
         """The kernel of `cell`, fetched or built where the cache lacks it.
 
-        pool: of CPUs, where modules are to be built against it: it then has its build tree. Raises
-        UnpreparedError where it cannot be had.
+        pool: for builds; with it, the kernel gets a build tree, so that modules can be built against it.
+        Raises UnpreparedError where the kernel cannot be fetched or built.
         """
         order = Order(
             arch=load_arch(cell.arch),
@@ -143,7 +143,7 @@ class Preparer:
                     refresh=self._policy.refresh,
                     thorough=self._policy.thorough,
                 )
-                # What is removed in just this moment is had again.
+                # If another process removed the kernel just now, it is fetched again.
                 if await self._uses.hold(kernel.folder):
                     return kernel
 
@@ -152,7 +152,7 @@ class Preparer:
         )
 
     async def accelerator(self, cell: Cell, prepared: Prepared, asked: Accelerator | None) -> Answer:
-        """The accelerator for the guest of `cell`: the one asked for, or what a trial boot shows."""
+        """The accelerator for the guest of `cell`: `asked` (--accel), or the result of a trial boot."""
         if asked is not None:
             return Answer(accelerator=asked, why="asked for with --accel")
         kernel = prepared.kernel.record.key
@@ -160,12 +160,12 @@ class Preparer:
             known = self._answers.get(cell.arch) or self._answers.get(kernel)
             if known is None:
                 known = await self._find_out(cell, prepared)
-                # What one kernel does not tell, another may.
+                # If the trial of one kernel is inconclusive, another kernel gets its own trial.
                 self._answers[cell.arch if known.is_known else kernel] = known
             return known
 
     def likely_accelerator(self, cell: Cell, asked: Accelerator | None) -> Accelerator:
-        """What `accelerator` will say, as far as that is known without a trial boot; else emulation."""
+        """What `accelerator` will probably return, without a trial boot; emulation where that is unknown."""
         answer = without_trial(load_arch(cell.arch)) if asked is None else None
         return asked or (answer.accelerator if answer else Accelerator.TCG)
 
@@ -186,7 +186,9 @@ class Preparer:
         return built
 
     def _stored_image(self, arch: Arch, asked: str) -> tuple[str, DebianImage | None]:
-        """The suite of a Debian image, and the image if it is there; raises where it cannot be made."""
+        """The suite of a Debian image, and the image if it is stored. Raises UnpreparedError with --offline,
+        HostError without mksquashfs, where it is not.
+        """
         suite = debian.choose_suite(arch, asked or None)
         image = debian.find(arch, suite)
         if image is None or self._policy.refresh:
@@ -200,7 +202,7 @@ class Preparer:
         return suite, image
 
     def _setup_guest(self, cell: Cell, tell: Tell) -> debian.Guest:
-        """A guest of the cell's architecture and kernel, for what only runs there."""
+        """A function that runs a script in a guest with the cell's architecture and kernel."""
 
         async def run_script(layer: Path, script: str) -> Path:
             folder = layer.with_name("guest")
@@ -229,7 +231,7 @@ class Preparer:
         return run_script
 
     async def _once(self, name: str, make: Callable[[], Awaitable[T]]) -> T:
-        """What `make` gives, or raises: tried once in a run, however many cells want it."""
+        """The result, or the error, of `make`, which is called once per name however many cells need it."""
         async with self._lock(name):
             if name not in self._made:
                 try:

@@ -29,9 +29,9 @@ DEFAULT_MATRIX = "default"
 
 
 def words(option: str, given: list[str]) -> list[str]:
-    """The words of an option that may come more than once and hold several, with commas between.
+    """The words of an option that may be given several times, and may hold several words with commas.
 
-    UsageError where it holds none, as with a variable that is not set: that would mean all.
+    Raises UsageError where it is given without a word, as from an unset variable: it must not mean all.
     """
     found = list(dict.fromkeys(word.strip() for text in given for word in text.split(",") if word.strip()))
     if given and not found:
@@ -40,12 +40,12 @@ def words(option: str, given: list[str]) -> list[str]:
 
 
 def cell_words(option: str, given: list[str]) -> list[str]:
-    """As `words`, of ids of cells and globs, which may name this host's architecture `native`."""
+    """Like `words`, for cell ids and globs, in which `native` stands for this host's architecture."""
     return list(dict.fromkeys(map(with_real_arch, words(option, given))))
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """The cells that are meant. matrix: the file; handoff: its, where the cells hand disks on."""
+    """The selected cells. matrix: the file. handoff: the matrix's handoff, if it has one."""
 
     cells: list[Cell]
     matrix: Path
@@ -53,7 +53,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def hands_disks_on(name: str | None) -> bool:
-    """Whether a MATRIX has commands of its own; not where there is none of this name."""
+    """Whether a MATRIX has [handoff], and so its own commands; False where there is no such matrix."""
     try:
         return load_matrix(find_matrix(name or DEFAULT_MATRIX)).handoff is not None
     except UsageError:
@@ -61,7 +61,7 @@ def hands_disks_on(name: str | None) -> bool:
 
 
 def selected_tasks(options: RunOptions, command: list[str] | None) -> tuple[Selection, list[Task]]:
-    """The cells that are meant, and what is run in each; UsageError where that is nothing."""
+    """The selected cells, and the tasks that run in them. Raises UsageError where there is no command."""
     matrix = options.selection.matrix
     if not command and (_is_program(matrix) or not hands_disks_on(matrix)):
         is_matrix = matrix and (matrix.endswith(".toml") or matrix in shipped_matrices())
@@ -74,14 +74,17 @@ def selected_tasks(options: RunOptions, command: list[str] | None) -> tuple[Sele
 
 
 def _is_program(word: str | None) -> bool:
-    """Whether what stands in MATRIX's place is a program: `quizmatrix run ./repro.sh`."""
+    """Whether the word in MATRIX's place is a program, as in `quizmatrix run ./repro.sh`."""
     return (
         word is not None and not word.endswith(".toml") and Path(word).is_file() and os.access(word, os.X_OK)
     )
 
 
 def tasks_of(chosen: Selection, command: list[str] | None) -> list[Task]:
-    """COMMAND in each cell, or what the matrix hands on; UsageError where there are both."""
+    """The tasks that run COMMAND in each cell, or those of the matrix's handoff.
+
+    Raises UsageError where the matrix has a handoff and there is also a COMMAND, or --shard.
+    """
     if chosen.handoff is None:
         return in_each(chosen.cells, command or [])
     if command:
@@ -99,8 +102,9 @@ def tasks_of(chosen: Selection, command: list[str] | None) -> list[Task]:
 
 
 def selected_slices(options: RunOptions) -> Selection:
-    """As `selected`, with each cell as often as its tests are dealt into slices: by --shard, or as an id
-    with a slice says (`6.1-s390x@3of20`). UsageError where they say different numbers, or no slice is left.
+    """Like `selected`, but with each cell split into slices, if --shard or an id (`6.1-s390x@3of20`) says so.
+
+    Raises UsageError where --shard and ids name different numbers of slices, or no slice is left.
     """
     shard = options.selection.shard
     only, skip = cell_words("--only", options.selection.only), cell_words("--skip", options.selection.skip)
@@ -110,7 +114,7 @@ def selected_slices(options: RunOptions) -> Selection:
         if of != shards or shard not in (1, of):
             other = f"--shard {shard}" if shard not in (1, of) else next(iter(named))
             raise UsageError(f"{pattern} and {other} deal a cell's tests into different numbers of slices")
-    # A slice is left out below; a cell is where it is named without one.
+    # --skip with a slice is applied below, to slices; without one it is applied to whole cells.
     whole = {
         "only": [split_shard(pattern)[0] for pattern in only],
         "skip": [pattern for pattern in skip if pattern not in named],
@@ -132,22 +136,22 @@ def selected_slices(options: RunOptions) -> Selection:
 
 
 def _is_meant(cell: Cell, pattern: str) -> bool:
-    """Whether a pattern fits a cell's id, or what of it is before the slice."""
+    """Whether a pattern fits a cell's id, with or without its slice."""
     return bool(matching([cell.id, cell.unsharded], pattern))
 
 
 def selected_cells(options: RunOptions, *, built_here: bool = False) -> list[Cell]:
-    """The cells that are meant; errors as of `selected`."""
+    """The selected cells. Raises the errors of `selected`."""
     return selected(options, built_here=built_here).cells
 
 
 def selected(options: RunOptions, *, built_here: bool = False) -> Selection:
-    """The cells that are meant, and what their matrix does with them.
+    """The cells that the options select, and their matrix.
 
-    Without MATRIX, -k and -a take the place of the default matrix's kernels and architectures,
-    and an id that --only spells out is made on the spot. built_here: kernels that name no source are built
-    here. Raises UsageError where nothing is left, a pattern fits no cell, or a kernel is none; DataError
-    where the matrix is wrong.
+    Without MATRIX, -k and -a replace the kernels and architectures of the default matrix, and a complete id
+    in --only makes that cell even if the matrix does not have it. built_here: kernels without a source are
+    built here. Raises UsageError where no cell is left, a pattern fits none, or a kernel's name is wrong;
+    DataError where the matrix is wrong.
     """
     asked, limits = options.selection, options.limits
     only, skip = cell_words("--only", asked.only), cell_words("--skip", asked.skip)
@@ -186,7 +190,7 @@ def selected(options: RunOptions, *, built_here: bool = False) -> Selection:
 
 
 def _with_options(matrix: Matrix, asked: SelectionOptions) -> Matrix:
-    """A matrix with the kernel source and the profiles that are asked for beside it."""
+    """The matrix, with the kernel source and the profiles from the options."""
     added = profile.parse_profiles(asked.profiles)
     profile.resolve(added, added, "-p")
     if asked.source is not None:
@@ -201,7 +205,7 @@ def _with_options(matrix: Matrix, asked: SelectionOptions) -> Matrix:
 
 
 def _check_kernel(cell: Cell, place: str) -> None:
-    """UsageError where the cell's kernel is none. place: where it is named."""
+    """Raise UsageError where the name of the cell's kernel is wrong. place: where it is written."""
     try:
         source.parse_spec(cell.kernel_spec)
     except UsageError as error:
@@ -209,9 +213,9 @@ def _check_kernel(cell: Cell, place: str) -> None:
 
 
 def _named_on_the_spot(default: Matrix, kernels: list[str], arches: list[str]) -> Matrix:
-    """The default matrix with other kernels or architectures; globs choose from its own.
+    """The default matrix with other kernels or architectures; globs select from its own.
 
-    What it excludes holds unless both are named.
+    Its `exclude` is dropped if both are given.
     """
 
     def named(given: list[str], own: list[str]) -> list[str]:

@@ -17,27 +17,27 @@ from quizmatrix.core.memory import available_memory, hosts_memory
 from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.cells import Cell
 
-# MiB that QEMU itself takes beside the guest's memory.
+# MiB that QEMU itself needs beside the guest's memory.
 _QEMU_MEMORY = 160
-# The part of the host's available memory that guests may fill.
+# The share of the host's available memory that guests may use.
 _MEMORY_SHARE = 0.8
 
-# MiB of memory with which a guest starts that no other of ours takes any from: few fill what they have.
+# MiB of free memory that suffice for the only guest: few guests use all of their memory.
 _LEAST_MEMORY = 256
-# MiB of disk without which no guest starts: a console and the results of a command take less.
+# MiB of free disk that a guest needs to start; a console and a command's results take less.
 LEAST_DISK = 16
 
-# Seconds between two looks at a host that is short of something.
+# Seconds between two checks of a host that lacks memory or disk.
 _LOOK_AGAIN = 1.0
-# Seconds that a guest waits for a host that is short of memory, none of ours taking any.
+# Seconds that a guest waits for memory while no other guest of this run could free any.
 PATIENCE = 600.0
 
-# More than any host has.
+# More CPUs and memory than any host has.
 _NO_LIMIT = 1 << 30
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
-    """What one VM takes while it runs: CPUs of the host, MiB of its memory and of its disk."""
+    """What one VM needs of the host while it runs: CPUs, MiB of memory, MiB of disk."""
 
     cpus: int
     memory: int
@@ -45,9 +45,9 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Available(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host has left just now, MiB of memory and of disk, whoever takes the rest.
+    """What the host has free now: MiB of memory and of disk.
 
-    is_of_cgroup: whether the memory is what the limit of a cgroup leaves.
+    is_of_cgroup: whether a cgroup's limit leaves less memory than the host has.
     """
 
     memory: int = _NO_LIMIT
@@ -56,7 +56,7 @@ class Available(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def need_of(cell: Cell, accelerator: Accelerator, *, disks: int = 0) -> Need:
-    """What a VM of `cell` takes. disks: MiB of those that it gets handed."""
+    """What a VM of `cell` needs. disks: MiB of the disks that are handed to it."""
     return Need(
         cpus=cell.cpus * (threads_of_a_core() if accelerator is Accelerator.TCG else 1),
         memory=cell.memory + _QEMU_MEMORY,
@@ -65,10 +65,10 @@ def need_of(cell: Cell, accelerator: Accelerator, *, disks: int = 0) -> Need:
 
 
 class Admission:
-    """CPUs, memory and places that the host can give at a time, handed out in order of asking.
+    """Hands out the host's CPUs, memory and places to VMs, in the order in which they ask.
 
-    A VM that needs more than there is gets in when nothing else is running. None gets in while the host
-    has too little left, whoever has taken it.
+    A VM that needs more than there is starts when no other VM runs. No VM starts while the host itself has
+    too little memory or disk free, also if other programs use it.
     """
 
     def __init__(
@@ -80,8 +80,9 @@ class Admission:
         look: Callable[[], Available] = Available,
         patience: float = PATIENCE,
     ) -> None:
-        """cpus: of the host. memory: MiB for guests. places: VMs at a time. look: what is left just now.
-        patience: seconds that a VM waits for that where none of ours takes any.
+        """cpus: of the host. memory: MiB for all guests. places: the number of VMs at a time. look: returns
+        what the host has free now. patience: seconds that a VM waits for memory while no other VM of this run
+        could free any.
         """
         self._cpus = cpus
         self._memory = memory
@@ -93,9 +94,9 @@ class Admission:
         self._freed = anyio.Event()
 
     async def enter(self, need: Need, tell: Callable[[str], None] = lambda _text: None) -> None:
-        """Wait until there is room, and take it. tell: hears what the host is short of.
+        """Wait until the VM may start, and reserve what it needs. tell: is called with what the host lacks.
 
-        HostError where it is short of it and no VM of ours could give any back.
+        Raises HostError where the host lacks disk, or for long memory, and no VM of this run could free any.
         """
         async with self._order:
             told, waits_since = "", anyio.current_time()
@@ -111,13 +112,13 @@ class Admission:
                     told = short
                     tell(f"waits: this host has {short}")
                 self._freed = anyio.Event()
-                # Others give back without a word: nothing to await.
+                # Other programs do not signal when they free memory or disk, so the host is checked again.
                 with anyio.move_on_after(_LOOK_AGAIN if short else None):
                     await self._freed.wait()
             self._take(need, 1)
 
     def leave(self, need: Need) -> None:
-        """Give the room back."""
+        """Release what `enter` reserved."""
         self._take(need, -1)
         self._freed.set()
 
@@ -125,7 +126,7 @@ class Admission:
         return self._places >= 1 and self._cpus >= need.cpus and self._memory >= need.memory
 
     def _shortage(self, need: Need) -> str:
-        """What there is too little of just now, in words; empty where there is enough."""
+        """What the host has too little of now, as text; empty where it has enough."""
         left = self._look()
         memory = need.memory if self._running else min(need.memory, _QEMU_MEMORY + _LEAST_MEMORY)
         if left.memory < memory:
@@ -149,9 +150,10 @@ _NEXT_STEP = (
 
 
 def host_admission(jobs: int | None, folder: Path) -> Admission:
-    """What this host can give: its usable CPUs and most of its available memory.
+    """The admission to this host: its usable CPUs, and most of its available memory.
 
-    jobs: VMs at a time at most. folder: where they write.
+    jobs: the number of VMs at a time (-j); then CPUs do not count. folder: where they write, to check free
+    disk.
     """
     return Admission(
         cpus=process.usable_cpus() if jobs is None else _NO_LIMIT,
@@ -167,7 +169,7 @@ def _left(folder: Path) -> Available:
 
 
 def _free_disk(folder: Path) -> int:
-    """MiB; where the folder is gone, its cells say so themselves."""
+    """MiB of free disk. If the folder is gone there is no limit: the cells themselves report that error."""
     try:
         return shutil.disk_usage(folder).free >> 20
     except OSError:
@@ -176,10 +178,10 @@ def _free_disk(folder: Path) -> int:
 
 @cache
 def threads_of_a_core() -> int:
-    """How many CPUs of this process share one core: they do not make an emulated guest faster.
+    """How many CPUs of this process share one core. A second thread of a core makes no emulated guest faster.
 
-    From thread_siblings_list (kernel document admin-guide/cputopology.rst). Where a cgroup gives it less time
-    than there are cores, each guest gets one of its own.
+    From thread_siblings_list (kernel document admin-guide/cputopology.rst). It is 1 where a cgroup allows
+    less CPU time than there are cores.
     """
     cpus = os.sched_getaffinity(0)
     try:

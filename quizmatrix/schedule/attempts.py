@@ -37,7 +37,7 @@ class Streams(msgspec.Struct, kw_only=True):
 
     @property
     def is_used_up(self) -> bool:
-        """Whether what the command read through our stdin could not be read again."""
+        """Whether the command has read from quizmatrix's stdin, so that it cannot be run again."""
         return self.stdin is not None and self.stdin.consumed
 
 
@@ -79,9 +79,9 @@ class Attempts:
         return [*map(str, guest.layers), *work_tree, *(bind.path for bind in guest.binds)]
 
     def known_before(self, task: Task) -> CellResult | None:
-        """How a task ends for which nothing need be booted: its program is for another architecture.
+        """The result of a task that need not be booted, since its program is for another architecture.
 
-        Not before a terminal, which is wanted anyway.
+        None for all other tasks, and if a terminal is wanted.
         """
         plan = self._plan
         if plan.session is not None:
@@ -164,7 +164,7 @@ class Attempts:
         )
         for forward in spec.machine.network.forwards if spec.machine.network else ():
             leads = f"{forward.address}:{forward.port} leads to port {forward.to} of "
-            # Of several cells it is said of the whole run: a cell's next note would take its place.
+            # With several cells the note is one of the whole run: a cell's next note would replace it.
             alone = len(plan.tasks) == 1
             self._note(task.id if alone else "", leads + ("the guest" if alone else task.id))
         if spec.machine.debugger:
@@ -190,7 +190,7 @@ class Attempts:
 
 
 def not_run(task: Task, outcome: Outcome, detail: str) -> CellResult:
-    """The result of a task that got no verdict from a VM."""
+    """The result of a task without a verdict from a VM."""
     cell = task.cell
     return CellResult(
         cell=task.id,

@@ -18,12 +18,15 @@ from quizmatrix.run.stdin import OwnSource
 from quizmatrix.schedule.commandline import repeating
 from quizmatrix.schedule.plan import Plan
 
-# In a run directory: what came through a pipe and was given to every cell.
+# The file in a run directory with the bytes from a pipe, which every cell gets.
 KEPT = "stdin"
 
 
 def file_of(given: str | None) -> str | None:
-    """The FILE of --stdin, checked: its path, or `-`; None where there is none."""
+    """Check the FILE of --stdin; returns its path, `-`, or None where none is given.
+
+    Raises UsageError where it cannot be read, or is a folder or a device.
+    """
     if given is None or given == OWN_STDIN:
         return given
     path = Path(given)
@@ -31,7 +34,7 @@ def file_of(given: str | None) -> str | None:
         mode = path.stat().st_mode
     except OSError as error:
         raise _unreadable(given, error.strerror or str(error)) from error
-    # Not by opening it: whoever writes into a FIFO would take us for its reader.
+    # It must not be opened: the writer of a FIFO would take that for its reader.
     if not os.access(path, os.R_OK):
         raise _unreadable(given, "permission denied")
     if stat.S_ISCHR(mode) and not path.samefile(os.devnull):
@@ -50,9 +53,9 @@ def _unreadable(name: str, why: str) -> UsageError:
 
 
 def own_source(request: RunRequest, *, is_single: bool) -> OwnSource | None:
-    """Our own stdin where the one single cell of a run reads it; None where nobody does.
+    """Quizmatrix's own stdin, if the only cell of a run reads it; else None.
 
-    With -S it is the terminal's, and at night nobody is there.
+    With -S the terminal reads it, and a nightly run has none.
     """
     options = request.options
     if not is_single or options.guest.stdin is not None or options.once.shell or request.unattended:
@@ -61,13 +64,16 @@ def own_source(request: RunRequest, *, is_single: bool) -> OwnSource | None:
 
 
 def with_stdin(options: RunOptions, plan: Plan, run: Path, source: OwnSource | None) -> Plan:
-    """`plan` with the command's stdin: `source`, or the file that every cell is given and repeated with."""
+    """The plan with the command's stdin: `source`, or a file that every cell gets.
+
+    The command lines that repeat a cell name that file, too. run: the run directory.
+    """
     path = OWN_STDIN if source else kept_file(plan.guest.stdin, run)
     given = options.guest.stdin
     if path is not None and path == str(run / KEPT):
         given = path
     elif path is None and given is None:
-        # One cell by itself would read the stdin of whoever repeats it.
+        # Several cells read /dev/null. Repeated alone, a cell would else read the stdin of its user.
         given = os.devnull
     if given != options.guest.stdin:
         plan = msgspec.structs.replace(plan, repeat=repeating(with_values(options, {"stdin": given})))
@@ -76,9 +82,9 @@ def with_stdin(options: RunOptions, plan: Plan, run: Path, source: OwnSource | N
 
 
 def kept_file(path: str | None, run: Path) -> str | None:
-    """`path`, or where it can be read once alone (`-`, a FIFO) the file in the run directory with its bytes.
+    """The file for every cell: `path`, or a copy of its bytes where it can be read only once (`-`, a FIFO).
 
-    A run that is resumed finds it there. HostError where the disk does not take it.
+    The copy is in the run directory `run`, where --resume finds it. Raises HostError where writing fails.
     """
     if path is None or (path != OWN_STDIN and Path(path).is_file()):
         return path

@@ -14,13 +14,13 @@ from quizmatrix.runs.rerun import current_folder
 
 
 def repeating(options: RunOptions) -> Callable[[Task], CommandLine]:
-    """Makes the command line that repeats a task of a run with these options."""
+    """Return a function that makes the command line to repeat a task of a run with these options."""
     folder = _folder()
     words = of_a_cell(options).words()
     matrix = [options.selection.matrix] if options.selection.matrix else []
 
     def command_line(task: Task) -> CommandLine:
-        # With all cells that had its disks before.
+        # Also select all cells that had its disks before.
         cells = dict.fromkeys(task.labels.cells) if task.labels else [task.cell.id]
         argv = ["quizmatrix", "run", *matrix, "--only", ",".join(cells), *words]
         return CommandLine(folder=folder, argv=argv if task.labels else [*argv, "--", *task.command])
@@ -29,14 +29,14 @@ def repeating(options: RunOptions) -> Callable[[Task], CommandLine]:
 
 
 def repeating_shell(options: RunOptions, command: Sequence[str]) -> Callable[[Task], CommandLine]:
-    """Makes the command line of `quizmatrix shell` that opens the same terminal. command: what runs in it."""
+    """The same for `quizmatrix shell`. command: what runs in the terminal."""
     folder = _folder()
     words = [*of_a_cell(options).words(), *(["--", *command] if command else [])]
     return lambda task: CommandLine(folder=folder, argv=["quizmatrix", "shell", task.cell.id, *words])
 
 
 def of_a_cell(options: RunOptions) -> RunOptions:
-    """What of the options says what a cell is; its id takes the place of --only and --skip."""
+    """Only the options that determine a cell, without --only and --skip, which its id replaces."""
     return RunOptions(
         selection=msgspec.structs.replace(options.selection, only=[], skip=[]),
         limits=options.limits,
@@ -45,9 +45,9 @@ def of_a_cell(options: RunOptions) -> RunOptions:
 
 
 def _folder() -> str:
-    """Where the relative paths of a command line are meant, by the name that the user's shell has for it.
+    """The folder to which relative paths of the command line refer, as the user's shell names it.
 
-    The guest knows that name, too.
+    The guest has the same name as a symlink.
     """
     real = current_folder()
     return currentfolder.as_typed(real) or real or "/"

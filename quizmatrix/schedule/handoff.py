@@ -1,7 +1,7 @@
-"""Disks that go from cell to cell: made, copied for each cell that reads them, removed after the last.
+"""Disks that are handed from cell to cell: makes them, copies them for each reader, and removes them.
 
-They are in the folder of the task whose guest has them, below `disks/`. No guest gets another's disks: each
-has a copy, which shares blocks with the original where the file system can (cp's --reflink).
+They lie in `disks/` in the folder of the task whose guest has them. No guest uses another guest's disks: each
+gets its own copy, which shares blocks with the original where the file system can (cp --reflink).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quizmatrix.model.task import Task
 
 _FOLDER = "disks"
 
-# How tasks end that say nothing of the disks they were given.
+# Outcomes of tasks after which the disks that they got need not be kept: the disks are not to blame.
 _SAYS_NOTHING = frozenset({Outcome.PASSED, Outcome.UNPREPARED, Outcome.CANCELLED, Outcome.SKIPPED})
 
 
@@ -45,7 +45,7 @@ class HandedDisks:
         wanted = task.disks
         if wanted is None:
             return []
-        # Those of an attempt that came to nothing are worth nothing.
+        # The disks of an earlier attempt are removed.
         for old in self._run.glob(f"{task.folder}.attempt-*/{_FOLDER}"):
             await in_thread(partial(shutil.rmtree, old, ignore_errors=True))
         folder = self._of(task.id)
@@ -71,9 +71,10 @@ class HandedDisks:
         ]
 
     def settle(self, task: Task, result: CellResult) -> CellResult:
-        """Hear how a task ended, and say in the result what is kept: the disks as a failed task got them.
+        """Note the end of a task. Returns its result; that of a failed task names the disks that are kept.
 
-        What nobody needs any more is for `remove_unneeded`.
+        Kept are the disks in the state in which the task got them. Disks that no task needs any more are
+        removed by `remove_unneeded`.
         """
         if task.disks is None:
             return result
@@ -94,13 +95,13 @@ class HandedDisks:
         return result
 
     async def remove_unneeded(self) -> None:
-        """Remove the disks that nobody needs any more. In a thread: of large ones it takes its time."""
+        """Remove the disks that no task needs any more; in a thread, since large disks take time."""
         while self._unneeded:
             task = self._unneeded.pop()
             await in_thread(partial(self._remove, task))
 
     def clear(self) -> None:
-        """Remove all but what is kept, also where the run was cut short."""
+        """Remove all disks but those that are kept; also after a run that was cut short."""
         for task in self._tasks.values():
             if task.disks is not None:
                 self._remove(task.id)

@@ -17,39 +17,39 @@ from quizmatrix.core.json import encode_exactly
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import OWN_STDIN, CellSpec, GuestNetwork
 
-# Files of a folder that are looked at: about half a second. Of a larger one nothing is said.
+# The largest number of files of a folder that are examined, which takes about half a second.
 MOST_FILES = 50_000
 
-# Layers whose paths name their content.
+# Tags of layers whose paths name their content, so that they need not be examined.
 _NAMED_BY_CONTENT = frozenset({"kernel", "joined"})
 
 
 class Inputs:
-    """Names what the cells of one run are run from. Each folder is looked at once, when first needed."""
+    """Makes the input keys of the cells of one run. Each folder is examined once, when it is first needed."""
 
     def __init__(self, run: Path) -> None:
-        """run: the run's directory, which differs from run to run and is no input."""
+        """run: the run directory, whose path differs from run to run and is not an input."""
         self._run = run
         self._states: dict[str, str] = {}
         self._locks: dict[str, anyio.Lock] = {}
 
     async def look(self, folders: list[str]) -> None:
-        """Take the state of these folders as it is now, unless it was taken before."""
+        """Record the current state of these folders, unless that was done before."""
         for folder in folders:
             async with self._locks.setdefault(folder, anyio.Lock()):
                 if folder not in self._states:
                     try:
-                        # In a thread: guests that boot meanwhile do not wait for it.
+                        # In a thread, so that guests that boot meanwhile do not wait.
                         self._states[folder] = await in_thread(partial(_state_of, folder))
                     except (OSError, HostError):
-                        # Nothing is said of it then; that is no verdict on any cell.
+                        # Without a state, its cells get no key; that does not change their outcome.
                         self._states[folder] = ""
 
     async def key(self, spec: CellSpec, before: Sequence[CellResult] = ()) -> str:
-        """The word for what `spec` is run from: all in it, and the files of the folders that its guest sees.
+        """The input key of a cell: a hash of its specification and of all files that its guest sees.
 
-        before: the results of what it waited for. Empty where they are not known: a folder that is too
-        large, a disk that keeps what guests wrote.
+        before: the results of the tasks that it waited for. Empty where inputs are unknown: a folder is too
+        large, or a disk keeps what guests wrote.
         """
         if not all(result.inputs for result in before):
             return ""
@@ -69,10 +69,10 @@ class Inputs:
 
 
 def _alike(spec: CellSpec) -> CellSpec:
-    """`spec` without what differs between runs that are alike.
+    """`spec` without the parts that differ between equal runs.
 
-    Our own stdin is left out: where a command has read some of it, nobody asks for this word. So are ports of
-    the host that lead to the guest: each run may find others free.
+    Quizmatrix's own stdin is left out: after a command has read from it, no key is made. Ports of the host
+    are left out, since each run may find others free.
     """
     replace = msgspec.structs.replace
     network = GuestNetwork() if spec.machine.network else None
@@ -87,7 +87,7 @@ def _alike(spec: CellSpec) -> CellSpec:
 
 
 def folders_of(spec: CellSpec) -> list[str]:
-    """The host folders, and single files, that a guest sees and that others may change."""
+    """The folders and single files of the host that a guest sees and that may change between runs."""
     layers = [layer.path for layer in spec.files.layers if layer.tag not in _NAMED_BY_CONTENT]
     work_tree = [spec.files.work_tree.path] if spec.files.work_tree else []
     files = [profile.files for profile in spec.command.profiles if profile.files]

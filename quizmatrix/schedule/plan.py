@@ -15,12 +15,12 @@ from quizmatrix.model.task import Task
 from quizmatrix.prepare.specify import GuestPlan
 from quizmatrix.run.observer import TerminalHost
 
-# Makes a terminal session, told whether the image has an SSH server.
+# Makes a terminal session. Argument: whether the image has an SSH server.
 MakeSession = Callable[[bool], tuple[Session, TerminalHost]]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be run, and how.
+    """The tasks of a run, and how they are run.
 
     jobs: VMs at a time at most. max_time: seconds for all of it; what has not started by then is skipped, and
     what has is stopped. spent: those of it that are gone before it begins. retries: further attempts at a
@@ -51,11 +51,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 def longest_first(
     tasks: list[Task], seconds: dict[str, float] | None = None, first: frozenset[str] = frozenset()
 ) -> list[Task]:
-    """The order to start tasks in, so that no long one is left to run alone at the end.
+    """The tasks in the order to start them: long ones first, so that none runs alone at the end.
 
-    first: before all others. seconds: what they took before, by id. Those of which that is not known come
-    before those of which it is; by the time limit, then the kernel (newer ones boot longer), then the
-    architecture's factor.
+    first: the ids of tasks to start before all others. seconds: how long tasks took before, by id. Tasks
+    whose time is unknown come before the others; they are ordered by time limit, then by kernel version
+    (newer kernels boot longer), then by the architecture's timeout factor.
     """
     known = seconds or {}
 
@@ -70,7 +70,7 @@ def longest_first(
 
 
 def check_layers(layers: list[Path]) -> list[Path]:
-    """The folders made absolute; UsageError names one that is no folder."""
+    """The absolute paths of the folders. Raises UsageError where one is no folder."""
     for layer in layers:
         if not layer.is_dir():
             raise UsageError(

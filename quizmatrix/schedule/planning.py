@@ -31,9 +31,10 @@ def make_plan(
     repeat: Callable[[Task], CommandLine] | None = None,
     session: MakeSession | None = None,
 ) -> Plan:
-    """What the options ask of the scheduler; UsageError where they cannot be had.
+    """The plan of a run with these options. Raises UsageError where an option is wrong.
 
-    repeat: makes the command line that repeats a task, instead of `quizmatrix run`'s. session: see Plan.
+    repeat: makes the command line that repeats a task; by default that of `quizmatrix run`. session: see
+    Plan.
     """
     guest, conduct = options.guest, options.conduct
     layers = check_layers([Path(layer) for layer in guest.layer])
@@ -70,9 +71,9 @@ def make_plan(
 
 
 def _work_tree(folder: Path) -> tuple[str | None, str | None]:
-    """The current folder as the guest is shown it, and its name in the user's shell where that is another.
+    """The path of the current folder in the guest, and its path in the user's shell if that is another.
 
-    One that cannot be shown at its own path (`/dev/shm/x`) can be at that name.
+    A folder whose real path a guest cannot have (`/dev/shm/x`) is shown at the shell's path.
     """
     typed = currentfolder.as_typed(str(folder))
     own = runlayer.work_tree_of(folder)
@@ -82,7 +83,7 @@ def _work_tree(folder: Path) -> tuple[str | None, str | None]:
 
 
 def _bind(text: str) -> Bind:
-    """Read HOST:GUEST[:ro]."""
+    """Parse HOST:GUEST[:ro]."""
     rest, mode = (text[:-3], "ro") if text.endswith(":ro") else (text.removesuffix(":rw"), "rw")
     host, colon, place = rest.rpartition(":")
     if not colon or not host or not place.startswith("/"):
@@ -105,7 +106,7 @@ def _user(text: str | None) -> str | None:
 
 
 def _setting(text: str) -> tuple[str, str]:
-    """Read NAME=VALUE, or NAME alone: the variable of our own environment."""
+    """Parse NAME=VALUE, or NAME, whose value comes from this process's environment."""
     name, equals, value = text.partition("=")
     if not name.isidentifier() or not name.isascii():
         raise UsageError(
@@ -133,7 +134,7 @@ def _machine(machine: str | None, cells: list[Cell]) -> str | None:
 
 
 def _more_of_qemu(given: list[str]) -> list[str]:
-    """The words of each --qemu, taken apart as a shell does."""
+    """The words of all --qemu options, split as a shell does."""
     words: list[str] = []
     for text in given:
         try:
@@ -144,7 +145,7 @@ def _more_of_qemu(given: list[str]) -> list[str]:
 
 
 def _check_ports(conduct: ConductOptions, tasks: list[Task]) -> None:
-    """UsageError where several guests at a time would be behind one port of the host."""
+    """Raise UsageError where several guests at a time would use one port of the host."""
     if len(tasks) == 1 or conduct.jobs == 1:
         return
     for task in tasks:

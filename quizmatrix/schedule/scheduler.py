@@ -51,20 +51,20 @@ class Scheduler:
         self._ends = math.inf
 
     def pass_on(self, *, stdout: PassOn, stderr: PassOn) -> None:
-        """Give the command's output to these as it comes."""
+        """Pass the command's output on to these functions while it runs."""
         streams = self._attempts.streams
         streams.stdout, streams.stderr = stdout, stderr
 
     def take_stdin(self, source: InputSource) -> None:
-        """Give the command this to read, where the plan's stdin is `-`."""
+        """Let the command read from this source, if the plan's stdin is `-`."""
         self._attempts.streams.stdin = source
 
     def stop(self) -> None:
-        """Stop every task that has not ended; `run` then returns."""
+        """Stop all tasks that have not ended; `run` then returns."""
         self._scope.cancel()
 
     async def run(self) -> list[CellResult]:
-        """Run every task; the results in the order of the plan's."""
+        """Run all tasks; returns their results in the plan's order."""
         if self._plan.max_time is not None:
             self._ends = anyio.current_time() + self._plan.max_time - self._plan.spent
         try:
@@ -83,10 +83,10 @@ class Scheduler:
     async def _run_task(self, task: Task) -> None:
         result = await self._in_time(task)
         self._finish(task, self._attempts.disks.settle(task, result))
-        # What is skipped is so because of another, which has failed or was to, or for want of time.
+        # A skipped task does not count: it was skipped because another one failed, or because time was over.
         if self._plan.fail_fast and not result.is_as_expected and result.outcome is not Outcome.SKIPPED:
             self.stop()
-        with contextlib.suppress(QuizmatrixError):  # the end of the run removes them, too
+        with contextlib.suppress(QuizmatrixError):  # the end of the run tries again
             await self._attempts.disks.remove_unneeded()
 
     async def _in_time(self, task: Task) -> CellResult:
@@ -100,16 +100,16 @@ class Scheduler:
         return not_run(task, Outcome.CANCELLED, f"{limit}: stopped after {ran}")
 
     async def _conclude(self, task: Task) -> CellResult:
-        """How a task ended, whatever went wrong."""
+        """The result of a task, whatever error occurs."""
         try:
             return self._attempts.known_before(task) or await self._run(task)
         except QuizmatrixError as error:
-            # What is missing on the host or in the archive leaves the cell untested.
+            # Something is missing on the host or in the archive, so the cell is untested.
             return not_run(task, Outcome.UNPREPARED, _in_full(error))
         except OSError as error:
             return not_run(task, Outcome.LOST, _in_full(host_error(f"run {task.id}", error)))
         except Exception as error:
-            # A fault of ours in one cell must not take the others with it, nor be hidden.
+            # A bug must not stop the other cells, and must not be hidden.
             self._emit(CellNote(cell=task.id, text=traceback.format_exc()))
             return not_run(task, Outcome.LOST, f"internal error: {error!r}")
 
@@ -133,7 +133,7 @@ class Scheduler:
             result = msgspec.structs.replace(result, again=self._plan.repeat(task))
         self._results[task.id] = result
         self._ended[task.id].set()
-        # In this order: whatever kills us, the events lack nothing that results.json has.
+        # The event is written first: if this process is killed, the events have all that results.json has.
         self._emit(CellFinished(result=result))
         self._directory.write_cell(task.folder, result)
 
@@ -143,7 +143,7 @@ class Scheduler:
 
 
 def _why_not_after(before: CellResult) -> str:
-    """Why what waits for `before`, which has ended, is not run; empty where it is."""
+    """Why a task that waited for `before`, which has ended, is not run; empty where it is run."""
     if before.outcome is Outcome.PASSED:
         return ""
     if before.outcome is Outcome.SKIPPED:
