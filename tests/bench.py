@@ -1,4 +1,4 @@
-"""Speed, measured here and now against the rivals: `make bench`.
+"""Measures speed against other tools, on this host: `make bench`.
 
 Every comparison is interleaved, so that a machine that is busy for a while is busy for both.
 Prints the median of each figure and whether the target is met; exits with 1 where one is not.

@@ -1,4 +1,4 @@
-"""How long a kernel takes to build against what its peers build: `make bench-build`, some fifteen minutes.
+"""Measures how long a kernel build takes, against other tools: `make bench-build`, about fifteen minutes.
 
 Both from the same source, on all CPUs, with nothing compiled before and without a compiler cache:
 quizmatrix's kernel, and `defconfig` with `kvm_guest.config`. The CPU's seconds say the same on a host that is

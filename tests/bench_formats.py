@@ -1,4 +1,4 @@
-"""Which file system a base image should be: `make bench-formats`, some ten minutes.
+"""Compares file systems for base images: `make bench-formats`, about ten minutes.
 
 The packages of x86_64's Debian image as squashfs, erofs and ext4, under Debian's kernel, which has
 all three: the image's size, a boot, and the reading of every file below /usr in a guest.

@@ -1,4 +1,4 @@
-"""What the scheduler itself costs: `python -m tests.bench_scheduler CELLS` prints CPU seconds and MiB.
+"""Measures the scheduler: `python -m tests.bench_scheduler CELLS` prints CPU seconds and MiB.
 
 Every cell is a guest that ends after a moment: its folder, its events, its results and the run's are written
 as always. Two hundred at a time, a third of them in a second attempt, each with a note and a line of its

@@ -1,4 +1,4 @@
-"""How long a run does not see to its other cells while one leaves half a million files in /shared.
+"""Measures how long a run ignores its other cells while one leaves half a million files in /shared.
 
 The files are made on the host, where that takes seconds; what they cost afterwards is the same.
 """

@@ -1,4 +1,4 @@
-"""What OpenZFS costs: `make bench-zfs`, some forty minutes where the kernels are built.
+"""Measures OpenZFS builds: `make bench-zfs`, about forty minutes if the kernels are built.
 
 From nothing: the CPU's seconds of `zfs build endian`, its nine kernels being there, against nine builds by
 hand, one after the other, that share nothing. One is done, and counted nine times: configure and make for the

@@ -1,4 +1,4 @@
-"""Real cgroups of this host, for tests."""
+"""Makes real cgroups on this host, for tests."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Files that an earlier quizmatrix has written, in a test's own folder."""
+"""Unpacks files that an earlier quizmatrix wrote into a test's folder."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""An SFTP server (version 3, draft-ietf-secsh-filexfer-02) as a hostile guest has it."""
+"""A hostile guest's SFTP server (version 3, draft-ietf-secsh-filexfer-02)."""
 
 import struct
 import sys

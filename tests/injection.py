@@ -1,4 +1,4 @@
-"""Errors thrown into a program's coroutines at their awaits, one await in each run of the program."""
+"""Throws errors into a program's coroutines at their awaits, at one await in each run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run directory as a run leaves it, made without a VM: for the tests of reports."""
+"""Makes a run directory without a VM, for tests of reports."""
 
 from __future__ import annotations
 

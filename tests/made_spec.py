@@ -1,4 +1,4 @@
-"""Specifications of cells, made without a kernel or an image."""
+"""Makes specifications of cells without a kernel or an image."""
 
 from pathlib import Path
 from typing import Any

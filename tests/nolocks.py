@@ -1,4 +1,4 @@
-"""Becomes another program, on whose every file locks fail as they do on a file system that has none.
+"""Runs a program in which every file lock fails, as on a file system without locks.
 
     python -m tests.nolocks ENOLCK PROGRAM ARG...
 

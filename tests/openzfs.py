@@ -1,4 +1,4 @@
-"""OpenZFS's source, for the tests and benchmarks that build it: of Debian's archive, in the user's cache."""
+"""Fetches OpenZFS's source from Debian's archive to the user's cache, for tests and benchmarks."""
 
 import shutil
 import subprocess

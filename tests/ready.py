@@ -1,4 +1,4 @@
-"""What the scheduler works with, made without a VM: for its tests and its benchmark."""
+"""Makes what the scheduler needs without a VM, for its tests and its benchmark."""
 
 from __future__ import annotations
 

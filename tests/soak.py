@@ -1,4 +1,4 @@
-"""Boots cells again and again, and counts: `make soak`.
+"""Boots cells again and again, and counts failures: `make soak`.
 
 Some machines, CPUs and kernels crash one boot in some under emulation. What is written into `arch/`
 has to hold here first: `python tests/soak.py COUNT AT_A_TIME CELL...`; more at a time than the host

@@ -1,4 +1,4 @@
-"""A program of 132 bytes, and headers of others."""
+"""Makes a program of 132 bytes, and headers of others."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven by Playwright: one browser for all tests, a new profile and page for each."""
+"""A headless Chromium, driven by Playwright: one browser for all tests, a new page and profile for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTML report in a real browser: hostile logs run nothing, and what a person does works."""
+"""The HTML report in a real browser: hostile logs execute nothing, and its controls work."""
 
 from __future__ import annotations
 

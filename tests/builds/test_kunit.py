@@ -1,4 +1,4 @@
-"""The variant `kunit`: a kernel's own KUnit tests, and one of the user's that fails. Real builds."""
+"""The variant `kunit`: a kernel's own KUnit tests, and a failing one of the user's. Real builds."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The libraries of an architecture that Debian does not carry, built and linked with: some minutes."""
+"""Libraries for an architecture that Debian does not have: built, and linked with; takes minutes."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""OpenZFS in the nine cells of `endian`, and its own test suite on Debian images (make check-all)."""
+"""OpenZFS in the nine cells of `endian`, and its own test suite on Debian images (`make check-all`)."""
 
 import json
 import subprocess

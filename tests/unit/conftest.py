@@ -1,4 +1,4 @@
-"""What several unit tests build: a tree that behaves like a kernel's source and takes a moment."""
+"""Fixtures for several unit tests: a toy tree that builds like a kernel's source, in a moment."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a trial of KVM is taken for, with a stand-in for the boots: of a host on which KVM works, too."""
+"""The trial boot that decides whether KVM is used. The boots are replaced by a stand-in."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def artifacts(kernel: str) -> Prepared:
 
 
 class Machine:
-    """Boots nothing: says for each boot how many seconds it took to come up, or None where it never did."""
+    """Boots nothing. Returns for each boot a time in seconds, or None for a guest that did not boot."""
 
     def __init__(self, *boots: tuple[Accelerator, float | None]) -> None:
         self.boots = list(boots)
@@ -92,10 +92,10 @@ def test_kvm_that_runs_no_guest_that_emulation_runs_is_remembered_for_a_day() ->
         old = msgspec.structs.replace(answer, when=answer.when - age)
         path.write_bytes(msgspec.json.encode(old))
         assert (recall(ARCH) is not None) == is_remembered, age
-    # What an earlier quizmatrix had remembered had no date.
+    # An answer saved by an earlier quizmatrix has no date.
     path.write_bytes(msgspec.json.encode({"accelerator": "tcg", "why": "no", "host": answer.host}))
     assert recall(ARCH) is None
-    # That it works stays so.
+    # The answer that KVM works does not expire.
     works = msgspec.structs.replace(answer, accelerator=KVM, when=0)
     path.write_bytes(msgspec.json.encode(works))
     assert recall(ARCH) == works

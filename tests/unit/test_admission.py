@@ -1,4 +1,4 @@
-"""Which guests may start, and what a host is short of, without a VM."""
+"""Which guests may start, and what is reported of a host that lacks memory or disk; without VMs."""
 
 import anyio
 import anyio.lowlevel
@@ -51,12 +51,12 @@ def test_what_a_guest_takes() -> None:
     (cell,) = expand(Matrix(kernels=["6.1"], arches=["s390x"]), "test", Limits(memory="1G", cpus=2))
     need = need_of(cell, Accelerator.KVM, disks=512)
     assert (need.cpus, need.memory, need.disk) == (2, 1024 + 160, 512 + LEAST_DISK)
-    # Where two CPUs are one core, an emulated guest takes both.
+    # If two CPUs share a core, an emulated guest counts as both.
     assert need_of(cell, Accelerator.TCG).cpus == 2 * threads_of_a_core()
 
 
 class Host:
-    """A host on which others take and give back."""
+    """A host on which other programs use and free memory."""
 
     def __init__(self, *looks: Available) -> None:
         self._looks = list(looks)
@@ -68,7 +68,7 @@ class Host:
 
 
 def enter(host: Host, need: Need, patience: float = 60) -> list[str]:
-    """Enter alone; what was told meanwhile."""
+    """Enter as the only guest; returns the messages."""
     told: list[str] = []
 
     async def play() -> None:
@@ -84,7 +84,7 @@ def test_a_guest_waits_while_others_have_the_memory() -> None:
     assert enter(host, Need(cpus=1, memory=1184)) == [
         "waits: this host has 300 MiB of memory left, and a guest needs 416"
     ]
-    # Alone, it does not wait for all that it might take one day.
+    # The only guest does not wait for all of its memory, which it may never use.
     assert enter(Host(Available(memory=500)), Need(cpus=1, memory=1184)) == []
 
 

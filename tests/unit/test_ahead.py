@@ -1,4 +1,4 @@
-"""What can be known is told before a lock, a download or another build is waited for."""
+"""Errors that can be found early are raised before waiting for a lock, a download or a build."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ from quizmatrix.model.cells import Cell
 from quizmatrix.model.profile import Use, resolve
 from quizmatrix.prepare.preparer import Policy, Preparer
 
-# Seconds; what is not told in this time is never told, since the lock is not given back.
+# Seconds to wait for the message; afterwards it would never come, since the lock is not released.
 HANGS = 30
 
 
@@ -46,7 +46,7 @@ def cell(kernel: str, *config: str, profiles: tuple[Use, ...] = (), image: str =
 
 
 def while_another_builds(action: Callable[[], Awaitable[object]]) -> None:
-    """Do something while another process, or another part of this one, has the lock of all builds."""
+    """Run code while another process, or another part of this one, holds the lock of all builds."""
 
     async def play() -> None:
         async with builds_locked(lambda: None):
@@ -138,7 +138,7 @@ def test_what_an_image_lacks(image: str, profile: str, words: str, toy: Path) ->
 
 
 class NoKernels(Preparer):
-    """Whoever asks it for a kernel has asked too early."""
+    """Fails the test if it is asked for a kernel."""
 
     async def kernel(self, cell: Cell, tell: Tell, *, pool: JobServer | None = None) -> Kernel:
         raise AssertionError("a kernel was built in vain")
@@ -160,7 +160,7 @@ def test_what_openzfs_is_built_with(toy: Path, tmp_path: Path, monkeypatch: pyte
 def test_the_kernel_that_cannot_be_built_is_told_of_first(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # All programs of this host but one architecture's compiler.
+    # All programs of this host except one architecture's compiler.
     programs = tmp_path / "bin"
     programs.mkdir()
     for folder in os.environ["PATH"].split(os.pathsep):

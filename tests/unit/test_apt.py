@@ -1,4 +1,4 @@
-"""Debian packages through apt, from an archive made here and served over HTTP."""
+"""Debian packages through apt, from an archive made by the tests and served over HTTP."""
 
 import functools
 import hashlib
@@ -31,7 +31,7 @@ class Mirror:
     """A signed archive of one package and two kernels."""
 
     def __init__(self, folder: Path, home: Path) -> None:
-        """`home`: gpg's."""
+        """home: gpg's home directory."""
         self.folder = folder
         self.home = home
         self.dist = folder / "dists/test"
@@ -43,7 +43,7 @@ class Mirror:
         self.publish()
 
     def build(self, name: str, version: str, arch: str, files: list[str]) -> Path:
-        """A package in the pool."""
+        """Add a package to the pool."""
         tree = self.home / name
         for file in files:
             (tree / file).parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ class Mirror:
         return deb
 
     def build_kernel(self, version: str) -> Path:
-        """A package of the shape of a kernel's."""
+        """Add a package with the layout of a kernel's."""
         release = f"{version}-s390x"
         files = [f"boot/{name}-{release}" for name in ("vmlinuz", "config", "System.map")]
         index = f"lib/modules/{release}/modules.order"
@@ -104,7 +104,7 @@ class Mirror:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
-    """Making a key takes a moment, so there is one archive."""
+    """One archive for all tests, since making a key takes a moment."""
     home = tmp_path_factory.mktemp("g")
     home.chmod(0o700)
     mirror = Mirror(tmp_path_factory.mktemp("mirror"), home)
@@ -114,7 +114,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
 
 @pytest.fixture
 def mirror(made: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Mirror, Archive]]:
-    """The archive, served; a test may spoil what is in it."""
+    """The archive, served over HTTP; a test may change its files."""
     monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path / "cache"))
     whole = {deb: deb.read_bytes() for deb in (made.deb, *made.kernels)}
 
@@ -212,7 +212,7 @@ def test_a_mirror_that_is_not_there(tmp_path: Path, mirror: tuple[Mirror, Archiv
 
 @pytest.fixture
 def kernels(mirror: tuple[Mirror, Archive], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mirror:
-    """The archive, as the user's own: the one suite that is known for the series 4.99."""
+    """The archive, configured by the user as the only suite for the series 4.99."""
     made, archive = mirror
     monkeypatch.setenv("QUIZMATRIX_CONFIG_DIR", str(tmp_path))
     (tmp_path / "debian.toml").write_text(
@@ -223,7 +223,7 @@ def kernels(mirror: tuple[Mirror, Archive], tmp_path: Path, monkeypatch: pytest.
 
 
 def obtain(text: str, *, refresh: bool = False) -> tuple[str, list[str]]:
-    """The release of the kernel, and what was told on the way."""
+    """The release of the kernel, and the progress messages."""
     told: list[str] = []
     order = Order(arch=load_arch("s390x"), tell=told.append)
 

@@ -1,4 +1,4 @@
-"""What an initramfs is made of: archives, modules in order, the kernel in a boot image."""
+"""The parts of an initramfs: cpio archives, modules in loading order, the kernel in a boot image."""
 
 import bz2
 import gzip
@@ -20,7 +20,7 @@ from quizmatrix.kernel.modules import boot_archive, decompress, loading_order, m
 
 
 def members(archive: bytes) -> list[tuple[str, int, bytes]]:
-    """Name, mode and content of every entry of a newc archive, read by the book."""
+    """Name, mode and content of every entry of a newc archive, read as its format says."""
     found = []
     at = 0
     while at < len(archive):
@@ -54,7 +54,7 @@ def test_archives_hold_what_was_put_in(data: bytes, name: str) -> None:
 
 @st.composite
 def dependencies(draw: st.DrawFn) -> dict[str, list[str]]:
-    """Modules that need some of those made before them; each names all it needs, the first one last."""
+    """Modules that need some of the modules before them; each lists all it needs, the first to load last."""
     needs: dict[str, list[str]] = {}
     for number in range(draw(st.integers(1, 8))):
         name = f"kernel/m{number}.ko"
@@ -120,7 +120,7 @@ KERNEL = b"\x7fELF" + bytes(range(256)) * 40
 
 
 def boot_image(payload: bytes, *, setup_sectors: int = 3, behind: bytes = b"") -> bytes:
-    """A bzImage as arch/x86/boot.rst describes it, with nothing but what says where the payload is."""
+    """A bzImage as in arch/x86/boot.rst, with only the header fields that locate the payload."""
     head = bytearray((setup_sectors + 1) * 512)
     head[0x1F1] = setup_sectors
     head[0x202:0x206] = b"HdrS"
@@ -129,7 +129,7 @@ def boot_image(payload: bytes, *, setup_sectors: int = 3, behind: bytes = b"") -
 
 
 def lz4_legacy(data: bytes) -> bytes:
-    """What `lz4 -l` makes of it, in two blocks."""
+    """The data compressed as by `lz4 -l`, in two blocks."""
     blocks = [lz4.block.compress(part, store_size=False) for part in (data[:100], data[100:])]
     return b"\x02\x21\x4c\x18" + b"".join(struct.pack("<I", len(block)) + block for block in blocks)
 

@@ -1,4 +1,4 @@
-"""A user without a home or a name, and file systems without locks: as containers and clusters have them."""
+"""Users without a home directory or name, and file systems without locks, as in containers."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from tests.unit.conftest import TOY
 
 TOP = Path(__file__).parents[2]
 
-# A number that no user has.
+# A user id that no user has.
 NOBODY = 4242
 
 
@@ -63,7 +63,7 @@ def test_a_user_without_a_home_is_told_what_to_name(argv: tuple[str, ...], varia
 
 
 def test_a_user_without_a_home_who_names_the_folders() -> None:
-    # What only looks writes nothing.
+    # Commands that only read write nothing.
     places = {f"QUIZMATRIX_{name}_DIR": f"/nonexistent/{name}" for name in ("CACHE", "STATE", "CONFIG")}
     for argv in (("cells", "quick"), ("kernel", "list"), ("image", "list"), ("module", "list"), ("clean",)):
         done = bare(*argv, **places)
@@ -73,10 +73,10 @@ def test_a_user_without_a_home_who_names_the_folders() -> None:
 
 
 def test_a_user_without_a_home_builds() -> None:
-    """ccache(1), where it is installed, would compile nothing for them."""
+    """For such users ccache(1), if it is installed, would fail and compile nothing."""
     if os.getuid() != 0:
         pytest.skip("only root becomes another user")
-    # Nobody else reaches pytest's own folders.
+    # Other users cannot reach pytest's own folders.
     with tempfile.TemporaryDirectory(prefix="quizmatrix-test-") as name:
         shutil.copytree(TOY, Path(name, "toy"))
         for path in (Path(name), *Path(name).rglob("*")):
@@ -88,7 +88,7 @@ def test_a_user_without_a_home_builds() -> None:
 
 
 def without_locks(number: str, script: str, *argv: str) -> subprocess.CompletedProcess[str]:
-    """Run Python where every lock fails with this errno, as the kernel itself says."""
+    """Run Python in a process in which the kernel refuses every lock with this errno."""
     words = [sys.executable, "-m", "tests.nolocks", number, sys.executable, "-c", script, *argv]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=TOP)
     if "seccomp" in done.stderr:
@@ -130,7 +130,7 @@ def test_a_file_system_without_locks_is_said_once_and_worked_on(
 ) -> None:
     monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("QUIZMATRIX_STATE_DIR", str(tmp_path / "state"))
-    # One that was made where there are locks: in WAL mode.
+    # A file that was made where there are locks, in WAL mode.
     with database.connected() as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     done = without_locks(number, WORK)
@@ -139,7 +139,7 @@ def test_a_file_system_without_locks_is_said_once_and_worked_on(
     assert not (tmp_path / "state" / database.DOT_LOCK).exists()
     with closing(sqlite3.connect(database.path())) as connection:
         assert connection.execute("SELECT count(*) FROM names").fetchone() == (2,)
-    # A command says it at its end, unless it is asked to be quiet.
+    # A command prints the note at its end, unless --quiet is given.
     command = "import sys; from quizmatrix.cli import run_command; sys.exit(run_command(sys.argv[1:]))"
     said = without_locks(number, command, "runs", "list").stderr
     assert said.startswith(f"quizmatrix: the file system of {tmp_path / 'state'} has no locks (")

@@ -1,4 +1,4 @@
-"""Bisecting: which versions are tested, what lies between two kernels, and what is refused."""
+"""Bisecting: which versions are tested, which lie between two kernels, and what is refused."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_the_change_is_found(history: tuple[int, int, set[int]], at_a_time: int)
             section.tell(at, Side.UNTESTABLE if at in broken else Side.LAST if at >= change else Side.FIRST)
     assert len(tested) == len(set(tested))
     assert not {0, count - 1} & set(tested)
-    # As narrow as can be known.
+    # The smallest range that can be known.
     assert section.before == max(at for at in range(change) if at not in broken)
     assert section.after == min(at for at in range(change, count) if at not in broken)
     assert set(section.untestable()) == set(range(section.before + 1, section.after))

@@ -193,7 +193,7 @@ def test_a_build_tree_that_is_gone(tree: KernelTree) -> None:
     place = obtain(needs_tree=False).build_tree
     assert place is not None
     shutil.rmtree(place)
-    # For a guest the kernel itself will do.
+    # A guest needs only the kernel, not its build tree.
     assert obtain(needs_tree=False).build_tree is None
     assert obtain(needs_tree=True).build_tree == place
 

@@ -35,7 +35,7 @@ def kernel(toy: Path) -> Kernel:
 
 
 def put(layer: Path, name: str, *, release: str = RELEASE, magic: str = RELEASE, more: str = "") -> Path:
-    """Compile a module into a layer; `more` lets two of one name differ in size."""
+    """Compile a module into a layer. more: code that makes two modules of one name differ in size."""
     target = layer / f"usr/lib/modules/{release}/updates/{name}.ko"
     target.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(
@@ -137,7 +137,7 @@ def test_all_layers_in_one_folder_with_one_index(kernel: Kernel, tmp_path: Path)
     for name in ("by_hand", "first", "second"):
         assert buildlayer.has_module(kernel, name)
     assert not buildlayer.has_module(kernel, "third")
-    # All files of the index are there, those included that only say that there is nothing.
+    # All files of the index exist, including those that are empty.
     assert "modules.alias.bin" in {path.name for path in layers[-1].rglob("*")}
 
 
@@ -152,7 +152,7 @@ def test_layers_without_modules_are_joined_too(kernel: Kernel, tmp_path: Path) -
 
 
 def test_upper_layers_hide_what_is_below(kernel: Kernel, tmp_path: Path) -> None:
-    """Whatever the two are: files, links and folders, as overlayfs has it."""
+    """Entries of all types (files, symlinks, folders) are laid over one another as in overlayfs."""
     lower, upper = folder(tmp_path / "lower"), folder(tmp_path / "upper")
     for name in ("file", "was_file"):
         (lower / name).write_text("lower")
@@ -194,7 +194,7 @@ def test_what_cannot_be_linked_is_copied(kernel: Kernel, tmp_path: Path) -> None
 
 
 def test_what_depends_on_a_module_of_another_layer(kernel: Kernel, tmp_path: Path) -> None:
-    """depmod(8) finds who exports what only where it sees all of them at once."""
+    """depmod(8) finds a symbol's module only if it sees all modules at once."""
     exported = 'int shared; const char name[] __attribute__((section("__ksymtab_strings"))) = "shared";\n'
     exported += "int *const __ksymtab_shared = &shared;\n"
     a = put(tmp_path / "a", "gives", more=exported)
@@ -238,7 +238,7 @@ def test_what_no_guest_got_for_a_while_is_forgotten(kernel: Kernel, tmp_path: Pa
         os.utime(joined, (long_ago, long_ago))
     os.utime(made[1], (long_ago + 1, long_ago + 1))
     assert obtain(kernel)[-1] == made[-1]
-    # A test that goes on for longer still may have the one before.
+    # A test that takes even longer may use the layer before.
     assert [joined.is_dir() for joined in made] == [False, True, True]
     assert made[-1].stat().st_mtime > long_ago + 60
 
@@ -265,7 +265,7 @@ def test_layers_that_are_all_for_another_release(kernel: Kernel, tmp_path: Path)
 
 
 def test_a_lib_of_its_own_is_in_usr(kernel: Kernel, tmp_path: Path) -> None:
-    """As `make modules_install INSTALL_MOD_PATH=...` and packages lay it out."""
+    """The layout of `make modules_install INSTALL_MOD_PATH=...` and of packages."""
     for layer, name in ((tmp_path / "built", "first"), (buildlayer.root_of(kernel), "second")):
         put(layer, name)
         (layer / "usr/lib").rename(layer / "lib")

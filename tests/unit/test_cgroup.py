@@ -1,4 +1,4 @@
-"""What cgroups leave a process, read from trees laid out like the kernel's, and from a real one."""
+"""CPU and memory limits of cgroups, read from trees laid out like the kernel's, and from a real one."""
 
 import os
 import signal
@@ -21,14 +21,14 @@ MIB = 1 << 20
 
 
 def made(folder: Path, **files: object) -> None:
-    """A cgroup's folder; `memory_max` is the file memory.max."""
+    """Make a cgroup's folder. memory_max: the content of its file memory.max."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / name.replace("_", ".", 1)).write_text(f"{text}\n")
 
 
 def proc_of(top: Path, cgroups: str, *mounts: str) -> Path:
-    """A /proc of a process in these cgroups; mounts: lines of mountinfo behind their first three words."""
+    """Make /proc of a process in these cgroups. mounts: lines of mountinfo without the first three words."""
     (top / "proc/self").mkdir(parents=True)
     (top / "proc/self/cgroup").write_text(cgroups)
     lines = ["22 1 254:0 / / rw - ext4 /dev/vda rw", *(f"30 22 0:28 {mount}" for mount in mounts)]
@@ -50,10 +50,10 @@ def test_version_2_every_cgroup_above_ours_counts(tmp_path: Path) -> None:
     assert cgroup.cpus(proc) == 1.5
     assert cgroup.memory_left(proc) == 450 * MIB
     assert cgroup.oom_kills(proc) == 2
-    # What is throttled at `high` gets nowhere.
+    # A process that exceeds `high` is throttled so much that it gets nowhere.
     made(top / "a/b", memory_high=320 * MIB)
     assert cgroup.memory_left(proc) == 20 * MIB
-    # More is used than the limit, which was lowered meanwhile.
+    # The limit was lowered below what is used.
     made(top / "a/b", memory_max=100 * MIB)
     assert cgroup.memory_left(proc) == 0
 
@@ -64,7 +64,7 @@ def test_version_1_has_a_hierarchy_for_each_controller(tmp_path: Path) -> None:
     made(cpu / "pod", cpu_cfs_quota_us=250000, cpu_cfs_period_us=50000)
     made(memory, memory_limit_in_bytes=9223372036854771712, memory_usage_in_bytes=9000 * MIB)
     made(memory / "pod", memory_limit_in_bytes=512 * MIB, memory_usage_in_bytes=500 * MIB)
-    # Of its own, and with those below it.
+    # Its own memory, and that of the cgroups below it.
     (memory / "pod/memory.stat").write_text(
         f"inactive_file 0\nactive_file 0\ntotal_inactive_file {64 * MIB}\ntotal_active_file {36 * MIB}\n"
     )
@@ -124,7 +124,7 @@ def test_what_is_short_is_the_cgroups() -> None:
 
 @pytest.fixture
 def limited() -> Iterator[list[Path]]:
-    """A real cgroup of version 1 with one CPU and 512 MiB, where this host lets us make one: its folders."""
+    """The folders of a real cgroup (version 1) with one CPU and 512 MiB, if this host lets us make one."""
     with cgroups.of_version_1(memory=512 * MIB) as folders:
         yield folders
 
@@ -145,19 +145,19 @@ def test_a_real_cgroup_of_version_1(limited: list[Path], tmp_path: Path) -> None
     said = inside(limited, look).stdout.split()
     cpus, memory, kills = map(int, said[:3])
     assert cpus == 1
-    # Helpers that would take all CPUs and a part of the host's memory by themselves.
+    # Programs that would by default use all CPUs and a share of the host's memory.
     assert said[3:6] == ["-processors", "1", "-mem"]
     assert int(said[6].removesuffix("M")) <= 128
     assert 400 < memory <= 512
     assert kills == 0
-    # Its page cache is no memory that is gone; what a program keeps is.
+    # The page cache can be freed, so it is not used memory; a program's memory is.
     big = tmp_path / "big"
     reads = f"data = open({str(big)!r}, 'wb'); [data.write(bytes(1 << 20)) for _ in range(300)]\n"
     keeps = "kept = bytearray(b'x') * (200 << 20)\n"
     after_reading = int(inside(limited, reads + look).stdout.split()[1])
     assert after_reading > 350
     assert int(inside(limited, keeps + look).stdout.split()[1]) < 512 - 200
-    # A process that is killed there is one of ours, and none for those outside.
+    # A process killed by the cgroup's limit counts for processes inside it only.
     before = hostwatch.now().oom_kills
     killed = inside(limited, "kept = bytearray(b'x') * (600 << 20)")
     assert killed.returncode == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""The command line, as far as nothing boots."""
+"""The command line, as far as no guest is booted."""
 
 import subprocess
 import sys

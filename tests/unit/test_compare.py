@@ -1,4 +1,4 @@
-"""Two runs side by side: what a person reads of them, and what is not said."""
+"""Comparing two runs: what is reported, and what is not."""
 
 import json
 import shutil
@@ -70,7 +70,7 @@ gone
 
 def test_cells(capsys: pytest.CaptureFixture[str]) -> None:
     seed(1, OLD)
-    # Neither another command's nor another matrix's run is the one before.
+    # Runs with another command or matrix are not compared with.
     seed(2, NEW, command=["other"])
     seed(3, NEW, matrix="endian")
     seed(4, NEW, folder="/elsewhere")
@@ -162,7 +162,7 @@ def test_what_the_kernels_said() -> None:
                 cell,
                 "failed",
                 inputs=inputs,
-                # A CPU's number does not make it another finding; what the matrix allows is none.
+                # With another CPU number it is the same finding; an allowed one is not compared.
                 findings=[said(name, f"{title} on CPU {number}") for name, title in findings]
                 + [said(inputs, "known", allowed=True)],
             )

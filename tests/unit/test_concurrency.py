@@ -1,4 +1,4 @@
-"""Errors leave task groups as they were raised, also where the host gives no process and no thread."""
+"""Task groups raise plain errors, also where the host gives no process and no thread."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ async def fail(error: BaseException) -> None:
 
 
 async def fail_in_groups(errors: list[BaseException]) -> None:
-    """The first error is the body's, two groups deep; the others are tasks' of the inner one."""
+    """The first error is raised by the body, two groups deep; the others by tasks of the inner group."""
     async with task_group(), task_group() as group:
         for error in errors[1:]:
             group.start_soon(fail, error)
@@ -47,7 +47,7 @@ def test_the_error_that_says_most_comes_out(errors: list[BaseException], expecte
     with pytest.raises(type(expected)) as caught:
         anyio.run(fail_in_groups, errors)
     assert caught.value is expected
-    # Nothing of the group is between the error and its reader.
+    # The error is raised as it was, without an exception group around it.
     assert "ExceptionGroup" not in "".join(traceback.format_exception(caught.value))
 
 
@@ -109,7 +109,7 @@ def test_winding_up_is_done_also_where_we_were_cancelled_and_is_bounded_then() -
     assert found == ["whole"]
 
 
-# What runs in a process that may have no more processes, nor threads: root's are not limited.
+# Code for a process that may start no processes or threads; for root there is no such limit.
 LIMITED = """
 import os, resource, signal
 import anyio
@@ -121,7 +121,7 @@ async def warm_up():
     await process.run(["true"])
 
 async def one_of_each():
-    # Each in a group, as in a cell.
+    # Each in its own task group, as in a cell.
     starts = (lambda: process.run(["true"]), lambda: process.start(["true"]))
     for work in (*starts, lambda: in_thread(os.getpid)):
         try:
@@ -173,7 +173,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("argv", COMMANDS, ids=" ".join)
 def test_a_reader_that_went_away_is_no_fault(argv: list[str], toy: Path, tmp_path: Path) -> None:
-    """`quizmatrix ... | head`: no traceback, and the status that a shell gives to a broken pipe."""
+    """`quizmatrix ... | head`: no traceback, and the exit status of a broken pipe."""
     reader, writer = os.pipe()
     os.close(reader)
     toy.rename(tmp_path / "toy")

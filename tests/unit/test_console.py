@@ -1,4 +1,4 @@
-"""What is made of a console: kinds, blocks, functions, fingerprints; every architecture, any bytes."""
+"""Findings on consoles: kinds, blocks, functions and fingerprints, on all architectures, in any bytes."""
 
 import itertools
 from pathlib import Path
@@ -28,7 +28,7 @@ def sample(name: str) -> Finding:
 
 
 class Case(NamedTuple):
-    """What is to be read of a sample: the beginnings of the title and of the block's last line, functions."""
+    """What a sample must give: the beginnings of title and last line of the block, and the functions."""
 
     title: str
     last: str

@@ -1,4 +1,4 @@
-"""The current folder's names, and whether a command speaks of its files."""
+"""The current folder's paths, and whether a command names files in it."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from quizmatrix.prepare.currentfolder import as_typed, is_meant, other_names
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A folder with a file, a link to the folder above it, and one in it that leads nowhere else."""
+    """A folder with a file, a symlink to the folder above it, and a symlink inside it that stays inside."""
     real = tmp_path / "real"
     (real / "below").mkdir(parents=True)
     (real / "below/t.sh").touch()
@@ -32,7 +32,7 @@ def test_other_names(tree: Path) -> None:
     assert other_names(here, ["true"], link) == {link: here}
     assert other_names(here, [f"{link}/t.sh", "x"], None) == {link: here}
     assert other_names(here, [f"cd / && '{link}/t.sh' | cat"], None) == {link: here}
-    # The link itself, where it leads into what is shown.
+    # The symlink itself, if it points into the folder that the guest sees.
     assert other_names(top, [f"{top}/link/below/t.sh", "x"], None) == {}
     assert other_names(str(tree), [f"{top}/link/below/t.sh", "x"], None) == {f"{top}/link": str(tree)}
     assert other_names(here, [f"{here}/t.sh", "/etc/passwd", "/no/such", "link"], None) == {}

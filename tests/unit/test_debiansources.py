@@ -1,4 +1,4 @@
-"""Debian's source packages: what they consist of, and how they are put together."""
+"""Debian's source packages: their files, and how they are unpacked and patched."""
 
 import subprocess
 from pathlib import Path
@@ -49,7 +49,7 @@ def archive(path: Path, files: dict[str, str], top: str) -> None:
 
 @pytest.fixture
 def fetched(tmp_path: Path) -> Path:
-    """A source package with two patches, one upon the other, and what a series may hold beside names."""
+    """A source package with two patches, the second on top of the first, and a series with comments."""
     folder = tmp_path / "fetched"
     folder.mkdir()
     archive(folder / "tool_1%3a1.orig.tar.gz", {"tool.c": "one\n"}, "tool-1")

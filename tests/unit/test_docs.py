@@ -1,4 +1,4 @@
-"""What the documents have from the code is what the code says now."""
+"""The generated documents are up to date with the code."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A cache that an earlier version made (commit 1795248) is read as it is: nothing in it is made again.
+"""A cache made by an earlier version (commit 1795248) can be used: nothing in it is made again.
 
 What is in it: a toy kernel built from a folder and from an archive, a module and OpenZFS (toys as well) built
 for it, the initramfs, the small image and a Debian image of four bytes. It was made in /tmp/oc/cache.
@@ -51,7 +51,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cache.mkdir()
     with tarfile.open(Path(__file__).with_name("earlier-cache.tar.xz")) as packed:
         packed.extractall(cache, filter="tar")
-    # Every path in it says where it was made.
+    # The paths in the cache contain the folder where it was made.
     for path in (*cache.rglob("*.json"), *cache.rglob("*.cpio")):
         if path.suffix == ".json":
             path.write_text(path.read_text().replace(MADE_IN, str(cache)))
@@ -60,7 +60,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def state(folder: Path) -> dict[str, tuple[int, int]]:
-    """What is there, and since when."""
+    """All files, with their mtimes."""
     found = ((path, path.lstat()) for path in folder.rglob("*") if "locks" not in path.parts)
     return {str(path): (now.st_ino, now.st_mtime_ns) for path, now in found}
 
@@ -140,13 +140,13 @@ def test_a_build_goes_on_in_the_folder_that_it_had() -> None:
     assert work("/tmp/oc/toy linux", KernelOptions()) == "toy_linux-x86_64-85adcdefb1e27427"
     special = KernelOptions(variant="kasan", config=("CONFIG_X=y",), clang=True)
     assert work("/x/linux tree", special) == "linux_tree-x86_64-7eb020b3fae35082"
-    # A part of what names a kernel's recipe.
+    # A part of a kernel's recipe.
     assert repr(X86_64.facts.build).startswith("Build(")
 
 
 @contextmanager
 def locked_by_hand(lock: Path) -> Iterator[None]:
-    """As an earlier version does it."""
+    """The name as an earlier version makes it."""
     lock.parent.mkdir(exist_ok=True)
     handle = os.open(lock, os.O_RDWR | os.O_CREAT)
     try:

@@ -1,4 +1,4 @@
-"""What the version at 1795248 has written is read as before: runs, history, nightly jobs, configuration."""
+"""Files written by an earlier version (1795248) can be read: runs, history, nightly jobs, configuration."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""ELF files, whole and broken."""
+"""Reading ELF files, complete and broken."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ COMPILERS = {
     "s390x-linux-gnu-gcc": elf.Machine(machine=22, bits=64, byte_order="big"),
     "powerpc64-linux-gnu-gcc": elf.Machine(machine=21, bits=64, byte_order="big"),
 }
-# Where a header of 64 bits has the number of its sections.
+# The offset of the number of sections in a 64-bit header.
 SECTION_COUNT = 60
 
 
@@ -40,14 +40,14 @@ def compiled(compiler: str, *options: str) -> bytes:
 
 
 def whole() -> list[bytes]:
-    """Programs as they are, of all byte orders and sizes that can be had here."""
+    """Real programs, of all byte orders and sizes that this host has compilers for."""
     made = [compiled(name, "-g", *DYNAMIC) for name in COMPILERS if shutil.which(name)]
     loaders = [with_loader(bits=bits, byte_order=order) for bits in (32, 64) for order in ("little", "big")]
     return [*made, *loaders, X86_64, header(3, bits=32)]
 
 
 def first_section(data: bytes | bytearray) -> int:
-    """Where the headers of sections begin in a file of 64 bits."""
+    """The offset of the section headers in a 64-bit file."""
     (start,) = struct.unpack_from("<Q" if data[5] == 1 else ">Q", data, 40)
     assert isinstance(start, int)
     return start
@@ -75,7 +75,7 @@ def test_what_compilers_make(name: str, tmp_path: Path) -> None:
 
 @st.composite
 def broken(draw: st.DrawFn) -> bytes:
-    """A program of which some bytes are others, and which ends early."""
+    """A program with some bytes changed, and cut short."""
     data = bytearray(draw(st.sampled_from(whole())))
     begins = [0, 64]
     if data[4] == 2 and first_section(data):
@@ -128,7 +128,7 @@ def test_more_segments_than_a_program_has(count: int, size: int) -> None:
 
 
 def endless(tmp_path: Path, *, count: int, fill: bytes) -> Path:
-    """A program with a number of sections, or as many as its first says, and names that have no end."""
+    """A program with many sections (0: the number is in the first one), and names without an end."""
     data = bytearray(X86_64.ljust(4096, b"\0"))
     struct.pack_into("<Q", data, 40, 256)
     struct.pack_into("<HHH", data, 58, 64, count, 1)

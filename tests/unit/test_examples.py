@@ -1,4 +1,4 @@
-"""The documents' examples: every command line of ours in them is one that the program takes."""
+"""The parser accepts every quizmatrix command line in the documents."""
 
 import re
 import shlex
@@ -24,7 +24,7 @@ NO_EXAMPLES = {"nightly install", "bisect", "cp", "--help", "run --help", "runs 
 
 
 def blocks(text: str) -> Iterator[str]:
-    """The lines of a page that a shell is given, without its prompt: in blocks, and in sentences."""
+    """The lines of a page that are for a shell, in blocks and in sentences, without the prompt."""
     for kind, block in re.findall(r"^ *```(console|sh|text)\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE):
         lines = [line.strip() for line in block.replace("\\\n", " ").splitlines()]
         yield from (line.removeprefix("$ ") for line in lines if kind != "console" or line.startswith("$ "))
@@ -50,7 +50,7 @@ def command_lines(line: str) -> Iterator[list[str]]:
 def examples() -> Iterator[tuple[str, list[str]]]:
     for page in PAGES:
         for line in blocks(page.read_text()):
-            # A quotation that begins here and ends below is the command's.
+            # A quotation over several lines belongs to the command and is skipped.
             if "quizmatrix " in line and line.count("'") % 2 == 0:
                 yield from ((page.name, argv) for argv in command_lines(line))
 

@@ -1,4 +1,4 @@
-"""Copies out of a guest, from a server that is there as far as `cp` needs one."""
+"""Copying files out of a guest, from a stand-in for its SFTP server."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ class File:
     """An open file."""
 
     def __init__(self, data: bytes) -> None:
-        """data: what is left of it."""
+        """data: the bytes that were not read yet."""
         self._data = data
 
     async def read(self, size: int) -> bytes:
@@ -29,7 +29,7 @@ class File:
 
 
 class Server:
-    """What is at paths: a file's bytes, a link's target, None for a folder, or the mode of another."""
+    """A tree of files by path: bytes of a file, target of a symlink, None for a folder, or another's mode."""
 
     def __init__(self, tree: dict[bytes, bytes | str | int | None]) -> None:
         """tree: of absolute paths."""
@@ -100,7 +100,7 @@ def test_a_tree(tmp_path: Path) -> None:
         b"na\xffme",
         b"sub",
     ]
-    # Once more, over what is there now.
+    # Copied again, over the files that exist now.
     assert copy(tree | {b"/t/file": b"new"}, "/t", tmp_path) == said
     assert (got / "file").read_bytes() == b"new"
 

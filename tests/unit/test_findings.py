@@ -1,4 +1,4 @@
-"""What is made of findings: the verdict, the matrix's say, the lines of the source, the report."""
+"""What follows from findings: verdict, the matrix's allowed list, source lines, report."""
 
 import shutil
 import subprocess
@@ -120,7 +120,7 @@ def test_what_a_matrix_may_not_say(text: str, said: str, tmp_path: Path) -> None
 
 
 def result(cell: str, outcome: str, folder: Path, text: bytes, tolerance: Tolerance) -> CellResult:
-    """A cell whose console said `text`, kept as a run keeps it."""
+    """Make a cell's folder, as in a run directory, with `text` on its console."""
     found = tolerance.apply(watch(text).findings)
     (folder / cell).mkdir()
     (folder / cell / findings.FILE).write_bytes(to_json(found))
@@ -241,7 +241,7 @@ def test_functions_are_traced_to_their_lines(
 
 
 def test_symbols_of_a_kernel_that_was_built_in_its_place_are_not_its(tmp_path: Path) -> None:
-    """A long test goes on while its developer edits and builds: in the same folder."""
+    """The developer edits and builds in the same folder while a long test runs."""
     (tmp_path / "inode.c").write_text(SOURCE)
     elf = tmp_path / "vmlinux"
     build = ["gcc", "-g", "-nostdlib", "-static", "-Wl,-e,outer", "-O0", str(tmp_path / "inode.c")]

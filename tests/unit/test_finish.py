@@ -1,4 +1,4 @@
-"""The end of a run that nobody watches: what is said of it, what fails it, and who is told."""
+"""The end of an unattended run: what is printed, its exit status, and --on-finish."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Programs of another architecture, as far as nothing boots."""
+"""Programs of another architecture, as far as no guest is booted."""
 
 import shutil
 import subprocess
@@ -28,7 +28,7 @@ def test_every_machine_by_its_header(name: str, tmp_path: Path) -> None:
     for arch in map(load_arch, arch_names()):
         runs = name == arch.name or name in arch.facts.elf.also
         assert foreign.foreign_machine_of(tmp_path / "prog", arch) == (None if runs else name)
-    # What a shell sees of it.
+    # What a shell reports.
     digits = data[:20].hex()
     for other in foreign.machines().values():
         script = f"case {digits} in {other.pattern}) exit 0 ;; esac; exit 1"

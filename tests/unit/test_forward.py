@@ -1,4 +1,4 @@
-"""Ports of the host that lead to a guest."""
+"""Ports of the host that are forwarded to a guest."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""The words of COMMAND on their way into the guest."""
+"""How the words of COMMAND are passed to the guest."""
 
 import shlex
 import subprocess

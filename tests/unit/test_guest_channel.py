@@ -1,4 +1,4 @@
-"""The host's half of the guest: command line, console, channel, verdict."""
+"""The host's side of a guest: QEMU's command line, console, channel, verdict."""
 
 import os
 import re
@@ -71,7 +71,7 @@ def test_places_on_the_bus(arch: str, tmp_path: Path) -> None:
         places = [(int(match[1], 16), int(match[2])) for match in found if match]
         assert len(set(places)) == bus.ROOM
         assert all(0 < slot < 31 and function < 8 for slot, function in places)
-        # Of each slot that several share the first one says so, and is there before the others.
+        # Of several devices in one slot, the first one is marked and comes before the others.
         firsts = [place for place, match in zip(places, found, strict=True) if match and match[3]]
         assert firsts == [(slot, 0) for slot, function in places if function == 1]
     more = spec(tmp_path, arch, disks=disks, network=GuestNetwork())
@@ -227,7 +227,7 @@ MARKER = b"0123456789abcdef"
 
 
 def through_output(pieces: list[bytes], path: Path) -> tuple[bytes, bytes, bool]:
-    """What is kept, what is passed on, and whether the end came."""
+    """What is kept, what is passed on, and whether the end was reported."""
     passed = bytearray()
 
     async def pass_on(data: bytes) -> None:
@@ -312,7 +312,7 @@ def test_a_message_that_quotes_a_name_which_is_no_utf8() -> None:
 
 
 def typed_to(guest: Callable[[Port], None]) -> bytes:
-    """What a terminal shows of a guest that gets "typed" through a pipe."""
+    """What a terminal shows of a guest whose input comes from a pipe."""
 
     async def play() -> bytes:
         read, write = os.pipe()

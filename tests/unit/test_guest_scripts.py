@@ -41,7 +41,7 @@ def test_what_is_called_can_be_executed() -> None:
 
 
 def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    # Nowhere are there pools that it could reach.
+    # There are no pools that it could reach.
     path = "/usr/bin:/bin"
     return subprocess.run(
         argv, env={"PATH": path, **environment}, stdin=subprocess.DEVNULL, capture_output=True, check=False
@@ -60,7 +60,7 @@ def words(program: str) -> list[str]:
     [
         (("zfs-smoke",), words("zfs-smoke")),
         (("zfs-smoke", "scrub", "send"), ["scrub", "send"]),
-        # Pools are created before the sets, and exported behind them.
+        # Pools are created before the sets of tests, and exported after them.
         (("zfs-handoff", "write"), ["create", *words("zfs-handoff"), "export"]),
         (("zfs-handoff", "write", "lz4", "compression", "log"), ["create", *"abcde", "log", "export"]),
     ],

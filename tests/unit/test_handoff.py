@@ -1,4 +1,4 @@
-"""Disks that go from cell to cell: what is planned, in which order, what is skipped, what is said."""
+"""Disks that are handed from cell to cell: tasks, their order, which are skipped, what is printed."""
 
 import re
 import shutil
@@ -115,7 +115,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 class Guests:
-    """Stands in for the VMs: each adds its id to the first disk, and ends as it is told to."""
+    """Replaces the VMs: each adds its id to the first disk, and ends with the given outcome."""
 
     def __init__(self, outcomes: dict[str, list[str]]) -> None:
         self._outcomes = {name: list(given) for name, given in outcomes.items()}
@@ -157,7 +157,7 @@ def conduct(folder: Path, plan: Plan, run_cell: RunCell, places: int = 9) -> lis
 
 
 class Played:
-    """A finished run of guests that end as `outcomes` say."""
+    """A finished run whose guests end with `outcomes`."""
 
     def __init__(self, tmp_path: Path, tasks: list[Task], places: int = 9, **more: Any) -> None:
         self.folder = tmp_path / "run"
@@ -167,7 +167,7 @@ class Played:
 
     @property
     def disks(self) -> list[str]:
-        """The folders of disks that are left."""
+        """The remaining folders of disks."""
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.glob("*/disks"))
 
     @property
@@ -200,7 +200,7 @@ def test_writers_come_first_and_a_pair_waits_for_its_own_alone(tmp_path: Path) -
     (tmp_path / "more").mkdir()
     outcomes = {"6.1-s390x": "cancelled", "6.1-ppc64..6.1-x86_64": "failed"}
     played = Played(tmp_path / "more", planned(cells(), size="1M"), fail_fast=True, outcomes=outcomes)
-    # One writer never ended, and the others' disks were read all the same.
+    # One writer did not end, but the others' disks were read.
     assert played.results["6.1-ppc64..6.1-x86_64"].outcome == "failed"
     assert played.results["6.1-s390x"].outcome == "cancelled"
     assert played.results["6.1-s390x..6.1-x86_64"].outcome == "cancelled"
@@ -221,7 +221,7 @@ def test_who_did_not_write_is_not_read(tmp_path: Path) -> None:
         "6.1-s390x..6.1-x86_64..6.1-s390x": why,
         "6.1-s390x..6.1-s390x..6.1-s390x": why,
     }
-    # What a reader failed with is kept as it was written.
+    # The disks with which a reader failed are kept as the writer left them.
     assert played.disks == ["6.1-x86_64/disks"]
     assert (played.folder / "6.1-x86_64/disks/quizh0").read_bytes().rstrip(b"\0") == b"6.1-x86_64"
     failed = played.results["6.1-x86_64..6.1-s390x"]
@@ -238,7 +238,7 @@ def test_a_reader_is_run_from_what_its_writer_was(tmp_path: Path) -> None:
     for command in ("w", "w", "other"):
         shutil.rmtree(tmp_path / "here", ignore_errors=True)
         (tmp_path / "here").mkdir()
-        # The writer's command is another one the last time, the reader's is not.
+        # In the last run only the writer's command differs.
         write, *rest = planned(cells("s390x"), size="1M")
         tasks = [msgspec.structs.replace(write, command=[command]), *rest]
         played = Played(tmp_path / "here", tasks)
@@ -392,7 +392,7 @@ def test_each_step_has_a_sentence() -> None:
     ]
     sentence = "Writing: panics only on s390x. Back home: fails only where read on ppc64."
     assert common_sentence(results) == sentence
-    # Of a writer that nothing is known of, nothing is said.
+    # A writer without a known result is not mentioned.
     assert common_sentence([one for one in results[3:] if one.cell.startswith("6.1-ppc64")]) != ""
     lonely = [handed("6.1-s390x..6.1-x86_64", "failed"), handed("6.1-s390x..6.1-ppc64")]
     assert common_sentence(lonely) == ""

@@ -1,4 +1,4 @@
-"""The history: what is kept of runs, what becomes of it when it is damaged, and what is read from it."""
+"""The history: what is recorded of runs, what is read from it, and what happens if it is damaged."""
 
 import json
 import multiprocessing
@@ -39,9 +39,9 @@ START = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A state directory and a cache of the test's own, and a current folder."""
+    """A state directory, a cache and a current folder for one test."""
     monkeypatch.setenv("QUIZMATRIX_STATE_DIR", str(tmp_path / "state"))
-    # Without this `clean` empties the cache of whoever runs the tests.
+    # Without this, `clean` would remove the user's cache.
     monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
     work = tmp_path / "work"
@@ -69,7 +69,7 @@ def seed(
     tests: dict[str, dict[str, str]] | None = None,
     **more: Any,
 ) -> Path:
-    """A run directory, the number-th day's; tests: outcomes by cell and name."""
+    """A run directory. number: the day of the run. tests: outcomes by cell and name."""
     began = START + timedelta(days=number)
     run = f"{began:%Y%m%d-%H%M%S}-{number:04x}"
     folder = directory.runs_dir() / run
@@ -136,7 +136,7 @@ def test_what_is_no_text_is_kept_all_the_same(tmp_path: Path) -> None:
 
 
 def record_many(first: int) -> None:
-    """In a process of its own."""
+    """Runs in a separate process."""
     history = History(print)
     for number in range(first, first + 10):
         began = (START + timedelta(minutes=number)).isoformat()
@@ -144,7 +144,7 @@ def record_many(first: int) -> None:
         history.record(Path("/nowhere"), results)
 
 
-# Three interpreters on a host that is busy.
+# Seconds for three interpreters on a busy host.
 @pytest.mark.timeout(120)
 def test_two_runs_at_once() -> None:
     spawner = multiprocessing.get_context("spawn")
@@ -169,7 +169,7 @@ def test_a_hundred_thousand_tests() -> None:
 
 
 def test_of_more_tests_the_history_keeps_a_number(capsys: pytest.CaptureFixture[str]) -> None:
-    """And what it does not know is not taken for news."""
+    """Tests that the history does not know are not reported as changes."""
     names = {f"t{number}": "failed" for number in range(MOST_TESTS + 1)}
     failed = {"failed": len(names)}
     places = [seed(day, [result("6.1-s390x", "failed")], {"6.1-s390x": names}) for day in (1, 2)]
@@ -207,7 +207,7 @@ def test_a_newer_history_is_left_alone(capsys: pytest.CaptureFixture[str]) -> No
     assert past.mark_flaky([result("6.1-s390x")]) == [result("6.1-s390x")]
     assert past.error is not None
     assert "is of a newer quizmatrix, and is left alone" in sentence(past.error)
-    # What needs no history goes on, with a sentence.
+    # Commands that need no history work, and print a sentence.
     assert run_command(["runs", "list"]) == 0
     said = capsys.readouterr()
     assert "20261102" in said.out
@@ -274,7 +274,7 @@ def test_a_locked_history_is_waited_for() -> None:
     history = caught_up()
     connection = sqlite3.connect(database.path(), isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
-    # Readers do not wait for who writes.
+    # Readers do not wait for a writer.
     assert len(history.runs()) == 1
     connection.execute("COMMIT")
     connection.close()
@@ -285,7 +285,7 @@ def test_damaged_and_unfinished_run_directories() -> None:
     half = seed(2, [result("6.1-s390x")], finished=None, exit_code=None)
     (seed(3, []) / directory.RESULTS).write_text('{"run": "x", "cells": [{"ce')
     (seed(4, []) / directory.RESULTS).unlink()
-    # One that was killed will not go on; what is being written is not taken yet.
+    # A run that was killed is recorded; one that is going on is not.
     going = directory.create(None, ["x"])
     assert directory.is_going_on(going.folder)
     assert not directory.is_going_on(half)
@@ -351,7 +351,7 @@ def chosen(*argv: str) -> rerun.Choice:
 def test_only_what_failed_last_is_run_and_the_rest_is_taken_over() -> None:
     failed = [result("6.1-s390x", "failed"), result("6.12-s390x", "cancelled")]
     seed(1, [result("6.1-x86_64", "failed"), result("6.12-x86_64"), *failed])
-    # Of each cell the last result counts, also where a run had not all of them.
+    # The last result of each cell counts, even if a run did not have all cells.
     seed(2, [result("6.1-x86_64")])
     seed(3, [result("6.12-x86_64", "failed")], command=["other"])
     found = chosen("quick", "--last-failed", "--", "./t")
@@ -360,7 +360,7 @@ def test_only_what_failed_last_is_run_and_the_rest_is_taken_over() -> None:
         ("6.1-x86_64", "20261103-120000-0002"),
         ("6.12-x86_64", "20261102-120000-0001"),
     ]
-    # What has never been run has no result: the run is whole without it.
+    # A cell that was never run has no result, and the run is complete without it.
     assert found.order == ["6.1-x86_64", "6.1-s390x", "6.12-x86_64", "6.12-s390x"]
     whole = found.merged([result("6.1-s390x")])
     assert [one.cell for one in whole] == ["6.1-x86_64", "6.1-s390x", "6.12-x86_64"]
@@ -396,7 +396,7 @@ def test_a_failed_step_is_run_with_what_made_its_disks(capsys: pytest.CaptureFix
     assert [one.cell for one in found.merged([])] == [
         one for one in ids if one not in (*outcomes, "6.1-x86_64")
     ]
-    # Without MATRIX it is the last run here, with its options.
+    # Without MATRIX, the last run in this folder is repeated, with its options.
     request = with_last_command()
     options = request.options
     assert (request.command, options.selection.matrix, options.guest.env) == (None, "m.toml", ["A=1"])
@@ -426,13 +426,13 @@ def test_without_a_command_the_last_run_is_meant(capsys: pytest.CaptureFixture[s
     assert (request.command, options.selection.matrix, options.guest.env) == (["./t"], "quick", ["A=1"])
     assert (options.limits.memory, options.conduct.jobs) == ("2G", None)
     assert (options.conduct.fail_fast, options.once.last_failed) == (True, True)
-    # The next one like this means the same run.
+    # The next --last-failed repeats the same run.
     assert request.arguments == ["quick", "--env", "A=1", "-j", "9"]
     assert run_command(["run", "--last-failed", "--dry-run"]) == 0
     assert "6.1-s390x" in capsys.readouterr().out
 
 
-# Options that have a default of their own, each with another value.
+# Options that have a default, each with a value other than that.
 DEFAULTS = {"--accel": "tcg", "--retries": "3", "--shard": "2", "--fail-on": "regression"}
 
 
@@ -449,7 +449,7 @@ def test_which_options_have_a_default() -> None:
 
 
 def kept_as(words: list[str], how: str) -> dict[str, Any]:
-    """What is kept of a run with these words: by this quizmatrix, or by one before `options`."""
+    """A run's record with these arguments, by this quizmatrix, or by one that had no `options`."""
     options = run_options(parse(["run", *words])) if how == "options" else None
     return {"arguments": words, "options": options}
 
@@ -465,7 +465,7 @@ def test_what_is_typed_wins_though_it_is_the_default(option: str, how: str) -> N
     for words in ([option, str(default)], [f"{option}={default}"]):
         found = (with_last_command(*words), resumed(place, *words))
         assert [value_of(one.options, option) for one in found] == [default, default]
-    # Untyped, it is the earlier run's: all of what --resume goes on with.
+    # Options that are not typed are the earlier run's: --resume takes over all of them.
     assert str(value_of(resumed(place).options, option)) == DEFAULTS[option]
     assert with_last_command().options.guest.accel == ("tcg" if option == "--accel" else "auto")
 
@@ -489,7 +489,7 @@ def test_what_is_typed_wins_over_what_excludes_it(
 
 
 def test_the_options_are_kept_though_the_words_are_of_another_version() -> None:
-    """What `run` reads of a run are its options; its words only where there are none."""
+    """`run` reads a run's options, and its arguments only where it has no options."""
     options = run_options(parse(["run", "quick", "--env", "A=1"]))
     place = seed(1, [result("6.1-s390x", "failed")], arguments=["--of-another-version"], options=options)
     for request in (with_last_command(), resumed(place)):
@@ -512,7 +512,7 @@ def test_a_cell_that_was_not_run_again_is_found_in_the_new_run(tmp_path: Path) -
     run_directory = directory.create(tmp_path / "run", ["./t"])
     one = result("6.1-s390x", earlier="x", subtests={"passed": 1})
     run_directory.refer_to(one, place / "6.1-s390x")
-    # A run that is killed has it, too; so have its events.
+    # A killed run has the options, too, and so do its events.
     assert directory.load(tmp_path / "run").cells == [one]
     assert load_source(tmp_path / "run").cells == [one]
     run_directory.finish([one], 0)
@@ -531,7 +531,7 @@ def test_prune(capsys: pytest.CaptureFixture[str]) -> None:
     assert going.folder.exists()
     assert other.exists()
     assert run_command(["runs", "prune", "--older-than", "100000d"]) == 125
-    # What was removed is not forgotten.
+    # The history keeps runs whose directories were removed.
     assert len(caught_up().runs()) == 5
 
 

@@ -1,4 +1,4 @@
-"""Debian images in the cache: what goes into one, what is in use, and one that is damaged."""
+"""Debian images in the cache: their packages, which are in use, and damaged ones."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stored(key: str, arch: str = "s390x", suite: str = "bookworm") -> Path:
-    """An image as `build` leaves it; its disk."""
+    """Store an image as `build` does; returns its disk."""
     folder = IMAGES.path(key)
     folder.mkdir(parents=True)
     disk = folder / "root.squashfs"

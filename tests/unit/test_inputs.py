@@ -1,4 +1,4 @@
-"""The word for what a cell is run from."""
+"""The input key of a cell, which decides whether two runs had the same inputs."""
 
 from pathlib import Path
 

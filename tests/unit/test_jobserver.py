@@ -1,4 +1,4 @@
-"""The pool of CPUs that builds share, with real make(1)s."""
+"""The job server, which limits the CPUs of all builds together, with real make(1) processes."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import anyio
 from quizmatrix.core import process
 from quizmatrix.core.jobserver import JobServer
 
-# Each job notes how many there are while it is one of them.
+# Each job records how many jobs run at the same time.
 COUNTING = """
 all: $(addprefix job,1 2 3 4 5 6)
 job%:
@@ -19,7 +19,7 @@ job%:
 	@rmdir $(RUNNING)/$(NAME)$*
 """
 
-# Either job ends only when the other has begun.
+# Each of the two jobs ends only after the other has begun.
 MEETING = """
 all: one two
 one:
@@ -61,7 +61,7 @@ def test_two_makes_have_no_more_jobs_than_the_pool_has(tmp_path: Path) -> None:
 
 
 def test_a_make_gets_what_is_free(tmp_path: Path) -> None:
-    """A pool that lets one job run at a time would never come to an end here."""
+    """With only one job at a time this would never end."""
     (tmp_path / "Makefile").write_text(MEETING)
     for name in ("here", "there"):
         os.mkfifo(tmp_path / name)

@@ -1,4 +1,4 @@
-"""KTAP among a kernel's own lines: on the console, in dmesg's output, and in both."""
+"""KTAP between a kernel's other lines: on the console, in dmesg's output, and in both."""
 
 import io
 import re
@@ -47,7 +47,7 @@ GOOD = "KTAP version 1\n1..3\nok 1 a\nok 2 b\nok 3 c\n"
 
 
 def stamped(text: str, begin: float = 1.0, caller: str = "") -> str:
-    """As printk writes it on a console."""
+    """The text as printk writes it to a console."""
     return "".join(
         f"[{begin + number / 1000:12.6f}]{caller} {line}\r\n" for number, line in enumerate(text.splitlines())
     )
@@ -101,7 +101,7 @@ def test_what_stands_before_a_kernels_lines(written: Callable[[str], str]) -> No
     assert rows(on_console(text)) == ROWS
     assert on_console(text).failure == "1 of 4 tests failed"
     assert on_console("", text).counts == (read("").counts if "frob: " in text else on_console(text).counts)
-    # Printed twice, and on the console as well, a test is one test.
+    # A test that is printed twice, and also on the console, counts once.
     assert rows(on_console(text, text * 2)) == ROWS or "[" not in text
     assert on_console(text, text).counts == on_console(text).counts
 
@@ -113,7 +113,7 @@ def test_of_the_boot_a_module_and_both() -> None:
     for found in (on_console(whole), on_console("", whole), on_console(whole, whole)):
         assert rows(found) == ROWS
         assert found.missing == 0
-    # The command's own words count beside it, and that it ran none of its own tests is not hidden.
+    # The command's own tests count, too, and it is not hidden that it ran none.
     both = on_console(whole, f"1..1\nok 1 mine\n{whole}")
     assert rows(both) == {"mine": "passed", **ROWS}
     assert on_console(stamped(GOOD), "TAP version 13\n").failure == "no test ran"
@@ -127,7 +127,7 @@ def test_built_in_and_loaded_twice() -> None:
     found = on_console(stamped(built_in) + stamped(again, 5))
     assert found.counts == {"passed": 5, "failed": 1, "skipped": 2}
     assert rows(found)["frobs/frob_params/two (2)"] == "failed"
-    # Tests of one name that ended differently in the output and on the console: the worse counts.
+    # If a test ended differently in the output and on the console, the worse outcome counts.
     assert rows(on_console(stamped(built_in), f"KTAP version 1\n{MODULE}")) == ROWS
     assert rows(on_console(stamped(MODULE), built_in)) == ROWS
 
@@ -135,11 +135,11 @@ def test_built_in_and_loaded_twice() -> None:
 def test_parts_of_a_stream() -> None:
     lines = stamped(GOOD).splitlines(keepends=True)
     head, tail = "".join(lines[:-1]), "".join(lines[-2:])
-    # The console's whole version wins over what the command shows of it.
+    # The complete text on the console wins over the part that the command shows.
     assert on_console(stamped(GOOD), head).failure == ""
     assert on_console(stamped(GOOD), tail).failure == ""
     assert on_console(stamped(GOOD), tail).counts == {"passed": 3}
-    # In the output alone, and on the console alone, what was announced has to be there.
+    # Both in the output and on the console, all announced tests have to be there.
     assert on_console("", head).failure == "1 of 3 tests did not run"
     assert on_console(head).failure == "1 of 3 tests did not run"
     # A ring buffer that has lost its beginning.
@@ -151,16 +151,16 @@ def test_parts_of_a_stream() -> None:
 @pytest.mark.parametrize(
     ("console", "failure"),
     [
-        # A line in the middle of which the guest died, or the console was read.
+        # An incomplete line: the guest died there, or the console was read too early.
         ("KTAP version 1\n1..2\nok 1 a\nok 2 b", "1 of 2 tests did not run"),
         ("KTAP version 1\n1..2\nok 1 a\nnot ok 2 b", "1 of 2 tests failed"),
         ("KTAP version 1\n1..2\nok 1 a\nnot o", "1 of 2 tests did not run"),
         ("KTAP version 1\n1..1", ""),
         ("KTAP version 1\n1..2\nok 1 a\nok 2 took [    0.000001] s\n", ""),
-        # What somebody wrote without a line feed stands before it.
+        # Text without a line feed stands before it on the same line.
         ("KTAP version 1\n1..2\nok 1 a\nwaiting ...[    1.000009] not ok 2 b\n", "1 of 2 tests failed"),
         ("KTAP version 1\n1..2\nok 1 a[    1.000009] not ok 2 b\n", "1 of 2 tests failed; 1 of 2"),
-        # What a kernel says without announcing it, or without a number, is no result.
+        # A line that was not announced, or has no number, is no result.
         ("ok 1 then\nnot ok\n", ""),
         ("KTAP version 1\n1..1\nok 1 a\nnot ok at all\nok\n", ""),
         (
@@ -226,7 +226,7 @@ def test_the_programs_of_kselftest() -> None:
     assert rows(read(KSELFTEST)) == expected
     assert read(KSELFTEST).failure == "1 of 8 tests failed"
     assert rows(on_console(stamped(KSELFTEST))) == expected
-    # Comments of what is no TAP are comments, and so are those of streams that are only indented.
+    # Comments are comments, also in output that is no TAP, and in streams that are only indented.
     assert (
         read(
             KSELFTEST.replace("TAP version 13\n1..4\n", "", 1).replace("\nok", "\n~").replace("\nnot", "\n~")

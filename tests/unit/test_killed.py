@@ -1,4 +1,4 @@
-"""A run that is killed at any instant: what is left of it reads, its VMs are gone, and it can be resumed.
+"""A run that is killed at any moment: its results can be read, its VMs are gone, and it can be resumed.
 
 The VMs are other programs here, started by the same spawner; tests/vm/test_killed.py has real ones.
 """
@@ -41,7 +41,7 @@ IDS = [task.id for task in TASKS]
 def play(
     run_directory: RunDirectory, folder: Path, tasks: list[Task], name: str
 ) -> tuple[list[CellResult], list[str]]:
-    """Run tasks, three at a time, each a program of this `name` that is ended after a moment; and which."""
+    """Run tasks, three at a time; each is a program `name` that ends after a moment. Returns their ids."""
     ran: list[str] = []
 
     async def run_cell(spec: CellSpec, _observer: Observer) -> CellResult:
@@ -112,7 +112,7 @@ def test_killed_at_two_hundred_instants(tmp_path: Path) -> None:
         runner.start()
         ours.recv()
         if number % 20 == 0:
-            # How long a run takes that nobody kills: on a busy host many times as long.
+            # The time of a run that is not killed; on a busy host it is many times as long.
             began = time.monotonic()
             runner.join()
             length = time.monotonic() - began
@@ -133,7 +133,7 @@ def test_killed_at_two_hundred_instants(tmp_path: Path) -> None:
             continue
         left.append(len(IDS) - len(found.cells))
         check_resumed(folder, {cell.cell for cell in found.cells})
-    # Not all of them before the first cell had ended, nor behind the last.
+    # Some were killed after the first cell had ended, and before the last one had.
     assert len(set(left)) > 2, left
 
 
@@ -174,7 +174,7 @@ def test_what_was_stopped_or_skipped_is_run_again(tmp_path: Path) -> None:
     assert [str(cell.outcome) for cell in whole.cells] == [
         *("failed", "passed", "passed", "lost", "passed", "unprepared")
     ]
-    # What the stopped one had written is kept; of the skipped one there was nothing.
+    # The output of the stopped cell is kept; the skipped one had none.
     assert (tmp_path / f"run/{IDS[1]}.attempt-1/console.log").exists()
     assert not (tmp_path / f"run/{IDS[2]}.attempt-1").exists()
 

@@ -1,4 +1,4 @@
-"""The libraries of a sysroot that is built: what is made, and what is taken out of the trees."""
+"""The libraries of a sysroot that is built here: how they are built, and which files are installed."""
 
 import shutil
 import subprocess
@@ -31,7 +31,7 @@ TOOL = Library(
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """The tool's, after it was built."""
+    """The files of a source tree after a build."""
     folder = tmp_path / "tree"
     (folder / "src").mkdir(parents=True)
     for name in ("src/a.h", "src/b.h", "src/a.c", "libtool.a", "libtool.la"):

@@ -1,4 +1,4 @@
-"""What QEMU's mapped security models keep of a guest's files, and what is made of it."""
+"""Files of a guest in QEMU's mapped security models, and how they become ordinary files."""
 
 import os
 import stat

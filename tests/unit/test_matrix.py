@@ -1,4 +1,4 @@
-"""Matrix files: what they say, and what is said of those that are wrong."""
+"""Matrix files: what they mean, and the errors for wrong ones."""
 
 from pathlib import Path
 
@@ -60,7 +60,7 @@ append = 'dyndbg="file x.c +p" loglevel=6'
     assert found["6.1-s390x+kasan"] == 'loglevel=4 s=1 a k dyndbg="file x.c +p" loglevel=6'
     more = expand(load_matrix(tmp_path / "m.toml"), "m", Limits(append="loglevel=7"))
     assert [cell.append.split()[-1] for cell in more] == ["loglevel=7"] * 5
-    # As the command that repeats a cell gives it: all that it had, once more.
+    # As in the command that repeats a cell: all parameters are given once more.
     for cell in more:
         again = expand(load_matrix(tmp_path / "m.toml"), "m", Limits(append=cell.append))
         assert {other.id: other.append for other in again}[cell.id] == cell.append

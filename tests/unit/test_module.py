@@ -1,4 +1,4 @@
-"""Modules of the user's: a toy kernel's build tree compiles them, and takes a moment."""
+"""Kernel modules of the user's, built against a toy kernel's build tree, in a moment."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ def kernel(toy: Path) -> Kernel:
 
 @pytest.fixture
 def hello(tmp_path: Path) -> Path:
-    """A module's source, its name being nothing that make(1) could take."""
+    """A module's source, in a folder whose name make(1) could not handle."""
     return write_module(tmp_path / "my hello" / "a module")
 
 
@@ -179,7 +179,7 @@ def test_files_that_may_not_be_written_and_that_are_run(hello: Path, tmp_path: P
 def test_a_copy_that_was_interrupted_is_ended(
     hello: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file is changed, half is copied, and the file is what it was again, to the nanosecond."""
+    """A file is changed, half copied, and changed back, with the same mtime to the nanosecond."""
     copy = tmp_path / "copy"
     follow(hello, copy)
     first = (hello / "hello.c").read_text()
@@ -274,7 +274,7 @@ def test_the_compilers_first_error_names_the_users_file(hello: Path, kernel: Ker
     assert f"{hello}/hello.c:1:10: fatal error: absent.h" in caught.value.cause
     log = Path(caught.value.next_step.partition(": ")[2])
     assert "fatal error: absent.h" in log.read_text()
-    # The guests still have the one before.
+    # The guests still have the earlier layer.
     assert [reference.layers for reference in references(kernel.record.key)] == [[str(good.layer)]]
     (hello / "hello.c").write_text(SOURCE.format(release=RELEASE))
     assert not make(hello, kernel).was_reused
@@ -351,7 +351,7 @@ def test_a_build_that_is_stopped_goes_on_the_next_time(hello: Path, kernel: Kern
     assert [line.split()[0] for line in compiled(hello, kernel)] == ["first", "hello", "hello"]
 
 
-# What several modules are to one kernel.
+# Several modules for one kernel.
 
 
 def test_two_folders_of_one_name(tmp_path: Path, kernel: Kernel) -> None:
@@ -383,7 +383,7 @@ def test_openzfs_is_none_of_them(hello: Path, tmp_path: Path, kernel: Kernel) ->
 
 
 def write_chain(top: Path) -> list[Path]:
-    """Three modules, the first of which needs the second, and that the third."""
+    """Three modules: the first needs the second, and the second needs the third."""
     folders = [write_module(top / name, name) for name in ("top", "middle", "base")]
     for folder, words in zip(
         folders,
@@ -419,7 +419,7 @@ def test_modules_that_need_each_others_symbols(
         "base",
     }
     assert rows(*argv)[1] == ["6.1-x86_64", "reused", "reused", "reused"]
-    # A header of what is exported is compiled into what uses it.
+    # A module is rebuilt if a header of another one changes.
     (tmp_path / "base/base.h").write_text("int base, more;\n")
     assert rows(*argv)[1] == ["6.1-x86_64", "built", "built", "built"]
     status, out, _ = command(capsys, "build", *argv[:3], "--only", "6.1-x86_64", "--offline", "endian")
@@ -440,7 +440,7 @@ def test_a_symbol_that_nobody_exports(
     status, _, err = command(capsys, "build", middle, *only)
     assert status == 125
     assert f"It is in {base}: quizmatrix module build {base} {middle}" in err
-    # Symbols that the user names stay.
+    # The user's own KBUILD_EXTRA_SYMBOLS stays.
     symbols = Module(path=Path(base)).symbols(cached)
     assert command(capsys, "build", middle, "--make", f"KBUILD_EXTRA_SYMBOLS={symbols}", *only)[0] == 0
 
@@ -485,7 +485,7 @@ def test_what_make_is_not_given(word: str) -> None:
 
 @pytest.fixture
 def cached(kernel: Kernel) -> Kernel:
-    """The toy in the place of Debian's 6.1."""
+    """The toy kernel, in place of Debian's 6.1."""
     recipe = source.source_named("debian-source").recipe("6.1", X86_64)
     artifact.write_reference("debian-source:6.1", "x86_64", recipe, kernel.record.key)
     return kernel

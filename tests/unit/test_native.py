@@ -1,4 +1,4 @@
-"""`native` is this host's architecture; and what a host without Debian's tools can do."""
+"""`native` means this host's architecture; and what works on a host without Debian's tools."""
 
 import os
 import struct
@@ -34,7 +34,7 @@ def test_it_counts_once(tmp_path: Path) -> None:
     assert ids(text, "x86_64", tmp_path) == ["6.1-x86_64", "6.1-s390x"]
     assert ids(text, "s390x", tmp_path) == ["6.1-s390x", "6.1-x86_64"]
     assert ids(text, "aarch64", tmp_path) == ["6.1-aarch64", "6.1-x86_64", "6.1-s390x"]
-    # A host that has no file in arch/ runs the others.
+    # A host whose architecture has no file in arch/ can run the other architectures.
     assert ids(text, None, tmp_path) == ["6.1-x86_64", "6.1-s390x"]
 
 
@@ -62,7 +62,7 @@ def test_everywhere_in_a_matrix(tmp_path: Path) -> None:
     found = {cell.id: cell for cell in expand(with_native(tomlfile.load(path, Matrix), "x86_64"), "m.toml")}
     assert list(found) == ["6.1-s390x", "6.12-s390x", "6.1-x86_64", "6.1-x86_64+v"]
     cell = found["6.1-x86_64"]
-    # What speaks of the architecture itself wins.
+    # A setting for the architecture itself wins.
     assert (cell.memory, cell.cpus, cell.timeout, cell.append) == (3072, 2, 300, "a b")
     assert [one.expected for one in found.values()] == ["passed", "passed", "failed", "failed"]
 
@@ -95,7 +95,7 @@ def test_on_the_command_line() -> None:
 
 @pytest.fixture
 def no_debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A host that has neither apt nor dpkg-deb; the folder of all its other programs."""
+    """A host without apt and dpkg-deb; returns the folder with its other programs."""
     programs = tmp_path / "bin"
     programs.mkdir()
     for folder in os.environ["PATH"].split(os.pathsep):

@@ -1,4 +1,4 @@
-"""What was probably meant by a word that is not known."""
+"""The suggestion for an unknown name."""
 
 from quizmatrix.core.nearest import did_you_mean, nearest
 

@@ -1,4 +1,4 @@
-"""A run every night: what of the user's files is touched, and what is said when ours were."""
+"""Nightly jobs: which lines of the user's files are changed, and what is reported if ours were edited."""
 
 import fcntl
 import json
@@ -53,7 +53,7 @@ MARK, LINE = crontab.mark_of("n").encode() + b"\n", crontab.line_of(JOB).encode(
 # --- the crontab -----------------------------------------------------------------------------------------
 
 THEIRS = b"0 5 * * * their own\n"
-# What users have, with what is nearly ours among it.
+# A user's crontab, with lines that look almost like ours.
 LINES = some.sampled_from(
     [
         b"\n", b"\r\n", b"  \n", b"# a comment\n", b"MAILTO=me@example.org\n", b"PATH=/a:/b\r\n", THEIRS,
@@ -107,7 +107,7 @@ def test_jobs_do_not_meet(before: bytes, after: bytes) -> None:
     [
         (b"", "line in the crontab was deleted by hand", b""),
         (THEIRS, "line in the crontab was deleted by hand", THEIRS),
-        # The line that follows a mark without ours is theirs.
+        # A line after a mark that does not run the job is the user's.
         (MARK + THEIRS, "its mark was not", THEIRS),
         (MARK, "its mark was not", b""),
         (LINE + THEIRS, "its mark in the crontab was deleted by hand", LINE + THEIRS),
@@ -116,7 +116,7 @@ def test_jobs_do_not_meet(before: bytes, after: bytes) -> None:
         (MARK + LINE.strip() + b" >> log 2>&1\n", "edited by hand", b""),
         (MARK + LINE + THEIRS + MARK + LINE, "2 times", THEIRS),
         (MARK + LINE, "", b""),
-        # An editor that ends all lines so; cron(8) takes the command with its \r, which ends no word of ours.
+        # An editor may end all lines with \r\n; cron(8) passes the \r on, and no word of ours may get it.
         ((MARK + LINE + THEIRS).replace(b"\n", b"\r\n"), "", THEIRS.replace(b"\n", b"\r\n")),
     ],
 )
@@ -128,7 +128,7 @@ def test_what_was_done_by_hand(text: bytes, says: str, left: bytes) -> None:
 
 
 def test_cron_runs_what_was_meant(tmp_path: Path) -> None:
-    """As cron(8) reads a line: an escaped % is one, and /bin/sh gets the rest."""
+    """Read a line as cron(8) does: an escaped % is a %, and /bin/sh gets the command."""
     program = tmp_path / '100% of $HOME\'s "programs"'
     program.write_text('#!/bin/sh\nprintf "%s\\n" "$QUIZMATRIX_CONFIG_DIR" "$@"\n')
     program.chmod(0o755)
@@ -188,7 +188,7 @@ def test_a_job_is_kept() -> None:
     jobs.save(JOB)
     assert jobs.load("n") == JOB
     assert "n" in jobs.names()
-    # There may be a password in the proxy's address.
+    # The proxy's address may contain a password.
     assert stat.S_IMODE(jobs.path_of("n").parent.stat().st_mode) == 0o700
     jobs.path_of("n").write_text("{")
     with pytest.raises(DataError, match="is no nightly run's file"):
@@ -251,7 +251,7 @@ def test_one_night_at_a_time(tmp_path: Path) -> None:
     assert who.pid == pid
     other.kill()
     other.join()
-    # What it has written is still there, and says nothing any more.
+    # The text in the lock file is still there, but means nothing any more.
     assert str(pid) in (tmp_path / "nightly/n.lock").read_text()
     assert lock.holder(job) is None
     with lock.held(job):
@@ -272,7 +272,7 @@ def test_who_only_looks_stops_nobody(tmp_path: Path) -> None:
 
 
 def _wait_a_moment() -> None:
-    """Has inherited the lock, as a child does in the moment before it becomes another program."""
+    """A child that inherited the lock, as between fork(2) and execve(2)."""
     import time
 
     time.sleep(0.3)
@@ -283,7 +283,7 @@ def _wait_a_moment() -> None:
 
 @pytest.fixture
 def host(tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A host with a crontab of its own and no systemd: the crontab's file."""
+    """A host with its own crontab and without systemd; returns the crontab's file."""
     programs, table = tmp_path / "programs", tmp_path / "crontab"
     programs.mkdir()
     for name, text in (
@@ -308,7 +308,7 @@ def host(tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def say(capsys: pytest.CaptureFixture[str], *argv: str, expect: int | None = 0) -> str:
-    """What is said; expect: the exit status, None where that depends on whether this host has a cron."""
+    """Run a command; returns its output. expect: the exit status; None if it depends on this host's cron."""
     status = run_command(["nightly", *argv])
     out, err = capsys.readouterr()
     assert expect in (None, status), out + err
@@ -439,13 +439,13 @@ def test_a_night_that_was_killed(host: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_only_its_own_runs_are_removed(host: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The night itself ends without a verdict: offline, nothing is in this cache."""
+    """The night ends without a verdict, since the cache is empty and it runs offline."""
     assert host
     others = [seed(number, [result("6.1-s390x")], command=["another"]) for number in (1, 2)]
     mine = [seed(number, [result("6.1-s390x")]) for number in (3, 4, 5)]
     install(capfd, "--only", "6.1-s390x", "--offline", "--keep", "2")
     said = say(capfd, "run", "quick", expect=125)
-    # Of a single cell, too, only what changed.
+    # With a single cell, too, only changes are printed.
     assert "not tested\n  6.1-s390x  passed -> unprepared\n\nlogs: " in said
     runs = [folder for folder, _ in directory.list_runs()]
     assert set(others) <= set(runs)
@@ -477,7 +477,7 @@ def test_by_age_only_its_own_runs_go_too() -> None:
 def test_systemd_is_asked(
     host: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A service manager that takes everything, and what it was told."""
+    """A systemd that accepts every command, and the list of these commands."""
     told = tmp_path / "told"
     for name, text in (("systemctl", f"echo $* >> '{told}'"), ("loginctl", "echo no")):
         (tmp_path / "programs" / name).write_text(f"#!/bin/sh\n{text}\n")

@@ -1,4 +1,4 @@
-"""NUMA nodes: how memory and processors are dealt, and what has none."""
+"""NUMA nodes: how memory and CPUs are divided, and which machines have none."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Work in a process of its own: its result, and its errors."""
+"""Functions called in a separate process: their results and errors."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ def call(function: Any, *arguments: str | bool | int, returns: Any) -> Any:
 
 
 def test_many_files_are_looked_through(tmp_path: Path) -> None:
-    # A name that is no text.
+    # A name that is not UTF-8.
     left = tmp_path / os.fsdecode(b"left\xff")
     left.mkdir()
     for number in range(30):

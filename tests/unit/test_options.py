@@ -1,4 +1,4 @@
-"""RunOptions: as data and as words they say the same."""
+"""RunOptions: the options as data and as words mean the same."""
 
 from typing import Any
 
@@ -61,7 +61,7 @@ VALUES: dict[str, Any] = {
 
 
 def test_every_option_of_run_is_data_and_the_other_way_round() -> None:
-    # MATRIX is a word without an option; a matrix alone says what a finding means.
+    # MATRIX is a word without an option; `allow` exists only in a matrix.
     assert set(VALUES) == NAMES - {"matrix", "splat"}
     typed = {action.dest for action in parse(["run"]).parser._actions} - {"help"}
     assert typed == NAMES - {"splat"}
@@ -87,7 +87,7 @@ def test_its_json_has_what_is_not_the_default() -> None:
     options = with_values(RunOptions(), VALUES | {"matrix": "m.toml"})
     assert msgspec.json.decode(to_json(options), type=RunOptions) == options
     assert msgspec.json.decode(to_json(RunOptions())) == {}
-    # A newer version may have more of them.
+    # A newer version may have more options.
     later = b'{"limits": {"memory": "1G", "new": 1}, "guest": {"new": 1}, "new": {}}'
     assert msgspec.json.decode(later, type=RunOptions) == with_values(RunOptions(), {"memory": "1G"})
 

@@ -1,4 +1,4 @@
-"""The pool of CPUs: how many hold a token at a time."""
+"""The job server: how many processes hold a token at a time."""
 
 from contextlib import closing
 

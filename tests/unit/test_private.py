@@ -1,4 +1,4 @@
-"""Runs and what is known of them are nobody else's."""
+"""Only the owner can read runs, history and nightly jobs."""
 
 import os
 import stat
@@ -15,7 +15,7 @@ from tests.unit.test_history import result
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A state directory, of a user whose new files are open to all."""
+    """The state directory of a user with umask 0."""
     monkeypatch.setenv("QUIZMATRIX_STATE_DIR", str(tmp_path / "state"))
     before = os.umask(0)
     yield tmp_path / "state"
@@ -23,7 +23,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def open_to_others(top: Path) -> list[str]:
-    """What below `top`, which others can reach, they may read."""
+    """The files below `top` that other users can read; they can reach `top` itself."""
     found = []
     for path in top.iterdir():
         mode = path.lstat().st_mode
@@ -79,7 +79,7 @@ def test_what_an_earlier_version_left_open_is_closed(state: Path) -> None:
         (state / name).touch()
     (state / "history.sqlite-wal").symlink_to("not-ours")
     begin(None)
-    # What a variable names may be a folder that has other things.
+    # The variable may name a folder that has other files, too.
     assert open_to_others(state) == ["not-ours"]
     assert stat.S_IMODE(state.stat().st_mode) == 0o777
 

@@ -1,4 +1,4 @@
-"""Processes end with who started them."""
+"""Child processes end with the process that started them."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from quizmatrix.core.errors import HostError
 
 
 def wait_until_gone(pid: int) -> bool:
-    """Whether a process, which may be a zombie of a container without init, ends within some seconds."""
+    """Whether a process ends within some seconds; it may stay as a zombie, in a container without init."""
     for _ in range(200):
         try:
             if "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
@@ -68,7 +68,7 @@ def test_a_child_dies_with_a_parent_that_is_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        # It has become what it was started for, so that its death is not that of the wrapper.
+        # Wait until execve(2) is done, so that the wrapper is not what is killed.
         for _ in range(200):
             if b"sleep" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[0]:
                 break
@@ -90,7 +90,7 @@ def test_a_daemon_that_keeps_the_output_open_is_not_waited_for(tmp_path: Path) -
         assert (done.status, done.output) == (3, b"said\n")
         asked = process.run_blocking(["sh", "-c", script])
         assert (asked.status, asked.output) == (3, b"said\n")
-        # What it started goes on: that is what it was started for.
+        # Its own child goes on, as intended.
         pid = int((tmp_path / "pid").read_text())
         assert Path(f"/proc/{pid}").exists()
     finally:
@@ -128,7 +128,7 @@ def test_what_is_asked_reads_its_input() -> None:
 
 
 def test_no_signal_is_sent_by_the_number_of_a_child_that_is_gone(tmp_path: Path) -> None:
-    """The kernel gives the number to somebody else; here another member of its group stands for them."""
+    """The process id is reused by the kernel; another member of its group plays the new process."""
 
     async def play() -> None:
         script = f"sleep 1000 & echo $! >{tmp_path}/pid"
@@ -145,7 +145,7 @@ def test_no_signal_is_sent_by_the_number_of_a_child_that_is_gone(tmp_path: Path)
 
 
 def test_children_are_reaped_in_the_loops_thread() -> None:
-    """A thread that reaps one makes its number another's before the loop knows."""
+    """If a thread reaps a child, its process id can be reused before the event loop knows."""
 
     async def play() -> int:
         before = threading.active_count()

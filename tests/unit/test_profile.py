@@ -1,4 +1,4 @@
-"""Profiles: their options, their order, what a cell lacks for them, and their host halves."""
+"""Profiles: their options and order, what a cell lacks for them, and their host halves."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Makes profiles of the user's own."""
+    """Makes profiles in the user's folder."""
     monkeypatch.setenv("QUIZMATRIX_CONFIG_DIR", str(tmp_path))
 
     def write(name: str, facts: str = "", **files: str) -> Path:

@@ -1,4 +1,4 @@
-"""The command line that repeats a cell: it means that cell, as it was, and no other."""
+"""The command line that repeats a cell selects exactly that cell, with the same options."""
 
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def test_disks_that_are_handed_on() -> None:
         assert task in tasks_of(*repeat(task).argv[1:])
 
 
-# A value for every option of `run` that says what a cell is.
+# A value for every option of `run` that determines a cell.
 OPTIONS: dict[str, list[str]] = {
     "--accel": ["--accel", "tcg"],
     "--append": ["--append", "a=1 b"],
@@ -111,7 +111,7 @@ OPTIONS: dict[str, list[str]] = {
 
 def test_every_option_is_kept_or_left_out_knowingly() -> None:
     known = {action.option_strings[-1] for action in parse(["run"]).parser._actions if action.option_strings}
-    # Beside what is of one run: the selection, which the cell's id takes the place of.
+    # Options that concern one run only; and the selection, which the cell's id replaces.
     names = NAMES_OF["conduct"] | NAMES_OF["once"] | NAMES_OF["results"] | {"help", "only", "skip"}
     left_out = {f"--{name.replace('_', '-')}" for name in names}
     assert known - left_out == set(OPTIONS)
@@ -133,7 +133,7 @@ def test_an_option_comes_back(option: str, folder: Path) -> None:
 
 
 def test_one_of_several_cells_reads_nobodys_stdin(tmp_path: Path) -> None:
-    """By itself it would read that of whoever repeats it."""
+    """Repeated alone, the cell would else read the stdin of its user."""
     words = ["run", "m.toml", "--source", "debian", "--", "cat"]
     options, tasks = options_of(*words), tasks_of(*words)
     plan = command_stdin.with_stdin(options, make_plan(options, tasks), tmp_path, None)

@@ -1,4 +1,4 @@
-"""A run's results from its events, wherever they were cut off."""
+"""A run's results, read from its events, wherever they were cut off."""
 
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,10 @@ def test_the_events_tell_what_results_json_tells(tmp_path: Path) -> None:
     )
     earlier = result("6.12-x86_64", earlier="another")
     run_directory.refer_to(earlier, tmp_path / "other")
-    # As they end, which is in no order.
+    # In the order in which they end.
     results = [result(CELLS[2], "panicked", detail="x\n\x1b"), result(CELLS[0]), result(CELLS[1], "failed")]
     play(run_directory, results)
-    # What the history says of it is known behind the verdict.
+    # Whether it is flaky is known only after the verdict.
     results[1] = replace(results[1], flaky="failed before")
     run_directory.revise(results[1])
     run_directory.finish([results[1], results[2], results[0], earlier], 1)
@@ -99,7 +99,7 @@ def test_after_a_disk_was_full_a_line_begins_anew(tmp_path: Path) -> None:
 def test_what_is_no_record(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         replay(tmp_path / "none")
-    # As runs of before had it.
+    # As runs of earlier versions have it.
     one = msgspec.json.encode(CellFinished(result=result(CELLS[0])))
     (tmp_path / "some").write_bytes(one + b"\n")
     with pytest.raises(DamagedError, match="does not say"):

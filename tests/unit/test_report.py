@@ -1,4 +1,4 @@
-"""What a person reads: the grid, the explanations, the sentence, the exit status."""
+"""The text report: grid, explanations, common sentence, exit status."""
 
 import unicodedata
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""JSON, JUnit and Markdown of runs whose logs attack their reader, and of huge ones; what HTML embeds."""
+"""JSON, JUnit and Markdown of runs with hostile or huge logs; and the data inside the HTML."""
 
 import base64
 import html
@@ -136,7 +136,7 @@ def test_a_killed_run_gives_every_report(tmp_path: Path) -> None:
     run = hostile_run(tmp_path / "run", finished=False)
     events = (run / directory.EVENTS).read_bytes()
     (run / directory.RESULTS).unlink()
-    # Killed while it wrote the verdict on its last cell.
+    # Killed while it wrote the result of its last cell.
     (run / directory.EVENTS).write_bytes(events[:-40])
     source = load(run)
     assert source.results.seconds is None
@@ -274,7 +274,7 @@ def test_flaky_and_what_was_not_run_again_are_said_in_every_report(tmp_path: Pat
 
 
 def outside_of_fences(text: str) -> str:
-    """Markdown without its fenced code, as CommonMark finds that."""
+    """Markdown without its fenced code blocks, as CommonMark defines them."""
     kept, fence = [], ""
     for line in text.splitlines():
         run = re.match("`{3,}", line)
@@ -309,7 +309,7 @@ def test_nothing_breaks_out_of_the_markdown(source: ReportSource) -> None:
     assert "`" not in text
     assert text.count("<details>") == text.count("</details>") == 6
     assert "](javascript" not in text
-    # Every row of a table has as many squares as its head.
+    # Every row of a table has as many cells as its head.
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({line.count("|") for line in table.splitlines()}) == 1
     assert html.unescape(text).count(f"functional/<script>{SCRIPT}</script>|`x`") == 2
@@ -332,7 +332,7 @@ def test_markdown_fits(source: ReportSource, room: int) -> None:
 
 
 class Blocks(HTMLParser):
-    """What a browser's parser finds in a page: its elements, and the scripts' and styles' texts."""
+    """What an HTML parser finds in a page: its elements, and the texts of scripts and styles."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -356,7 +356,7 @@ class Blocks(HTMLParser):
 
 
 def embedded(text: str) -> dict[str, Any]:
-    """The page's data, and of each log the parts."""
+    """The page's data, and the parts of each log."""
     blocks = Blocks()
     blocks.feed(text)
     return {
@@ -425,7 +425,7 @@ def test_an_excerpt_has_both_ends_and_the_finding(tmp_path: Path) -> None:
     whole = path.read_bytes().decode().replace("\r", "").split("\n")
     for part in found.parts:
         lines = part.text.split("\n")
-        # The first and the last may be parts of lines.
+        # The first and the last line may be incomplete.
         assert lines[1:-1] == whole[part.line : part.line + len(lines) - 2]
     middle = found.parts[1]
     assert middle.text.split("\n")[found.finding - middle.line].startswith("[    2.000001] BUG")

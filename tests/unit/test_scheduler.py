@@ -1,4 +1,4 @@
-"""Scheduling and the record of a run, without a VM."""
+"""The scheduler and the run directory, without VMs."""
 
 import json
 import shutil
@@ -108,7 +108,7 @@ def test_the_first_failure_cancels_the_rest(tmp_path: Path) -> None:
 def test_a_task_waits_for_all_that_it_is_after(second: str, tmp_path: Path) -> None:
     (tmp_path / "kernel").mkdir()
     one, two, last = in_each([cell(number) for number in (1, 2, 3)], ["true"])
-    # The longest goes first, were it not for what it waits for.
+    # The longest task would be first, but it has to wait for another one.
     plan = Plan(
         tasks=[replace(last, after=(one.id, two.id)), one, two],
         expected={last.id: 9.0, one.id: 1.0, two.id: 1.0},
@@ -139,7 +139,7 @@ def test_a_task_waits_for_all_that_it_is_after(second: str, tmp_path: Path) -> N
 def test_a_run_has_its_time(tmp_path: Path) -> None:
     (tmp_path / "kernel").mkdir()
     run_directory = directory.create(tmp_path / "run", ["true"])
-    # As many at a time as there are places: the last one has none.
+    # The last cell has to wait, since there are fewer places than cells.
     plan = Plan(tasks=in_each([cell(number) for number in (1, 2, 3, 4)], ["true"]), max_time=9.3, spent=9)
     closed = []
 

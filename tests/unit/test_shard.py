@@ -1,4 +1,4 @@
-"""The guest's half of --shard: OpenZFS's tests dealt into shards. Real run files: OPENZFS_SOURCE=DIR."""
+"""The guest's side of --shard: dividing OpenZFS's tests. For real run files, set OPENZFS_SOURCE=DIR."""
 
 import ast
 import configparser
@@ -75,7 +75,7 @@ exit 3
 
 @pytest.fixture
 def script(tmp_path: Path) -> Path:
-    """An installation of OpenZFS's tests whose zfs-tests.sh prints what it is given and exits with 3."""
+    """An installation of OpenZFS's tests whose zfs-tests.sh prints its arguments and exits with 3."""
     (tmp_path / "runfiles").mkdir()
     (tmp_path / "runfiles/common.run").write_text(COMMON)
     (tmp_path / "runfiles/linux.run").write_text(LINUX)
@@ -136,7 +136,7 @@ def test_tags_and_run_files_of_the_arguments(script: Path) -> None:
     config, kept, _count, total = shard.plan(script, ["-T", "perf", "-r", "common", "-s", "1G"], 1, 1)
     assert names_of(config) == [("tests/measured", "slow")]
     assert (kept, total) == (["-T", "perf", "-s", "1G", "--"], 1)
-    # A fraction of the tags is for zfs-tests.sh itself.
+    # A fraction in the tags is passed on to zfs-tests.sh.
     assert shard.plan(script, ["-T", "1/3"], 1, 1)[3] == len(ALL) + 1
 
 
@@ -210,7 +210,7 @@ def test_no_test_is_no_success(script: Path) -> None:
     done = run(script, 20, 20)
     assert (done.returncode, done.stdout) == (0, "1..0 # SKIP shard 20 of 20: there are only 17 tests\n")
     assert run(script, 3, 2).returncode == 1
-    # What it does not know it leaves to zfs-tests.sh.
+    # Unknown options are passed on to zfs-tests.sh.
     done = run(script, 1, 2, "-Z")
     assert (done.returncode, done.stdout) == (3, "-Z\n")
 

@@ -1,4 +1,4 @@
-"""What a guest may have on the host: of files in /shared, and of QEMU's own words."""
+"""Limits on what a guest may write on the host: to /shared, and through QEMU's messages."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What every guest's root has, as a part of its initramfs."""
+"""The folders, symlinks and devices that every guest's root file system has."""
 
 import stat
 

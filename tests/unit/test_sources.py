@@ -1,4 +1,4 @@
-"""Where sources come from: a server laid out like kernel.org, tarballs, repositories."""
+"""Kernel sources: a server laid out like kernel.org, tarballs, repositories."""
 
 import hashlib
 import os
@@ -40,7 +40,7 @@ def pack(tree: Path, archive: Path, version: str = "6.1.9") -> bytes:
 
 
 class Site:
-    """kernel.org on this host. files: what it has. cut: bytes after which an archive's transfer drops."""
+    """A kernel.org on this host. files: its files. cut: an archive's transfer ends after so many bytes."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -79,7 +79,7 @@ class Site:
         return subprocess.run(command, input=data, check=True, capture_output=True).stdout
 
     def release(self, version: str, archive: bytes) -> None:
-        """Add a release, and sign the list of all of them anew."""
+        """Add a release, and sign the list of all releases."""
         self.files[f"/v6.x/linux-{version}.tar.xz"] = archive
         self.sign({name: data for name, data in self.files.items() if name.endswith(".tar.xz")})
 
@@ -278,7 +278,7 @@ def test_commits_of_a_repository_that_is_only_read(form: str, repository: Path) 
     first = obtain(form.format(repository, "first"))
     second = obtain(form.format(repository, "main"))
     assert first.record.key != second.record.key
-    # One build folder for all commits: what a commit does not touch is not compiled again.
+    # All commits share one build folder: files that a commit does not change are not compiled again.
     (place,) = builds_dir().glob("*/count")
     assert place.read_text() == "built\nbuilt\n"
     assert obtain(form.format(repository, "first")).record.key == first.record.key

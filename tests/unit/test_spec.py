@@ -1,4 +1,4 @@
-"""The specification of a cell as JSON."""
+"""A cell's specification as JSON."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from quizmatrix.core.json import encode
 from quizmatrix.model.spec import ActiveProfile, Bind, CellSpec, CommandLine, Disk, Share, WorkTree
 from tests.made_spec import spec
 
-# Whatever Python makes of the bytes of a word or a path.
+# Words and paths with any bytes, as Python represents them.
 WORDS = st.binary(max_size=8).map(os.fsdecode) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 

@@ -1,4 +1,4 @@
-"""Our own stdin: who may read it, and what reading it may not do."""
+"""Quizmatrix's own stdin: when it is read, and what reading it must not do."""
 
 import os
 import pty
@@ -55,7 +55,7 @@ def test_what_there_is_to_read(tmp_path: Path) -> None:
 
 
 def test_git_bisect_run_keeps_its_stdin(tmp_path: Path) -> None:
-    """It starts us again and again; but what a script below it makes for us is ours."""
+    """`git bisect run` starts us repeatedly with one stdin; a stdin that its script makes may be read."""
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", "-C", str(tmp_path)]
     subprocess.run([*git, "init", "-q"], check=True)
     for number in range(4):
@@ -216,7 +216,7 @@ def test_a_run_in_the_background_of_a_terminal_is_not_stopped() -> None:
     told, tell = os.pipe()
     leader, terminal = pty.fork()
     if leader == 0:
-        # A shell's part: a job of its own, which is not put in the foreground.
+        # As a shell does: a background job has its own process group.
         try:
             os.set_inheritable(tell, True)
             job = subprocess.Popen([sys.executable, "-c", BACKGROUND], process_group=0, stdout=tell)
@@ -235,7 +235,7 @@ def test_a_run_in_the_background_of_a_terminal_is_not_stopped() -> None:
 
 @pytest.mark.parametrize(("takes", "attempts"), [(True, 1), (False, 3)])
 def test_an_attempt_that_took_some_is_not_repeated(takes: bool, attempts: int, tmp_path: Path) -> None:
-    """What it took the next one could not have; a guest that never came to its command took nothing."""
+    """Bytes that one attempt has read are lost for the next; a guest that ran no command has read none."""
     (tmp_path / "kernel").mkdir()
     (cell,) = expand(Matrix(kernels=["6.1"], arches=["s390x"]), "test")
     plan = Plan(tasks=in_each([cell], ["cat"]), retries=2, guest=GuestPlan(stdin=OWN_STDIN))
@@ -260,7 +260,7 @@ def test_an_attempt_that_took_some_is_not_repeated(takes: bool, attempts: int, t
     (result,) = anyio.run(play)
     assert result.attempts == attempts
     assert any(isinstance(event, CellNote) and "used up" in event.text for event in seen) == takes
-    # What was run from that is not known any more, and nothing can be said to be flaky.
+    # The stdin is not known any more, so no cell can be called flaky.
     assert (result.inputs == "") == takes
     for descriptor in (reader, writer):
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What we print: clean on a terminal, as it is elsewhere."""
+"""What is printed: without escape sequences on a terminal, unchanged elsewhere."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 from quizmatrix.core.text import clean_block
 from tests.made_run import HOSTILE, hostile_run
 
-# The colours that we paint with, and what a terminal makes of a line's end.
+# The colours that we use, and a line's end on a terminal.
 OURS = re.compile(rb"\x1b\[[0-9;]*m|\r\n|[\n\t]")
-# What acts on a terminal, as bytes or as UTF-8, and what turns the direction of writing.
+# Control characters of terminals, as bytes or UTF-8, and characters that change the writing direction.
 ACTS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def on_a_terminal(*argv: str, folder: Path, **environment: str) -> bytes:
-    """What a terminal is sent by quizmatrix, on its stdout and stderr."""
+    """What quizmatrix writes to a terminal, on stdout and stderr."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "quizmatrix", *argv],
@@ -36,7 +36,7 @@ def on_a_terminal(*argv: str, folder: Path, **environment: str) -> bytes:
         try:
             while data := os.read(ours, 1 << 16):
                 seen += data
-        except OSError:  # EIO: nobody has the other end any more
+        except OSError:  # EIO: the other end is closed
             pass
     os.close(ours)
     return seen
@@ -91,7 +91,7 @@ def test_logs_are_as_they_were_where_nobody_looks(run: Path, tmp_path: Path) -> 
 
 
 def test_logs_of_any_length_and_cut_anywhere(run: Path, tmp_path: Path) -> None:
-    """Sequences and characters that lie across what is read at a time, and a line without an end."""
+    """Sequences and characters that are split between two reads, and a line without an end."""
     piece = b"x" * 65533 + "\x1b[2J\u00e4\u20ac\x9b2J".encode() + b"\xff"
     (run / "6.1-s390x/stdout").write_bytes(piece * 40)
     seen = on_a_terminal("runs", "logs", str(run), "6.1-s390x", folder=tmp_path)
@@ -109,7 +109,7 @@ def test_colours_of_ours_stay(run: Path, tmp_path: Path) -> None:
 
 
 def test_the_table_of_a_run_is_drawn(tmp_path: Path) -> None:
-    """Several cells, of which none can be had: it is drawn, and the report comes in its place."""
+    """With several cells that cannot be prepared, the table is drawn, and then replaced by the report."""
     argv = ("run", "-k", "4.4", "-a", "x86_64,s390x", "--accel", "tcg", "--offline", "--", "true")
     seen = on_a_terminal(*argv, folder=tmp_path, QUIZMATRIX_CACHE_DIR=str(tmp_path / "cache"))
     assert b"of 2 cells" in seen, seen

@@ -1,4 +1,4 @@
-"""What a command's output says of single tests, and what that makes of its exit status."""
+"""Tests inside a command's output, and what they change about its exit status."""
 
 import io
 from pathlib import Path
@@ -103,7 +103,7 @@ def test_nested_tests() -> None:
             "TAP version 14\n    # Subtest: o\n    1..1\n    not ok 1 i\nnot ok 1 o # TODO\n",
             {"o/i": "skipped"},
         ),
-        # A suite that fails though none of its tests does, and one that was cut short.
+        # A suite that fails without a failed test, and one that was cut short.
         (
             "KTAP version 1\n  KTAP version 1\n  ok 1 i\nnot ok 1 o\n"
             "  KTAP version 1\n  # Subtest: p\n  ok 1 i\n",
@@ -152,7 +152,7 @@ def test_what_is_no_known_format(text: str) -> None:
             "\n\nNo test results were found.\nLog directory: Could not determine log directory.\n",
             "no test ran",
         ),
-        # With -q the report has none to find where the runner named none.
+        # With -q the report lists no tests if the runner named none.
         ("Results Summary\nPASS\t2\n\nRunning Time:\t00:00:01\n\n\nNo test results were found.\n", ""),
         ("Running Time: long\n", ""),
     ],

@@ -1,4 +1,4 @@
-"""Where reports go, and what becomes of a run whose reports cannot be written."""
+"""Where reports are written, and what happens to a run whose reports cannot be written."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from quizmatrix.report.formats import Format
 from quizmatrix.runs import directory
 from tests.made_run import hostile_run
 
-# It has no kernel, so that the run ends at once.
+# This cell has no kernel, so the run ends at once.
 RUN = ["run", "--offline", "--only", "6.1-x86_64"]
 
 

@@ -1,4 +1,4 @@
-"""The tests inside the commands of a run, across its cells."""
+"""The table of the tests inside a run's commands, across its cells."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ LETTERS = {"p": "passed", "f": "failed", "s": "skipped", "k": "killed"}
 
 
 def cells(run: Path, table: dict[str, str], names: str | None = None) -> list[CellResult]:
-    """Results of which each has a test for each letter (`r`: passed when it ran again, `-`: none)."""
+    """Results with one test per letter (`r`: failed, then passed; `-`: no such test)."""
     results = []
     for cell, letters in table.items():
         tests = [

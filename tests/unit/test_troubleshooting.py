@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md goes by message: every one is a message of ours."""
+"""Every message in docs/troubleshooting.md is one that quizmatrix prints."""
 
 import ast
 import re
@@ -10,12 +10,12 @@ import pytest
 TOP = Path(__file__).parents[2]
 PAGE = TOP / "docs/troubleshooting.md"
 
-# What the guest's programs say, not quizmatrix.
+# Messages of the guest's programs, not of quizmatrix.
 NOT_OURS = {"not found", "mount: ... No such file or directory"}
 
 
 def messages(tree: ast.AST) -> Iterator[str]:
-    """The strings of a module, those of an f-string without what is put into it."""
+    """The strings in a module; f-strings without their replaced parts."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value

@@ -1,4 +1,4 @@
-"""Durations, sizes and versions as people write them."""
+"""Durations, sizes and versions, as people write them."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What a guest left is read, written beside and made safe without following any of it."""
+"""Files that a guest left are read and made safe without following its symlinks."""
 
 import os
 import resource
@@ -30,7 +30,7 @@ def test_what_is_in_shared_is_made_safe(tmp_path: Path) -> None:
 
 
 def test_no_link_is_written_through(tmp_path: Path) -> None:
-    """Whatever name the text takes that stands for a link, the guest may have put a link there."""
+    """A symlink is replaced by a text file; the guest may have put a symlink at that file's name, too."""
     precious = tmp_path / "precious"
     precious.write_text("precious\n")
     left = tmp_path / "artifacts"
@@ -70,7 +70,7 @@ def test_what_is_too_deep_for_a_path_hides_nothing(tmp_path: Path) -> None:
 
 
 def test_a_link_hidden_in_a_locked_folder_helps_no_other_out(tmp_path: Path) -> None:
-    """While `u` cannot be read, `u/d/../../x` looks as if it stayed inside; u/d is a link upwards."""
+    """While `u` cannot be read, `u/d/../../x` seems to stay inside; but u/d is a symlink upwards."""
     left = tmp_path / "artifacts"
     (left / "u").mkdir(parents=True)
     (tmp_path / "x").write_text("the host's")
@@ -84,7 +84,7 @@ def test_a_link_hidden_in_a_locked_folder_helps_no_other_out(tmp_path: Path) -> 
 def test_a_full_disk_leaves_no_link(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / str(number)).symlink_to("/etc/passwd")
-    # A limit of this process stands for the disk's: nothing can be written.
+    # A file size limit of this process plays the full disk.
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     was = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))

@@ -1,4 +1,4 @@
-"""What is in use is not removed, by whatever command: with real processes and their locks."""
+"""No command removes artifacts that are in use; with real processes and locks."""
 
 import os
 import subprocess
@@ -39,7 +39,7 @@ anyio.run(hold)
 
 @contextmanager
 def held(*artifacts: Path, script: str = HOLD) -> Iterator[int]:
-    """Another process uses these; its number."""
+    """Another process uses these; returns its process id."""
     argv = [sys.executable, "-c", script, *map(str, artifacts)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdin is not None
@@ -73,7 +73,7 @@ def locks() -> list[str]:
 def test_a_kernel_in_use_is_not_removed(capsys: pytest.CaptureFixture[str]) -> None:
     used, free = stored("6.1-used"), stored("6.1-free")
     with held(used) as pid:
-        # All that are named, or none.
+        # All named kernels are removed, or none.
         assert run_command(["kernel", "remove", "6.1-free", "6.1-used"]) == 125
         said = capsys.readouterr().err
         assert "the kernel 6.1-used is in use: by process" in said
@@ -81,7 +81,7 @@ def test_a_kernel_in_use_is_not_removed(capsys: pytest.CaptureFixture[str]) -> N
         assert ", since 20" in said
         assert used.is_dir()
         assert free.is_dir()
-        # Of what nothing asks for any more, the rest.
+        # Of the unused kernels, all others are removed.
         assert run_command(["kernel", "remove", "--unused"]) == 0
         assert f"kept 6.1-used: in use by process {pid}" in capsys.readouterr().out
         assert used.is_dir()
@@ -183,7 +183,7 @@ def test_a_kernel_that_lost_its_build_tree_is_not_taken_from_its_guests(toy: Pat
         again = anyio.run(make)
     assert again.build_tree is not None
     assert again.folder.stat().st_ino == inode
-    # Where the kernel itself has to be made anew, whoever uses it is named.
+    # If the kernel itself has to be replaced, the error names the process that uses it.
     (kernel.folder / "image").write_bytes(b"damaged")
     with held(kernel.folder), pytest.raises(HostError, match="in use: by process"):
         anyio.run(make)
@@ -199,7 +199,7 @@ artifact = Path(sys.argv[1])
 
 async def use():
     held = uses.Uses()
-    # Not exist_ok: that raises where the folder is removed between its two looks.
+    # Without exist_ok: mkdir(exist_ok=True) raises if the folder is removed while it checks.
     with contextlib.suppress(FileExistsError):
         artifact.mkdir()
     if await held.hold(artifact):
@@ -220,7 +220,7 @@ print("well")
 
 
 def test_nobody_loses_what_they_hold_whoever_comes_and_goes() -> None:
-    """A lock's file is unlinked and made again all the time: a lock of the old one is worth nothing."""
+    """The lock's file is removed and made again all the time; a lock on a removed file must not count."""
     target = paths.cache_dir() / "x"
     paths.cache_dir().mkdir()
     argv = [sys.executable, "-c", USE_OR_REMOVE, str(target)]

@@ -1,4 +1,4 @@
-"""Kernel versions: what test_units.py does not say of them already."""
+"""Kernel versions: cases that test_units.py does not have."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""OpenZFS's tree and its build, with a toy in its place that needs no compiler."""
+"""The OpenZFS build, with a toy tree in its place that needs no compiler."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ X86_64 = load_arch("x86_64")
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ZfsTree:
-    """A toy of OpenZFS's tree that knows kernels up to 6.2, with a cache of this test's own."""
+    """A toy OpenZFS tree that knows kernels up to 6.2, and a cache for this test."""
     monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path / "cache"))
     return find_tree(str(shutil.copytree(TOY, tmp_path / "zfs")))
 
@@ -79,7 +79,7 @@ def make_older(path: Path, than: Path) -> None:
 
 @pytest.fixture
 def autotools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Programs that do nothing under the names that autogen.sh needs, before all others."""
+    """Programs with the names that autogen.sh needs, first in PATH, that do nothing."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("autoreconf", "automake", "libtoolize"):
@@ -108,7 +108,7 @@ def test_autogen_runs_where_it_is_due(tree: ZfsTree) -> None:
     for newer in (source, macros):
         make_older(configure, newer)
         assert len(ready(tree)) == 1
-        # The toy's autogen.sh has touched it.
+        # The toy's autogen.sh updates this file.
         assert ready(tree) == []
     configure.unlink()
     assert len(ready(tree)) == 1
@@ -177,7 +177,7 @@ def test_the_userland_is_installed_as_a_layer(tree: ZfsTree) -> None:
     built = take(part)
     assert built is not None
     assert not built.was_reused
-    # Nothing in /lib: a folder of that name would hide the guest's link.
+    # There must be no /lib: a folder would hide the guest's symlink.
     assert files(built.layer) == {"usr/sbin/zpool", "usr/lib/udev/zvol_id"}
     assert not (built.layer / "lib").exists()
     assert built.runtime is not None
@@ -284,10 +284,10 @@ def test_answers_are_known_in_another_tree(
     other = modules(find_tree(str(shutil.copytree(TOY, tmp_path / "other"))), kernel)
     take(other, cpus=cpus[1])
     assert "checking for an answer... (cached)" in other.log.read_text()
-    # Where a program lies is another thing on another PATH.
+    # The path of a program differs with another PATH, so it is not shared.
     assert "checking for awk... (cached)" not in other.log.read_text()
     assert len(lines(other, "configured")) == 1
-    # What was found with the answers of another is shared in its turn.
+    # Answers that were found with shared answers are shared, too.
     (kept,) = (tree.work.parent / "configured").iterdir()
     assert "TEST_JOBS" not in kept.read_text()
 

@@ -1,4 +1,4 @@
-"""Real VMs of real kernels: 6.1 for x86_64 and for s390x, through the command line."""
+"""Fixtures for tests with real VMs: kernels 6.1 for x86_64 and s390x, through the command line."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Run in a guest (see test_cgroup): the history on a file system of another host, which 9p is there."""
+"""Runs in a guest (see test_cgroup): the history on a network file system, for which 9p stands in."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The trial of KVM, with real QEMUs: where KVM works and where it does not."""
+"""The trial boot with KVM, with real QEMU processes: on hosts where KVM works and where it does not."""
 
 import os
 from pathlib import Path

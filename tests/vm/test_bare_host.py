@@ -1,4 +1,4 @@
-"""Runs of a user without a home or a name, and where no file system has locks."""
+"""Runs of a user without a home directory or name, and on file systems without locks."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Bisecting with real guests: the commits of a repository by git, and released kernels by quizmatrix."""
+"""Bisecting with real guests: commits of a repository by git, and released kernels by quizmatrix."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A kernel built here: big-endian ppc64, for which no archive has one, from its sources on."""
+"""A kernel built here from source: big-endian ppc64, for which Debian has no kernel."""
 
 import re
 import subprocess

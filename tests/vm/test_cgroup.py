@@ -1,4 +1,4 @@
-"""Containers: a run in a real cgroup of this host, and version 2 of cgroups inside a guest."""
+"""Containers: a run in a real cgroup of this host, and cgroup version 2 inside a guest."""
 
 import json
 import subprocess

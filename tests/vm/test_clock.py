@@ -1,4 +1,4 @@
-"""Clocks that can be trusted: a guest's seconds are the host's, idle and busy, with two cells running."""
+"""A guest's clock runs at the host's speed, idle and busy, with two cells at once."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A run that the version at 1795248 had begun is finished, and its nightly job runs, in real guests."""
+"""A run that the version at 1795248 began is resumed, and its nightly job runs, in real guests."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A program of another architecture: 126, the reason, and no word on the kernel."""
+"""A program of another architecture: status 126, the reason, and no finding about the kernel."""
 
 from collections.abc import Callable
 from pathlib import Path

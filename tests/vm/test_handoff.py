@@ -1,4 +1,4 @@
-"""Disks that go from cell to cell, on real guests of both byte orders."""
+"""Disks handed from cell to cell, with real guests of both byte orders."""
 
 import json
 import signal

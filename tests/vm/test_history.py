@@ -1,4 +1,4 @@
-"""Runs after runs, in real guests: what failed is run again, and flaky is told from fixed."""
+"""Repeated runs in real guests: failed cells are run again, and flaky cells differ from fixed ones."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Guests that misbehave harm nobody but themselves."""
+"""Misbehaving guests harm neither the host nor other guests."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Debian base images and the terminal, on real guests of both byte orders."""
+"""Debian base images and the terminal, with real guests of both byte orders."""
 
 import fcntl
 import os

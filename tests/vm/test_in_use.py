@@ -1,4 +1,4 @@
-"""A run that is going on, and the commands that would remove what its guest is reading."""
+"""Commands that remove artifacts, during a run whose guest uses them."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""An error at every await of a cell's life: a typed outcome each time, and nothing left."""
+"""An error thrown at every await of a cell's life: each time a typed outcome, and nothing left behind."""
 
 from __future__ import annotations
 

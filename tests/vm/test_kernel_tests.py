@@ -1,4 +1,4 @@
-"""Results that a kernel prints: KTAP of a module of the user's, from the console and from dmesg's output."""
+"""Test results that a kernel prints: KTAP of a user's module, from the console and from dmesg."""
 
 import json
 import subprocess

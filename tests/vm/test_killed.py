@@ -1,4 +1,4 @@
-"""A run of real VMs that is killed at any instant, and what becomes of it."""
+"""A run of real VMs that is killed at any moment."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Layers that the user fills: his own in every run, and those of one run in that run alone."""
+"""The user's layers: the standing one is in every run, those of --layer only in theirs."""
 
 import subprocess
 import sys

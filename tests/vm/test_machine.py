@@ -1,4 +1,4 @@
-"""What the guest's machine is made of: kernel parameters, devices, processors."""
+"""The guest's machine: kernel parameters, devices, CPUs."""
 
 import contextlib
 import re

@@ -1,4 +1,4 @@
-"""A module that needs another one's symbols: both built by one command, loaded by one modprobe."""
+"""A module that needs symbols of another: one command builds both, one modprobe loads both."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Nights that a real cron(8) starts, and its mails; in a mount namespace: nobody's own crontab is touched."""
+"""Nights started by a real cron(8), and its mails; in a mount namespace, so that no real crontab changes."""
 
 import json
 import os

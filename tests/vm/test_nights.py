@@ -1,4 +1,4 @@
-"""Two nights of a sweep in real guests: what is told of each, in every form, and what has changed."""
+"""Two nights in real guests: what each reports, in every format, and what changed."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Every outcome, by causing it."""
+"""Every outcome, caused on purpose."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Profiles on real guests: what each promises, on both architectures and at once."""
+"""Profiles in real guests: each does what it promises, on both architectures and together."""
 
 import re
 import socket

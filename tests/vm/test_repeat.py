@@ -1,4 +1,4 @@
-"""The command that reproduce.sh and the reports name repeats exactly the cell that they speak of."""
+"""The command named in reproduce.sh and in reports repeats exactly its cell."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What programs expect of a root: modules that come when they are needed, device nodes, /tmp, a PID 1."""
+"""A guest's root file system: modules loaded on demand, device nodes, /tmp, PID 1."""
 
 from collections.abc import Callable
 

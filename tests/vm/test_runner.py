@@ -1,4 +1,4 @@
-"""What becomes of the VMs when the runner, or a QEMU, is stopped or killed."""
+"""VMs end when quizmatrix or a QEMU process is stopped or killed."""
 
 import contextlib
 import json

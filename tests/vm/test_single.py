@@ -1,4 +1,4 @@
-"""One cell behaves like running the command here."""
+"""A single cell behaves as if the command ran on the host."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The tutorial: every command of docs/tutorial.md prints what stands there."""
+"""Every command in docs/tutorial.md prints what the page shows."""
 
 import os
 import platform

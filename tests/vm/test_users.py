@@ -1,4 +1,4 @@
-"""Commands of users without rights, in the guest and on the host."""
+"""Commands of unprivileged users, in the guest and on the host."""
 
 import os
 import shutil

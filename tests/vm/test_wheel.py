@@ -1,4 +1,4 @@
-"""The wheel, installed where there is no checkout, runs cells from any folder."""
+"""The wheel, installed without a checkout, runs cells from any folder."""
 
 import os
 import shutil

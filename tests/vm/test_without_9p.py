@@ -1,4 +1,4 @@
-"""Debian's cloud kernel, which has no 9p: a guest of it is like any other."""
+"""Debian's cloud kernel has no 9p; its guests behave like any others."""
 
 import tarfile
 from pathlib import Path

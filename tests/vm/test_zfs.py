@@ -1,4 +1,4 @@
-"""OpenZFS built for both byte orders and tested in their guests, through the command line alone."""
+"""OpenZFS, built and tested on both byte orders, with the command line only."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Run in a guest with cgroups of version 2 (see test_cgroup): what quizmatrix reads there.
+"""Runs in a guest with cgroup version 2 (see test_cgroup): the limits that quizmatrix reads there.
 
 Its arguments: the folder of the package, then what to look at; without that, all of it.
 """
