@@ -49,7 +49,7 @@ soak: setup
 # The documentation, as a site: site/index.html, and the man page. Its own tests (tests/docs) build it, too.
 docs: setup
 	$(PY) -m docs.generate
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	@echo "file://$(CURDIR)/site/index.html"
 
 setup: $(VENV)/.ready-to-develop
