@@ -7,7 +7,6 @@ would block the event loop, and with it the other cells' output and Ctrl-C, for 
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +30,8 @@ async def call(function: Callable[..., R], *arguments: str | bool | int, returns
     returns: the type of the result. Raises any OSError that the function raises, and HostError if the process
     cannot be started or fails in another way.
     """
+    import json  # unlike msgspec's, it takes paths that are not UTF-8
+
     name = f"{function.__module__}:{function.__qualname__}"
     argv = [sys.executable, "-P", "-m", "quizmatrix.core.offload", name, json.dumps(arguments)]
     place = str(Path(quizmatrix.__file__).resolve().parents[1])
@@ -46,6 +47,8 @@ async def call(function: Callable[..., R], *arguments: str | bool | int, returns
 
 def main(name: str, arguments: str) -> int:
     """In the child: call the function and print its result or its OSError; return the exit status."""
+    import json
+
     module, _, function = name.partition(":")
     try:
         result = getattr(importlib.import_module(module), function)(*json.loads(arguments))

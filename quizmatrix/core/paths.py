@@ -10,16 +10,18 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import anyio
 import platformdirs
 
 from quizmatrix.core.errors import FOLDERS, HostError, host_error
+
+if TYPE_CHECKING:
+    import tempfile
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -119,10 +121,15 @@ def new_file_mode() -> int:
     return 0o644
 
 
+def _unused_name(final: Path) -> Path:
+    """A name beside `final` that no other process has."""
+    return final.with_name(f".{final.name}.{os.urandom(4).hex()}")
+
+
 def write_atomic(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o644) -> None:
     """Replace `path` by `data` (or its pieces) atomically: a reader sees the old file or the new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    made = Path(name)
+    made = _unused_name(path)
+    handle = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
             file.writelines([data] if isinstance(data, bytes) else data)
@@ -141,7 +148,8 @@ def new_dir(final: Path) -> Iterator[Path]:
     If another process was faster, its folder stays: it is equal, because names come from the content.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
+    made = _unused_name(final)
+    made.mkdir(0o700)
     try:
         made.chmod(0o755)
         yield made
@@ -157,6 +165,8 @@ def new_dir(final: Path) -> Iterator[Path]:
 
 def scratch(folder: Path, name: str) -> tempfile.TemporaryDirectory[str]:
     """A new temporary folder inside `folder`, so on the same file system."""
+    import tempfile  # slow to import, as it imports random
+
     folder.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.")
 

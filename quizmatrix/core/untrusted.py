@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,7 +75,7 @@ def make_folder(name: bytes, *, at: int) -> int:
 
 def replace_by_symlink(target: bytes, name: bytes, *, at: int) -> None:
     """Create a symlink; it replaces a file or symlink of that name. OSError if the name is a folder."""
-    made = f".{secrets.token_hex(8)}".encode()
+    made = f".{os.urandom(8).hex()}".encode()
     os.symlink(target, made, dir_fd=at)
     try:
         os.rename(made, name, src_dir_fd=at, dst_dir_fd=at)

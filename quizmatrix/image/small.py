@@ -13,20 +13,13 @@ from quizmatrix.core import cpio, paths
 from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError, host_error
 from quizmatrix.core.process import Tell
 from quizmatrix.core.store import Store, key_of
-from quizmatrix.debian import apt, host
-from quizmatrix.image import own, userland
-from quizmatrix.image.artifact import IMAGES, SUITES, Image
+from quizmatrix.image.artifact import IMAGES, Image
 from quizmatrix.model.arch import Arch
-from quizmatrix.model.archive import has_kernels_for, load_archive
 
 _RECIPE = "3"
 
 _SMALL = Store(what="base image", folder=IMAGES.folder, record="{}/key")
 
-# By package: the program's name in the guest, and its possible paths in the package (merged /usr moved it).
-_PROGRAMS: dict[str, tuple[str, ...]] = {
-    "busybox-static": ("busybox", "bin/busybox", "usr/bin/busybox"),
-}
 
 _FOLDERS = {
     "usr": 0o755,
@@ -152,6 +145,9 @@ async def obtain(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Ima
         image = _load(folder)
         if image is not None:
             return image
+    from quizmatrix.debian import host
+    from quizmatrix.image import own
+
     obstacle = host.obstacle()
     programs = own.programs(arch) if obstacle is not None else None
     if refresh and obstacle is not None and (image := _load(folder)) is not None:
@@ -170,7 +166,9 @@ async def obtain(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Ima
                     tell(f"{obstacle}: the base image is made of this host's own busybox")
                 elif obstacle is not None:
                     raise _cannot_be_made(arch, obstacle)
-                image = _make(folder, programs or await _fetch_programs(arch, tell))
+                from quizmatrix.image import programs as programs_of
+
+                image = _make(folder, programs or await programs_of.fetch(arch, _SMALL.root, tell))
             except OSError as error:
                 raise host_error("store the base image", error) from error
     return image
@@ -223,33 +221,3 @@ def _make(folder: Path, programs: dict[str, bytes]) -> Image:
     if image is None:
         raise DamagedError(f"the base image in {folder} is not what was just written")
     return image
-
-
-async def _fetch_programs(arch: Arch, tell: Tell) -> dict[str, bytes]:
-    """The static programs of the image, from the first suite that has them all; else they are built."""
-    debian = arch.facts.debian
-    if debian is None or not has_kernels_for(debian.arch):
-        return await userland.build_programs(arch, tell)
-    carrying = [name for name, suite in load_archive().suite.items() if debian.arch in suite.arches]
-    suites = [name for name in SUITES if name in carrying] or carrying
-    found = await apt.ask_suites(suites, debian.arch, tell, _programs_in, is_first_enough=True)
-    return found[0] if found else await userland.build_programs(arch, tell)
-
-
-async def _programs_in(root: apt.AptRoot) -> dict[str, bytes] | None:
-    """The programs from a suite's packages; None where a package or program is missing."""
-    packages = await root.show(*_PROGRAMS)
-    if len(packages) != len(_PROGRAMS):
-        return None
-    with paths.scratch(_SMALL.root, "packages") as name:
-        folder = Path(name)
-        archives = await root.download(packages, folder)
-        await apt.unpack(archives, folder / "unpacked")
-        programs = {}
-        for program, *places in _PROGRAMS.values():
-            found = [folder / "unpacked" / place for place in places]
-            path = next((path for path in found if path.is_file()), None)
-            if path is None:
-                return None
-            programs[program] = path.read_bytes()
-        return programs

@@ -93,6 +93,11 @@ def references(key: str) -> list[LayerReference]:
     return found
 
 
+def module_references(key: str) -> list[LayerReference]:
+    """The modules that were built here for a kernel, without OpenZFS, whose references have its own name."""
+    return [found for found in references(key) if found.name == paths.cache_name(Path(found.origin))]
+
+
 def layers_in_use() -> set[str]:
     """All layers that guests of any kernel get."""
     every = (reference for key in kernels() for reference in references(key))

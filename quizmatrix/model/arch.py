@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import os
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -165,7 +165,7 @@ class Arch(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_native(self) -> bool:
         """Whether this host has this architecture, so that its guests need no emulation."""
-        return platform.machine() in self.facts.host_machines
+        return os.uname().machine in self.facts.host_machines
 
 
 def arch_names() -> list[str]:
@@ -199,7 +199,7 @@ def host_arch() -> Arch:
         if load_arch(name).is_native:
             return load_arch(name)
     raise UsageError(
-        f"this host is a {platform.machine()}, for which there is no file in arch/",
+        f"this host is a {os.uname().machine}, for which there is no file in arch/",
         next_step=f"Name architectures with -a: {', '.join(arch_names())}.",
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 
@@ -33,6 +32,8 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse(text: str) -> list[Forward]:
     """Read `[ADDRESS:]PORT-PORT`, or several joined by `+`; ValueError if the text is malformed."""
+    import ipaddress
+
     found: list[Forward] = []
     for word in text.split("+") if text else []:
         match = _FORM.fullmatch(word)

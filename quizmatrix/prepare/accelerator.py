@@ -7,8 +7,6 @@ starts. Both kinds of host have a /dev/kvm that answers.
 from __future__ import annotations
 
 import os
-import platform
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -61,7 +59,7 @@ def without_trial(arch: Arch) -> Answer | None:
     if not arch.is_native:
         return Answer(
             accelerator=Accelerator.TCG,
-            why=f"{arch.name} is emulated on this {platform.machine()} host",
+            why=f"{arch.name} is emulated on this {os.uname().machine} host",
         )
     if not KVM_DEVICE.exists():
         return Answer(accelerator=Accelerator.TCG, why=f"there is no {KVM_DEVICE}")
@@ -97,6 +95,8 @@ async def try_kvm(cell: Cell, prepared: Prepared, boot: RunTrial = run_cell) -> 
     QuizmatrixError where no trial is possible.
     """
     arch = load_arch(cell.arch)
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="quizmatrix-") as folder:
         trial = _Trial(cell, prepared, boot, Path(folder))
         first = await trial.boot(Accelerator.KVM, TRIAL_LIMIT)
@@ -192,4 +192,4 @@ def _host(arch: Arch) -> str:
         made = f"{binary} {status.st_size} {status.st_mtime_ns}"
     facts = arch.facts.qemu
     asked = f"{facts.machine.kvm} {facts.cpu.kvm}"
-    return " | ".join((platform.node(), platform.release(), cpu, made, asked))
+    return " | ".join((os.uname().nodename, os.uname().release, cpu, made, asked))

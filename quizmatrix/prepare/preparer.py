@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
 import msgspec
@@ -14,9 +14,8 @@ from quizmatrix.core.errors import QuizmatrixError, UnpreparedError
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell
 from quizmatrix.core.uses import Uses
-from quizmatrix.image import debian, initramfs, small
+from quizmatrix.image import initramfs, small
 from quizmatrix.image.artifact import Image
-from quizmatrix.image.debian import DebianImage
 from quizmatrix.kernel import buildlayer, source
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.order import Order, options_of
@@ -29,6 +28,9 @@ from quizmatrix.prepare.accelerator import Answer, find_out, without_trial
 from quizmatrix.prepare.specify import GuestPlan, Prepared, specify
 from quizmatrix.run.cell import run_cell
 from quizmatrix.run.cellfolder import artifacts_of
+
+if TYPE_CHECKING:
+    from quizmatrix.image.debian import DebianImage, Guest
 
 # How many kernels are fetched and unpacked at a time. More would only share the network and the disk.
 _FETCHES = 2
@@ -117,6 +119,8 @@ class Preparer:
 
     async def build_image(self, cell: Cell, suite: str, include: list[str], tell: Tell) -> DebianImage:
         """Build a Debian image for the cell's architecture; if it is foreign, in a guest like `cell`."""
+        from quizmatrix.image import debian
+
         return await debian.build(load_arch(cell.arch), suite, include, self._setup_guest(cell, tell), tell)
 
     async def kernel(self, cell: Cell, tell: Tell, *, pool: JobServer | None = None) -> Kernel:
@@ -189,6 +193,8 @@ class Preparer:
         """The suite of a Debian image, and the image if it is stored. Raises UnpreparedError with --offline,
         HostError without mksquashfs, where it is not.
         """
+        from quizmatrix.image import debian
+
         suite = debian.choose_suite(arch, asked or None)
         image = debian.find(arch, suite)
         if image is None or self._policy.refresh:
@@ -201,7 +207,7 @@ class Preparer:
             debian.require_tools()
         return suite, image
 
-    def _setup_guest(self, cell: Cell, tell: Tell) -> debian.Guest:
+    def _setup_guest(self, cell: Cell, tell: Tell) -> Guest:
         """A function that runs a script in a guest with the cell's architecture and kernel."""
 
         async def run_script(layer: Path, script: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import shutil
 import time
 from contextlib import ExitStack, closing
@@ -12,7 +12,7 @@ from quizmatrix.core.errors import host_error
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec, Share
-from quizmatrix.run import debugger, foreign, layerdisks, qemu, reproduce, runlayer, vm
+from quizmatrix.run import foreign, qemu, reproduce, runlayer, vm
 from quizmatrix.run.boot import Boot
 from quizmatrix.run.cellfolder import host_folder_of, run_layer_of
 from quizmatrix.run.channel import ConsolePipe, Port
@@ -28,9 +28,11 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
     if this host cannot do its part.
     """
     started = time.monotonic()
-    marker = secrets.token_hex(16)
+    marker = os.urandom(16).hex()
     shares = _write_files(spec, marker, observer)
     if not spec.machine.kernel.has_9p:
+        from quizmatrix.run import layerdisks
+
         try:
             spec, shares = await layerdisks.convert(spec, shares), []
         except BaseException:
@@ -79,6 +81,8 @@ def _write_files(spec: CellSpec, marker: str, observer: Observer) -> list[Share]
             observer.terminal.write(run_layer_of(Path(spec.files.folder)))
         reproduce.write_script(spec, shares)
         if spec.machine.debugger:
+            from quizmatrix.run import debugger
+
             debugger.write_script(spec)
     except OSError as error:
         raise host_error(f"write to {spec.files.folder}", error) from error

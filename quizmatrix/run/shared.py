@@ -16,7 +16,7 @@ from quizmatrix.core import offload, process, untrusted
 from quizmatrix.core.concurrency import in_thread, task_group
 from quizmatrix.core.errors import QuizmatrixError, host_error
 from quizmatrix.model.spec import CellSpec
-from quizmatrix.run import layerdisks, mapped, qmp
+from quizmatrix.run import mapped, qmp
 from quizmatrix.run.cellfolder import artifacts_of
 from quizmatrix.run.channel import Port
 
@@ -217,6 +217,8 @@ class Shared:
         return notes
 
     async def _unpack(self) -> list[str]:
+        from quizmatrix.run import layerdisks
+
         try:
             failure = await layerdisks.take_shared(self._folder, self._limit)
         except layerdisks.TooLargeError as error:

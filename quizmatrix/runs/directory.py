@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -182,7 +181,7 @@ def create(
 
     Raises UsageError where `output` is not empty, HostError where the directory cannot be written.
     """
-    run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(2).hex()}"
     folder = (output or runs_dir() / run).absolute()
     if output is not None:
         check_output(output)

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from quizmatrix.build.module import hint, mirror
-from quizmatrix.build.module.build import Module, ModuleOptions, build, check_options, find_module, references
+from quizmatrix.build.module.build import Module, ModuleOptions, build, check_options, find_module
 from quizmatrix.build.parts import Built
 from quizmatrix.cli import run_command
 from quizmatrix.cli.options import run_options
@@ -20,6 +20,7 @@ from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import artifact, buildlayer, source
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import build as build_kernel
+from quizmatrix.kernel.buildlayer import module_references
 from quizmatrix.kernel.order import KernelOptions, Order
 from quizmatrix.kernel.tree import KernelTree
 from quizmatrix.model.arch import load_arch
@@ -205,7 +206,7 @@ def test_a_module_is_installed_for_the_guests_of_a_kernel(hello: Path, kernel: K
     assert not built.was_reused
     assert contents(built.layer).keys() == {f"usr/lib/modules/{RELEASE}/updates/hello.ko"}
     assert compiled(hello, kernel) == ["hello in the pool"]
-    (reference,) = references(kernel.record.key)
+    (reference,) = module_references(kernel.record.key)
     assert (reference.origin, reference.layers) == (str(hello), [str(built.layer)])
     (joined,) = anyio.run(lambda: buildlayer.obtain(kernel, with_runtime=True))
     assert contents(joined).keys() > contents(built.layer).keys()
@@ -231,7 +232,7 @@ def test_only_what_changed_is_compiled(hello: Path, kernel: Kernel) -> None:
     assert second.layer != first.layer
     assert first.layer.is_dir()
     assert sorted(line.split()[0] for line in compiled(hello, kernel)) == ["hello", "other", "other"]
-    assert [reference.layers for reference in references(kernel.record.key)] == [[str(second.layer)]]
+    assert [reference.layers for reference in module_references(kernel.record.key)] == [[str(second.layer)]]
 
 
 def test_of_earlier_layers_only_the_last_stays(hello: Path, kernel: Kernel) -> None:
@@ -275,7 +276,7 @@ def test_the_compilers_first_error_names_the_users_file(hello: Path, kernel: Ker
     log = Path(caught.value.next_step.partition(": ")[2])
     assert "fatal error: absent.h" in log.read_text()
     # The guests still have the earlier layer.
-    assert [reference.layers for reference in references(kernel.record.key)] == [[str(good.layer)]]
+    assert [reference.layers for reference in module_references(kernel.record.key)] == [[str(good.layer)]]
     (hello / "hello.c").write_text(SOURCE.format(release=RELEASE))
     assert not make(hello, kernel).was_reused
 
@@ -285,7 +286,7 @@ def test_a_module_of_another_kernel_is_named(hello: Path, kernel: Kernel) -> Non
     with pytest.raises(DamagedError, match=r"are not for the kernel 6\.1\.9-toy") as caught:
         make(hello, kernel)
     assert "built for 6.1.8-other" in caught.value.cause
-    assert references(kernel.record.key) == []
+    assert module_references(kernel.record.key) == []
     assert not list(Module(path=hello).work.glob("layers/*"))
 
 
@@ -345,7 +346,7 @@ def test_a_build_that_is_stopped_goes_on_the_next_time(hello: Path, kernel: Kern
         pool.close()
 
     anyio.run(stop)
-    assert references(kernel.record.key) == []
+    assert module_references(kernel.record.key) == []
     (hello / "hello.c").write_text(SOURCE.format(release=RELEASE))
     make(hello, kernel)
     assert [line.split()[0] for line in compiled(hello, kernel)] == ["first", "hello", "hello"]
@@ -368,7 +369,7 @@ def test_a_module_of_two_folders_is_that_which_was_built_last(
     other = write_module(tmp_path / "work tree")
     for folder in (hello, other, hello):
         make(folder, kernel, tell=said.append)
-        assert [reference.origin for reference in references(kernel.record.key)] == [str(folder)]
+        assert [reference.origin for reference in module_references(kernel.record.key)] == [str(folder)]
     assert f"hello is no longer the one of {hello}" in said
 
 
@@ -379,7 +380,7 @@ def test_openzfs_is_none_of_them(hello: Path, tmp_path: Path, kernel: Kernel) ->
     buildlayer.write_reference(kernel.record.key, reference)
     make(write_module(tmp_path / "zfs"), kernel)
     assert len(buildlayer.references(kernel.record.key)) == 2
-    assert len(references(kernel.record.key)) == 1
+    assert len(module_references(kernel.record.key)) == 1
 
 
 def write_chain(top: Path) -> list[Path]:
@@ -597,7 +598,7 @@ def test_list_and_remove(
         [name, cached.record.key] for name in ("hello", "other")
     ]
     assert command(capsys, "remove", "hello")[0] == 0
-    assert [reference.origin for reference in references(cached.record.key)] == [str(other)]
+    assert [reference.origin for reference in module_references(cached.record.key)] == [str(other)]
     assert command(capsys, "remove", str(other))[0] == 0
     assert command(capsys, "list")[1] == "No module was built yet.\n"
     status, _, err = command(capsys, "remove", "hello")

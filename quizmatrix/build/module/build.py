@@ -187,7 +187,7 @@ def _refer(module: Module, kernel: Kernel, built: Built, tell: Tell) -> None:
     """Add a module to the kernel's guests, and remove modules of the same name from other folders."""
     key = kernel.record.key
     names = buildlayer.module_names(built.layer)
-    for other in references(key):
+    for other in buildlayer.module_references(key):
         both = names.intersection(*(buildlayer.module_names(Path(layer)) for layer in other.layers))
         if other.name != module.mark and both:
             tell(f"{', '.join(sorted(both))} is no longer the one of {other.origin}")
@@ -195,13 +195,6 @@ def _refer(module: Module, kernel: Kernel, built: Built, tell: Tell) -> None:
     buildlayer.write_reference(
         key, buildlayer.LayerReference(name=module.mark, origin=str(module.path), layers=[str(built.layer)])
     )
-
-
-def references(key: str) -> list[buildlayer.LayerReference]:
-    """The modules that were built for a kernel, without OpenZFS."""
-    return [
-        found for found in buildlayer.references(key) if found.name == paths.cache_name(Path(found.origin))
-    ]
 
 
 class _ModuleBuild:
@@ -278,7 +271,7 @@ class _ModuleBuild:
     def _where_it_is(self, symbol: str) -> str:
         """The next step for an undefined symbol: the command that builds both modules, if that is known."""
         key = self._kernel.record.key
-        for found in references(key):
+        for found in buildlayer.module_references(key):
             try:
                 symbols = Module(path=Path(found.origin)).symbols(self._kernel).read_text(errors="replace")
             except OSError:

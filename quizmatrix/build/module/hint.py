@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from quizmatrix.build.module.build import references
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.kernel import buildlayer, source
 from quizmatrix.kernel.order import options_of
@@ -27,6 +26,11 @@ def names_of(reference: buildlayer.LayerReference) -> set[str]:
     return {name for layer in reference.layers for name in buildlayer.module_names(Path(layer))}
 
 
+def _built_for(key: str) -> set[str]:
+    """The names of all modules that were built for a kernel."""
+    return {name for reference in buildlayer.module_references(key) for name in names_of(reference)}
+
+
 def elsewhere(cells: Sequence[Cell], command: Sequence[str]) -> str | None:
     """A hint, if the command names a module that was built for kernels of `BUILT`, and the cells have others.
 
@@ -36,7 +40,10 @@ def elsewhere(cells: Sequence[Cell], command: Sequence[str]) -> str | None:
     built = {
         key: found
         for key in buildlayer.kernels()
-        if (found := words & {name for reference in references(key) for name in names_of(reference)})
+        if (
+            found := words
+            & {name for reference in buildlayer.module_references(key) for name in names_of(reference)}
+        )
     }
     missed: dict[str, set[str]] = {}
     for cell in cells if built else ():

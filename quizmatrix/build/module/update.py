@@ -15,7 +15,6 @@ from quizmatrix.build.module.build import (
     check_options,
     find_module,
     modules_dir,
-    references,
     removing,
 )
 from quizmatrix.build.module.hint import BUILT, names_of
@@ -104,7 +103,7 @@ def print_list() -> None:
     rows = [
         [", ".join(sorted(names_of(reference))), key, reference.origin]
         for key in buildlayer.kernels()
-        for reference in references(key)
+        for reference in buildlayer.module_references(key)
     ]
     if rows:
         print(tabulate(sorted(rows), headers=["module", "kernel", "from"], disable_numparse=True))
@@ -122,7 +121,7 @@ def remove(names: list[str]) -> None:
         marks = {
             reference.name
             for key in buildlayer.kernels()
-            for reference in references(key)
+            for reference in buildlayer.module_references(key)
             if asked in names_of(reference) or reference.origin == str(path)
         }
         # A module whose build always failed has no reference, only a folder.
