@@ -20,7 +20,7 @@ MakeSession = Callable[[bool], tuple[Session, TerminalHost]]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """The tasks of a run, and how they are run.
+    """The tasks of a run, and how they are run: one field for each decision.
 
     jobs: VMs at a time at most. max_time: seconds for all of it; what has not started by then is skipped, and
     what has is stopped. spent: those of it that are gone before it begins. retries: further attempts at a
