@@ -92,8 +92,6 @@ def run_options(args: argparse.Namespace) -> RunOptions:
             given[name] = units.checked(option, given[name], units.whole_number(least))
     if "max_time" in given:
         units.checked("--max-time", given["max_time"], units.parse_duration)
-    if "append" in given:
-        given["append"] = " ".join(given["append"])
     try:
         return with_values(RunOptions(), given)
     except ValueError as error:

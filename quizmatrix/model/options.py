@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from quizmatrix.model.finding import SplatPolicy
 from quizmatrix.model.matrix import Limits
 
 
@@ -33,8 +34,30 @@ class SelectionOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     shard: int = 1
 
 
-class LimitOptions(Limits, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=False):
-    """Limits that take precedence over the matrix's; ValueError if one is invalid."""
+class LimitOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Limits that take precedence over the matrix's; see Limits. ValueError if one is invalid.
+
+    append: each time kernel parameters, as they were given.
+    """
+
+    timeout: str | None = None
+    boot_timeout: str | None = None
+    memory: str | None = None
+    shared_limit: str | None = None
+    cpus: int | None = None
+    image: str | None = None
+    splat: SplatPolicy | None = None
+    append: list[str] = []
+    numa: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if a limit is invalid."""
+        self.as_limits()
+
+    def as_limits(self) -> Limits:
+        """The same, as a table of the matrix has them."""
+        given = msgspec.structs.asdict(self) | {"append": " ".join(self.append) or None}
+        return Limits(**given)
 
 
 class GuestOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -153,7 +153,7 @@ def selected(options: RunOptions, *, built_here: bool = False) -> Selection:
     built here. Raises UsageError where no cell is left, a pattern fits none, or a kernel's name is wrong;
     DataError where the matrix is wrong.
     """
-    asked, limits = options.selection, options.limits
+    asked, limits = options.selection, options.limits.as_limits()
     only, skip = cell_words("--only", asked.only), cell_words("--skip", asked.skip)
     kernels = words("--kernels", asked.kernels)
     arches = list(dict.fromkeys(map(real_name, words("--arches", asked.arches))))

@@ -126,7 +126,7 @@ def test_without_a_command_it_is_the_last_run_of_it() -> None:
     assert request.command == [COMMAND]
     assert msgspec.structs.replace(request.options, once=RunOptions().once) == RunOptions(
         selection=SelectionOptions(matrix="m.toml"),
-        limits=LimitOptions(memory="700M", append="loglevel=7"),
+        limits=LimitOptions(memory="700M", append=["loglevel=7"]),
         guest=GuestOptions(stdin="input", env=["A=x"], user="nobody"),
     )
 

@@ -25,7 +25,7 @@ VALUES: dict[str, Any] = {
     "shared_limit": "2G",
     "cpus": 2,
     "image": "debian",
-    "append": "a=1 -b",
+    "append": ["a=1", "-b c"],
     "numa": 2,
     "stdin": "-",
     "accel": "tcg",
