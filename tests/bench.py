@@ -68,12 +68,12 @@ def cpu_of(argv: list[str]) -> tuple[float, float]:
 
 
 def run_in(cell: str, *options: str) -> None:
-    """`true` in one cell, Python's start and all."""
+    """`true` in one cell, including Python's start."""
     subprocess.run([*QUIZMATRIX, "run", "--only", cell, "--offline", *options, "--", "true"], check=True)
 
 
 def specified(cell_id: str, folder: Path, command: str = "true") -> tuple[CellSpec, Kernel]:
-    """What quizmatrix would boot for `command` in this cell."""
+    """The QEMU command line of quizmatrix for `command` in this cell."""
     (cell,) = cells.cells_on_the_spot([cell_id], Limits())
     preparer = Preparer(Policy())
     prepared = anyio.run(preparer.prepare, cell, lambda text: print(f"  {text}"))
@@ -84,7 +84,7 @@ def specified(cell_id: str, folder: Path, command: str = "true") -> tuple[CellSp
 
 
 def interleaved(ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[float, float]:
-    """The median seconds of both, taken in turns: a host that is busy for a while is busy for both."""
+    """The median seconds of both, measured in turns, so that a busy host affects both."""
     pairs = [(timed(theirs), timed(ours)) for _ in range(ROUNDS)]
     return statistics.median(own for _, own in pairs), statistics.median(other for other, _ in pairs)
 
@@ -110,7 +110,7 @@ def _bare_qemu(spec: CellSpec, folder: Path, more: Sequence[str]) -> None:
     output = f"file,path={folder}/stdout"
     chardevs = {"console": null, "stdout": output, "stderr": null, "control": f"pipe,path={control}"}
     argv = [*qemu.command_line(spec, shares, chardevs), *more]
-    # Opened for both directions: nobody has to wait for anybody.
+    # Opened for reading and writing, so that opening does not block.
     to_guest = os.open(f"{control}.in", os.O_RDWR)
     from_guest = os.open(f"{control}.out", os.O_RDWR)
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
@@ -124,7 +124,7 @@ def _bare_qemu(spec: CellSpec, folder: Path, more: Sequence[str]) -> None:
 
 
 def against_bare_qemu(cell: str, target: float) -> list[str]:
-    """One row: what quizmatrix takes over QEMU alone."""
+    """One row: the time that quizmatrix adds to QEMU alone."""
     with tempfile.TemporaryDirectory() as name:
         spec, _ = specified(cell, Path(name))
     own, bare = interleaved(lambda: run_in(cell), lambda: bare_qemu(spec))
@@ -152,7 +152,7 @@ def against_debian(arch: str) -> list[str]:
 
 
 def debian_image(cell: str) -> list[str]:
-    """One row: what a whole Debian costs over the small image."""
+    """One row: the time that a Debian image adds to the small image."""
     own, small = interleaved(lambda: run_in(cell, *DEBIAN), lambda: run_in(cell))
     return row(
         f"`true` in {cell}, --image debian",
@@ -273,7 +273,7 @@ def reading_a_tree(cell: str) -> list[list[str]]:
         tree = Path(name) / "tree"
         skipped = shutil.ignore_patterns("__pycache__")
         for folder in ("quizmatrix", "tests"):
-            # Not where `python -m` would look for the package.
+            # Not in the folder where `python -m` would look for the package.
             shutil.copytree(Path(__file__).parents[1] / folder, tree / "copy" / folder, ignore=skipped)
         count = sum(path.is_file() for path in tree.rglob("*"))
         argv = [*QUIZMATRIX, "run", "--only", cell, "--offline", "--bind", f"{tree}:/mnt/bound:ro"]
@@ -310,7 +310,7 @@ def _virtiofs(socket: Path, memory: int, transport: str) -> list[str]:
 def image_making() -> list[str]:
     """One row: a Debian image of this host's architecture, the packages being in the cache."""
     with tempfile.TemporaryDirectory() as name:
-        # Everything but the images is the user's own cache.
+        # Everything except the images is in the user's cache.
         for path in paths.cache_dir().iterdir():
             if path.name != "images":
                 (Path(name) / path.name).symlink_to(path)
@@ -348,7 +348,7 @@ def against_virtme(cell: str, target: float) -> list[str]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         spec, kernel = specified(cell, folder)
-        # Where it looks for an image and, beside it, for modules.
+        # The folder where it looks for an image and for modules.
         image = folder / "boot" / f"vmlinuz-{kernel.record.release}"
         image.parent.mkdir()
         image.symlink_to(kernel.image)
@@ -425,7 +425,7 @@ def help_cpu() -> list[str]:
 
 
 def build_of_what_is_built() -> list[str]:
-    """One row: what it costs to find that there is nothing to build."""
+    """One row: the time to find that there is nothing to build."""
     wall = statistics.median(
         cpu_of([*QUIZMATRIX, "kernel", "build", "6.1", "-a", "ppc64"])[0] for _ in range(ROUNDS)
     )
@@ -433,7 +433,7 @@ def build_of_what_is_built() -> list[str]:
 
 
 def scheduling(few: int = 100, many: int = 1000) -> list[list[str]]:
-    """Two rows: what the scheduler itself costs, with guests that are none."""
+    """Two rows: the scheduler's own cost, with simulated guests."""
     found = {}
     for count in (few, many):
         argv = [sys.executable, "-m", "tests.bench_scheduler", str(count)]
@@ -455,7 +455,7 @@ def scheduling(few: int = 100, many: int = 1000) -> list[list[str]]:
 
 
 def stall() -> list[str]:
-    """One row: how long one cell's half a million files keep a run from seeing to the others."""
+    """One row: how long half a million files of one cell delay a run's other cells."""
     argv = [sys.executable, "-m", "tests.bench_stall"]
     said = subprocess.run(argv, check=True, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE).stdout
     worst = float(said)

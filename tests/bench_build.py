@@ -27,7 +27,7 @@ TARGET = 1 / 3
 
 
 def cpu() -> float:
-    """CPU seconds of all that was run and has ended."""
+    """CPU seconds of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

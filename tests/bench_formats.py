@@ -43,7 +43,7 @@ FORMATS = {
 
 
 class Bench:
-    """The cell, whose base image is exchanged."""
+    """One cell, with different base images."""
 
     def __init__(self, top: Path) -> None:
         """top: a folder for everything that is made."""
@@ -52,7 +52,7 @@ class Bench:
         (self.cell,) = cells.cells_on_the_spot([CELL], Limits())
         self.cell = msgspec.structs.replace(self.cell, image="debian", memory=2048)
         arch = load_arch(self.cell.arch)
-        # What erofs and ext4 load, and depmod(8) does not know of.
+        # Modules that erofs and ext4 load, but that modules.dep does not list.
         modules = [*arch.facts.kernel.modules, "crc32c_generic"]
         kernel = msgspec.structs.replace(arch.facts.kernel, modules=modules)
         self._arch = msgspec.structs.replace(arch, facts=msgspec.structs.replace(arch.facts, kernel=kernel))
@@ -60,7 +60,7 @@ class Bench:
         self.prepared = anyio.run(self._preparer.prepare, self.cell, print)
 
     def with_disk(self, disk: Path, disk_type: str) -> Prepared:
-        """What the cell boots from, this disk being its base image."""
+        """The cell's artifacts, with this disk as the base image."""
         image = msgspec.structs.replace(self.prepared.image, disk=disk, disk_type=disk_type)
         return msgspec.structs.replace(
             self.prepared,
@@ -69,7 +69,7 @@ class Bench:
         )
 
     def seconds(self, prepared: Prepared, command: str) -> tuple[float, float]:
-        """Of a guest: until its command began, and that command's own."""
+        """The seconds of a guest until its command began, and those of the command."""
         self._number += 1
         folder = self._top / f"run{self._number}"
         folder.mkdir()

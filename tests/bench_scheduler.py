@@ -75,7 +75,7 @@ def measure(count: int) -> dict[str, float]:
 
 
 def _peak() -> float:
-    """MiB of this program at most. proc(5): VmHWM; ru_maxrss has what started us in it as well."""
+    """The peak memory of this program in MiB (VmHWM of proc(5); ru_maxrss would include its parent's)."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 

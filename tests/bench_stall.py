@@ -25,9 +25,9 @@ from quizmatrix.schedule.scheduler import Scheduler
 
 CELL = "6.1-x86_64"
 FILES = 500_000
-# The guest is there, and ends when the files are.
+# The guest ends when the files are made.
 COMMAND = "touch /shared/ready; until [ -e /shared/go ]; do sleep 1; done"
-# A thousand in a folder, and one of a hundred a link out of it.
+# A thousand files per folder; one in a hundred is a symlink that points outside.
 FILL = """
 import os, sys
 top, files = sys.argv[1], int(sys.argv[2])

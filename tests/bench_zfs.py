@@ -33,7 +33,7 @@ CELL = "6.1-x86_64"
 
 
 def linked_cache(scratch: Path, name: str) -> None:
-    """From here on a cache of the benchmark's own: the user's, without what is built of OpenZFS."""
+    """Use a separate cache for the benchmark: the user's, without OpenZFS builds."""
     cache, ccache = scratch / name, scratch / f"{name}-ccache"
     cache.mkdir()
     ccache.mkdir()
@@ -44,7 +44,7 @@ def linked_cache(scratch: Path, name: str) -> None:
 
 
 def libraries_of(arch: str) -> tuple[sysroot.Sysroot, float]:
-    """What an architecture's userland is linked with, and the CPU seconds of making that."""
+    """The sysroot of an architecture, and the CPU seconds for making it."""
     pool = JobServer(process.usable_cpus())
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     made = anyio.run(sysroot.obtain, load_arch(arch), None, pool, lambda said: print(f"  {said}"))
@@ -54,7 +54,7 @@ def libraries_of(arch: str) -> tuple[sysroot.Sysroot, float]:
 
 
 def by_hand(tree: Path, scratch: Path) -> float:
-    """CPU seconds of one build that shares nothing, for this host, its libraries being there."""
+    """CPU seconds of one build for this host that shares nothing; its libraries exist."""
     kernel = source.find(KERNEL, load_arch("x86_64"))
     if kernel is None or kernel.build_tree is None:
         raise SystemExit(f"{KERNEL} is not built")
@@ -80,9 +80,9 @@ def by_hand(tree: Path, scratch: Path) -> float:
 
 
 def from_nothing(tree: Path, scratch: Path) -> list[str]:
-    """One row: nine cells at once, against nine builds by hand. All that follows has these nine."""
+    """One row: nine cells at once, compared with nine builds by hand. Later rows use these nine cells."""
     linked_cache(scratch, "by-hand-cache")
-    # Those of Debian's architectures are packages; each of three builds for ppc64 has to make its own.
+    # Debian's architectures have packages; by hand, each of the three ppc64 builds has to make the libraries.
     libraries = libraries_of("ppc64")[1]
     one = by_hand(tree, scratch)
     hand = 9 * one + 3 * libraries
@@ -119,7 +119,7 @@ def one_file(tree: Path, *argv: str) -> list[str]:
     try:
         own = build(tree, "endian", *argv)
     finally:
-        # With a new time, or make would not see it.
+        # With a new mtime, so that make sees the change.
         path.write_bytes(text)
     cells = 1 if argv else 9
     return row(

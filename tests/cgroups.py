@@ -15,7 +15,7 @@ def of_version_1(*, memory: int) -> Iterator[list[Path]]:
     limits = (("cpu", "cpu.cfs_quota_us", 100000), ("memory", "memory.limit_in_bytes", memory))
     try:
         for controller, name, limit in limits:
-            # In the top: our own cgroup is somebody else's to arrange.
+            # In the root cgroup, since the cgroup of this process is managed by another program.
             folder = Path("/sys/fs/cgroup", controller, f"quizmatrix-test-{os.getpid()}")
             try:
                 folder.mkdir()

@@ -13,12 +13,12 @@ PASSED, FAILED, KILLED = "20261128-182856-e1c2", "20261128-182911-ee52", "202611
 
 
 def copy_to(root: Path) -> dict[str, str]:
-    """Copy everything to `root`, as if it had been made there; the environment in which it is found."""
+    """Copy all files to `root`, with their paths adapted; returns the environment that names them."""
     shutil.copytree(FIXTURE, root, symlinks=True)
     for path in root.rglob("*"):
         if path.is_file() and not path.is_symlink() and path.suffix != ".sqlite":
             path.write_bytes(path.read_bytes().replace(MADE_IN.encode(), os.fsencode(root)))
-    # The runs that are in a history hold paths, too.
+    # The history contains paths, too.
     with sqlite3.connect(root / "state/history.sqlite") as connection:
         for column in ("place", "matrix", "folder"):
             connection.execute(f"UPDATE runs SET {column} = replace({column}, ?, ?)", [MADE_IN, str(root)])  # noqa: S608
@@ -28,6 +28,6 @@ def copy_to(root: Path) -> dict[str, str]:
         "QUIZMATRIX_CONFIG_DIR": str(root / "config"),
         "XDG_DATA_HOME": str(root / "data"),
         "PATH": f"{root / 'bin'}:{os.environ['PATH']}",
-        # The crontab is of its user's host: times are local.
+        # The crontab's times are local.
         "TZ": "UTC",
     }

@@ -22,12 +22,12 @@ INIT, OPEN, CLOSE, READ, LSTAT, FSTAT, OPENDIR, READDIR, STAT, READLINK = 1, 3, 
 
 
 def text(data: bytes) -> bytes:
-    """A string, as the protocol has it."""
+    """A string in the protocol's encoding."""
     return struct.pack(">I", len(data)) + data
 
 
 def attributes(mode: int) -> bytes:
-    """Of a size that is a lie."""
+    """A packet with a false size."""
     return struct.pack(">IQI", 1 | 4, 1 << 40, mode)
 
 
@@ -38,7 +38,7 @@ def send(kind: int, body: bytes) -> None:
 
 
 def answer(kind: int, body: bytes, has_listed: set[bytes]) -> tuple[int, bytes]:
-    """The kind of the answer, and what it says behind the request's number."""
+    """The type of the answer, and its content after the request's number."""
     name = body[4 : 4 + struct.unpack(">I", body[:4])[0]]
     base = name.rsplit(b"/", 1)[-1]
     if kind in (STAT, LSTAT, FSTAT):

@@ -15,7 +15,7 @@ class Injector:
     """Throws one error in each run, at the first await where none was thrown in an earlier run."""
 
     def __init__(self, strike: Callable[[int], BaseException | None]) -> None:
-        """strike: makes the error for the n-th site; None where it did something else than an error."""
+        """strike: makes the error for the n-th site; returns None if it did something else instead."""
         self._strike = strike
         self._known: set[Site] = set()
         self.struck: Site | None = None
@@ -30,7 +30,7 @@ class Injector:
         asyncio.get_running_loop().set_task_factory(factory)
 
     def at(self, coro: Any) -> BaseException | None:
-        """What to throw into a coroutine that has just come to an await."""
+        """The error to throw into a coroutine that has reached an await, if any."""
         site = _site(coro)
         if self.struck is not None or site in self._known or _only_waits_for_our_own_tasks(site):
             return None
@@ -78,14 +78,14 @@ def _site(awaiter: Any) -> Site:
             frames.append((frame.f_code.co_filename, frame.f_code.co_qualname, frame.f_lineno))
             awaiter = getattr(awaiter, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
         else:
-            # What awaits an asynchronous generator's next value tells of that to the collector alone.
+            # Only the garbage collector knows which object awaits an asynchronous generator's next value.
             held = (one for one in gc.get_referents(awaiter) if inspect.isasyncgen(one) or is_step(one))
             awaiter = next(held, None)
     return tuple(frames)
 
 
 def is_step(one: Any) -> bool:
-    """Whether it is what awaits an asynchronous generator's next value."""
+    """Whether an object awaits an asynchronous generator's next value."""
     return type(one).__name__ in ("async_generator_asend", "async_generator_athrow", "anext_awaitable")
 
 

@@ -18,7 +18,7 @@ from quizmatrix.runs import directory
 from quizmatrix.subtests import reading
 from tests.unit.test_report import result
 
-# What a guest may try on whoever reads its logs. Each would retitle a page that ran it.
+# Attacks on the reader of a log. Each changes the title of a page that executes it.
 SCRIPT = "document.title='pwned'"
 HOSTILE = (
     f"</script><script>{SCRIPT}</script><img src=x onerror={SCRIPT}>\n"

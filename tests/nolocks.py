@@ -27,7 +27,7 @@ class _Program(ctypes.Structure):
 
 
 def refuse(number: int) -> None:
-    """Have locks fail with this errno from now on."""
+    """Make all file locks of this process fail with this errno."""
     flock, fcntl, machine = _CALLS[platform.machine()]
     count = len(_LOCKING)
     # Of struct seccomp_data: nr at 0, arch at 4, the low half of the second argument at 24.

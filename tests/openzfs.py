@@ -15,7 +15,7 @@ from quizmatrix.model.archive import load_archive
 # Where the source comes from, the newest first: a mirror may have an index and not the files that it names.
 VERSIONS = (("sid", ""), ("trixie-backports", "=2.4.3-1~bpo13+1"))
 
-# Suites that only these tests ask: of trixie-backports nobody wants a kernel.
+# Suites that only these tests use; kernels do not come from trixie-backports.
 ARCHIVE = """
 [suite.trixie-backports]
 mirrors = ["http://deb.debian.org/debian"]
@@ -24,7 +24,7 @@ arches  = []
 
 
 def source_tree(scratch: Path) -> Path:
-    """The unpacked source, in the same place every time: what was built of it stays of use."""
+    """The unpacked source, always in the same folder, so that its builds can be reused."""
     place = paths.cache_dir() / "tests/openzfs/zfs"
     if not place.is_dir():
         scratch.mkdir(exist_ok=True)

@@ -18,7 +18,7 @@ from quizmatrix.prepare.specify import Prepared
 
 
 class Ready(Preparer):
-    """Everything is there, and boots nothing."""
+    """A preparer whose artifacts exist, but cannot boot."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(Policy(offline=True))
@@ -36,7 +36,7 @@ class Ready(Preparer):
 
 
 def ended(spec: CellSpec, outcome: Outcome = Outcome.PASSED) -> CellResult:
-    """The result of a guest that ended so."""
+    """The result of a guest with this outcome."""
     return CellResult(
         cell=spec.labels.cell,
         kernel=spec.labels.kernel,

@@ -29,10 +29,10 @@ from quizmatrix.run.cell import run_cell
 
 
 class Soak:
-    """Boots and what became of them."""
+    """Boots and their outcomes."""
 
     def __init__(self, at_a_time: int, top: Path) -> None:
-        """at_a_time: VMs. top: where the runs' folders go."""
+        """at_a_time: the number of VMs. top: the folder for the cells' folders."""
         self.outcomes: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
         self.seconds: dict[str, list[float]] = collections.defaultdict(list)
         self._room = anyio.CapacityLimiter(at_a_time)

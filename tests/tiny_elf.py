@@ -10,7 +10,7 @@ _BASE = 0x400000
 def header(
     machine: int, *, bits: int = 64, byte_order: str = "little", kind: int = 2, code: int = 0
 ) -> bytes:
-    """What a program begins with (elf(5)); of 64 bits it is whole, with `code` bytes behind it."""
+    """An ELF header (elf(5)); a 64-bit one is a whole program, with `code` after it."""
     order = ">" if byte_order == "big" else "<"
     ident = b"\x7fELF" + bytes([1 if bits == 32 else 2, 2 if byte_order == "big" else 1, 1]) + bytes(9)
     if bits == 32:
@@ -25,7 +25,7 @@ X86_64 = header(62, code=len(_CODE)) + _CODE
 
 
 def with_loader(*, bits: int, byte_order: str, loader: bytes = b"/lib/ld.so") -> bytes:
-    """What begins a program that is linked dynamically: its second segment names its loader."""
+    """The beginning of a dynamically linked program: its second segment names its loader."""
     order = ">" if byte_order == "big" else "<"
     start = header(62, bits=bits, byte_order=byte_order)[:20]
     if bits == 32:

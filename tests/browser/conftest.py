@@ -21,7 +21,7 @@ def browser() -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     assert program, "there is no Chromium: `.ci/install-packages develop` installs it"
     expect.set_options(timeout=_LIMIT)
-    # Chromium's sandbox refuses root, as whom CI runs.
+    # Chromium's sandbox does not work for root, and CI runs as root.
     with (
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=program, args=["--no-sandbox"]) as browser,
@@ -31,7 +31,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def screen() -> dict[str, Any]:
-    """The screen and the taste of who looks; a test can parametrize it."""
+    """The screen size and colour scheme; a test can parametrize it."""
     return {"viewport": {"width": 1280, "height": 900}}
 
 
@@ -62,12 +62,13 @@ def page(
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
-        # Playwright's own event leaves out `data:`.
+        # Playwright's event does not report `data:` addresses.
         network = context.new_cdp_session(page)
         network.on("Network.requestWillBeSent", lambda event: asked.append(event["request"]["url"]))
         network.send("Network.enable")
         yield page
-        # A page whose script never ends, which made the test fail by its limit, would not answer here either.
+        # If the page's script never ends, the test has failed by its time limit, and the page does not
+        # answer.
         if request.session.testsfailed > failed:
             return
         assert page.title().startswith("quizmatrix ")

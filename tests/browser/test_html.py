@@ -292,7 +292,7 @@ def test_a_phone(page: Page, hostile: Path, screen: dict[str, Any]) -> None:
     show(page, hostile, "search=the")
     open_everything(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    # What a finger can meet.
+    # The sizes of elements that can be touched.
     low = "[...document.querySelectorAll('button, input, select')].filter(one => one.checkVisibility())"
     assert page.evaluate(f"Math.min(...{low}.map(one => one.getBoundingClientRect().height))") >= 36
     light = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -300,7 +300,7 @@ def test_a_phone(page: Page, hostile: Path, screen: dict[str, Any]) -> None:
     assert page.evaluate(CONTRASTS) >= 4.5  # WCAG 2.1, 1.4.3
 
 
-# The lowest contrast of a square's words with what is behind them.
+# The lowest contrast of a square's text with its background.
 CONTRASTS = """
 (() => {
   const numbers = (text) => text.match(/[0-9.]+/g).map(Number);

@@ -12,7 +12,7 @@ from quizmatrix.kernel import build
 from quizmatrix.model.arch import load_arch
 
 PROVEN = ("x86_64", "s390x", "ppc64")
-# Data and no more than a boot: one kernel each.
+# One kernel for each; they are only booted.
 OTHERS = ("aarch64", "riscv64", "ppc64le", "loongarch64")
 
 CELLS = [

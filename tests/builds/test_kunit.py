@@ -62,7 +62,7 @@ def test_kunit(tmp_path: Path) -> None:
         tests = json.loads(listed.read_bytes())
         return done.returncode, found["detail"], {test["name"]: test["outcome"] for test in tests}
 
-    # What is built in ran before the command.
+    # Built-in tests ran before the command.
     status, detail, booted = run("true")
     assert (status, detail) == (0, "")
     assert booted["binfmt_elf/total_mapping_size_test"] == "passed"

@@ -73,7 +73,7 @@ def test_a_program_has_all_but_the_c_library(tmp_path: Path, monkeypatch: pytest
     subprocess.run(argv, check=True)
     said = subprocess.run(["readelf", "-hdW", program], capture_output=True, text=True, check=True).stdout
     assert "big endian" in said
-    # The loader is one where a library has variables of each thread's.
+    # A library with thread-local variables needs the loader.
     assert {"libc.so.6"} <= set(re.findall(r"\(NEEDED\).*\[(.+)\]", said)) <= {"libc.so.6", "ld64.so.1"}
     emulator = shutil.which("qemu-ppc64")
     if emulator is None:

@@ -12,7 +12,7 @@ import pytest
 from quizmatrix.model.cellid import folder_name
 from tests.openzfs import source_tree
 
-# Its own name for a suite that is there: images of it are not those that this user's guests get.
+# Another name for an existing suite, so that these images do not replace those of the user.
 SUITE = "openzfs"
 ARCHIVE = """
 [suite.openzfs]
@@ -67,7 +67,7 @@ def test_the_smoke_suite_passes_in_nine_cells(sweep: Sweep) -> None:
     cells = sweep("endian", "-p", "zfs,memdev", "--", "zfs-smoke")
     assert len(cells) == 9
     for cell in cells.values():
-        # What a big-endian machine cannot do is known, and counts as skipped.
+        # Tests that cannot pass on big-endian are known, and count as skipped.
         known = {} if cell["arch"] == "x86_64" else {"skipped": 1}
         assert cell["subtests"] == {"passed": 44 - len(known), **known}
 

@@ -18,7 +18,7 @@ LIMIT = 240
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here boots, and emulated guests on a busy host take their time."""
+    """A longer limit for all tests here: each boots guests, and emulation on a busy host is slow."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.vm)
@@ -37,7 +37,7 @@ def artifacts() -> None:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """The user's environment and cache, with runs kept where this test looks for them."""
+    """The user's environment and cache, with a state directory for this test."""
     return dict(os.environ) | {
         "QUIZMATRIX_STATE_DIR": str(tmp_path / "state"),
         "XDG_DATA_HOME": str(tmp_path / "data"),
@@ -66,7 +66,7 @@ class Sweep:
     """A finished run over both architectures."""
 
     def __init__(self, done: subprocess.CompletedProcess[bytes], folder: Path) -> None:
-        """`folder`: the run directory."""
+        """folder: the run directory."""
         self.status = done.returncode
         self.report = done.stdout.decode()
         self.said = done.stderr.decode()

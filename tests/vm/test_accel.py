@@ -29,7 +29,7 @@ def test_a_kernel_that_panics_is_not_taken_for_a_kvm_that_does_not_work(
     cell, prepared = anyio.run(real)
     monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path))
     (tmp_path / "empty").touch()
-    # Its kernel finds no init, under whatever it runs.
+    # Its kernel finds no init, under KVM and emulated.
     broken = msgspec.structs.replace(prepared, initramfs=tmp_path / "empty")
     answer = anyio.run(accelerator.try_kvm, cell, broken)
     assert (answer.accelerator, answer.is_known) == (Accelerator.TCG, False), answer

@@ -17,7 +17,7 @@ from tests.vm.test_in_use import DEBIAN, copy_of_cache
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder that any user reaches, with a cache of their own."""
+    """A folder that any user can reach, with its own cache."""
     if os.getuid() != 0:
         pytest.skip("only root becomes another user")
     folder = Path(tempfile.mkdtemp(prefix="quizmatrix-test-"))
@@ -56,7 +56,7 @@ def test_no_home_no_name_and_no_locks(place: Path) -> None:
     (kept,) = (place / "state/runs").glob("2*/*/artifacts/f")
     assert kept.stat().st_uid == NOBODY
     assert "1 run: 1 passed" in run("runs", "show", f"{KERNEL}-x86_64", "--over", "1d").stdout
-    # Over SSH: asyncssh wants to know who runs it.
+    # Over SSH, since asyncssh asks for the user's name.
     done = run("shell", *cell, "--", "id", "-u")
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
     assert "no locks" not in done.stderr

@@ -14,7 +14,7 @@ from tests.vm.conftest import Quizmatrix
 
 BUILT = "debian-source:6.1"
 TOY = Path(__file__).parents[1] / "toy-kernel"
-# What it builds boots: a kernel that was built before, with another number in its version.
+# The result of its build boots: it is a kernel built earlier, with another number in its version.
 VMLINUX = """vmlinux:
 	@echo "  CC      toy.o"
 	@$(CC) -o $(O)/toy toy.c
@@ -27,7 +27,7 @@ VMLINUX = """vmlinux:
 
 @pytest.fixture
 def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nine commits of a kernel that take a moment to build. The fifth does not compile."""
+    """Nine commits of a kernel that builds in a moment. The fifth commit does not compile."""
     subprocess.run([sys.executable, "-m", "quizmatrix", "prepare", "--only", f"{BUILT}-x86_64"], check=True)
     kernel = source.find(BUILT, load_arch("x86_64"))
     assert kernel is not None
@@ -58,7 +58,7 @@ def test_git_finds_the_commit(history: Path, environment: dict[str, str]) -> Non
 
     git("bisect", "start", "HEAD", "HEAD~8")
     run = [sys.executable, "-m", "quizmatrix", "run", "--only", "path:.-x86_64", "--offline"]
-    # From the seventh on; the fifth is tried first, and skipped.
+    # It fails from the seventh commit on; the fifth is tried first, and skipped.
     said = git("bisect", "run", *run, "--", 'test "$(uname -v | cut -c 2)" -lt 7')
     assert "is the first bad commit" in said, said
     assert "commit 7" in said, said

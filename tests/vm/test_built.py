@@ -48,7 +48,7 @@ def test_what_is_built_is_ready_at_once(quizmatrix: Quizmatrix) -> None:
 
 
 def shown(quizmatrix: Quizmatrix) -> str:
-    """What `kernel show` says of the kernel, which `kernel build` has nothing more to do for."""
+    """The output of `kernel show`, after a `kernel build` that has nothing to do."""
     done = quizmatrix("kernel", "build", "6.12", "-a", "ppc64")
     assert done.returncode == 0
     (line,) = done.stdout.decode().splitlines()

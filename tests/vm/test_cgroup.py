@@ -19,7 +19,7 @@ def test_version_2_and_a_history_on_a_server_in_a_guest(quizmatrix: Quizmatrix) 
     script = "mkfs.ext4 -q /dev/quizb0 && mount /dev/quizb0 /mnt && python3 tests/vm/version2.py $PWD"
     script += " && python3 tests/vm/remote.py"
     options = ["--image", "debian", "-p", "blockdev:count=1,size=400M", "--memory", "1G"]
-    # What our modules import is Python alone, as far as it is needed there.
+    # In the guest there is only Python; the modules needed there import nothing else.
     options += ["--bind", f"{sysconfig.get_path('purelib')}:/srv/packages:ro"]
     options += ["--env", f"PYTHONPATH={TREE}:/srv/packages", "--env", "QUIZMATRIX_STATE_DIR=/shared/state"]
     done = quizmatrix("run", "--only", f"{KERNEL}-x86_64", *options, "--", script, cwd=TREE)
@@ -27,7 +27,7 @@ def test_version_2_and_a_history_on_a_server_in_a_guest(quizmatrix: Quizmatrix) 
 
 
 def test_a_run_in_a_container(tmp_path: Path, environment: dict[str, str]) -> None:
-    """One CPU: one guest at a time. 600 MiB: a guest that takes more is killed, and that is said."""
+    """With one CPU, one guest runs at a time. With 600 MiB, a guest that takes more is killed."""
     folder = tmp_path / "run"
     script = "[ $(uname -m) = x86_64 ] || exit 0; dd if=/dev/zero of=/tmp/big bs=1M count=800"
     argv = [sys.executable, "-m", "quizmatrix", "run", "-k", KERNEL, "-a", "s390x,x86_64", "--no-work-tree"]

@@ -42,7 +42,7 @@ def test_it_goes_on(tmp_path: Path) -> None:
         *("--no-stdin", "--layer", "../base", "--bind", "../base:/b:ro", "--env", "B=-y z", "--"),
         "cat /b/word; printenv B; exit 3",
     ]
-    # What failed last in its other run is run again, as it was run then.
+    # The cells that failed last are run again, with the options of that run.
     command = 'test "$(uname -m)" = x86_64 || test -e fixed'
     (root / "here/fixed").touch()
     done = quizmatrix(root, environment, "run", "m.toml", "--last-failed", "--user", "nobody", "--", command)
@@ -58,7 +58,7 @@ def test_it_goes_on(tmp_path: Path) -> None:
 def test_its_night(tmp_path: Path) -> None:
     root = tmp_path / "earlier"
     environment = copy_to(root)
-    # The cache is the host's: a night has it in its job.
+    # The job names the cache; here it is this host's.
     (root / "cache").symlink_to(
         os.environ.get("QUIZMATRIX_CACHE_DIR", Path.home() / ".cache/quizmatrix"), target_is_directory=True
     )

@@ -51,7 +51,7 @@ def test_below_a_script_the_shell_tells(sweep: Callable[..., Sweep], tmp_path: P
 
 
 def test_what_lacks_its_interpreter(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
-    """The kernel's "no such file" is of the interpreter, and a shell says it of the script."""
+    """The kernel's "no such file" means the interpreter, but a shell says it about the script."""
     here = tmp_path / "here"
     here.mkdir(exist_ok=True)
     for name, data in (("t.sh", b"#!/bin/bash\ntrue\n"), ("prog", with_loader(bits=64, byte_order="little"))):
@@ -62,7 +62,7 @@ def test_what_lacks_its_interpreter(quizmatrix: Quizmatrix, tmp_path: Path) -> N
     assert (
         "failed (127): ./t.sh needs /bin/bash, which the guest does not have (take a Debian: --image debian)"
     ) in done.stderr.decode()
-    # Said by a script, and of a loader.
+    # The message comes from a script, and is about a loader.
     done = quizmatrix(*only("6.1-x86_64", "./prog; nosuch; ls ./none; exit 3"))
     assert done.returncode == 3
     assert (

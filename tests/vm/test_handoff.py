@@ -36,7 +36,7 @@ class Handed:
 
     @property
     def disks(self) -> list[str]:
-        """The folders of disks that the run has left."""
+        """The folders of disks that remain after the run."""
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.glob("*/disks"))
 
     def stdout(self, name: str) -> str:
@@ -68,7 +68,7 @@ def hand_on(tmp_path: Path, quizmatrix: Quizmatrix) -> Run:
     return run
 
 
-# The number 0x0102 as this machine has it in its memory, whatever that is worth elsewhere.
+# The number 0x0102 in this machine's byte order.
 WRITE = r"""
     set -e
     [ "$QUIZMATRIX_HANDOFF $QUIZMATRIX_WRITER" = "write $QUIZMATRIX_CELL" ]
@@ -106,18 +106,18 @@ def test_what_one_byte_order_writes_the_other_misreads(hand_on: Run) -> None:
     assert f"disks it was given: {done.folder}/{S390X}/disks/" in done.report
     row = next(line.split() for line in done.report.splitlines() if line.startswith(f"{X86} "))
     assert [word for word in row if word.isalpha()] == ["passed", "passed", "failed"]
-    # As they were written, and only those.
+    # The kept disks are as they were written, and no others are kept.
     assert done.disks == [f"{S390X}/disks", f"{X86}/disks"]
     assert (done.folder / f"{S390X}/disks/quizh0").read_bytes()[:2] == b"\1\2"
     assert (done.folder / f"{X86}/disks/quizh0").read_bytes()[:2] == b"\2\1"
-    # The same guest by hand finds the same on disks of its own.
+    # Started by hand, the guest finds the same data on its own disks.
     script = done.folder / f"{S390X}..{X86}" / "reproduce.sh"
     again = subprocess.run([str(script)], capture_output=True, check=False, timeout=200)
     assert again.stdout == b"read /dev/quizh0 /dev/quizh1: 0201\n", again.stderr
 
 
 def test_every_reader_has_a_copy_that_goes_home(hand_on: Run) -> None:
-    """One writer; what a reader adds is seen at home and by no other reader."""
+    """One writer. What a reader adds is seen back on the writer's cell, and by no other reader."""
     write = "echo written >/dev/quizh0"
     read = """
         set -e
@@ -153,7 +153,7 @@ def test_the_disks_of_a_writer_that_fails_are_read_by_nobody(hand_on: Run) -> No
 
 def test_an_interrupt_leaves_no_disks(environment: dict[str, str], tmp_path: Path) -> None:
     path = matrix(tmp_path, write="echo x >/dev/quizh0", read="sleep 1000")
-    # A job in the background of a script ignores SIGINT, and so would we.
+    # A background job of a script ignores SIGINT, and quizmatrix would inherit that.
     command = ["env", "--default-signal=INT", sys.executable, "-m", "quizmatrix", "run", str(path)]
     command += ["--offline", "--output", "run", "--only", S390X]
     with subprocess.Popen(
@@ -174,7 +174,7 @@ def test_an_interrupt_leaves_no_disks(environment: dict[str, str], tmp_path: Pat
 def test_what_failed_is_run_again_with_what_wrote_its_disks(tmp_path: Path, quizmatrix: Quizmatrix) -> None:
     read = 'test -e fixed || [ "$QUIZMATRIX_WRITER" = "$QUIZMATRIX_CELL" ]'
     path = matrix(tmp_path, write="echo hello >/dev/quizh0", read=read, to=[S390X])
-    # One that passed, and one that did not.
+    # A task that passed, and one that failed.
     assert quizmatrix("run", str(path), "--offline").returncode == 1
     (tmp_path / "here" / "fixed").touch()
     again = quizmatrix("run", "--last-failed", "--html", "again.html")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.vm.conftest import ARCHES, KERNEL, Quizmatrix
 
-# On the first architecture it ends well once the guest finds this file.
+# On the first architecture the command passes once this file exists.
 FIX = "fixed"
 COMMAND = f'test "$(uname -m)" != {ARCHES[0]} || test -e {FIX}'
 
@@ -36,7 +36,8 @@ def test_flaky_is_said(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
     chance = tmp_path / "here/chance"
     statuses = []
     for text in ("0", "1"):
-        # Of the same size and time: what nobody can tell from the same is flaky.
+        # The changed file has the same size and mtime, so the inputs count as the same, and the cell as
+        # flaky.
         chance.write_text(text)
         os.utime(chance, (1e9, 1e9))
         done = quizmatrix("run", "--only", f"{KERNEL}-{ARCHES[1]}", "--", "test $(cat chance) = 1")

@@ -20,7 +20,7 @@ def test_a_fork_bomb_ends(sweep: Callable[..., Sweep]) -> None:
 
 
 def test_rubbish_on_the_control_port(sweep: Callable[..., Sweep]) -> None:
-    """Unbinding the driver takes the port from the reporter; then it can be opened by anybody."""
+    """After the driver is unbound, the reporter has lost its port, and any program can open it."""
     steal = """
         driver=/sys/bus/virtio/drivers/virtio_console
         for device in $driver/virtio*; do device=${device##*/}; done
@@ -59,7 +59,7 @@ def test_the_memory_of_a_guest_goes_where_no_link_of_its_leads(
     victims = [tmp_path / f"victim{number}" for number in range(3)]
     for victim in victims[:2]:
         victim.write_text("precious\n")
-    # The first is what the host was to write to, the last does not exist, and is not to come about.
+    # The first is the file that the host would write to; the last does not exist, and must not be created.
     script = f"""cd /shared
         ln -s {victims[0]} vmcore; ln -s {victims[1]} .vmcore; ln -s {victims[2]} vmcore-1; ln -s .. up
         ln -s up/../../stdout through; printf '\\033]0;title\\007' >"$(printf 'a\\033[2Jb')"
@@ -79,7 +79,7 @@ def test_the_memory_of_a_guest_goes_where_no_link_of_its_leads(
 
 
 def test_a_bind_that_holds_the_run_directory(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
-    """The guest could have put links in place of what the host writes there."""
+    """The guest may put symlinks where the host writes files."""
     argv = ("run", "--only", "6.1-x86_64", "--offline", "--output", "out")
     done = quizmatrix(*argv, "--bind", f"{tmp_path}:/mnt", "--", "true")
     assert done.returncode == 125
@@ -88,7 +88,7 @@ def test_a_bind_that_holds_the_run_directory(quizmatrix: Quizmatrix, tmp_path: P
 
 def test_shared_has_a_limit(sweep: Callable[..., Sweep]) -> None:
     script = """[ $QUIZMATRIX_ARCH = x86_64 ] && {
-            # A file that has no name any more.
+            # A file that was removed while it is open.
             exec 9>/shared/a; rm /shared/a; dd if=/dev/zero bs=1M >&9 2>/dev/null
         }
         while dd if=/dev/zero of=/shared/a$i bs=1M count=16 2>/dev/null; do i=x$i; done; sleep 100"""
@@ -98,7 +98,7 @@ def test_shared_has_a_limit(sweep: Callable[..., Sweep]) -> None:
         assert (cell["exit_code"], cell["detail"][:25]) == (None, "stopped: /shared grew to "), cell
         assert "its limit is 64 MiB" in cell["detail"]
         left = done.folder / cell["cell"] / "artifacts"
-        # Nobody says how fast it is: what it wrote before it was looked at again is there.
+        # The guest may write much before the host checks the size again.
         kept = sum(path.stat().st_size for path in left.iterdir()) >> 20
         assert (kept >= 64) == (cell["arch"] != "x86_64")
         assert (done.folder / cell["cell"] / "reproduce.sh").read_text().count("--shared-limit 64M") == 1
@@ -120,7 +120,7 @@ def test_who_fills_the_disk_through_shared_ends_alone(quizmatrix: Quizmatrix, sm
     script = """case $QUIZMATRIX_ARCH in
         x86_64) while :; do dd if=/dev/zero of=/shared/$i bs=1M; i=x$i; done ;;
         *) i=0
-            # The other may have filled the disk already.
+            # The other guest may have filled the disk already.
             until echo kept >/shared/kept && [ -s /shared/kept ]; do usleep 300000; done
             while [ $i -lt 40 ]; do head -c 65536 /dev/zero; usleep 500000; i=$((i+1)); done ;;
         esac 2>/dev/null"""
@@ -148,7 +148,7 @@ def test_escape_sequences_stay_out_of_the_report(sweep: Callable[..., Sweep]) ->
 
 
 def test_no_write_gets_through(sweep: Callable[..., Sweep], quizmatrix: Quizmatrix, tmp_path: Path) -> None:
-    """Neither the work tree nor the kernel's modules can be changed, whatever root does."""
+    """Not even root in the guest can change the work tree or the kernel's modules."""
     script = """echo x >file; rm -rf /lib/modules/*
         mkdir /m; for tag in work kernel run; do
             mount -t 9p -o trans=virtio,version=9p2000.L $tag /m 2>/dev/null || continue
@@ -170,18 +170,18 @@ def test_what_forks_without_end_ends_with_the_command(sweep: Callable[..., Sweep
 def test_a_deep_tree_in_shared_is_no_fault_of_the_command_and_can_be_removed(
     tmp_path: Path, environment: dict[str, str], quizmatrix: Quizmatrix
 ) -> None:
-    # Deeper than Python can recurse, pytest's own removal of old folders included: nothing may be left.
+    # Deeper than Python can recurse. Nothing may be left, since pytest could not remove it either.
     script = "cd /shared; i=0; while [ $i -lt 1100 ]; do mkdir a && cd a; i=$((i+1)); done"
     done = quizmatrix("run", "-k", "6.1", "-a", "x86_64,s390x", "--offline", "--", script)
     assert done.returncode == 0, done.stdout.decode()
-    # Not the user's cache, which `clean` would empty.
+    # Not the user's cache, which `clean` would remove.
     elsewhere = environment | {"QUIZMATRIX_CACHE_DIR": str(tmp_path / "cache")}
     assert quizmatrix("clean", "--runs", env=elsewhere).returncode == 0
     assert not (tmp_path / "state/runs").exists()
 
 
 def test_many_files_in_shared(sweep: Callable[..., Sweep]) -> None:
-    """More than are looked through in a moment."""
+    """More files than can be examined in a moment."""
     script = """cd /shared; mkdir deep; seq 700 >names; ln -s /etc/passwd a
         xargs sh -c 'for name; do : >deep/$name; done' sh <names; ln -s ../../../.. deep/701; mkfifo z"""
     done = sweep(script)

@@ -87,7 +87,7 @@ def test_a_package_that_is_missing(quizmatrix: Quizmatrix) -> None:
 
 
 class Person:
-    """Sits at a pseudo-terminal."""
+    """A person at a pseudo-terminal."""
 
     def __init__(self, *argv: str, environment: dict[str, str], folder: Path) -> None:
         """Starts quizmatrix there, in a window of 100 columns and 30 rows."""
@@ -115,7 +115,7 @@ class Person:
             return b""
 
     def wait_for(self, text: str, seconds: float = 120) -> None:
-        """Look until `text` appears; what was before it is not looked at again."""
+        """Wait until `text` appears; output before it is not searched again."""
         end = time.monotonic() + seconds
         while text.encode() not in self.seen:
             assert time.monotonic() < end, self.seen.decode(errors="replace")
@@ -123,7 +123,7 @@ class Person:
         self.seen = self.seen.partition(text.encode())[2]
 
     def close_the_window(self) -> None:
-        """Go away, as when an ssh to this host breaks."""
+        """Hang up, as when an SSH connection to this host breaks."""
         os.close(self._terminal)
 
     def leave(self) -> int:
@@ -135,7 +135,7 @@ class Person:
 
 @pytest.fixture
 def person(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Person]]:
-    """Sits somebody down at a terminal; nobody stays."""
+    """Makes people at terminals, and ends their sessions after the test."""
     people: list[Person] = []
 
     def sit_down(*argv: str) -> Person:
@@ -186,7 +186,7 @@ def test_a_copy_from_a_hostile_guest(
     victims = [got / "victim", tmp_path / "escaped", got / "escaped"]
     for victim in victims:
         victim.write_text("precious\n")
-    # By hand in the configuration that the guest's sshd will read.
+    # Written by hand to the configuration of the guest's sshd.
     server = f"/usr/bin/python3 {tmp_path}/evil.py"
     script = f"sed -i 's,internal-sftp,{server},' /.quizmatrix/ssh/config"
     one = person("run", "--only", "6.1-x86_64", *DEBIAN, "-S", "--", script)
@@ -258,7 +258,7 @@ def test_a_terminal_after_the_command(person: Callable[..., Person]) -> None:
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
 def test_a_window_that_is_closed(handler: signal.Handlers, person: Callable[..., Person]) -> None:
-    """With hang-ups ignored it is as below nohup(1)."""
+    """With SIGHUP ignored, as under nohup(1)."""
     before = signal.signal(signal.SIGHUP, handler)
     try:
         one = person("shell", "6.1-x86_64", *DEBIAN)
@@ -276,7 +276,7 @@ def test_a_command_without_a_terminal(quizmatrix: Quizmatrix) -> None:
 
 
 def test_an_sshd_that_is_none(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
-    """It speaks, and not SSH as we do: that is said, and is no internal error."""
+    """The guest answers, but not with SSH: that is an error with a message, and no internal error."""
     program = tmp_path / "layer/usr/sbin/sshd"
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\nprintf 'SSH-1.5-old\\r\\n'; sleep 1000\n")

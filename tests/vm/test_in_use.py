@@ -19,13 +19,13 @@ DEBIAN = ("--image", "debian")
 
 @pytest.fixture
 def own_cache(tmp_path: Path, environment: dict[str, str]) -> dict[str, str]:
-    """A cache of this test's own, with hard links to what the run needs of the user's."""
+    """A cache for this test, with hard links to the user's artifacts that the run needs."""
     copy_of_cache(tmp_path / "cache")
     return environment | {"QUIZMATRIX_CACHE_DIR": str(tmp_path / "cache")}
 
 
 def copy_of_cache(own: Path) -> None:
-    """Hard links to what a cell with the Debian image is run from, which is had where it is lacking."""
+    """Hard links to the artifacts of a cell with the Debian image, which are made if they are missing."""
     argv = [sys.executable, "-m", "quizmatrix", "prepare", "--only", f"{KERNEL}-x86_64", *DEBIAN]
     subprocess.run(argv, check=True)
     kernel = source.find(KERNEL, load_arch("x86_64"))
@@ -51,7 +51,7 @@ def test_nothing_is_taken_from_a_guest(tmp_path: Path, own_cache: dict[str, str]
 
     bound = tmp_path / "bound"
     bound.mkdir()
-    # What it reads afterwards it has not read before: a module, and a program of the image.
+    # Afterwards it reads files that it has not read before: a module, and a program of the image.
     script = "echo up; until [ -e /mnt/go ]; do sleep 0.2; done; modprobe btrfs && python3 -c 'print(1 + 1)'"
     argv = [sys.executable, "-m", "quizmatrix", "run", "--only", f"{KERNEL}-x86_64", *DEBIAN, "--offline"]
     argv += ["--bind", f"{bound}:/mnt", "--no-work-tree", "--", script]

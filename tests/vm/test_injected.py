@@ -44,14 +44,14 @@ def qemus() -> list[str]:
 
 
 def run_once(folder: Path, injector: Injector) -> tuple[CellResult, list[str]]:
-    """The cell's result, and what was said of it, with an error somewhere in its life."""
+    """The cell's result and messages, with an error somewhere in its life."""
     notes = []
 
     def see(event: Event) -> None:
         if isinstance(event, CellNote):
             notes.append(event.text)
 
-    # Not the trial boot, which is a cell's life of its own, and long where KVM runs no guest.
+    # Without the trial boot, which is another cell's life, and takes long where KVM runs no guest.
     tasks = in_each(cells.cells_on_the_spot([CELL], Limits()), [COMMAND])
     plan = Plan(tasks=tasks, jobs=1, accelerator=Accelerator.TCG)
     run_directory = directory.create(folder, [COMMAND], tasks=[CELL])
@@ -89,7 +89,7 @@ def check_what_is_left(folder: Path, result: CellResult) -> None:
 
 
 @pytest.mark.timeout(1500)
-# Where asyncio itself meets an error as it opens a child's pipes, it leaves them open.
+# asyncio itself leaves a child's pipes open if an error occurs while it opens them.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_error_at_every_await(tmp_path: Path) -> None:
     def strike(number: int) -> Exception:
@@ -107,7 +107,7 @@ def test_an_error_at_every_await(tmp_path: Path) -> None:
         seen.append(result.outcome)
         assert not result.detail.startswith("internal error"), (where, result.detail)
         assert not any("Traceback" in note for note in notes), (where, notes)
-        # What could not be had, what broke, or what does not count where the command has ended.
+        # Unprepared, lost, or the verdict, if the error comes after the command's end.
         assert result.outcome in (Outcome.UNPREPARED, Outcome.LOST, Outcome.PASSED), (where, result)
         # asyncio keeps an error that it meets as it opens a child's pipes for itself.
         told = "it took too long" if "_connect_pipes" in where else "injected"

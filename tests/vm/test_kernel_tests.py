@@ -18,7 +18,7 @@ LIMIT = 3000
 
 pytestmark = pytest.mark.timeout(LIMIT)
 
-# As KUnit prints a suite, with the module's own name before what it says at the top.
+# Output like KUnit's for a suite, with the module's name before the lines at the top level.
 KTAP = """
 #include <linux/module.h>
 static bool works;
@@ -51,7 +51,7 @@ def built() -> None:
     subprocess.run([sys.executable, "-m", "quizmatrix", "prepare", "--only", CELL], check=True)
 
 
-# Through printk of whatever kernel, and kselftest's output beside it.
+# Tests printed by printk of any kernel, and kselftest's output beside it.
 SAID = r"""
 said() { for line; do printf '%s\n' "$line" >/dev/kmsg; done; }
 said 'KTAP version 1' 1..2 '  KTAP version 1' '  1..2' '  ok 1 fine' '  not ok 2 frob' 'not ok 1 inner'
@@ -100,19 +100,19 @@ def test_the_results_of_a_module(quizmatrix: Quizmatrix, tmp_path: Path) -> None
     try:
         done = quizmatrix("module", "build", str(folder), "--only", CELL)
         assert done.returncode == 0, done.stderr
-        # It loads, and says on the console alone that it does not work.
+        # The module loads, and only the console says that its tests fail.
         status, printed, cell, named = run("modprobe", "quizmatrix_ktap")
         assert (status, printed, cell["exit_code"], named) == (1, "", 0, rows)
         assert (cell["outcome"], cell["detail"]) == ("failed", "1 of 3 tests failed")
-        # The console and two dmesg(1) show the same tests; a part of them is not the whole.
+        # The console and two dmesg(1) show the same tests; a partial dmesg does not replace the whole.
         script = "modprobe quizmatrix_ktap; dmesg; dmesg -r | head -n -1"
         status, printed, cell, named = run(script)
         assert printed.count("ok 1 one") == 2
         assert (status, cell["detail"], named) == (1, "1 of 3 tests failed", rows)
-        # Where the console is told to be silent, what the command shows counts.
+        # If the console is silenced, the command's output counts.
         status, _, cell, named = run("dmesg -n 1; modprobe quizmatrix_ktap; dmesg")
         assert (status, cell["detail"], named) == (1, "1 of 3 tests failed", rows)
-        # As a test that works, then as it is loaded again and does not.
+        # Loaded as a test that passes, then loaded again as one that fails.
         status, _, cell, named = run("modprobe", "quizmatrix_ktap", "works=1")
         assert (status, cell["outcome"], cell["subtests"]) == (0, "passed", {"passed": 2, "skipped": 1})
         again = "modprobe quizmatrix_ktap works=1; rmmod quizmatrix_ktap; modprobe quizmatrix_ktap; dmesg"

@@ -32,7 +32,7 @@ def test_killed_at_ten_instants(environment: dict[str, str], quizmatrix: Quizmat
         ) as runner:
             while not (run / "events.jsonl").exists():
                 time.sleep(0.01)
-            # Booting takes some three seconds where it is emulated, one where it is not.
+            # A boot takes about three seconds emulated, one with KVM.
             time.sleep(instants.uniform(0, 4))
             machines = children(runner.pid) if runner.poll() is None else []
             runner.kill()
@@ -51,7 +51,7 @@ def test_killed_at_ten_instants(environment: dict[str, str], quizmatrix: Quizmat
         assert [cell["cell"] for cell in whole["cells"]] == CELLS
         assert whole["totals"] == {"passed": 2}
         for cell in CELLS:
-            # Run once to its end: what had passed was not run again.
+            # Cells that had passed were not run again.
             assert (run / cell / "stdout").read_bytes() == b"done\n"
             assert (run / cell / "artifacts/log").read_text() == "once\n"
         kept = {cell["cell"]: cell for cell in before["cells"]}

@@ -46,7 +46,7 @@ MERGED = """set -e
 def test_a_layer_with_folders_of_a_merged_usr(
     sweep: Callable[..., Sweep], environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """As `make modules_install INSTALL_MOD_PATH=...` and packages lay them out: nothing is hidden."""
+    """Layouts of `make modules_install INSTALL_MOD_PATH=...` and of packages hide nothing of the guest's."""
 
     def program(path: Path) -> None:
         path.parent.mkdir(parents=True)
@@ -75,7 +75,7 @@ def test_a_layer_with_folders_of_a_merged_usr(
     options = ["--layer", str(lower), "--layer", str(upper), "-p", "mine"]
     for place in places:
         options += ["--bind", f"{bound}:{place}"]
-    # A work tree in /tmp, as this one, is to be there too.
+    # The work tree is in /tmp here, and has to be there, too.
     done = sweep(
         MERGED, options=tuple(options), env=environment | {"QUIZMATRIX_CONFIG_DIR": str(tmp_path / "config")}
     )

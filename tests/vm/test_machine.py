@@ -32,7 +32,7 @@ def test_kernel_parameters(sweep: Run) -> None:
         assert f"oops=panic {' '.join(words)}'" in script
 
 
-# What a guest has looked at before its host changes it, and what it then finds in one place.
+# The guest reads files before the host changes them, and then checks what it finds.
 LOOK = """
     look() {
         cat grows shrinks replaced 2>&1; wc -c <grows; ./program
@@ -183,7 +183,7 @@ def test_a_port_that_leads_to_the_guest(environment: dict[str, str], tmp_path: P
         assert found is not None
         said = b""
         while run.poll() is None and said != b"from the guest\n":
-            # Before the guest listens there is nobody, or one who hangs up.
+            # Before the guest listens, connections fail or are closed at once.
             with (
                 contextlib.suppress(OSError),
                 socket.create_connection(("127.0.0.1", int(found[1])), 10) as connection,

@@ -42,7 +42,7 @@ def built() -> None:
 
 @pytest.fixture
 def hello(tmp_path: Path) -> Path:
-    """The source; its name is this test's own, whatever modules this user has."""
+    """The source; its name differs from any module of the user's."""
     folder = tmp_path / "a module of mine"
     folder.mkdir()
     (folder / "Kbuild").write_text("obj-m := quizmatrix_hello.o\n")

@@ -72,7 +72,7 @@ def test_a_module_uses_a_symbol_and_a_header_of_another(quizmatrix: Quizmatrix, 
         done = build(user)
         assert done.returncode == 125
         assert b"quizmatrix_base.h: No such file" in done.stderr
-        # In whatever order they are named.
+        # The order of the folders does not matter.
         done = build(user, base)
         assert done.returncode == 0, done.stderr
         assert answer() == "the answer is 42 of 42\n"
@@ -80,7 +80,7 @@ def test_a_module_uses_a_symbol_and_a_header_of_another(quizmatrix: Quizmatrix, 
         done = build(base, user)
         assert done.returncode == 0, done.stderr
         assert answer() == "the answer is 43 of 43\n"
-        # One that was built says where a symbol is, which it does not lend by itself.
+        # If the module with the symbol was built before, the error names it, but it is not used.
         (user / "quizmatrix_base.h").write_text(header.read_text())
         done = build(user)
         assert done.returncode == 125

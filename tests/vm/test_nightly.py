@@ -35,15 +35,15 @@ THEIRS = b"MAILTO=me@example.org\n# my own\n17 4 1 1 * /bin/true 100\\%\n"
 
 
 class Cron:
-    """A daemon, and what is typed beside it."""
+    """A cron daemon in its own namespace, in which commands can be run."""
 
     def __init__(self, pid: int, mails: Path) -> None:
-        """`mails`: the file that has all it sent."""
+        """mails: the file with all mails it sent."""
         self._pid = pid
         self._mails = mails
 
     def beside(self, *argv: str, cwd: Path = Path("/"), **options: Any) -> bytes:
-        """Run a program where the daemon is; what it prints. nsenter(1) itself goes to `/`."""
+        """Run a program in the daemon's namespace; returns its output. nsenter(1) itself changes to `/`."""
         words = [
             "nsenter",
             "-t",
@@ -62,7 +62,7 @@ class Cron:
         return done.stdout
 
     def mail(self) -> str:
-        """What it has sent since the last time, now that its jobs have ended."""
+        """The mails since the last call; waits until its jobs have ended."""
         jobs = Path(f"/proc/{self._pid}/task/{self._pid}/children")
         until = time.monotonic() + 60
         while jobs.read_text().strip():
@@ -119,7 +119,7 @@ def test_nights_of_a_real_cron(cron: Cron, environment: dict[str, str], tmp_path
         return cron.beside(*program, *argv, env=environment, cwd=here).decode()
 
     def night() -> dict[str, Any]:
-        """Install it for the next minute, and see it through."""
+        """Install a job for the next minute, and wait until it has run."""
         when = datetime.now().astimezone() + timedelta(seconds=62)
         argv = ["--name", "n", "--at", f"{when:%H:%M}", *words, "--on-finish", hook]
         said("install", *argv, "--", "test ! -e broken")
@@ -150,7 +150,7 @@ def test_nights_of_a_real_cron(cron: Cron, environment: dict[str, str], tmp_path
 
 
 def seen_through(record: Path, since: datetime) -> dict[str, Any]:
-    """What is kept of the night that begins next."""
+    """The record of the night that begins next."""
     until = time.monotonic() + 180
     while time.monotonic() < until:
         if record.exists():

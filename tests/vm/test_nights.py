@@ -36,7 +36,7 @@ GRID = [
     "6.12      timed-out  panicked",
     "newest    splat      passed (flaky)",
 ]
-# Of the shape: as what JUnit counts each cell's command.
+# How JUnit counts each cell's command.
 CASES = {
     "6.1-x86_64": [],
     "6.1-s390x": ["failure"],
@@ -62,7 +62,7 @@ FORMS = ("json", "junit", "markdown", "html")
 
 
 def by_chance(here: Path, text: str) -> None:
-    """What nobody can tell from the other text: of the same size and time."""
+    """A changed text with the same size and mtime, so that the change cannot be seen."""
     (here / "chance").write_text(text)
     os.utime(here / "chance", (1e9, 1e9))
 
@@ -80,7 +80,7 @@ def squeezed(text: str) -> list[str]:
 
 
 def prints(text: str) -> list[str]:
-    """The words of each line without the fingerprints, which are another kernel's another day."""
+    """The words of each line without fingerprints, which change with Debian's kernel."""
     return [" ".join(re.sub(r" \([0-9a-f]{12}\) ", " ", line).split()) for line in text.splitlines()]
 
 

@@ -11,7 +11,7 @@ from tests.vm.conftest import ARCHES, Quizmatrix, Sweep
 
 
 class Case(NamedTuple):
-    """A command and what is to be said of it."""
+    """A command and its expected outcome."""
 
     command: tuple[str, ...]
     outcome: str
@@ -21,7 +21,7 @@ class Case(NamedTuple):
     status: int = 1
 
 
-# No signal ends PID 1. Zeros in the place of its program do.
+# No signal ends PID 1; overwriting its program with zeros does.
 OVERWRITE_INIT = """set -- $(sed -n 's/^\\([0-9a-f]*\\)-\\([0-9a-f]*\\) r-xp .*/\\1 \\2/p;T;q' /proc/1/maps)
 dd if=/dev/zero of=/proc/1/mem bs=4096 seek=$((0x$1 / 4096)) count=$(((0x$2 - 0x$1) / 4096)) conv=notrunc"""
 
@@ -34,7 +34,7 @@ CASES = {
     "is-not-executable": Case(("/etc/passwd", "x"), "failed", 126),
     "is-slow": Case(("sleep 1000",), "timed-out", None, "still running", ("--timeout", "500ms")),
     "panics": Case(("echo c >/proc/sysrq-trigger; sleep 100",), "panicked", None, "sysrq"),
-    # Nothing that a command sends ends PID 1; TERM asks it to restart, as reboot(8) does.
+    # No signal ends PID 1; SIGTERM asks it to restart, as reboot(8) does.
     "ends-init": Case(("kill -TERM 1; sleep 100",), "failed", None, "restarted or powered off"),
     "kills-init": Case((f"{OVERWRITE_INIT}; kill -CHLD 1; sleep 100",), "panicked", None, "init died"),
     "splats": Case(("echo '<4>WARNING: CPU: 0 PID: 1 at here.c:1' >/dev/kmsg",), "splat", 0, "here.c"),

@@ -120,7 +120,7 @@ def test_a_debugger_that_is_waited_for(environment: dict[str, str], tmp_path: Pa
         [sys.executable, "-m", "quizmatrix", *argv], env=environment, stdout=subprocess.PIPE
     ) as child:
         with connected(folder / "6.1-s390x/gdb.sock") as gdb:
-            # The remote protocol of GDB's manual: why it stands still, and leave to go on.
+            # GDB's remote protocol: ask why it stopped, and continue.
             assert ask_gdb(gdb, b"?").startswith(b"T05")
             assert (folder / "6.1-s390x/console.log").read_bytes() == b""
             assert ask_gdb(gdb, b"D") == b"OK"
@@ -130,7 +130,7 @@ def test_a_debugger_that_is_waited_for(environment: dict[str, str], tmp_path: Pa
 
 
 def connected(path: Path) -> socket.socket:
-    """A connection to the socket that will be there."""
+    """Connect to a socket, once it exists."""
     while True:
         link = socket.socket(socket.AF_UNIX)
         try:

@@ -45,7 +45,7 @@ def test_again_is_the_same(quizmatrix: Quizmatrix, environment: dict[str, str], 
     assert first.returncode == 3, first.stderr.decode()
     latest = tmp_path / "state/runs/latest"
     result, kernel = seen(latest)
-    # What a person copies, from any folder, with no other word.
+    # The command as a person copies it, run in another folder.
     report = quizmatrix("runs", "show", "latest", "--markdown", "-").stdout.decode()
     typed = re.search(r"^(cd .* && quizmatrix run .*)$", report, re.MULTILINE)
     assert typed is not None, report
@@ -56,6 +56,6 @@ def test_again_is_the_same(quizmatrix: Quizmatrix, environment: dict[str, str], 
     assert (done.returncode, done.stdout) == (first.returncode, first.stdout), done.stderr.decode()
     again, kernel_again = seen(latest)
     assert (again["release"], kernel_again) == (result["release"], kernel)
-    # Of all that a guest is run from, kernel and limits and options among it.
+    # All that determines a guest: kernel, limits, options.
     assert result["inputs"] == again["inputs"] != ""
     assert result["again"] == again["again"]

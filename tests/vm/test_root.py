@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from tests.vm.conftest import Sweep
 
-# Nothing here is loaded by name but btrfs, which needs what only the kernel asks modprobe(8) for.
+# Only btrfs is loaded by name here; it needs modules that the kernel itself requests by modprobe(8).
 ROOT = """set -e
     [ "$(cat /proc/sys/kernel/modprobe)" = /sbin/modprobe ]
     ip link add d0 type dummy
@@ -30,8 +30,8 @@ def test_what_the_kernel_and_programs_ask_for_is_there(sweep: Callable[..., Swee
 
 
 def test_a_command_that_kills_everything_has_failed(sweep: Callable[..., Sweep]) -> None:
-    """kill(2) with -1 spares PID 1 and its caller, here the command's shell, whose parent is gone then."""
-    # The second: what passes its output on may be killed with bytes in its hands.
+    """kill(2) with -1 spares PID 1 and its caller, here the command's shell, but kills the shell's parent."""
+    # The second run: the program that passes the output on may be killed before it has passed all bytes on.
     done = sweep("echo before; echo why >&2; sleep 1; kill -9 -1; echo behind")
     for cell in done.cells.values():
         assert (cell["outcome"], cell["exit_code"], cell["signal"]) == ("failed", 137, 9), cell

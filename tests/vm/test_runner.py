@@ -20,7 +20,7 @@ from tests.vm.conftest import Quizmatrix
 @pytest.fixture
 def runner(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A run of two cells that leave something in /shared and sleep, once both are running."""
-    # A job in the background of a script ignores SIGINT, and so would we.
+    # A background job of a script ignores SIGINT, and quizmatrix would inherit that.
     command = ["env", "--default-signal=INT,HUP,TERM", sys.executable, "-m", "quizmatrix", "run"]
     command += ["-k", "6.1", "-a", "x86_64,s390x", "--offline"]
     command += ["-j", "2", "--output", "run", "--"]
@@ -42,12 +42,12 @@ def runner(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.P
 
 
 def children(pid: int) -> list[int]:
-    """The QEMUs of a runner."""
+    """The QEMU processes of a quizmatrix process."""
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process is there and not only waiting to be reaped."""
+    """Whether a process exists and is no zombie."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
@@ -55,7 +55,7 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_until_gone(pids: list[int], seconds: float = 10) -> bool:
-    """Whether all end within so many seconds."""
+    """Whether all processes end within so many seconds."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if not any(is_alive(pid) for pid in pids):
@@ -151,7 +151,7 @@ def test_the_first_failure_stops_the_others(quizmatrix: Quizmatrix, tmp_path: Pa
 
 
 def programs_without(missing: str, folder: Path) -> Path:
-    """A folder with every program of this host but one."""
+    """A folder with all programs of this host except one."""
     folder.mkdir()
     for program in (found for place in os.get_exec_path() for found in Path(place).glob("*")):
         if program.name != missing and not (folder / program.name).is_symlink():
@@ -178,7 +178,7 @@ def test_a_missing_qemu_costs_only_its_own_cells(environment: dict[str, str], tm
 
 
 def test_a_host_that_cannot_start_qemu_is_named(environment: dict[str, str], tmp_path: Path) -> None:
-    """What fails in the midst of a cell says so; it was an internal error with a traceback."""
+    """An error during a cell is reported; earlier, it was an internal error with a traceback."""
     programs = programs_without("setpriv", tmp_path / "bin")
     command = [sys.executable, "-m", "quizmatrix", "run", "-k", "6.1", "-a", "x86_64,s390x"]
     done = subprocess.run(

@@ -34,7 +34,7 @@ def only(cell: str, *command: str, options: tuple[str, ...] = ()) -> list[str]:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_streams_are_exact(cell: str, quizmatrix: Quizmatrix) -> None:
-    """Every byte value, nothing added, no newline at the end, nothing mixed up."""
+    """Every byte value arrives in order, nothing is added, and no newline at the end."""
     octal = "".join(f"\\{number:03o}" for number in range(256))
     done = quizmatrix(*only(cell, f"printf '{octal}'; printf 'to stderr' >&2; exit 7"))
     assert done.stdout == bytes(range(256))
@@ -162,7 +162,7 @@ def test_a_reader_that_leaves_ends_the_run(environment: dict[str, str], tmp_path
 
 
 def test_a_slow_reader_loses_nothing(environment: dict[str, str], tmp_path: Path) -> None:
-    """The command ends while nobody reads: what it wrote waits, as in a pager."""
+    """The command ends while its output is not read, as in a pager: the output waits."""
     command = [sys.executable, "-m", "quizmatrix", *only("6.1-x86_64", "yes | head -c 3000000")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=tmp_path) as process:
         assert process.stdout is not None
@@ -183,7 +183,7 @@ def test_closed_streams(environment: dict[str, str], tmp_path: Path) -> None:
 def test_the_folder_typed_is_the_folder_seen(
     quizmatrix: Quizmatrix, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """A shell shows the path it was sent to (POSIX, cd): so do command lines, and so does the guest."""
+    """A shell shows the path that was given to cd (POSIX); command lines use it, and so does the guest."""
     real = tmp_path / "real/below"
     real.mkdir(parents=True)
     (tmp_path / "link with space").symlink_to("real")
@@ -196,7 +196,7 @@ def test_the_folder_typed_is_the_folder_seen(
     done = quizmatrix(*only("6.1-x86_64", *words), **there)
     assert done.stderr == b""
     assert done.stdout.decode() == f"{typed}\n{real}\nfound\n"
-    # Where the shell has the folder's own path, a word may still go through a link.
+    # Even if the shell has the folder's real path, a word may go through a symlink.
     done = quizmatrix(*only("6.1-x86_64", f"'{typed}/t.sh' data"), cwd=real)
     assert (done.stdout.decode(), done.stderr) == (f"{real}\n{real}\nfound\n", b"")
 
@@ -209,7 +209,7 @@ def test_a_folder_that_cannot_be_shown_is_said(
         done = quizmatrix(*only("6.1-x86_64", "ls data; echo $?"), cwd=folder)
         assert f"{folder} is not shown to the guest, which has a /dev of its own" in done.stderr.decode()
         assert done.stdout == b"1\n"
-        # At a name that does not hide what the guest has there it can be.
+        # It can be shown at a path that hides nothing of the guest's.
         (tmp_path / "link").symlink_to(folder)
         there = {"cwd": folder, "env": environment | {"PWD": str(tmp_path / "link")}}
         done = quizmatrix(*only("6.1-x86_64", "pwd; cat data"), **there)
@@ -219,7 +219,7 @@ def test_a_folder_that_cannot_be_shown_is_said(
 def test_a_variable_and_a_file_are_passed_on(
     quizmatrix: Quizmatrix, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """The variable's value is in the guest and, afterwards, nowhere; the file is the host's own."""
+    """The variable's value is in the guest, and afterwards in no file; the bound file is the host's own."""
     value = 's3cret it\'s\n$HOME "x" '
     for name in ("read", "written"):
         (tmp_path / name).write_text(f"{name}\n")
@@ -242,7 +242,7 @@ def test_a_variable_and_a_file_are_passed_on(
     assert json.loads((run / "results.json").read_bytes())["arguments"][3:5] == ["--env", "TOKEN"]
     text = (run / "6.1-x86_64/reproduce.sh").read_text()
     assert "--env TOKEN --env PLAIN=1" in text
-    # By hand the variable is the one of whoever types that.
+    # Started by hand, the guest gets the variable of that shell.
     again = subprocess.run(
         [run / "6.1-x86_64/reproduce.sh"],
         capture_output=True,
@@ -281,5 +281,5 @@ def test_nobody_else_reads_what_a_command_was_given(quizmatrix: Quizmatrix, tmp_
     for path in told:
         above = [one for one in (path, *path.parents) if one != state and one.is_relative_to(state)]
         assert any(not one.stat().st_mode & 0o077 for one in above), path
-    # What its user names is as this user's files are.
+    # Files that the user names get the user's usual permissions.
     assert junit.stat().st_mode & 0o777 == 0o664

@@ -19,7 +19,7 @@ from tests.vm.test_single import only
 
 CELLS = [f"{KERNEL}-{arch}" for arch in ARCHES]
 
-# Of every value, with no line break at the end, and more than any buffer on the way holds.
+# Every byte value, without a newline at the end, and more than any buffer on the way holds.
 BYTES = bytes(range(256)) + hashlib.shake_256(b"stdin").digest(3_000_000) + b"\n\0\xff"
 
 
@@ -37,7 +37,7 @@ def test_a_script_and_nothing(quizmatrix: Quizmatrix) -> None:
 
 
 def test_what_is_not_read(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
-    """A pipe that stays open: who does not read it ends at once, and who does waits within the limit."""
+    """A pipe that stays open: a command that does not read it ends at once, one that does waits."""
     silent, writer = os.pipe()
     try:
         done = quizmatrix(*only("6.1-x86_64", "echo here; exit 3"), stdin=silent)
@@ -46,7 +46,7 @@ def test_what_is_not_read(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
             quizmatrix(*only("6.1-x86_64", "cat", options=("--timeout", "500ms")), stdin=silent).returncode
             == 124
         )
-        # Said not to be read: it is all still there.
+        # With --no-stdin nothing is read from it.
         os.write(writer, b"mine")
         done = quizmatrix(
             *only("6.1-x86_64", "cat; readlink /proc/self/fd/0", options=("--no-stdin",)), stdin=silent
@@ -59,7 +59,7 @@ def test_what_is_not_read(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
 
 
 def test_a_reader_that_stops_early(environment: dict[str, str], tmp_path: Path) -> None:
-    """Whoever writes without end is told while the command still runs."""
+    """An endless writer gets SIGPIPE while the command still runs."""
     script = "head -c 3; exec <&-; until [ -e /shared/go ]; do sleep 0.1; done"
     argv = [sys.executable, "-m", "quizmatrix", *only("6.1-x86_64", script, options=("--output", "run"))]
     reader, writer = os.pipe()
@@ -118,7 +118,7 @@ def test_a_terminal_is_read_line_by_line_and_ctrl_c_stops(
     argv = [sys.executable, "-m", "quizmatrix", *only("6.1-x86_64", "echo up; cat; echo over; sleep 600")]
     pid, terminal = pty.fork()
     if pid == 0:
-        # Whoever started the tests in the background has it ignored, and so would we.
+        # If the tests run in the background, SIGINT is ignored, and quizmatrix would inherit that.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.chdir(tmp_path)
         os.execve(sys.executable, argv, environment)  # noqa: S606

@@ -28,7 +28,7 @@ LEFT = {"out": "0o644", "folder": "0o755", "folder/file": "0o700"}
 
 
 def left_in(folder: Path) -> dict[str, str]:
-    """What WRITES and SPECIAL left in a cell's artifacts, with the modes; without the links."""
+    """The files that WRITES and SPECIAL left in a cell's artifacts, with modes, without symlinks."""
     artifacts = folder / "artifacts"
     assert (artifacts / "out").read_text() == "one\ntwo\n"
     assert (artifacts / "stays").readlink() == Path("out")
@@ -44,7 +44,7 @@ def left_in(folder: Path) -> dict[str, str]:
 def test_of_the_guest(sweep: Callable[..., Sweep]) -> None:
     done = sweep(f"{WRITES}\n{SPECIAL}", options=("--user", "nobody"))
     for cell in done.cells.values():
-        # A device of its own is root's.
+        # Only root can make devices.
         assert cell["outcome"] == "failed", cell
         folder = done.folder / cell["cell"]
         ids = "65534\n65534\n65534\n/\n"
@@ -71,7 +71,7 @@ def test_who_is_not_there(user: str, quizmatrix: Quizmatrix) -> None:
     os.geteuid() != 0 or shutil.which("setpriv") is None, reason="everything here runs without root's rights"
 )
 def test_of_the_host(environment: dict[str, str], tmp_path: Path) -> None:
-    """What root's chown would hide. It may read all files, since kernels and Python may be root's own."""
+    """An unprivileged user: root's chown would hide errors. It can read root's kernels and Python."""
     uid = 54321
     cache = Path(os.environ.get("QUIZMATRIX_CACHE_DIR", Path.home() / ".cache/quizmatrix"))
     own = {name: tmp_path / name for name in ("cache", "state", "home", "here")}

@@ -78,7 +78,7 @@ def test_all_files_are_in_the_wheel(wheel: Path) -> None:
 
 
 def test_programs_are_programs(environment: Path) -> None:
-    """A guest, or a profile's host half, starts these."""
+    """Guests and host halves of profiles start these files."""
     (data,) = environment.glob("lib/python*/site-packages/quizmatrix/data")
     for folder in DATA:
         for path in (TOP / folder).rglob("*"):

@@ -69,7 +69,7 @@ def test_a_user_without_rights(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
 
 
 def test_an_archive_of_a_hostile_guest(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
-    """What comes back on the disk is what the guest has put there: here by hand."""
+    """The guest controls the content of the disk that comes back; here it is made by hand."""
     victims = [tmp_path / name for name in ("a", "b", "c", "d")]
     for victim in victims:
         victim.write_text("precious\n")

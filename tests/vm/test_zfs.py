@@ -41,7 +41,7 @@ def built(tree: Path) -> None:
 
 @pytest.fixture
 def edited(tree: Path) -> Iterator[Path]:
-    """A file of the module, which is as it was after the test; but newer, or make would not see that."""
+    """A source file of the module. The test restores its content, with a new mtime, so that make sees it."""
     path, kept = tree / EDITED, tree.with_name("before-the-edit")
     text = path.read_bytes()
     kept.write_bytes(text)
@@ -65,7 +65,7 @@ def test_the_smoke_suite_passes(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     done = quizmatrix("run", *ONLY, "-p", "zfs,memdev", "--output", str(folder), "--", "zfs-smoke")
     cells = run_directory(done, folder)
-    # What a big-endian machine cannot do is known, and counts as skipped.
+    # Tests that cannot pass on big-endian are known, and count as skipped.
     assert [cell["subtests"] for cell in cells.values()] == [{"passed": 44}, {"passed": 43, "skipped": 1}]
 
 
@@ -90,7 +90,7 @@ def test_an_edit_is_built_and_seen(quizmatrix: Quizmatrix, edited: Path) -> None
     edited.write_text(marked)
     options = ("run", "--build", *ONLY[:1], "--only", CELLS[0], "-p", "zfs")
     argv = (*options, "--", "dmesg | grep -c edited")
-    # The build's time is the run's: it is not brought to its end, but for the next one to do.
+    # --max-time includes the build: it is interrupted, and the next run continues it.
     done = quizmatrix(*options, "--max-time", "1s", *argv[-2:], cwd=edited.parent)
     assert done.returncode == 125
     assert b"the run's time of 1.00s was over before it had started" in done.stderr
@@ -98,7 +98,7 @@ def test_an_edit_is_built_and_seen(quizmatrix: Quizmatrix, edited: Path) -> None
     assert done.stdout.decode().splitlines()[-1].split()[1::2] == ["built", "built"]
     done = quizmatrix(*argv, cwd=edited.parent)
     assert (done.returncode, done.stdout) == (0, b"1\n"), done.stderr.decode()
-    # What does not compile is not run with what was built before.
+    # If it does not compile, nothing is run with the earlier build.
     edited.write_text(f"{text}\n#error this is wrong\n")
     done = quizmatrix(*argv, cwd=edited.parent)
     assert done.returncode == 125

@@ -17,24 +17,24 @@ TOP = Path("/sys/fs/cgroup")
 
 
 def write(name: str, text: str) -> None:
-    """Write a file of the cgroups."""
+    """Write a cgroup file."""
     (TOP / name).write_text(text)
 
 
 def number(name: str) -> int:
-    """Read one."""
+    """Read a cgroup file."""
     return int((TOP / name).read_text())
 
 
 def inside(what: str, *, by: tuple[str, ...] = ()) -> int:
-    """This program in the cgroup a/b; the status it ends with."""
+    """Run this program in the cgroup a/b; returns its exit status."""
     enter = f'echo $$ >{TOP}/a/b/cgroup.procs; exec "$@"'
     argv = ["sh", "-c", enter, "sh", *by, sys.executable, __file__, sys.argv[1], what]
     return subprocess.run(argv, check=False).returncode
 
 
 def everything() -> None:
-    """The limits are of `a`, and the processes in `a/b`."""
+    """The limits belong to `a`, the processes to `a/b`."""
     assert cgroup.cpus() is None
     assert cgroup.memory_left() is None
     write("cgroup.subtree_control", "+cpu +memory")
@@ -46,14 +46,14 @@ def everything() -> None:
         assert inside(what) == 0, what
     assert inside("burst") == -9
     assert inside("killed") == 0
-    # As in a container: a namespace of its own, in which a/b is the top.
+    # As in a container: a cgroup namespace in which a/b is the root.
     assert inside("namespace", by=("unshare", "--cgroup", "--mount")) == 0
     assert cgroup.oom_kills() is None, "the real top counts none"
     print("all of it")
 
 
 def look() -> None:
-    """Nothing was done yet."""
+    """At the start."""
     assert cgroup.cpus() == 1.5
     assert 150 * MIB < (cgroup.memory_left() or 0) <= 200 * MIB
     assert cgroup.oom_kills() == 0
@@ -71,25 +71,25 @@ def cache() -> None:
 
 
 def keep() -> None:
-    """What a program has in its memory does."""
+    """A program's memory counts."""
     kept = bytearray(b"x") * (100 * MIB)
     assert (cgroup.memory_left() or 0) < 100 * MIB
     del kept
 
 
 def burst() -> None:
-    """More than there may be."""
+    """A program that takes more than the limit is killed."""
     kept = bytearray(b"x") * (400 * MIB)
     del kept
 
 
 def killed() -> None:
-    """One was."""
+    """The kill is counted."""
     assert cgroup.oom_kills() == 1
 
 
 def namespace() -> None:
-    """The limits of `a` cannot be seen any more, those of `a/b` can."""
+    """In the namespace only the limits of `a/b` can be seen, not those of `a`."""
     write("a/b/cpu.max", "50000 100000")
     write("a/b/memory.max", str(100 * MIB))
     subprocess.run(["umount", TOP], check=True)
