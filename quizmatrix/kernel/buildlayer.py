@@ -264,7 +264,7 @@ def _of_another(kernel: Kernel, where: Path, other: str) -> DamagedError:
     return DamagedError(
         f"the modules in {where} are not for the kernel {kernel.record.release}",
         cause=f"they were built for {other}",
-        next_step=f"Build them anew, against what `quizmatrix kernel show {kernel.record.key}` says.",
+        next_step=f"Build them again, as `quizmatrix kernel show {kernel.record.key}` says.",
     )
 
 

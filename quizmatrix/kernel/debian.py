@@ -1,6 +1,6 @@
 """The kernel source `debian`: Debian's ready-made kernels.
 
-The module that fetches them is imported only where one has to be fetched.
+The module that fetches them is imported only when a kernel has to be fetched.
 """
 
 from __future__ import annotations

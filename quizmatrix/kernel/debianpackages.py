@@ -1,4 +1,4 @@
-"""The kernel source `debian`: Debian's ready-built kernel packages."""
+"""Fetches Debian's ready-made kernel packages, for the kernel source `debian`."""
 
 from __future__ import annotations
 

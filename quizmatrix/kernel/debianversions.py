@@ -1,4 +1,4 @@
-"""What may stand behind `debian:` and `debian-source:`, and which versions fit it."""
+"""Checks the text after `debian:` and `debian-source:`, and decides which versions fit it."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def require_build_tree(kernel: Kernel) -> Path:
         raise UnpreparedError(
             f"the kernel {record.release} has no build tree any more",
             cause=f"{record.build} was removed just now, or is being built in",
-            next_step="Run this again: it builds the kernel anew.",
+            next_step="Run this again: it builds the kernel again.",
         )
     return tree
 

@@ -1,4 +1,4 @@
-"""What a source of kernels does. Each module of a source has one of these, as SOURCE."""
+"""KernelSource: the interface of a kernel source. Each source's module has one, as SOURCE."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quizmatrix.model.arch import Arch
 
 
 class KernelSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A source of kernels; a new source is added to SOURCES.
+    """A source of kernels. A new one is added to source.py, _MODULES.
 
     check: takes the text after `NAME:`, returns it in full, and raises ValueError where it is wrong. recipe:
     returns a text that changes when the kernel has to be made again. fetch: stores the kernel in the cache

@@ -1,4 +1,4 @@
-"""An order for a kernel: the architecture, what is built otherwise than by default, and who hears of it."""
+"""An order for a kernel: its architecture and build options, and a callback for progress messages."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def choose_scheduler(asked: str) -> NightlyStarter:
         return NightlyStarter.SYSTEMD
     if not crontab.is_there():
         raise HostError(
-            "nobody here could start a nightly run",
+            "nothing on this host can start a nightly run",
             cause="there is neither a systemd of yours (`systemctl --user`) nor `crontab`",
             next_step="On Debian: sudo apt-get install cron",
         )

@@ -213,7 +213,7 @@ async def _set_up(cell: Cell, folder: Path) -> _Profiles:
 
 
 def _active(use: Use, half: HostHalf) -> ActiveProfile:
-    """What the guest needs for setting up a profile."""
+    """The guest half of a profile, with what its host half added."""
     folder = profile.folders()[use.name]
     init, files = folder / "init", folder / "files"
     return ActiveProfile(

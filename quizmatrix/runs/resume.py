@@ -78,7 +78,7 @@ def choose(run: str, tasks: list[Task]) -> Choice:
         raise UsageError(
             f"{results.run} cannot be resumed",
             cause=f"its matrix, {results.matrix}, does not make {', '.join(gone)} any more",
-            next_step="Run it anew.",
+            next_step="Start a new run instead of resuming it.",
         )
     left = with_sources(tasks, unended)
     return Choice(

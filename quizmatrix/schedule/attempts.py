@@ -29,7 +29,7 @@ RunCell = Callable[[CellSpec, Observer], Awaitable[CellResult]]
 
 
 class Streams(msgspec.Struct, kw_only=True):
-    """The command's own streams, where this process has some for it. stdin: read where the plan's is `-`."""
+    """Streams of this process for the command. stdin: what the command reads, if the plan's stdin is `-`."""
 
     stdin: InputSource | None = None
     stdout: PassOn | None = None
@@ -44,7 +44,7 @@ class Streams(msgspec.Struct, kw_only=True):
 class Attempts:
     """Makes attempts at the tasks of one plan.
 
-    streams: the command's. started: when each task's first guest was let in, by the task's id.
+    streams: for the command. started: when the first guest of each task started, by the task's id.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Attempts:
         admission: Admission,
         run_cell: RunCell,
     ) -> None:
-        """`emit` sees every event. run_cell: makes a result of a specification."""
+        """emit: is called with every event. run_cell: runs a specification and returns its result."""
         self.streams = Streams()
         self.started: dict[str, float] = {}
         self.disks = HandedDisks(directory.folder, plan.tasks)
@@ -70,7 +70,7 @@ class Attempts:
         self._told: set[str] = set()
 
     async def look_at_folders(self) -> None:
-        """Take the state of the folders that all guests see: best while the first ones boot."""
+        """Record the state of the folders that all guests see; done while the first guests boot."""
         await self._inputs.look(self._folders())
 
     def _folders(self) -> list[str]:
@@ -94,14 +94,17 @@ class Attempts:
         return msgspec.structs.replace(known, exit_code=foreign.EXIT_CANNOT_EXECUTE, foreign=name)
 
     async def prepare(self, task: Task) -> Prepared:
-        """What the task's cell is run from; QuizmatrixError where it cannot be had."""
+        """Make the artifacts of the task's cell. Raises QuizmatrixError where that fails."""
         self.reach(task, Stage.PREPARING, 1)
         if (error := self._plan.unbuilt.get(task.cell.unsharded)) is not None:
             raise error
         return await self._preparer.prepare(task.cell, lambda text: self._note(task.id, text))
 
     async def run(self, task: Task, prepared: Prepared, before: Sequence[CellResult]) -> CellResult:
-        """Try until there is a verdict, or as often as the plan says. before: what the task waited for."""
+        """Make attempts until there is a verdict, or the plan's retries are used up.
+
+        before: the results of the tasks that this one waited for.
+        """
         attempt, flaky = 1, ""
         while True:
             self.reach(task, Stage.WAITING, attempt)
@@ -182,7 +185,7 @@ class Attempts:
         )
 
     def reach(self, task: Task, stage: Stage, attempt: int) -> None:
-        """Say how far a task is."""
+        """Emit the event that a task has reached a stage."""
         self._emit(CellReached(cell=task.id, stage=stage, attempt=attempt))
 
     def _note(self, cell: str, text: str) -> None:

@@ -41,7 +41,7 @@ class HandedDisks:
         self._unneeded: list[str] = []
 
     async def provide(self, task: Task) -> list[Disk]:
-        """The disks for an attempt at a task, whose folder is there; HostError where they cannot be made."""
+        """Make the disks for an attempt at a task, whose folder exists. Raises HostError where that fails."""
         wanted = task.disks
         if wanted is None:
             return []

@@ -22,14 +22,14 @@ MakeSession = Callable[[bool], tuple[Session, TerminalHost]]
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The tasks of a run, and how they are run: one field for each decision.
 
-    jobs: VMs at a time at most. max_time: seconds for all of it; what has not started by then is skipped, and
-    what has is stopped. spent: those of it that are gone before it begins. retries: further attempts at a
-    task that could not be tested. fail_fast: stop at the first one that is not as expected. accelerator:
-    instead of what a trial boot would choose. guest: what every guest is to have. session: makes a terminal
-    session for after the command of the only task, told whether its image has an SSH server. repeat: makes
-    the command line that repeats a task. unbuilt: why a cell has not what was to be built for it, by its id
-    without the slice. matrix: the file that has disks handed on. expected: seconds that tasks will probably
-    take, by id, where that is known. first: ids of the tasks to start first.
+    jobs: the largest number of VMs at a time. max_time: seconds for the whole run; then running tasks are
+    stopped, and the others skipped. spent: seconds of max_time that passed before the run began. retries:
+    further attempts at a task without a verdict. fail_fast: stop at the first task that is not as expected.
+    accelerator: the user's choice; None: a trial boot decides. guest: the settings of every guest. session:
+    makes a terminal session after the command of the only task. repeat: makes the command line that repeats a
+    task. unbuilt: why something could not be built for a cell, by its id without the slice. matrix: the file
+    with [handoff]. expected: seconds that tasks will probably take, by id, where known. first: the ids of
+    tasks to start first.
     """
 
     tasks: list[Task]

@@ -39,7 +39,7 @@ class Scheduler:
         admission: Admission | None = None,
         run_cell: RunCell = run_cell,
     ) -> None:
-        """`sink` sees every event. run_cell: makes a result of a specification."""
+        """sink: is called with every event. run_cell: runs a specification and returns its result."""
         self._plan = plan
         self._directory = directory
         self._sink = sink

@@ -73,7 +73,7 @@ def modules_dir() -> Path:
 
 
 def store_of(mark: str) -> Store:
-    """What is installed of the module of this mark; what is built has the names of kernels."""
+    """The store of a module's installed layers. mark: see Module.mark."""
     return Store(
         what="module",
         folder=f"{_FOLDER}/{mark}",

@@ -1,6 +1,6 @@
 """Explains why a guest lacks a module that the command names: it was built for another kernel.
 
-`run` takes Debian's ready-built kernels where they exist, but modules are built for kernels built on this
+`run` takes Debian's ready-made kernels where they exist, but modules are built for kernels built on this
 host.
 """
 

@@ -79,7 +79,7 @@ def table(results: list[BuiltModules], modules: list[Module]) -> str:
 def _how_to_run(options: RunOptions, cells: list[Cell], names: list[str]) -> list[str]:
     """The command line that runs something in the cells for which modules were built.
 
-    It may need --source: without it, `run` takes Debian's ready-built kernels where they exist.
+    It may need --source: without it, `run` takes Debian's ready-made kernels where they exist.
     """
     wanted = [(cell.id, cell.kernel_spec) for cell in cells]
     for source in (options.selection.source, BUILT):

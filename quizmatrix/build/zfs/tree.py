@@ -43,7 +43,7 @@ class ZfsTree(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def store(self) -> Store:
-        """What is installed of its parts."""
+        """The store of the tree's installed layers."""
         return Store(
             what="OpenZFS",
             folder=f"{_FOLDER}/{self.mark}",
