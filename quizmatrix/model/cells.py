@@ -14,7 +14,7 @@ from quizmatrix.core.errors import DataError, UsageError
 from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.core.version import is_unreleased, series_of
 from quizmatrix.model import parameters, profile
-from quizmatrix.model.arch import debian_variants, load_arch
+from quizmatrix.model.arch import ArchFile, debian_variants, load_arch
 from quizmatrix.model.archive import has_kernels_for
 from quizmatrix.model.cellid import cell_id, folder_name, matching, parse_cell_id
 from quizmatrix.model.finding import SplatPolicy, Tolerance
@@ -59,7 +59,7 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """One kernel on one architecture: a field for everything that a matrix can set for a single cell.
+    """One kernel on one architecture: a field for each setting that a matrix can give it.
 
     kernel: as the matrix names it.
     source: where the kernel comes from, unless `kernel` names a source itself.
@@ -200,6 +200,13 @@ def _check_handoff(key: str, globs: tuple[str, ...], ids: list[str], where: str)
             )
 
 
+def _facts_of(arch: str, where: str) -> ArchFile:
+    try:
+        return load_arch(arch).facts
+    except UsageError as error:
+        raise DataError(where, cause=error.fact, next_step=error.next_step) from error
+
+
 def _make_cell(
     kernel: str,
     arch: str,
@@ -210,10 +217,7 @@ def _make_cell(
     *,
     built_here: bool,
 ) -> Cell:
-    try:
-        facts = load_arch(arch).facts
-    except UsageError as error:
-        raise DataError(where, cause=error.fact, next_step=error.next_step) from error
+    facts = _facts_of(arch, where)
     # The path after `SOURCE:` may contain spaces.
     if not kernel or re.search(r"[\x00-\x1f]" if ":" in kernel else r"\s", kernel):
         next_step = 'Write it like "6.1" or "newest".'

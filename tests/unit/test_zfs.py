@@ -9,8 +9,9 @@ import pytest
 
 from quizmatrix.build.parts import Built
 from quizmatrix.build.zfs import build
-from quizmatrix.build.zfs.build import CONFIGURE, INSTALL, MAKE, STEPS, ZfsPart
+from quizmatrix.build.zfs.build import CONFIGURE, INSTALL, MAKE, STEPS
 from quizmatrix.build.zfs.options import ZfsOptions
+from quizmatrix.build.zfs.part import ZfsPart, modules_part, userland_part
 from quizmatrix.build.zfs.sysroot import Sysroot
 from quizmatrix.build.zfs.tree import ZfsTree, find_tree, make_ready
 from quizmatrix.core.errors import HostError, UnpreparedError, UsageError
@@ -147,11 +148,11 @@ def sysroot() -> Sysroot:
 
 
 def userland(tree: ZfsTree, options: ZfsOptions | None = None) -> ZfsPart:
-    return build.userland(tree, X86_64, sysroot(), options or ZfsOptions())
+    return userland_part(tree, X86_64, sysroot(), options or ZfsOptions())
 
 
 def modules(tree: ZfsTree, kernel: Kernel, options: ZfsOptions | None = None) -> ZfsPart:
-    return build.modules(tree, X86_64, kernel, sysroot(), options or ZfsOptions())
+    return modules_part(tree, X86_64, kernel, sysroot(), options or ZfsOptions())
 
 
 def take(part: ZfsPart, *steps: str, cpus: int = 2) -> Built | None:

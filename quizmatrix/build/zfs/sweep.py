@@ -10,8 +10,9 @@ import msgspec
 from quizmatrix.build import parts
 from quizmatrix.build.parts import Built, Done, PartResult, Parts, TellOf
 from quizmatrix.build.zfs import build, sysroot
-from quizmatrix.build.zfs.build import INSTALL, STEPS, ZfsPart
+from quizmatrix.build.zfs.build import INSTALL, STEPS
 from quizmatrix.build.zfs.options import ZfsOptions
+from quizmatrix.build.zfs.part import ZfsPart, modules_part, userland_part
 from quizmatrix.build.zfs.tree import ZfsTree, make_ready
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import QuizmatrixError
@@ -79,8 +80,8 @@ class ZfsSweep:
             build.check_kernel(self._tree, kernel.record.version, self._options)
             made = await self._sysroot(arch, cell)
             wanted = [
-                build.userland(self._tree, arch, made, self._options),
-                build.modules(self._tree, arch, kernel, made, self._options),
+                userland_part(self._tree, arch, made, self._options),
+                modules_part(self._tree, arch, kernel, made, self._options),
             ]
         except QuizmatrixError as error:
             failed = PartResult(done=Done.FAILED, seconds=time.monotonic() - began, error=error)

@@ -1,0 +1,112 @@
+"""The parts of an OpenZFS build: the programs of an architecture, and the modules of a kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from quizmatrix.build.zfs.options import ZfsOptions
+from quizmatrix.build.zfs.sysroot import Sysroot
+from quizmatrix.build.zfs.tree import ZfsTree
+from quizmatrix.kernel import external
+from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.model.arch import Arch
+
+# Folders of the tree that do not affect the modules.
+_NOT_OF_MODULES = frozenset({"cmd", "contrib", "etc", "lib", "man", "rpm", "tests", "udev"})
+
+
+class ZfsPart(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of an OpenZFS build: the programs of an architecture, or the modules of a kernel.
+
+    name: of its folder. configure: arguments of ./configure. make, install: arguments for each run of
+    make(1); {layer} stands for the folder to install to. without: folders of the tree that do not affect it.
+    linked: a folder of the tree whose sources need symlinks in the build folder. made_for: the key of its
+    kernel, if it is for one.
+    """
+
+    name: str
+    tree: ZfsTree
+    arch: Arch
+    sysroot: Sysroot
+    options: ZfsOptions
+    configure: list[str]
+    environment: dict[str, str] = {}
+    make: list[list[str]]
+    install: list[list[str]]
+    without: frozenset[str] = frozenset()
+    linked: str = ""
+    made_for: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """The folder where it is built."""
+        return self.tree.work / self.name
+
+    @property
+    def has_programs(self) -> bool:
+        """Whether a guest of the small image needs the sysroot's libraries beside it."""
+        return not self.made_for
+
+    @property
+    def log(self) -> Path:
+        """The log of its build steps."""
+        return self.folder.with_name(f"{self.name}.log")
+
+
+def userland_part(tree: ZfsTree, arch: Arch, sysroot: Sysroot, options: ZfsOptions) -> ZfsPart:
+    """The part with programs, libraries and tests, for all kernels of an architecture."""
+    suite = f"-{sysroot.suite}" if sysroot.suite else ""
+    name = f"userland-{arch.name}{suite}"
+    # With a sysroot, the linker does not find this build's own shared libraries without -rpath-link (ld(1)).
+    flags = f"{sysroot.linker} -Wl,-rpath-link,{tree.work / name / '.libs'}".strip()
+    return ZfsPart(
+        name=name,
+        tree=tree,
+        arch=arch,
+        sysroot=sysroot,
+        options=options,
+        configure=[
+            "--with-config=user",
+            *("--prefix=/usr", "--sbindir=/usr/sbin", "--libdir=/usr/lib", "--sysconfdir=/etc"),
+            *("--localstatedir=/var", "--with-mounthelperdir=/usr/sbin", "--with-udevdir=/usr/lib/udev"),
+            *("--with-dracutdir=/usr/lib/dracut", "--disable-systemd", "--disable-sysvinit", "--disable-pam"),
+            *("--disable-pyzfs", "--disable-nls", "--disable-static"),
+        ],
+        make=[[f"LDFLAGS={flags}"]],
+        install=[[f"LDFLAGS={flags}", "DESTDIR={layer}", "install"]],
+    )
+
+
+def modules_part(tree: ZfsTree, arch: Arch, kernel: Kernel, sysroot: Sysroot, options: ZfsOptions) -> ZfsPart:
+    """The part with the modules for one kernel. Raises UnpreparedError where its build tree is gone."""
+    objects = external.require_build_tree(kernel)
+    given = external.variables(kernel)
+    strip = [] if options.debug else ["INSTALL_MOD_STRIP=1"]
+    return ZfsPart(
+        name=f"modules-{kernel.record.key}",
+        tree=tree,
+        arch=arch,
+        sysroot=sysroot,
+        options=options,
+        configure=[
+            *("--with-config=kernel", f"--with-linux={(objects / 'source').resolve()}"),
+            f"--with-linux-obj={objects}",
+            *(f"KERNEL_{name}={given[name]}" for name in ("ARCH", "CROSS_COMPILE", "CC") if given.get(name)),
+        ],
+        # OpenZFS before 2.3 does not know KERNEL_ARCH, but reads ARCH.
+        environment={name: given.get(name, "") for name in ("ARCH", "CROSS_COMPILE")},
+        make=[["gitrev"], ["-C", "module", "modules"]],
+        # Without depmod: one index is made later, for all modules of a guest together.
+        install=[
+            [
+                *("-C", "module", "INSTALL_MOD_PATH={layer}/usr", *strip, "DEPMOD=true"),
+                *("DONT_DELETE_MODULES_FILES=1", "modules_install"),
+            ]
+        ],
+        without=_NOT_OF_MODULES,
+        # From 6.10 on, Kbuild looks for sources only beside the objects, whatever `src` is.
+        linked="module",
+        made_for=kernel.record.key,
+    )
