@@ -206,7 +206,7 @@ class _ImageBuild:
                 return await self._install_here(debs)
             except (UnpreparedError, HostError) as error:
                 # The host may lack something that mmdebstrap needs, such as user namespaces.
-                self._tell(f"{error}; another way is tried")
+                self._tell(f"{error}; installing them in a guest instead")
         return await self._install_in(guest, debs, essential)
 
     async def _is_runnable(self) -> bool:

@@ -93,7 +93,7 @@ async def _resolve(wanted: str, arch: str, flavour: str, tell: Tell) -> list[Deb
     if not suites:
         raise UnpreparedError(
             f"Debian's archive has no ready-made {wanted} kernel for {arch}",
-            cause="no suite with that series has_kernels_for this architecture",
+            cause="no suite with that series has this architecture",
             next_step=f"Name one that is built: debian-source:{wanted}.",
         )
     found = await apt.ask_suites(

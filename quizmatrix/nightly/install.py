@@ -28,13 +28,13 @@ def check(options: RunOptions, command: list[str] | None) -> int:
     if passed_on := [text for text in options.guest.env if "=" not in text]:
         raise UsageError(
             f"--env {passed_on[0]} cannot be passed on at night",
-            cause="what is started then has an environment of its own",
+            cause="a nightly run does not have the environment of this shell",
             next_step=f"Give it a value, --env {passed_on[0]}=VALUE, or have the command read a file.",
         )
     if options.guest.stdin == OWN_STDIN:
         raise UsageError(
             "--stdin - gives nothing at night",
-            cause="what is started then has an empty stdin",
+            cause="a nightly run has an empty stdin",
             next_step="Name a file: --stdin FILE.",
         )
     _, tasks = selected_tasks(options, command)

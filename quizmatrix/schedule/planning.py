@@ -127,7 +127,7 @@ def _machine(machine: str | None, cells: list[Cell]) -> str | None:
     if machine is not None and len(arches) > 1:
         raise UsageError(
             f"--machine {machine} for {', '.join(sorted(arches))}",
-            cause="no machine is of more than one architecture",
+            cause="a machine type belongs to one architecture",
             next_step="Choose one with -a or --only.",
         )
     return machine

@@ -110,7 +110,7 @@ def find_module(asked: str) -> Module:
     if paths.cache_dir().is_relative_to(path):
         raise UsageError(
             f"{path} cannot be built as a module",
-            cause=f"the cache it would be copied to lies in it, {paths.cache_dir()}",
+            cause=f"the cache, to which it would be copied, is inside it: {paths.cache_dir()}",
             next_step="Name the module's own folder, or another cache with QUIZMATRIX_CACHE_DIR.",
         )
     return Module(path=path)
@@ -289,7 +289,7 @@ class _ModuleBuild:
         raise UnpreparedError(
             f"no module came of {self._module.path}",
             cause="its Kbuild names none in obj-m",
-            next_step="Write `obj-m := NAME.o` there; where it asks for a symbol: --make CONFIG_NAME=m",
+            next_step="Write `obj-m := NAME.o` there; if it says `obj-$(CONFIG_NAME)`: --make CONFIG_NAME=m",
         )
 
     async def _run(self, argv: list[str]) -> None:

@@ -53,7 +53,7 @@ def check_kernel(tree: ZfsTree, kernel: str, options: ZfsOptions) -> None:
         raise UnpreparedError(
             f"OpenZFS {tree.version} does not know kernel {version.text}",
             cause=f"META's Linux-Maximum is {newest.text}",
-            next_step="--experimental builds it all the same.",
+            next_step="--experimental builds it anyway.",
         )
 
 
