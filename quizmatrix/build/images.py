@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from quizmatrix.build.output import make_each
+from quizmatrix.build.output import run_each
 from quizmatrix.core.errors import DamagedError, UsageError
 from quizmatrix.core.process import Tell
 from quizmatrix.image import debian
@@ -37,7 +37,7 @@ def build(arches: list[str], *, suite: str | None, include: list[str], kernel: s
         image = await preparer.build_image(cell, suites[arch.name], include, tell)
         return f"{image.key} ({image.disk.stat().st_size // 1_000_000} MB)"
 
-    return make_each({arch.name: partial(build_one, arch) for arch in loaded})
+    return run_each({arch.name: partial(build_one, arch) for arch in loaded})
 
 
 def print_list() -> None:

@@ -11,7 +11,7 @@ import anyio
 
 from quizmatrix.build import parts
 from quizmatrix.build.module.build import modules_dir
-from quizmatrix.build.output import make_each
+from quizmatrix.build.output import run_each
 from quizmatrix.build.zfs.tree import zfs_dir
 from quizmatrix.core import process, tomlfile
 from quizmatrix.core.concurrency import in_thread
@@ -58,7 +58,7 @@ def build(
     wanted = [(text, arch) for text in specs for arch in loaded]
     # Kernels whose tools are missing come first, so that the error is not printed after long builds.
     wanted.sort(key=lambda one: not _lacks_tools(one[1], options))
-    return make_each({f"{text}-{arch.name}": partial(build_one, text, arch) for text, arch in wanted})
+    return run_each({f"{text}-{arch.name}": partial(build_one, text, arch) for text, arch in wanted})
 
 
 def _lacks_tools(arch: Arch, options: KernelOptions) -> bool:

@@ -15,7 +15,7 @@ from quizmatrix.model.outcome import EXIT_NO_VERDICT, EXIT_OK
 from quizmatrix.report.progress import Screen
 
 
-def teller(*, quiet: bool) -> TellOf:
+def progress_printer(*, quiet: bool) -> TellOf:
     """Make a function that prints progress on stderr; with `quiet` it prints nothing."""
     screen = Screen(sys.stderr)
 
@@ -45,7 +45,7 @@ def explain(errors: Iterable[tuple[str, QuizmatrixError | None]]) -> str:
     return "\n\n".join(paragraphs)
 
 
-def make_each(makers: dict[str, Callable[[Tell], Awaitable[str]]]) -> int:
+def run_each(makers: dict[str, Callable[[Tell], Awaitable[str]]]) -> int:
     """Call each function, one after another, and print progress and errors. Returns the exit status.
 
     makers: by the name of what each makes. A function gets a callback for progress, and returns a description

@@ -100,7 +100,7 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
             return ""
 
 
-async def joined(kernel: Kernel, cell: Cell, result: PartResult) -> PartResult:
+async def join_layers(kernel: Kernel, cell: Cell, result: PartResult) -> PartResult:
     """Join the kernel's build layers now, so that the cell's first guest does not wait for that.
 
     Returns `result`, or a failure where the layers cannot be joined.
@@ -121,7 +121,7 @@ def forget(top: Path, part: str) -> None:
             path.unlink(missing_ok=True)
 
 
-async def of_each(cells: Sequence[Cell], build: Callable[[Cell], Awaitable[R]]) -> list[R]:
+async def for_each_cell(cells: Sequence[Cell], build: Callable[[Cell], Awaitable[R]]) -> list[R]:
     """Call `build` for all cells at the same time; returns the results in the order of the cells."""
     found: dict[str, R] = {}
 

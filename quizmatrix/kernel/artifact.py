@@ -104,7 +104,7 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
         return folder if is_ours else None
 
     @property
-    def has_lost_its_tree(self) -> bool:
+    def lacks_build_tree(self) -> bool:
         """Whether it was built here and its build tree is gone."""
         return self.record.build is not None and self.build_tree is None
 

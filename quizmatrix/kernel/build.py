@@ -63,7 +63,7 @@ def builds_locked(on_wait: Callable[[], None]) -> AbstractAsyncContextManager[No
     return paths.locked(paths.lock_file("build"), on_wait)
 
 
-def lasting_work(place: Path, order: Order) -> str:
+def shared_build_folder(place: Path, order: Order) -> str:
     """The name of the build folder of a source tree that changes.
 
     All states of the tree at `place` share it, so that make compiles only what changed.
@@ -96,7 +96,7 @@ async def build(tree: KernelTree, order: Order) -> str:
                 return key
             # An impossible configuration is reported now, not after waiting for another build.
             async with order.fetching:
-                await work.look_ahead(wishes)
+                await work.check_configuration(wishes)
             # Only one build at a time, over all processes of this user, since each uses all cores.
             async with builds_locked(lambda: tell("waiting for another build to end")):
                 if not work.is_for_stored:
@@ -115,7 +115,7 @@ def _is_stored(key: str, order: Order) -> bool:
         kernel = artifact.load(key)
     except DamagedError:
         return False
-    return kernel is not None and not (order.needs_tree and kernel.has_lost_its_tree)
+    return kernel is not None and not (order.needs_tree and kernel.lacks_build_tree)
 
 
 def tools_for(arch: Arch, options: KernelOptions = DEFAULT) -> dict[str, str]:
@@ -185,7 +185,7 @@ class _KernelBuild:
         """The lock that is held while the folder is used."""
         return paths.lock_file(f"build-{self._folder.name}")
 
-    async def look_ahead(self, wishes: list[kconfig.Wish]) -> None:
+    async def check_configuration(self, wishes: list[kconfig.Wish]) -> None:
         """Check that the configuration is possible, as far as that needs no build lock."""
         if self._tree.defined is not None:
             asked = [wish for wish in wishes if wish.is_from_user and not wish.optional and wish.value != "n"]

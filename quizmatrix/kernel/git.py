@@ -90,7 +90,7 @@ async def fetch(wanted: str, order: Order) -> str:
     process.require_program("git", "git")
     place, ref = _split(wanted)
     here = is_local(wanted)
-    work = SOURCE_TREES.root / f"git-{key_of([_lasting(place, here)])}"
+    work = SOURCE_TREES.root / f"git-{key_of([_place_of(place, here)])}"
     waiting = SOURCE_TREES.locked(
         work.name, lambda: order.tell("waiting for another that reads the repository")
     )
@@ -125,7 +125,7 @@ async def fetch(wanted: str, order: Order) -> str:
             version=version,
             key=tree,
             origin=f"{place} {commit[:12]}",
-            work=build.lasting_work(work, order),
+            work=build.shared_build_folder(work, order),
             check_out=check_out,
             defined=defined,
         ),
@@ -142,7 +142,7 @@ async def _defined(work: Path, commit: str, symbols: str, *files: str) -> set[st
     return {line.split()[-1] for line in lines}
 
 
-def _lasting(place: str, here: bool) -> str:
+def _place_of(place: str, here: bool) -> str:
     return str(Path(place).resolve()) if here else place
 
 

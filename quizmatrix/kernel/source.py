@@ -112,7 +112,7 @@ async def obtain(
             kernel = artifact.find(reference, arch.name, recipe)
             if kernel is not None:
                 kernel.check(thoroughly=thorough)
-                if not (order.needs_tree and kernel.has_lost_its_tree):
+                if not (order.needs_tree and kernel.lacks_build_tree):
                     return kernel
                 tell(f"{kernel.record.build} is gone; building the kernel again")
         except DamagedError as error:

@@ -40,7 +40,7 @@ async def fetch(wanted: str, order: Order) -> str:
         version=version,
         key=checksum.state_of(path),
         origin=str(path),
-        work=build.lasting_work(path, order),
+        work=build.shared_build_folder(path, order),
     )
     return await build.build(tree, order)
 

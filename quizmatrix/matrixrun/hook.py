@@ -20,7 +20,7 @@ from quizmatrix.report.progress import tell
 LIMIT = 600.0
 
 
-def hand_on(command: str, results: RunResults, folder: Path, limit: float = LIMIT) -> None:
+def run_on_finish(command: str, results: RunResults, folder: Path, limit: float = LIMIT) -> None:
     """Run the command of --on-finish with results.json as its stdin.
 
     An error, or a command that takes longer than `limit` seconds, is only printed; it does not change the

@@ -60,7 +60,7 @@ class Runner:
     @property
     def _is_local(self) -> bool:
         """Whether a single cell behaves like a local command. At night, only changes are printed instead."""
-        return not (outputs.take_stdout(self._request.options.results) or self._request.unattended)
+        return not (outputs.use_stdout(self._request.options.results) or self._request.unattended)
 
     def run(self) -> int:
         """Run, report, and write everything."""
@@ -98,7 +98,7 @@ class Runner:
             if options.on_finish is not None:
                 from quizmatrix.matrixrun import hook
 
-                hook.hand_on(options.on_finish, self._directory.results, self._directory.folder)
+                hook.run_on_finish(options.on_finish, self._directory.results, self._directory.folder)
         return status
 
     async def _conduct(self, shown: Progress) -> list[CellResult]:
@@ -143,7 +143,7 @@ class Runner:
         if (
             here is not None
             and self._plan.guest.work_tree is None
-            and currentfolder.is_meant(here, tasks[0].command, is_hidden=is_hidden)
+            and currentfolder.uses_files_in(here, tasks[0].command, is_hidden=is_hidden)
         ):
             reason = "as asked for" if is_hidden else runlayer.why_not_shown(here)
             text = f"the current folder {here} is not shown to the guest, {reason}"
@@ -176,9 +176,9 @@ class Runner:
 
 
 def _module_elsewhere(cells: list[Cell], command: list[str]) -> str | None:
-    """See hint.elsewhere, which is imported only where something was built here."""
+    """See hint.missing_module, which is imported only where something was built here."""
     if not buildlayer.kernels():
         return None
     from quizmatrix.build.module import hint
 
-    return hint.elsewhere(cells, command)
+    return hint.missing_module(cells, command)

@@ -41,17 +41,17 @@ def print_status(job: str | None, *, as_json: bool) -> int:
     names = [job] if job else jobs.names()
     if job and job not in jobs.names():
         raise jobs.unknown(job)
-    shown = [_looked_at(name) for name in names]
+    shown = [_status_of(name) for name in names]
     if as_json:
         sys.stdout.write(to_json(shown).decode())
     elif not shown:
         print("There are no nightly runs. quizmatrix nightly install MATRIX --at 02:00 -- COMMAND")
     else:
-        print("\n\n".join(_told(one) for one in shown))
+        print("\n\n".join(_text_of(one) for one in shown))
     return EXIT_FAILED if any(one.trouble for one in shown) else EXIT_OK
 
 
-def _looked_at(name: str) -> JobStatus:
+def _status_of(name: str) -> JobStatus:
     try:
         job = jobs.load(name)
     except QuizmatrixError as error:
@@ -79,7 +79,7 @@ def _looked_at(name: str) -> JobStatus:
     )
 
 
-def _told(one: JobStatus) -> str:
+def _text_of(one: JobStatus) -> str:
     when = f"every night at {one.at}, by {one.scheduler}" if one.scheduler else "damaged"
     lines = [f"{one.name}: {when}"]
     if one.scheduler is not None:

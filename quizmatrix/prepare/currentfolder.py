@@ -13,7 +13,7 @@ _BETWEEN_NAMES = re.compile(r"[\s;&|<>()'\"`=]+")
 _PATTERN = re.compile(r"[*?\[]")
 
 
-def as_typed(folder: str, environment: Mapping[str, str] = os.environ) -> str | None:
+def shell_path(folder: str, environment: Mapping[str, str] = os.environ) -> str | None:
     """The path of `folder` in the user's shell (PWD, environ(7)); None where it is the real path."""
     name = environment.get("PWD", "")
     if not name.startswith("/") or os.path.normpath(name) != name or name == folder or "\n" in name:
@@ -68,7 +68,7 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def is_meant(folder: Path, command: Sequence[str], *, is_hidden: bool = False) -> bool:
+def uses_files_in(folder: Path, command: Sequence[str], *, is_hidden: bool = False) -> bool:
     """Whether `command` probably uses files in `folder`. A script counts as if it always did.
 
     is_hidden: the user gave --no-work-tree; then only files that the command names count.

@@ -98,8 +98,8 @@ def compare(before: RecordedRun, after: RecordedRun) -> Comparison:
         before=before.results.run,
         after=after.results.run,
         cells=[line for line in lines if line is not None],
-        tests=_gathered(_tests(before, after)),
-        findings=_gathered(_findings(old, new)),
+        tests=_merge(_tests(before, after)),
+        findings=_merge(_findings(old, new)),
     )
 
 
@@ -235,7 +235,7 @@ def _findings(old: dict[str, CellResult], new: dict[str, CellResult]) -> Iterato
             yield Difference(change=change, name=fingerprint, title=finding.title, cells=[cell])
 
 
-def _gathered(lines: Iterable[Difference]) -> list[Difference]:
+def _merge(lines: Iterable[Difference]) -> list[Difference]:
     """The changes; equal changes in several cells are joined into one."""
     found: dict[tuple[str, ...], Difference] = {}
     for line in lines:

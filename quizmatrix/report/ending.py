@@ -29,7 +29,7 @@ def print_run(
     """
     results, folder = run_directory.results.cells, run_directory.folder
     # If a report is written to stdout, nothing else may be.
-    out = sys.stderr if outputs.take_stdout(options) else sys.stdout
+    out = sys.stderr if outputs.use_stdout(options) else sys.stdout
     if options.quiet and changed is not None:
         from quizmatrix.report import news
 
@@ -94,7 +94,7 @@ def _tests_and_findings(result: CellResult, folder: Path) -> tuple[list[str], st
     if result.subtests:
         from quizmatrix.report import testtable
 
-        bad = testtable.bad_lines(result, folder)
+        bad = testtable.failed_test_lines(result, folder)
     if result.findings:
         from quizmatrix.report import findings
 

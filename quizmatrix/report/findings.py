@@ -20,13 +20,13 @@ _MOST_LINES = 9
 _ABOUT_THEM = frozenset({Outcome.PANICKED, Outcome.SPLAT, Outcome.BOOT_FAILED})
 
 
-def main_one(result: CellResult) -> FindingSummary | None:
+def deciding_finding(result: CellResult) -> FindingSummary | None:
     """The finding that decides the outcome: the first fatal one, else the first that is not allowed."""
     ranked = sorted(result.findings, key=lambda finding: (not finding.kind.is_fatal, finding.allowed))
     return ranked[0] if ranked and not ranked[0].allowed else None
 
 
-def telling_lines(summary: FindingSummary, folder: Path) -> list[str]:
+def important_lines(summary: FindingSummary, folder: Path) -> list[str]:
     """The important lines of a finding: title, message, functions of the trace, and fingerprint.
 
     folder: the cell's folder. If its findings.json cannot be read, only title and fingerprint are returned.
@@ -60,7 +60,7 @@ def _body(finding: Finding) -> list[str]:
 
 
 class OtherFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """A finding that did not decide the outcome of its cells. lines: see telling_lines."""
+    """A finding that did not decide the outcome of its cells. lines: see important_lines."""
 
     cells: list[CellResult]
     lines: list[str]
@@ -85,7 +85,7 @@ def others(results: list[CellResult], run: Path) -> list[OtherFinding]:
     return [
         OtherFinding(
             cells=[result for result, _ in group],
-            lines=telling_lines(group[0][1], run / group[0][0].folder),
+            lines=important_lines(group[0][1], run / group[0][0].folder),
         )
         for group in alike.values()
     ]

@@ -64,7 +64,7 @@ def verdict_words(result: CellResult) -> str:
     return f"{result.outcome}{code}{flaky}{known}{news}"
 
 
-def marked_words(result: CellResult) -> str:
+def square_words(result: CellResult) -> str:
     """The outcome as in a square of the grid: with a mark, if it is from an earlier run."""
     return verdict_words(result) + (EARLIER if result.earlier else "")
 
@@ -148,7 +148,7 @@ def _label(row: dict[str, CellResult]) -> str:
 
 def _square(result: CellResult, colour: bool) -> str:
     time = result.timings.command
-    words = paint(marked_words(result), result.outcome, colour)
+    words = paint(square_words(result), result.outcome, colour)
     return words + (f"  {format_seconds(time)}" if time is not None else "")
 
 
@@ -187,7 +187,7 @@ def failures(results: list[CellResult], run: Path) -> list[list[CellResult]]:
     alike: dict[tuple[str, ...], list[CellResult]] = {}
     for result in results:
         if not result.is_as_expected:
-            finding = findings.main_one(result) if result.outcome in BY_CONSOLE else None
+            finding = findings.deciding_finding(result) if result.outcome in BY_CONSOLE else None
             # The same finding is the same failure, even if the traces differ in details.
             why = (finding.fingerprint,) if finding else (result.detail, *evidence_lines(result, run))
             alike.setdefault((verdict_words(result), *why), []).append(result)
@@ -215,9 +215,9 @@ def evidence_lines(result: CellResult, run: Path) -> list[str]:
     if result.outcome in BY_CONSOLE:
         from quizmatrix.report import findings
 
-        finding = findings.main_one(result)
+        finding = findings.deciding_finding(result)
         if finding is not None:
-            return findings.telling_lines(finding, folder)
+            return findings.important_lines(finding, folder)
         return _console_lines(folder / "console.log")
     stdout, stderr = (tail(folder / name, _TAIL_LINES) for name in ("stdout", "stderr"))
     if stdout and stderr:

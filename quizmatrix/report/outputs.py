@@ -42,7 +42,7 @@ def check(options: ResultOptions) -> None:
         )
 
 
-def take_stdout(options: ResultOptions) -> bool:
+def use_stdout(options: ResultOptions) -> bool:
     """Whether a report is written to stdout. Then nothing else may be written there."""
     return STDOUT in asked(options).values()
 

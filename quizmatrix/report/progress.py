@@ -231,7 +231,7 @@ class LiveTable:
         table.add_column("time", no_wrap=True, justify="right")
         table.add_column("last line", no_wrap=True, ratio=1, overflow="ellipsis")
         # Running cells come first; cells that do not fit on the screen are only counted.
-        states = sorted(self._states.values(), key=_interest)
+        states = sorted(self._states.values(), key=_sort_key)
         room = max(3, self._height - 4)
         for state in states[:room]:
             if state.result is not None:
@@ -252,7 +252,7 @@ class LiveTable:
         return table
 
 
-def _interest(state: CellState) -> int:
+def _sort_key(state: CellState) -> int:
     """The sort key of the live table: running cells first, then waiting, failed and passed ones."""
     if state.result is not None:
         return 3 if state.result.is_as_expected else 2

@@ -98,7 +98,7 @@ def collect(
     return SubtestTable(cells=cells, rows=rows, unread=list(unread))
 
 
-def bad_lines(result: CellResult, run: Path) -> list[str]:
+def failed_test_lines(result: CellResult, run: Path) -> list[str]:
     """`failed: NAME` for each failed test of one cell, at most MOST_ROWS of them."""
     tests = reading.load(run / result.folder) if result.subtests else []
     lines = [
@@ -170,7 +170,7 @@ def _on(cells: list[str], of: int) -> str:
 
 def sentences(table: SubtestTable) -> str:
     """Lines such as `Fails only on s390x: NAME, NAME and 3 more`, and one on cells that were not read."""
-    tell = _teller(table.cells)
+    tell = _sentence_maker(table.cells)
     named: dict[str, list[str]] = {}
     for name, row in table.rows.items():
         if sentence := tell(row):
@@ -184,7 +184,7 @@ def sentences(table: SubtestTable) -> str:
     return "\n".join(lines)
 
 
-def _teller(cells: list[CellResult]) -> Callable[[Row], str]:
+def _sentence_maker(cells: list[CellResult]) -> Callable[[Row], str]:
     """Make a function that returns a row's common sentence, cached by the cells where the test failed."""
     known: dict[tuple[tuple[int, bool], ...], str] = {}
 

@@ -68,7 +68,7 @@ def with_stdin(options: RunOptions, plan: Plan, run: Path, source: OwnSource | N
 
     The command lines that repeat a cell name that file, too. run: the run directory.
     """
-    path = OWN_STDIN if source else kept_file(plan.guest.stdin, run)
+    path = OWN_STDIN if source else file_for_all_cells(plan.guest.stdin, run)
     given = options.guest.stdin
     if path is not None and path == str(run / KEPT):
         given = path
@@ -81,7 +81,7 @@ def with_stdin(options: RunOptions, plan: Plan, run: Path, source: OwnSource | N
     return msgspec.structs.replace(plan, guest=guest)
 
 
-def kept_file(path: str | None, run: Path) -> str | None:
+def file_for_all_cells(path: str | None, run: Path) -> str | None:
     """The file for every cell: `path`, or a copy of its bytes where it can be read only once (`-`, a FIFO).
 
     The copy is in the run directory `run`, where --resume finds it. Raises HostError where writing fails.

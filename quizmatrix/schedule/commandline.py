@@ -50,4 +50,4 @@ def _folder() -> str:
     The guest has the same name as a symlink.
     """
     real = current_folder()
-    return currentfolder.as_typed(real) or real or "/"
+    return currentfolder.shell_path(real) or real or "/"

@@ -70,7 +70,7 @@ class HandedDisks:
             for name, origin in zip(names, given, strict=True)
         ]
 
-    def settle(self, task: Task, result: CellResult) -> CellResult:
+    def note_end(self, task: Task, result: CellResult) -> CellResult:
         """Note the end of a task. Returns its result; that of a failed task names the disks that are kept.
 
         Kept are the disks in the state in which the task got them. Disks that no task needs any more are

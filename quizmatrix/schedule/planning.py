@@ -75,7 +75,7 @@ def _work_tree(folder: Path) -> tuple[str | None, str | None]:
 
     A folder whose real path a guest cannot have (`/dev/shm/x`) is shown at the shell's path.
     """
-    typed = currentfolder.as_typed(str(folder))
+    typed = currentfolder.shell_path(str(folder))
     own = runlayer.work_tree_of(folder)
     if own is None and typed is not None:
         return runlayer.work_tree_of(Path(typed)), None

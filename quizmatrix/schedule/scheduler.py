@@ -82,7 +82,7 @@ class Scheduler:
 
     async def _run_task(self, task: Task) -> None:
         result = await self._in_time(task)
-        self._finish(task, self._attempts.disks.settle(task, result))
+        self._finish(task, self._attempts.disks.note_end(task, result))
         # A skipped task does not count: it was skipped because another one failed, or because time was over.
         if self._plan.fail_fast and not result.is_as_expected and result.outcome is not Outcome.SKIPPED:
             self.stop()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix.prepare.currentfolder import as_typed, is_meant, other_names
+from quizmatrix.prepare.currentfolder import other_names, shell_path, uses_files_in
 
 
 @pytest.fixture
@@ -20,10 +20,10 @@ def tree(tmp_path: Path) -> Path:
 
 def test_the_shells_word_counts_where_it_is_true(tree: Path) -> None:
     here, link = str(tree / "below"), str(tree.parent / "link/below")
-    assert as_typed(here, {"PWD": link}) == link
+    assert shell_path(here, {"PWD": link}) == link
     for wrong in (here, str(tree), "/no/such", "below", f"{link}/", f"{link}/../below", ""):
-        assert as_typed(here, {"PWD": wrong}) is None
-    assert as_typed(here, {}) is None
+        assert shell_path(here, {"PWD": wrong}) is None
+    assert shell_path(here, {}) is None
 
 
 def test_other_names(tree: Path) -> None:
@@ -56,17 +56,17 @@ def test_other_names(tree: Path) -> None:
 )
 def test_a_command_that_means_its_folder(tree: Path, command: list[str]) -> None:
     here = tree / "below"
-    assert is_meant(here, [word.replace("HERE", str(here)) for word in command])
+    assert uses_files_in(here, [word.replace("HERE", str(here)) for word in command])
 
 
 def test_who_hid_it_is_told_of_what_is_missed(tree: Path) -> None:
     here = tree / "below"
     for command in (["true"], ["echo $PWD"], ["make"]):
-        assert not is_meant(here, command, is_hidden=True)
+        assert not uses_files_in(here, command, is_hidden=True)
     for command in (["sh t.sh"], ["cat *.sh"], ["sh", "t.sh"]):
-        assert is_meant(here, command, is_hidden=True)
+        assert uses_files_in(here, command, is_hidden=True)
 
 
 def test_a_command_that_does_not() -> None:
-    assert not is_meant(Path("/"), ["uname -a; cat /etc/passwd"])
-    assert not is_meant(Path("/usr/local"), ["uname", "-a"])
+    assert not uses_files_in(Path("/"), ["uname -a; cat /etc/passwd"])
+    assert not uses_files_in(Path("/usr/local"), ["uname", "-a"])

@@ -28,7 +28,7 @@ from quizmatrix.image import debian, initramfs, small
 from quizmatrix.image.artifact import IMAGES
 from quizmatrix.kernel import artifact, buildlayer
 from quizmatrix.kernel.artifact import KERNELS, KernelReference
-from quizmatrix.kernel.build import lasting_work
+from quizmatrix.kernel.build import shared_build_folder
 from quizmatrix.kernel.order import KernelOptions, Order
 from quizmatrix.kernel.tree import SOURCE_TREES
 from quizmatrix.model.arch import load_arch
@@ -79,7 +79,7 @@ def test_its_kernels_are_found_as_they_were_asked_for(
         assert kernel is not None
         assert kernel.record.key == reference.key
         kernel.check(thoroughly=True)
-        assert (kernel.record.release, kernel.has_lost_its_tree) == ("6.1.9-toy", True)
+        assert (kernel.record.release, kernel.lacks_build_tree) == ("6.1.9-toy", True)
         assert kernel.folder == cache / "kernels" / reference.key
         assert artifact.find(reference.spec, reference.arch, "another") is None
     assert run_command(["kernel", "list"]) == 0
@@ -135,7 +135,7 @@ def test_what_was_built_for_its_kernels_is_found(cache: Path) -> None:
 
 def test_a_build_goes_on_in_the_folder_that_it_had() -> None:
     def work(place: str, options: KernelOptions) -> str:
-        return lasting_work(Path(place), Order(arch=X86_64, options=options, tell=lambda _said: None))
+        return shared_build_folder(Path(place), Order(arch=X86_64, options=options, tell=lambda _said: None))
 
     assert work("/tmp/oc/toy linux", KernelOptions()) == "toy_linux-x86_64-85adcdefb1e27427"
     special = KernelOptions(variant="kasan", config=("CONFIG_X=y",), clang=True)

@@ -21,7 +21,7 @@ from quizmatrix.model.finding import Finding, FindingKind, SplatPolicy, Toleranc
 from quizmatrix.model.matrix import Limits, load_matrix
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
-from quizmatrix.report.findings import allowed, other_paragraphs, telling_lines
+from quizmatrix.report.findings import allowed, important_lines, other_paragraphs
 from quizmatrix.report.grid import explanations, whole
 from quizmatrix.run import findings
 from quizmatrix.run.channel import Message
@@ -182,7 +182,7 @@ def test_findings_beside_the_outcome_are_told(tmp_path: Path) -> None:
 def test_a_folder_without_findings_is_told_of_by_what_the_results_say(tmp_path: Path) -> None:
     one = result("6.1-x86_64", "splat", tmp_path, WARNING, Tolerance())
     (tmp_path / "6.1-x86_64" / findings.FILE).write_bytes(b"{")
-    assert telling_lines(one.findings[0], tmp_path / "6.1-x86_64")[0] == LINE
+    assert important_lines(one.findings[0], tmp_path / "6.1-x86_64")[0] == LINE
 
 
 SOURCE = """
@@ -274,5 +274,5 @@ def test_places_are_shown_behind_the_functions(tmp_path: Path) -> None:
     (found,) = findings.load(tmp_path / "6.1-x86_64")
     known = msgspec.structs.replace(found, places={"here_it_is+0x1/0x2": "fs/inode.c:7"})
     (tmp_path / "6.1-x86_64" / findings.FILE).write_bytes(to_json([known]))
-    shown = telling_lines(one.findings[0], tmp_path / "6.1-x86_64")
+    shown = important_lines(one.findings[0], tmp_path / "6.1-x86_64")
     assert shown[1] == "  here_it_is+0x1/0x2  (fs/inode.c:7)"

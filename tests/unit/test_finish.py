@@ -146,7 +146,7 @@ def test_whoever_is_to_hear_gets_the_results(
     there = tmp_path / "heard it"
     script = f"cat > '{there}'; env | grep ^QUIZMATRIX_R; echo $QUIZMATRIX_EXIT_STATUS $MY_OWN; exit 3"
     monkeypatch.setenv("MY_OWN", "mine")
-    hook.hand_on(script, ended(BAD), tmp_path)
+    hook.run_on_finish(script, ended(BAD), tmp_path)
     assert json.loads(there.read_bytes()) == json.loads(msgspec.json.encode(ended(BAD)))
     out, err = capfd.readouterr()
     assert out == ""
@@ -161,11 +161,11 @@ def test_whoever_does_not_end_is_killed(
     script: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     began = time.monotonic()
-    hook.hand_on(script, ended(GOOD), tmp_path, limit=0.3)
+    hook.run_on_finish(script, ended(GOOD), tmp_path, limit=0.3)
     assert time.monotonic() - began < 5
     assert "--on-finish had not ended after 0.30s and was killed" in capfd.readouterr().err
 
 
 def test_one_that_reads_nothing_is_no_fault(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    hook.hand_on("true", ended(GOOD * 5000), tmp_path)
+    hook.run_on_finish("true", ended(GOOD * 5000), tmp_path)
     assert capfd.readouterr().err == ""

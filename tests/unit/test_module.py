@@ -548,7 +548,7 @@ def test_kernels_of_several_sources_are_named_in_full(
 
 def missed(*argv: str) -> str | None:
     args = parse(["run", *argv])
-    return hint.elsewhere(selected_cells(run_options(args)), args.command)
+    return hint.missing_module(selected_cells(run_options(args)), args.command)
 
 
 def test_who_asks_a_ready_made_kernel_for_it_is_told(hello: Path, cached: Kernel) -> None:

@@ -120,12 +120,12 @@ def test_a_fifo_is_kept_for_every_cell(tmp_path: Path) -> None:
     path = command_stdin.file_of(stdin_of("--stdin", str(fifo)))
     thread = threading.Thread(target=fifo.write_bytes, args=(b"once",))
     thread.start()
-    kept = command_stdin.kept_file(path, tmp_path)
+    kept = command_stdin.file_for_all_cells(path, tmp_path)
     thread.join()
     assert kept == str(tmp_path / command_stdin.KEPT)
     assert Path(kept).read_bytes() == b"once"
-    assert command_stdin.kept_file(path, tmp_path) == kept  # a run that is resumed
-    assert command_stdin.kept_file("/dev/null", tmp_path) is None
+    assert command_stdin.file_for_all_cells(path, tmp_path) == kept  # a run that is resumed
+    assert command_stdin.file_for_all_cells("/dev/null", tmp_path) is None
 
 
 def received(source: FileSource | OwnSource) -> bytes:

@@ -67,8 +67,12 @@ def test_one_cell(tmp_path: Path) -> None:
         "t2      killed",
         "t3      passed (rerun)",
     ]
-    assert testtable.bad_lines(one, tmp_path) == ["failed: t1", "killed: t2", "failed, then passed: t3"]
-    assert testtable.bad_lines(result("6.12-s390x"), tmp_path) == []
+    assert testtable.failed_test_lines(one, tmp_path) == [
+        "failed: t1",
+        "killed: t2",
+        "failed, then passed: t3",
+    ]
+    assert testtable.failed_test_lines(result("6.12-s390x"), tmp_path) == []
 
 
 def test_slices_of_a_cell_share_a_column(tmp_path: Path) -> None:
@@ -90,7 +94,7 @@ def test_many_rows(tmp_path: Path) -> None:
     assert "and 59 more (`quizmatrix runs show --tests` shows every test)" in lines
     assert lines[-1] == "Fails only on s390x: t1, t2, t3 and 96 more"
     assert len(testtable.whole(found, tmp_path, every=True).splitlines()) == 104
-    assert testtable.bad_lines(found[1], tmp_path)[-1] == "and 59 more"
+    assert testtable.failed_test_lines(found[1], tmp_path)[-1] == "and 59 more"
 
 
 def test_more_tests_than_are_compared(tmp_path: Path) -> None:

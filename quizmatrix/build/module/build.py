@@ -126,7 +126,7 @@ def check_options(options: ModuleOptions) -> None:
             raise UsageError(f"--make {word}", cause=f"{name} is what the kernel was built with, or ours")
 
 
-class Company(msgspec.Struct, frozen=True, kw_only=True):
+class OtherModules(msgspec.Struct, frozen=True, kw_only=True):
     """The other modules of one build.
 
     neighbours: modules whose headers may be used. built: those of them that are built for the kernel already,
@@ -137,7 +137,7 @@ class Company(msgspec.Struct, frozen=True, kw_only=True):
     built: tuple[Module, ...] = ()
 
 
-ALONE = Company()
+NO_OTHERS = OtherModules()
 
 
 class UndefinedSymbolError(UnpreparedError):
@@ -151,15 +151,15 @@ async def build(
     pool: JobServer,
     tell: Tell,
     *,
-    company: Company = ALONE,
+    other_modules: OtherModules = NO_OTHERS,
 ) -> Built:
     """Build a module for a kernel, unless it is up to date, and add it to the kernel's guests.
 
-    Raises UndefinedSymbolError where neither the kernel nor a module in `company` exports a symbol that it
-    needs, UnpreparedError with the compiler's first error or where the kernel has no build tree, HostError
+    Raises UndefinedSymbolError where neither the kernel nor a module in `other_modules` exports a symbol that
+    it needs, UnpreparedError with the compiler's first error or where the kernel has no build tree, HostError
     where a tool is missing or the disk is full.
     """
-    work = _ModuleBuild(module, kernel, options, pool, tell, company)
+    work = _ModuleBuild(module, kernel, options, pool, tell, other_modules)
     store = store_of(module.mark)
     async with store.locked(kernel.record.key, lambda: tell("waiting for another build of the same")):
         try:
@@ -207,10 +207,10 @@ class _ModuleBuild:
         options: ModuleOptions,
         pool: JobServer,
         tell: Tell,
-        company: Company,
+        other_modules: OtherModules,
     ) -> None:
         key = kernel.record.key
-        self._company = company
+        self._other_modules = other_modules
         self._module = module
         self._kernel = kernel
         self._options = options
@@ -223,8 +223,8 @@ class _ModuleBuild:
     async def take(self) -> Built:
         files = mirror.scan(self._module.path)
         made_of = [_RECIPE, self._kernel.record.key, *self._options.make, mirror.name_of(files)]
-        made_of += [mirror.name_of(mirror.scan(other.path)) for other in self._company.neighbours]
-        made_of += [other.mark for other in self._company.built]
+        made_of += [mirror.name_of(mirror.scan(other.path)) for other in self._other_modules.neighbours]
+        made_of += [other.mark for other in self._other_modules.built]
         state = key_of(made_of)
         layer = self._installed.layer(state)
         if self._installed.is_current(state):
@@ -250,7 +250,7 @@ class _ModuleBuild:
 
     def _make_words(self) -> list[str]:
         """The user's variables for make(1), and the one that names the symbols of other modules."""
-        exported = [str(other.symbols(self._kernel)) for other in self._company.built]
+        exported = [str(other.symbols(self._kernel)) for other in self._other_modules.built]
         words = []
         for word in self._options.make:
             name, _, value = word.partition("=")
@@ -262,7 +262,7 @@ class _ModuleBuild:
 
     def _show_neighbours(self) -> None:
         """Make symlinks for `-I$(src)/../NAME`, the headers of a module in the folder beside this one."""
-        for other in self._company.neighbours:
+        for other in self._other_modules.neighbours:
             link = self._module.work / other.path.name
             if other.path.parent == self._module.path.parent and (link.is_symlink() or not link.exists()):
                 link.unlink(missing_ok=True)

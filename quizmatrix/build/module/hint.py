@@ -21,17 +21,17 @@ from quizmatrix.model.cells import Cell
 BUILT = "debian-source"
 
 
-def names_of(reference: buildlayer.LayerReference) -> set[str]:
+def module_names_of(reference: buildlayer.LayerReference) -> set[str]:
     """The names of the built modules, as `modprobe` takes them."""
     return {name for layer in reference.layers for name in buildlayer.module_names(Path(layer))}
 
 
 def _built_for(key: str) -> set[str]:
     """The names of all modules that were built for a kernel."""
-    return {name for reference in buildlayer.module_references(key) for name in names_of(reference)}
+    return {name for reference in buildlayer.module_references(key) for name in module_names_of(reference)}
 
 
-def elsewhere(cells: Sequence[Cell], command: Sequence[str]) -> str | None:
+def missing_module(cells: Sequence[Cell], command: Sequence[str]) -> str | None:
     """A hint, if the command names a module that was built for kernels of `BUILT`, and the cells have others.
 
     None where there is nothing to say.
@@ -42,7 +42,7 @@ def elsewhere(cells: Sequence[Cell], command: Sequence[str]) -> str | None:
         for key in buildlayer.kernels()
         if (
             found := words
-            & {name for reference in buildlayer.module_references(key) for name in names_of(reference)}
+            & {name for reference in buildlayer.module_references(key) for name in module_names_of(reference)}
         )
     }
     missed: dict[str, set[str]] = {}

@@ -9,7 +9,7 @@ import msgspec
 
 from quizmatrix.build import parts
 from quizmatrix.build.module import build
-from quizmatrix.build.module.build import Company, Module, ModuleOptions, UndefinedSymbolError
+from quizmatrix.build.module.build import Module, ModuleOptions, OtherModules, UndefinedSymbolError
 from quizmatrix.build.parts import Built, Done, PartResult, Parts, TellOf
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.core.jobserver import JobServer
@@ -44,7 +44,7 @@ class ModuleSweep:
     async def run(self, cells: Sequence[Cell]) -> list[BuiltModules]:
         """Build for every cell; returns the results in the order of the cells."""
         try:
-            results = await parts.of_each(cells, self._cell)
+            results = await parts.for_each_cell(cells, self._cell)
         finally:
             self._pool.close()
         return [
@@ -65,7 +65,7 @@ class ModuleSweep:
         results = await self._build(kernel, tell)
         if any(result.error for result in results):
             return results
-        return [await parts.joined(kernel, cell, result) for result in results]
+        return [await parts.join_layers(kernel, cell, result) for result in results]
 
     async def _build(self, kernel: Kernel, tell: Tell) -> list[PartResult]:
         """Build the modules for a kernel; a module that needs symbols of another one is built after it."""
@@ -89,10 +89,14 @@ class ModuleSweep:
     async def _once(
         self, module: Module, kernel: Kernel, tell: Tell, built: tuple[Module, ...]
     ) -> PartResult:
-        company = Company(neighbours=tuple(one for one in self._modules if one != module), built=built)
+        other_modules = OtherModules(
+            neighbours=tuple(one for one in self._modules if one != module), built=built
+        )
 
         async def make() -> Built:
-            return await build.build(module, kernel, self._options, self._pool, tell, company=company)
+            return await build.build(
+                module, kernel, self._options, self._pool, tell, other_modules=other_modules
+            )
 
         # The name contains the number of modules built before, since with more of them it is a new attempt.
         return await self._parts.once(f"{kernel.record.key} {module.mark} {len(built)}", make)

@@ -17,7 +17,7 @@ from quizmatrix.build.module.build import (
     modules_dir,
     removing,
 )
-from quizmatrix.build.module.hint import BUILT, names_of
+from quizmatrix.build.module.hint import BUILT, module_names_of
 from quizmatrix.build.module.sweep import BuiltModules, ModuleSweep
 from quizmatrix.core import process
 from quizmatrix.core.errors import UsageError
@@ -57,7 +57,7 @@ def _build_cells(
     options: RunOptions, modules: list[Module], module_options: ModuleOptions, cells: list[Cell]
 ) -> list[BuiltModules]:
     conduct = options.conduct
-    tell = output.teller(quiet=options.results.quiet)
+    tell = output.progress_printer(quiet=options.results.quiet)
     preparer = Preparer(Policy(offline=conduct.offline, refresh=conduct.refresh))
     cpus = conduct.jobs or process.usable_cpus()
 
@@ -101,7 +101,7 @@ def print_list() -> None:
     from tabulate import tabulate
 
     rows = [
-        [", ".join(sorted(names_of(reference))), key, reference.origin]
+        [", ".join(sorted(module_names_of(reference))), key, reference.origin]
         for key in buildlayer.kernels()
         for reference in buildlayer.module_references(key)
     ]
@@ -122,7 +122,7 @@ def remove(names: list[str]) -> None:
             reference.name
             for key in buildlayer.kernels()
             for reference in buildlayer.module_references(key)
-            if asked in names_of(reference) or reference.origin == str(path)
+            if asked in module_names_of(reference) or reference.origin == str(path)
         }
         # A module whose build always failed has no reference, only a folder.
         if (own := Module(path=path)).work.is_dir():

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 _PROGRAM = rb"(?:ac|am|lt|acl)_cv_(?:path|prog)_\w+"
 
 
-def to_share(found: bytes, varying: Iterable[str]) -> bytes:
+def shareable(found: bytes, varying: Iterable[str]) -> bytes:
     """The lines of a config.cache that hold for other builds. varying: precious variables that differ."""
     own = "|".join(map(re.escape, varying)).encode()
     # autoconf writes some values as `test ${NAME+y} || NAME='...'`.
@@ -22,7 +22,7 @@ def to_share(found: bytes, varying: Iterable[str]) -> bytes:
     return b"".join(line for line in found.splitlines(keepends=True) if not dropped.match(line))
 
 
-def to_start_with(shared: bytes, varying: Mapping[str, str]) -> bytes:
+def for_one_build(shared: bytes, varying: Mapping[str, str]) -> bytes:
     """A config.cache for one build. varying: the values of its precious variables."""
     lines = [
         f"ac_cv_env_{name}_set=set\nac_cv_env_{name}_value={shlex.quote(value)}\n"

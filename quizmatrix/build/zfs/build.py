@@ -159,20 +159,20 @@ class _ZfsBuild:
         known = zfs_dir() / "configured" / f"{wanted}.cache"
         shared = known.read_bytes() if known.exists() else b""
         try:
-            found = await self._find_answers(shared)
+            found = await self._run_configure(shared)
         except UnpreparedError:
             if not shared:
                 raise
             # The earlier answers may be wrong now: a program may be gone, or the file be incomplete.
             self._tell("configuring again, without what another build found")
             known.unlink(missing_ok=True)
-            found = await self._find_answers(b"")
+            found = await self._run_configure(b"")
         if found:
             known.parent.mkdir(parents=True, exist_ok=True)
-            paths.write_atomic(known, answers.to_share(found, [_TEST_JOBS]))
+            paths.write_atomic(known, answers.shareable(found, [_TEST_JOBS]))
         self._configured.write_text(wanted)
 
-    async def _find_answers(self, shared: bytes) -> bytes:
+    async def _run_configure(self, shared: bytes) -> bytes:
         """Run ./configure in an empty folder with the answers in `shared`; returns all answers."""
         part = self._part
         shutil.rmtree(part.folder)
@@ -182,7 +182,7 @@ class _ZfsBuild:
         async with self._needed_pool.token():
             varying = {_TEST_JOBS: str(self._needed_pool.share)}
             if shared:
-                own.write_bytes(answers.to_start_with(shared, varying))
+                own.write_bytes(answers.for_one_build(shared, varying))
             await self._step(env=varying).run(argv)
         return own.read_bytes() if own.exists() else b""
 

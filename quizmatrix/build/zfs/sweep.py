@@ -62,7 +62,7 @@ class ZfsSweep:
         """
         try:
             await make_ready(self._tree, lambda said: self._tell(self._tree.path.name, said))
-            return await parts.of_each(cells, lambda cell: self._cell(cell, steps))
+            return await parts.for_each_cell(cells, lambda cell: self._cell(cell, steps))
         finally:
             self._pool.close()
 
@@ -98,7 +98,7 @@ class ZfsSweep:
         done = BuiltZfs(cell=cell.id, userland=userland, modules=modules)
         if INSTALL in steps and done.error is None:
             self._refer(kernel, userland, modules)
-            joined = await parts.joined(kernel, cell, modules)
+            joined = await parts.join_layers(kernel, cell, modules)
             return BuiltZfs(cell=cell.id, userland=userland, modules=joined)
         return done
 

@@ -57,7 +57,7 @@ def build_cells(
 
     cpus: the number of compilers at a time. seconds: the time limit.
     """
-    tell = output.teller(quiet=options.results.quiet)
+    tell = output.progress_printer(quiet=options.results.quiet)
     preparer = Preparer(Policy(offline=options.conduct.offline, refresh=options.conduct.refresh))
 
     async def main() -> list[BuiltZfs]:

@@ -183,14 +183,14 @@ def _cell(source: ReportSource, result: CellResult, logs: list[_Log]) -> dict[st
     by_console = result.outcome in grid.BY_CONSOLE
     bad = not result.is_as_expected
     told_of = [_finding(one, folder) for one in result.findings]
-    told = not (by_console and bad) or findings.main_one(result) is not None
+    told = not (by_console and bad) or findings.deciding_finding(result) is not None
     trace = [] if told else grid.evidence_lines(result, source.folder)
     return {
         "id": result.cell,
         "kernel": result.kernel,
         "arch": result.arch,
         "outcome": result.outcome,
-        "words": grid.marked_words(result),
+        "words": grid.square_words(result),
         "bad": bad,
         "detail": clean_detail(result.detail),
         "time": format_seconds(times.command) if times.command is not None else "",
@@ -207,7 +207,7 @@ def _finding(summary: FindingSummary, folder: Path) -> list[Any]:
     """A finding's kind, count and whether it is allowed; and its important lines."""
     times = f" {summary.count} times" if summary.count > 1 else ""
     allowed = ", which the matrix allows" if summary.allowed else ""
-    return [f"{summary.kind}{times}{allowed}", findings.telling_lines(summary, folder)]
+    return [f"{summary.kind}{times}{allowed}", findings.important_lines(summary, folder)]
 
 
 def _tests(source: ReportSource) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def _square(result: CellResult | None) -> str:
     if result is None:
         return ""
     time = result.timings.command
-    words = f"{_sign(result)} {_plain(grid.marked_words(result))}".strip()
+    words = f"{_sign(result)} {_plain(grid.square_words(result))}".strip()
     return words + (f" <sub>{format_seconds(time)}</sub>" if time is not None else "")
 
 
