@@ -146,7 +146,7 @@ def test_a_build_goes_on_in_the_folder_that_it_had() -> None:
 
 @contextmanager
 def locked_by_hand(lock: Path) -> Iterator[None]:
-    """The name as an earlier version makes it."""
+    """Hold a lock as an earlier version does."""
     lock.parent.mkdir(exist_ok=True)
     handle = os.open(lock, os.O_RDWR | os.O_CREAT)
     try:

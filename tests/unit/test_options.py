@@ -61,7 +61,7 @@ VALUES: dict[str, Any] = {
 
 
 def test_every_option_of_run_is_data_and_the_other_way_round() -> None:
-    # MATRIX is a word without an option; `allow` exists only in a matrix.
+    # MATRIX is a word without an option; `splat` is a key of matrices only.
     assert set(VALUES) == NAMES - {"matrix", "splat"}
     typed = {action.dest for action in parse(["run"]).parser._actions} - {"help"}
     assert typed == NAMES - {"splat"}

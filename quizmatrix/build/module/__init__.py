@@ -1,1 +1,1 @@
-"""Builds the user's own kernel modules, from source or from Debian's packages."""
+"""Builds the user's own kernel modules."""

@@ -1,4 +1,4 @@
-"""Builds the modules that a run needs and prints progress; lists and removes modules that were built."""
+"""`quizmatrix module`: builds modules for many cells, prints progress; lists and removes what was built."""
 
 from __future__ import annotations
 
