@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any, TypeVar
 
@@ -39,6 +40,10 @@ def encode_exactly(value: Any) -> bytes:
     Python reads a byte that is not UTF-8, such as 0xff in a file's name, as the lone surrogate U+DCFF
     (PEP 383). JSON can write that only as the escape `\\udcff`, which not all programs can read.
     """
+    with contextlib.suppress(UnicodeEncodeError):
+        text = msgspec.json.encode(value)
+        if text.isascii():
+            return text
     import json
 
     return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
@@ -46,6 +51,10 @@ def encode_exactly(value: Any) -> bytes:
 
 def decode_exactly(data: bytes, kind: type[T]) -> T:
     """Read the output of `encode_exactly`. Raises ValueError for anything else."""
-    import json
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError:
+        # Python's parser reads lone surrogates, too.
+        import json
 
-    return msgspec.convert(json.loads(data), kind)
+        return msgspec.convert(json.loads(data), kind)

@@ -177,7 +177,7 @@ class Runner:
 
 def _module_elsewhere(cells: list[Cell], command: list[str]) -> str | None:
     """See hint.missing_module, which is imported only where something was built here."""
-    if not buildlayer.kernels():
+    if not any(buildlayer.module_references(key) for key in buildlayer.kernels()):
         return None
     from quizmatrix.build.module import hint
 

@@ -11,7 +11,6 @@ import msgspec
 
 from quizmatrix.core import process
 from quizmatrix.core.errors import QuizmatrixError, UnpreparedError
-from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell
 from quizmatrix.core.uses import Uses
 from quizmatrix.image import initramfs, small
@@ -30,6 +29,7 @@ from quizmatrix.run.cell import run_cell
 from quizmatrix.run.cellfolder import artifacts_of
 
 if TYPE_CHECKING:
+    from quizmatrix.core.jobserver import JobServer
     from quizmatrix.image.debian import DebianImage, Guest
 
 # How many kernels are fetched and unpacked at a time. More would only share the network and the disk.

@@ -20,7 +20,6 @@ from quizmatrix.model.cells import (
     select,
     sharded,
 )
-from quizmatrix.model.handoff import handing_on
 from quizmatrix.model.matrix import Handoff, Matrix, find_matrix, load_matrix, shipped_matrices
 from quizmatrix.model.options import RunOptions, SelectionOptions, with_values
 from quizmatrix.model.task import Task, in_each
@@ -98,6 +97,8 @@ def tasks_of(chosen: Selection, command: list[str] | None) -> list[Task]:
             f"--shard deals a COMMAND's tests, and {chosen.matrix} has commands of its own",
             next_step="Leave out --shard.",
         )
+    from quizmatrix.model.handoff import handing_on
+
     return handing_on(chosen.cells, chosen.handoff, str(chosen.matrix))
 
 

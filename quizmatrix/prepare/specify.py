@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -35,10 +36,11 @@ from quizmatrix.model.spec import (
     WorkTree,
 )
 from quizmatrix.model.task import Task
-from quizmatrix.prepare import hosthalf
 from quizmatrix.prepare.currentfolder import other_names
-from quizmatrix.prepare.hosthalf import HostHalf
 from quizmatrix.run.cellfolder import host_folder_of
+
+if TYPE_CHECKING:
+    from quizmatrix.prepare.hosthalf import HostHalf
 
 # The time limit, in seconds, of a guest that waits for a debugger.
 _DEBUGGED = 86400.0
@@ -200,6 +202,8 @@ async def _set_up(cell: Cell, folder: Path) -> _Profiles:
     halves: list[HostHalf] = []
     for use in uses:
         own = host_folder_of(folder) / use.name
+        from quizmatrix.prepare import hosthalf
+
         halves.append(await hosthalf.set_up(use, cell=cell.id, arch=cell.arch, folder=own))
     forwards = [with_free_port(forward) for use in uses for forward in profile.forwards_of(use, cell.id)]
     waits = any(half.stopped for half in halves)

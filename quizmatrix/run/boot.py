@@ -13,7 +13,7 @@ from quizmatrix.core.errors import HostError, QuizmatrixError, host_error
 from quizmatrix.model.finding import FindingSummary
 from quizmatrix.model.spec import CellSpec, Share
 from quizmatrix.model.stage import Stage
-from quizmatrix.run import findings, qemu, runlayer, stdin, vm
+from quizmatrix.run import qemu, runlayer, stdin, vm
 from quizmatrix.run.cellfolder import host_folder_of
 from quizmatrix.run.channel import ConsolePipe, Output, Port
 from quizmatrix.run.consolelog import ConsoleLog
@@ -114,6 +114,10 @@ class Boot:
 
     async def keep_findings(self) -> list[FindingSummary]:
         """Write the findings to the cell's folder; return their summaries."""
+        if not self.console.watch.findings:
+            return []
+        from quizmatrix.run import findings
+
         try:
             return await findings.write_findings(self._spec, self.console.watch)
         except OSError as error:

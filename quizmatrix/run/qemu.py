@@ -11,7 +11,7 @@ from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.model import numa
 from quizmatrix.model.arch import DiskBus
 from quizmatrix.model.spec import CellSpec, Disk, Share, TerminalKind
-from quizmatrix.run import bus, debugger
+from quizmatrix.run import bus
 from quizmatrix.run.bus import Bus
 
 # The guest's virtio-serial ports. With the console, these are the chardevs of every guest.
@@ -101,6 +101,8 @@ def _extras(spec: CellSpec, chardevs: Mapping[str, str], places: Bus) -> list[st
         argv += ["-action", "panic=pause"]
         if QMP in chardevs:
             argv += ["-mon", f"chardev={QMP},mode=control"]
+        from quizmatrix.run import debugger
+
         argv += ["-gdb", f"unix:path={option_value(debugger.socket_of(spec))},server=on,wait=off"]
         argv += ["-S"] if spec.machine.debugger.waits else []
     return argv

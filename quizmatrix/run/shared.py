@@ -12,11 +12,11 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix.core import offload, process, untrusted
+from quizmatrix.core import process, untrusted
 from quizmatrix.core.concurrency import in_thread, task_group
 from quizmatrix.core.errors import QuizmatrixError, host_error
 from quizmatrix.model.spec import CellSpec
-from quizmatrix.run import mapped, qmp
+from quizmatrix.run import mapped
 from quizmatrix.run.cellfolder import artifacts_of
 from quizmatrix.run.channel import Port
 
@@ -172,6 +172,8 @@ class Shared:
 
         The file is beside artifacts/, to which the guest may still write; `finish` moves it there.
         """
+        from quizmatrix.run import qmp
+
         core, is_whole = self._folder / _CORE, False
         try:
             with os.fdopen(untrusted.create(core), "wb") as file, anyio.fail_after(_DUMP_LIMIT):
@@ -257,5 +259,7 @@ class Shared:
         """Call `put_in_order` without blocking the event loop: the guest decides how much work that is."""
         given = (str(self._artifacts), _NOTES_SHOWN)
         if await in_thread(partial(untrusted.has_more_than, self._artifacts, _FEW_FILES)):
+            from quizmatrix.core import offload
+
             return await offload.call(put_in_order, *given, returns=tuple[list[str], int])
         return await in_thread(partial(put_in_order, *given))

@@ -16,7 +16,7 @@ from quizmatrix.model.stage import Stage
 from quizmatrix.model.task import Task
 from quizmatrix.prepare.preparer import Preparer
 from quizmatrix.prepare.specify import Prepared, specify
-from quizmatrix.run import debugger, foreign
+from quizmatrix.run import foreign
 from quizmatrix.run.observer import InputSource, Observer, TerminalHost
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.schedule.admission import Admission, Need, need_of
@@ -171,6 +171,8 @@ class Attempts:
             alone = len(plan.tasks) == 1
             self._note(task.id if alone else "", leads + ("the guest" if alone else task.id))
         if spec.machine.debugger:
+            from quizmatrix.run import debugger
+
             self._note(task.id, f"for gdb: {folder}/{debugger.SCRIPT}")
         return spec
 

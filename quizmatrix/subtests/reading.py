@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from quizmatrix.core import offload, paths
+from quizmatrix.core import paths
 from quizmatrix.core.concurrency import in_thread
 from quizmatrix.model.subtest import MAX_NAMED, Subtest, SubtestOutcome
 from quizmatrix.subtests.kernellog import CONSOLE_LINE, RESULT_WORDS, STAMP, TEXT, KernelTests, SeenLines
@@ -151,6 +151,8 @@ async def keep_without_blocking(folder: Path, is_whole: bool, console_is_whole: 
     sizes = [path.stat().st_size for name in _READ if (path := folder / name).exists()]
     if sum(sizes) <= _SHORT:
         return await in_thread(partial(keep, *given))
+    from quizmatrix.core import offload
+
     return await offload.call(keep, *given, returns=SubtestSummary)
 
 
