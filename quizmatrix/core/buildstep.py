@@ -29,7 +29,7 @@ class BuildStep(msgspec.Struct, frozen=True, kw_only=True):
     lines of the output.
     env: variables added to the small environment that every helper program gets.
     pool: the CPUs for make(1); the step holds one token while it runs.
-    heard: called with each piece of output, if there is a log.
+    on_output: called with each piece of output, if there is a log.
     advice: next steps, keyed by a text that the output of the failed program contains.
     next_step: the next step if no key of `advice` occurs; default: read the log.
     """
@@ -39,7 +39,7 @@ class BuildStep(msgspec.Struct, frozen=True, kw_only=True):
     log: Path | None = None
     env: Mapping[str, str] = {}
     pool: JobServer | None = None
-    heard: Callable[[bytes], None] = lambda _data: None
+    on_output: Callable[[bytes], None] = lambda _data: None
     advice: Mapping[str, str] = {}
     next_step: str = ""
 
@@ -89,16 +89,16 @@ class BuildStep(msgspec.Struct, frozen=True, kw_only=True):
             start = file.tell()
             failure: OSError | None = None
 
-            def on_output(data: bytes) -> None:
+            def log_output(data: bytes) -> None:
                 nonlocal failure
                 try:
                     file.write(data)
                     file.flush()
                 except OSError as error:
                     failure = failure or error
-                self.heard(data)
+                self.on_output(data)
 
-            done = await self._run(argv, on_output)
+            done = await self._run(argv, log_output)
             if failure is not None:
                 raise failure
         if done.status == 0:

@@ -225,7 +225,7 @@ async def run(
     )
     output, errors = bytearray(), bytearray()
 
-    def hear_errors(data: bytes) -> None:
+    def keep_errors(data: bytes) -> None:
         errors.extend(data)
         # A guest may leave a million files and cause an error message for each.
         if len(errors) > 2 * _ERRORS_KEPT:
@@ -233,7 +233,7 @@ async def run(
 
     try:
         with anyio.fail_after(limit):
-            status = await _listen(process, on_output or output.extend, on_output or hear_errors)
+            status = await _listen(process, on_output or output.extend, on_output or keep_errors)
     except TimeoutError as error:
         raise NotEndedError(
             f"{argv[0]} was stopped",

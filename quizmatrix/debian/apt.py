@@ -296,7 +296,7 @@ async def ask_suites(
     return every
 
 
-async def first_that_comes(
+async def first_available(
     found: list[T],
     package: Callable[[T], Package],
     take: Callable[[T], Awaitable[R]],

@@ -292,7 +292,7 @@ class _KernelBuild:
         objects = 0
         spoke = anyio.current_time()
 
-        def heard(data: bytes) -> None:
+        def count_objects(data: bytes) -> None:
             nonlocal objects, spoke
             objects += data.count(b"  CC ")
             if anyio.current_time() - spoke > _PROGRESS:
@@ -306,7 +306,7 @@ class _KernelBuild:
             log=self._log,
             env=_ENVIRONMENT,
             pool=self._pool,
-            heard=heard,
+            on_output=count_objects,
             advice=_ADVICE,
         )
         await step.run(argv)

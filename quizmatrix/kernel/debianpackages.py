@@ -60,7 +60,7 @@ async def fetch(wanted: str, order: Order) -> str:
         )
     async with order.fetching:
         found = await _resolve(wanted, debian.arch, flavours[order.options], tell)
-        return await apt.first_that_comes(
+        return await apt.first_available(
             found,
             lambda one: one.image,
             lambda one: _store(one, arch, tell),

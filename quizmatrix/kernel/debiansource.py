@@ -51,7 +51,7 @@ async def source_tree(wanted: str, tell: Tell, *, only_newest: bool = False) -> 
     only_newest: do not try an older version where the newest one cannot be downloaded.
     """
     found = await _resolve(wanted, tell)
-    return await apt.first_that_comes(
+    return await apt.first_available(
         found, lambda one: one[1], lambda one: _unpack(one, tell), tell, only_newest=only_newest
     )
 

@@ -36,7 +36,7 @@ def _own_file() -> Path:
     return paths.config_dir() / "kernel.org.toml"
 
 
-def _otherwise(key: str = "base") -> str:
+def _other_address(key: str = "base") -> str:
     return f"Another address is named in {_own_file()}: {key} = ADDRESS."
 
 
@@ -127,7 +127,7 @@ async def _snapshot(url: str, order: Order) -> KernelTree:
     try:
         with paths.scratch(SOURCE_TREES.root, "snapshot") as scratch:
             archive = await download.fetch_file(
-                url, Path(scratch), order.tell, otherwise=_otherwise("candidate, next or master")
+                url, Path(scratch), order.tell, otherwise=_other_address("candidate, next or master")
             )
             return await tarball.unpack(archive, order, origin=url)
     except OSError as error:
@@ -143,7 +143,7 @@ async def _release(wanted: str, site: Site, tell: Tell) -> KernelTree:
         tell(f"fetching {url}")
         # Not to the scratch folder, which is removed: the next try can resume an interrupted download.
         return await download.fetch_file(
-            url, SOURCE_TREES.root, tell, sha256=release.sha256, otherwise=_otherwise()
+            url, SOURCE_TREES.root, tell, sha256=release.sha256, otherwise=_other_address()
         )
 
     path = await unpacked(f"kernel.org-{name}-{release.sha256[:12]}", fetch_archive, tell)
@@ -167,7 +167,7 @@ async def _resolve(wanted: str, site: Site, tell: Tell) -> Release:
             raise UnpreparedError(
                 f"kernel.org has no release {wanted}",
                 cause=f"there is nothing at {folder}",
-                next_step=f"Is that a version? {_otherwise()}",
+                next_step=f"Is that a version? {_other_address()}",
             )
     fitting = [release for release in releases if fits(release.version, wanted)]
     if not fitting:
@@ -181,7 +181,7 @@ async def _resolve(wanted: str, site: Site, tell: Tell) -> Release:
 async def _releases_in(folder: str, site: Site) -> list[Release]:
     """All releases of a major version, from the signed list of checksums; empty where there is none."""
     url = f"{folder}/sha256sums.asc"
-    signed = await download.fetch_text(url, otherwise=_otherwise())
+    signed = await download.fetch_text(url, otherwise=_other_address())
     text = "" if signed is None else await _verified(signed, url, site)
     return [
         Release(version=KernelVersion(version), sha256=sha256) for sha256, version in _RELEASE.findall(text)

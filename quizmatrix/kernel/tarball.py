@@ -44,10 +44,10 @@ async def unpack(archive: Path, order: Order, *, origin: str | None = None) -> K
     except OSError as error:
         raise host_error(f"read {archive}", error) from error
 
-    async def at_hand(_scratch: Path) -> Path:
+    async def already_here(_scratch: Path) -> Path:
         return archive
 
-    path = await unpacked(f"tarball-{digest[:16]}", at_hand, order.tell)
+    path = await unpacked(f"tarball-{digest[:16]}", already_here, order.tell)
     try:
         version = read_version(path)
     except ValueError as error:

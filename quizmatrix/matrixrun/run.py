@@ -48,9 +48,9 @@ def run(request: RunRequest, read: ReadArguments, watch: Watch) -> int:
     choice = _choose(request, tasks)
     session = None
     if options.once.shell:
-        from quizmatrix.terminal.sessions import Sitting
+        from quizmatrix.terminal.sessions import UserSession
 
-        session = Sitting([], options.guest.user).take_place
+        session = UserSession([], options.guest.user).open
     plan = make_plan(options, choice.tasks, session=session)
     outputs.check(options.results)
     if options.once.dry_run:

@@ -16,7 +16,7 @@ import msgspec
 
 from quizmatrix.core import process
 from quizmatrix.core.errors import HostError
-from quizmatrix.nightly.job import Job, Standing
+from quizmatrix.nightly.job import Job, TimerState
 
 # The longest command that Debian's cron accepts (MAX_COMMAND in its cron.h, minus the final NUL).
 _LONGEST = 998
@@ -164,14 +164,14 @@ def remove(name: str) -> bool:
     return new != old
 
 
-def standing(job: Job, now: datetime) -> Standing:
+def timer_state(job: Job, now: datetime) -> TimerState:
     """Whether the crontab will run a job, and when. now: local time."""
     if not is_there():
-        return Standing(trouble="crontab is not installed any more (Debian's package: cron)")
+        return TimerState(trouble="crontab is not installed any more (Debian's package: cron)")
     trouble = trouble_in(read(), job)
     if not trouble and not daemon_runs():
         trouble = NO_DAEMON
-    return Standing(next=None if trouble else job.next_time(now), trouble=trouble)
+    return TimerState(next=None if trouble else job.next_time(now), trouble=trouble)
 
 
 NO_DAEMON = "no cron daemon runs here (on Debian: sudo systemctl start cron, or sudo service cron start)"

@@ -76,7 +76,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, rename={"schema_": "schema"
         return today if today > now else today + timedelta(days=1)
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class TimerState(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a job's timer or crontab line.
 
     next: when it runs next, in local time; None where that is not known. trouble: why it will not run as

@@ -15,7 +15,7 @@ from quizmatrix.core.text import clean_detail, clean_line
 from quizmatrix.model.outcome import EXIT_FAILED, EXIT_OK
 from quizmatrix.nightly import crontab, lock, systemd
 from quizmatrix.nightly import job as jobs
-from quizmatrix.nightly.job import Night, NightlyStarter, Standing
+from quizmatrix.nightly.job import Night, NightlyStarter, TimerState
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,13 +58,13 @@ def _status_of(name: str) -> JobStatus:
         return JobStatus(name=name, trouble=str(error))
     by = crontab if job.scheduler is NightlyStarter.CRON else systemd
     try:
-        standing = by.standing(job, datetime.now())  # noqa: DTZ005 - local time is meant
+        state = by.timer_state(job, datetime.now())  # noqa: DTZ005 - local time is meant
     except QuizmatrixError as error:
-        standing = Standing(trouble=str(error))
+        state = TimerState(trouble=str(error))
     # If these are missing, cron and systemd tell the user nothing.
     gone = [path for path in (job.entry[0], job.folder) if not Path(path).exists()]
-    if not standing.trouble and gone:
-        standing = Standing(trouble=f"{gone[0]} is gone: install it again, or remove it")
+    if not state.trouble and gone:
+        state = TimerState(trouble=f"{gone[0]} is gone: install it again, or remove it")
     return JobStatus(
         name=name,
         at=job.at,
@@ -72,8 +72,8 @@ def _status_of(name: str) -> JobStatus:
         folder=job.folder,
         arguments=job.arguments,
         command=job.command,
-        next=standing.next.astimezone().isoformat() if standing.next else None,
-        trouble=standing.trouble,
+        next=state.next.astimezone().isoformat() if state.next else None,
+        trouble=state.trouble,
         going_on=lock.holder(job),
         last=jobs.last_night(job),
     )

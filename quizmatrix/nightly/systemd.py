@@ -10,7 +10,7 @@ from pathlib import Path
 
 from quizmatrix.core import paths, process
 from quizmatrix.core.errors import HostError, host_error
-from quizmatrix.nightly.job import Job, Standing
+from quizmatrix.nightly.job import Job, TimerState
 
 # A night begins up to so much later than its time, so that many hosts do not ask Debian at the same moment.
 RANDOM_DELAY = "10min"
@@ -124,20 +124,20 @@ def remove(name: str) -> bool:
     return True
 
 
-def standing(job: Job, now: datetime) -> Standing:
+def timer_state(job: Job, now: datetime) -> TimerState:
     """Whether systemd will run a job, and when. now: local time."""
     lost = [path for path in _files(job.name) if not path.exists()]
     if lost:
-        return Standing(trouble=f"{lost[0]} was removed by hand")
+        return TimerState(trouble=f"{lost[0]} was removed by hand")
     for path, text in zip(_files(job.name), (service_of(job), timer_of(job)), strict=True):
         if path.read_bytes() != text.encode():
-            return Standing(trouble=f"{path} was edited by hand")
+            return TimerState(trouble=f"{path} was edited by hand")
     if not is_reachable():
-        return Standing(trouble="the user's systemd cannot be reached from here")
+        return TimerState(trouble="the user's systemd cannot be reached from here")
     timer = f"{unit_name(job.name)}.timer"
     if _systemctl("is-active", timer).status != 0:
-        return Standing(trouble=f"{timer} is not active: systemctl --user enable --now {timer}")
-    return Standing(next=job.next_time(now))
+        return TimerState(trouble=f"{timer} is not active: systemctl --user enable --now {timer}")
+    return TimerState(next=job.next_time(now))
 
 
 def lingers() -> bool:

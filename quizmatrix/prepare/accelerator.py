@@ -101,7 +101,7 @@ async def try_kvm(cell: Cell, prepared: Prepared, boot: RunTrial = run_cell) -> 
         trial = _Trial(cell, prepared, boot, Path(folder))
         first = await trial.boot(Accelerator.KVM, TRIAL_LIMIT)
         if _is_up(first):
-            return _remember(arch, _yes(first))
+            return _remember(arch, _kvm_works(first))
         emulated = await trial.boot(Accelerator.TCG, cell.boot_timeout)
         if not _is_up(emulated):
             return Answer(
@@ -113,7 +113,7 @@ async def try_kvm(cell: Cell, prepared: Prepared, boot: RunTrial = run_cell) -> 
         limit = max(TRIAL_LIMIT, _TIMES_EMULATED * (emulated.timings.boot or 0))
         second = await trial.boot(Accelerator.KVM, limit)
     if _is_up(second):
-        return _remember(arch, _yes(second))
+        return _remember(arch, _kvm_works(second))
     return _remember(
         arch,
         Answer(
@@ -149,7 +149,7 @@ def _is_up(result: CellResult) -> bool:
     return result.timings.boot is not None
 
 
-def _yes(result: CellResult) -> Answer:
+def _kvm_works(result: CellResult) -> Answer:
     return Answer(accelerator=Accelerator.KVM, why=f"KVM booted a guest in {result.timings.boot or 0:.1f} s")
 
 

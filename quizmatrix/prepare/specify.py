@@ -200,11 +200,13 @@ async def _set_up(cell: Cell, folder: Path) -> _Profiles:
     uses = cell.profiles
     facts = [profile.facts_of(use.name, cell.id) for use in uses]
     halves: list[HostHalf] = []
-    for use in uses:
-        own = host_folder_of(folder) / use.name
+    if uses:
         from quizmatrix.prepare import hosthalf
 
-        halves.append(await hosthalf.set_up(use, cell=cell.id, arch=cell.arch, folder=own))
+        own = host_folder_of(folder)
+        halves = [
+            await hosthalf.set_up(use, cell=cell.id, arch=cell.arch, folder=own / use.name) for use in uses
+        ]
     forwards = [with_free_port(forward) for use in uses for forward in profile.forwards_of(use, cell.id)]
     waits = any(half.stopped for half in halves)
     return _Profiles(

@@ -32,7 +32,7 @@ def print_cells(chosen: list[Cell], *, as_json: bool) -> None:
     rows = [
         [
             cell.id,
-            cached_release(cell) or _to_be_had(cell),
+            cached_release(cell) or _how_obtained(cell),
             f"{cell.memory}M",
             cell.cpus,
             format_seconds(cell.timeout),
@@ -65,7 +65,7 @@ def handoff_words(handoff: Handoff, tasks: list[Task]) -> str:
     return "\n".join(lines)
 
 
-def _to_be_had(cell: Cell) -> str:
+def _how_obtained(cell: Cell) -> str:
     return "to be fetched" if cell.kernel_spec.startswith("debian:") else "to be built"
 
 

@@ -64,7 +64,7 @@ class _Disk(msgspec.Struct, frozen=True, kw_only=True):
         return self.free < self.reserve
 
 
-def put_in_order(folder: str, shown: int) -> tuple[list[str], int]:
+def make_files_safe(folder: str, shown: int) -> tuple[list[str], int]:
     """Make the files of a guest's /shared safe; return the first `shown` changes and their total number.
 
     Raises OSError if the folder cannot be read.
@@ -256,10 +256,10 @@ class Shared:
         return notes
 
     async def _look_through(self) -> tuple[list[str], int]:
-        """Call `put_in_order` without blocking the event loop: the guest decides how much work that is."""
+        """Call `make_files_safe` without blocking the event loop: the guest decides how much work that is."""
         given = (str(self._artifacts), _NOTES_SHOWN)
         if await in_thread(partial(untrusted.has_more_than, self._artifacts, _FEW_FILES)):
             from quizmatrix.core import offload
 
-            return await offload.call(put_in_order, *given, returns=tuple[list[str], int])
-        return await in_thread(partial(put_in_order, *given))
+            return await offload.call(make_files_safe, *given, returns=tuple[list[str], int])
+        return await in_thread(partial(make_files_safe, *given))

@@ -106,7 +106,7 @@ class ConsoleHost:
         self.status = status
 
 
-class Sitting:
+class UserSession:
     """A session that the user asked for (`shell`, `-S`), of the kind that the guest's image supports."""
 
     def __init__(self, command: list[str], user: str | None) -> None:
@@ -120,7 +120,7 @@ class Sitting:
         """How the session ended; None where there was none."""
         return self._host.status if self._host else None
 
-    def take_place(self, has_sshd: bool) -> tuple[Session, SshHost | ConsoleHost]:
+    def open(self, has_sshd: bool) -> tuple[Session, SshHost | ConsoleHost]:
         """The session, and the object that runs it."""
         terminal = Terminal()
         kind = TerminalKind.SSH if has_sshd else TerminalKind.CONSOLE

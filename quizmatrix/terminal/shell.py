@@ -19,7 +19,7 @@ from quizmatrix.schedule.commandline import repeating_shell
 from quizmatrix.schedule.plan import Plan
 from quizmatrix.schedule.planning import make_plan
 from quizmatrix.schedule.scheduler import Scheduler
-from quizmatrix.terminal.sessions import Sitting
+from quizmatrix.terminal.sessions import UserSession
 
 
 def open_shell(options: RunOptions, command: list[str], watch: Watch) -> int:
@@ -33,16 +33,16 @@ def open_shell(options: RunOptions, command: list[str], watch: Watch) -> int:
             f"a terminal is in one cell, and `{','.join(options.selection.only)}` means {len(cells)}",
             next_step="Name one: quizmatrix shell 6.1-x86_64",
         )
-    sitting = Sitting(command, options.guest.user)
+    user_session = UserSession(command, options.guest.user)
     plan = make_plan(
         options,
         in_each(cells, ["true"]),
         repeat=repeating_shell(options, command),
-        session=sitting.take_place,
+        session=user_session.open,
     )
     run_directory = directory.create(None, command)
     result, interrupted = anyio.run(_conduct, plan, run_directory, options.conduct, watch)
-    status = sitting.status
+    status = user_session.status
     if status is None or result.outcome is Outcome.PANICKED:
         detail = f": {clean_detail(result.detail)}" if result.detail else ""
         # The terminal may be what has gone.

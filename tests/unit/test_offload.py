@@ -11,7 +11,7 @@ import pytest
 
 from quizmatrix.core import offload, untrusted
 from quizmatrix.core.errors import HostError
-from quizmatrix.run.shared import put_in_order
+from quizmatrix.run.shared import make_files_safe
 from quizmatrix.subtests import reading
 from quizmatrix.subtests.reading import SubtestSummary
 
@@ -28,12 +28,12 @@ def test_many_files_are_looked_through(tmp_path: Path) -> None:
         (left / f"link{number:02}").symlink_to("/etc/passwd")
     assert untrusted.has_more_than(tmp_path, 30)
     assert not untrusted.has_more_than(tmp_path, 31)
-    changed, count = call(put_in_order, str(left), 5, returns=tuple[list[str], int])
+    changed, count = call(make_files_safe, str(left), 5, returns=tuple[list[str], int])
     assert count == 30
     assert len(changed) == 5
     assert all("was a symbolic link to /etc/passwd" in line for line in changed)
     assert not any(path.is_symlink() for path in left.iterdir())
-    assert put_in_order(str(left), 5) == ([], 0)
+    assert make_files_safe(str(left), 5) == ([], 0)
 
 
 def test_results_come_without_the_names(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_results_come_without_the_names(tmp_path: Path) -> None:
 
 def test_errors_are_those_of_the_work(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nothing-here") as caught:
-        call(put_in_order, str(tmp_path / "nothing-here"), 5, returns=tuple[list[str], int])
+        call(make_files_safe, str(tmp_path / "nothing-here"), 5, returns=tuple[list[str], int])
     assert caught.value.errno == errno.ENOENT
     with pytest.raises(HostError, match="a helper process ended with status 1") as told:
         call(reading.keep, str(tmp_path), returns=SubtestSummary)
