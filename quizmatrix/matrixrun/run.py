@@ -117,7 +117,7 @@ def _open_directory(request: RunRequest, handoff: Handoff | None, choice: Choice
         matrix=kind.matrix,
         current=kind.folder,
         arguments=request.arguments,
-        options=options,
+        options=request.repeated or options,
     )
     for place, result in choice.earlier:
         run_directory.refer_to(result, place / result.folder)

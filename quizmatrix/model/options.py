@@ -195,6 +195,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     command: None if there is none, because the matrix has its own commands.
     arguments: the command line without the command, for results.json.
     typed: the names of the options that were given, even with their default values.
+    repeated: the options of the run that this one repeats. results.json has these: what is typed with
+    --last-failed holds for one run only.
     unattended: nobody reads the output or types.
     """
 
@@ -202,4 +204,5 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     command: list[str] | None = None
     arguments: list[str] = []
     typed: frozenset[str] = frozenset()
+    repeated: RunOptions | None = None
     unattended: bool = False

@@ -89,8 +89,9 @@ def as_run(request: RunRequest, results: RunResults, earlier: RunOptions, taken_
         request,
         options=request.options.taking(earlier, taken_over - request.typed),
         command=results.command or None,
-        # So that the next --last-failed repeats the same command.
+        # The next --last-failed repeats the same run, without what is typed now.
         arguments=results.arguments,
+        repeated=earlier,
     )
 
 

@@ -426,8 +426,9 @@ def test_without_a_command_the_last_run_is_meant(capsys: pytest.CaptureFixture[s
     assert (request.command, options.selection.matrix, options.guest.env) == (["./t"], "quick", ["A=1"])
     assert (options.limits.memory, options.conduct.jobs) == ("2G", None)
     assert (options.conduct.fail_fast, options.once.last_failed) == (True, True)
-    # The next --last-failed repeats the same run.
+    # The next --last-failed repeats the same run, without what is typed now.
     assert request.arguments == ["quick", "--env", "A=1", "-j", "9"]
+    assert request.repeated == run_options(parse(["run", *request.arguments]))
     assert run_command(["run", "--last-failed", "--dry-run"]) == 0
     assert "6.1-s390x" in capsys.readouterr().out
 
