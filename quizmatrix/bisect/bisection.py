@@ -81,13 +81,13 @@ class _Bisection:
         self._plan = command_stdin.with_stdin(self._options, self._plan, run_directory.folder, None)
         last = len(self._cells) - 1
         print(f"{last + 1} kernels, {self._cells[0].kernel} to {self._cells[last].kernel}", flush=True)
-        section = anyio.run(self._search, run_directory)
+        search = anyio.run(self._search, run_directory)
         status = EXIT_NO_VERDICT
         if self._interrupted:
             status = EXIT_INTERRUPTED
-        elif section is not None:
+        elif search is not None:
             status = EXIT_OK
-            print(f"\n{self._answer(section)}")
+            print(f"\n{self._answer(search)}")
         else:
             print(f"\n{self._why_not()}")
         run_directory.finish(
@@ -104,17 +104,17 @@ class _Bisection:
         await self._round(ends, run_directory)
         if self._interrupted or self._side(ends[0]) == self._side(ends[1]) or None in map(self._side, ends):
             return None
-        section = VersionSearch(len(self._cells))
+        search = VersionSearch(len(self._cells))
         first = self._side(0)
-        while wanted := section.next(self._at_a_time):
+        while wanted := search.next(self._at_a_time):
             await self._round(wanted, run_directory)
             if self._interrupted:
                 return None
             for at in wanted:
                 side = self._side(at)
                 told = Side.UNTESTABLE if side is None else Side.FIRST if side is first else Side.LAST
-                section.tell(at, told)
-        return section
+                search.tell(at, told)
+        return search
 
     def _side(self, at: int) -> bool | None:
         """Whether the command passed; None where that could not be tested."""
@@ -146,11 +146,11 @@ class _Bisection:
             parts += [clean_detail(result.detail)] if result.outcome is not Outcome.FAILED else []
             Screen(sys.stdout).print("  ".join(parts).rstrip())
 
-    def _answer(self, section: VersionSearch) -> str:
-        before, after = (self._results[self._cells[at].id] for at in (section.before, section.after))
+    def _answer(self, search: VersionSearch) -> str:
+        before, after = (self._results[self._cells[at].id] for at in (search.before, search.after))
         verb = "passes" if after.outcome is Outcome.PASSED else "fails"
         known = f"{before.kernel} {grid.verdict_words(before)}, {after.kernel} {grid.verdict_words(after)}"
-        untested = [self._results[self._cells[at].id] for at in section.untestable()]
+        untested = [self._results[self._cells[at].id] for at in search.untestable()]
         if not untested:
             return f"{after.kernel} is the first that {verb}: {known}."
         named = ", ".join(f"{result.kernel} ({result.outcome})" for result in untested)

@@ -142,8 +142,8 @@ def show(name: str) -> None:
 def remove(names: list[str], *, unused: bool = False) -> None:
     """Remove kernels from the cache, with their build trees and all that was built for them.
 
-    names: all are removed, or none where one is in use. unused: also remove kernels that no specification
-    means any more, except those in use, and unfinished builds.
+    names: all are removed, or none where one is in use. unused: also remove kernels to which no reference
+    leads any more, except those in use, and unfinished builds.
     """
     if not names and not unused:
         raise UsageError("no kernel is named", next_step="quizmatrix kernel list; or --unused")

@@ -48,7 +48,7 @@ def add_parser(commands: Commands[Parser]) -> None:
     action.add_argument("key", metavar="KEY", help="as `kernel list` shows it, or its beginning")
     action = add_command(actions, "remove", remove, help="remove kernels from the cache")
     action.add_argument("key", nargs="*", metavar="KEY", help="as `kernel list` shows it, or its beginning")
-    action.add_argument("--unused", action="store_true", help="kernels that no specification means any more")
+    action.add_argument("--unused", action="store_true", help="kernels that no SPEC names any more")
 
 
 def build(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`quizmatrix nightly`: installs, removes, shows and runs nightly jobs."""
+"""The command `quizmatrix nightly` and its parser."""
 
 from __future__ import annotations
 
