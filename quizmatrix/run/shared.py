@@ -238,7 +238,7 @@ class Shared:
             self._artifacts.mkdir(exist_ok=True)
         except OSError as error:
             return [*failures, str(host_error("make /shared anew", error))]
-        return failures or ["its files in /shared were removed, to give the other cells room"]
+        return failures or ["the content of /shared was removed, to give the other cells room"]
 
     async def _make_safe(self) -> list[str]:
         core, notes = self._folder / _CORE, []
