@@ -60,6 +60,8 @@ $(VENV)/.ready: pyproject.toml .ci/install-packages
 	.ci/install-packages
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable .
+	@# As pip does for a wheel: Python does not where PYTHONDONTWRITEBYTECODE is set, and each start would.
+	$(PY) -m compileall -q quizmatrix
 	@touch $@
 
 $(VENV)/.ready-to-develop: $(VENV)/.ready
