@@ -149,10 +149,10 @@ async def obtain(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Ima
     from quizmatrix.image import own
 
     obstacle = host.obstacle()
-    programs = own.programs(arch) if obstacle is not None else None
+    found = own.programs(arch) if obstacle is not None else None
     if refresh and obstacle is not None and (image := _load(folder)) is not None:
         return image
-    if offline and programs is None:
+    if offline and found is None:
         raise UnpreparedError(
             f"the small base image for {arch.name} is not in the cache",
             cause="--offline forbids fetching it",
@@ -160,18 +160,18 @@ async def obtain(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Ima
         )
     async with _SMALL.locked(key, lambda: tell("waiting for another quizmatrix that fetches the base image")):
         image = None if refresh else _load(folder)
-        if image is None:
-            try:
-                if programs is not None:
-                    tell(f"{obstacle}: the base image is made of this host's own busybox")
-                elif obstacle is not None:
-                    raise _cannot_be_made(arch, obstacle)
-                from quizmatrix.image import programs as programs_of
+        if image is not None:
+            return image
+        if found is not None:
+            tell(f"{obstacle}: the base image is made of this host's own busybox")
+        elif obstacle is not None:
+            raise _cannot_be_made(arch, obstacle)
+        from quizmatrix.image import programs
 
-                image = _make(folder, programs or await programs_of.fetch(arch, _SMALL.root, tell))
-            except OSError as error:
-                raise host_error("store the base image", error) from error
-    return image
+        try:
+            return _make(folder, found or await programs.fetch(arch, _SMALL.root, tell))
+        except OSError as error:
+            raise host_error("store the base image", error) from error
 
 
 def _key(arch: Arch) -> str:
