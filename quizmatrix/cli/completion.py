@@ -6,8 +6,8 @@ import argparse
 
 from quizmatrix.cli.options import Commands, Parser, add_command
 
-# The arguments that are files or folders of the host.
-_FILES = frozenset({"matrix", "json", "junit", "markdown", "html", "layer", "output", "folder", "stdin"})
+# The arguments that are files or folders of the host, beside the reports.
+_FILES = frozenset({"matrix", "layer", "output", "folder", "stdin"})
 
 
 def add_parser(commands: Commands[Parser]) -> None:
@@ -28,10 +28,11 @@ def completion(args: argparse.Namespace) -> int:
     import shtab
 
     from quizmatrix.cli.parser import parser
+    from quizmatrix.model.options import REPORTS
 
     whole = parser()
     for action in _all_actions(whole):
-        if action.dest in _FILES and action.nargs != 0:
+        if action.dest in _FILES.union(REPORTS) and action.nargs != 0:
             # shtab reads this attribute, which argparse's class does not have.
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(whole, args.shell))

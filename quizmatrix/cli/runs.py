@@ -84,10 +84,10 @@ def list_runs(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Print a run's grid again, or write its reports; with --over, print how a cell's runs ended."""
-    from quizmatrix.model.options import ResultOptions
+    from quizmatrix.model.options import REPORTS, ResultOptions
     from quizmatrix.report import keptruns, outputs
 
-    options = ResultOptions(json=args.json, junit=args.junit, markdown=args.markdown, html=args.html)
+    options = ResultOptions(**{form: getattr(args, form) for form in REPORTS})
     forms = outputs.asked(options)
     if args.over is not None:
         if forms:

@@ -104,8 +104,12 @@ class OnceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     dry_run: bool = False
 
 
+# The options below that are reports. Each names a file, or `-` for stdout.
+REPORTS = ("json", "junit", "markdown", "html")
+
+
 class ResultOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a run prints and writes. json, junit, markdown, html: files, or `-` for stdout.
+    """What a run prints and writes.
 
     output: the run directory. fail_on: any, or regression. on_finish: a script for sh.
     """

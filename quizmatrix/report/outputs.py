@@ -1,4 +1,4 @@
-"""Writes the report files: --json, --junit, --markdown, --html, and the job summary on GitHub."""
+"""Writes the report files that options name (--junit, ...), and the job summary on GitHub."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.core.errors import QuizmatrixError, UsageError, host_error
-from quizmatrix.model.options import NAMES, NAMES_OF, RunRequest, with_values
+from quizmatrix.model.options import NAMES, NAMES_OF, REPORTS, RunRequest, with_values
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.task import Task, with_sources
 from quizmatrix.runs import directory
@@ -18,8 +18,6 @@ from quizmatrix.runs.rerun import Choice, ReadArguments, as_run, options_of
 
 # Options that the resumed run takes over: all but those that concern one invocation only.
 _TAKEN_OVER = NAMES - NAMES_OF["once"] - {"output", "max_time", "quiet", "verbose"}
-# Options that name files, relative to the folder where they are typed.
-_REPORTS = ("json", "junit", "markdown", "html")
 
 # Outcomes of cells that were stopped or did not start.
 _UNENDED = frozenset({Outcome.CANCELLED, Outcome.SKIPPED})
@@ -45,7 +43,8 @@ def with_its_command(request: RunRequest, read: ReadArguments) -> RunRequest:
     results = directory.load(folder)
     if not results.matrix:
         raise UsageError(f"{results.run} was a terminal's session, which cannot be resumed")
-    targets = {form: getattr(options.results, form) for form in _REPORTS}
+    # They are relative to the folder where they are typed.
+    targets = {form: getattr(options.results, form) for form in REPORTS}
     here = {
         form: str(Path(target).absolute()) for form, target in targets.items() if target not in (None, "-")
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from quizmatrix.cli import run_command
+from quizmatrix.model.options import REPORTS
 from quizmatrix.report.formats import Format
 from quizmatrix.runs import directory
 from tests.made_run import hostile_run
@@ -19,6 +20,10 @@ def _folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CACHE", "STATE", "CONFIG"):
         monkeypatch.setenv(f"QUIZMATRIX_{name}_DIR", str(tmp_path / name))
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+
+
+def test_every_format_has_its_option() -> None:
+    assert set(REPORTS) == set(Format)
 
 
 def test_a_run_writes_every_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -77,8 +82,9 @@ def test_the_summary_of_a_job_grows_to_its_limit(tmp_path: Path, monkeypatch: py
 def test_stdout_holds_the_report_alone(form: Format, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert run_command([*RUN, f"--{form}", "-", "--", "true"]) == 125
     captured = capfdbinary.readouterr()
-    assert captured.out.startswith((b"{", b"<?xml", b"## ", b"<!doctype"))
     assert b"unprepared" in captured.err
+    assert run_command(["runs", "show", "latest", f"--{form}", "-"]) == 0
+    assert captured.out == capfdbinary.readouterr().out != b""
 
 
 @pytest.mark.parametrize("form", Format)
