@@ -129,15 +129,13 @@ def _machines() -> list[HostCheck]:
         qemu = arch.facts.qemu
         path = process.find_program(qemu.binary)
         if path is None:
-            found.append(
-                HostCheck(
-                    what=name,
-                    # Other architectures are used only if the user asks for them.
-                    state="lack" if name in usual else "note",
-                    says=f"{qemu.binary} is not installed: its cells will be unprepared",
-                    package=qemu.package if name in usual else "",
+            says = f"{qemu.binary} is not installed: its cells will be unprepared"
+            if name in usual:
+                found.append(HostCheck(what=name, state="lack", says=says, package=qemu.package))
+            else:  # used only if the user asks for it
+                found.append(
+                    HostCheck(what=name, state="note", says=f"{says} (Debian's package: {qemu.package})")
                 )
-            )
             continue
         said = process.run_blocking([path, "--version"]).output.decode(errors="replace")
         version = re.search(r"version (\S+)", said)
