@@ -33,7 +33,7 @@ BY_CONSOLE = frozenset({Outcome.PANICKED, Outcome.SPLAT, Outcome.BOOT_FAILED})
 
 
 def exit_status(results: list[CellResult], *, interrupted: bool = False) -> int:
-    """The exit status of a run (README, "Exit statuses")."""
+    """The exit status of a run, as docs/run.md says."""
     if interrupted:
         return EXIT_INTERRUPTED
     unexpected = [result for result in results if not result.is_as_expected]
