@@ -154,17 +154,22 @@ async def _join(kernel: Kernel, by_hand: list[Path], referenced: list[Path]) -> 
                 return by_hand
             joined = store.path(f"{_JOINED}{_state(referenced, found)}")
             if not joined.is_dir():
-                with paths.new_dir(joined) as made:
-                    for layer in referenced:
-                        for entry in sorted(layer.iterdir()):
-                            _lay_over(entry, made / skeleton.guest_path_of_entry(entry))
-                    if found:
-                        await _index(kernel, found, made)
+                await _make_joined(kernel, joined, referenced, found)
             os.utime(joined)
             _evict(store)
     except OSError as error:
         raise host_error(f"join what was built for {kernel.record.release}", error) from error
     return [*by_hand, joined]
+
+
+async def _make_joined(kernel: Kernel, joined: Path, referenced: list[Path], found: list[Path]) -> None:
+    """Lay the referenced layers over each other, and index all modules. found: the folders of modules."""
+    with paths.new_dir(joined) as made:
+        for layer in referenced:
+            for entry in sorted(layer.iterdir()):
+                _lay_over(entry, made / skeleton.guest_path_of_entry(entry))
+        if found:
+            await _index(kernel, found, made)
 
 
 def tag_of(layer: Path) -> str:
