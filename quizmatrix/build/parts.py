@@ -14,6 +14,7 @@ import msgspec
 
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core.once import OncePerKey
 from quizmatrix.core.store import Store
 from quizmatrix.kernel import buildlayer
 from quizmatrix.kernel.artifact import Kernel
@@ -140,20 +141,20 @@ class Parts:
     def __init__(self, at_a_time: int) -> None:
         """at_a_time: how many parts are built at the same time."""
         self._limit = anyio.CapacityLimiter(at_a_time)
-        self._locks: dict[str, anyio.Lock] = {}
-        self._results: dict[str, PartResult] = {}
+        self._results = OncePerKey()
 
     async def once(self, name: str, make: Callable[[], Awaitable[Built | None]]) -> PartResult:
         """The result of building the part of this name; calls `make` only the first time."""
-        async with self.lock(name):
-            if name not in self._results:
-                async with self._limit:
-                    self._results[name] = await _timed(make)
-            return self._results[name]
+
+        async def limited() -> PartResult:
+            async with self._limit:
+                return await _timed(make)
+
+        return await self._results.get(name, limited)
 
     def lock(self, name: str) -> anyio.Lock:
         """The lock that is held while the part of this name is built."""
-        return self._locks.setdefault(name, anyio.Lock())
+        return self._results.lock(name)
 
 
 async def _timed(make: Callable[[], Awaitable[Built | None]]) -> PartResult:

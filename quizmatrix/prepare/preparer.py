@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
 
 from quizmatrix.core import process
-from quizmatrix.core.errors import QuizmatrixError, UnpreparedError
+from quizmatrix.core.errors import UnpreparedError
+from quizmatrix.core.once import OncePerKey
 from quizmatrix.core.process import Tell
 from quizmatrix.core.uses import Uses
 from quizmatrix.image import initramfs, small
@@ -38,8 +39,6 @@ _FETCHES = 2
 # MiB of memory of a guest that installs packages: its file system is in memory.
 _SETUP_MEMORY = 4096
 
-T = TypeVar("T")
-
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """How artifacts are fetched.
@@ -62,8 +61,7 @@ class Preparer:
         """find_out: finds the accelerator of a guest."""
         self._policy = policy
         self._uses = Uses()
-        self._locks: dict[str, anyio.Lock] = {}
-        self._made: dict[str, object] = {}
+        self._artifacts = OncePerKey()
         self._answers: dict[str, Answer] = {}
         self._find_out = find_out
         self._fetches = anyio.CapacityLimiter(_FETCHES)
@@ -82,7 +80,7 @@ class Preparer:
         kernel = await self.kernel(cell, tell)
         suite = cells.debian_suite(cell.image)
         if suite is not None:
-            whole = await self._once(
+            whole = await self._artifacts.get(
                 f"image {cell.image} {cell.arch}", lambda: self._debian_image(cell, suite, tell)
             )
             image = msgspec.structs.replace(image, disk=whole.disk)
@@ -151,7 +149,7 @@ class Preparer:
                 if await self._uses.hold(kernel.folder):
                     return kernel
 
-        return await self._once(
+        return await self._artifacts.get(
             f"kernel {cell.kernel_spec} {cell.arch} {order.options} {order.needs_tree}", obtain
         )
 
@@ -160,7 +158,7 @@ class Preparer:
         if asked is not None:
             return Answer(accelerator=asked, why="asked for with --accel")
         kernel = prepared.kernel.record.key
-        async with self._lock(f"accelerator {cell.arch}"):
+        async with self._artifacts.lock(f"accelerator {cell.arch}"):
             known = self._answers.get(cell.arch) or self._answers.get(kernel)
             if known is None:
                 known = await self._find_out(cell, prepared)
@@ -174,7 +172,7 @@ class Preparer:
         return asked or (answer.accelerator if answer else Accelerator.TCG)
 
     async def _small_image(self, arch: Arch, tell: Tell) -> Image:
-        return await self._once(
+        return await self._artifacts.get(
             f"image {arch.name}",
             lambda: small.obtain(arch, offline=self._policy.offline, refresh=self._policy.refresh, tell=tell),
         )
@@ -235,19 +233,3 @@ class Preparer:
             return artifacts_of(folder)
 
         return run_script
-
-    async def _once(self, name: str, make: Callable[[], Awaitable[T]]) -> T:
-        """The result, or the error, of `make`, which is called once per name however many cells need it."""
-        async with self._lock(name):
-            if name not in self._made:
-                try:
-                    self._made[name] = await make()
-                except QuizmatrixError as error:
-                    self._made[name] = error
-        made = self._made[name]
-        if isinstance(made, QuizmatrixError):
-            raise made
-        return cast(T, made)
-
-    def _lock(self, name: str) -> anyio.Lock:
-        return self._locks.setdefault(name, anyio.Lock())

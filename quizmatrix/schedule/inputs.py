@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import anyio
 import msgspec
 
 from quizmatrix.core import checksum
 from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.errors import HostError
 from quizmatrix.core.json import encode_exactly
+from quizmatrix.core.once import OncePerKey
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import OWN_STDIN, CellSpec, GuestNetwork
 
@@ -30,20 +30,23 @@ class Inputs:
     def __init__(self, run: Path) -> None:
         """run: the run directory, whose path differs from run to run and is not an input."""
         self._run = run
-        self._states: dict[str, str] = {}
-        self._locks: dict[str, anyio.Lock] = {}
+        self._states = OncePerKey()
 
     async def look(self, folders: list[str]) -> None:
         """Record the current state of these folders, unless that was done before."""
         for folder in folders:
-            async with self._locks.setdefault(folder, anyio.Lock()):
-                if folder not in self._states:
-                    try:
-                        # In a thread, so that guests that boot meanwhile do not wait.
-                        self._states[folder] = await in_thread(partial(_state_of, folder))
-                    except (OSError, HostError):
-                        # Without a state, its cells get no key; that does not change their outcome.
-                        self._states[folder] = ""
+            await self._state(folder)
+
+    async def _state(self, folder: str) -> str:
+        async def examine() -> str:
+            try:
+                # In a thread, so that guests that boot meanwhile do not wait.
+                return await in_thread(partial(_state_of, folder))
+            except (OSError, HostError):
+                # Without a state, its cells get no key; that does not change their outcome.
+                return ""
+
+        return await self._states.get(folder, examine)
 
     async def key(self, spec: CellSpec, before: Sequence[CellResult] = ()) -> str:
         """The input key of a cell: a hash of its specification and of all files that its guest sees.
@@ -54,8 +57,7 @@ class Inputs:
         if not all(result.inputs for result in before):
             return ""
         folders = folders_of(spec)
-        await self.look(folders)
-        states = [self._states[folder] for folder in folders]
+        states = [await self._state(folder) for folder in folders]
         kept = [
             disk
             for disk in spec.files.disks

@@ -166,24 +166,6 @@ def test_a_run_has_its_time(tmp_path: Path) -> None:
     assert exit_status(with_end) == 125
 
 
-def test_a_failed_making_is_not_tried_again(tmp_path: Path) -> None:
-    calls: list[int] = []
-
-    async def play() -> None:
-        preparer = Preparer(Policy())
-
-        async def make() -> int:
-            calls.append(1)
-            raise NotFetchedError("no")
-
-        for _ in range(3):
-            with pytest.raises(NotFetchedError):
-                await preparer._once("x", make)
-
-    anyio.run(play)
-    assert calls == [1]
-
-
 def test_a_layer_has_to_be_a_folder(tmp_path: Path) -> None:
     assert check_layers([tmp_path]) == [tmp_path]
     with pytest.raises(UsageError, match="not a folder"):
