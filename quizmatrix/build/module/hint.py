@@ -37,14 +37,7 @@ def missing_module(cells: Sequence[Cell], command: Sequence[str]) -> str | None:
     None where there is nothing to say.
     """
     words = {word.replace("-", "_") for word in re.findall(r"[\w-]+", " ".join(command))}
-    built = {
-        key: found
-        for key in buildlayer.kernels()
-        if (
-            found := words
-            & {name for reference in buildlayer.module_references(key) for name in module_names_of(reference)}
-        )
-    }
+    built = {key: found for key in buildlayer.kernels() if (found := words & _built_for(key))}
     missed: dict[str, set[str]] = {}
     for cell in cells if built else ():
         with contextlib.suppress(QuizmatrixError):
