@@ -3,12 +3,16 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo check check-all lint test bench bench-build bench-zfs bench-formats soak docs setup
+.PHONY: demo check check-all check-modules check-zts lint test bench bench-build bench-first bench-zfs bench-formats soak docs setup
 
 # Boots three kernels on two architectures and runs a command in each.
 demo: $(VENV)/.ready
 	$(VENV)/bin/quizmatrix run quick -- uname -srm
 	$(VENV)/bin/quizmatrix runs logs
+	@echo
+	@echo "It works. To type \`quizmatrix' anywhere:"
+	@echo "  mkdir -p ~/.local/bin && ln -s $(CURDIR)/$(VENV)/bin/quizmatrix ~/.local/bin/"
+	@echo "Then: docs/tutorial.md, ten minutes."
 
 # The gate: linters and all tests, the ones that boot VMs included.
 check: lint test
@@ -34,13 +38,26 @@ bench-build: setup
 bench-zfs: setup
 	$(PY) -m tests.bench_zfs
 
+# The wait before the first sweep, from empty caches: an hour. `FOLDER=DIR` keeps them, to go on there later.
+bench-first: setup
+	$(PY) -m tests.bench_first $(FOLDER)
+
 # Which file system a base image should be: some ten minutes.
 bench-formats: setup
 	$(PY) tests/bench_formats.py
 
-# The gate, and real builds of five kernels for three architectures and of one for the others: hours.
+# The gate, real builds of kernels for every architecture, and Debian's modules: hours.
 check-all: check
 	$(VENV)/bin/pytest tests/builds
+	$(MAKE) check-modules
+
+# What Debian packages for DKMS, built and loaded, beside what dkms itself builds; writes docs/modules-of-debian.md.
+check-modules: setup
+	$(PY) -m tests.check_modules
+
+# OpenZFS's sanity.run to its end on x86_64 and s390x, in portions of 150 minutes: hours; writes docs/openzfs.md.
+check-zts: setup
+	$(PY) -m tests.check_zts $(ARGUMENTS)
 
 # A hundred boots of each architecture, more at a time than a small host has CPUs.
 soak: setup

@@ -36,6 +36,7 @@ _SECTIONS = {
     "environment": {
         "Read by quizmatrix:": {
             "QUIZMATRIX_CACHE_DIR": "the cache, instead of `~/.cache/quizmatrix`",
+            "QUIZMATRIX_TEMPLATES": "how large all templates may be, instead of `4G`",
             "QUIZMATRIX_STATE_DIR": "runs and their history, instead of `~/.local/state/quizmatrix`",
             "QUIZMATRIX_CONFIG_DIR": "the user's settings, instead of `~/.config/quizmatrix`",
             "XDG_CACHE_HOME, XDG_STATE_HOME, XDG_CONFIG_HOME, XDG_DATA_HOME": "the same for all programs, "
@@ -47,8 +48,13 @@ _SECTIONS = {
             "QUIZMATRIX_CELL, QUIZMATRIX_KERNEL, QUIZMATRIX_ARCH": "the cell, its kernel as the matrix has "
             "it, and its architecture",
             "QUIZMATRIX_PROFILES": "its profiles, with commas between them",
+            "QUIZMATRIX_TIMEOUT_FACTOR": "by how much time limits are longer than on hardware",
             "QUIZMATRIX_SHARD, QUIZMATRIX_SHARDS": "with `--shard`: which slice of the tests this VM "
             "runs, from 1, and of how many",
+            "QUIZMATRIX_SECONDS_FILE": "with `--shard`: a file with lines `SECONDS NAME`, how long tests "
+            "took last, where that is known",
+            "QUIZMATRIX_TESTS_FILE, QUIZMATRIX_SKIP_FILE, QUIZMATRIX_LOST_FILE": "files with names: of the "
+            "only tests to run, of those not to run, and of those that ended their guest",
             "QUIZMATRIX_HANDOFF": "with [handoff] in the matrix: `write`, `read` or `back`",
             "QUIZMATRIX_DISKS": "with [handoff]: the disks, such as `/dev/quizh0 /dev/quizh1`",
             "QUIZMATRIX_WRITER": "with [handoff]: the cell that wrote them",

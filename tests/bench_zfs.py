@@ -1,6 +1,6 @@
 """Measures OpenZFS builds: `make bench-zfs`, about forty minutes if the kernels are built.
 
-From nothing: the CPU's seconds of `zfs build endian`, its nine kernels being there, against nine builds by
+From nothing: the CPU's seconds of `zfs build built`, its nine kernels being there, against nine builds by
 hand, one after the other, that share nothing. One is done, and counted nine times: configure and make for the
 userland and for the modules of one kernel, as OpenZFS's own documentation has it. The libraries that Debian
 has not for ppc64 are made once, and counted for each of its three.
@@ -23,6 +23,7 @@ from quizmatrix.core import paths, process
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.kernel import source
 from quizmatrix.model.arch import load_arch
+from tests import linkedcache
 from tests.bench import QUIZMATRIX, cpu_of, row, timed
 from tests.openzfs import source_tree
 
@@ -34,13 +35,10 @@ CELL = "6.1-x86_64"
 
 def linked_cache(scratch: Path, name: str) -> None:
     """Use a separate cache for the benchmark: the user's, without OpenZFS builds."""
-    cache, ccache = scratch / name, scratch / f"{name}-ccache"
-    cache.mkdir()
+    ccache = scratch / f"{name}-ccache"
     ccache.mkdir()
-    for path in USERS_CACHE.iterdir():
-        if path.name not in ("zfs", "sysroots", "build-layers") and not scratch.is_relative_to(path):
-            (cache / path.name).symlink_to(path)
-    os.environ.update({"QUIZMATRIX_CACHE_DIR": str(cache), "CCACHE_DIR": str(ccache)})
+    linkedcache.link(USERS_CACHE, scratch / name, without=("zfs", "sysroots", "build-layers"))
+    os.environ["CCACHE_DIR"] = str(ccache)
 
 
 def libraries_of(arch: str) -> tuple[sysroot.Sysroot, float]:
@@ -61,8 +59,8 @@ def by_hand(tree: Path, scratch: Path) -> float:
     folder = scratch / "by-hand"
     folder.mkdir()
     objects = kernel.build_tree
-    configure = [str(tree / "configure"), f"--with-linux={(objects / 'source').resolve()}"]
-    configure.append(f"--with-linux-obj={objects}")
+    configure = [str(tree / "configure"), f"--with-linux={objects.source}"]
+    configure.append(f"--with-linux-obj={objects.folder}")
     environment = dict(os.environ)
     os.environ.update(libraries_of("x86_64")[0].environment)
     total = 0.0
@@ -88,9 +86,9 @@ def from_nothing(tree: Path, scratch: Path) -> list[str]:
     hand = 9 * one + 3 * libraries
     print(f"by hand: {one:.0f} s, and for ppc64 {libraries:.0f} s of its libraries", flush=True)
     linked_cache(scratch, "cache")
-    own = cpu_of([*QUIZMATRIX, "zfs", "build", "endian", "--source", str(tree), "-q"])[1]
+    own = cpu_of([*QUIZMATRIX, "zfs", "build", "built", "--source", str(tree), "-q"])[1]
     return row(
-        "CPU of `zfs build endian` from nothing",
+        "CPU of `zfs build built` from nothing",
         f"{own:.0f} s",
         f"nine by hand {hand:.0f} s",
         f"{own / hand:.2f} times",
@@ -107,8 +105,8 @@ def build(tree: Path, *argv: str) -> float:
 
 def nothing_changed(tree: Path) -> list[str]:
     """One row: to find that there is nothing to do."""
-    seconds = min(build(tree, "endian") for _ in range(3))
-    return row("`zfs build endian`, nothing changed", f"{seconds:.2f} s", "-", "-", "under 2 s", seconds < 2)
+    seconds = min(build(tree, "built") for _ in range(3))
+    return row("`zfs build built`, nothing changed", f"{seconds:.2f} s", "-", "-", "under 2 s", seconds < 2)
 
 
 def one_file(tree: Path, *argv: str) -> list[str]:
@@ -117,7 +115,7 @@ def one_file(tree: Path, *argv: str) -> list[str]:
     text = path.read_bytes()
     path.write_bytes(text + b"\n/* edited */\n")
     try:
-        own = build(tree, "endian", *argv)
+        own = build(tree, "built", *argv)
     finally:
         # With a new mtime, so that make sees the change.
         path.write_bytes(text)
@@ -132,8 +130,9 @@ def one_file(tree: Path, *argv: str) -> list[str]:
     )
 
 
-def handoff() -> list[str]:
+def handoff(tree: Path) -> list[str]:
     """One row: three architectures hand each other disks with two features each."""
+    build(tree, "handoff")
     argv = [*QUIZMATRIX, "run", "handoff", "--env", "HANDOFF_FEATURES=lz4 encryption", "-q"]
     seconds = timed(lambda: subprocess.run(argv, check=True))
     return row("`run handoff`, two features", f"{seconds:.0f} s", "-", "-", "under 360 s", seconds < 360)
@@ -147,7 +146,7 @@ def main() -> int:
         (scratch / "source").mkdir()
         tree = source_tree(scratch / "source")
         rows = [from_nothing(tree, scratch), nothing_changed(tree)]
-        rows += [one_file(tree, "--only", CELL), one_file(tree), handoff()]
+        rows += [one_file(tree, "--only", CELL), one_file(tree), handoff(tree)]
     print()
     print(tabulate(rows, headers=["what", "quizmatrix", "rival", "difference", "target", ""]))
     return int(any(line[-1] == "MISSED" for line in rows))

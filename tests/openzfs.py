@@ -1,4 +1,4 @@
-"""Fetches OpenZFS's source from Debian's archive to the user's cache, for tests and benchmarks."""
+"""Fetches OpenZFS's sources from Debian's archive to the user's cache, for tests and benchmarks."""
 
 import shutil
 import subprocess
@@ -12,23 +12,34 @@ from quizmatrix.core.errors import NotFetchedError
 from quizmatrix.debian import apt
 from quizmatrix.model.archive import load_archive
 
-# Where the source comes from, the newest first: a mirror may have an index and not the files that it names.
-VERSIONS = (("sid", ""), ("trixie-backports", "=2.4.3-1~bpo13+1"))
+# Where the source of each release that a Debian has comes from: a suite, and a version there. The next is
+# asked where a mirror has an index and not the files that it names.
+RELEASES = {
+    "2.1": (("bookworm", ""),),
+    "2.3": (("trixie", ""), ("bookworm-backports", "")),
+    "2.4": (("sid", ""), ("trixie-backports", "=2.4.3-1~bpo13+1")),
+}
+NEWEST = "2.4"
 
-# Suites that only these tests use; kernels do not come from trixie-backports.
+# Suites that only these tests use; kernels do not come from them.
 ARCHIVE = """
 [suite.trixie-backports]
+mirrors = ["http://deb.debian.org/debian"]
+arches  = []
+
+[suite.bookworm-backports]
 mirrors = ["http://deb.debian.org/debian"]
 arches  = []
 """
 
 
-def source_tree(scratch: Path) -> Path:
+def source_tree(scratch: Path, release: str = NEWEST) -> Path:
     """The unpacked source, always in the same folder, so that its builds can be reused."""
-    place = paths.cache_dir() / "tests/openzfs/zfs"
+    name = "zfs" if release == NEWEST else f"zfs-{release}"
+    place = paths.cache_dir() / "tests/openzfs" / name
     if not place.is_dir():
         scratch.mkdir(exist_ok=True)
-        archive = anyio.run(_fetch, scratch)
+        archive = anyio.run(_fetch, scratch, release)
         unpacked = place.with_name("new")
         shutil.rmtree(unpacked, ignore_errors=True)
         unpacked.mkdir(parents=True)
@@ -38,12 +49,12 @@ def source_tree(scratch: Path) -> Path:
     return place
 
 
-async def _fetch(scratch: Path) -> Path:
+async def _fetch(scratch: Path, release: str) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         (scratch / "debian.toml").write_text(ARCHIVE)
         patch.setenv("QUIZMATRIX_CONFIG_DIR", str(scratch))
         archive = load_archive()
-    for suite, version in VERSIONS:
+    for suite, version in RELEASES[release]:
         root = apt.AptRoot(archive, suite, "amd64", sources=True)
         try:
             await root.update()
@@ -53,4 +64,4 @@ async def _fetch(scratch: Path) -> Path:
             continue
         (found,) = scratch.glob("zfs-linux_*.orig.tar.*[!c]")
         return found
-    raise AssertionError("Debian's archive gives no source of OpenZFS")
+    raise AssertionError(f"Debian's archive gives no source of OpenZFS {release}")

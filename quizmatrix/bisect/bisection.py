@@ -9,13 +9,13 @@ import anyio
 import msgspec
 
 from quizmatrix.bisect.search import Side, VersionSearch
+from quizmatrix.build.trees import builds_for
 from quizmatrix.core import process
 from quizmatrix.core.concurrency import Watch, task_group
 from quizmatrix.core.text import clean_detail, clean_line
 from quizmatrix.core.units import format_seconds
 from quizmatrix.kernel import released
 from quizmatrix.model.arch import Arch
-from quizmatrix.model.cells import Cell
 from quizmatrix.model.events import CellFinished, CellNote, Event
 from quizmatrix.model.options import RunOptions, with_values
 from quizmatrix.model.outcome import EXIT_INTERRUPTED, EXIT_NO_VERDICT, EXIT_OK, Outcome
@@ -23,6 +23,7 @@ from quizmatrix.model.result import CellResult
 from quizmatrix.model.task import in_each
 from quizmatrix.prepare import selection
 from quizmatrix.prepare.preparer import Policy, Preparer
+from quizmatrix.prepare.selection import Selection
 from quizmatrix.report import grid
 from quizmatrix.report.progress import Screen, tell
 from quizmatrix.runs import directory
@@ -40,7 +41,7 @@ def bisect(
 
     options: of the guests, which are run as `jobs` says. watch: see Watch.
     """
-    ends = _cells(options, kernels, arch)
+    ends = _selected(options, kernels, arch, command).cells
     # What is wrong with the options is told before anybody is asked.
     make_plan(options, in_each(ends, command))
     specs = (ends[0].kernel_spec, ends[1].kernel_spec)
@@ -50,22 +51,28 @@ def bisect(
     typed = dict(zip(specs, kernels, strict=True))
     is_bare = ":" not in "".join(kernels)
     names = [typed.get(kernel, kernel.partition(":")[2] if is_bare else kernel) for kernel in found]
-    return _Bisection(options, _cells(options, names, arch), command, watch).run()
+    chosen = _selected(options, names, arch, command)
+    if chosen.taken is not None and chosen.taken.sentence:
+        tell(chosen.taken.sentence)
+    return _Bisection(options, chosen, command, watch).run()
 
 
-def _cells(options: RunOptions, kernels: Sequence[str], arch: Arch) -> list[Cell]:
-    """A cell for each kernel, in their order."""
+def _selected(options: RunOptions, kernels: Sequence[str], arch: Arch, command: list[str]) -> Selection:
+    """A cell for each kernel, in their order, with what the command needs."""
     ids = [f"{kernel}-{arch.name}" for kernel in kernels]
-    found = {cell.id: cell for cell in selection.selected_cells(with_values(options, {"only": ids}))}
-    return [found[one] for one in ids]
+    chosen = selection.selected_for(with_values(options, {"only": ids}), command)
+    found = {cell.id: cell for cell in chosen.cells}
+    return msgspec.structs.replace(chosen, cells=[found[one] for one in ids])
 
 
 class _Bisection:
     """One search, into one run directory."""
 
-    def __init__(self, options: RunOptions, cells: list[Cell], command: list[str], watch: Watch) -> None:
+    def __init__(self, options: RunOptions, chosen: Selection, command: list[str], watch: Watch) -> None:
+        """chosen: a cell for each kernel."""
         self._options = options
-        self._cells = cells
+        self._cells = cells = chosen.cells
+        self._builds = builds_for(chosen.taken)
         self._command = command
         self._watch = watch
         self._plan = make_plan(options, in_each(cells, command))
@@ -81,7 +88,7 @@ class _Bisection:
         self._plan = command_stdin.with_stdin(self._options, self._plan, run_directory.folder, None)
         last = len(self._cells) - 1
         print(f"{last + 1} kernels, {self._cells[0].kernel} to {self._cells[last].kernel}", flush=True)
-        search = anyio.run(self._search, run_directory)
+        search = self._search(run_directory)
         status = EXIT_NO_VERDICT
         if self._interrupted:
             status = EXIT_INTERRUPTED
@@ -98,16 +105,16 @@ class _Bisection:
             tell(clean_line(run_directory.error.render()))
         return status
 
-    async def _search(self, run_directory: RunDirectory) -> VersionSearch | None:
+    def _search(self, run_directory: RunDirectory) -> VersionSearch | None:
         """All rounds; None where the ends do not differ, or it was interrupted."""
         ends = [0, len(self._cells) - 1]
-        await self._round(ends, run_directory)
+        self._round(ends, run_directory)
         if self._interrupted or self._side(ends[0]) == self._side(ends[1]) or None in map(self._side, ends):
             return None
         search = VersionSearch(len(self._cells))
         first = self._side(0)
         while wanted := search.next(self._at_a_time):
-            await self._round(wanted, run_directory)
+            self._round(wanted, run_directory)
             if self._interrupted:
                 return None
             for at in wanted:
@@ -121,8 +128,19 @@ class _Bisection:
         outcome = self._results[self._cells[at].id].outcome
         return outcome is Outcome.PASSED if outcome.is_verdict else None
 
-    async def _round(self, wanted: list[int], run_directory: RunDirectory) -> None:
-        plan: Plan = msgspec.structs.replace(self._plan, tasks=[self._plan.tasks[at] for at in wanted])
+    def _round(self, wanted: list[int], run_directory: RunDirectory) -> None:
+        """Test some kernels; in the work tree of what the command needs, that is built for them first."""
+        tasks = [self._plan.tasks[at] for at in wanted]
+        unbuilt = {}
+        if self._builds:
+            from quizmatrix.build.zfs.update import bring_up_to_date
+
+            cells = [task.cell for task in tasks if not task.cell.skipped]
+            unbuilt = bring_up_to_date(self._options, cells, None) if cells else {}
+        plan = msgspec.structs.replace(self._plan, tasks=tasks, unbuilt=unbuilt)
+        anyio.run(self._run_round, plan, run_directory)
+
+    async def _run_round(self, plan: Plan, run_directory: RunDirectory) -> None:
         scheduler = Scheduler(plan, run_directory, self._preparer, self._see)
 
         def stop() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import os
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 
 from quizmatrix.build import parts
-from quizmatrix.build.module.build import modules_dir
+from quizmatrix.build.module.module import modules_dir
 from quizmatrix.build.output import run_each
 from quizmatrix.build.zfs.tree import zfs_dir
 from quizmatrix.core import process, tomlfile
@@ -18,15 +18,18 @@ from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.errors import DamagedError, HostError, UsageError
 from quizmatrix.core.folders import disk_usage, remove_tree
 from quizmatrix.core.process import Tell
-from quizmatrix.kernel import artifact, buildlayer, source
-from quizmatrix.kernel.artifact import KERNELS
+from quizmatrix.core.store import Store
+from quizmatrix.kernel import artifact, buildlayer, buildtree, source
+from quizmatrix.kernel.artifact import KERNELS, Kernel
 from quizmatrix.kernel.build import builds_dir, builds_locked, tools_for
+from quizmatrix.kernel.buildtree import TREES
 from quizmatrix.kernel.order import KernelOptions, Order, options_of
-from quizmatrix.model import kconfig
+from quizmatrix.kernel.toolchain import TOOLCHAINS
+from quizmatrix.model import kconfig, named
 from quizmatrix.model.arch import Arch, host_arch, load_arch
-from quizmatrix.model.cells import cells_on_the_spot, default_source
+from quizmatrix.model.cells import INSTALLED, cells_on_the_spot, default_source
 from quizmatrix.model.matrix import Limits
-from quizmatrix.prepare.selection import words
+from quizmatrix.prepare import selection
 
 
 def build(
@@ -45,14 +48,17 @@ def build(
     """
     loaded = [load_arch(name) for name in arches or [host_arch().name]]
     specs = [
-        text if ":" in text else f"{source_name or default_source(text, ready_made=False)}:{text}"
+        text
+        if ":" in text or text == INSTALLED
+        else f"{source_name or default_source(text, ready_made=False)}:{text}"
         for text in specs
     ]
-    for text in specs:
-        source.parse_spec(text)
+    kinds = {text: source.source_named(source.parse_spec(text).source) for text in specs}
 
     async def build_one(text: str, arch: Arch, tell: Tell) -> str:
-        order = Order(arch=arch, options=options, tell=tell, jobs=jobs, needs_tree=True)
+        # Packages and folders may have no headers.
+        needs_tree = kinds[text].is_built or kinds[text].build_tree is not None
+        order = Order(arch=arch, options=options, tell=tell, jobs=jobs, needs_tree=needs_tree)
         return (await source.obtain(text, order, refresh=refresh)).record.key
 
     wanted = [(text, arch) for text in specs for arch in loaded]
@@ -68,34 +74,20 @@ def _lacks_tools(arch: Arch, options: KernelOptions) -> bool:
 def config_lines(
     variant: str | None, file: str | None, *, enable: list[str], disable: list[str], module: list[str]
 ) -> list[str]:
-    """The configuration lines from a file and from options. Raises UsageError where they are wrong."""
+    """The configuration lines from a file and from options, which win.
+
+    Raises UsageError where they are wrong.
+    """
     if variant is not None and not kconfig.variant_file(variant).is_file():
         raise UsageError(f"unknown variant `{variant}`", next_step=f"Known: {', '.join(kconfig.variants())}.")
-    keys = [
-        f"CONFIG_{name}={value}"
-        for value, given in (("y", enable), ("n", disable), ("m", module))
-        for name in map(_symbol, words("-e, -d, -m", given))
-    ]
-    kconfig.check_fragment("\n".join(keys), "the command line")
+    keys = selection.config_lines(enable=enable, disable=disable, module=module)
     lines: list[str] = []
     if file is not None:
         text = tomlfile.read_text(Path(file))
         kconfig.check_fragment(text, file)
         text = kconfig.NOT_SET.sub(r"CONFIG_\1=n", text)
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    # Options win over the file.
-    typed = {line.partition("=")[0] for line in keys}
-    return [line for line in lines if line.partition("=")[0].strip() not in typed] + keys
-
-
-def _symbol(text: str) -> str:
-    name = text.removeprefix("CONFIG_")
-    if not re.fullmatch(r"\w+", name, re.ASCII):
-        raise UsageError(
-            f"`{text}` is no symbol of a kernel's configuration",
-            next_step="Name it alone, as in -e KASAN; a file of CONFIG_X=value lines goes to --config.",
-        )
-    return name
+    return kconfig.joined(lines, keys)
 
 
 def print_list() -> None:
@@ -104,7 +96,7 @@ def print_list() -> None:
 
     names: dict[str, list[str]] = {}
     for reference in artifact.references():
-        names.setdefault(reference.key, []).append(reference.spec)
+        names.setdefault(reference.key, []).append(named.shown(reference.spec))
     rows = []
     for key in KERNELS.stored():
         size = disk_usage(KERNELS.path(key)) // 1_000_000
@@ -127,16 +119,40 @@ def show(name: str) -> None:
     record = kernel.record
     print(f"release  {record.release}\nfrom     {', '.join(record.packages)}\nfolder   {kernel.folder}")
     print(f"layer    {buildlayer.root_of(kernel)}: what is put there is in all its guests")
+    _show_build_tree(kernel)
     for built in buildlayer.references(key):
-        print(f"built    {', '.join(built.layers)}: from {built.origin}, in all its guests")
-    tree = kernel.build_tree
-    if tree is not None:
-        print(f"symbols  {tree / 'vmlinux'}")
-        make = f"make -C {process.printable([str(tree), *record.make])} M=$PWD"
-        print(f"modules  {make} modules")
-        print(f"install  {make} INSTALL_MOD_PATH={buildlayer.root_of(kernel) / 'usr'} modules_install")
+        print(f"built    {built.name}: from {built.origin}, in all its guests")
     for asked in record.wishes:
         print(f"  {asked.line:44} {asked.origin}")
+
+
+def _show_build_tree(kernel: Kernel) -> None:
+    """Print the commands that build a module for a kernel by hand, or the one that fetches what they need."""
+    tree = kernel.build_tree
+    if tree is None:
+        for reference in artifact.references():
+            if reference.key == kernel.record.key and (command := _fetching_headers(reference)):
+                print(f"modules  `{command}` fetches the headers that they are built against")
+                break
+        return
+    if tree.vmlinux is not None:
+        print(f"symbols  {tree.vmlinux}")
+    path = f"PATH={process.printable([os.pathsep.join(map(str, tree.tools))])}:$PATH " if tree.tools else ""
+    make = f"{path}make -C {process.printable([str(tree.folder), *tree.make])} M=$PWD"
+    print(f"modules  {make} modules")
+    print(f"install  {make} INSTALL_MOD_PATH={buildlayer.root_of(kernel) / 'usr'} modules_install")
+
+
+def _fetching_headers(reference: artifact.KernelReference) -> str:
+    """The command that fetches a ready-made kernel's headers; "" where there is none."""
+    wanted, _, variant = reference.spec.partition("+")
+    try:
+        if source.source_named(source.parse_spec(wanted).source).build_tree is None:
+            return ""
+    except UsageError:
+        return ""  # a file that it names is gone
+    words = ["quizmatrix", "kernel", "build", wanted, "-a", reference.arch]
+    return process.printable([*words, *(["--variant", variant] if variant else [])])
 
 
 def remove(names: list[str], *, unused: bool = False) -> None:
@@ -153,21 +169,24 @@ def remove(names: list[str], *, unused: bool = False) -> None:
     with ExitStack() as stack:
         for key in named:
             stack.enter_context(KERNELS.removing(key))
+            stack.enter_context(TREES.removing(key))
         for key in named:
             _remove(key)
     for key in forgotten:
         try:
-            with KERNELS.removing(key):
+            with KERNELS.removing(key), TREES.removing(key):
                 _remove(key)
         except HostError as error:
             print(f"kept {key}: in use {error.cause}")
     if unused:
         anyio.run(_remove_unfinished)
+        _remove_unused_trees()
 
 
 def _remove(key: str) -> None:
-    tree = artifact.build_tree_of(key)
+    tree = artifact.build_folder_of(key)
     KERNELS.discard(KERNELS.path(key))
+    TREES.discard(TREES.path(key))
     buildlayer.remove(key)
     parts.forget(modules_dir(), key)
     parts.forget(zfs_dir(), f"modules-{key}")
@@ -185,11 +204,26 @@ def _remove_build(folder: Path) -> None:
 async def _remove_unfinished() -> None:
     """Remove the build folders that belong to no stored kernel; waits until no build is going on."""
     async with builds_locked(lambda: print("waiting for a build to end", flush=True)):
-        kept = {tree for key in KERNELS.stored() if (tree := artifact.build_tree_of(key)) is not None}
+        kept = {tree for key in KERNELS.stored() if (tree := artifact.build_folder_of(key)) is not None}
         there = [path.with_suffix("") if path.suffix == ".log" else path for path in builds_dir().glob("*")]
         for folder in sorted(set(there) - kept):
             await in_thread(partial(_remove_build, folder))
             print(f"removed the build folder {folder.name}")
+
+
+def _remove_unused_trees() -> None:
+    """Remove the build trees that belong to no stored kernel, and the compilers that no build tree needs."""
+    _remove_others(TREES, set(KERNELS.stored()))
+    _remove_others(TOOLCHAINS, {key for record in buildtree.records() for key in record.toolchains})
+
+
+def _remove_others(store: Store, kept: set[str]) -> None:
+    for key in sorted(set(store.stored()) - kept):
+        try:
+            store.remove(key)
+            print(f"removed the {store.what} {key}")
+        except HostError as error:
+            print(f"kept {key}: in use {error.cause}")
 
 
 def _used() -> set[str]:
@@ -212,6 +246,16 @@ def _find(text: str, *, among_used: bool = False) -> str:
         raise UsageError(f"`{text}` begins the names of several kernels: {', '.join(found)}")
     if found:
         return found[0]
+    keys = {
+        one.key
+        for one in artifact.references()
+        if one.spec.startswith(f"{named.SOURCE}:") and f"{named.shown(one.spec)}-{one.arch}" == text
+        if KERNELS.path(one.key).is_dir()
+    }
+    if len(keys) > 1:
+        raise UsageError(f"several matrices name a kernel `{text}`: {', '.join(sorted(keys))}")
+    if keys:
+        return keys.pop()
     for cell in cells_on_the_spot([text], Limits()):
         kernel = source.find(cell.kernel_spec, load_arch(cell.arch), options_of(cell))
         if kernel is not None:

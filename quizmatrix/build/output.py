@@ -10,6 +10,7 @@ import anyio
 from quizmatrix.build.parts import Done, PartResult, TellOf
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.core.process import Tell
+from quizmatrix.core.text import clean_block
 from quizmatrix.core.units import format_seconds
 from quizmatrix.model.outcome import EXIT_NO_VERDICT, EXIT_OK
 from quizmatrix.report.progress import Screen
@@ -33,16 +34,25 @@ def words(part: PartResult) -> str:
 
 
 def explain(errors: Iterable[tuple[str, QuizmatrixError | None]]) -> str:
-    """A paragraph for each different error, with all cells that have it."""
+    """A paragraph for each different error, with all cells that have it.
+
+    A line of their next steps that only some of these cells have begins with them.
+    """
     alike: dict[str, dict[str, QuizmatrixError]] = {}
     for cell, error in errors:
         if error is not None:
             alike.setdefault(str(error), {})[cell] = error
     paragraphs = []
     for text, cells in alike.items():
-        steps = dict.fromkeys(error.next_step for error in cells.values() if error.next_step)
-        paragraphs.append("\n  ".join([f"{', '.join(cells)}: {text}", *steps]))
-    return "\n\n".join(paragraphs)
+        steps: dict[str, list[str]] = {}
+        for cell, error in cells.items():
+            for line in error.next_step.splitlines():
+                steps.setdefault(line.strip(), []).append(cell)
+        lines = [
+            step if len(some) == len(cells) else f"{', '.join(some)}: {step}" for step, some in steps.items()
+        ]
+        paragraphs.append("\n  ".join([f"{', '.join(cells)}: {text}", *lines]))
+    return clean_block("\n\n".join(paragraphs))
 
 
 def run_each(makers: dict[str, Callable[[Tell], Awaitable[str]]]) -> int:
@@ -64,7 +74,7 @@ def run_each(makers: dict[str, Callable[[Tell], Awaitable[str]]]) -> int:
                 tell(f"ready: {await make(tell)}")
             except QuizmatrixError as error:
                 failed += 1
-                print(f"{name}: {error.render()}", file=sys.stderr, flush=True)
+                print(clean_block(f"{name}: {error.render()}"), file=sys.stderr, flush=True)
 
     anyio.run(make_all)
     return EXIT_NO_VERDICT if failed else EXIT_OK

@@ -15,6 +15,7 @@ import msgspec
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.core.once import OncePerKey
+from quizmatrix.core.process import Tell
 from quizmatrix.core.store import Store
 from quizmatrix.kernel import buildlayer
 from quizmatrix.kernel.artifact import Kernel
@@ -44,17 +45,26 @@ class Done(StrEnum):
 
     BUILT = "built"
     REUSED = "reused"
+    NOT_FOR_KERNEL = "not for this kernel"
     FAILED = "failed"
     NOT_TRIED = "-"
 
 
+class NotForThisKernel(Exception):  # noqa: N818 - it is no error
+    """A part is not to be built for this kernel: it says so itself. Its text is why."""
+
+
 class PartResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of building one part. seconds: how long it took, including waiting."""
+    """The result of building one part.
+
+    seconds: how long it took, including waiting. why: the reason where it is not for this kernel.
+    """
 
     done: Done = Done.NOT_TRIED
     seconds: float = 0.0
     built: Built | None = None
     error: QuizmatrixError | None = None
+    why: str = ""
 
 
 # A callback for progress messages: the name of a part or cell, and the message.
@@ -69,6 +79,11 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
 
     part: str
     store: Store
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it was installed once."""
+        return self.store.reference_of(self.part).is_file()
 
     def layer(self, state: str) -> Path:
         """The folder of a state's layer, whether it exists or not."""
@@ -101,16 +116,23 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
             return ""
 
 
-async def join_layers(kernel: Kernel, cell: Cell, result: PartResult) -> PartResult:
+async def join_layers(
+    kernel: Kernel, cell: Cell, result: PartResult, tell: Tell, tree: Path | None = None
+) -> PartResult:
     """Join the kernel's build layers now, so that the cell's first guest does not wait for that.
 
-    Returns `result`, or a failure where the layers cannot be joined.
+    tree: the work tree in which that will be. Returns `result` with the time that this took, or a failure
+    where the layers cannot be joined.
     """
+    began = time.monotonic()
+    if result.done is Done.BUILT:
+        # For a ready-made kernel, depmod(8) reads thousands of modules.
+        tell("indexing the modules of its guests")
     try:
-        await buildlayer.obtain(kernel, with_runtime=debian_suite(cell.image) is None)
+        await buildlayer.obtain(kernel, tree, with_runtime=debian_suite(cell.image) is None)
     except QuizmatrixError as error:
         return PartResult(done=Done.FAILED, seconds=result.seconds, error=error)
-    return result
+    return msgspec.structs.replace(result, seconds=result.seconds + time.monotonic() - began)
 
 
 def forget(top: Path, part: str) -> None:
@@ -161,6 +183,8 @@ async def _timed(make: Callable[[], Awaitable[Built | None]]) -> PartResult:
     began = time.monotonic()
     try:
         built = await make()
+    except NotForThisKernel as reason:
+        return PartResult(done=Done.NOT_FOR_KERNEL, seconds=time.monotonic() - began, why=str(reason))
     except QuizmatrixError as error:
         return PartResult(done=Done.FAILED, seconds=time.monotonic() - began, error=error)
     done = Done.REUSED if built is not None and built.was_reused else Done.BUILT

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
+from quizmatrix.cli.guestoptions import add_guest
 from quizmatrix.cli.options import (
     Commands,
     Parser,
     add_command,
-    add_guest,
     add_image_and_profiles,
     add_limits,
+    add_no_provide,
     add_sources,
     run_options,
 )
@@ -38,6 +39,7 @@ def add_parser(commands: Commands[Parser]) -> None:
     group.add_argument("-a", "--arch", action="append", default=[], metavar="A", help="default: this host's")
     group.add_argument("--source", metavar="S", help="the source of a kernel that names none")
     add_image_and_profiles(group)
+    add_no_provide(group)
     group.add_argument("-j", "--jobs", metavar="N", help="VMs at a time (default: one for each CPU)")
     add_limits(parser)
     add_sources(parser)

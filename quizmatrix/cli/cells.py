@@ -26,7 +26,7 @@ def cells(args: argparse.Namespace) -> int:
     words = ""
     if chosen.handoff is not None:
         words = handoff_words(chosen.handoff, handing_on(chosen.cells, chosen.handoff, str(chosen.matrix)))
-    print_cells(chosen.cells, as_json=args.as_json)
+    print_cells(chosen.cells, as_json=args.as_json, left_out=chosen.left_out)
     if words and not args.as_json:
         print(f"\n{words}")
     return EXIT_OK

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from quizmatrix.cli.options import Commands, Parser, add_command, number
+from quizmatrix.cli.options import Commands, Parser, add_command, add_config, number
+from quizmatrix.core.errors import UsageError
 
 
 def add_parser(commands: Commands[Parser]) -> None:
@@ -19,7 +20,8 @@ def add_parser(commands: Commands[Parser]) -> None:
         help="build kernels from source",
         description="SPEC is a series (6.12: its newest release), an exact version, `newest`, a candidate "
         "(6.13-rc2), next-DATE, master, or names its source: debian-source:6.12, kernel.org:6.12.57, "
-        "git:REPOSITORY#REF, path:DIR, tarball:FILE.",
+        "git:REPOSITORY#REF, path:DIR, tarball:FILE. Others are there already: package:FILE or a folder "
+        "of .deb or .rpm files, files:FOLDER, installed.",
     )
     make.add_argument(
         "spec", nargs="+", metavar="SPEC", help="6.12, newest, kernel.org:6.12.57, path:../linux"
@@ -39,16 +41,37 @@ def add_parser(commands: Commands[Parser]) -> None:
     make.add_argument("--config", metavar="FILE", help="a configuration fragment of yours")
     make.add_argument("--clang", action="store_true", help="compile with clang")
     make.add_argument("-j", "--jobs", metavar="N", help="processes at a time (default: one for each CPU)")
-    make.add_argument("-e", "--enable", action="append", default=[], metavar="KEY", help="CONFIG_KEY=y")
-    make.add_argument("-d", "--disable", action="append", default=[], metavar="KEY", help="CONFIG_KEY=n")
-    make.add_argument("-m", "--module", action="append", default=[], metavar="KEY", help="CONFIG_KEY=m")
+    add_config(make)
     make.add_argument("--refresh", action="store_true", help="ask the sources again for what is newest")
-    add_command(actions, "list", list_kernels, help="the kernels in the cache")
+    _add_list(actions)
     action = add_command(actions, "show", show, help="a kernel's files, and the origin of its configuration")
     action.add_argument("key", metavar="KEY", help="as `kernel list` shows it, or its beginning")
     action = add_command(actions, "remove", remove, help="remove kernels from the cache")
     action.add_argument("key", nargs="*", metavar="KEY", help="as `kernel list` shows it, or its beginning")
     action.add_argument("--unused", action="store_true", help="kernels that no SPEC names any more")
+
+
+def _add_list(actions: Commands[Parser]) -> None:
+    action = add_command(
+        actions,
+        "list",
+        list_kernels,
+        help="the kernels in the cache, or (--available) those that can be had",
+        description="List the kernels in the cache. With --available, list what can be named, and where it "
+        "comes from: Debian's suites, kernel.org, this host, and kernels with a name. With SERIES (6.1), all "
+        "kernels of that series; without it, the newest of each.",
+    )
+    action.add_argument("series", nargs="?", metavar="SERIES", help="with --available: only this one, as 6.1")
+    action.add_argument("--available", action="store_true", help="what can be had, and from where")
+    action.add_argument(
+        "-a",
+        "--arches",
+        action="append",
+        default=[],
+        help="of ready-made kernels (default: those of the matrix `default`)",
+    )
+    action.add_argument("--matrix", metavar="FILE", help="also the kernels that this matrix gives a name")
+    action.add_argument("--offline", action="store_true", help="ask nobody: what was known last")
 
 
 def build(args: argparse.Namespace) -> int:
@@ -70,8 +93,15 @@ def build(args: argparse.Namespace) -> int:
     )
 
 
-def list_kernels(_: argparse.Namespace) -> int:
-    """Print the kernels in the cache."""
+def list_kernels(args: argparse.Namespace) -> int:
+    """Print the kernels in the cache, or those that can be had."""
+    if args.available:
+        from quizmatrix.build import available
+
+        available.print_list(args.series or "", args.arches, matrix=args.matrix, offline=args.offline)
+        return 0
+    if args.series or args.arches or args.matrix or args.offline:
+        raise UsageError("only --available takes a series and options", next_step="Add --available.")
     from quizmatrix.build import kernels
 
     kernels.print_list()

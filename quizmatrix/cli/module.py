@@ -20,17 +20,22 @@ def add_parser(commands: Commands[Parser]) -> None:
         uses_cache=True,
         late="matrix",
         help="build what is out of date, and install it for the cells' guests",
-        usage="quizmatrix module build DIR... [MATRIX] [OPTION]...",
-        description="Build the kernel module in DIR, whose Kbuild or Makefile says `obj-m := NAME.o`, for "
-        "every kernel of MATRIX. DIR is never written to. Afterwards `modprobe` finds the module in all "
-        "guests of these kernels. They are kernels built here, since ready-made ones have no build tree. "
-        "Modules of several DIRs may use each other's symbols. The last word is MATRIX if it is no folder, "
-        "or is the name of a matrix that ships.",
+        usage="quizmatrix module build DIR|FILE.deb|apt:NAME... [MATRIX] [OPTION]...",
+        description="Build the kernel module in DIR, which has a dkms.conf, or whose Kbuild or Makefile says "
+        "`obj-m := NAME.o`, for every kernel of MATRIX. DIR is never written to. Afterwards `modprobe` finds "
+        "the module in all guests of these kernels. They are the kernels that `run` takes; for Debian's own, "
+        "their headers and the compiler of their suite are fetched. Modules of several DIRs may use each "
+        "other's symbols. The last word is MATRIX if it is no folder, or is the name of a matrix that ships.",
         epilog="example:\n"
         "  quizmatrix module build ./hello endian --only '6.1-*'\n"
         "  quizmatrix run endian --only '6.1-*' -- 'modprobe hello && dmesg | tail'",
     )
-    make.add_argument("folder", nargs="+", metavar="DIR", help="the module's source")
+    make.add_argument(
+        "folder",
+        nargs="+",
+        metavar="DIR",
+        help="the module's source, or Debian's package of it: FILE.deb, apt:NAME-dkms, apt:NAME-dkms/SUITE",
+    )
     add_selection(make)
     group = make.add_argument_group("how it is built")
     group.add_argument(
@@ -39,6 +44,11 @@ def add_parser(commands: Commands[Parser]) -> None:
         default=[],
         metavar="NAME=VALUE",
         help="for make: CONFIG_HELLO=m, KCFLAGS=-g",
+    )
+    group.add_argument(
+        "--no-sandbox",
+        action="store_true",
+        help="let a dkms.conf and what it starts do all that you may do",
     )
     group.add_argument("-j", "--jobs", metavar="N", help="processes at a time (default: one for each CPU)")
     group.add_argument("-q", "--quiet", action="store_true", help="print only the table")
@@ -56,7 +66,8 @@ def build(args: argparse.Namespace) -> int:
 
     folders, matrix = _folders_and_matrix(args.folder, args.matrix)
     options = with_values(run_options(args), {"matrix": matrix})
-    return update.build(folders, ModuleOptions(make=tuple(args.make)), options)
+    module_options = ModuleOptions(make=tuple(args.make), is_sandboxed=not args.no_sandbox)
+    return update.build(folders, module_options, options)
 
 
 def _folders_and_matrix(folders: list[str], matrix: str | None) -> tuple[list[str], str | None]:
@@ -66,10 +77,13 @@ def _folders_and_matrix(folders: list[str], matrix: str | None) -> tuple[list[st
     """
     from pathlib import Path
 
+    from quizmatrix.build.module.package import is_package
     from quizmatrix.model.matrix import shipped_matrices
 
     words = [*folders, *([matrix] if matrix is not None else [])]
-    if len(words) > 1 and (words[-1] in shipped_matrices() or not Path(words[-1]).is_dir()):
+    last = words[-1]
+    is_source = Path(last).is_dir() or is_package(last)
+    if len(words) > 1 and (last in shipped_matrices() or not is_source):
         return words[:-1], words[-1]
     return words, None
 

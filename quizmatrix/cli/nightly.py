@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
+from quizmatrix.cli.guestoptions import add_guest
 from quizmatrix.cli.options import (
     Commands,
     Parser,
     add_command,
     add_conduct,
-    add_guest,
     add_limits,
+    add_no_provide,
     add_results,
     add_selection,
     add_sources,
@@ -52,7 +53,7 @@ def _add_install(actions: Commands[Parser]) -> None:
     _add_own(parser)
     add_limits(parser)
     add_sources(parser)
-    add_conduct(parser)
+    add_no_provide(add_conduct(parser))
     add_guest(parser)
     add_results(parser)
 

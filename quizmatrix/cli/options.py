@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,6 +23,10 @@ exit status:
 """
 
 
+# An option of QEMU's with its value, as one word.
+_QEMU_WORDS = re.compile(r"-[a-z][\w-]+ ")
+
+
 class Parser(argparse.ArgumentParser):
     """Raises UsageError, and takes long options only in full, so that a new option breaks no script."""
 
@@ -35,6 +39,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, next_step=f"{self.prog} --help")
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        # In `--qemu '-device X'`, the value is no `-d evice X`.
+        return [] if _QEMU_WORDS.match(option_string) else super()._get_option_tuples(option_string)
 
 
 Commands = argparse._SubParsersAction  # the class has no public name
@@ -75,7 +83,7 @@ def add_command(
 _NUMBERS = {
     "jobs": ("-j", 1),
     "retries": ("--retries", 0),
-    "shard": ("--shard", 1),
+    "rerun_failed": ("--rerun-failed", 0),
     "cpus": ("--cpus", 1),
     "numa": ("--numa", 1),
 }
@@ -84,18 +92,29 @@ _NUMBERS = {
 def run_options(args: argparse.Namespace) -> RunOptions:
     """The options of a run from a parsed command line. Raises UsageError where a value is wrong."""
     from quizmatrix.core import units
-    from quizmatrix.model.options import RunOptions, with_values
+    from quizmatrix.model.options import AUTO, RunOptions, with_values
 
     given = {name: getattr(args, name) for name in typed_options(args)}
     for name, (option, least) in _NUMBERS.items():
         if name in given:
             given[name] = units.checked(option, given[name], units.whole_number(least))
+    if given.get("shard") not in (None, AUTO):
+        given["shard"] = units.checked("--shard", given["shard"], _number_or_auto)
     if "max_time" in given:
         units.checked("--max-time", given["max_time"], units.parse_duration)
     try:
         return with_values(RunOptions(), given)
     except ValueError as error:
         raise UsageError("that cannot be set", cause=str(error)) from error
+
+
+def _number_or_auto(text: str) -> int:
+    from quizmatrix.core import units
+
+    try:
+        return units.whole_number(1)(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or `auto`") from error
 
 
 def number(option: str, text: str | None) -> int | None:
@@ -163,13 +182,36 @@ def add_selection(parser: Parser, *, names_sources: bool = True) -> None:
         group.add_argument(
             "--source", metavar="S", help="the source of kernels that name none: debian, debian-source, ..."
         )
+    add_config(group)
     add_image_and_profiles(group)
+
+
+def add_config(group: Parser | argparse._ArgumentGroup) -> None:
+    """Add the options that change the configuration of kernels built here."""
+    for short, long, value in (("-e", "--enable", "y"), ("-d", "--disable", "n"), ("-m", "--module", "m")):
+        group.add_argument(
+            short,
+            long,
+            action="append",
+            default=[],
+            metavar="KEY",
+            help=f"CONFIG_KEY={value}, for kernels built here",
+        )
 
 
 def add_image_and_profiles(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--image", metavar="I", help="the base image: small, debian, debian:SUITE")
     group.add_argument(
         "-p", "--profiles", action="append", default=[], metavar="P", help="memdev:count=6,net"
+    )
+
+
+def add_no_provide(group: Parser | argparse._ArgumentGroup) -> None:
+    """Add --no-provide, for those that run a COMMAND."""
+    group.add_argument(
+        "--no-provide",
+        action="store_true",
+        help="take nothing because COMMAND needs it, such as the profiles and the image of zfs-tests.sh",
     )
 
 
@@ -196,64 +238,6 @@ def add_limits(parser: Parser) -> None:
     )
 
 
-def add_guest(parser: Parser, *, takes_stdin: bool = True) -> None:
-    """Add the options for the guest. takes_stdin: with those for the command's stdin."""
-    group = parser.add_argument_group("the guest")
-    if takes_stdin:
-        add_stdin(group)
-    group.add_argument("--accel", choices=["auto", "kvm", "tcg"], help="default: auto")
-    group.add_argument("--machine", metavar="M", help="QEMU's -machine, instead of the architecture's")
-    group.add_argument(
-        "--qemu",
-        action="append",
-        default=[],
-        metavar="ARG",
-        help="more words for QEMU's command line, which are not checked: '-device virtio-rng-pci'",
-    )
-    group.add_argument(
-        "--layer", action="append", default=[], metavar="DIR", help="a folder, laid over the guest's root"
-    )
-    group.add_argument(
-        "--bind",
-        action="append",
-        default=[],
-        metavar="HOST:GUEST[:ro]",
-        help="a folder or file of the host at a path in the guest, which may write to it",
-    )
-    group.add_argument(
-        "--env",
-        action="append",
-        default=[],
-        metavar="K[=V]",
-        help="a variable for the command; without =V, its value is taken from this environment, and is not "
-        "recorded",
-    )
-    group.add_argument(
-        "--user", metavar="USER[:GROUP]", help="run COMMAND as this user of the guest, a name or a number"
-    )
-    group.add_argument(
-        "--no-work-tree", action="store_true", help="do not show the current folder to the guest"
-    )
-
-
-def add_stdin(group: argparse._ArgumentGroup) -> None:
-    """Add --stdin and --no-stdin, which exclude each other."""
-    which = group.add_mutually_exclusive_group()
-    which.add_argument(
-        "--stdin",
-        metavar="FILE",
-        help="COMMAND's stdin, the same bytes in every cell (-: quizmatrix's stdin); by default a single "
-        "cell reads quizmatrix's stdin, as over ssh, and several cells read /dev/null",
-    )
-    which.add_argument(
-        "--no-stdin",
-        dest="stdin",
-        action="store_const",
-        const=os.devnull,
-        help="COMMAND's stdin is /dev/null, and quizmatrix's is not read",
-    )
-
-
 def add_reports(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--junit", metavar="FILE", help="JUnit XML, for a CI system (-: stdout)")
     group.add_argument("--markdown", metavar="FILE", help="Markdown, for a pull request (-: stdout)")
@@ -270,11 +254,21 @@ def add_conduct(parser: Parser) -> argparse._ArgumentGroup:
         help="a limit for the whole run: then, running cells are stopped, and the others skipped",
     )
     group.add_argument("--retries", metavar="N", help="more attempts for cells that did not boot")
-    group.add_argument("--build", action="store_true", help="first build what is out of date in OpenZFS")
+    group.add_argument(
+        "--rerun-failed", metavar="N", help="run the tests that failed once more, in a new VM, up to N times"
+    )
+    group.add_argument(
+        "--build", action="store_true", help="first build what is out of date in OpenZFS; implies -p zfs"
+    )
     group.add_argument(
         "--shard",
         metavar="N",
-        help="split each cell's tests into N slices, each in its own VM",
+        help="split each cell's tests into N slices, each in its own VM (auto: as many as the host can hold)",
+    )
+    group.add_argument(
+        "--shard-like",
+        metavar="RUN",
+        help="split them by the same times of single tests as RUN, so into the same slices",
     )
     group.add_argument("-x", "--fail-fast", action="store_true", help="stop at the first failure")
     return group

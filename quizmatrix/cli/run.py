@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from quizmatrix.cli.guestoptions import add_guest
 from quizmatrix.cli.options import (
     EXIT_STATUSES,
     Commands,
     Parser,
     add_command,
     add_conduct,
-    add_guest,
     add_limits,
+    add_no_provide,
     add_results,
     add_selection,
     add_sources,
@@ -50,6 +51,7 @@ def _add_words(parser: Parser) -> None:
     add_limits(parser)
     add_sources(parser)
     group = add_conduct(parser)
+    add_no_provide(group)
     which = group.add_mutually_exclusive_group()
     which.add_argument(
         "--last-failed",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+from quizmatrix.cli.guestoptions import add_guest
 from quizmatrix.cli.options import (
     Commands,
     Parser,
     add_command,
-    add_guest,
+    add_config,
     add_image_and_profiles,
     add_limits,
+    add_no_provide,
     add_sources,
     run_options,
 )
@@ -32,7 +34,9 @@ def add_parser(commands: Commands[Parser]) -> None:
     parser.add_argument("only", nargs=1, metavar="CELL", help="a cell like 6.1-s390x")
     group = parser.add_argument_group("which guest")
     group.add_argument("--source", metavar="S", help="the source of a kernel that names none")
+    add_config(group)
     add_image_and_profiles(group)
+    add_no_provide(group)
     add_limits(parser)
     add_sources(parser)
     add_guest(parser, takes_stdin=False)

@@ -17,7 +17,7 @@ from quizmatrix.core.errors import UsageError
 
 
 def add_parser(commands: Commands[Parser]) -> None:
-    """Add `zfs build|configure|make|install`."""
+    """Add `zfs build|configure|make|install|list`."""
     parser = add_command(commands, "zfs", build, help="build OpenZFS for every cell")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     make = add_command(
@@ -46,6 +46,7 @@ def add_parser(commands: Commands[Parser]) -> None:
         _add_build_options(single)
         add_sources(single)
         single.set_defaults(step=step)
+    add_command(actions, "list", list_builds, help="what was built, for which kernels and from which trees")
 
 
 def _add_build_options(parser: Parser) -> None:
@@ -79,6 +80,14 @@ def take_step(args: argparse.Namespace) -> int:
     return _run(args, (args.step,))
 
 
+def list_builds(_: argparse.Namespace) -> int:
+    """Print each build of OpenZFS with its kernel and its work tree."""
+    from quizmatrix.build.zfs import listing
+
+    listing.print_list()
+    return 0
+
+
 def _run(args: argparse.Namespace, steps: tuple[str, ...]) -> int:
     from quizmatrix.build import output
     from quizmatrix.build.zfs import update
@@ -91,7 +100,7 @@ def _run(args: argparse.Namespace, steps: tuple[str, ...]) -> int:
 
     options = run_options(args)
     tree = find_tree(args.source_tree)
-    cells = selected_cells(options, built_here=True)
+    cells = selected_cells(options)
     if steps != STEPS and len(cells) != 1:
         raise UsageError("a single step is for a single cell", next_step="--cell 6.1-x86_64")
     if CONFIGURE in steps:

@@ -16,8 +16,19 @@ from quizmatrix.core.jobserver import JobServer
 # An error line of a compiler, configure or make(1). make's final lines are left out: they only repeat that
 # there was an error.
 _FIRST_ERROR = re.compile(
-    r"^.*(?:\berror: (?!in `)|\bERROR:|\bfatal error\b|undefined reference|\*\*\* (?!\[)).*$", re.MULTILINE
+    r"^.*(?:\berror: (?!in `)|\bERROR:|\bfatal error\b|undefined reference|\*\*\* (?!\[|Waiting for)).*$",
+    re.MULTILINE,
 )
+
+
+# Bytes that one program may add to a log: a verbose build of a whole kernel has 100 MB.
+_LOG_AT_MOST = 512 << 20
+
+
+def first_error(output: str) -> str:
+    """The first line of a build's output that says what went wrong; "" where none does."""
+    found = _FIRST_ERROR.search(output)
+    return found.group().strip() if found else ""
 
 
 class BuildStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +43,7 @@ class BuildStep(msgspec.Struct, frozen=True, kw_only=True):
     on_output: called with each piece of output, if there is a log.
     advice: next steps, keyed by a text that the output of the failed program contains.
     next_step: the next step if no key of `advice` occurs; default: read the log.
+    shown: the command line for the log; by default all its words.
     """
 
     fact: str
@@ -42,6 +54,7 @@ class BuildStep(msgspec.Struct, frozen=True, kw_only=True):
     on_output: Callable[[bytes], None] = lambda _data: None
     advice: Mapping[str, str] = {}
     next_step: str = ""
+    shown: str = ""
 
     async def run(self, argv: Sequence[str]) -> None:
         """Run a program until it ends.
@@ -55,8 +68,7 @@ class BuildStep(msgspec.Struct, frozen=True, kw_only=True):
                 output, cause = (done.output + done.errors).decode(errors="replace"), done.last_words
             else:
                 done, output = await self._run_logged(argv, self.log)
-                error = _FIRST_ERROR.search(output)
-                cause = error.group().strip() if error else output.strip()[-300:]
+                cause = first_error(output) or output.strip()[-300:]
         if done.status == 0:
             return
         is_full = "No space left" in output
@@ -84,15 +96,17 @@ class BuildStep(msgspec.Struct, frozen=True, kw_only=True):
     async def _run_logged(self, argv: Sequence[str], log: Path) -> tuple[process.Completed, str]:
         """Run a program; return its output too if it failed."""
         with log.open("ab") as file:
-            file.write(f"$ {process.printable(argv)}\n".encode())
+            file.write(f"$ {self.shown or process.printable(argv)}\n".encode(errors="surrogateescape"))
             file.flush()
             start = file.tell()
             failure: OSError | None = None
+            room = _LOG_AT_MOST
 
             def log_output(data: bytes) -> None:
-                nonlocal failure
+                nonlocal failure, room
                 try:
-                    file.write(data)
+                    file.write(data[:room])
+                    room -= min(room, len(data))
                     file.flush()
                 except OSError as error:
                     failure = failure or error

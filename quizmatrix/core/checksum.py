@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import filecmp
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -20,24 +22,29 @@ class Checksum(msgspec.Struct, frozen=True, kw_only=True):
     mtime_ns: int
     sha256: str
 
-    def matches(self, path: Path, *, thoroughly: bool = False) -> bool:
+    def matches(
+        self, path: Path, *, thoroughly: bool = False, digest: Callable[[Path], str] | None = None
+    ) -> bool:
         """Whether `path` still has the stored content.
 
         Compares size and mtime. Reads the content only if the mtime differs, or if `thoroughly` is set.
+        digest: what the checksum was made with, if not `sha256_of`.
         """
         try:
             now = path.stat()
             if now.st_size != self.size:
                 return False
-            return (now.st_mtime_ns == self.mtime_ns and not thoroughly) or sha256_of(path) == self.sha256
+            return (now.st_mtime_ns == self.mtime_ns and not thoroughly) or (digest or sha256_of)(
+                path
+            ) == self.sha256
         except OSError:
             return False
 
 
-def checksum_of(path: Path) -> Checksum:
-    """The checksum of a file as it is now."""
+def checksum_of(path: Path, digest: Callable[[Path], str] | None = None) -> Checksum:
+    """The checksum of a file as it is now. digest: what it is made with; by default `sha256_of`."""
     now = path.stat()
-    return Checksum(size=now.st_size, mtime_ns=now.st_mtime_ns, sha256=sha256_of(path))
+    return Checksum(size=now.st_size, mtime_ns=now.st_mtime_ns, sha256=(digest or sha256_of)(path))
 
 
 def sha256_of(path: Path) -> str:
@@ -61,6 +68,40 @@ def _walk(tree: Path) -> Iterator[tuple[str, list[str], list[str]]]:
             continue  # removed meanwhile, not readable for us, or a path that is too long
         yield top, folders, names
         todo += [f"{top}/{name}" for name in folders]
+
+
+def has_same_content(one: Path, other: Path, *, without: frozenset[str] = frozenset()) -> bool:
+    """Whether two source trees have the same files, with the same content. It is read.
+
+    without: top-level folders that are ignored.
+    """
+    files, others = (
+        {name: (now.st_mode, now.st_size) for name, now in files_of(tree, without=without).items()}
+        for tree in (one, other)
+    )
+    return files == others and all(_is_same(f"{one}/{name}", f"{other}/{name}") for name in files)
+
+
+def files_of(tree: Path, *, without: frozenset[str] = frozenset()) -> dict[str, os.stat_result]:
+    """The status of every file in a source tree, by its path there. without: top-level folders to ignore."""
+    found = {}
+    for top, folders, names in _walk(tree):
+        # In a work tree that `git worktree` made, .git is a file.
+        left_out = VERSION_CONTROL | without if Path(top) == tree else VERSION_CONTROL
+        folders[:] = set(folders) - left_out
+        for name in set(names) - VERSION_CONTROL:
+            with contextlib.suppress(OSError):
+                found[os.path.relpath(f"{top}/{name}", tree)] = os.lstat(f"{top}/{name}")
+    return found
+
+
+def _is_same(one: str, other: str) -> bool:
+    try:
+        if Path(one).is_symlink():
+            return Path(one).readlink() == Path(other).readlink()
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
 
 
 def state_of(tree: Path, *, without: frozenset[str] = frozenset(), at_most: int | None = None) -> str:

@@ -69,13 +69,14 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     return found
 
 
-async def in_thread(work: Callable[[], R]) -> R:
-    """Call `work` in a thread and return its result. Cancellation does not wait for the thread.
+async def in_thread(work: Callable[[], R], *, is_awaited: bool = False) -> R:
+    """Call `work` in a thread and return its result.
 
+    is_awaited: whether a cancellation waits until `work` has ended, which would else go on to write.
     Raises HostError if the host refuses a new thread.
     """
     try:
-        return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+        return await anyio.to_thread.run_sync(work, abandon_on_cancel=not is_awaited)
     except RuntimeError as error:
         if "new thread" not in str(error):
             raise

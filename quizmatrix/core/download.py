@@ -19,6 +19,8 @@ _TIMEOUT = 30.0
 # Attempts for a transfer that breaks off, and seconds between them.
 _TRIES = 3
 _PAUSE = 1.0
+# Bytes of a file. A package with a kernel for debuggers has one GB.
+_AT_MOST = 8 << 30
 # Seconds between two progress messages.
 _PROGRESS = 5.0
 
@@ -46,18 +48,24 @@ async def fetch_text(url: str, *, otherwise: str = "") -> str | None:
 
 
 async def fetch_file(
-    url: str, into: Path, tell: Tell, *, sha256: str | None = None, otherwise: str = ""
+    url: str,
+    into: Path,
+    tell: Tell,
+    *,
+    sha256: str | None = None,
+    otherwise: str = "",
+    at_most: int = _AT_MOST,
 ) -> Path:
     """Download a file into a folder; continue NAME.part if an earlier attempt left it there.
 
     sha256: the expected hash. Only with it can a continued download be trusted; without it, every download
     starts from the beginning.
-    otherwise: as for fetch_text.
+    otherwise: as for fetch_text. at_most: bytes of the file.
     Raises NotFetchedError if the download fails or the hash differs, HostError if the file cannot be written.
     """
     import httpx
 
-    path = into / url.rpartition("/")[2]
+    path = into / url.partition("?")[0].rpartition("/")[2]
     part = path.with_name(f"{path.name}.part")
     if sha256 is not None and path.is_file() and sha256_of(path) == sha256:
         return path
@@ -68,7 +76,7 @@ async def fetch_file(
         if sha256 is None:
             part.unlink(missing_ok=True)
         try:
-            await _continue(url, part, tell)
+            await _continue(url, part, tell, at_most)
         except (httpx.HTTPStatusError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise _not_fetched(url, error, otherwise) from error
         except httpx.HTTPError as error:
@@ -76,17 +84,18 @@ async def fetch_file(
             continue
         except OSError as error:
             raise host_error(f"store {path.name}", error) from error
-        except (ImportError, ValueError) as error:  # as in fetch_text
+        except (ImportError, ValueError) as error:  # as in fetch_text, or it is too large
+            part.unlink(missing_ok=True)
             raise _not_fetched(url, error, otherwise) from error
-        if sha256 is None or sha256_of(part) == sha256:
+        if sha256 is None or (found := sha256_of(part)) == sha256:
             return part.replace(path)
         # The partial file may have belonged to another version of the file: start from the beginning.
         part.unlink()
-        failure = ValueError("its SHA-256 is not the signed one")
+        failure = ValueError(f"its SHA-256 is {found}, not {sha256}")
     raise _not_fetched(url, failure or ValueError("no data arrived"), otherwise)
 
 
-async def _continue(url: str, part: Path, tell: Tell) -> None:
+async def _continue(url: str, part: Path, tell: Tell, at_most: int) -> None:
     """Fetch the missing rest of `part`."""
     import httpx
 
@@ -103,6 +112,8 @@ async def _continue(url: str, part: Path, tell: Tell) -> None:
         spoke = anyio.current_time()
         with part.open("ab" if continued else "wb") as file:
             async for chunk in answer.aiter_raw():
+                if file.tell() + len(chunk) > at_most:
+                    raise ValueError(f"it has more than {at_most} bytes")
                 file.write(chunk)
                 if anyio.current_time() - spoke > _PROGRESS:
                     spoke = anyio.current_time()

@@ -120,11 +120,15 @@ def _parse(data: bytes) -> ELFFile | None:
 
 def machine_of(path: Path) -> Machine | None:
     """The machine that a program is for; None if the file is not a program or cannot be read."""
-    head = _head(path, _MACHINE_END)
-    # A file that ends after e_machine cannot run, but it still names its machine.
-    elf = _parse(head.ljust(_HEADER, b"\0")) if len(head) == _MACHINE_END else None
     # Object files and kernel modules are not programs.
-    if elf is None or elf["e_type"] not in ("ET_EXEC", "ET_DYN"):
+    return machine_in(_head(path, _MACHINE_END), ("ET_EXEC", "ET_DYN"))
+
+
+def machine_in(head: bytes, kinds: Sequence[str] = ("ET_REL", "ET_EXEC", "ET_DYN"), /) -> Machine | None:
+    """The machine of an ELF file, from its beginning; None if it is not ELF, or of none of these kinds."""
+    # A file that ends after e_machine cannot run, but it still names its machine.
+    elf = _parse(head[:_HEADER].ljust(_HEADER, b"\0")) if len(head) >= _MACHINE_END else None
+    if elf is None or elf["e_type"] not in kinds:
         return None
     from elftools.elf.enums import ENUM_E_MACHINE
 
@@ -200,6 +204,23 @@ def program_word(command: Sequence[str]) -> str | None:
         words = [] if _SHELL_CHARACTERS & {*command[0]} else command[0].split()
         return words[0] if words else None
     return None if {"&&", "||", "|"} & {*command} else command[0]
+
+
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+
+
+def first_word(command: Sequence[str]) -> str | None:
+    """The first word of COMMAND, or of the script that it is, after assignments; None if there is none."""
+    if len(command) != 1:
+        return command[0] if command else None
+    import shlex
+
+    words = shlex.shlex(command[0], posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    try:
+        return next((word for word in words if not _ASSIGNMENT.match(word)), None)
+    except ValueError:  # a missing closing quote
+        return None
 
 
 def file_in_tree(word: str, tree: str) -> Path | None:

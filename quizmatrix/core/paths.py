@@ -40,6 +40,12 @@ def cache_dir() -> Path:
     return _place("QUIZMATRIX_CACHE_DIR", platformdirs.user_cache_path)
 
 
+def cache_folders() -> list[Path]:
+    """The cache, and those of its folders that are elsewhere: a user may have put some on another disk."""
+    cache = cache_dir()
+    return [cache, *(entry.resolve() for entry in sorted(cache.iterdir()) if entry.is_symlink())]
+
+
 def state_dir() -> Path:
     """For data that a user wants to keep (runs): QUIZMATRIX_STATE_DIR, or the user's state directory."""
     return _place("QUIZMATRIX_STATE_DIR", platformdirs.user_state_path)

@@ -30,7 +30,7 @@ Tell = Callable[[str], None]
 TERM_GRACE = 5.0
 KILL_GRACE = 5.0
 # Seconds for starting a program.
-_START_LIMIT = 10.0
+_START_LIMIT = 60.0
 # A program that has ended may leave children that still hold its output open. We stop reading that output
 # after this many seconds without a byte, and at the latest after _OUTPUT_AT_MOST seconds.
 _OUTPUT_GRACE = 1.0

@@ -46,8 +46,12 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def root(self) -> Path:
-        """The folder of the store."""
-        return paths.cache_dir() / self.folder
+        """The folder of the store.
+
+        Without symlinks: build trees and compilers keep paths, which have to hold however the cache is
+        reached.
+        """
+        return (paths.cache_dir() / self.folder).resolve()
 
     def path(self, key: str) -> Path:
         """Where the artifact of this key is, or would be."""

@@ -34,6 +34,12 @@ def clean_block(text: str) -> str:
     return _IN_A_BLOCK.sub(lambda match: match[1] or "", text)
 
 
+def first_of(names: list[str], most: int = 3) -> str:
+    """`a, b, c and 4 more`: the first names of a list."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
 def clean_detail(text: str) -> str:
     """Like clean_line, but longer: the explanation of an outcome may contain a whole error message."""
     return clean_line(text, 1000)

@@ -79,8 +79,8 @@ def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: s
     path, struct = _with_real_keys(path, raw, msgspec.inspect.type_info(kind))
     keys = [part for part in path if isinstance(part, str)]
     unknown = re.search(r"unknown field `(.*)`", message)
-    # An error raised by a struct's __post_init__ begins with the key, in backquotes.
-    own = re.match(r"`([\w-]+)`: (.*)", message)
+    # An error raised by a struct's __post_init__ begins with the key, in backquotes: `KEY` or `TABLE.KEY`.
+    own = re.match(r"`([\w.-]+)`: (.*)", message)
     next_step = ""
     if unknown:
         key = unknown.group(1)
@@ -88,9 +88,13 @@ def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: s
         next_step = did_you_mean(key, _keys_of(struct)) or f"Known: {', '.join(_keys_of(struct))}."
         path.append(key)
     elif own:
-        path.append(own.group(1))
+        path += own.group(1).split(".")
         keys.append(own.group(1))
         message = own.group(2)
+    elif len(path) == 1 and re.search("Expected `(object|array)`", message):
+        # A list where a table belongs, or a table for a list: `kernel = [...]` for `kernels`.
+        others = [key for key in _keys_of(msgspec.inspect.type_info(kind)) if key not in keys]
+        next_step = did_you_mean(keys[0], others, 0.75)
     # `int | null`: TOML has no null.
     message = message.replace(" | null`", "`")
     line = _line_of(text, raw, path)
@@ -131,6 +135,13 @@ def _without_optional(info: Any) -> Any:
 
 
 def _fits(value: Any, info: Any) -> bool:
+    """Whether a value has the type; True for types that no table has."""
+    if isinstance(info, msgspec.inspect.DictType):
+        return isinstance(value, dict) and all(_fits(one, info.value_type) for one in value.values())
+    if isinstance(info, msgspec.inspect.ListType):
+        return isinstance(value, list) and all(_fits(one, info.item_type) for one in value)
+    if isinstance(info, msgspec.inspect.StrType):
+        return isinstance(value, str)
     if not isinstance(info, msgspec.inspect.StructType):
         return True
     try:

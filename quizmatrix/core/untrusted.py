@@ -112,6 +112,26 @@ async def remove(path: Path) -> list[str]:
     return [f"{path} could not be removed: {clean_line(done.last_words)}"] if done.status else []
 
 
+def remove_tree(folder: Path) -> None:
+    """Remove a folder, also where its owner may not enter or change what is in it; OSError if that fails."""
+    make_safe(folder)
+    done = process.run_blocking(["rm", "-rf", "--", str(folder)], limit=_REMOVING_LIMIT)
+    if done.status != 0:
+        raise OSError(errno.ENOTEMPTY, clean_line(done.last_words), str(folder))
+
+
+def files_below(folder: Path, end: str) -> Iterator[Path]:
+    """The regular files below a folder whose names end with `end`; what cannot be searched is left out."""
+    folders = [str(folder)]
+    while folders:
+        with contextlib.suppress(OSError):
+            for entry in _entries(folders.pop()):
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.name.endswith(end) and entry.is_file(follow_symlinks=False):
+                    yield Path(entry.path)
+
+
 def has_more_than(folder: Path, files: int) -> bool:
     """Whether a folder has more than `files` files and folders; also True if a part cannot be read."""
     folders, found = [str(folder)], 0

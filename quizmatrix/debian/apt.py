@@ -67,7 +67,8 @@ class AptRoot:
         self._keyring = self._facts.keyring or archive.keyring or ""
         self.arch = arch
         self._name = f"{suite}-{'sources' if sources else arch}"
-        self._root = _ROOTS.path(self._name)
+        # apt.conf has this path: the same one, if a link leads here.
+        self._root = _ROOTS.path(self._name).resolve()
 
     async def update(self) -> None:
         """Fetch and verify the suite's index from the first mirror that has it.

@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,6 +25,7 @@ from quizmatrix.core.store import key_of
 from quizmatrix.debian import apt
 from quizmatrix.debian.apt import Package
 from quizmatrix.image.artifact import IMAGES, SUITES
+from quizmatrix.image.dpkgprogress import DpkgProgress
 from quizmatrix.model.arch import Arch
 from quizmatrix.model.archive import load_archive
 
@@ -39,8 +40,9 @@ BASE_SET = "base"
 
 _DISK = "root.squashfs"
 
-# Runs a shell script in a guest, with a folder as a layer over its root; returns the artifacts' folder.
-Guest = Callable[[Path, str], Awaitable[Path]]
+# Runs a shell script in a guest, with a folder as a layer over its root, and calls a function with each piece
+# of its output; returns the artifacts' folder.
+Guest = Callable[[Path, str, Callable[[bytes], Awaitable[None]]], Awaitable[Path]]
 
 
 class DebianImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +132,15 @@ def load(key: str) -> DebianImage | None:
             f"the base image {image.disk} is damaged", next_step=f"quizmatrix image remove {key}"
         )
     return image
+
+
+def lacks(image: DebianImage, include: Sequence[str]) -> list[str]:
+    """Those packages and sets of packages that the image does not have."""
+    return [
+        word
+        for word in include
+        if word not in image.include and not image.installed.keys() >= set(package_sets().get(word, [word]))
+    ]
 
 
 def current_keys() -> set[str]:
@@ -270,7 +281,8 @@ class _ImageBuild:
             f"configuring {len(debs)} packages in a guest; that takes some minutes where it is emulated"
         )
         script = (paths.data_dir("guest") / "install-debian").read_text(encoding="utf-8")
-        return await guest(layer, script) / "root.tar"
+        progress = DpkgProgress(len(debs), self._tell)
+        return await guest(layer, script, progress.read) / "root.tar"
 
     async def store(
         self, folder: Path, key: str, tar: Path, suite: str, include: list[str], squash: str

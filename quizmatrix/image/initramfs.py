@@ -12,13 +12,15 @@ from quizmatrix.core.checksum import Checksum, checksum_of
 from quizmatrix.core.errors import DamagedError, host_error
 from quizmatrix.core.store import Store, key_of
 from quizmatrix.image.artifact import Image
-from quizmatrix.kernel import modules
+from quizmatrix.kernel import drivers, modules
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.model.arch import Arch
 
 _INITRAMFS = Store(what="initramfs", folder="initramfs", place="{}.cpio", record="{}.json")
 
 _SCRIPTS = ("fstab", "init2", "agent", "terminal")
+# Without a C library; see guest/programs.
+_PROGRAMS = ("join",)
 _FOLDERS = ("dev", "proc", "sys", "root")
 
 
@@ -27,15 +29,15 @@ def assemble(kernel: Kernel, image: Image, arch: Arch) -> Path:
 
     Its name is a hash of all its content, so that the next run has a changed guest script.
     """
-    guest = _guest_archive() + skeleton.layer() + _nodes_of(kernel)
+    guest = _guest_archive(arch) + skeleton.layer() + _nodes_of(kernel)
     wanted = list(arch.facts.kernel.modules)
     if not kernel.has_9p:
         # Such a guest gets its layers as disks (see run/layerdisks.py).
-        wanted = [name for name in wanted if "9p" not in name]
-        wanted += ["virtio_blk", "squashfs"]
+        wanted = [name for name in wanted if name not in drivers.NINE_P]
+        wanted += [*kernel.disk_drivers, "squashfs"]
         guest += cpio.file("guest/no-9p", b"")
     if image.disk is not None:
-        wanted += ["virtio_blk", image.disk_type]
+        wanted += [*kernel.disk_drivers, image.disk_type]
         guest += cpio.file("guest/base-disk", f"{image.disk_type}\n".encode())
     made = [kernel.record.key, image.key, hashlib.sha256(guest).hexdigest(), *wanted]
     key = key_of(made, 24)
@@ -65,7 +67,7 @@ def _is_whole(key: str) -> bool:
     return checksum is not None and checksum.matches(_INITRAMFS.path(key))
 
 
-def _guest_archive() -> bytes:
+def _guest_archive(arch: Arch) -> bytes:
     """A cpio archive with the files of guest/: init1 as /init, the others in /guest.
 
     The folder /guest itself is in the image's archive.
@@ -74,8 +76,10 @@ def _guest_archive() -> bytes:
     parts = [cpio.directory(name) for name in _FOLDERS]
     # Without a console node some kernels give init no output at all.
     parts.append(cpio.char_device("dev/console", 5, 1))
-    # FIFOs for init1's helper. Making them in the guest would take some milliseconds of each boot.
-    parts += [cpio.fifo("ticks"), cpio.fifo("ready")]
     parts.append(cpio.file("init", (folder / "init1").read_bytes(), 0o755))
     parts += [cpio.file(f"guest/{name}", (folder / name).read_bytes()) for name in _SCRIPTS]
+    parts += [
+        cpio.file(f"guest/{name}", (folder / f"programs/{name}.{arch.name}").read_bytes(), 0o755)
+        for name in _PROGRAMS
+    ]
     return b"".join(parts)

@@ -11,7 +11,7 @@ from quizmatrix.debian import apt
 from quizmatrix.image import userland
 from quizmatrix.image.artifact import SUITES
 from quizmatrix.model.arch import Arch
-from quizmatrix.model.archive import has_kernels_for, load_archive
+from quizmatrix.model.archive import is_carried, load_archive
 
 # By package: the program's name in the guest, and its possible paths in the package (merged /usr moved it).
 _PROGRAMS: dict[str, tuple[str, ...]] = {
@@ -25,7 +25,7 @@ async def fetch(arch: Arch, folder: Path, tell: Tell) -> dict[str, bytes]:
     folder: for temporary files.
     """
     debian = arch.facts.debian
-    if debian is None or not has_kernels_for(debian.arch):
+    if debian is None or not is_carried(arch):
         return await userland.build_programs(arch, tell)
     carrying = [name for name, suite in load_archive().suite.items() if debian.arch in suite.arches]
     suites = [name for name in SUITES if name in carrying] or carrying

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,9 @@ import msgspec
 from quizmatrix.core.checksum import Checksum, checksum_of
 from quizmatrix.core.errors import DamagedError
 from quizmatrix.core.store import Store, key_of
+from quizmatrix.kernel import buildtree, drivers
+from quizmatrix.kernel.buildtree import BuildTree
+from quizmatrix.model.arch import DiskBus
 from quizmatrix.model.kconfig import Wish
 
 SCHEMA = 1
@@ -31,7 +33,7 @@ IMAGE = "image"
 LAYER = "layer"
 CONFIG = "config"
 SYSTEM_MAP = "System.map"
-_MODULE_NAMES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
+MODULE_NAMES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 
 # A file in a build folder: the key of the kernel that was built there last.
 BUILD_STAMP = "quizmatrix.key"
@@ -81,10 +83,17 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def has_9p(self) -> bool:
         """Whether the kernel can mount folders of the host over virtio-9p."""
-        return all(
-            re.search(rf"^CONFIG_{symbol}=[ym]$", self.config, re.MULTILINE)
-            for symbol in ("9P_FS", "NET_9P_VIRTIO")
-        )
+        return drivers.has(drivers.NINE_P, self.config, self.modules)
+
+    @property
+    def disk_drivers(self) -> tuple[str, ...]:
+        """The drivers by which its guests get disks: virtio's or SCSI's."""
+        return drivers.for_disks(self.config, self.modules)
+
+    @property
+    def layer_bus(self) -> DiskBus:
+        """The kind of those disks."""
+        return DiskBus.SCSI if self.disk_drivers == drivers.SCSI_DISKS else DiskBus.VIRTIO
 
     @property
     def config(self) -> str:
@@ -92,21 +101,24 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
         return (self.folder / CONFIG).read_text(encoding="utf-8")
 
     @property
-    def build_tree(self) -> Path | None:
-        """The build tree, for external modules; None where it is gone or now holds another kernel."""
+    def build_tree(self) -> BuildTree | None:
+        """What external modules are built against; None where the cache does not have it.
+
+        The folder of a build may be gone, or now hold another kernel; a ready-made kernel's tree is fetched
+        when it is needed.
+        """
         if self.record.build is None:
-            return None
+            return buildtree.find(self.record.key)
         folder = Path(self.record.build)
         try:
             is_ours = (folder / BUILD_STAMP).read_text() == self.record.key
         except OSError:
             return None
-        return folder if is_ours else None
-
-    @property
-    def lacks_build_tree(self) -> bool:
-        """Whether it was built here and its build tree is gone."""
-        return self.record.build is not None and self.build_tree is None
+        if not is_ours:
+            return None
+        source = (folder / "source").resolve()
+        vmlinux = folder / "vmlinux"
+        return BuildTree(folder=folder, source=source, make=self.record.make, vmlinux=vmlinux)
 
     def check(self, *, thoroughly: bool = False) -> None:
         """Raise DamagedError where a file has changed since it was stored (see Checksum.fits).
@@ -114,7 +126,7 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
         thoroughly: also check the modules. There are thousands, so by default only their index is checked.
         """
         for name, checksum in self.record.files.items():
-            if not thoroughly and name.endswith(_MODULE_NAMES):
+            if not thoroughly and name.endswith(MODULE_NAMES):
                 continue
             if not checksum.matches(self.folder / name, thoroughly=thoroughly):
                 raise DamagedError(
@@ -153,6 +165,11 @@ def find(spec: str, arch: str, recipe: str) -> Kernel | None:
     return load(reference.key) if reference.recipe == recipe else None
 
 
+def is_known(spec: str, arch: str) -> bool:
+    """Whether `spec` was ever resolved on `arch`."""
+    return KERNELS.reference_of(_name_of(spec, arch)).is_file()
+
+
 def load(key: str) -> Kernel | None:
     """The kernel with this key; None where it is not stored. Raises DamagedError where it is damaged."""
     record = KERNELS.read(key, KernelRecord)
@@ -163,13 +180,16 @@ def load(key: str) -> Kernel | None:
     return kernel
 
 
-def build_tree_of(key: str) -> Path | None:
-    """The build tree of the kernel with this key, damaged or not; None where it is gone."""
+def build_folder_of(key: str) -> Path | None:
+    """The folder in which the kernel with this key was built; None where it is gone, or was never here."""
     try:
         record = KERNELS.read(key, KernelRecord)
     except DamagedError:
         return None
-    return Kernel(folder=KERNELS.path(key), record=record).build_tree if record else None
+    if record is None or record.build is None:
+        return None
+    tree = Kernel(folder=KERNELS.path(key), record=record).build_tree
+    return tree.folder if tree else None
 
 
 def write_record(folder: Path, record: KernelRecord) -> None:

@@ -1,79 +1,53 @@
-"""Extracts the kernel from an x86 boot image (bzImage)."""
+"""Reads boot images: the kernel in an x86 bzImage, in an EFI zboot image, or in a compressed file."""
 
 from __future__ import annotations
 
-import bz2
-import lzma
+import re
 import struct
-import zlib
-from collections.abc import Callable
-from typing import Protocol
 
+from quizmatrix.core import elf
+from quizmatrix.core.decompress import decompress, is_compressed
 from quizmatrix.core.errors import DamagedError
 
+_ELF = b"\x7fELF"
 
-class _Decompressor(Protocol):
-    """The interface of the decompressor objects of all formats."""
+# How deep compressed files may lie in each other: a zboot image in a compressed file, and the kernel in it.
+_DEPTH = 3
 
-    @property
-    def eof(self) -> bool:
-        """Whether the end of the stream was reached."""
+# The release in the kernel's first message (init/version.c), and in the decompressor of s390.
+_BANNER = re.compile(rb"Linux version (\S{1,200}) \(")
 
-    def decompress(self, data: bytes, /) -> bytes:
-        """Decompress up to the end of the stream; bytes after it are ignored."""
+# The type of the ELF note that names an x86 kernel's entry for PVH (XEN_ELFNOTE_PHYS32_ENTRY in Xen's
+# elfnote.h).
+_PVH_NOTE = 18
 
+# Bytes of a segment of notes that are read; a kernel's has some hundred.
+_NOTES = 1 << 16
 
-class _Uncompressed:
-    """A payload that is not compressed."""
-
-    eof = True
-
-    def decompress(self, data: bytes, /) -> bytes:
-        """Return the data unchanged."""
-        return data
+# Bytes with all headers of an ELF kernel's segments.
+_HEAD = 8192
 
 
-class _Lz4Legacy:
-    """Blocks of at most 8 MiB, each after its compressed length (lz4_Frame_format.md, legacy frame)."""
+def boot_file(image: bytes, *, wants_vmlinux: bool) -> bytes:
+    """The file for QEMU's -kernel, from an image as distributions ship it.
 
-    _BLOCK = 8 << 20
-
-    def __init__(self) -> None:
-        self.eof = False
-
-    def decompress(self, data: bytes, /) -> bytes:
-        """Decompress all blocks. The last four bytes are no block, but the uncompressed length."""
-        import lz4.block  # type: ignore[import-untyped]
-
-        blocks = []
-        at = len(_LZ4_LEGACY)
-        while at + 4 < len(data):
-            (length,) = struct.unpack_from("<I", data, at)
-            blocks.append(lz4.block.decompress(data[at + 4 : at + 4 + length], uncompressed_size=self._BLOCK))
-            at += 4 + length
-        self.eof = at + 4 == len(data)
-        return b"".join(blocks)
-
-
-def _zstd() -> _Decompressor:
-    import zstandard
-
-    return zstandard.ZstdDecompressor().decompressobj()
-
-
-_LZ4_LEGACY = b"\x02\x21\x4c\x18"
-
-# The formats by the bytes that a payload begins with. Decompressor objects are used because they stop at the
-# end of the stream: the kernel's build appends the uncompressed length in some formats.
-_FORMATS: dict[bytes, Callable[[], _Decompressor]] = {
-    b"\x1f\x8b": lambda: zlib.decompressobj(wbits=31),
-    b"\xfd7zXZ\0": lzma.LZMADecompressor,
-    b"\x5d\0\0": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE),
-    b"BZh": bz2.BZ2Decompressor,
-    b"\x28\xb5\x2f\xfd": _zstd,
-    _LZ4_LEGACY: _Lz4Legacy,
-    b"\x7fELF": _Uncompressed,
-}
+    wants_vmlinux: the ELF kernel of an x86 boot image; where it has no entry for PVH, the boot image.
+    Raises DamagedError where the image is damaged, or no kernel.
+    """
+    for _ in range(_DEPTH):
+        if image[4:8] == b"zimg" and image.startswith(b"MZ") and len(image) >= 16:
+            # EFI zboot (the kernel's drivers/firmware/efi/libstub/zboot-header.S).
+            start, size = struct.unpack_from("<II", image, 8)
+            image = image[start : start + size]
+        if not is_compressed(image):
+            break
+        image = _unpacked(image)
+    if not image:
+        raise DamagedError("the kernel image is damaged", cause="it is empty")
+    if not wants_vmlinux:
+        return image
+    kernel = vmlinux(image)
+    return kernel if kernel is image or has_pvh_entry(kernel) else image
 
 
 def vmlinux(image: bytes) -> bytes:
@@ -83,7 +57,7 @@ def vmlinux(image: bytes) -> bytes:
     has the position of the payload (kernel document arch/x86/boot.rst: setup_sects, payload_offset,
     payload_length). Raises DamagedError where `image` is neither, or its payload is no ELF file.
     """
-    if image.startswith(b"\x7fELF"):
+    if image.startswith(_ELF):
         return image
     if len(image) < 0x250 or image[0x202:0x206] != b"HdrS":
         raise DamagedError("the kernel image is not an x86 boot image", cause="no HdrS header")
@@ -91,15 +65,48 @@ def vmlinux(image: bytes) -> bytes:
     offset, length = struct.unpack_from("<II", image, 0x248)
     start = (setup_sectors + 1) * 512 + offset
     payload = image[start : start + length]
-    for magic, make in _FORMATS.items():
-        if payload.startswith(magic):
-            decompressor = make()
-            try:
-                elf = decompressor.decompress(payload)
-            except Exception as error:  # each format raises its own errors
-                raise DamagedError("the kernel image is damaged", cause=str(error)) from error
-            if not decompressor.eof:
-                raise DamagedError("the kernel image is damaged", cause="it is cut short")
-            if elf.startswith(b"\x7fELF"):
-                return elf
-    raise DamagedError("the kernel image could not be unpacked", cause=f"its payload begins {payload[:6]!r}")
+    kernel = _unpacked(payload) if is_compressed(payload) else payload
+    if not kernel.startswith(_ELF):
+        raise DamagedError(
+            "the kernel image could not be unpacked", cause=f"its payload begins {payload[:6]!r}"
+        )
+    return kernel
+
+
+def _unpacked(data: bytes) -> bytes:
+    try:
+        return decompress(data)
+    except ValueError as error:
+        raise DamagedError("the kernel image is damaged", cause=str(error)) from error
+
+
+def has_pvh_entry(kernel: bytes) -> bool:
+    """Whether QEMU can enter an uncompressed x86 kernel."""
+    for kind, offset, size in elf.segments(kernel[:_HEAD]):
+        at, end = offset, offset + min(size, _NOTES)
+        # A note: the lengths of its name and of its content, its type, and both, padded to four bytes.
+        while kind == "PT_NOTE" and at + 12 <= min(end, len(kernel)):
+            name, content, number = struct.unpack_from("<III", kernel, at)
+            if number == _PVH_NOTE and kernel[at + 12 : at + 16] == b"Xen\0":
+                return True
+            at += 12 + (name + 3) // 4 * 4 + (content + 3) // 4 * 4
+    return False
+
+
+def release_of(image: bytes) -> str | None:
+    """The release of the kernel in an image; None where the image does not say it."""
+    if image[0x202:0x206] == b"HdrS" and len(image) >= 0x210:
+        # The position of a text that begins with it (arch/x86/boot.rst: kernel_version).
+        at = struct.unpack_from("<H", image, 0x20E)[0] + 512
+        text = image[at : at + 200].partition(b"\0")[0].split()
+        return text[0].decode(errors="replace") if text else None
+    found = _BANNER.search(image)
+    return found[1].decode(errors="replace") if found else None
+
+
+def config_of(kernel: bytes) -> str | None:
+    """The configuration in an uncompressed kernel; None where it was built without CONFIG_IKCONFIG."""
+    start = kernel.find(b"IKCFG_ST\x1f\x8b")
+    if start < 0:
+        return None
+    return _unpacked(kernel[start + len(b"IKCFG_ST") :]).decode(errors="replace")

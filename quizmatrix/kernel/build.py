@@ -55,7 +55,8 @@ def recipe(_wanted: str, arch: Arch) -> str:
 
 def builds_dir() -> Path:
     """The folder of the build trees. They stay, for external modules and for the next build."""
-    return paths.cache_dir() / "builds"
+    # Without symlinks, as of a Store.
+    return (paths.cache_dir() / "builds").resolve()
 
 
 def builds_locked(on_wait: Callable[[], None]) -> AbstractAsyncContextManager[None]:
@@ -115,7 +116,7 @@ def _is_stored(key: str, order: Order) -> bool:
         kernel = artifact.load(key)
     except DamagedError:
         return False
-    return kernel is not None and not (order.needs_tree and kernel.lacks_build_tree)
+    return kernel is not None and not (order.needs_tree and kernel.build_tree is None)
 
 
 def tools_for(arch: Arch, options: KernelOptions = DEFAULT) -> dict[str, str]:

@@ -11,24 +11,25 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from quizmatrix.core import paths, skeleton, uses
+from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.errors import DamagedError, host_error
 from quizmatrix.core.store import Store, key_of
-from quizmatrix.kernel import modules
+from quizmatrix.kernel import moduleindex, modules
 from quizmatrix.kernel.artifact import Kernel
 
 _FOLDER = "build-layers"
 _LAYER = "layer"
 _JOINED = "joined-"
+_OF_TREES = "of-trees"
 _MODULES = "usr/lib/modules"
 # The places of modules in a layer; a guest sees a layer's /lib in /usr/lib.
 _PLACES = (_MODULES, "lib/modules")
-_READ_BY_DEPMOD = ("modules.builtin", "modules.order")
 
 # Seconds for which a replaced layer stays after it was last prepared for a guest: a long test may use it
 # while its developer edits and builds.
@@ -41,14 +42,20 @@ _VERMAGIC = re.compile(rb"\0vermagic=(\S+)")
 class LayerReference(msgspec.Struct, frozen=True, kw_only=True):
     """What was built for a kernel, under one name.
 
-    origin: the folder of its source. layers: the lowest first. runtime: further layers that guests with the
-    small image need.
+    origin: the folder of its source. head: the branch and the commit that were checked out there, if it is of
+    git. layers: the lowest first. runtime: further layers that guests with the small image need.
     """
 
     name: str
     origin: str
+    head: str = ""
     layers: list[str]
     runtime: list[str] = []
+
+    @property
+    def is_of_tree(self) -> bool:
+        """Whether a guest gets it of one work tree only: OpenZFS. A module has the name of its folder."""
+        return self.name != paths.cache_name(Path(self.origin))
 
 
 def root_of(kernel: Kernel) -> Path:
@@ -62,6 +69,11 @@ def store_of(key: str) -> Store:
     return Store(what="build layer", folder=f"{_FOLDER}/{key}", reference="{}.json", lock=lock, stays=RECENT)
 
 
+def _builds_of_trees(key: str) -> Store:
+    """The references to the last build of each work tree, by the tree. `store_of` has the last of all."""
+    return Store(what="build layer", folder=f"{_FOLDER}/{key}/{_OF_TREES}", reference="{}.json")
+
+
 def remove(key: str) -> None:
     """Remove the references to all that was built for a kernel, and its joined layers."""
     shutil.rmtree(store_of(key).root, ignore_errors=True)
@@ -69,7 +81,10 @@ def remove(key: str) -> None:
 
 def write_reference(key: str, reference: LayerReference) -> None:
     """Add what was built for a kernel to its guests; it replaces an earlier reference of the same name."""
-    store_of(key).write_reference(reference.name, msgspec.json.encode(reference))
+    encoded = msgspec.json.encode(reference)
+    if reference.is_of_tree:
+        _builds_of_trees(key).write_reference(paths.cache_name(Path(reference.origin)), encoded)
+    store_of(key).write_reference(reference.name, encoded)
 
 
 def forget(key: str, name: str) -> None:
@@ -83,9 +98,33 @@ def kernels() -> list[str]:
 
 
 def references(key: str) -> list[LayerReference]:
-    """What was built for a kernel and still exists, sorted by name."""
+    """What was built for a kernel and still exists, sorted by name; of several work trees, the last build."""
+    return _read(store_of(key))
+
+
+def builds_of_trees(key: str) -> list[LayerReference]:
+    """What was built for a kernel of each work tree and still exists, sorted by the tree."""
+    # An earlier quizmatrix wrote only the last one.
+    last = [reference for reference in references(key) if reference.is_of_tree]
+    found = {reference.origin: reference for reference in (*_read(_builds_of_trees(key)), *last)}
+    return [found[origin] for origin in sorted(found)]
+
+
+def references_in(key: str, tree: Path | None) -> list[LayerReference]:
+    """What the guests of a kernel get where a command is run in the work tree `tree`, sorted by name.
+
+    What is built of work trees is the build of this one, or is missing. Without a tree it is the last build.
+    """
+    if tree is None:
+        return references(key)
+    own = [reference for reference in builds_of_trees(key) if reference.origin == str(tree)]
+    others = [reference for reference in references(key) if not reference.is_of_tree]
+    return sorted((*own, *others), key=lambda reference: reference.name)
+
+
+def _read(store: Store) -> list[LayerReference]:
     found = []
-    for _, content in store_of(key).references():
+    for _, content in store.references():
         with contextlib.suppress(msgspec.MsgspecError):
             reference = msgspec.json.decode(content, type=LayerReference)
             if all(Path(layer).is_dir() for layer in (*reference.layers, *reference.runtime)):
@@ -95,18 +134,18 @@ def references(key: str) -> list[LayerReference]:
 
 def module_references(key: str) -> list[LayerReference]:
     """The modules that were built here for a kernel, without OpenZFS, whose references have its own name."""
-    return [found for found in references(key) if found.name == paths.cache_name(Path(found.origin))]
+    return [found for found in references(key) if not found.is_of_tree]
 
 
 def layers_in_use() -> set[str]:
     """All layers that guests of any kernel get."""
-    every = (reference for key in kernels() for reference in references(key))
+    every = (reference for key in kernels() for of in (references, builds_of_trees) for reference in of(key))
     return {layer for reference in every for layer in (*reference.layers, *reference.runtime)}
 
 
-def _referenced(kernel: Kernel, *, with_runtime: bool) -> list[Path]:
+def _referenced(kernel: Kernel, tree: Path | None, *, with_runtime: bool) -> list[Path]:
     found: list[Path] = []
-    for reference in references(kernel.record.key):
+    for reference in references_in(kernel.record.key, tree):
         found += map(Path, [*(reference.runtime if with_runtime else []), *reference.layers])
     return found
 
@@ -115,26 +154,26 @@ def _by_hand(kernel: Kernel) -> list[Path]:
     return [root] if (root := root_of(kernel)).is_dir() else []
 
 
-async def obtain(kernel: Kernel, *, with_runtime: bool) -> list[Path]:
+async def obtain(kernel: Kernel, tree: Path | None = None, *, with_runtime: bool) -> list[Path]:
     """The build layers of a kernel, the lowest first: the files put there by hand, and all built ones joined.
 
-    with_runtime: for the small image. Raises DamagedError where a module was built for another kernel or
-    depmod(8) fails, HostError where depmod is missing or the disk is full.
+    tree: see `references_in`. with_runtime: for the small image. Raises DamagedError where a module was built
+    for another kernel or depmod(8) fails, HostError where depmod is missing or the disk is full.
     """
     # Layers that are replaced meanwhile stay until they are joined.
     held = uses.Uses()
     try:
-        referenced = await _held(kernel, held, with_runtime=with_runtime)
+        referenced = await _held(kernel, tree, held, with_runtime=with_runtime)
         return await _join(kernel, _by_hand(kernel), referenced)
     finally:
         held.release()
 
 
-async def _held(kernel: Kernel, held: uses.Uses, *, with_runtime: bool) -> list[Path]:
+async def _held(kernel: Kernel, tree: Path | None, held: uses.Uses, *, with_runtime: bool) -> list[Path]:
     """The referenced layers, held so that no process removes them."""
     are_there = False
     while not are_there:
-        referenced = _referenced(kernel, with_runtime=with_runtime)
+        referenced = _referenced(kernel, tree, with_runtime=with_runtime)
         are_there = True
         for layer in referenced:
             are_there = await held.hold(layer) and are_there
@@ -143,7 +182,12 @@ async def _held(kernel: Kernel, held: uses.Uses, *, with_runtime: bool) -> list[
 
 async def _join(kernel: Kernel, by_hand: list[Path], referenced: list[Path]) -> list[Path]:
     layers = [*by_hand, *referenced]
-    found = [own for layer in layers for own in _modules_in(layer, kernel.record.release) if any(_files(own))]
+    found = [
+        own
+        for layer in layers
+        for own in _modules_in(layer, kernel.record.release)
+        if any(moduleindex.files(own))
+    ]
     if not found:
         _check_release(kernel, layers)
     store = store_of(kernel.record.key)
@@ -165,23 +209,33 @@ async def _join(kernel: Kernel, by_hand: list[Path], referenced: list[Path]) -> 
 async def _make_joined(kernel: Kernel, joined: Path, referenced: list[Path], found: list[Path]) -> None:
     """Lay the referenced layers over each other, and index all modules. found: the folders of modules."""
     with paths.new_dir(joined) as made:
-        for layer in referenced:
-            for entry in sorted(layer.iterdir()):
-                _lay_over(entry, made / skeleton.guest_path_of_entry(entry))
+        await in_thread(partial(_lay_over_each_other, referenced, made), is_awaited=True)
+        await in_thread(partial(_check_modules, kernel, found))
         if found:
-            await _index(kernel, found, made)
+            await moduleindex.write(kernel, found, made, store_of(kernel.record.key))
+
+
+def _lay_over_each_other(layers: list[Path], into: Path) -> None:
+    for layer in layers:
+        for entry in sorted(layer.iterdir()):
+            _lay_over(entry, into / skeleton.guest_path_of_entry(entry))
 
 
 def tag_of(layer: Path) -> str:
     """The tag of a build layer's share: `joined` for the joined layer, whose path names its content."""
-    return "joined" if layer.name.startswith(_JOINED) else "by-hand"
+    return "joined" if layer.name.startswith(_JOINED) else "hand"
 
 
-def has_module(kernel: Kernel, name: str) -> bool:
-    """Whether guests of this kernel can load a module of this name, or have it built in."""
+def has_module(kernel: Kernel, name: str, tree: Path | None = None) -> bool:
+    """Whether guests of this kernel can load a module of this name, or have it built in.
+
+    tree: see `references_in`.
+    """
     release = kernel.record.release
-    layers = [*_by_hand(kernel), *_referenced(kernel, with_runtime=False)]
-    built = (path for layer in layers for own in _modules_in(layer, release) for path in _files(own))
+    layers = [*_by_hand(kernel), *_referenced(kernel, tree, with_runtime=False)]
+    built = (
+        path for layer in layers for own in _modules_in(layer, release) for path in moduleindex.files(own)
+    )
     if any(modules.module_name(path.name) == name for path in built):
         return True
     return any(
@@ -194,16 +248,21 @@ def has_module(kernel: Kernel, name: str) -> bool:
 
 def module_names(layer: Path) -> set[str]:
     """The names of the modules in a layer, as `modprobe` takes them."""
-    return {modules.module_name(path.name) for own in _modules_in(layer) for path in _files(own)}
+    return {modules.module_name(path.name) for own in _modules_in(layer) for path in moduleindex.files(own)}
 
 
 def check(kernel: Kernel, layer: Path) -> None:
     """Raise DamagedError where a module in a layer was built for another kernel."""
-    found = [path for own in _modules_in(layer, kernel.record.release) for path in _files(own)]
-    if not found:
+    folders = _modules_in(layer, kernel.record.release)
+    if not any(path for folder in folders for path in moduleindex.files(folder)):
         _check_release(kernel, [layer])
-    for path in found:
-        _check_vermagic(kernel, path)
+    _check_modules(kernel, folders)
+
+
+def _check_modules(kernel: Kernel, folders: list[Path]) -> None:
+    for folder in folders:
+        for path in moduleindex.files(folder):
+            _check_vermagic(kernel, path)
 
 
 def _modules_in(layer: Path, release: str | None = None) -> list[Path]:
@@ -212,13 +271,9 @@ def _modules_in(layer: Path, release: str | None = None) -> list[Path]:
     return [path for place in places for path in ([place / release] if release else sorted(place.glob("*")))]
 
 
-def _files(own: Path) -> Iterator[Path]:
-    return (path for path in own.rglob("*.ko*") if path.is_file())
-
-
 def _state(referenced: list[Path], found: list[Path]) -> str:
     """A hash that changes when the layers change, or a module is added, removed or changed."""
-    modules_of = (path for own in found for path in sorted(_files(own)))
+    modules_of = (path for own in found for path in sorted(moduleindex.files(own)))
     facts = [
         f"{path} {(status := path.stat()).st_size} {status.st_mtime_ns} {status.st_ino}"
         for path in (*referenced, *modules_of)
@@ -260,7 +315,7 @@ def _link(file: Path, target: Path) -> None:
 def _check_release(kernel: Kernel, layers: list[Path]) -> None:
     """Raise DamagedError where the layers have modules, but none for this kernel's release."""
     for layer in layers:
-        others = [path.name for path in _modules_in(layer) if any(_files(path))]
+        others = [path.name for path in _modules_in(layer) if any(moduleindex.files(path))]
         if others:
             raise _of_another(kernel, layer, others[0])
 
@@ -280,32 +335,8 @@ def _check_vermagic(kernel: Kernel, path: Path) -> None:
         raise _of_another(kernel, path, match.group(1).decode(errors="replace"))
 
 
-async def _index(kernel: Kernel, found: list[Path], into: Path) -> None:
-    release = kernel.record.release
-    with paths.scratch(into.parent, "index") as name:
-        all_of_them = Path(name) / _MODULES / release
-        for top in (kernel.modules, *found):
-            for path in _files(top):
-                if top is not kernel.modules:
-                    _check_vermagic(kernel, path)
-                link = all_of_them / path.relative_to(top)
-                link.parent.mkdir(parents=True, exist_ok=True)
-                # If two modules have the same path, the guest sees the upper layer's.
-                link.unlink(missing_ok=True)
-                link.symlink_to(path)
-        for path in kernel.modules.glob("modules.*"):
-            if path.name.startswith(_READ_BY_DEPMOD):
-                shutil.copyfile(path, all_of_them / path.name)
-        await modules.index_modules(Path(name), release)
-        made = into / _MODULES / release
-        made.mkdir(parents=True, exist_ok=True)
-        for path in all_of_them.glob("modules.*"):
-            # It may be a hard link to a file of a layer, which must not be overwritten.
-            (made / path.name).unlink(missing_ok=True)
-            path.rename(made / path.name)
-
-
 def _evict(store: Store) -> None:
-    """Remove joined layers that were not used recently, but never the last two nor one that a guest uses."""
-    made = sorted(store.root.glob(f"{_JOINED}*"), key=lambda path: path.stat().st_mtime)
-    store.evict(made[:-2])
+    """Remove joined layers and indexes that were not used recently, but never the last two nor one in use."""
+    for kind in (_JOINED, moduleindex.KEPT):
+        made = sorted(store.root.glob(f"{kind}*"), key=lambda path: path.stat().st_mtime)
+        store.evict(made[:-2])

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from quizmatrix.core.process import Tell
 from quizmatrix.core.version import KernelVersion
+from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.debianversions import check_version, recipe
-from quizmatrix.kernel.kernelsource import KernelSource
+from quizmatrix.kernel.kernelsource import AvailableKernel, KernelSource
 from quizmatrix.kernel.order import Order
 from quizmatrix.model.arch import Arch
 
@@ -25,4 +26,24 @@ async def _released(one: str, other: str, arch: Arch, tell: Tell) -> dict[Kernel
     return await debianpackages.released(one, other, arch, tell)
 
 
-SOURCE = KernelSource(check=check_version, recipe=recipe, fetch=_fetch, is_built=False, released=_released)
+async def _available(series: str, arches: list[Arch], tell: Tell) -> list[AvailableKernel]:
+    from quizmatrix.kernel import debianavailable
+
+    return await debianavailable.ready_made(series, arches, tell)
+
+
+async def _build_tree(kernel: Kernel, order: Order) -> None:
+    from quizmatrix.kernel import headers
+
+    await headers.obtain(kernel, order)
+
+
+SOURCE = KernelSource(
+    check=check_version,
+    recipe=recipe,
+    fetch=_fetch,
+    is_built=False,
+    build_tree=_build_tree,
+    released=_released,
+    available=_available,
+)

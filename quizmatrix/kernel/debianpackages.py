@@ -63,16 +63,24 @@ async def fetch(wanted: str, order: Order) -> str:
         return await apt.first_available(
             found,
             lambda one: one.image,
-            lambda one: _store(one, arch, tell),
+            lambda one: _store(one, order),
             tell,
             only_newest=order.is_replacing,
         )
 
 
-async def _store(found: DebianKernel, arch: Arch, tell: Tell) -> str:
-    """Fetch the kernel, unless the cache has it; returns its key."""
+async def _store(found: DebianKernel, order: Order) -> str:
+    """Fetch the kernel, unless the cache has it, and its headers where they are asked for; its key."""
+    arch, tell = order.arch, order.tell
     packages = await found.packages()
     key = _key(arch, found, packages)
+    if order.needs_tree:
+        # Before the larger image, which is of no use where the mirrors lack the headers.
+        from quizmatrix.kernel import headers
+
+        version = found.image.version
+        wanted = headers.Headers(key=key, release=found.release, version=version, root=found.root)
+        await headers.make(wanted, order)
 
     async def make(folder: Path) -> None:
         await _make(folder, key, found, packages, arch, tell)
@@ -119,7 +127,7 @@ async def released(_one: str, _other: str, arch: Arch, tell: Tell) -> dict[Kerne
     debian = arch.facts.debian
     if debian is None or not has_kernels_for(debian.arch):
         return {}
-    pattern = _image_names(debian.flavour)
+    pattern = image_names(debian.flavour)
 
     async def ask(root: apt.AptRoot) -> list[KernelVersion]:
         return await versions_in(root, "linux-image-", lambda name: pattern.fullmatch(name) is not None)
@@ -153,7 +161,7 @@ def suites_for(wanted: str, archive: Archive, arch: str) -> list[str]:
     return archive.suites_of(KernelVersion(wanted).series, arch)
 
 
-def _image_names(flavour: str) -> re.Pattern[str]:
+def image_names(flavour: str) -> re.Pattern[str]:
     """A pattern for the names of a flavour's image packages; its group is the release.
 
     After the version (and the ABI number, in older names) only the flavour may follow: `-cloud-amd64` is
@@ -164,7 +172,7 @@ def _image_names(flavour: str) -> re.Pattern[str]:
 
 async def _all_in(root: apt.AptRoot, wanted: str, flavour: str) -> list[DebianKernel] | None:
     """The wanted kernels of this flavour in a suite; None where there are none."""
-    pattern = _image_names(flavour)
+    pattern = image_names(flavour)
     names = [name for name in await root.names("linux-image-") if pattern.fullmatch(name)]
     found = [
         DebianKernel(root=root, release=match[1], version=version, image=package)

@@ -13,7 +13,7 @@ from quizmatrix.debian import apt
 from quizmatrix.kernel import build
 from quizmatrix.kernel.debianpackages import released_in, suites_for, versions_in
 from quizmatrix.kernel.debianversions import NEWEST, check_version, fits, is_exact
-from quizmatrix.kernel.kernelsource import KernelSource
+from quizmatrix.kernel.kernelsource import AvailableKernel, KernelSource
 from quizmatrix.kernel.order import Order
 from quizmatrix.kernel.tree import KernelTree, unpacked
 from quizmatrix.model.arch import Arch
@@ -40,9 +40,20 @@ async def released(_one: str, _other: str, _arch: Arch, tell: Tell) -> dict[Kern
     """The kernels whose sources are in the archive's suites, by their versions."""
 
     async def ask(root: apt.AptRoot) -> list[KernelVersion]:
-        return await versions_in(root, "linux-source-", lambda name: _NAME.fullmatch(name) is not None)
+        return await versions_in(root, "linux-source-", _is_source)
 
     return await released_in(_INDEX_ARCH, ask, tell)
+
+
+async def available(series: str, _arches: list[Arch], tell: Tell) -> list[AvailableKernel]:
+    """The kernels that can be built from the archive's sources."""
+    from quizmatrix.kernel import debianavailable
+
+    return await debianavailable.sources(_INDEX_ARCH, _is_source, series, tell)
+
+
+def _is_source(package: str) -> bool:
+    return _NAME.fullmatch(package) is not None
 
 
 async def source_tree(wanted: str, tell: Tell, *, only_newest: bool = False) -> KernelTree:
@@ -109,4 +120,6 @@ def _age(found: Found) -> tuple[KernelVersion, Natural]:
     return version, natural_key(package.version)
 
 
-SOURCE = KernelSource(check=check_version, recipe=build.recipe, fetch=fetch, released=released)
+SOURCE = KernelSource(
+    check=check_version, recipe=build.recipe, fetch=fetch, released=released, available=available
+)

@@ -7,6 +7,7 @@ import re
 import tempfile
 from pathlib import Path
 
+import anyio
 import msgspec
 
 from quizmatrix.core import download, paths, process, tomlfile
@@ -15,7 +16,7 @@ from quizmatrix.core.process import Tell
 from quizmatrix.core.version import MASTER, KernelVersion
 from quizmatrix.kernel import build, tarball
 from quizmatrix.kernel.debianversions import NEWEST, fits
-from quizmatrix.kernel.kernelsource import KernelSource
+from quizmatrix.kernel.kernelsource import AvailableKernel, KernelSource
 from quizmatrix.kernel.order import Order
 from quizmatrix.kernel.tree import SOURCE_TREES, KernelTree, unpacked
 from quizmatrix.model.arch import Arch
@@ -25,6 +26,10 @@ _KEY_FILE = Path(__file__).with_name("kernel.org.asc")
 
 # The newest known major version; `newest` checks whether there is a newer one.
 _KNOWN_MAJOR = 7
+
+# The oldest series that was ever built here; and the seconds that kernel.org has to say what it has.
+_OLDEST = "5.10"
+_PATIENCE = 15.0
 
 # The placeholder for the wanted version in an address.
 _VERSION = "{version}"
@@ -69,17 +74,51 @@ def check(wanted: str) -> str:
 
 async def released(one: str, other: str, _arch: Arch, tell: Tell) -> dict[KernelVersion, str]:
     """All releases of the major versions of two kernels and of those between, by their versions."""
+    found = await _releases_between(one, other, tell)
+    return {version: version.text for version in found}
+
+
+async def _releases_between(one: str, other: str, tell: Tell) -> list[KernelVersion]:
+    """All releases of the major versions of two kernels and of those between."""
     site = load_site()
     tell("asking kernel.org")
     majors = [int(KernelVersion(text).series.partition(".")[0]) for text in (one, other) if text != NEWEST]
     if NEWEST in (one, other):
         majors.append((await _newest_major(site))[0])
-    found = [
+    return [
         release.version
         for major in range(min(majors), max(majors) + 1)
         for release in await _releases_in(f"{site.base}/v{major}.x", site)
     ]
-    return {version: version.text for version in found}
+
+
+async def available(series: str, _arches: list[Arch], tell: Tell) -> list[AvailableKernel]:
+    """All releases of a series; if it is empty, the newest release of each series.
+
+    Raises NotFetchedError where kernel.org does not answer soon.
+    """
+    there: list[KernelVersion] = []
+    with anyio.move_on_after(_PATIENCE) as limit:
+        there = await _releases_between(series or _OLDEST, series or NEWEST, tell)
+    if limit.cancelled_caught:
+        raise NotFetchedError(f"kernel.org did not answer within {_PATIENCE:.0f} seconds")
+    newest = {version.series: version for version in sorted(there)}
+    # The first release of a series has the same name as the series.
+    wanted = [
+        version
+        for version in sorted(there, reverse=True)
+        if version == newest[version.series] or (version.series == series and not version.is_series)
+        if version.series == series or (not series and version >= KernelVersion(_OLDEST))
+    ]
+    return [
+        AvailableKernel(
+            kernel=f"kernel.org:{version.series if version == newest[version.series] else version.text}",
+            version=version.text,
+            origin="kernel.org",
+            is_built=True,
+        )
+        for version in wanted
+    ]
 
 
 async def _newest_major(site: Site) -> tuple[int, list[Release]]:
@@ -224,4 +263,4 @@ def _binary_key(path: Path) -> bytes:
     return base64.b64decode("".join(line for line in lines if not line.startswith("=")))
 
 
-SOURCE = KernelSource(check=check, recipe=build.recipe, fetch=fetch, released=released)
+SOURCE = KernelSource(check=check, recipe=build.recipe, fetch=fetch, released=released, available=available)

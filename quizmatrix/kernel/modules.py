@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from pathlib import Path
 
 from quizmatrix.core import cpio, process
@@ -12,17 +11,26 @@ from quizmatrix.core.errors import DamagedError
 # The folder from which a guest's init1 loads modules; their names are numbered in loading order.
 BOOT_MODULES = "modules"
 
+# Bytes of memory that depmod may take.
+_DEPMOD_MEMORY = 4 << 30
+
+# The ends of the names of compressed modules.
+COMPRESSED = (".xz", ".gz", ".zst")
+
 
 async def index_modules(layer: Path, release: str) -> None:
     """Write modules.dep and the other index files for `layer`/usr/lib/modules/`release`, with depmod.
 
     The layer must have no /lib, which would hide the base image's symlink; depmod gets a temporary one.
     """
-    depmod = process.require_program("depmod", "kmod")
+    argv = [process.require_program("depmod", "kmod"), "--basedir", str(layer), release]
+    if (prlimit := process.find_program("prlimit")) is not None:
+        # It decompresses modules, which may come from anybody, into memory: some need 100 MB, a bomb all.
+        argv = [prlimit, f"--as={_DEPMOD_MEMORY}", *argv]
     link = layer / "lib"
     link.symlink_to("usr/lib")
     try:
-        done = await process.run([depmod, "--basedir", str(layer), release])
+        done = await process.run(argv)
     finally:
         link.unlink()
     if done.status != 0:
@@ -59,33 +67,16 @@ def loading_order(modules_dep: str, wanted: list[str]) -> list[str]:
     return list(order)
 
 
-def _unpack_zstd(data: bytes) -> bytes:
-    import zstandard
-
-    decompressor = zstandard.ZstdDecompressor().decompressobj()
-    try:
-        unpacked = decompressor.decompress(data)
-    except zstandard.ZstdError as error:
-        raise ValueError(str(error)) from error
-    if not decompressor.eof:
-        raise ValueError("it is cut short")
-    return unpacked
-
-
 def decompress(name: str, data: bytes) -> bytes:
     """Decompress a module file, in any format; busybox's insmod cannot decompress."""
-    import lzma  # slow to import
+    if not name.endswith(COMPRESSED):
+        return data
+    from quizmatrix.core import decompress  # imports lzma, which is slow to import
 
     try:
-        if name.endswith(".xz"):
-            return lzma.decompress(data)
-        if name.endswith(".gz"):
-            return zlib.decompress(data, wbits=31)
-        if name.endswith(".zst"):
-            return _unpack_zstd(data)
-    except (lzma.LZMAError, zlib.error, ValueError) as error:
+        return decompress.decompress(data)
+    except ValueError as error:
         raise DamagedError(f"the module {name} is damaged", cause=str(error)) from error
-    return data
 
 
 def boot_archive(modules: Path, wanted: list[str]) -> bytes:

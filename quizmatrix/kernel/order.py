@@ -39,7 +39,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     process's CPUs. pool: takes the place of jobs. fetches: limits how many kernels are fetched or unpacked at
     a time, since they share one network and disk. needs_tree: modules are built against the kernel; it is
     built again if its build tree is gone. is_replacing: the cache has an earlier kernel, which stays if no
-    newer one can be fetched.
+    newer one can be fetched. is_offline: nothing may be fetched from a network.
     """
 
     arch: Arch
@@ -50,6 +50,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     fetches: anyio.CapacityLimiter | None = None
     needs_tree: bool = False
     is_replacing: bool = False
+    is_offline: bool = False
 
     @property
     def fetching(self) -> AbstractAsyncContextManager[None]:

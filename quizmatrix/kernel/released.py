@@ -6,6 +6,7 @@ from quizmatrix.core.errors import UsageError
 from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel.debianversions import NEWEST
 from quizmatrix.kernel.source import SOURCES, KernelSpec, parse_spec, source_named
+from quizmatrix.model import named
 from quizmatrix.model.arch import Arch
 
 
@@ -21,7 +22,7 @@ async def between(ends: tuple[str, str], arch: Arch) -> list[str]:
     if one.source != other.source or released is None:
         known = ", ".join(name for name in SOURCES if source_named(name).released is not None)
         raise UsageError(
-            f"what lies between {ends[0]} and {ends[1]} is not known",
+            f"what lies between {named.shown(ends[0])} and {named.shown(ends[1])} is not known",
             cause="they are of two sources"
             if one.source != other.source
             else f"the source {one.source} has no releases",

@@ -14,7 +14,9 @@ from quizmatrix.kernel import artifact
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.kernelsource import KernelSource
 from quizmatrix.kernel.order import DEFAULT, KernelOptions, Order
+from quizmatrix.model import named
 from quizmatrix.model.arch import Arch
+from quizmatrix.model.cells import INSTALLED
 
 # The module of each source, in the order in which they are named to a person.
 _MODULES = {
@@ -24,8 +26,14 @@ _MODULES = {
     "git": "git",
     "tarball": "tarball",
     "path": "worktree",
+    "package": "package",
+    "files": "filesfolder",
+    "installed": "installed",
+    "named": "named",
 }
 SOURCES = tuple(_MODULES)
+# Those that a person writes: a matrix makes the others' specifications.
+_WRITTEN = tuple(name for name in SOURCES if name != "named")
 DEFAULT_SOURCE = "debian"
 
 
@@ -52,25 +60,25 @@ def check_name(name: str, where: str) -> None:
     if name not in SOURCES:
         raise UsageError(
             f"unknown kernel source `{name}` in `{where}`",
-            next_step=did_you_mean(name, SOURCES) or f"Known: {', '.join(SOURCES)}.",
+            next_step=did_you_mean(name, _WRITTEN) or f"Known: {', '.join(_WRITTEN)}.",
         )
 
 
 def parse_spec(text: str) -> KernelSpec:
     """Parse `6.1`, `6.1.176`, `newest` or `SOURCE:WANTED`. Raises UsageError where it is none of these."""
     source, colon, wanted = text.partition(":")
-    if not colon:
+    if not colon and text != INSTALLED:
         source, wanted = DEFAULT_SOURCE, text
     check_name(source, text)
     try:
         return KernelSpec(source=source, wanted=source_named(source).check(wanted))
     except ValueError as error:
         raise UsageError(
-            f"unknown kernel `{wanted}`",
+            f"unknown kernel `{wanted or text}`",
             cause=str(error),
             next_step=source_named(source).example
             or "A kernel is a series (6.1), an exact version (6.1.176), a candidate (6.13-rc2), "
-            f"next-DATE, master, `newest`, or SOURCE:KERNEL with one of the sources {', '.join(SOURCES)}.",
+            f"next-DATE, master, `newest`, or SOURCE:KERNEL with one of the sources {', '.join(_WRITTEN)}.",
         ) from error
 
 
@@ -82,6 +90,11 @@ def find(text: str, arch: Arch, options: KernelOptions = DEFAULT) -> Kernel | No
     spec = parse_spec(text)
     recipe = source_named(spec.source).recipe(spec.wanted, arch)
     return artifact.find(_reference(spec, options), arch.name, recipe)
+
+
+def was_built(text: str, arch: Arch, options: KernelOptions = DEFAULT) -> bool:
+    """Whether the kernel `text` was fetched or built before, perhaps from another state of its source."""
+    return artifact.is_known(_reference(parse_spec(text), options), arch.name)
 
 
 def _reference(spec: KernelSpec, options: KernelOptions) -> str:
@@ -99,29 +112,26 @@ async def obtain(
     of a cached kernel. A damaged kernel is fetched again. Raises UnpreparedError where the kernel cannot be
     fetched or built.
     """
+    order = replace(order, is_offline=offline)
     arch, tell = order.arch, order.tell
     spec = parse_spec(text)
     source = source_named(spec.source)
     reference = _reference(spec, order.options)
     # Computed once, before the build: if a work tree changes during the build, the next run builds it again.
     recipe = source.recipe(spec.wanted, arch)
-    damage: DamagedError | None = None
-    kernel: Kernel | None = None
-    if not refresh:
+    no_headers: NotInArchiveError | None = None
+    kernel, damage = (None, None) if refresh else _cached(reference, arch, recipe, thorough=thorough)
+    if kernel is not None and damage is None:
         try:
-            kernel = artifact.find(reference, arch.name, recipe)
-            if kernel is not None:
-                kernel.check(thoroughly=thorough)
-                if not (order.needs_tree and kernel.lacks_build_tree):
-                    return kernel
-                tell(f"{kernel.record.build} is gone; building the kernel again")
-        except DamagedError as error:
-            damage = error
+            if await _has_tree(kernel, source, order, offline=offline):
+                return kernel
+        except NotInArchiveError as error:
+            no_headers = error
+            tell(f"{error}; taking the next kernel that has them")
     if offline and not source.is_local(spec.wanted):
-        raise UnpreparedError(
-            str(damage) if damage else f"the kernel {text} for {arch.name} is not in the cache",
-            cause="--offline forbids fetching it",
-            next_step="Once, with a network: `quizmatrix prepare` of these cells, or this without --offline.",
+        raise _is_offline(
+            str(damage) if damage else f"the kernel {named.shown(text)} for {arch.name} is not in the cache",
+            "`quizmatrix prepare` of these cells, or this without --offline",
         )
     if damage is not None:
         tell(f"{damage}; fetching it again")
@@ -133,7 +143,53 @@ async def obtain(
         from quizmatrix.kernel import build
 
         build.find_compiler(order)
-    return await _fetched(spec, recipe, order, refresh=refresh, thorough=thorough)
+    try:
+        return await _fetched(spec, recipe, order, refresh=refresh, thorough=thorough)
+    except UnpreparedError as error:
+        # There is no next kernel: what is missing are the headers of the one in the cache.
+        raise no_headers or error from error.__cause__
+
+
+def _cached(
+    reference: str, arch: Arch, recipe: str, *, thorough: bool
+) -> tuple[Kernel | None, DamagedError | None]:
+    """The cached kernel of a reference, and what is wrong with it."""
+    kernel: Kernel | None = None
+    try:
+        kernel = artifact.find(reference, arch.name, recipe)
+        if kernel is not None:
+            kernel.check(thoroughly=thorough)
+    except DamagedError as error:
+        return kernel, error
+    return kernel, None
+
+
+def _is_offline(fact: str, next_step: str) -> UnpreparedError:
+    cause = "--offline forbids fetching it"
+    return UnpreparedError(fact, cause=cause, next_step=f"Once, with a network: {next_step}.")
+
+
+async def _has_tree(kernel: Kernel, source: KernelSource, order: Order, *, offline: bool) -> bool:
+    """Whether a cached kernel has all that the order asks for. A missing build tree is fetched.
+
+    Raises NotInArchiveError where its headers are not to be had any more, UnpreparedError where they cannot
+    be fetched.
+    """
+    if not order.needs_tree or kernel.build_tree is not None:
+        return True
+    record = kernel.record
+    if record.build is not None:
+        order.tell(f"{record.build} is gone; building the kernel again")
+        return False
+    if source.build_tree is None:
+        return False
+    if offline:
+        raise _is_offline(
+            f"what modules for {record.release} are built against is not in the cache",
+            "this without --offline",
+        )
+    await source.build_tree(kernel, order)
+    return True
 
 
 async def _fetched(spec: KernelSpec, recipe: str, order: Order, *, refresh: bool, thorough: bool) -> Kernel:
@@ -150,9 +206,10 @@ async def _fetched(spec: KernelSpec, recipe: str, order: Order, *, refresh: bool
             raise
         earlier.check(thoroughly=thorough)
         order.tell(f"{error}; keeping {earlier.record.release}")
+        await _has_tree(earlier, source, order, offline=False)
         return earlier
     artifact.write_reference(reference, arch.name, recipe, key)
     kernel = artifact.load(key)
     if kernel is None:
-        raise DamagedError(f"the kernel {spec.text} for {arch.name} vanished from the cache")
+        raise DamagedError(f"the kernel {named.shown(spec.text)} for {arch.name} vanished from the cache")
     return kernel

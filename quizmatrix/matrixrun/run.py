@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
 import msgspec
 
+from quizmatrix.build.trees import builds_for
 from quizmatrix.core.concurrency import Watch
 from quizmatrix.core.errors import UsageError
 from quizmatrix.core.process import printable
@@ -14,18 +16,21 @@ from quizmatrix.core.text import clean_line
 from quizmatrix.matrixrun.runner import Runner
 from quizmatrix.model.cells import unsharded
 from quizmatrix.model.matrix import Handoff
-from quizmatrix.model.options import RunRequest
+from quizmatrix.model.options import ResultOptions, RunOptions, RunRequest, with_values
 from quizmatrix.model.outcome import EXIT_OK
 from quizmatrix.model.task import Task
 from quizmatrix.prepare import selection
+from quizmatrix.prepare.selection import Selection
 from quizmatrix.report import outputs
 from quizmatrix.report.progress import tell
 from quizmatrix.report.runhistory import RunHistory
-from quizmatrix.runs import directory, rerun
+from quizmatrix.runs import directory, rerun, slices
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.runs.history.record import History
 from quizmatrix.runs.rerun import Choice, ReadArguments
-from quizmatrix.schedule import command_stdin
+from quizmatrix.schedule import command_stdin, slicing
+from quizmatrix.schedule.commandline import repeating
+from quizmatrix.schedule.plan import MakeSession, Plan
 from quizmatrix.schedule.planning import make_plan
 
 
@@ -39,20 +44,11 @@ def run(request: RunRequest, read: ReadArguments, watch: Watch) -> int:
     request = _with_earlier(request, read)
     options = request.options
     whole, tasks = selection.selected_tasks(options, request.command)
-    if options.once.shell and len(tasks) != 1:
-        raise UsageError(
-            "-S opens a terminal in one cell",
-            cause=f"{len(tasks)} are selected",
-            next_step="Name one: --only 6.1-x86_64",
-        )
+    session = _session(options, len(tasks)) if options.once.shell else None
     choice = _choose(request, tasks)
-    session = None
-    if options.once.shell:
-        from quizmatrix.terminal.sessions import UserSession
-
-        session = UserSession([], options.guest.user).open
     plan = make_plan(options, choice.tasks, session=session)
     outputs.check(options.results)
+    _say_what_was_taken(whole, options.results, is_single=choice.is_single)
     if options.once.dry_run:
         _say_what_would_be_run(request, whole.handoff, choice.tasks)
         return EXIT_OK
@@ -60,11 +56,12 @@ def run(request: RunRequest, read: ReadArguments, watch: Watch) -> int:
         directory.check_output(Path(options.results.output))
     history = RunHistory()
     unbuilt = {}
-    if options.conduct.build:
+    if options.conduct.build or builds_for(whole.taken):
         from quizmatrix.build.zfs.update import bring_up_to_date
 
         left = plan.max_time and plan.max_time - (time.monotonic() - began)
-        unbuilt = bring_up_to_date(options, unsharded(whole.cells), left)
+        wanted = unsharded([cell for cell in whole.cells if not cell.skipped])
+        unbuilt = bring_up_to_date(options, wanted, left) if wanted else {}
     plan = msgspec.structs.replace(
         plan,
         spent=time.monotonic() - began,
@@ -72,15 +69,46 @@ def run(request: RunRequest, read: ReadArguments, watch: Watch) -> int:
         matrix=str(whole.matrix.absolute()) if whole.handoff else None,
         expected=history.expected_seconds(choice.tasks, request.command or []),
         first=choice.first,
+        test_seconds=history.test_seconds(request, choice.tasks),
     )
     run_directory = _open_directory(request, whole.handoff, choice)
+    options, plan = _with_slices(options, plan, run_directory.folder)
     source = command_stdin.own_source(request, is_single=choice.is_single)
     plan = command_stdin.with_stdin(options, plan, run_directory.folder, source)
     return Runner(request, plan, run_directory, history, choice, source, watch).run()
 
 
+def _session(options: RunOptions, tasks: int) -> MakeSession:
+    """Makes the terminal of -S. Raises UsageError where that would be in several cells."""
+    if tasks != 1:
+        raise UsageError(
+            "-S opens a terminal in one cell",
+            cause=f"{tasks} are selected",
+            next_step="Name one: --only 6.1-x86_64",
+        )
+    from quizmatrix.terminal.sessions import UserSession
+
+    return UserSession([], options.guest.user).open
+
+
+def _say_what_was_taken(whole: Selection, options: ResultOptions, *, is_single: bool) -> None:
+    """Say what the command was given. A single cell prints nothing of its own into a file or a pipe."""
+    if whole.taken is None or not whole.taken.sentence or options.quiet:
+        return
+    if not is_single or options.verbose or sys.stderr.isatty():
+        tell(clean_line(whole.taken.sentence))
+
+
 def _with_earlier(request: RunRequest, read: ReadArguments) -> RunRequest:
-    """The request, completed from an earlier run if --resume, --last-failed or --failed-first is given."""
+    """The request, completed from an earlier run if --resume, --last-failed or --failed-first is given.
+
+    `--shard auto` is replaced by a number.
+    """
+    request = _taking_over(request, read)
+    return msgspec.structs.replace(request, options=slicing.with_number(request.options, request.command))
+
+
+def _taking_over(request: RunRequest, read: ReadArguments) -> RunRequest:
     options = request.options
     if options.once.resume is not None:
         from quizmatrix.runs import resume
@@ -122,6 +150,15 @@ def _open_directory(request: RunRequest, handoff: Handoff | None, choice: Choice
     for place, result in choice.earlier:
         run_directory.refer_to(result, place / result.folder)
     return run_directory
+
+
+def _with_slices(options: RunOptions, plan: Plan, run: Path) -> tuple[RunOptions, Plan]:
+    """Both, so that a slice that is repeated is dealt as in this run. run: the run directory."""
+    if not any(task.cell.shard for task in plan.tasks):
+        return options, plan
+    slices.keep(run, plan.test_seconds)
+    options = with_values(options, {"shard_like": directory.name_of(run)})
+    return options, msgspec.structs.replace(plan, repeat=repeating(options))
 
 
 def _say_what_would_be_run(request: RunRequest, handoff: Handoff | None, tasks: list[Task]) -> None:

@@ -10,16 +10,15 @@ from pathlib import Path
 import anyio
 import msgspec
 
+from quizmatrix.core import process
 from quizmatrix.core.concurrency import Watch, task_group
 from quizmatrix.core.errors import HostError, QuizmatrixError
 from quizmatrix.core.passon import pass_on_to
-from quizmatrix.kernel import buildlayer
-from quizmatrix.model.cells import Cell
 from quizmatrix.model.events import CellNote
 from quizmatrix.model.options import RunRequest
 from quizmatrix.model.outcome import EXIT_BROKEN_PIPE, EXIT_NO_VERDICT
 from quizmatrix.model.result import CellResult
-from quizmatrix.prepare import currentfolder
+from quizmatrix.prepare import compiling, currentfolder
 from quizmatrix.prepare.preparer import Policy, Preparer
 from quizmatrix.report import ending, grid, outputs, progress
 from quizmatrix.report.progress import Progress
@@ -126,9 +125,22 @@ class Runner:
             group.start_soon(self._watch, interrupt)
             group.start_soon(shown.keep)
             self._warn_of_what_the_guest_lacks(shown)
+            self._say_what_is_compiled(shown)
             results = await scheduler.run()
             group.cancel_scope.cancel()
         return results
+
+    def _say_what_is_compiled(self, shown: Progress) -> None:
+        """Say what has to be compiled before all cells can boot, and about how long that takes."""
+        cells = [task.cell for task in self._plan.tasks if not task.cell.skipped]
+        work = compiling.for_guests(cells, offline=self._request.options.conduct.offline)
+        self._note(shown, compiling.sentence(work, process.usable_cpus()))
+
+    def _note(self, shown: Progress, text: str | None) -> None:
+        """Show a note that concerns the whole run."""
+        tasks = self._plan.tasks
+        if text is not None:
+            shown.see(CellNote(cell=tasks[0].id if len(tasks) == 1 else "", text=text))
 
     def _warn_of_what_the_guest_lacks(self, shown: Progress) -> None:
         """Warn of files and modules that the command names and the guest lacks, before it fails."""
@@ -148,10 +160,6 @@ class Runner:
             reason = "as asked for" if is_hidden else runlayer.why_not_shown(here)
             text = f"the current folder {here} is not shown to the guest, {reason}"
             shown.see(CellNote(cell=tasks[0].id, text=text))
-        missed = _module_elsewhere([task.cell for task in tasks], tasks[0].command)
-        if missed is not None:
-            # With several cells, the note concerns the whole run.
-            shown.see(CellNote(cell=tasks[0].id if len(tasks) == 1 else "", text=missed))
 
     def _write_reports(self) -> None:
         """Write the reports asked for. Errors are only printed; they do not change the exit status."""
@@ -173,12 +181,3 @@ class Runner:
             progress.tell(error.render())
         if self._history.error is not None:
             progress.tell(sentence(self._history.error))
-
-
-def _module_elsewhere(cells: list[Cell], command: list[str]) -> str | None:
-    """See hint.missing_module, which is imported only where something was built here."""
-    if not any(buildlayer.module_references(key) for key in buildlayer.kernels()):
-        return None
-    from quizmatrix.build.module import hint
-
-    return hint.missing_module(cells, command)

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from quizmatrix.core import paths, tomlfile
-from quizmatrix.core.elf import Elf
+from quizmatrix.core.elf import Elf, Machine, other_machines
 from quizmatrix.core.errors import UsageError
 
 # A name for this host's architecture, wherever an architecture can be named.
@@ -73,6 +73,7 @@ class Qemu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     slots: the slots of the bus, if their number is limited. QEMU chooses the slots, unless there are more
     devices than slots: then a slot gets several devices, as functions.
     disk-buses: the kinds of disks that the machine supports.
+    rest: seconds for which a guest's CPUs have to sleep before it is saved as a template.
     numa: the memory of a NUMA node must be a multiple of this, in MiB; 0 if the machine has no NUMA nodes.
     """
 
@@ -87,6 +88,7 @@ class Qemu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         name="disk-buses", default_factory=lambda: [DiskBus.VIRTIO, DiskBus.SCSI, DiskBus.NVME]
     )
     numa: int = 0
+    rest: float = 0.001
 
 
 class KernelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -166,6 +168,24 @@ class Arch(msgspec.Struct, frozen=True, kw_only=True):
     def is_native(self) -> bool:
         """Whether this host has this architecture, so that its guests need no emulation."""
         return os.uname().machine in self.facts.host_machines
+
+    @property
+    def machine(self) -> Machine:
+        """The machine of its kernel, its modules and its programs."""
+        own = self.facts.elf
+        return Machine(machine=own.machine, bits=own.bits, byte_order=self.facts.byte_order)
+
+
+@cache
+def machines() -> dict[str, Machine]:
+    """All known machines, by name."""
+    return {name: load_arch(name).machine for name in arch_names()} | other_machines()
+
+
+def machine_name(machine: Machine) -> str:
+    """The usual name of a machine."""
+    found = [name for name, known in machines().items() if known == machine]
+    return found[0] if found else f"machine {machine.machine}"
 
 
 def arch_names() -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.core import paths, tomlfile
+from quizmatrix.model.arch import Arch
 
 _FILE = Path(__file__).with_name("debian.toml")
 
@@ -21,6 +22,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     components: tuple[str, ...] = ("main", "contrib")
     series: list[str] = []
     newest: bool = False
+    compilers: str | None = None
     check_valid_until: bool = True
 
 
@@ -46,6 +48,11 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 def load_archive() -> Archive:
     """The shipped suites, with the keys that the user's `debian.toml` replaces; DataError if one is wrong."""
     return tomlfile.load_over(_FILE, paths.config_dir() / "debian.toml", Archive)
+
+
+def is_carried(arch: Arch) -> bool:
+    """Whether a suite has packages of the architecture."""
+    return arch.facts.debian is not None and has_kernels_for(arch.facts.debian.arch)
 
 
 def has_kernels_for(arch: str, series: str = "") -> bool:

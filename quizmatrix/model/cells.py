@@ -13,12 +13,13 @@ from quizmatrix.core import units
 from quizmatrix.core.errors import DataError, UsageError
 from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.core.version import is_unreleased, series_of
-from quizmatrix.model import parameters, profile
+from quizmatrix.model import kconfig, named, parameters, profile
 from quizmatrix.model.arch import ArchFile, debian_variants, load_arch
 from quizmatrix.model.archive import has_kernels_for
 from quizmatrix.model.cellid import cell_id, folder_name, matching, parse_cell_id
 from quizmatrix.model.finding import SplatPolicy, Tolerance
-from quizmatrix.model.matrix import Include, Limits, Matrix, shipped_variants
+from quizmatrix.model.known import KnownFailure
+from quizmatrix.model.matrix import Include, Limits, Matrix, Variant, shipped_variants
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.profile import Use
 
@@ -58,26 +59,34 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
         return {"QUIZMATRIX_SHARD": str(self.number), "QUIZMATRIX_SHARDS": str(self.of)}
 
 
+# The kernel of the machine that quizmatrix runs on: a source that can be named alone.
+INSTALLED = "installed"
+
+
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One kernel on one architecture: a field for each setting that a matrix can give it.
 
     kernel: as the matrix names it.
     source: where the kernel comes from, unless `kernel` names a source itself.
+    packages: the files of a kernel that the matrix gives a name (see model/named.py).
     timeout, boot_timeout: seconds, for real hardware.
     memory, shared_limit: MiB.
-    image: the name of the base image.
+    image: the name of the base image; include: packages, and sets of packages, that it has to have.
     append: additional kernel parameters.
     numa: the number of NUMA nodes.
     profiles: in the order in which they are set up.
-    config: configuration lines that the variant adds.
+    config: configuration lines that the matrix and the variant add.
     clang: whether the kernel is compiled with clang.
     tolerance: how findings of the kernel are treated.
     shard: the part of its tests that it runs.
     expected: the expected outcome; why: the reason, if that is not `passed`.
+    skipped: why it is not run; empty if it is.
+    known: failures of single tests that are no news.
     """
 
     kernel: str
     source: str
+    packages: tuple[str, ...] = ()
     arch: str
     variant: str | None = None
     timeout: float
@@ -86,6 +95,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     shared_limit: int = SHARED_LIMIT
     cpus: int
     image: str = SMALL
+    include: tuple[str, ...] = ()
     append: str = ""
     numa: int = 1
     profiles: tuple[Use, ...] = ()
@@ -95,6 +105,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     shard: Shard | None = None
     expected: Outcome = Outcome.PASSED
     why: str = ""
+    skipped: str = ""
+    known: tuple[KnownFailure, ...] = ()
 
     @property
     def id(self) -> str:
@@ -108,8 +120,11 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kernel_spec(self) -> str:
-        """`SOURCE:KERNEL`."""
-        return self.kernel if ":" in self.kernel else f"{self.source}:{self.kernel}"
+        """`SOURCE:KERNEL`, or INSTALLED; of a kernel with a name, with its files: it needs no matrix then."""
+        if self.packages:
+            return named.specification(self.kernel, self.packages)
+        names_source = ":" in self.kernel or self.kernel == INSTALLED
+        return self.kernel if names_source else f"{self.source}:{self.kernel}"
 
     @property
     def folder(self) -> str:
@@ -150,21 +165,23 @@ def default_source(kernel: str, *, ready_made: bool) -> str:
 
 
 def expand(
-    matrix: Matrix, where: str, overrides: Limits | None = None, *, built_here: bool = False
+    matrix: Matrix, where: str, overrides: Limits | None = None, beneath: Limits = DEFAULTS
 ) -> list[Cell]:
     """The cells of a matrix: ordered by kernel, then architecture; those of `include` last.
 
     where: the matrix's name in error messages.
     overrides: limits from the command line, which take precedence over the matrix.
-    built_here: build kernels that name no source, even if Debian has them as packages, since modules can
-    be built only for kernels that were built here.
-    Raises DataError for an unknown architecture or a duplicate cell.
+    beneath: limits over which the matrix takes precedence.
+    A kernel with a name has cells on the architectures that it has packages for. Raises DataError for an
+    unknown architecture or a duplicate cell.
     """
+    named.check_arches(matrix.kernel, matrix.kernels, matrix.arches, where)
     wanted: list[tuple[str, str, str | None, list[Limits]]] = [
         (kernel, arch, None, [])
         for kernel in matrix.kernels
         for arch in matrix.arches
         if not any(fnmatchcase(kernel, out.kernel) and fnmatchcase(arch, out.arch) for out in matrix.exclude)
+        and not named.lacks(matrix.kernel, kernel, arch)
     ]
     for extra in matrix.include:
         own: list[Limits] = [extra]
@@ -172,15 +189,16 @@ def expand(
             own.append(matrix.variant[extra.variant])
         wanted.append((extra.kernel, extra.arch, extra.variant, own))
     profiles = profile.resolve(matrix.profiles, matrix.profile, where)
-    built_here = built_here or any(profile.facts_of(use.name, where).modules for use in profiles)
     cells: dict[str, Cell] = {}
     for kernel, arch, variant, own in wanted:
-        sources = [overrides or Limits(), *own, matrix.arch.get(arch, Limits()), matrix, DEFAULTS]
-        cell = _make_cell(kernel, arch, variant, sources, matrix, where, built_here=built_here)
-        if variant in matrix.variant:
-            own_way = matrix.variant[variant]
-            cell = msgspec.structs.replace(cell, config=tuple(own_way.config), clang=own_way.clang)
-        cell = msgspec.structs.replace(cell, profiles=profiles)
+        sources = [overrides or Limits(), *own, matrix.arch.get(arch, Limits()), matrix, beneath, DEFAULTS]
+        packages = named.packages_of(matrix.kernel, kernel, arch, variant, where)
+        cell = _make_cell(kernel, arch, variant, sources, matrix, where)
+        if packages:
+            cell = msgspec.structs.replace(cell, source=named.SOURCE, packages=packages)
+        own_way = matrix.variant.get(variant or "", Variant())
+        config = kconfig.joined(matrix.config, own_way.config)
+        cell = msgspec.structs.replace(cell, config=tuple(config), clang=own_way.clang, profiles=profiles)
         if cell.id in cells:
             raise DataError(where, cause=f"the matrix has the cell {cell.id} twice", next_step="Remove one.")
         cells[cell.id] = cell
@@ -214,8 +232,6 @@ def _make_cell(
     sources: list[Limits],
     matrix: Matrix,
     where: str,
-    *,
-    built_here: bool,
 ) -> Cell:
     facts = _facts_of(arch, where)
     # The path after `SOURCE:` may contain spaces.
@@ -229,7 +245,7 @@ def _make_cell(
     is_flavour = variant in debian_variants() and variant not in matrix.variant
     if is_flavour and (facts.debian is None or variant not in facts.debian.variants):
         raise DataError(where, cause=f"Debian has no variant {variant} of its kernels for {arch}")
-    ready_made = (variant is None and not built_here) or is_flavour
+    ready_made = is_flavour or not (variant or matrix.config)
     ready_made = (
         ready_made and facts.debian is not None and has_kernels_for(facts.debian.arch, series_of(kernel))
     )
@@ -260,6 +276,8 @@ def _make_cell(
 
 
 def _with_expectation(cell: Cell, matrix: Matrix) -> Cell:
+    tests = tuple(one for one in matrix.known if one.is_for(cell.kernel, cell.arch, cell.variant))
+    cell = msgspec.structs.replace(cell, known=tests)
     for known in matrix.expect:
         if (
             fnmatchcase(cell.kernel, known.kernel)
@@ -297,11 +315,11 @@ def select(
 
 
 def cells_on_the_spot(
-    only: list[str], overrides: Limits, like: Matrix | None = None, *, built_here: bool = False
+    only: list[str], overrides: Limits, like: Matrix | None = None, beneath: Limits = DEFAULTS
 ) -> list[Cell]:
     """Make the cells whose full ids are in `only`, without a matrix; only shipped variants are known.
 
-    like: the matrix that gives their source, profiles and tolerance. built_here: as in `expand`.
+    like: the matrix that gives their source, profiles and tolerance. beneath: as in `expand`.
     """
     like = like or Matrix()
     made = []
@@ -311,11 +329,14 @@ def cells_on_the_spot(
             kernel, arch, variant = parts
             one = Matrix(
                 source=like.source,
+                config=like.config,
+                kernel=like.kernel,
                 profiles=like.profiles,
                 profile=like.profile,
                 splat=like.splat,
                 allow_splats=like.allow_splats,
+                known=like.known,
                 include=[Include(kernel=kernel, arch=arch, variant=variant)],
             )
-            made += expand(one, f"--only {text}", overrides, built_here=built_here)
+            made += expand(one, f"--only {text}", overrides, beneath)
     return made

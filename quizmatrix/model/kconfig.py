@@ -101,6 +101,13 @@ def check_fragment(text: str, name: str) -> None:
     parse_fragment(text, name, KernelVersion("6.1"))
 
 
+def joined(lines: Iterable[str], over: Iterable[str]) -> list[str]:
+    """Configuration lines, without those for symbols that also `over` has, and then `over`."""
+    over = list(over)
+    named = {line.partition("=")[0].strip() for line in over}
+    return [line for line in lines if line.partition("=")[0].strip() not in named] + over
+
+
 def _applies(word: str, version: KernelVersion, origin: str) -> bool:
     if word == "optional":
         return True

@@ -12,9 +12,10 @@ import msgspec
 from quizmatrix.core import paths, tomlfile, units
 from quizmatrix.core.errors import DataError, UsageError
 from quizmatrix.core.nearest import did_you_mean
-from quizmatrix.model import kconfig, numa, parameters, profile
+from quizmatrix.model import kconfig, named, numa, parameters, profile
 from quizmatrix.model.arch import NATIVE, debian_variants, host_arch
 from quizmatrix.model.finding import SplatPolicy, check_allowed
+from quizmatrix.model.known import KnownFailure
 from quizmatrix.model.labels import TaskGroup
 from quizmatrix.model.outcome import Outcome
 
@@ -106,11 +107,10 @@ class Expect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     why: str
 
 
-class Variant(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """A named kernel configuration: `CONFIG_X=y` lines, whether to use clang, and limits."""
+class Configured(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """A table that also configures kernels. config: `CONFIG_X=y` lines, for kernels that are built here."""
 
     config: list[str] = []
-    clang: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError, "`KEY`: ...", if a value is invalid."""
@@ -119,6 +119,12 @@ class Variant(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
             kconfig.check_fragment("\n".join(self.config), "config")
         except DataError as error:
             raise ValueError(f"`config`: {error.cause}") from error
+
+
+class Variant(Configured, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """A named way to build a kernel: its configuration, whether to use clang, and limits."""
+
+    clang: bool = False
 
 
 class Handoff(
@@ -161,8 +167,12 @@ class Handoff(
                 raise ValueError(f'`{key}`: names no cell; leave it out for all, or write ["*"]')
 
 
-class Matrix(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """The keys of a matrix file, as its documentation describes them. allow_splats: see finding.Tolerance."""
+class Matrix(Configured, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """A matrix file: a field for each of its keys, as its documentation describes them.
+
+    kernel: the packages of kernels with a name; relative paths are relative to the current folder, except in
+    a file. allow_splats: see finding.Tolerance. known: failures of single tests that are no news.
+    """
 
     source: str | None = None
     kernels: list[str] = []
@@ -171,15 +181,18 @@ class Matrix(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
     exclude: list[Exclude] = []
     include: list[Include] = []
     expect: list[Expect] = []
+    known: list[KnownFailure] = []
     arch: dict[str, Limits] = {}
     variant: dict[str, Variant] = {}
     profile: dict[str, dict[str, Any]] = {}
     handoff: Handoff | None = None
     allow_splats: list[str] = []
+    kernel: named.NamedKernels = {}
 
     def __post_init__(self) -> None:
         """Raises ValueError, "`KEY`: ...", if a value is invalid."""
-        Limits.__post_init__(self)
+        Configured.__post_init__(self)
+        named.check(self.kernel)
         for text in self.allow_splats:
             try:
                 check_allowed(text)
@@ -263,6 +276,7 @@ def with_native(matrix: Matrix, host: str | None) -> Matrix:
         include=include,
         exclude=exclude,
         expect=[replace(one, arch=name(one.arch)) for one in matrix.expect],
+        known=[replace(one, arch=name(one.arch)) for one in matrix.known],
         arch=limits,
     )
 
@@ -276,19 +290,22 @@ def _over(limits: Limits, others: Limits) -> Limits:
 
 
 def load_matrix(path: Path) -> Matrix:
-    """Read a matrix file; DataError names the wrong line."""
+    """Read a matrix file; DataError names the wrong line. The user's named kernels are added to its own."""
     matrix = tomlfile.load(path, Matrix)
-    others: tuple[Include | Exclude | Expect, ...] = (*matrix.include, *matrix.exclude, *matrix.expect)
+    own = named.with_absolute_paths(matrix.kernel, path.absolute().parent)
+    matrix = msgspec.structs.replace(matrix, kernel={**named.own_kernels(), **own})
+    others: tuple[Include | Exclude | Expect | KnownFailure, ...]
+    others = (*matrix.include, *matrix.exclude, *matrix.expect, *matrix.known)
     if NATIVE in (*matrix.arches, *matrix.arch, *(one.arch for one in others)):
         matrix = with_native(matrix, _host(matrix))
     profile.resolve([*matrix.profiles, *matrix.profile], matrix.profile, str(path))
-    named = matrix.arches + [include.arch for include in matrix.include]
+    arches = matrix.arches + [include.arch for include in matrix.include]
     for name in matrix.arch:
-        if name not in named:
+        if name not in arches:
             raise DataError(
                 str(path),
                 cause=f"[arch.{name}] sets limits for an architecture the matrix does not have",
-                next_step=f"It has: {', '.join(dict.fromkeys(named)) or 'none'}.",
+                next_step=f"It has: {', '.join(dict.fromkeys(arches)) or 'none'}.",
             )
     for include in matrix.include:
         if include.variant is not None and include.variant not in (*matrix.variant, *shipped_variants()):

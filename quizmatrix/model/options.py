@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, Final, Literal
 
 import msgspec
 
 from quizmatrix.model.finding import SplatPolicy
 from quizmatrix.model.matrix import Limits
 
+# The value of `shard` for a number that depends on the host.
+AUTO: Final = "auto"
+
 
 class SelectionOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Which cells are run.
+    """Which cells are run: a field for each option.
 
     matrix: a file, or the name of a shipped matrix; None means `default`.
     only, skip: globs.
     source: the source of kernels that name none.
-    shard: the number of parts that each cell's tests are split into.
+    enable, disable, module: symbols of the kernels' configuration that are to be y, n or m.
+    shard: the number of parts that each cell's tests are split into; AUTO: as many as the host can hold.
+    shard_like: the run whose parts these are to be.
+    no_provide: take nothing because the command needs it.
     """
 
     matrix: str | None = None
@@ -31,7 +37,12 @@ class SelectionOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     arches: list[str] = []
     source: str | None = None
     profiles: list[str] = []
-    shard: int = 1
+    enable: list[str] = []
+    disable: list[str] = []
+    module: list[str] = []
+    shard: int | Literal["auto"] = 1
+    shard_like: str | None = None
+    no_provide: bool = False
 
 
 class LimitOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -65,6 +76,7 @@ class GuestOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     stdin: a file, `-` for our stdin, or /dev/null (--no-stdin); None: our stdin, if there is only one cell.
     accel: auto, kvm or tcg.
+    cold, warm: boot every guest, or restore every guest from a template.
     qemu: additional arguments for QEMU.
     layer: folders laid over the guest's root.
     bind: HOST:GUEST[:ro].
@@ -73,6 +85,8 @@ class GuestOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     stdin: str | None = None
     accel: str = "auto"
+    cold: bool = False
+    warm: bool = False
     machine: str | None = None
     qemu: list[str] = []
     layer: list[str] = []
@@ -83,11 +97,15 @@ class GuestOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class ConductOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How the cells are run. jobs: VMs at the same time. max_time: a duration, for the whole run."""
+    """How the cells are run. jobs: VMs at the same time. max_time: a duration, for the whole run.
+
+    rerun_failed: how often tests that failed are run once more.
+    """
 
     jobs: int | None = None
     max_time: str | None = None
     retries: int = 0
+    rerun_failed: int = 0
     fail_fast: bool = False
     build: bool = False
     offline: bool = False

@@ -7,6 +7,7 @@ environment and prints one JSON object), `init` (the guest half: a script for sh
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -35,6 +36,24 @@ class Option(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     needs: dict[str, list[str]] = {}
 
 
+class Provided(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a cell gets with a command that a profile provides, as far as neither matrix nor options say.
+
+    profiles: further profiles.
+    image: the base image; include: packages, and sets of packages, that it has to have.
+    memory, cpus, timeout: as a matrix has them.
+    instead: a command for cells that cannot have the image.
+    """
+
+    profiles: list[str] = []
+    image: str | None = None
+    include: list[str] = []
+    memory: str | None = None
+    cpus: int | None = None
+    timeout: str | None = None
+    instead: str = ""
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The keys of a profile.toml.
 
@@ -43,10 +62,12 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     config: symbols that the guest's kernel must have, built in or as modules.
     modules: modules that the kernel layer or the cell's build layers must have.
     built_by: the command that builds these modules; {cell} in it is replaced by the cell's id.
+    built_from: the kind of work tree that they are built from.
     packages: packages that the base image must have.
     network: whether the guest gets a network.
     debugger: whether QEMU waits for connections of a debugger.
     options: by name.
+    provides: commands that guests have by it. provided: what else a cell gets for such a command.
     """
 
     summary: str
@@ -54,10 +75,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     config: list[str] = []
     modules: list[str] = []
     built_by: str = ""
+    built_from: Literal["", "openzfs"] = ""
     packages: list[str] = []
     network: bool = False
     debugger: bool = False
     options: dict[str, Option] = {}
+    provides: list[str] = []
+    provided: Provided = Provided()
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +123,16 @@ def facts_of(name: str, where: str) -> Facts:
             next_step=f"{did_you_mean(name, known)} Known: {', '.join(known)}.".lstrip(),
         )
     return tomlfile.load(known[name] / _FACTS, Facts)
+
+
+def providers() -> dict[str, list[str]]:
+    """The names of the profiles that provide each command. A profile that cannot be read provides none."""
+    found: dict[str, list[str]] = {}
+    for name in folders():
+        with contextlib.suppress(DataError):
+            for command in facts_of(name, "the profiles").provides:
+                found.setdefault(command, []).append(name)
+    return found
 
 
 def parse_profiles(texts: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -198,15 +232,13 @@ def check(
     *,
     kernel: str,
     config: str,
-    installed: Iterable[str] | None,
     has_module: Callable[[str], bool],
     cell: str,
 ) -> None:
-    """Raises UnpreparedError if a cell lacks something that a profile needs.
+    """Raises UnpreparedError if a cell's kernel lacks something that a profile needs.
 
     kernel: the name of the cell's kernel.
     config: the kernel's .config.
-    installed: the packages of the base image; None for the small image.
     has_module: whether the guest can load a module of this name.
     cell: the cell's id.
     """
@@ -233,11 +265,13 @@ def check(
             next_step=facts.built_by.format(cell=cell)
             or f"Install it where `quizmatrix kernel show {kernel}` says.",
         )
-    check_packages(use, installed)
 
 
 def check_packages(use: Use, installed: Iterable[str] | None) -> None:
-    """Raises UnpreparedError if the base image lacks packages of a profile. installed: as in `check`."""
+    """Raises UnpreparedError if the base image lacks packages of a profile.
+
+    installed: the packages of the base image; None for the small image.
+    """
     missing = [name for name in facts_of(use.name, "the cell").packages if name not in (installed or ())]
     if missing:
         raise UnpreparedError(

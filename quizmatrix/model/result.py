@@ -11,11 +11,13 @@ from quizmatrix.core.process import printable
 from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.cellid import folder_name
 from quizmatrix.model.finding import FindingSummary
+from quizmatrix.model.known import KnownUse
 from quizmatrix.model.labels import TaskGroup, TaskLabels
 from quizmatrix.model.matrix import Handoff
 from quizmatrix.model.options import RunOptions
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.model.spec import CommandLine
+from quizmatrix.model.spec import BuiltFrom, CommandLine
+from quizmatrix.model.start import StartKind
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +45,8 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"labels": "h
     exit_code: 128+n for signal n; None if the command did not end by itself.
     subtests: for each outcome (see subtest.SubtestOutcome) the number of tests, counted in the command's
     output and on the console.
+    known: what was known of failing tests: the matrix's globs, and what a suite's own list has and passed.
+    running: the test that was running when the guest died or was stopped; empty if none is known.
     labels: those of its task. With labels, `cell` is the id of the task, and the other fields are of the
     cell that ran.
     findings: the first ones; findings.json in the cell's folder has their traces.
@@ -51,7 +55,10 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"labels": "h
     foreign: the architecture of a program that could not run in the guest; the kernel is not to blame.
     earlier: the run that the result was taken from, if the cell was not run again.
     append: the additional kernel parameters.
+    built_from: where its OpenZFS is from; None where no profile needs that.
     again: the command line that repeats the cell.
+    start: how its guest started; None if none did.
+    further: the folders, in the cell's own, of further guests that ran its tests (see schedule/further.py).
     """
 
     cell: str
@@ -69,6 +76,8 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"labels": "h
     attempts: int = 1
     detail: str = ""
     subtests: dict[str, int] = {}
+    known: list[KnownUse] = []
+    running: str = ""
     labels: TaskLabels | None = None
     findings: list[FindingSummary] = []
     inputs: str = ""
@@ -76,7 +85,10 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"labels": "h
     foreign: str = ""
     earlier: str = ""
     append: str = ""
+    built_from: BuiltFrom | None = None
     again: CommandLine | None = None
+    start: StartKind | None = None
+    further: list[str] = []
     timings: Timings = Timings()
 
     @property

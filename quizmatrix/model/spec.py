@@ -12,7 +12,10 @@ from quizmatrix.model.arch import Accelerator, Arch, DiskBus
 from quizmatrix.model.cells import SHARED_LIMIT, SMALL
 from quizmatrix.model.finding import Tolerance
 from quizmatrix.model.forward import Forward
+from quizmatrix.model.known import KnownFailure
 from quizmatrix.model.labels import TaskLabels
+from quizmatrix.model.start import StartKind
+from quizmatrix.model.testchoice import TestChoice
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +124,13 @@ class CommandLine(msgspec.Struct, frozen=True, kw_only=True):
     argv: list[str]
 
 
+class BuiltFrom(msgspec.Struct, frozen=True, kw_only=True):
+    """The work tree that the guest's OpenZFS was built from. head: its branch and commit then, with git."""
+
+    tree: str
+    head: str = ""
+
+
 class Labels(msgspec.Struct, frozen=True, kw_only=True):
     """The names of a cell, as its result has them.
 
@@ -129,6 +139,7 @@ class Labels(msgspec.Struct, frozen=True, kw_only=True):
     release: what `uname -r` prints in the guest.
     task: the labels of its task, if there are any. matrix: the file that they come from.
     again: the command line that repeats the cell, if a command line started it.
+    built_from: where its OpenZFS is from, if one of its profiles needs that.
     """
 
     cell: str
@@ -138,24 +149,28 @@ class Labels(msgspec.Struct, frozen=True, kw_only=True):
     task: TaskLabels | None = None
     matrix: str | None = None
     again: CommandLine | None = None
+    built_from: BuiltFrom | None = None
 
 
 class GuestKernel(msgspec.Struct, frozen=True, kw_only=True):
     """The kernel that is booted.
 
-    key: its key in the cache.
+    key: its key in the cache. version: the upstream version.
     image, initramfs: files.
     symbols: its vmlinux with symbols, if there is one.
     parameters: additional kernel parameters.
     has_9p: whether the kernel can mount host folders; if not, the guest gets them as disks.
+    layer_bus: the kind of disks as which it gets layers.
     """
 
     key: str
+    version: str = ""
     image: str
     initramfs: str
     symbols: str | None = None
     parameters: str = ""
     has_9p: bool = True
+    layer_bus: DiskBus = DiskBus.VIRTIO
 
 
 class GuestNetwork(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,6 +192,7 @@ class GuestMachine(msgspec.Struct, frozen=True, kw_only=True):
     numa: the number of NUMA nodes.
     type: a value for QEMU's option -machine, instead of the architecture's.
     qemu_words: additional arguments for QEMU.
+    start: how it has to start; None: as is fastest.
     """
 
     arch: Arch
@@ -189,6 +205,7 @@ class GuestMachine(msgspec.Struct, frozen=True, kw_only=True):
     debugger: GuestDebugger | None = None
     type: str | None = None
     qemu_words: list[str] = []
+    start: StartKind | None = None
 
 
 class WorkTree(msgspec.Struct, frozen=True, kw_only=True):
@@ -236,6 +253,7 @@ class GuestCommand(msgspec.Struct, frozen=True, kw_only=True):
     user: the guest's user; None: root.
     stdin: a file, OWN_STDIN for the observer's input, or None.
     session: the terminal session after the command.
+    tests: what it is told about its tests.
     """
 
     words: list[str]
@@ -245,19 +263,22 @@ class GuestCommand(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     stdin: str | None = None
     session: Session | None = None
+    tests: TestChoice = TestChoice()
 
 
 class GuestLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Time limits, and which findings are allowed.
+    """Time limits, and which findings and failures of tests are no news.
 
     timeout: of the command. boot_timeout: until the command starts. Both in seconds, already multiplied by
     the accelerator's factor.
     tolerance: how findings are treated.
+    known: tests that are known to fail in this cell.
     """
 
     timeout: float
     boot_timeout: float
     tolerance: Tolerance = Tolerance()
+    known: list[KnownFailure] = []
 
 
 class CellSpec(msgspec.Struct, frozen=True, kw_only=True):

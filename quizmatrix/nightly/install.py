@@ -40,7 +40,7 @@ def check(options: RunOptions, command: list[str] | None) -> int:
     _, tasks = selected_tasks(options, command)
     make_plan(options, tasks)
     outputs.check(options.results)
-    return len(tasks)
+    return sum(not task.cell.skipped for task in tasks)
 
 
 def choose_scheduler(asked: str) -> NightlyStarter:

@@ -20,8 +20,9 @@ from quizmatrix.model.arch import Accelerator, Arch, load_arch
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec
+from quizmatrix.model.start import StartKind
 from quizmatrix.model.task import Task
-from quizmatrix.prepare.specify import Prepared, specify
+from quizmatrix.prepare.specify import GuestPlan, Prepared, specify
 from quizmatrix.run.cell import run_cell
 
 KVM_DEVICE = Path("/dev/kvm")
@@ -124,6 +125,10 @@ async def try_kvm(cell: Cell, prepared: Prepared, boot: RunTrial = run_cell) -> 
     )
 
 
+# A trial is a boot: what is restored from a template has shown that it works.
+_BOOTED = GuestPlan(start=StartKind.COLD)
+
+
 class _Trial:
     """Boots a cell's guest for a trial, without the user's profiles and options."""
 
@@ -141,7 +146,9 @@ class _Trial:
         folder.mkdir()
         cell = msgspec.structs.replace(self._cell, boot_timeout=limit)
         task = Task(id=cell.id, cell=cell, command=["true"])
-        return await self._boot(await specify(task, self._prepared, accelerator, folder=folder))
+        return await self._boot(
+            await specify(task, self._prepared, accelerator, folder=folder, asked=_BOOTED)
+        )
 
 
 def _is_up(result: CellResult) -> bool:

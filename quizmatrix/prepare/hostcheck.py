@@ -11,8 +11,8 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from quizmatrix.core import cgroup, paths, process
-from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core import cgroup, packagefile, paths, process, sandbox
+from quizmatrix.core.errors import HostError, QuizmatrixError
 from quizmatrix.core.folders import disk_usage
 from quizmatrix.core.json import to_json
 from quizmatrix.core.memory import available_memory
@@ -26,12 +26,15 @@ from quizmatrix.model.matrix import Limits, load_matrix, shipped_matrices
 from quizmatrix.model.outcome import EXIT_FAILED, EXIT_OK
 from quizmatrix.prepare import accelerator
 from quizmatrix.prepare.preparer import Policy, Preparer
+from quizmatrix.run import template
 
 # Programs that are always needed, and their Debian packages.
 TOOLS = {"depmod": "kmod", "setpriv": "util-linux"}
 
 # The text for programs that are needed only for Debian's archive.
 _FOR_DEBIAN = "needed for Debian's kernels, sources and base images alone"
+
+_FOR_DKMS = "needed for modules with a dkms.conf alone"
 
 _WANTED_SPACE = 4 << 30
 
@@ -53,7 +56,7 @@ def check(*, as_json: bool = False, retry_kvm: bool = False) -> int:
     """
     if retry_kvm:
         accelerator.forget()
-    findings = [*_tools(), *_machines(), _building(), _images(), *_places(), _room()]
+    findings = [*_tools(), *_machines(), _building(), _images(), *_places(), _templates(), _room()]
     if as_json:
         sys.stdout.write(to_json(findings).decode())
     else:
@@ -81,14 +84,14 @@ def _print(findings: list[HostCheck]) -> None:
 
 def _tools() -> list[HostCheck]:
     found = []
-    for tool, package in (TOOLS | host.TOOLS).items():
+    for tool, package in (TOOLS | host.TOOLS | {sandbox.PROGRAM: sandbox.PACKAGE}).items():
         path = process.find_program(tool)
         if path is not None:
             found.append(HostCheck(what=tool, state="ok", says=path))
         elif tool in TOOLS:
             found.append(HostCheck(what=tool, state="lack", says="not installed", package=package))
         else:
-            says = f"not installed: {_FOR_DEBIAN}"
+            says = f"not installed: {_FOR_DKMS if tool == sandbox.PROGRAM else _FOR_DEBIAN}"
             found.append(HostCheck(what=tool, state="note", says=says, package=package))
     try:
         keyring = load_archive().keyring or ""
@@ -99,7 +102,18 @@ def _tools() -> list[HostCheck]:
     else:
         says = f"{apt.no_keyring(keyring).fact}: {_FOR_DEBIAN}"
         found.append(HostCheck(what="keyring", state="note", says=says, package="debian-archive-keyring"))
-    return [*found, _small_image()]
+    return [*found, _packages(), _small_image()]
+
+
+def _packages() -> HostCheck:
+    """Whether other distributions' packages can be read. That is optional, so a missing library is a note."""
+    library, package = packagefile.LIBRARY
+    try:
+        packagefile.check_library()
+    except HostError as error:
+        says = f"{error.fact}: needed for kernels from .deb and .rpm files alone"
+        return HostCheck(what=library, state="note", says=says, package=package)
+    return HostCheck(what=library, state="ok", says="reads .deb and .rpm files")
 
 
 def _small_image() -> HostCheck:
@@ -215,6 +229,14 @@ def _places() -> list[HostCheck]:
         says = f"{path}: {used} MB used, {free / (1 << 30):.1f} GiB free"
         found.append(HostCheck(what=what, state="note" if free < _WANTED_SPACE else "ok", says=says))
     return found
+
+
+def _templates() -> HostCheck:
+    """How many booted guests are kept, and what they may take."""
+    kept, budget = template.stored(), template.budget()
+    used = sum(size for _, size, _ in kept)
+    says = f"{len(kept)} booted guests are kept, {used // 1_000_000} MB of at most {budget // 1_000_000} MB"
+    return HostCheck(what="templates", state="ok", says=f"{says} ({template.BUDGET_VARIABLE})")
 
 
 def _room() -> HostCheck:

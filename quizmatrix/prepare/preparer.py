@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +23,14 @@ from quizmatrix.model import cells, numa, profile
 from quizmatrix.model.arch import Accelerator, Arch, load_arch
 from quizmatrix.model.cells import SMALL, Cell
 from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.spec import BuiltFrom
 from quizmatrix.model.task import Task
 from quizmatrix.prepare.accelerator import Answer, find_out, without_trial
 from quizmatrix.prepare.specify import GuestPlan, Prepared, specify
+from quizmatrix.prepare.worktree import tree_around
 from quizmatrix.run.cell import run_cell
 from quizmatrix.run.cellfolder import artifacts_of
+from quizmatrix.run.observer import Observer
 
 if TYPE_CHECKING:
     from quizmatrix.core.jobserver import JobServer
@@ -64,7 +67,13 @@ class Preparer:
         self._artifacts = OncePerKey()
         self._answers: dict[str, Answer] = {}
         self._find_out = find_out
+        self._tree = tree_around(Path.cwd())
         self._fetches = anyio.CapacityLimiter(_FETCHES)
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether only the cache is used."""
+        return self._policy.offline
 
     async def prepare(self, cell: Cell, tell: Tell) -> Prepared:
         """Fetch or build the artifacts of `cell`. tell: is called with progress messages.
@@ -78,39 +87,49 @@ class Preparer:
         installed: dict[str, str] | None = None
         image = await self._small_image(arch, tell)
         kernel = await self.kernel(cell, tell)
-        suite = cells.debian_suite(cell.image)
-        if suite is not None:
-            whole = await self._artifacts.get(
-                f"image {cell.image} {cell.arch}", lambda: self._debian_image(cell, suite, tell)
-            )
-            image = msgspec.structs.replace(image, disk=whole.disk)
-            installed = whole.installed
-        build_layers = await buildlayer.obtain(kernel, with_runtime=suite is None)
-        for layer in build_layers:
-            await self._uses.hold(layer)
-        numa.check_kernel(cell.id, kernel.record.release, kernel.config, cell.numa)
         for use in cell.profiles:
             profile.check(
                 use,
                 kernel=kernel.record.release,
                 config=kernel.config,
-                installed=installed,
-                has_module=lambda name: buildlayer.has_module(kernel, name),
+                has_module=lambda name: buildlayer.has_module(kernel, name, self._tree),
                 cell=cell.id,
             )
+        suite = cells.debian_suite(cell.image)
+        if suite is not None:
+            whole = await self._artifacts.get(
+                f"image {cell.image} {cell.arch} {cell.include}",
+                lambda: self._debian_image(cell, suite, tell),
+            )
+            image = msgspec.structs.replace(image, disk=whole.disk)
+            installed = whole.installed
+        build_layers = await buildlayer.obtain(kernel, self._tree, with_runtime=suite is None)
+        for layer in build_layers:
+            await self._uses.hold(layer)
+        numa.check_kernel(cell.id, kernel.record.release, kernel.config, cell.numa)
+        for use in cell.profiles:
+            profile.check_packages(use, installed)
         return Prepared(
             kernel=kernel,
             build_layers=build_layers,
             image=image,
             initramfs=initramfs.assemble(kernel, image, arch),
+            built_from=self._built_from(cell, kernel),
             has_sshd="openssh-server" in (installed or ()),
         )
+
+    def _built_from(self, cell: Cell, kernel: Kernel) -> BuiltFrom | None:
+        if not any(profile.facts_of(use.name, cell.id).built_from for use in cell.profiles):
+            return None
+        found = buildlayer.references_in(kernel.record.key, self._tree)
+        of_trees = (BuiltFrom(tree=one.origin, head=one.head) for one in found if one.is_of_tree)
+        return next(of_trees, None)
 
     def _look_ahead(self, cell: Cell, arch: Arch) -> None:
         """Raise the errors that can be found before anything is fetched or built."""
         numa.check_machine(cell.id, arch, cell.numa, cell.memory)
         asked = cells.debian_suite(cell.image)
-        image = None if asked is None else self._stored_image(arch, asked)[1]
+        image = None if asked is None else self._stored_image(arch, asked, cell.include)[1]
         if asked is None or image is not None:
             for use in cell.profiles:
                 profile.check_packages(use, image.installed if image else None)
@@ -145,8 +164,10 @@ class Preparer:
                     refresh=self._policy.refresh,
                     thorough=self._policy.thorough,
                 )
-                # If another process removed the kernel just now, it is fetched again.
-                if await self._uses.hold(kernel.folder):
+                tree = kernel.build_tree if order.needs_tree else None
+                held = [await self._uses.hold(path) for path in (kernel.folder, *(tree.used if tree else []))]
+                # If another process removed one of them just now, it is fetched again.
+                if all(held):
                     return kernel
 
         return await self._artifacts.get(
@@ -178,41 +199,52 @@ class Preparer:
         )
 
     async def _debian_image(self, cell: Cell, asked: str, tell: Tell) -> DebianImage:
+        from quizmatrix.image import debian
+
         arch = load_arch(cell.arch)
-        suite, image = self._stored_image(arch, asked)
+        suite, image = self._stored_image(arch, asked, cell.include)
         if image is not None and not self._policy.refresh and await self._uses.hold(image.disk.parent):
             return image
-        include = image.include if image else []
+        # What the one that it replaces had stays.
+        earlier = debian.find(arch, suite)
+        include = list(dict.fromkeys([*(earlier.include if earlier else []), *cell.include]))
         built = await self.build_image(cell, suite, include, tell)
         await self._uses.hold(built.disk.parent)
         return built
 
-    def _stored_image(self, arch: Arch, asked: str) -> tuple[str, DebianImage | None]:
-        """The suite of a Debian image, and the image if it is stored. Raises UnpreparedError with --offline,
-        HostError without mksquashfs, where it is not.
+    def _stored_image(self, arch: Arch, asked: str, include: Sequence[str]) -> tuple[str, DebianImage | None]:
+        """The suite of a Debian image, and the image if it is stored and has what it has to have (include).
+
+        Raises UnpreparedError with --offline, HostError without mksquashfs, where it has to be made.
         """
         from quizmatrix.image import debian
 
         suite = debian.choose_suite(arch, asked or None)
         image = debian.find(arch, suite)
-        if image is None or self._policy.refresh:
-            if self._policy.offline:
-                raise UnpreparedError(
-                    f"the Debian image for {arch.name} is not in the cache",
-                    cause="--offline forbids fetching it",
-                    next_step=f"Once, with a network: quizmatrix image build --arch {arch.name}",
-                )
-            debian.require_tools()
-        return suite, image
+        lacking = debian.lacks(image, include) if image else []
+        if image is not None and not lacking and not self._policy.refresh:
+            return suite, image
+        if self._policy.offline:
+            words = ["quizmatrix", "image", "build", "--arch", arch.name]
+            words += ["--suite", asked] if asked else []
+            words += ["--include", ",".join(include)] if include else []
+            without = f"has no {', '.join(lacking)}" if lacking else "is not in the cache"
+            raise UnpreparedError(
+                f"the Debian image for {arch.name} {without}",
+                cause="--offline forbids fetching it",
+                next_step=f"Once, with a network: {process.printable(words)}",
+            )
+        debian.require_tools()
+        return suite, image if image is not None and not lacking else None
 
     def _setup_guest(self, cell: Cell, tell: Tell) -> Guest:
         """A function that runs a script in a guest with the cell's architecture and kernel."""
 
-        async def run_script(layer: Path, script: str) -> Path:
+        async def run_script(layer: Path, script: str, on_output: Callable[[bytes], Awaitable[None]]) -> Path:
             folder = layer.with_name("guest")
             folder.mkdir()
             own = msgspec.structs.replace(
-                cell, image=SMALL, profiles=(), memory=max(cell.memory, _SETUP_MEMORY)
+                cell, image=SMALL, include=(), profiles=(), memory=max(cell.memory, _SETUP_MEMORY)
             )
             prepared = await self.prepare(own, tell)
             answer = await self.accelerator(own, prepared, None)
@@ -223,7 +255,7 @@ class Preparer:
                 folder=folder,
                 asked=GuestPlan(layers=[layer]),
             )
-            result = await run_cell(spec)
+            result = await run_cell(spec, Observer(stdout=on_output))
             if result.outcome not in (Outcome.PASSED, Outcome.SPLAT):
                 said = (folder / "stderr").read_text(errors="replace").strip()
                 raise UnpreparedError(

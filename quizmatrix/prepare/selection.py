@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import msgspec
@@ -10,10 +11,11 @@ import msgspec
 from quizmatrix.core.errors import UsageError
 from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.kernel import source
-from quizmatrix.model import profile
+from quizmatrix.model import kconfig, named, profile
 from quizmatrix.model.arch import load_arch, real_name
 from quizmatrix.model.cellid import check_folders, is_glob, matching, split_shard, with_real_arch
 from quizmatrix.model.cells import (
+    DEFAULTS,
     Cell,
     cells_on_the_spot,
     expand,
@@ -21,10 +23,15 @@ from quizmatrix.model.cells import (
     sharded,
 )
 from quizmatrix.model.matrix import Handoff, Matrix, find_matrix, load_matrix, shipped_matrices
-from quizmatrix.model.options import RunOptions, SelectionOptions, with_values
+from quizmatrix.model.options import AUTO, RunOptions, SelectionOptions, with_values
 from quizmatrix.model.task import Task, in_each
+from quizmatrix.prepare import provided
+from quizmatrix.prepare.provided import Provision, Taken
 
 DEFAULT_MATRIX = "default"
+
+# The profile of what --build builds; --build means it, without --no-provide.
+BUILT_PROFILE = "zfs"
 
 
 def words(option: str, given: list[str]) -> list[str]:
@@ -43,12 +50,40 @@ def cell_words(option: str, given: list[str]) -> list[str]:
     return list(dict.fromkeys(map(with_real_arch, words(option, given))))
 
 
+def config_lines(*, enable: list[str], disable: list[str], module: list[str]) -> list[str]:
+    """The configuration lines that -e, -d and -m ask for. Raises UsageError where they are wrong."""
+    keys = [
+        f"CONFIG_{name}={value}"
+        for value, option, given in (("y", "-e", enable), ("n", "-d", disable), ("m", "-m", module))
+        for name in map(_symbol, words(option, given))
+    ]
+    kconfig.check_fragment("\n".join(keys), "the command line")
+    return keys
+
+
+def _symbol(text: str) -> str:
+    name = text.removeprefix("CONFIG_")
+    if not re.fullmatch(r"\w+", name, re.ASCII):
+        raise UsageError(
+            f"`{text}` is no symbol of a kernel's configuration",
+            next_step="Name it alone, as in -e KASAN; CONFIG_X=value lines go to a matrix, or to --config of "
+            "`kernel build`.",
+        )
+    return name
+
+
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """The selected cells. matrix: the file. handoff: the matrix's handoff, if it has one."""
+    """The selected cells. matrix: the file. handoff: the matrix's handoff, if it has one.
+
+    left_out: architectures of the matrix on which a named kernel has no cell, since it has no packages there.
+    taken: what they got for the command; None where no profile provides it.
+    """
 
     cells: list[Cell]
     matrix: Path
     handoff: Handoff | None = None
+    left_out: dict[str, list[str]] = {}
+    taken: Taken | None = None
 
 
 def hands_disks_on(name: str | None) -> bool:
@@ -68,8 +103,25 @@ def selected_tasks(options: RunOptions, command: list[str] | None) -> tuple[Sele
         raise UsageError(
             "there is no command to run", next_step=f"It comes after `--`: quizmatrix run {example}"
         )
-    whole = selected_slices(options)
+    whole = selected_for(options, command)
     return whole, tasks_of(whole, command)
+
+
+def selected_for(options: RunOptions, command: list[str] | None) -> Selection:
+    """Like `selected_slices`, with what the command needs; see prepare/provided.py."""
+    typed = selected_slices(options)
+    if not command or options.selection.no_provide or typed.handoff is not None:
+        return typed
+    # The profile that --build means is not one that the user named.
+    plain = typed
+    if options.conduct.build:
+        plain = selected_slices(with_values(options, {"build": False}))
+    provision = provided.find(command, plain.cells, options.guest.layer)
+    if provision is None:
+        return typed
+    whole = selected_slices(options, provision)
+    cells = provided.completed(provision, whole.cells)
+    return msgspec.structs.replace(whole, cells=cells, taken=provided.taken(provision, plain.cells, cells))
 
 
 def _is_program(word: str | None) -> bool:
@@ -102,12 +154,13 @@ def tasks_of(chosen: Selection, command: list[str] | None) -> list[Task]:
     return handing_on(chosen.cells, chosen.handoff, str(chosen.matrix))
 
 
-def selected_slices(options: RunOptions) -> Selection:
+def selected_slices(options: RunOptions, provision: Provision | None = None) -> Selection:
     """Like `selected`, but with each cell split into slices, if --shard or an id (`6.1-s390x@3of20`) says so.
 
-    Raises UsageError where --shard and ids name different numbers of slices, or no slice is left.
+    `--shard auto` counts as not given: see schedule/slicing.py. Raises UsageError where --shard and ids name
+    different numbers of slices, or no slice is left.
     """
-    shard = options.selection.shard
+    shard = 1 if options.selection.shard == AUTO else options.selection.shard
     only, skip = cell_words("--only", options.selection.only), cell_words("--skip", options.selection.skip)
     named = {pattern: of for pattern in (*only, *skip) if (of := split_shard(pattern)[1])}
     shards = next(iter(named.values()), shard)
@@ -120,7 +173,7 @@ def selected_slices(options: RunOptions) -> Selection:
         "only": [split_shard(pattern)[0] for pattern in only],
         "skip": [pattern for pattern in skip if pattern not in named],
     }
-    found = selected(with_values(options, whole))
+    found = selected(with_values(options, whole), provision)
     cells = sharded(found.cells, shards)
     for pattern in named:
         if not any(_is_meant(cell, pattern) for cell in cells):
@@ -141,18 +194,17 @@ def _is_meant(cell: Cell, pattern: str) -> bool:
     return bool(matching([cell.id, cell.unsharded], pattern))
 
 
-def selected_cells(options: RunOptions, *, built_here: bool = False) -> list[Cell]:
+def selected_cells(options: RunOptions) -> list[Cell]:
     """The selected cells. Raises the errors of `selected`."""
-    return selected(options, built_here=built_here).cells
+    return selected(options).cells
 
 
-def selected(options: RunOptions, *, built_here: bool = False) -> Selection:
-    """The cells that the options select, and their matrix.
+def selected(options: RunOptions, provision: Provision | None = None) -> Selection:
+    """The cells that the options select, and their matrix. provision: what their command needs.
 
     Without MATRIX, -k and -a replace the kernels and architectures of the default matrix, and a complete id
-    in --only makes that cell even if the matrix does not have it. built_here: kernels without a source are
-    built here. Raises UsageError where no cell is left, a pattern fits none, or a kernel's name is wrong;
-    DataError where the matrix is wrong.
+    in --only makes that cell even if the matrix does not have it. Raises UsageError where no cell is left, a
+    pattern fits none, or a kernel's name is wrong; DataError where the matrix is wrong.
     """
     asked, limits = options.selection, options.limits.as_limits()
     only, skip = cell_words("--only", asked.only), cell_words("--skip", asked.skip)
@@ -160,15 +212,18 @@ def selected(options: RunOptions, *, built_here: bool = False) -> Selection:
     arches = list(dict.fromkeys(map(real_name, words("--arches", asked.arches))))
     path = find_matrix(asked.matrix or DEFAULT_MATRIX)
     matrix = _with_options(load_matrix(path), asked)
+    added = [*(provision.profiles if provision else ())]
+    if options.conduct.build and not asked.no_provide:
+        added.append(BUILT_PROFILE)
+    matrix = msgspec.structs.replace(matrix, profiles=list(dict.fromkeys([*matrix.profiles, *added])))
+    beneath = provision.limits if provision else DEFAULTS
     in_file = {*matrix.kernels, *(extra.kernel for extra in matrix.include)}
     if asked.matrix is None and (kernels or arches):
         matrix = _named_on_the_spot(matrix, kernels, arches)
-    listed = expand(matrix, str(path), limits, built_here=built_here)
+    listed = expand(matrix, str(path), limits, beneath)
     if asked.matrix is None:
         there = {cell.id for cell in listed}
-        listed += cells_on_the_spot(
-            [text for text in only if text not in there], limits, matrix, built_here=built_here
-        )
+        listed += cells_on_the_spot([text for text in only if text not in there], limits, matrix, beneath)
     ids = [cell.id for cell in listed]
     for option, patterns, among in (
         ("--only", only, ids),
@@ -186,31 +241,58 @@ def selected(options: RunOptions, *, built_here: bool = False) -> Selection:
         )
     check_folders([cell.id for cell in chosen], str(path))
     for cell in chosen:
-        _check_kernel(cell, str(path) if cell.kernel in in_file else "the command line")
-    return Selection(cells=chosen, matrix=path, handoff=matrix.handoff)
+        _check_kernel(cell, matrix, str(path) if cell.kernel in in_file else "the command line")
+    left_out = named.left_out(matrix.kernel, {cell.kernel: None for cell in chosen}, matrix.arches)
+    return Selection(cells=chosen, matrix=path, handoff=matrix.handoff, left_out=left_out)
 
 
 def _with_options(matrix: Matrix, asked: SelectionOptions) -> Matrix:
-    """The matrix, with the kernel source and the profiles from the options."""
+    """The matrix, with the kernel source, the configuration and the profiles from the options."""
     added = profile.parse_profiles(asked.profiles)
     profile.resolve(added, added, "-p")
     if asked.source is not None:
         source.check_name(asked.source, f"--source {asked.source}")
         matrix = msgspec.structs.replace(matrix, source=asked.source)
+    typed = config_lines(enable=asked.enable, disable=asked.disable, module=asked.module)
     return msgspec.structs.replace(
         matrix,
+        config=kconfig.joined(matrix.config, typed),
+        variant={
+            name: msgspec.structs.replace(variant, config=kconfig.joined(variant.config, typed))
+            for name, variant in matrix.variant.items()
+        },
         profiles=list(dict.fromkeys([*matrix.profiles, *added])),
         profile=matrix.profile
         | {name: {**matrix.profile.get(name, {}), **values} for name, values in added.items()},
     )
 
 
-def _check_kernel(cell: Cell, place: str) -> None:
-    """Raise UsageError where the name of the cell's kernel is wrong. place: where it is written."""
+def _check_kernel(cell: Cell, matrix: Matrix, place: str) -> None:
+    """Raise UsageError where the name of the cell's kernel is wrong, or its configuration cannot be changed.
+
+    place: where it is written.
+    """
     try:
-        source.parse_spec(cell.kernel_spec)
+        spec = source.parse_spec(cell.kernel_spec)
     except UsageError as error:
-        raise UsageError(f"{place}: {error.fact}", cause=error.cause, next_step=error.next_step) from error
+        fact = f"{place}: {error.fact}"
+        next_step = error.next_step
+        if cell.packages:
+            fact = f"{place}: the packages of {cell.kernel} for {cell.arch} are not all there"
+        elif named.is_name(cell.kernel):
+            hint = did_you_mean(cell.kernel, matrix.kernel)
+            hint = hint or (
+                f"A name is given by [kernel.{cell.kernel}], in {named.own_file()} or in a matrix, which has "
+                "to be named, too."
+            )
+            next_step = f"{hint} {next_step}"
+        raise UsageError(fact, cause=error.cause, next_step=next_step) from error
+    if cell.config and not source.source_named(spec.source).is_built:
+        raise UsageError(
+            f"{', '.join(cell.config)} cannot be had of {cell.id}",
+            cause=f"{named.shown(spec.text)} comes ready-made, with its configuration",
+            next_step="Take a kernel that is built here, such as debian-source:6.12",
+        )
 
 
 def _named_on_the_spot(default: Matrix, kernels: list[str], arches: list[str]) -> Matrix:
@@ -219,7 +301,7 @@ def _named_on_the_spot(default: Matrix, kernels: list[str], arches: list[str]) -
     Its `exclude` is dropped if both are given.
     """
 
-    def named(given: list[str], own: list[str]) -> list[str]:
+    def taken(given: list[str], own: list[str]) -> list[str]:
         chosen = [matching(own, word) if is_glob(word) else [word] for word in given]
         return list(dict.fromkeys(name for names in chosen for name in names)) or own
 
@@ -228,8 +310,8 @@ def _named_on_the_spot(default: Matrix, kernels: list[str], arches: list[str]) -
             load_arch(name)
     return msgspec.structs.replace(
         default,
-        kernels=named(kernels, default.kernels),
-        arches=named(arches, default.arches),
+        kernels=taken(kernels, default.kernels),
+        arches=taken(arches, default.arches),
         exclude=[] if kernels and arches else default.exclude,
         include=[],
     )

@@ -20,6 +20,7 @@ from quizmatrix.model.spec import (
     BASE_DISK,
     ActiveProfile,
     Bind,
+    BuiltFrom,
     CellSpec,
     CommandLine,
     Disk,
@@ -35,7 +36,9 @@ from quizmatrix.model.spec import (
     Share,
     WorkTree,
 )
+from quizmatrix.model.start import StartKind
 from quizmatrix.model.task import Task
+from quizmatrix.model.testchoice import NOTHING_TOLD, TestChoice
 from quizmatrix.prepare.currentfolder import other_names
 from quizmatrix.run.cellfolder import host_folder_of
 
@@ -47,12 +50,17 @@ _DEBUGGED = 86400.0
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """A cell's artifacts. has_sshd: whether a terminal can reach its guest over SSH."""
+    """A cell's artifacts.
+
+    built_from: where its OpenZFS is from, if one of its profiles needs that. has_sshd: whether a terminal can
+    reach its guest over SSH.
+    """
 
     kernel: Kernel
     build_layers: list[Path] = []
     image: Image
     initramfs: Path
+    built_from: BuiltFrom | None = None
     has_sshd: bool = False
 
 
@@ -61,7 +69,7 @@ class GuestPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     layers: host folders, the lowest first.
     work_tree: the folder in which the command runs. typed: its path in the user's shell, if that is another.
-    machine, qemu: `type` and `qemu_words` of GuestMachine.
+    machine, qemu, start: `type`, `qemu_words` and `start` of GuestMachine.
     The other fields are those of GuestFiles and GuestCommand.
     """
 
@@ -75,6 +83,7 @@ class GuestPlan(msgspec.Struct, frozen=True, kw_only=True):
     stdin: str | None = None
     machine: str | None = None
     qemu: list[str] = []
+    start: StartKind | None = None
 
 
 # The settings of guests that are not a user's.
@@ -99,13 +108,15 @@ async def specify(
     folder: Path,
     asked: GuestPlan = NOTHING_MORE,
     disks: Sequence[Disk] = (),
+    tests: TestChoice = NOTHING_TOLD,
     session: Session | None = None,
     matrix: str | None = None,
     again: CommandLine | None = None,
 ) -> CellSpec:
     """The specification of one attempt at `task`. This runs the host halves of the cell's profiles.
 
-    folder: the cell's folder, which exists. disks: those that cells hand on.
+    folder: the cell's folder, which exists. disks: those that cells hand on. tests: what the command is told
+    about its tests.
     Raises UnpreparedError if a profile cannot be set up.
     """
     cell = task.cell
@@ -122,40 +133,52 @@ async def specify(
             task=task.labels,
             matrix=matrix,
             again=again,
+            built_from=prepared.built_from,
         ),
         machine=machine,
         files=_files(task, prepared, folder, [*disks, *profiles.disks], asked),
-        command=GuestCommand(
-            words=task.command,
-            profiles=profiles.active,
-            environment=asked.environment | (cell.shard.environment if cell.shard else {}),
-            passed_on=asked.passed_on,
-            user=asked.user or profiles.user,
-            stdin=asked.stdin,
-            session=session,
-        ),
+        command=_command(task, profiles, asked, session, tests),
         limits=GuestLimits(
             timeout=factor * (_DEBUGGED if is_waiting else cell.timeout),
             boot_timeout=factor * (_DEBUGGED if is_waiting else cell.boot_timeout),
             tolerance=cell.tolerance,
+            known=list(cell.known),
         ),
+    )
+
+
+def _command(
+    task: Task, profiles: _Profiles, asked: GuestPlan, session: Session | None, tests: TestChoice
+) -> GuestCommand:
+    shard = task.cell.shard
+    return GuestCommand(
+        words=task.command,
+        profiles=profiles.active,
+        environment=asked.environment | (shard.environment if shard else {}),
+        passed_on=asked.passed_on,
+        user=asked.user or profiles.user,
+        stdin=asked.stdin,
+        session=session,
+        tests=tests,
     )
 
 
 def _machine(
     cell: Cell, prepared: Prepared, accelerator: Accelerator, profiles: _Profiles, asked: GuestPlan
 ) -> GuestMachine:
-    kernel = prepared.kernel
+    kernel, tree = prepared.kernel, prepared.kernel.build_tree
     return GuestMachine(
         arch=load_arch(cell.arch),
         accelerator=accelerator,
         kernel=GuestKernel(
             key=kernel.record.key,
+            version=kernel.record.version,
             image=str(kernel.image),
             initramfs=str(prepared.initramfs),
-            symbols=str(kernel.build_tree / "vmlinux") if kernel.build_tree else None,
+            symbols=str(tree.vmlinux) if tree and tree.vmlinux else None,
             parameters=cell.append,
             has_9p=kernel.has_9p,
+            layer_bus=kernel.layer_bus,
         ),
         memory=cell.memory,
         cpus=cell.cpus,
@@ -164,12 +187,14 @@ def _machine(
         debugger=profiles.debugger,
         type=asked.machine,
         qemu_words=asked.qemu,
+        start=asked.start,
     )
 
 
 def _files(task: Task, prepared: Prepared, folder: Path, disks: list[Disk], asked: GuestPlan) -> GuestFiles:
     base = prepared.image.disk
-    base_disk = [Disk(serial=BASE_DISK, path=str(base), writable=False)] if base else []
+    bus = prepared.kernel.layer_bus
+    base_disk = [Disk(serial=BASE_DISK, path=str(base), writable=False, bus=bus)] if base else []
     return GuestFiles(
         folder=str(folder),
         base=task.cell.image,

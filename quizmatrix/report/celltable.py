@@ -18,8 +18,11 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.task import Task
 
 
-def print_cells(chosen: list[Cell], *, as_json: bool) -> None:
-    """Print the cells as a table, or as JSON."""
+def print_cells(chosen: list[Cell], *, as_json: bool, left_out: dict[str, list[str]] | None = None) -> None:
+    """Print the cells as a table with the packages of named kernels below it, or as JSON.
+
+    left_out: the architectures on which a named kernel has no cell.
+    """
     if as_json:
         sys.stdout.write(
             to_json(
@@ -45,6 +48,11 @@ def print_cells(chosen: list[Cell], *, as_json: bool) -> None:
         headers.pop()
         rows = [row[:-1] for row in rows]
     print(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
+    for title, files in {f"{cell.kernel}, {cell.arch}": cell.packages for cell in chosen}.items():
+        if files:
+            print("\n  ".join([f"\n{title}:", *map(clean_line, files)]))
+    for name, arches in (left_out or {}).items():
+        print(f"\n{name} has no packages for {', '.join(arches)}, and no cell there.")
 
 
 def handoff_words(handoff: Handoff, tasks: list[Task]) -> str:
@@ -66,7 +74,12 @@ def handoff_words(handoff: Handoff, tasks: list[Task]) -> str:
 
 
 def _how_obtained(cell: Cell) -> str:
-    return "to be fetched" if cell.kernel_spec.startswith("debian:") else "to be built"
+    """What has to be done for a kernel that is not in the cache."""
+    kind, _, wanted = cell.kernel_spec.partition(":")
+    found = source.source_named(kind)
+    if found.is_built:
+        return "to be built"
+    return "to be unpacked" if found.is_local(wanted) else "to be fetched"
 
 
 def _plain(cell: Cell) -> dict[str, object]:

@@ -9,6 +9,7 @@ from quizmatrix.model.arch import load_arch
 from quizmatrix.model.labels import TaskGroup, sentence_of
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
+from quizmatrix.model.subtest import SubtestOutcome
 
 _VERBS = {
     Outcome.FAILED: "Fails",
@@ -27,9 +28,10 @@ ResultSite = tuple[str, CellResult]
 def common_sentence(results: list[CellResult]) -> str:
     """`Fails only on s390x.`, `Fails only where written on big-endian.`, or an empty string.
 
-    Only cells that ran count. The sentence is true for all of them: every cell that it describes failed,
-    expected or not, and no other cell did. Where only some of an architecture's cells failed, it says how
-    many. It is empty where every failure was expected. Each group has its own sentence.
+    Only cells that ran count, and not those where no test failed but some were cut off by a time limit. The
+    sentence is true for all of them: every cell that it describes failed, expected or not, and no other cell
+    did. Where only some of an architecture's cells failed, it says how many. It is empty where every failure
+    was expected. Each group has its own sentence.
     """
     sentences = []
     for group in (None, *TaskGroup):
@@ -41,8 +43,9 @@ def common_sentence(results: list[CellResult]) -> str:
 
 def _sentence(part: list[CellResult], results: list[CellResult]) -> str:
     ran = [result for result in part if result.outcome.is_verdict or result.outcome in _VERBS]
-    # A program of another architecture cannot run in a cell: its failure says nothing about the cell.
-    ran = [result for result in ran if not result.foreign]
+    # A program of another architecture cannot run in a cell: its failure says nothing about the cell. And
+    # tests that a time limit cut off say no more than that the cell was slow.
+    ran = [result for result in ran if not result.foreign and not _was_only_cut_off(result)]
     failures = [result for result in ran if result.outcome is not Outcome.PASSED]
     failed = frozenset(result.cell for result in failures)
     if len(failed) == len(ran) or all(result.is_as_expected for result in failures):
@@ -57,6 +60,16 @@ def _sentence(part: list[CellResult], results: list[CellResult]) -> str:
         if failed < cells and len(failed) > 1 and len(cells) < len(ran):
             return f"{verb} only {words} ({len(failed)} of {len(cells)} there)."
     return ""
+
+
+def _was_only_cut_off(result: CellResult) -> bool:
+    """Whether a cell failed, and no test of its failed but those that were killed."""
+    has_failed = result.subtests.get(SubtestOutcome.FAILED, 0) > 0
+    return (
+        result.outcome is Outcome.FAILED
+        and result.subtests.get(SubtestOutcome.KILLED, 0) > 0
+        and not has_failed
+    )
 
 
 def _rules(ran: list[CellResult], results: list[CellResult]) -> tuple[list[Rule], list[Rule]]:

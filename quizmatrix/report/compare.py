@@ -195,7 +195,7 @@ def _test(was: Subtest | None, now: Subtest | None, *, same: bool) -> Change | N
         return Change.FLAKY
     if was is None or not ran_before:
         return Change.NEW
-    if was.outcome.is_bad is now.outcome.is_bad:
+    if was.outcome.is_bad is now.outcome.is_bad or now.outcome is SubtestOutcome.FAILED_AS_EXPECTED:
         return None
     if same:
         return Change.FLAKY

@@ -11,7 +11,8 @@ from quizmatrix.core.units import format_seconds
 from quizmatrix.model.options import ResultOptions
 from quizmatrix.model.outcome import EXIT_OK, Outcome
 from quizmatrix.model.result import CellResult
-from quizmatrix.report import grid, outputs
+from quizmatrix.model.subtest import counted
+from quizmatrix.report import builds, grid, outputs
 from quizmatrix.report.progress import Screen
 from quizmatrix.runs import directory
 from quizmatrix.runs.directory import RunDirectory
@@ -44,8 +45,9 @@ def print_run(
     Screen(out).print(text.rstrip())
     if any(result.outcome is Outcome.CANCELLED for result in results):
         Screen(out).print(f"to go on: quizmatrix run --resume {directory.name_of(folder)}")
-    if options.verbose and (known := _allowed(results)):
-        Screen(out).print(known)
+    if options.verbose:
+        for line in filter(None, (*builds.lines(results), _allowed(results))):
+            Screen(out).print(line)
 
 
 def print_single(result: CellResult, folder: Path, options: ResultOptions) -> None:
@@ -64,10 +66,15 @@ def print_single(result: CellResult, folder: Path, options: ResultOptions) -> No
         if result.outcome in grid.BY_CONSOLE:
             for line in grid.evidence_lines(result, folder):
                 screen.print(f"    {line}")
-        elif found:
-            screen.print(found)
+        else:
+            if found:
+                screen.print(found)
+            for line in grid.running_lines(result, folder):
+                screen.print(f"    {line}")
         for line in bad:
             screen.print(f"    {line}")
+    for line in grid.known_lines([result]):
+        screen.print(f"  {line}")
     if result.release is not None and (options.verbose or not (plain or options.quiet)):
         screen.print(f"  logs: {folder / result.folder}/")
     if options.verbose:
@@ -80,11 +87,10 @@ def _print_details(result: CellResult, screen: Screen) -> None:
     named += [("command", times.command), ("total", times.total)]
     shown = [f"{name} {format_seconds(value)}" for name, value in named if value is not None]
     screen.print(f"  {result.release or result.kernel}: {', '.join(shown)}")
-    if known := _allowed([result]):
-        screen.print(f"  {known}")
+    for line in filter(None, (*builds.lines([result]), _allowed([result]))):
+        screen.print(f"  {line}")
     if result.subtests:
-        counts = ", ".join(f"{count} {outcome}" for outcome, count in result.subtests.items())
-        screen.print(f"  tests: {counts}")
+        screen.print(f"  tests: {counted(result.subtests)}")
 
 
 def _tests_and_findings(result: CellResult, folder: Path) -> tuple[list[str], str]:

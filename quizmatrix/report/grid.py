@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import msgspec
 
 from quizmatrix.console.watch import first_finding
-from quizmatrix.core.text import clean_detail, clean_line, clean_lines, tail
+from quizmatrix.core.text import clean_detail, clean_line, clean_lines, first_of, tail
 from quizmatrix.core.units import format_seconds
 from quizmatrix.core.version import leading_version
 from quizmatrix.model.outcome import (
@@ -19,6 +20,7 @@ from quizmatrix.model.outcome import (
     Outcome,
 )
 from quizmatrix.model.result import CellResult, RunResults
+from quizmatrix.model.subtest import SubtestOutcome, counted
 from quizmatrix.report.colour import paint
 
 _TAIL_LINES = 10
@@ -27,6 +29,9 @@ _CONSOLE_BYTES = 8 << 20
 
 # The mark of an earlier run's result in the grid.
 EARLIER = "*"
+
+# The end of the output of the test that was running, in a cell's folder (subtests/running.py).
+RUNNING = "running.log"
 
 # Outcomes that the console explains, not the command's output.
 BY_CONSOLE = frozenset({Outcome.PANICKED, Outcome.SPLAT, Outcome.BOOT_FAILED})
@@ -38,7 +43,8 @@ def exit_status(results: list[CellResult], *, interrupted: bool = False) -> int:
         return EXIT_INTERRUPTED
     unexpected = [result for result in results if not result.is_as_expected]
     if not unexpected:
-        return EXIT_OK
+        nothing_ran = results and all(result.outcome is Outcome.SKIPPED for result in results)
+        return EXIT_NO_VERDICT if nothing_ran else EXIT_OK
     ran = [result for result in results if result.outcome not in (Outcome.UNPREPARED, Outcome.SKIPPED)]
     if len(ran) == 1 and ran[0] in unexpected:
         return _exit_status_of_one(ran[0])
@@ -57,7 +63,8 @@ def _exit_status_of_one(result: CellResult) -> int:
 def verdict_words(result: CellResult) -> str:
     """`passed`, `failed (3)`, `passed (flaky)`: the outcome with exit code, flakiness and expectation."""
     code = f" ({result.exit_code})" if result.outcome is Outcome.FAILED and result.exit_code else ""
-    known = ", expected" if result.is_as_expected and result.outcome is not Outcome.PASSED else ""
+    plain = (Outcome.PASSED, Outcome.SKIPPED)
+    known = ", expected" if result.is_as_expected and result.outcome not in plain else ""
     news = f", not {result.expected}" if _is_unexpected_pass(result) else ""
     # A flaky pass has to differ from a reliable one.
     flaky = "" if not result.flaky else " (flaky)" if result.outcome is Outcome.PASSED else ", flaky"
@@ -153,16 +160,64 @@ def _square(result: CellResult, colour: bool) -> str:
 
 
 def notes(results: list[CellResult]) -> str:
-    """Lines that say which cells are flaky and why, and which results are from an earlier run."""
+    """Lines that say why cells are flaky or were skipped, what of failing tests is known, and which results
+    are from an earlier run.
+    """
     flaky: dict[str, list[str]] = {}
     for result in results:
         if result.flaky and not result.earlier:
             flaky.setdefault(result.flaky, []).append(result.cell)
     lines = [f"Flaky: {', '.join(cells)}: {why}" for why, cells in flaky.items()]
+    skipped: dict[str, list[str]] = {}
+    for result in results:
+        if result.outcome is Outcome.SKIPPED and result.is_as_expected:
+            skipped.setdefault(clean_detail(result.detail), []).append(result.cell)
+    lines += [f"Skipped: {', '.join(cells)}: {why}" for why, cells in skipped.items()]
+    lines += [*_counted_tests(results), *known_lines(results)]
     runs = dict.fromkeys(result.earlier for result in results if result.earlier)
     if runs:
         lines.append(f"{EARLIER} not run again: from {', '.join(runs)}")
     return "\n".join(lines)
+
+
+def _counted_tests(results: list[CellResult]) -> list[str]:
+    """How many tests passed and so on, for cells of which some failed as expected."""
+    counts: dict[str, Counter[str]] = {}
+    for result in results:
+        if not result.earlier:
+            counts.setdefault(result.unsharded, Counter()).update(result.subtests)
+    return [
+        f"Tests on {cell}: {counted({one: found[one] for one in SubtestOutcome if found[one]})}"
+        for cell, found in counts.items()
+        if found[SubtestOutcome.FAILED_AS_EXPECTED]
+    ]
+
+
+# Outcomes of commands that came to their end, so that no test is missing.
+_ENDED = frozenset({Outcome.PASSED, Outcome.FAILED, Outcome.SPLAT})
+
+
+def known_lines(results: list[CellResult]) -> list[str]:
+    """Which tests are known to fail and passed, and which globs of the matrix fit no test that ran.
+
+    The slices of a cell count together, as each runs only some of its tests.
+    """
+    met: dict[str, dict[str, tuple[int, int]]] = {}
+    for result in results:
+        # What did not run its tests to their end says nothing about those that it did not come to.
+        if result.earlier or not result.subtests or result.outcome not in _ENDED:
+            continue
+        for use in result.known:
+            cells = met.setdefault(use.test, {})
+            ran, failed = cells.get(result.unsharded, (0, 0))
+            cells[result.unsharded] = (ran + use.ran, failed + use.failed)
+    passed: dict[str, list[str]] = {}
+    for test, cells in met.items():
+        if good := [cell for cell, (ran, failed) in cells.items() if ran and not failed]:
+            passed.setdefault(", ".join(good), []).append(test)
+    lines = [f"Known to fail, and passed on {cells}: {first_of(tests)}" for cells, tests in passed.items()]
+    unmet = [test for test, cells in met.items() if not any(ran for ran, _ in cells.values())]
+    return lines + ([f"Known failures that fit no test that ran: {first_of(unmet)}"] if unmet else [])
 
 
 def noun(results: list[CellResult]) -> str:
@@ -211,7 +266,18 @@ def explanations(results: list[CellResult], run: Path, *, colour: bool = False) 
 
 def evidence_lines(result: CellResult, run: Path) -> list[str]:
     """The lines that explain an outcome: the finding, or the end of the output."""
-    folder = run / result.folder
+    return _outcome_lines(result, run / result.folder) + running_lines(result, run)
+
+
+def running_lines(result: CellResult, run: Path) -> list[str]:
+    """The test that was running when the guest died or was stopped, and the end of what it had printed."""
+    if not result.running:
+        return []
+    printed = tail(run / result.folder / RUNNING, _TAIL_LINES)
+    return [f"{result.running} was running{', and had printed:' if printed else ''}", *printed]
+
+
+def _outcome_lines(result: CellResult, folder: Path) -> list[str]:
     if result.outcome in BY_CONSOLE:
         from quizmatrix.report import findings
 

@@ -104,22 +104,26 @@ def show_cell(cell: str, over: str) -> None:
 
 
 def print_logs(run: str, cell: str | None, stream: str) -> None:
-    """Print a cell's output unchanged; or all cells' output, with headings like those of tail(1).
+    """Print a guest's output unchanged; that of several, with headings like those of tail(1).
 
-    stream: the name of the file in a cell's folder. On a terminal, escape sequences are removed.
+    A cell has several guests where its tests went on in further ones. stream: the name of the file in a
+    guest's folder. On a terminal, escape sequences are removed.
     """
     folder = directory.find_run(run)
     cells = {result.cell: result for result in directory.load(folder).cells}
     if cell is not None and cell not in cells:
         raise UsageError(f"the run has no cell {cell}", next_step=f"It has: {', '.join(cells) or 'none'}.")
-    if cell is not None or len(cells) == 1:
-        result = cells[cell or next(iter(cells))]
+    chosen = [cells[cell]] if cell is not None else list(cells.values())
+    guests = [(result, guest) for result in chosen for guest in ("", *result.further)]
+    if len(guests) == 1:
+        result = chosen[0]
         if not _copy_out(folder / result.folder / stream):
             raise UsageError(f"{result.cell} left no {stream}", cause=result.detail)
         return
-    for number, result in enumerate(cells.values()):
-        print(("\n" if number else "") + f"==> {result.cell} <==", flush=True)
-        if not _copy_out(folder / result.folder / stream):
+    for number, (result, guest) in enumerate(guests):
+        name = f"{result.cell}, {guest}" if guest else result.cell
+        print(("\n" if number else "") + f"==> {name} <==", flush=True)
+        if not _copy_out(folder / result.folder / guest / stream):
             print(f"({result.outcome}: {clean_detail(result.detail)})", flush=True)
 
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from quizmatrix.core.errors import HistoryError
 from quizmatrix.core.text import clean_line
+from quizmatrix.model.options import RunRequest
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.task import Task
 from quizmatrix.report.progress import tell
+from quizmatrix.runs import slices
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.runs.history.record import History
 
@@ -35,6 +37,10 @@ class RunHistory:
             return {}
         ids = [task.id for task in tasks]
         return self._try(lambda: self._history.expected_seconds(ids, command), {})
+
+    def test_seconds(self, request: RunRequest, tasks: list[Task]) -> slices.TestSeconds:
+        """See slices.seconds_for."""
+        return self._try(lambda: slices.seconds_for(request, tasks, self._history), {})
 
     def mark_flaky(self, results: list[CellResult]) -> list[CellResult]:
         """See History.mark_flaky."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from quizmatrix.core.text import first_of
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
@@ -20,8 +21,6 @@ MOST_ROWS = 40
 # The largest number of tests of all cells that are compared. Guests decide how many there are, and each takes
 # memory.
 MOST_TESTS = 1_000_000
-# The largest number of names after a sentence; the rows show the others.
-_MOST_NAMES = 3
 # The longest line, and the largest number of cells that get a column.
 _WIDTH = 120
 _MOST_COLUMNS = 6
@@ -31,6 +30,7 @@ _COLOURS = {
     SubtestOutcome.FAILED: Outcome.FAILED,
     SubtestOutcome.KILLED: Outcome.TIMED_OUT,
     SubtestOutcome.SKIPPED: Outcome.SKIPPED,
+    SubtestOutcome.FAILED_AS_EXPECTED: Outcome.SKIPPED,
 }
 
 # One test's results, by the index of the cell.
@@ -123,7 +123,7 @@ def _rank(row: Row, cells: int) -> int:
 
 def outcome_words(test: Subtest) -> str:
     """`failed`, `passed (rerun)`."""
-    return str(test.outcome) + (" (rerun)" if test.failed_before else "")
+    return test.outcome.words + (" (rerun)" if test.failed_before else "")
 
 
 def _fits(rows: dict[str, Row], ids: list[str]) -> bool:
@@ -177,32 +177,37 @@ def sentences(table: SubtestTable) -> str:
             named.setdefault(sentence.rstrip("."), []).append(name)
     lines = []
     for sentence, names in named.items():
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        lines.append(f"{sentence}: {', '.join(names[:_MOST_NAMES])}{more}")
+        lines.append(f"{sentence}: {first_of(names)}")
     if table.unread:
         lines.append(f"There are more tests than are compared: those of {', '.join(table.unread)} are not.")
     return "\n".join(lines)
 
 
+# What a sentence can be made of: a test that did not run says nothing, and one that a time limit cut off only
+# that it was slow there.
+_TELLING = {
+    SubtestOutcome.PASSED: (Outcome.PASSED, Outcome.PASSED),
+    SubtestOutcome.FAILED: (Outcome.FAILED, Outcome.PASSED),
+    SubtestOutcome.FAILED_AS_EXPECTED: (Outcome.FAILED, Outcome.FAILED),
+}
+
+
 def _sentence_maker(cells: list[CellResult]) -> Callable[[Row], str]:
-    """Make a function that returns a row's common sentence, cached by the cells where the test failed."""
-    known: dict[tuple[tuple[int, bool], ...], str] = {}
+    """Make a function that returns a row's common sentence, cached by the outcomes of the cells."""
+    known: dict[tuple[tuple[int, SubtestOutcome], ...], str] = {}
 
     def tell(row: Row) -> str:
         ran = tuple(
-            (index, test.outcome.is_bad)
+            (index, test.outcome)
             for index, test in row.items()
-            if test.outcome is not SubtestOutcome.SKIPPED and not cells[index].foreign
+            if test.outcome in _TELLING and not cells[index].foreign
         )
         if ran not in known:
+            told = [(cells[index], *_TELLING[outcome]) for index, outcome in ran]
             known[ran] = common_sentence(
                 [
-                    msgspec.structs.replace(
-                        cells[index],
-                        outcome=Outcome.FAILED if failed else Outcome.PASSED,
-                        expected=Outcome.PASSED,
-                    )
-                    for index, failed in ran
+                    msgspec.structs.replace(cell, outcome=outcome, expected=expected, subtests={})
+                    for cell, outcome, expected in told
                 ]
             )
         return known[ran]

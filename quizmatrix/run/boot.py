@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import anyio
+from anyio.abc import TaskGroup
 
 from quizmatrix.core import untrusted
 from quizmatrix.core.concurrency import run_cleanup, task_group
@@ -14,15 +16,17 @@ from quizmatrix.model.finding import FindingSummary
 from quizmatrix.model.spec import CellSpec, Share
 from quizmatrix.model.stage import Stage
 from quizmatrix.run import qemu, runlayer, stdin, vm
-from quizmatrix.run.cellfolder import host_folder_of
-from quizmatrix.run.channel import ConsolePipe, Output, Port
+from quizmatrix.run.cellfolder import artifacts_of, host_folder_of
+from quizmatrix.run.channel import Output
 from quizmatrix.run.consolelog import ConsoleLog
 from quizmatrix.run.conversation import Conversation
 from quizmatrix.run.hostwatch import HostWatch
 from quizmatrix.run.observer import Observer
+from quizmatrix.run.qmp import QmpError
 from quizmatrix.run.shared import Shared
+from quizmatrix.run.start import Start
 from quizmatrix.run.verdict import Evidence, Rules
-from quizmatrix.subtests import reading
+from quizmatrix.subtests import reading, running
 
 # Seconds without new output after which we stop waiting for the rest of it, once the command has ended.
 _DRAIN_LIMIT = 10.0
@@ -46,28 +50,27 @@ class Boot:
     def __init__(
         self,
         spec: CellSpec,
-        console: ConsolePipe,
-        ports: dict[str, Port],
-        log: vm.Log,
+        ends: vm.HostEnds,
         marker: bytes,
         observer: Observer,
+        start: Start,
     ) -> None:
-        """Starts nothing. console, ports, log: for QEMU. marker: ends the command's output streams."""
+        """Starts nothing. marker: ends the command's output streams."""
+        self._start = start
         self.evidence = Evidence(rules=_rules(spec), notes=[])
         self._host = HostWatch()
         self._shared = Shared(spec)
         self._spec = spec
         self._folder = Path(spec.files.folder)
-        self.console = ConsoleLog(console, self._folder / "console.log", observer.console)
-        self._ports = ports
-        self._log = log
+        self.console = ConsoleLog(ends.console, self._folder / "console.log", observer.console, start.console)
+        self._ends = ends
         self._outputs = [
-            Output(ports[name], self._folder / name, marker, pass_on)
+            Output(ends.ports[name], self._folder / name, marker, pass_on)
             for name, pass_on in (("stdout", observer.stdout), ("stderr", observer.stderr))
         ]
-        self._feed = stdin.Feed(spec, ports.get(qemu.STDIN), observer.stdin)
+        self._feed = stdin.Feed(spec, ends.ports.get(qemu.STDIN), observer.stdin)
         self._talk = anyio.CancelScope()
-        self.conversation = Conversation(spec, ports, self._feed, observer, self.evidence)
+        self.conversation = Conversation(spec, ends.ports, self._feed, observer, self.evidence, start)
 
     async def run(self, shares: list[Share]) -> None:
         """Boot the VM, run the command, and end the VM; `evidence` and `console` then have what happened."""
@@ -75,15 +78,19 @@ class Boot:
         try:
             await self._boot_and_talk(shares)
         finally:
-            # The guest has ended, even if we were cancelled. The files that it left may be hostile.
-            try:
-                await run_cleanup(
-                    self._clean_up, limit=_CLEANUP_LIMIT, limit_cancelled=_CLEANUP_LIMIT_CANCELLED
-                )
-            finally:
-                self._record_end()
-            self.evidence.excess, self.evidence.host.shortage = self._shared.excess, self._shared.shortage
-            self.evidence.host.qemu_words = self._log.last_words
+            # A restored guest that did not answer has mounted nothing; the same files are for the next one.
+            if not self.conversation.no_answer:
+                await self._end()
+
+    async def _end(self) -> None:
+        """Record what is left of the guest, which has ended, even if we were cancelled."""
+        try:
+            # The files that it left may be hostile.
+            await run_cleanup(self._clean_up, limit=_CLEANUP_LIMIT, limit_cancelled=_CLEANUP_LIMIT_CANCELLED)
+        finally:
+            self._record_end()
+        self.evidence.excess, self.evidence.host.shortage = self._shared.excess, self._shared.shortage
+        self.evidence.host.qemu_words = self._ends.log.last_words
         self.evidence.notes += [self._feed.error] if self._feed.error else []
         self.evidence.host.is_out_of_memory = self._host.has_killed_for_memory
         self.evidence.notes += self._host.notes
@@ -102,7 +109,14 @@ class Boot:
         is_whole = stdout.ended.is_set() and not stdout.was_cut
         try:
             self.evidence.tests = await reading.keep_without_blocking(
-                self._folder, is_whole, not self.console.was_cut
+                reading.CellOutput(
+                    folder=str(self._folder),
+                    is_whole=is_whole,
+                    console_is_whole=not self.console.was_cut,
+                    known=self._spec.limits.known,
+                    layers=[share.path for share in self._spec.files.layers],
+                    live=None if self.evidence.ended else str(artifacts_of(self._folder) / running.LIVE),
+                )
             )
         except OSError as error:
             self.evidence.notes.append(str(host_error("read the tests in its output", error)))
@@ -128,9 +142,9 @@ class Boot:
 
     async def _boot_and_talk(self, shares: list[Share]) -> None:
         async with task_group() as group:
-            async with vm.running(self._spec, shares, self.console.pipe, self._ports, self._log) as machine:
+            async with vm.running(self._spec, shares, self._ends, self._start.memory) as machine:
                 group.start_soon(self._guard, self.console.pump)
-                group.start_soon(self._guard, self._log.pump)
+                group.start_soon(self._guard, self._ends.log.pump)
                 for output in self._outputs:
                     group.start_soon(self._guard, output.pump)
                 group.start_soon(self._feed.pump)
@@ -138,7 +152,7 @@ class Boot:
                     async with task_group() as talk:
                         talk.start_soon(self._end_dead_guest)
                         talk.start_soon(self._enforce_shared_limit, machine)
-                        await self.conversation.run()
+                        await self.conversation.run(partial(self._save, machine, group))
                         if self.evidence.ended is not None:
                             await self._wait_for_rest()
                         if self._has_gone_silent:
@@ -183,7 +197,7 @@ class Boot:
         """End the talk if a kernel panics or restarts but QEMU does not end: some kernels only halt."""
         await self.console.dying.wait()
         if self._spec.machine.debugger and self.console.watch.panic is not None:
-            error = await self._shared.keep_memory(self._ports[qemu.QMP])
+            error = await self._shared.keep_memory(self._ends.ports[qemu.QMP])
             self.evidence.notes += [error] if error else []
         await anyio.sleep(vm.END_GRACE)
         self._talk.cancel()
@@ -192,6 +206,19 @@ class Boot:
         """End a guest that exceeds the limit of /shared, before this host's disk is full."""
         await self._shared.wait_for_excess(machine.pid)
         self._talk.cancel()
+
+    async def _save(self, machine: vm.VM, group: TaskGroup) -> None:
+        """Save the booted guest as a template, if one is to be made, and publish that in `group`."""
+        saving = self._start.saving
+        if saving is None:
+            return
+        try:
+            await saving.save(self._ends.ports[qemu.QMP], machine.pid, self.console.printed)
+        except QmpError as error:
+            self.evidence.host.fault = f"the guest was stopped to save it, and QEMU did not go on: {error}"
+            self._talk.cancel()
+            return
+        group.start_soon(saving.publish, self._folder / "console.log")
 
     async def _guard(self, reader: Callable[[], Awaitable[None]]) -> None:
         """Run a reader; if it cannot write its file, only this cell ends."""
@@ -212,7 +239,7 @@ class Boot:
             runlayer.clean_run_layer(self._folder)
         except OSError as error:
             self.evidence.notes.append(str(host_error(f"tidy {self._folder}", error)))
-        self.evidence.notes += [self._log.cut] if self._log.cut else []
+        self.evidence.notes += [self._ends.log.cut] if self._ends.log.cut else []
         for name, output in zip(("stdout", "stderr"), self._outputs, strict=True):
             if output.was_cut:
                 self.evidence.notes.append(

@@ -5,27 +5,29 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from contextlib import ExitStack, closing
 from pathlib import Path
 
 from quizmatrix.core.errors import host_error
+from quizmatrix.model.finding import FindingSummary
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec, Share
+from quizmatrix.model.start import StartKind
 from quizmatrix.run import foreign, qemu, reproduce, runlayer, vm
 from quizmatrix.run.boot import Boot
 from quizmatrix.run.cellfolder import host_folder_of, run_layer_of
-from quizmatrix.run.channel import ConsolePipe, Port
 from quizmatrix.run.observer import NOBODY, Observer
+from quizmatrix.run.start import COLD, Start, starting
+from quizmatrix.run.template import TEMPLATES
 from quizmatrix.run.verdict import judge
 
 
 async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
     """Boot a cell's guest, run its command, and decide the outcome.
 
-    Writes console.log, stdout, stderr, qemu.log, reproduce.sh, artifacts/, subtests.json and findings.json
-    into `spec.files.folder`. Everything that happens to the guest becomes an outcome. Raises QuizmatrixError
-    if this host cannot do its part.
+    Writes console.log, stdout, stderr, qemu.log, reproduce.sh, artifacts/, subtests.json, running.log and
+    findings.json into `spec.files.folder`. Everything that happens to the guest becomes an outcome. Raises
+    QuizmatrixError if this host cannot do its part.
     """
     started = time.monotonic()
     marker = os.urandom(16).hex()
@@ -38,18 +40,44 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         except BaseException:
             shutil.rmtree(host_folder_of(Path(spec.files.folder)), ignore_errors=True)
             raise
-    with ExitStack() as stack:
-        console = stack.enter_context(closing(ConsolePipe()))
-        ports = {name: stack.enter_context(closing(Port())) for name in qemu.ports_of(spec)}
-        log = stack.enter_context(closing(vm.Log(Path(spec.files.folder) / "qemu.log")))
-        boot = Boot(spec, console, ports, log, marker.encode(), observer)
+    async with starting(spec, shares) as start:
+        if start.note:
+            observer.note(f"cold: {start.note}")
+        boot = await _boot(spec, shares, marker, observer, start)
+        why = boot.conversation.no_answer
+        if start.saving is not None and start.saving.error:
+            observer.note(f"it is not kept as a template: {start.saving.error}")
+    if why and start.template is not None:
+        TEMPLATES.discard(start.template.folder)
+        start = COLD
+        boot = await _boot(spec, shares, marker, observer, start)
+        boot.evidence.notes.append(f"it was restored and did not answer ({why}), so it was booted")
+    found = await boot.keep_findings()
+    program = foreign.failed_program(spec, boot.evidence.ended)
+    boot.evidence.foreign = program.sentence if program else ""
+    return _result_of(spec, boot, found, program, time.monotonic() - started, start.kind)
+
+
+async def _boot(spec: CellSpec, shares: list[Share], marker: str, observer: Observer, start: Start) -> Boot:
+    with vm.host_ends(spec, with_qmp=start.memory is not None) as ends:
+        boot = Boot(spec, ends, marker.encode(), observer, start)
         await boot.run(shares)
-        await boot.read_tests()
-        found = await boot.keep_findings()
-        program = foreign.failed_program(spec, boot.evidence.ended)
-        boot.evidence.foreign = program.sentence if program else ""
+        if not boot.conversation.no_answer:
+            await boot.read_tests()
+    return boot
+
+
+def _result_of(
+    spec: CellSpec,
+    boot: Boot,
+    found: list[FindingSummary],
+    program: foreign.Program | None,
+    seconds: float,
+    start: StartKind,
+) -> CellResult:
+    """The result of a boot that has ended. found: its findings. program: one that could not run there."""
     outcome, detail = judge(boot.evidence, boot.console.watch)
-    ended = boot.evidence.ended
+    ended, tests = boot.evidence.ended, boot.evidence.tests
     return CellResult(
         cell=spec.labels.cell,
         kernel=spec.labels.kernel,
@@ -63,12 +91,16 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         signal=ended.signal if ended else None,
         detail=detail,
         append=spec.machine.kernel.parameters,
+        built_from=spec.labels.built_from,
         again=reproduce.command_line_of(spec),
         foreign=program.architecture if program and outcome is Outcome.FAILED else "",
-        subtests=boot.evidence.tests.counts,
+        subtests=tests.counts,
+        known=tests.known,
+        running=tests.running,
         findings=found,
-        flaky=boot.evidence.tests.flaky if outcome is Outcome.PASSED else "",
-        timings=boot.conversation.stopwatch.timings(time.monotonic() - started),
+        start=start,
+        flaky=tests.flaky if outcome is Outcome.PASSED else "",
+        timings=boot.conversation.stopwatch.timings(seconds),
     )
 
 

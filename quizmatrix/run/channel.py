@@ -7,6 +7,8 @@ import errno
 import fcntl
 import os
 import socket
+import sys
+import termios
 from collections.abc import Awaitable, Callable
 from io import FileIO
 from pathlib import Path
@@ -37,6 +39,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """A message from a guest. `event` is one of these:
 
     booted: the guest waits for `start`.
+    renewed: it has its own clock and randomness, as a guest of a template needs them.
     step: it begins the step that `message` names.
     started: the command has started.
     unread: nobody reads the command's stdin any more.
@@ -138,6 +141,11 @@ class ConsolePipe:
             except BlockingIOError:
                 await anyio.wait_readable(self._reader)
 
+    @property
+    def waiting(self) -> int:
+        """How many bytes can be received at once."""
+        return int.from_bytes(fcntl.ioctl(self._reader, termios.FIONREAD, bytes(4)), sys.byteorder)
+
     def close_guest(self) -> None:
         """Close our copy of QEMU's end, so that we notice when QEMU ends."""
         if self._guest_is_open:
@@ -174,9 +182,9 @@ class Control:
         except msgspec.MsgspecError as error:
             raise InvalidMessageError(repr(line[:80])) from error
 
-    async def start(self) -> None:
-        """Tell a booted guest to mount its layers and run its command."""
-        await self._port.send(b'{"op":"start"}\n')
+    async def send(self, message: bytes) -> None:
+        """Send the guest a message: a line of JSON."""
+        await self._port.send(message)
 
 
 class Output:

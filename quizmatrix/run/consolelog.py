@@ -27,16 +27,24 @@ class ConsoleLog:
     watch: its findings.
     dying: set when the kernel panics or restarts.
     ended: set when all messages that were printed during the command have arrived.
+    received: the number of bytes so far.
     was_cut: whether the file lacks its end.
     """
 
-    def __init__(self, pipe: ConsolePipe, path: Path, show: Callable[[str], None]) -> None:
-        """Reads nothing. show: is called with the last line when it has changed."""
+    def __init__(
+        self, pipe: ConsolePipe, path: Path, show: Callable[[str], None], before: bytes = b""
+    ) -> None:
+        """Reads nothing. show: is called with the last line when it has changed.
+
+        before: what the guest had printed when it was saved, if it is restored.
+        """
         self.pipe = pipe
         self.watch = ConsoleWatch()
         self.dying = anyio.Event()
         self.ended = anyio.Event()
         self.was_cut = False
+        self.received = 0
+        self._before = before
         self._path = path
         self._show = show
 
@@ -44,7 +52,9 @@ class ConsoleLog:
         """Read it until QEMU is gone. Raises OSError if the file cannot be written."""
         with self._path.open("wb", buffering=0) as file:
             shown = ""
-            while data := await self.pipe.receive():
+            while data := self._before or await self.pipe.receive():
+                self._before = b""
+                self.received += len(data)
                 if file.tell() < _LIMIT:
                     await write_all(file, data)
                 else:
@@ -61,6 +71,12 @@ class ConsoleLog:
                     self.ended.set()
                 # A console delivers single bytes: reading each at once would take CPU time from the guest.
                 await anyio.sleep(_PAUSE)
+
+    async def printed(self) -> int:
+        """How many bytes the guest, which is stopped, has printed."""
+        while self.pipe.waiting:  # noqa: ASYNC110 - `pump` takes it after its own pause
+            await anyio.sleep(_PAUSE)
+        return self.received
 
     @property
     def cut(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import anyio
 
 from quizmatrix.core.concurrency import task_group
@@ -10,12 +12,17 @@ from quizmatrix.model.stage import Stage
 from quizmatrix.run import qemu
 from quizmatrix.run.channel import Control, InvalidMessageError, Message, Port
 from quizmatrix.run.observer import Observer, TerminalHost
+from quizmatrix.run.qmp import QmpError
+from quizmatrix.run.start import Start
 from quizmatrix.run.stdin import Feed
 from quizmatrix.run.stopwatch import Stopwatch
 from quizmatrix.run.verdict import Evidence
 
 # Seconds between the guest's message that a terminal session ended and the end of the session on the host.
 _SESSION_GRACE = 0.5
+
+# Seconds for a guest to answer once it was restored. That takes a tenth of a second; a busy host needs more.
+_ANSWER_LIMIT = 20.0
 
 # The largest number of steps that a guest may announce before its command.
 _MAX_STEPS = 1000
@@ -25,9 +32,18 @@ class Conversation:
     """The messages to and from one guest. stopwatch: the times of its stages."""
 
     def __init__(
-        self, spec: CellSpec, ports: dict[str, Port], feed: Feed, observer: Observer, evidence: Evidence
+        self,
+        spec: CellSpec,
+        ports: dict[str, Port],
+        feed: Feed,
+        observer: Observer,
+        evidence: Evidence,
+        start: Start,
     ) -> None:
         """Sends nothing. evidence: gets what the guest says."""
+        # Why a restored guest did not answer; empty if it did, and for all others.
+        self.no_answer = ""
+        self._start = start
         self.stopwatch = Stopwatch()
         self._limits = spec.limits
         self._ports = ports
@@ -42,13 +58,13 @@ class Conversation:
         self._evidence.stage = stage
         self._observer.stage(stage)
 
-    async def run(self) -> None:
+    async def run(self, save: Callable[[], Awaitable[None]]) -> None:
         """Talk to the guest until the command ends, a time limit expires, or the guest is gone.
 
-        The terminal session after the command is part of that.
+        The terminal session after the command is part of that. save: is called for a guest that has booted.
         """
         try:
-            await self._run_command()
+            await self._run_command(save)
         except InvalidMessageError as error:
             self._evidence.invalid_message = str(error)
         if self._evidence.ended is None or self._observer.terminal is None:
@@ -58,11 +74,12 @@ class Conversation:
         except InvalidMessageError as error:
             self._evidence.notes.append(f"the guest sent an invalid message: {error}")
 
-    async def _run_command(self) -> None:
+    async def _run_command(self, save: Callable[[], Awaitable[None]]) -> None:
+        if self._start.template is not None and not await self._is_restored():
+            return
         with anyio.move_on_after(self._limits.boot_timeout) as limit:
-            if not await self._expect("booted"):
+            if self._start.template is None and not await self._has_booted(save):
                 return
-            await self._control.start()
             self.reach(Stage.JOINING)
             if not await self._expect("started"):
                 return
@@ -76,6 +93,29 @@ class Conversation:
         self._feed.stop()
         if limit.cancelled_caught:
             self._evidence.expired = self._limits.timeout
+
+    async def _has_booted(self, save: Callable[[], Awaitable[None]]) -> bool:
+        """Whether the guest has booted, and was told to start."""
+        if not await self._expect("booted"):
+            return False
+        await save()
+        renews = self._start.renews
+        await self._control.send(self._start.message())
+        return not renews or await self._expect("renewed") is not None
+
+    async def _is_restored(self) -> bool:
+        """Whether the guest was restored, was told to start, and answered. If not, `no_answer` says why."""
+        with anyio.move_on_after(_ANSWER_LIMIT):
+            try:
+                await self._start.restore(self._ports[qemu.QMP])
+                await self._control.send(self._start.message())
+                if await self._expect("renewed"):
+                    return True
+                self.no_answer = self._evidence.init_failed or "QEMU ended"
+            except (QmpError, OSError, InvalidMessageError) as error:
+                self.no_answer = str(error)
+        self.no_answer = self.no_answer or f"no answer within {_ANSWER_LIMIT:g} s"
+        return False
 
     async def _serve_terminal(self, terminal: TerminalHost) -> None:
         """Run the terminal session after the command; ends with the session or the guest."""

@@ -1,4 +1,4 @@
-"""Explains why a guest could not run a program: another architecture, or a missing interpreter.
+"""Explains why a guest could not run a program: another architecture, a missing interpreter, no such command.
 
 A shell takes a program of another architecture for a script and reports a syntax error, which looks like a
 failure of the tested kernel. For a missing interpreter it reports the program itself as not found.
@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import os
 import shlex
-from functools import cache
 from pathlib import Path
 
 import msgspec
 
 from quizmatrix.core import elf, paths
 from quizmatrix.core.elf import Machine
+from quizmatrix.core.nearest import nearest
 from quizmatrix.model import profile
-from quizmatrix.model.arch import Arch, arch_names, load_arch
+from quizmatrix.model.arch import Arch, load_arch, machine_name, machines
 from quizmatrix.model.cells import SMALL, Cell
 from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.user import BUSYBOX
 from quizmatrix.run.channel import Message
 
-# A shell's exit status for a file that it cannot execute.
+# A shell's exit statuses for a file that it cannot execute, and for a command that it does not find.
 EXIT_CANNOT_EXECUTE = 126
+EXIT_NOT_FOUND = 127
+
+# How similar the name of a provided command is to the one that was meant; see nearest.
+_SIMILAR = 0.8
 
 # Interpreters that every image has. If a script for one of these was not found, it is not for their lack.
 _ALWAYS_THERE = frozenset({"/bin/sh", "/usr/bin/sh", "/usr/bin/env"})
@@ -32,32 +36,15 @@ _ALWAYS_THERE = frozenset({"/bin/sh", "/usr/bin/sh", "/usr/bin/env"})
 _STDERR_READ = 1 << 20
 
 
-def _own(arch: Arch) -> Machine:
-    own = arch.facts.elf
-    return Machine(machine=own.machine, bits=own.bits, byte_order=arch.facts.byte_order)
-
-
-@cache
-def machines() -> dict[str, Machine]:
-    """All known machines, by name."""
-    return {name: _own(load_arch(name)) for name in arch_names()} | elf.other_machines()
-
-
 def runs_on(arch: Arch) -> set[Machine]:
     """The machines whose programs kernels of an architecture can run."""
-    return {_own(arch), *(machines()[name] for name in arch.facts.elf.also)}
-
-
-def name_of(machine: Machine) -> str:
-    """The usual name of a machine."""
-    found = [name for name, known in machines().items() if known == machine]
-    return found[0] if found else f"machine {machine.machine}"
+    return {arch.machine, *(machines()[name] for name in arch.facts.elf.also)}
 
 
 def foreign_machine_of(path: Path, arch: Arch) -> str | None:
     """The architecture of a program, if kernels of `arch` cannot run it; otherwise None."""
     machine = elf.machine_of(path)
-    return None if machine is None or machine in runs_on(arch) else name_of(machine)
+    return None if machine is None or machine in runs_on(arch) else machine_name(machine)
 
 
 def before_boot(cell: Cell, command: list[str], work_tree: str | None, hidden: list[str]) -> str | None:
@@ -129,6 +116,8 @@ def failed_program(spec: CellSpec, ended: Message | None) -> Program | None:
     try:
         found = named_in_stderr(spec, Path(spec.files.folder))
         missing = None if found else missing_interpreter(spec, Path(spec.files.folder))
+        if not found and not missing and ended.exit_code == EXIT_NOT_FOUND:
+            missing = provided_command(spec, Path(spec.files.folder))
     except OSError:
         return None
     if found:
@@ -173,6 +162,24 @@ def missing_interpreter(spec: CellSpec, folder: Path) -> str | None:
         needed = elf.interpreter_of(path)
         if needed is not None and needed.startswith("/") and needed not in _ALWAYS_THERE:
             return f"{name} needs {needed}, which the guest does not have" + _suggestions(spec, path)
+    return None
+
+
+def provided_command(spec: CellSpec, folder: Path) -> str | None:
+    """A sentence about a command that was not found, if a profile provides it.
+
+    Of COMMAND's first word, a similar name counts, too. Raises OSError if its stderr cannot be read.
+    """
+    first, known = elf.first_word(spec.command.words), profile.providers()
+    there = {one.name for one in spec.command.profiles}
+    for word in elf.not_found(_stderr(folder)):
+        near = nearest(word, known, _SIMILAR) if word == first else word
+        if near is None or near not in known or there & {*known[near]}:
+            continue
+        provider = known[near][-1]
+        if near == word:
+            return f"no guest has `{word}` by itself; the profile {provider} provides it"
+        return f"no guest has `{word}`; the profile {provider} provides {near}"
     return None
 
 

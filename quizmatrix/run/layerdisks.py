@@ -64,6 +64,7 @@ async def convert(spec: CellSpec, shares: list[Share]) -> CellSpec:
                 disks.append(await _disk(share, folder / f"{share.tag}.squashfs"))
     except OSError as error:
         raise host_error(f"make the layers of {spec.labels.cell}", error) from error
+    disks = [msgspec.structs.replace(disk, bus=spec.machine.kernel.layer_bus) for disk in disks]
     files = msgspec.structs.replace(spec.files, disks=[*spec.files.disks, *disks])
     return msgspec.structs.replace(spec, files=files)
 

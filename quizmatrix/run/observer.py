@@ -44,6 +44,7 @@ class Observer(msgspec.Struct, frozen=True, kw_only=True):
     """Callbacks and streams for a running cell; all are optional.
 
     stage: called when the next stage begins.
+    note: called with what a user may want to know.
     console: called with the console's last line when it has changed.
     stdin: the command's input, if the specification says `-`.
     stdout, stderr: called with the command's output as it arrives.
@@ -51,6 +52,7 @@ class Observer(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     stage: Callable[[Stage], None] = lambda _stage: None
+    note: Callable[[str], None] = lambda _text: None
     console: Callable[[str], None] = lambda _line: None
     stdin: InputSource | None = None
     stdout: Callable[[bytes], Awaitable[None]] | None = None

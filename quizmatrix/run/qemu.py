@@ -6,12 +6,14 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from quizmatrix.core import filesystem
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.model import numa
 from quizmatrix.model.arch import DiskBus
 from quizmatrix.model.spec import CellSpec, Disk, Share, TerminalKind
-from quizmatrix.run import bus
+from quizmatrix.run import bus, slots
 from quizmatrix.run.bus import Bus
 
 # The guest's virtio-serial ports. With the console, these are the chardevs of every guest.
@@ -23,6 +25,9 @@ STDIN = "stdin"
 TERMINAL = "terminal"
 # A chardev for QEMU's own control channel, to save the memory of a dead guest for a debugger.
 QMP = "qmp"
+# The id of the memory, and the end of -machine's value that names it.
+_MEMORY = "memory"
+_BACKED = f",memory-backend={_MEMORY}"
 _TERMINAL_DEVICES = {TerminalKind.SSH: "virtserialport", TerminalKind.CONSOLE: "virtconsole"}
 
 # The path by which QEMU opens a file descriptor of -add-fd with set=1.
@@ -41,13 +46,32 @@ _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=d
 _SECTOR = 512
 
 
-def ports_of(spec: CellSpec) -> list[str]:
-    """The chardevs of a cell's guest, without its console."""
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """The memory of a guest that is saved as a template, or restored from one.
+
+    template: the file of a template's memory, of which the guest gets a copy of each page that it writes to;
+    None for a guest that is booted, and saved then.
+    """
+
+    template: str | None = None
+
+    def options(self, size: int) -> list[str]:
+        """QEMU's options for it. size: MiB."""
+        # QEMU leaves memory out of what it saves only if it is shared with a file, or has a name in both.
+        common = f"id={_MEMORY},size={size}M"
+        if self.template is None:
+            return ["-object", f"memory-backend-memfd,{common},share=on"]
+        file = f"memory-backend-file,{common},share=off,mem-path={option_value(self.template)}"
+        return ["-object", file, "-incoming", "defer"]
+
+
+def ports_of(spec: CellSpec, *, with_qmp: bool = False) -> list[str]:
+    """The chardevs of a cell's guest, without its console. with_qmp: it is saved or restored."""
     return [
         *PORTS,
-        *([STDIN] if spec.command.stdin is not None else []),
+        STDIN,
         *([TERMINAL] if spec.command.session else []),
-        *([QMP] if spec.machine.debugger else []),
+        *([QMP] if with_qmp or spec.machine.debugger else []),
     ]
 
 
@@ -97,10 +121,10 @@ def _extras(spec: CellSpec, chardevs: Mapping[str, str], places: Bus) -> list[st
         forwards = "".join(f",hostfwd={forward.option}" for forward in spec.machine.network.forwards)
         argv += ["-netdev", f"user,id=network{forwards}"]
         argv += ["-device", f"virtio-net-{transport},netdev=network{places.next()}"]
+    if QMP in chardevs:
+        argv += ["-mon", f"chardev={QMP},mode=control"]
     if spec.machine.debugger is not None:
         argv += ["-action", "panic=pause"]
-        if QMP in chardevs:
-            argv += ["-mon", f"chardev={QMP},mode=control"]
         from quizmatrix.run import debugger
 
         argv += ["-gdb", f"unix:path={option_value(debugger.socket_of(spec))},server=on,wait=off"]
@@ -133,7 +157,13 @@ def _disks(spec: CellSpec, places: Bus) -> list[str]:
 
 
 def _blockdev(disk: Disk) -> str:
-    """The value of -blockdev for a disk: a raw file, through blkdebug if the disk has errors."""
+    """The value of -blockdev for a disk: a raw file, through blkdebug if the disk has errors.
+
+    Without a path it is a placeholder, which the guest does not look at.
+    """
+    read_only = "off" if disk.writable else "on"
+    if not disk.path:
+        return f"driver=null-co,node-name={disk.serial},read-only={read_only},size={1 << 20}"
     file = {"driver": "file", "filename": option_value(disk.path)}
     with contextlib.suppress(OSError):  # QEMU itself reports a missing or unreadable file
         if not filesystem.has_locks(Path(disk.path)):
@@ -144,7 +174,7 @@ def _blockdev(disk: Disk) -> str:
         if disk.fails_at:
             rule["sector"] = str(disk.fails_at // _SECTOR)
         file = {"driver": "blkdebug", **_below("inject-error.0", rule), **_below("image", file)}
-    options = {"driver": "raw", "node-name": disk.serial, "read-only": "off" if disk.writable else "on"}
+    options = {"driver": "raw", "node-name": disk.serial, "read-only": read_only}
     return ",".join(f"{name}={value}" for name, value in (options | _below("file", file)).items())
 
 
@@ -158,6 +188,7 @@ def command_line(
     chardevs: Mapping[str, str],
     *,
     passed_fd: int | None = None,
+    memory: Memory | None = None,
 ) -> list[str]:
     """The argv that boots `spec`.
 
@@ -165,22 +196,43 @@ def command_line(
     chardevs: kind and options (`socket,fd=5`) of each chardev: of CHARDEVS, and of STDIN, TERMINAL and QMP
     if the cell has them.
     passed_fd: the file descriptor that QEMU inherits and opens as PASSED_FILE.
+    memory: where the guest's memory is, if it is to be saved or restored.
     """
+    qemu = spec.machine.arch.facts.qemu
+    transport = qemu.transport
+    argv = _machine(spec, memory)
+    argv += ["-add-fd", f"fd={passed_fd},set=1"] if passed_fd is not None else []
+    for name in chardevs:
+        kind, _, options = chardevs[name].partition(",")
+        argv += ["-chardev", f"{kind},id={name}" + (f",{options}" if options else "")]
+    argv += qemu.console
+    others = len(spec.files.disks) + _others(spec)
+    filled = slots.filled(shares, slots.count_for(len(shares), bus.ROOM - others)) if shares else []
+    places = Bus(qemu, len(filled) + others)
+    argv += _ports(transport, places)
+    argv += _extras(spec, chardevs, places)
+    for number, share in enumerate(filled):
+        argv += _folder(share, slots.name_of(number), transport, places)
+    return [*argv, *spec.machine.qemu_words]
+
+
+def _machine(spec: CellSpec, memory: Memory | None) -> list[str]:
+    """QEMU, and the options for the machine and what it boots."""
     machine = spec.machine
     qemu = machine.arch.facts.qemu
-    transport = qemu.transport
     cpus = str(machine.cpus)
     if machine.numa > 1:
         # Each CPU is a socket of its own: the kernel warns of a socket that reaches over nodes.
         cpus += f",sockets={machine.cpus},cores=1,threads=1"
-    argv = [
+    return [
         qemu.binary,
         *("-name", option_value(spec.labels.cell)),
-        *("-machine", machine.type or qemu.machine.of(machine.accelerator)),
+        *("-machine", (machine.type or qemu.machine.of(machine.accelerator)) + (_BACKED if memory else "")),
         *("-accel", machine.accelerator.value),
         *("-cpu", qemu.cpu.of(machine.accelerator)),
         *("-smp", cpus),
         *("-m", f"{machine.memory}M"),
+        *(memory.options(machine.memory) if memory else ()),
         *(numa.options(machine.numa, machine.memory, machine.cpus, qemu.numa) if machine.numa > 1 else ()),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
@@ -189,26 +241,21 @@ def command_line(
         *("-initrd", machine.kernel.initramfs),
         *("-append", parameters_of(spec)),
     ]
-    argv += ["-add-fd", f"fd={passed_fd},set=1"] if passed_fd is not None else []
-    for name in chardevs:
-        kind, _, options = chardevs[name].partition(",")
-        argv += ["-chardev", f"{kind},id={name}" + (f",{options}" if options else "")]
-    argv += qemu.console
-    places = Bus(qemu, len(shares) + len(spec.files.disks) + _others(spec))
-    argv += ["-device", f"virtio-serial-{transport},id=ports,max_ports=8{places.next()}"]
+
+
+def _ports(transport: str, places: Bus) -> list[str]:
+    """The options for the ports of every guest."""
+    argv = ["-device", f"virtio-serial-{transport},id=ports,max_ports=8{places.next()}"]
     for name in PORTS:
         argv += ["-device", f"virtserialport,bus=ports.0,chardev={name},name=quizmatrix.{name}"]
-    argv += _extras(spec, chardevs, places)
-    for share in shares:
-        argv += _folder(share, transport, places)
-    return [*argv, *machine.qemu_words]
+    return argv
 
 
-def _folder(share: Share, transport: str, places: Bus) -> list[str]:
-    """The options for a folder of the host that the guest mounts by its tag."""
+def _folder(share: Share, name: str, transport: str, places: Bus) -> list[str]:
+    """The options for a folder of the host, in the slot of this name."""
     # security_model=none: files that the guest creates in a --bind belong to the user who runs QEMU.
     # multidevs=remap: the folder may contain other file systems.
-    fsdev = f"local,id={share.tag},path={option_value(share.path)},security_model={share.security_model}"
+    fsdev = f"local,id={name},path={option_value(share.path)},security_model={share.security_model}"
     fsdev += ",multidevs=remap" + ("" if share.writable else ",readonly=on")
-    device = f"virtio-9p-{transport},fsdev={share.tag},mount_tag={share.tag}{places.next()}"
+    device = f"virtio-9p-{transport},fsdev={name},mount_tag={name}{places.next()}"
     return ["-fsdev", fsdev, "-device", device]

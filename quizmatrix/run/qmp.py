@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+from collections import deque
 from typing import Any
 
+import anyio
 import msgspec
 
 from quizmatrix.run.channel import Port
@@ -12,43 +14,92 @@ from quizmatrix.run.channel import Port
 # Compressed first; not all machines support it.
 _FORMATS: tuple[dict[str, str], ...] = ({"format": "kdump-zlib"}, {})
 
+# QEMU's name for a file descriptor that it is given.
+_FILE = "file"
+
+# Seconds between two looks at QEMU's state.
+_PAUSE = 0.002
+
+# Memory that QEMU shares with a file is not part of what it saves (QEMU document system/vm-templating.rst).
+_CAPABILITIES = ("events", "x-ignore-shared")
+
 
 class QmpError(Exception):
-    """QEMU answered a command with an error."""
+    """QEMU answered a command with an error, or has ended."""
 
 
-# QEMU's name for the file descriptor that it is given.
-_CORE = "core"
-
-
-async def dump_memory(port: Port, file: int) -> None:
-    """Write the guest's memory to an open file, in a format for crash(8) and drgn; QmpError if QEMU fails.
-
-    A descriptor, not a path: the guest might have created a file or symlink at the path.
-    """
-    lines = _Lines(port)
-    await lines.next()  # the greeting
-    await lines.ask("qmp_capabilities")
-    failure: QmpError | None = None
-    for chosen in _FORMATS:
-        try:
-            await lines.hand_over(file, _CORE)
-            await lines.ask("dump-guest-memory", paging=False, protocol=f"fd:{_CORE}", **chosen)
-        except QmpError as error:
-            failure = error
-        else:
-            return
-    raise failure or QmpError("it was not asked")
-
-
-class _Lines:
-    """Sends and receives JSON objects, one per line."""
+class Monitor:
+    """The control channel of one QEMU."""
 
     def __init__(self, port: Port) -> None:
+        """Sends nothing."""
         self._port = port
         self._rest = b""
+        self._events: deque[dict[str, Any]] = deque()
 
-    async def next(self) -> dict[str, Any]:
+    async def open(self) -> None:
+        """Take the greeting, and begin to send commands. QmpError if QEMU ends."""
+        await self._next()
+        await self._ask("qmp_capabilities")
+
+    async def dump_memory(self, file: int) -> None:
+        """Write the guest's memory to an open file, in a format for crash(8) and drgn; QmpError if it fails.
+
+        A descriptor, not a path: the guest might have created a file or symlink at the path.
+        """
+        failure: QmpError | None = None
+        for chosen in _FORMATS:
+            try:
+                await self._hand_over(file)
+                await self._ask("dump-guest-memory", paging=False, protocol=f"fd:{_FILE}", **chosen)
+            except QmpError as error:
+                failure = error
+            else:
+                return
+        raise failure or QmpError("it was not asked")
+
+    async def cpu_threads(self) -> list[int]:
+        """The ids of the threads that run the guest's CPUs. QmpError if QEMU fails."""
+        return [cpu["thread-id"] for cpu in await self._ask("query-cpus-fast")]
+
+    async def stop(self) -> None:
+        """Stop the guest. QmpError if QEMU fails."""
+        await self._ask("stop")
+
+    async def go_on(self) -> None:
+        """Let a stopped guest go on. QmpError if QEMU fails."""
+        # QEMU says that it has saved the guest a moment before it can go on.
+        while (await self._ask("query-status"))["status"] == "finish-migrate":  # noqa: ASYNC110 - no event
+            await anyio.sleep(_PAUSE)
+        await self._ask("cont")
+
+    async def save(self, file: int) -> None:
+        """Write the state of the stopped guest's devices to an open file. QmpError if a device has none."""
+        await self._migrate("migrate", file)
+
+    async def restore(self, file: int) -> None:
+        """Take the devices' state from an open file, as a QEMU that was started with `-incoming defer`."""
+        await self._migrate("migrate-incoming", file)
+
+    async def _migrate(self, command: str, file: int) -> None:
+        capabilities = [{"capability": name, "state": True} for name in _CAPABILITIES]
+        await self._ask("migrate-set-capabilities", capabilities=capabilities)
+        await self._hand_over(file)
+        await self._ask(command, uri=f"fd:{_FILE}")
+        while (status := await self._event("MIGRATION")).get("status") != "completed":
+            if status.get("status") in ("failed", "cancelled"):
+                said = await self._ask("query-migrate")
+                raise QmpError(said.get("error-desc", f"{command} {status['status']}"))
+
+    async def _event(self, name: str) -> dict[str, Any]:
+        """The data of the next event of this name."""
+        while True:
+            said = self._events.popleft() if self._events else await self._next()
+            if said.get("event") == name:
+                data: dict[str, Any] = said.get("data", {})
+                return data
+
+    async def _next(self) -> dict[str, Any]:
         while b"\n" not in self._rest:
             data = await self._port.receive()
             if not data:
@@ -58,21 +109,22 @@ class _Lines:
         said: dict[str, Any] = msgspec.json.decode(line)
         return said
 
-    async def hand_over(self, file: int, name: str) -> None:
+    async def _hand_over(self, file: int) -> None:
         """Send QEMU a duplicate of a file descriptor (QMP command getfd; unix(7), SCM_RIGHTS)."""
-        asked = {"execute": "getfd", "arguments": {"fdname": name}}
+        asked = {"execute": "getfd", "arguments": {"fdname": _FILE}}
         socket.send_fds(self._port.host, [msgspec.json.encode(asked) + b"\n"], [file])
         await self._answer("getfd")
 
-    async def ask(self, command: str, **arguments: object) -> None:
+    async def _ask(self, command: str, **arguments: object) -> Any:
         asked = {"execute": command, **({"arguments": arguments} if arguments else {})}
         await self._port.send(msgspec.json.encode(asked) + b"\n")
-        await self._answer(command)
+        return await self._answer(command)
 
-    async def _answer(self, command: str) -> None:
+    async def _answer(self, command: str) -> Any:
         while True:
-            said = await self.next()
+            said = await self._next()
             if "error" in said:
                 raise QmpError(said["error"].get("desc", command))
             if "return" in said:
-                return
+                return said["return"]
+            self._events.append(said)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from quizmatrix.core import skeleton
 from quizmatrix.core.errors import UnpreparedError
-from quizmatrix.model import user
+from quizmatrix.model import testchoice, user
 from quizmatrix.model.spec import ActiveProfile, Bind, CellSpec, Session, Share
 from quizmatrix.model.user import BUSYBOX, SHELL
-from quizmatrix.run import boundfile, foreign, mapped
+from quizmatrix.run import boundfile, foreign, mapped, slots
 from quizmatrix.run.cellfolder import artifacts_of, run_layer_of
 
 _OPERATORS = frozenset({"&&", "||", "|"})
@@ -63,6 +63,7 @@ def guest_argv(command: list[str]) -> list[str]:
 
 
 def _own_environment(spec: CellSpec) -> dict[str, str]:
+    factor = spec.machine.arch.facts.timeout_factor.of(spec.machine.accelerator)
     environment = {
         "PATH": _PATH,
         "LANG": "C.UTF-8",
@@ -70,11 +71,13 @@ def _own_environment(spec: CellSpec) -> dict[str, str]:
         "QUIZMATRIX_KERNEL": spec.labels.kernel,
         "QUIZMATRIX_ARCH": spec.machine.arch.name,
         "QUIZMATRIX_PROFILES": ",".join(profile.name for profile in spec.command.profiles),
+        "QUIZMATRIX_TIMEOUT_FACTOR": f"{factor:g}",
     }
     for profile in spec.command.profiles:
         environment |= profile.environment
     if spec.labels.task is not None:
         environment |= spec.labels.task.environment
+    environment |= spec.command.tests.environment
     if handed := spec.files.handed_disks:
         environment["QUIZMATRIX_DISKS"] = " ".join(f"/dev/{disk.serial}" for disk in handed)
     if spec.files.work_tree is not None and spec.files.work_tree.typed is not None:
@@ -194,7 +197,8 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     own = layer / ".quizmatrix"
     own.mkdir(parents=True)
     artifacts.mkdir()
-    shares = [*spec.files.layers, Share(tag="run", path=str(layer))]
+    # The run layer is first: the guest knows its slot.
+    shares = [Share(tag="run", path=str(layer)), *spec.files.layers]
     model = mapped.prepare(artifacts) if spec.machine.kernel.has_9p else mapped.Model.NONE
     shares.append(Share(tag="shared", path=str(artifacts), writable=True, security_model=model.value))
     shares += boundfile.shares_of(spec)
@@ -202,8 +206,15 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
         shares.append(Share(tag="work", path=spec.files.work_tree.path))
     for number, profile in enumerate(spec.command.profiles):
         _write_profile(profile, layer, own / "profiles" / f"{number:02}-{profile.name}")
-    for name, text in _files(spec, marker).items():
+    for name, text in {**_files(spec, marker), "slots": slots.lines_of(shares)}.items():
         _write(own / name, text + "\n")
+    for variable, text in spec.command.tests.files.items():
+        path = layer / testchoice.path_of(variable)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, text)
+        # The command may run as any user of the guest, whatever our umask is.
+        path.parent.chmod(0o755)
+        path.chmod(0o644)
     return shares
 
 

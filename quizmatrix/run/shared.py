@@ -177,7 +177,9 @@ class Shared:
         core, is_whole = self._folder / _CORE, False
         try:
             with os.fdopen(untrusted.create(core), "wb") as file, anyio.fail_after(_DUMP_LIMIT):
-                await qmp.dump_memory(port, file.fileno())
+                monitor = qmp.Monitor(port)
+                await monitor.open()
+                await monitor.dump_memory(file.fileno())
                 is_whole = True
         except (qmp.QmpError, OSError) as error:  # a TimeoutError is one
             return f"its memory could not be kept: {error or 'it took too long'}"

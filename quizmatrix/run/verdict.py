@@ -11,8 +11,9 @@ from quizmatrix.core.units import format_seconds
 from quizmatrix.model.finding import SplatPolicy, Tolerance
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.stage import Stage
+from quizmatrix.model.subtest import SubtestOutcome
 from quizmatrix.run.channel import Message
-from quizmatrix.subtests.reading import SubtestSummary
+from quizmatrix.subtests.summary import SubtestSummary
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +78,8 @@ class Evidence(msgspec.Struct, kw_only=True):
 def judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
     """The outcome, and a sentence that explains it (empty for a plain pass)."""
     outcome, detail = _judge(seen, console)
+    if seen.tests.running and seen.ended is None:
+        detail += f", while {seen.tests.running} ran"
     return outcome, "; ".join([part for part in (detail, *seen.notes) if part])
 
 
@@ -112,7 +115,7 @@ def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
 
 def _judge_end(end: Message, console: ConsoleWatch, seen: Evidence) -> tuple[Outcome, str]:
     tests = seen.tests
-    if end.exit_code != 0:
+    if end.exit_code and (end.signal is not None or not tests.explains(end.exit_code)):
         details = [seen.foreign]
         if end.signal is not None:
             details.append(f"killed by {_signal_name(end.signal)}")
@@ -125,7 +128,9 @@ def _judge_end(end: Message, console: ConsoleWatch, seen: Evidence) -> tuple[Out
     finding = _finding(console, seen.rules.tolerance)
     if seen.rules.tolerance.splat is SplatPolicy.FAIL and finding:
         return Outcome.SPLAT, finding
-    return Outcome.PASSED, f"the kernel complained: {finding}" if finding else ""
+    details = [f"the kernel complained: {finding}" if finding else ""]
+    details += [tests.summary] if SubtestOutcome.FAILED_AS_EXPECTED in tests.counts else []
+    return Outcome.PASSED, "; ".join(filter(None, details))
 
 
 def _finding(console: ConsoleWatch, tolerance: Tolerance) -> str:

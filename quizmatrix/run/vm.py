@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import msgspec
 from anyio.abc import Process
 
 from quizmatrix.core import process
@@ -112,6 +113,27 @@ class VM:
         self.outlived_kill = not await process.kill(self._child)
 
 
+class HostEnds(msgspec.Struct, frozen=True, kw_only=True):
+    """The host's ends of what a QEMU is connected to. ports: by name."""
+
+    console: ConsolePipe
+    ports: dict[str, Port]
+    log: Log
+
+
+@contextmanager
+def host_ends(spec: CellSpec, *, with_qmp: bool) -> Iterator[HostEnds]:
+    """The ends for the QEMU of `spec`, which are closed when the block ends. with_qmp: see qemu.ports_of."""
+    with ExitStack() as stack:
+        yield HostEnds(
+            console=stack.enter_context(closing(ConsolePipe())),
+            ports={
+                name: stack.enter_context(closing(Port())) for name in qemu.ports_of(spec, with_qmp=with_qmp)
+            },
+            log=stack.enter_context(closing(Log(Path(spec.files.folder) / "qemu.log"))),
+        )
+
+
 def require_qemu(spec: CellSpec) -> None:
     """Raises HostError with the package's name if QEMU for the cell's architecture is not installed."""
     process.require_program(spec.machine.arch.facts.qemu.binary, spec.machine.arch.facts.qemu.package)
@@ -119,17 +141,19 @@ def require_qemu(spec: CellSpec) -> None:
 
 @asynccontextmanager
 async def running(
-    spec: CellSpec, shares: list[Share], console: ConsolePipe, ports: Mapping[str, Port], log: Log
+    spec: CellSpec, shares: list[Share], ends: HostEnds, memory: qemu.Memory | None = None
 ) -> AsyncIterator[VM]:
-    """Start QEMU for `spec` with `console` and `ports` as its chardevs; kill it when the block ends.
+    """Start QEMU for `spec`, connected to `ends`; kill it when the block ends.
 
-    log: receives QEMU's own output. Raises HostError if QEMU cannot be started.
+    memory: see qemu.command_line. Raises HostError if QEMU cannot be
+    started.
     """
     require_qemu(spec)
+    console, ports, log = ends.console, ends.ports, ends.log
     chardevs = {name: f"socket,fd={port.guest.fileno()}" for name, port in ports.items()}
     # append: QEMU would truncate the file, which fails for a pipe.
     chardevs["console"] = f"file,path={qemu.PASSED_FILE},append=on"
-    argv = qemu.command_line(spec, shares, chardevs, passed_fd=console.guest)
+    argv = qemu.command_line(spec, shares, chardevs, passed_fd=console.guest, memory=memory)
     child = await process.start(
         argv,
         pass_fds=[console.guest, *(port.guest.fileno() for port in ports.values())],

@@ -17,16 +17,21 @@ from quizmatrix.runs.history import database
 CACHE_FOLDERS = (
     "accelerator",
     "apt",
+    "available",
     "build-layers",
     "builds",
     "images",
     "initramfs",
     "kernels",
     "locks",
+    "module-sources",
     "modules",
     "packages",
     "sources",
     "sysroots",
+    "templates",
+    "toolchains",
+    "trees",
     "zfs",
 )
 

@@ -60,6 +60,15 @@ class RunDirectory:
             raise host_error(f"make the folder {folder}", error) from error
         return folder
 
+    def further_folder(self, name: str, guest: str) -> Path:
+        """Make a new folder for a further guest of a cell, in the cell's folder NAME."""
+        folder = self.folder / name / guest
+        try:
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise host_error(f"make the folder {folder}", error) from error
+        return folder
+
     def write_event(self, event: EventLine) -> None:
         """Add a line to events.jsonl."""
         if isinstance(event, CellConsole):

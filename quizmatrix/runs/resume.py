@@ -19,7 +19,7 @@ from quizmatrix.runs.rerun import Choice, ReadArguments, as_run, options_of
 # Options that the resumed run takes over: all but those that concern one invocation only.
 _TAKEN_OVER = NAMES - NAMES_OF["once"] - {"output", "max_time", "quiet", "verbose"}
 
-# Outcomes of cells that were stopped or did not start.
+# Outcomes of cells that were stopped or did not start, unless that is expected of them.
 _UNENDED = frozenset({Outcome.CANCELLED, Outcome.SKIPPED})
 
 
@@ -64,7 +64,11 @@ def choose(run: str, tasks: list[Task]) -> Choice:
     """
     folder = Path(run)
     results = directory.load(folder)
-    ended = {result.cell: result for result in results.cells if result.outcome not in _UNENDED}
+    ended = {
+        result.cell: result
+        for result in results.cells
+        if result.outcome not in _UNENDED or result.is_as_expected
+    }
     planned = _planned(folder) or [task.id for task in tasks]
     unended = [cell for cell in planned if cell not in ended]
     if not unended and results.finished is not None:

@@ -117,6 +117,10 @@ class Admission:
                     await self._freed.wait()
             self._take(need, 1)
 
+    def holds(self, need: Need) -> int:
+        """How many VMs with this need may run at the same time, if no other runs; at least one."""
+        return max(1, min(self._places, self._cpus // need.cpus, self._memory // need.memory))
+
     def leave(self, need: Need) -> None:
         """Release what `enter` reserved."""
         self._take(need, -1)

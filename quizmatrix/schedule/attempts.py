@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 import anyio
 import msgspec
 
+from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.events import CellConsole, CellNote, CellReached, Event
 from quizmatrix.model.outcome import Outcome
@@ -14,12 +16,14 @@ from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec, Session
 from quizmatrix.model.stage import Stage
 from quizmatrix.model.task import Task
+from quizmatrix.model.testchoice import TestChoice
 from quizmatrix.prepare.preparer import Preparer
 from quizmatrix.prepare.specify import Prepared, specify
 from quizmatrix.run import foreign
 from quizmatrix.run.observer import InputSource, Observer, TerminalHost
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.schedule.admission import Admission, Need, need_of
+from quizmatrix.schedule.further import FurtherGuests
 from quizmatrix.schedule.handoff import HandedDisks
 from quizmatrix.schedule.inputs import Inputs, folders_of
 from quizmatrix.schedule.plan import Plan
@@ -44,7 +48,8 @@ class Streams(msgspec.Struct, kw_only=True):
 class Attempts:
     """Makes attempts at the tasks of one plan.
 
-    streams: for the command. started: when the first guest of each task started, by the task's id.
+    streams: for the command. By the task's id, started: when its first guest started; first: what that one's
+    result was, once further guests run.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Attempts:
         """emit: is called with every event. run_cell: runs a specification and returns its result."""
         self.streams = Streams()
         self.started: dict[str, float] = {}
+        self.first: dict[str, CellResult] = {}
         self.disks = HandedDisks(directory.folder, plan.tasks)
         self._plan = plan
         self._directory = directory
@@ -79,11 +85,13 @@ class Attempts:
         return [*map(str, guest.layers), *work_tree, *(bind.path for bind in guest.binds)]
 
     def known_before(self, task: Task) -> CellResult | None:
-        """The result of a task that need not be booted, since its program is for another architecture.
+        """The result of a task that need not be booted: it is skipped, or its program cannot run there.
 
-        None for all other tasks, and if a terminal is wanted.
+        None for all other tasks. If a terminal is wanted, its program is not looked at.
         """
         plan = self._plan
+        if task.cell.skipped:
+            return not_run(task, Outcome.SKIPPED, task.cell.skipped)
         if plan.session is not None:
             return None
         hidden = [bind.guest for bind in plan.guest.binds]
@@ -123,6 +131,7 @@ class Attempts:
             if is_last:
                 break
             attempt, flaky = attempt + 1, f"{result.outcome} in the attempt before"
+        result = await self._with_further_guests(task, prepared, attempt, spec, result)
         return msgspec.structs.replace(
             result,
             cell=task.id,
@@ -137,7 +146,11 @@ class Attempts:
     async def _attempt(self, task: Task, prepared: Prepared, number: int) -> tuple[CellSpec, CellResult]:
         open_session = self._plan.session
         session, terminal = open_session(prepared.has_sshd) if open_session is not None else (None, None)
-        spec = await self._specify(task, prepared, session)
+        folder = self._directory.cell_folder(task.folder)
+        choice = TestChoice(
+            seconds=self._plan.test_seconds.get(task.cell.arch, {}) if task.cell.shard else {}
+        )
+        spec = await self._specify(task, prepared, session, folder, choice)
         await self._inputs.look([path for path in folders_of(spec) if path not in self._folders()])
         return spec, await self._run_cell(spec, self._observer(task, number, terminal))
 
@@ -146,14 +159,51 @@ class Attempts:
         wanted = task.disks
         return need_of(task.cell, accelerator, disks=wanted.count * wanted.size if wanted else 0)
 
-    async def _specify(self, task: Task, prepared: Prepared, session: Session | None) -> CellSpec:
+    async def _with_further_guests(
+        self, task: Task, prepared: Prepared, attempt: int, spec: CellSpec, first: CellResult
+    ) -> CellResult:
+        """The result of the cell, after what else has to run of its tests ran in further guests."""
+        is_alone = task.labels is not None or self._plan.session is not None or self.streams.is_used_up
+        if is_alone or first.outcome is Outcome.PASSED or not Path(spec.files.folder).is_dir():
+            return first
+        self.first[task.id] = first
+
+        async def run_guest(name: str, choice: TestChoice, seconds: float) -> CellResult:
+            need = self._need(task)
+            self.reach(task, Stage.WAITING, attempt)
+            await self._admission.enter(need, lambda text: self._note(task.id, text))
+            try:
+                folder = self._directory.further_folder(task.folder, name)
+                own = await self._specify(task, prepared, None, folder, choice)
+                limits = msgspec.structs.replace(own.limits, timeout=seconds)
+                own = msgspec.structs.replace(own, limits=limits)
+                return await self._run_cell(own, self._observer(task, attempt, None))
+            finally:
+                self._admission.leave(need)
+
+        further = FurtherGuests(
+            Path(spec.files.folder),
+            spec.command.tests,
+            spec.limits.timeout,
+            run_guest,
+            lambda text: self._note(task.id, text),
+        )
+        try:
+            return await further.complete(first, self._plan.reruns, spec.limits.tolerance.splat)
+        except (OSError, QuizmatrixError) as error:
+            # What the first guest did stays known, though this host has no room for more.
+            self._note(task.id, f"its further guests are not counted: {error}")
+            return first
+
+    async def _specify(
+        self, task: Task, prepared: Prepared, session: Session | None, folder: Path, choice: TestChoice
+    ) -> CellSpec:
         plan = self._plan
         answer = await self._preparer.accelerator(task.cell, prepared, plan.accelerator)
         text = f"{task.cell.arch}: {answer.accelerator}, {answer.why}"
         if text not in self._told:
             self._told.add(text)
             self._note("", text)
-        folder = self._directory.cell_folder(task.folder)
         spec = await specify(
             task,
             prepared,
@@ -161,6 +211,7 @@ class Attempts:
             folder=folder,
             asked=plan.guest,
             disks=await self.disks.provide(task),
+            tests=choice,
             session=session,
             matrix=plan.matrix,
             again=plan.repeat(task) if plan.repeat else None,
@@ -179,6 +230,7 @@ class Attempts:
     def _observer(self, task: Task, attempt: int, terminal: TerminalHost | None) -> Observer:
         return Observer(
             stage=lambda stage: self.reach(task, stage, attempt),
+            note=lambda text: self._note(task.id, text),
             console=lambda line: self._emit(CellConsole(cell=task.id, line=line)),
             stdin=self.streams.stdin,
             stdout=self.streams.stdout,

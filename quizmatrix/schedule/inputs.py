@@ -74,14 +74,14 @@ def _alike(spec: CellSpec) -> CellSpec:
     """`spec` without the parts that differ between equal runs.
 
     Quizmatrix's own stdin is left out: after a command has read from it, no key is made. Ports of the host
-    are left out, since each run may find others free.
+    are left out, since each run may find others free; and how the guest starts, which decides nothing.
     """
     replace = msgspec.structs.replace
     network = GuestNetwork() if spec.machine.network else None
     stdin = spec.command.stdin if spec.command.stdin != OWN_STDIN else None
     return CellSpec(
         labels=replace(spec.labels, again=None),
-        machine=replace(spec.machine, network=network),
+        machine=replace(spec.machine, network=network, start=None),
         files=replace(spec.files, folder=""),
         command=replace(spec.command, session=None, stdin=stdin),
         limits=spec.limits,

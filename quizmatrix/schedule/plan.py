@@ -24,12 +24,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: the largest number of VMs at a time. max_time: seconds for the whole run; then running tasks are
     stopped, and the others skipped. spent: seconds of max_time that passed before the run began. retries:
-    further attempts at a task without a verdict. fail_fast: stop at the first task that is not as expected.
-    accelerator: the user's choice; None: a trial boot decides. guest: the settings of every guest. session:
-    makes a terminal session after the command of the only task. repeat: makes the command line that repeats a
-    task. unbuilt: why something could not be built for a cell, by its id without the slice. matrix: the file
-    with [handoff]. expected: seconds that tasks will probably take, by id, where known. first: the ids of
-    tasks to start first.
+    further attempts at a task without a verdict. reruns: of the tests that failed. fail_fast: stop at the
+    first task that is not as expected. accelerator: the user's choice; None: a trial boot decides. guest:
+    the settings of every guest. session: makes a terminal session after the command of the only task.
+    repeat: makes the command line that repeats a task. unbuilt: why something could not be built for a
+    cell, by its id without the slice. matrix: the file with [handoff]. expected: seconds that tasks will
+    probably take, by id, where known. first: the ids of tasks to start first. test_seconds: how long
+    tests took before, by architecture and name; by these, slices are dealt.
     """
 
     tasks: list[Task]
@@ -37,6 +38,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     max_time: float | None = None
     spent: float = 0.0
     retries: int = 0
+    reruns: int = 0
     fail_fast: bool = False
     accelerator: Accelerator | None = None
     guest: GuestPlan = GuestPlan()
@@ -46,6 +48,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     matrix: str | None = None
     expected: dict[str, float] = {}
     first: frozenset[str] = frozenset()
+    test_seconds: dict[str, dict[str, float]] = {}
 
 
 def longest_first(

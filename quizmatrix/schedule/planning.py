@@ -14,6 +14,7 @@ from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.options import ConductOptions, RunOptions
 from quizmatrix.model.spec import Bind, CommandLine
+from quizmatrix.model.start import StartKind
 from quizmatrix.model.task import Task
 from quizmatrix.model.user import is_user
 from quizmatrix.prepare import currentfolder
@@ -51,6 +52,7 @@ def make_plan(
         if conduct.max_time
         else None,
         retries=conduct.retries,
+        reruns=conduct.rerun_failed,
         fail_fast=conduct.fail_fast,
         accelerator=None if guest.accel == "auto" else Accelerator(guest.accel),
         guest=GuestPlan(
@@ -59,6 +61,7 @@ def make_plan(
             typed=typed,
             machine=_machine(guest.machine, [task.cell for task in tasks]),
             qemu=_more_of_qemu(guest.qemu),
+            start=StartKind.COLD if guest.cold else StartKind.WARM if guest.warm else None,
             binds=[_bind(text) for text in guest.bind],
             stdin=command_stdin.file_of(guest.stdin),
             environment=environment,

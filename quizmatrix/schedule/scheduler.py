@@ -77,7 +77,7 @@ class Scheduler:
             self._attempts.disks.clear()
         for task in self._plan.tasks:
             if task.id not in self._results:
-                self._finish(task, not_run(task, Outcome.CANCELLED, "stopped before it had ended"))
+                self._finish(task, self._stopped(task, "stopped before it had ended"))
         return [self._results[task.id] for task in self._plan.tasks]
 
     async def _run_task(self, task: Task) -> None:
@@ -97,7 +97,13 @@ class Scheduler:
         if started is None:
             return not_run(task, Outcome.SKIPPED, f"{limit} before it had started")
         ran = format_seconds(anyio.current_time() - started)
-        return not_run(task, Outcome.CANCELLED, f"{limit}: stopped after {ran}")
+        return self._stopped(task, f"{limit}: stopped after {ran}")
+
+    def _stopped(self, task: Task, why: str) -> CellResult:
+        """The result of a task that was stopped. What its first guest had shown is not lost."""
+        first = self._attempts.first.get(task.id)
+        shown = f"; its first guest: {first.outcome} ({first.detail})" if first else ""
+        return not_run(task, Outcome.CANCELLED, why + shown)
 
     async def _conclude(self, task: Task) -> CellResult:
         """The result of a task, whatever error occurs."""

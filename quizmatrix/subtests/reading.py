@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from io import BytesIO
@@ -19,9 +19,15 @@ import msgspec
 
 from quizmatrix.core import paths
 from quizmatrix.core.concurrency import in_thread
+from quizmatrix.core.json import decode_exactly, encode_exactly
+from quizmatrix.model.known import KnownFailure
 from quizmatrix.model.subtest import MAX_NAMED, Subtest, SubtestOutcome
+from quizmatrix.subtests import running
 from quizmatrix.subtests.kernellog import CONSOLE_LINE, RESULT_WORDS, STAMP, TEXT, KernelTests, SeenLines
+from quizmatrix.subtests.known import apply_matrix, apply_suite, unexpected_skips
 from quizmatrix.subtests.openzfs import RunnerReader
+from quizmatrix.subtests.openzfslists import SuiteLists, read_lists
+from quizmatrix.subtests.summary import Subtests, SubtestSummary, SuiteEnd
 from quizmatrix.subtests.tap import TapReader
 
 # The list of a cell's subtests, in its folder.
@@ -40,7 +46,7 @@ MAX_LINES = 2_000_000
 # The lines of a command's own output that may be results. A stream may be a gigabyte long, so all other
 # lines are skipped by the regex.
 _OWN = (
-    rb"(?P<own>[ \t]*(?:not ok|ok|\d+\.\.\d|K?TAP version|Bail out!|# Subtest|Tests? |Test:"
+    rb"(?P<own>[ \t]*(?:not ok|ok|\d+\.\.\d|K?TAP version|Bail out!|# Subtest|# selftests: |Tests? |Test:"
     rb"|(?:#[ \t]+){1,16}(?:(?:not )?ok \d|1\.\.\d|K?TAP version)"
     rb"|\[[-\d:.T]{1,32}\] Test|Results Summary|Running Time:|No test results|(?:PASS|FAIL|SKIP|KILLED)[ \t])"
     rb"[^\n]*)"
@@ -49,133 +55,78 @@ _OWN_LINE = re.compile(rb"\n" + _OWN)
 _OUTPUT_LINE = re.compile(rb"\n(?:" + _OWN + rb"|" + STAMP + TEXT + rb")")
 
 
-class SubtestSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A summary of a command's tests; see the properties of Subtests."""
+class CellOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """A cell's output, and what is known of its tests.
 
-    counts: dict[str, int] = {}
-    summary: str = ""
-    limits: list[str] = []
-    flaky: str = ""
-    failure: str = ""
-    kernel_has_some: bool = False
-
-
-class Subtests(msgspec.Struct, frozen=True, kw_only=True):
-    """The test results in a command's output and on its kernel's console.
-
-    is_known: whether a known format was found; if not, all other fields are empty.
-    tests: in the order of the output, then of the console; a test in both has the worse outcome.
-    unnamed: by outcome, the number of further tests: without a name, or too many.
-    missing: the number of tests that were announced but did not run.
-    bail_out: why the tests bailed out; None if they did not.
-    none_ran: whether the command's own output has a known format but no tests, whatever the kernel printed.
-    kernel_has_some: whether the console has results.
-    has_unread: whether there are more result lines than are read, or a console with results is incomplete.
-    has_left_out: whether there are more tests than are kept by name.
+    folder: the cell's folder. is_whole, console_is_whole: see `read`. known: of the matrix. layers: folders
+    that are laid over each other in the guest, the lowest first; a suite there may have lists of its own.
+    live: the file about the test that was running (see running.LIVE), where the guest died or was stopped.
     """
 
-    is_known: bool = False
-    tests: list[Subtest] = []
-    unnamed: dict[SubtestOutcome, int] = {}
-    missing: int = 0
-    bail_out: str | None = None
-    none_ran: bool = False
-    kernel_has_some: bool = False
-    has_unread: bool = False
-    has_left_out: bool = False
-
-    @property
-    def summed_up(self) -> SubtestSummary:
-        """The summary, without the tests' names."""
-        return SubtestSummary(
-            counts=self.counts,
-            summary=self.summary,
-            limits=self.limits,
-            flaky=self.flaky,
-            failure=self.failure,
-            kernel_has_some=self.kernel_has_some,
-        )
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """The number of tests for each outcome that occurred."""
-        counted = Counter(test.outcome for test in self.tests) + Counter(self.unnamed)
-        return {str(outcome): counted[outcome] for outcome in SubtestOutcome if counted[outcome]}
-
-    @property
-    def summary(self) -> str:
-        """`tests: 11 passed, 2 failed, 1 not run`; empty if no known format was found."""
-        words = [f"{count} {outcome}" for outcome, count in self.counts.items()]
-        words += [f"{self.missing} not run"] if self.missing else []
-        return f"tests: {', '.join(words) or 'none'}" if self.is_known else ""
-
-    @property
-    def limits(self) -> list[str]:
-        """Messages about limits that were reached."""
-        total = sum(self.counts.values())
-        named = f"of {total:,} tests the first {len(self.tests):,} are kept by name"
-        return [named] if self.has_left_out else []
-
-    @property
-    def flaky(self) -> str:
-        """Why a pass is not reliable: some tests failed and passed in a rerun. Empty if none did."""
-        again = sum(test.failed_before for test in self.tests)
-        return f"{again} test{'s' if again != 1 else ''} failed, then passed" if again else ""
-
-    @property
-    def failure(self) -> str:
-        """Why the command failed even if its exit status is 0; empty if the tests give no reason."""
-        if not self.is_known:
-            return ""
-        counts = self.counts
-        total = sum(counts.values()) + self.missing
-        told = [
-            (counts.get(SubtestOutcome.FAILED, 0), "failed"),
-            (counts.get(SubtestOutcome.KILLED, 0), "were killed"),
-            (self.missing, "did not run"),
-        ]
-        words = [f"{count} of {total} tests {what}" for count, what in told if count]
-        if self.has_unread:
-            words.append("there were more test results than are read")
-        if self.bail_out is not None:
-            words.insert(0, "the tests bailed out" + (f": {self.bail_out}" if self.bail_out else ""))
-        return "; ".join(words) or ("no test ran" if self.none_ran or not total else "")
+    folder: str
+    is_whole: bool = True
+    console_is_whole: bool = True
+    known: list[KnownFailure] = []
+    layers: list[str] = []
+    live: str | None = None
 
 
-async def keep_without_blocking(folder: Path, is_whole: bool, console_is_whole: bool) -> SubtestSummary:
+async def keep_without_blocking(output: CellOutput) -> SubtestSummary:
     """Like `keep`, without blocking the event loop: a guest decides how long the files are.
 
     Also raises HostError if this host has no thread or process left.
     """
-    given = (str(folder), is_whole, console_is_whole)
+    folder = Path(output.folder)
+    given = encode_exactly(output).decode()
     sizes = [path.stat().st_size for name in _READ if (path := folder / name).exists()]
     if sum(sizes) <= _SHORT:
-        return await in_thread(partial(keep, *given))
+        return await in_thread(partial(keep, given))
     from quizmatrix.core import offload
 
-    return await offload.call(keep, *given, returns=SubtestSummary)
+    return await offload.call(keep, given, returns=SubtestSummary)
 
 
-def keep(folder: str, is_whole: bool, console_is_whole: bool) -> SubtestSummary:
+def keep(given: str) -> SubtestSummary:
     """Read the results in a cell's folder, and write the list of the named tests there.
 
-    is_whole, console_is_whole: see `read`. Raises OSError if a file cannot be read or written.
+    given: a CellOutput as JSON. Raises OSError if a file cannot be read or written.
     """
-    cell = Path(folder)
-    output, console = (cell / name for name in _READ)
-    found = read(output, console, is_whole=is_whole, console_is_whole=console_is_whole)
+    cell = decode_exactly(given.encode(), CellOutput)
+    folder = Path(cell.folder)
+    output, console = (folder / name for name in _READ)
+    found = read(
+        output,
+        console,
+        is_whole=cell.is_whole,
+        console_is_whole=cell.console_is_whole,
+        known=cell.known,
+        layers=cell.layers,
+    )
     if found.tests:
-        paths.write_atomic(cell / FILE, msgspec.json.format(msgspec.json.encode(found.tests)) + b"\n")
-    return found.summed_up
+        paths.write_atomic(folder / FILE, msgspec.json.format(msgspec.json.encode(found.tests)) + b"\n")
+    summary = found.summed_up
+    if cell.live is None:
+        return msgspec.structs.replace(summary, running="")
+    # What OpenZFS's runner has begun, its tests' own output may hide.
+    begun = running.announced(console)
+    begun = "" if any(test.name == begun for test in found.tests) else begun
+    begun = running.take(Path(cell.live), folder) or begun or summary.running
+    return msgspec.structs.replace(summary, running=begun)
 
 
 def read(
-    output: Path, console: Path | None = None, *, is_whole: bool = True, console_is_whole: bool = True
+    output: Path,
+    console: Path | None = None,
+    *,
+    is_whole: bool = True,
+    console_is_whole: bool = True,
+    known: Sequence[KnownFailure] = (),
+    layers: Sequence[str] = (),
 ) -> Subtests:
     """The results in files that a guest wrote; empty if the files do not exist.
 
     is_whole, console_is_whole: whether the file is complete. In an incomplete file, announced tests that are
-    missing do not count as not run. Raises OSError if a file cannot be read.
+    missing do not count as not run. known, layers: see CellOutput. Raises OSError if a file cannot be read.
     """
     with ExitStack() as stack:
 
@@ -184,7 +135,14 @@ def read(
                 return BytesIO()
             return stack.enter_context(path.open("rb"))
 
-        return parse(opened(output), opened(console), is_whole=is_whole, console_is_whole=console_is_whole)
+        return parse(
+            opened(output),
+            opened(console),
+            is_whole=is_whole,
+            console_is_whole=console_is_whole,
+            known=known,
+            lists_of=partial(read_lists, layers),
+        )
 
 
 def parse(
@@ -193,19 +151,22 @@ def parse(
     *,
     is_whole: bool = True,
     console_is_whole: bool = True,
+    known: Sequence[KnownFailure] = (),
+    lists_of: Callable[[], SuiteLists] = SuiteLists,
     max_lines: int = MAX_LINES,
     max_named: int = MAX_NAMED,
 ) -> Subtests:
     """The results in streams of any content and length; see `read`.
 
-    max_lines: how many result lines of each stream are read. max_named: how many tests are kept by name.
+    lists_of: reads the lists of OpenZFS's suite; it is called only where that has run. max_lines: how many
+    result lines of each stream are read. max_named: how many tests are kept by name.
     """
     reading = _Reading(max_lines, max_named)
     # The console first: its lines are then ignored in the output.
     if console is not None:
         reading.take_console(console, is_whole=console_is_whole)
     reading.take_output(output, is_whole=is_whole)
-    return reading.results()
+    return reading.results(known, lists_of)
 
 
 def load(folder: Path) -> list[Subtest]:
@@ -247,13 +208,16 @@ class _Reading:
     def take_output(self, output: BinaryIO, *, is_whole: bool) -> None:
         """Read a command's output, after the console."""
         lines = _lines(output, _OUTPUT_LINE, _OWN_LINE)
-        for match, _ in islice(lines, self._max_lines):
+        for match, has_ended in islice(lines, self._max_lines):
+            line = _text_of(match["own"] if match["own"] is not None else match["text"])
+            # The last line of a guest that died may be cut: a plan's last digits, a directive, a test's name.
+            if not (has_ended or is_whole or line.lstrip().startswith("not ok")):
+                continue
             if match["own"] is not None:
-                line = _text_of(match["own"])
                 self._own.feed(line)
                 self._runner.feed(line)
             elif self._known.is_new(match):
-                self._printed.feed(_text_of(match["text"]))
+                self._printed.feed(line)
         has_unread = next(lines, None) is not None
         is_whole = is_whole and not has_unread
         self._printed.finish(is_whole=is_whole)
@@ -268,15 +232,17 @@ class _Reading:
         known = (self._own.is_known, self._runner.is_known, self._printed.tap.is_known)
         self._has_unread |= has_unread and any(known)
 
-    def results(self) -> Subtests:
-        """The joined results; tests of the same name are one test."""
+    def results(self, known: Sequence[KnownFailure], lists_of: Callable[[], SuiteLists]) -> Subtests:
+        """The joined results; tests of the same name are one test. known, lists_of: see `parse`."""
         own, runner, kernels = self._own, self._runner, [self._printed.tap, self._said.tap]
         taps = [own, *(tap for tap in kernels if tap.is_known)]
         unnamed = runner.unnamed.copy()
         for tap in taps:
             unnamed += tap.unnamed
-        lists = [own.tests, runner.tests.values(), *(tap.tests for tap in taps[1:])]
-        named = _joined_by_name(lists, unnamed, self._max_named)
+        of_suite, passed = apply_suite(runner, lists_of() if runner.tests else SuiteLists())
+        lists = [own.tests, of_suite.values(), *(tap.tests for tap in taps[1:])]
+        skips = unexpected_skips(runner)
+        named, uses = apply_matrix(_joined_by_name(lists, unnamed, self._max_named), known, skips)
         own_is_known = own.is_known or runner.is_known
         return Subtests(
             is_known=own_is_known or len(taps) > 1,
@@ -288,6 +254,12 @@ class _Reading:
             none_ran=own_is_known and not (own.tests or own.unnamed or runner.tests or runner.unnamed),
             has_unread=self._has_unread,
             has_left_out=len(named) == self._max_named and bool(unnamed),
+            known=[*uses, *passed],
+            suite_end=SuiteEnd(
+                unexpected_skips=sorted(name for name in skips if not named[name].known),
+                is_unfinished=runner.is_unfinished,
+            ),
+            running=next((tap.running for tap in taps if tap.running), ""),
         )
 
 
@@ -307,6 +279,8 @@ def _joined_by_name(
 
 def _badness(test: Subtest) -> int:
     if test.outcome.is_bad:
+        return 4
+    if test.outcome is SubtestOutcome.FAILED_AS_EXPECTED:
         return 3
     # A test that was skipped in one place and ran in another counts as run.
     return 0 if test.outcome is SubtestOutcome.SKIPPED else 1 + test.failed_before

@@ -20,6 +20,8 @@ _DIRECTIVE = re.compile(r"(?:^|\s)#\s*(skip|todo\b|xfail\b|timeout\b)", re.IGNOR
 _COMMENTED = re.compile(r"(?:#[ \t]+)+(?=(?:not )?ok \d|1\.\.\d|K?TAP version \d)")
 _BAIL_OUT = "Bail out!"
 _SUBTEST = "# Subtest"
+# The line that kselftest prints before each program.
+_SELFTEST = "# selftests: "
 
 # Levels of nesting; KUnit has three. Deeper lines count as diagnostics.
 _MAX_LEVELS = 16
@@ -61,13 +63,15 @@ class TapReader:
     def __init__(self, max_named: int = MAX_NAMED) -> None:
         """max_named: how many tests are kept by name; further ones are only counted.
 
-        tests, unnamed, missing, bail_out: see reading.Subtests; they are complete after `finish`.
+        tests, unnamed, missing, bail_out, running: see summary.Subtests; they are complete after `finish`.
         """
         self.is_known = False
         self.tests: list[Subtest] = []
         self.unnamed: Counter[SubtestOutcome] = Counter()
         self.missing = 0
         self.bail_out: str | None = None
+        self.running = ""
+        self._selftest = ""
         self._levels = [_Level(indent=0)]
         # The name from a `# Subtest` comment, for a stream that has not begun yet.
         self._announced: str | None = None
@@ -94,11 +98,14 @@ class TapReader:
             self._open(indent, hashes)
         elif text.startswith(_SUBTEST):
             self._announce(indent, text.removeprefix(_SUBTEST).removeprefix(":").strip())
+        elif line.startswith(_SELFTEST) and self.is_known:
+            self._selftest = clean_line(text.removeprefix("# "))
         elif text.startswith(_BAIL_OUT) and self.is_known:
             self.bail_out = clean_line(text.removeprefix(_BAIL_OUT).strip())
 
     def finish(self) -> None:
         """The output has ended."""
+        self.running = self._last_begun()
         self._close(0)
         taken: set[str] = set()
         times: Counter[str] = Counter()
@@ -110,6 +117,17 @@ class TapReader:
             taken.add(name)
             if name != test.name:
                 self.tests[place] = msgspec.structs.replace(test, name=name)
+
+    def _last_begun(self) -> str:
+        """The test that has begun and has no result: its name, or `suite: test 2 of 3`, or empty."""
+        levels = [one for one in self._levels if one.planned is not None and one.seen < one.planned]
+        if self.bail_out is not None or not levels:
+            return ""
+        if self._selftest:
+            return self._selftest
+        suite = "/".join(level.name for level in self._levels if level.name)
+        place = f"test {levels[-1].seen + 1} of {levels[-1].planned}"
+        return f"{suite}: {place}" if suite else place
 
     def _announce(self, indent: int, name: str) -> None:
         top = self._levels[-1]
@@ -151,6 +169,7 @@ class TapReader:
             level = self._open(indent, hashes)
             level.has_begun = False
         level.seen += 1
+        self._selftest = self._selftest if indent else ""
         name, outcome, is_known_failure = _result(match, level.seen)
         # A skipped test need not run the subtests that it announced.
         _, inner = self._pop_below(indent, is_excused=outcome is SubtestOutcome.SKIPPED)

@@ -27,12 +27,15 @@ def open_shell(options: RunOptions, command: list[str], watch: Watch) -> int:
 
     command: what runs in it instead of a shell, where there is one. watch: see Watch.
     """
-    cells = selection.selected_cells(options)
+    chosen = selection.selected_for(options, command)
+    cells = chosen.cells
     if len(cells) != 1:
         raise UsageError(
             f"a terminal is in one cell, and `{','.join(options.selection.only)}` means {len(cells)}",
             next_step="Name one: quizmatrix shell 6.1-x86_64",
         )
+    if chosen.taken is not None and chosen.taken.sentence:
+        progress.tell(chosen.taken.sentence)
     user_session = UserSession(command, options.guest.user)
     plan = make_plan(
         options,

@@ -129,9 +129,11 @@ async def session(
 ) -> int:
     """Run `command` (None: a login shell) in the guest with this terminal; its exit status.
 
-    128 + n where signal n ended it; 255 where the connection broke, as ssh(1) has it.
+    128 + n where signal n ended it; 255 where the connection broke, as ssh(1) has it. 128 + SIGHUP where the
+    terminal went away, however the command in the guest took that: a shell may still end with 0.
     """
     window = terminal.size()
+    hung_up = False
     async with (
         await connection.create_process(
             command,
@@ -144,10 +146,12 @@ async def session(
     ):
 
         async def send() -> None:
+            nonlocal hung_up
             async for data in terminal.typed():
                 process.stdin.write(data)
             if terminal.is_tty:
                 # The terminal is gone, and hang-ups are ignored (nohup(1)), or a signal would have ended us.
+                hung_up = True
                 process.close()
             else:
                 process.stdin.write_eof()
@@ -167,10 +171,13 @@ async def session(
             outputs.start_soon(show, process.stderr, 2)
         await process.wait_closed()
         group.cancel_scope.cancel()
-    status = process.returncode
+    return 128 + signal.SIGHUP if hung_up else _exit_status(process.returncode)
+
+
+def _exit_status(status: int | None) -> int:
+    """As a shell has it. asyncssh gives a signal as its negative number, and a broken connection as None."""
     if status is None:
         return 255
-    # asyncssh gives a signal as its negative number.
     return status if status >= 0 else 128 - status
 
 

@@ -1,5 +1,7 @@
 """Which guests may start, and what is reported of a host that lacks memory or disk; without VMs."""
 
+from typing import Any
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -10,8 +12,10 @@ from quizmatrix.core.errors import HostError
 from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.cells import expand
 from quizmatrix.model.matrix import Limits, Matrix
+from quizmatrix.model.options import AUTO, RunOptions, with_values
 from quizmatrix.run.hostwatch import HostWatch, Moment, now
 from quizmatrix.schedule.admission import LEAST_DISK, Admission, Available, Need, need_of, threads_of_a_core
+from quizmatrix.schedule.slicing import slices_of_each, with_number
 
 
 @given(
@@ -53,6 +57,37 @@ def test_what_a_guest_takes() -> None:
     assert (need.cpus, need.memory, need.disk) == (2, 1024 + 160, 512 + LEAST_DISK)
     # If two CPUs share a core, an emulated guest counts as both.
     assert need_of(cell, Accelerator.TCG).cpus == 2 * threads_of_a_core()
+
+
+@pytest.mark.parametrize(
+    ("arches", "cpus", "memory", "jobs", "slices"),
+    [
+        (["s390x"], 8, 1 << 20, None, 4),
+        (["s390x", "x86_64"], 8, 1 << 20, None, 2),
+        (["s390x", "x86_64", "ppc64"], 8, 1 << 20, None, 1),
+        (["s390x"], 1, 100, None, 1),
+        (["s390x"], 64, 5000, None, 4),
+        (["s390x"], 64, 1 << 20, 6, 6),
+    ],
+)
+def test_as_many_slices_as_the_host_holds(
+    arches: list[str], cpus: int, memory: int, jobs: int | None, slices: int
+) -> None:
+    cells = expand(Matrix(kernels=["6.1"], arches=arches), "test", Limits(memory="1G", cpus=2))
+    admission = Admission(cpus=cpus, memory=memory, places=jobs or 1000)
+    assert slices_of_each(cells, admission, Accelerator.KVM) == slices
+
+
+def test_the_number_of_slices_is_found_only_where_it_is_asked_for() -> None:
+    def shard_of(**asked: Any) -> int | str:
+        own = {"only": ["6.1-s390x"], "memory": "128M", "jobs": 2}
+        return with_number(with_values(RunOptions(), own | asked), ["./t"]).selection.shard
+
+    assert shard_of() == 1
+    assert shard_of(shard=3) == 3
+    assert shard_of(shard=AUTO) == 2
+    assert shard_of(shard=AUTO, only=["6.1-s390x,6.1-x86_64"]) == 1
+    assert shard_of(shard=AUTO, only=["6.1-s390x@3of20"]) == 20
 
 
 class Host:

@@ -14,6 +14,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from quizmatrix.cli import run_command
 from quizmatrix.core import paths
 from quizmatrix.core.errors import DataError, HostError, NotFetchedError, NotInArchiveError
 from quizmatrix.debian.apt import AptRoot, Package, unpack
@@ -215,6 +216,8 @@ def kernels(mirror: tuple[Mirror, Archive], tmp_path: Path, monkeypatch: pytest.
     """The archive, configured by the user as the only suite for the series 4.99."""
     made, archive = mirror
     monkeypatch.setenv("QUIZMATRIX_CONFIG_DIR", str(tmp_path))
+    # So that nothing but this archive is asked.
+    (tmp_path / "kernel.org.toml").write_text('base = "http://127.0.0.1:9"\n')
     (tmp_path / "debian.toml").write_text(
         f'[suite.test]\nkeyring = "{archive.keyring}"\nmirrors = ["{archive.suite["test"].mirrors[0]}"]\n'
         'arches = ["s390x"]\ncomponents = ["main"]\nseries = ["4.99"]\n'
@@ -252,6 +255,29 @@ def test_a_users_file_replaces_single_keys(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_newest_kernel_of_a_series(kernels: Mirror) -> None:
     assert obtain("debian:4.99")[0] == "4.99.10-s390x"
+
+
+def test_what_can_be_had_is_listed_and_kept(kernels: Mirror, capsys: pytest.CaptureFixture[str]) -> None:
+    ask = ["kernel", "list", "--available", "4.99", "-a", "s390x,ppc64"]
+    assert run_command(ask) == 0
+    said = capsys.readouterr()
+    rows = [line.split("  ") for line in said.out.splitlines() if "Debian" in line]
+    found = [[word.strip() for word in row if word] for row in rows]
+    assert found == [
+        ["4.99", "4.99.10", "s390x", "Debian's test", "ready-made"],
+        ["debian:4.99.2", "4.99.2", "s390x", "Debian's test", "ready-made"],
+    ]
+    assert "asking" not in said.err
+    # Nobody is asked any more.
+    (paths.config_dir() / "debian.toml").write_text("[suite.test]\nmirrors = []\narches = []\n")
+    assert run_command([*ask, "--offline"]) == 0
+    again = capsys.readouterr()
+    assert again.out == said.out
+    assert "this was known on 20" in again.err
+    assert run_command(["kernel", "list", "--available", "4.99", "-a", "ppc64", "--offline"]) == 0
+    assert "No such kernel is known." in capsys.readouterr().out
+    assert run_command(["completion", "bash", "--words", "cells"]) == 0
+    assert {"4.99-s390x", "debian:4.99.2-s390x", "6.1-x86_64"} <= set(capsys.readouterr().out.split())
 
 
 def test_a_kernel_that_the_mirror_lacks(kernels: Mirror) -> None:

@@ -126,7 +126,7 @@ def test_all_layers_in_one_folder_with_one_index(kernel: Kernel, tmp_path: Path)
     refer(kernel, "a", a, b, runtime=(runtime,))
     layers = obtain(kernel, with_runtime=True)
     assert layers[:-1] == [own]
-    assert [*map(buildlayer.tag_of, layers)] == ["by-hand", "joined"]
+    assert [*map(buildlayer.tag_of, layers)] == ["hand", "joined"]
     assert contents(layers[-1]) >= {"library", f"{UPDATES}/first.ko", f"{UPDATES}/second.ko"}
     assert (layers[-1] / UPDATES / "first.ko").samefile(a / UPDATES / "first.ko")
     assert "library" not in contents(obtain(kernel)[-1])
@@ -202,6 +202,31 @@ def test_what_depends_on_a_module_of_another_layer(kernel: Kernel, tmp_path: Pat
     refer(kernel, "a", a)
     refer(kernel, "b", b)
     assert "updates/takes.ko: updates/gives.ko\n" in index_of(obtain(kernel))
+
+
+def test_an_index_is_taken_again_where_no_name_changed(kernel: Kernel, tmp_path: Path) -> None:
+    """depmod(8) takes seconds for the thousands of modules of a ready-made kernel."""
+
+    def indexes() -> int:
+        return len(list(buildlayer.store_of(kernel.record.key).root.glob("index-*")))
+
+    local = "static int one __attribute__((used));\n"
+    alias = 'const char alias[] __attribute__((section(".modinfo"))) = "alias=other";\n'
+    exported = 'const char name[] __attribute__((section("__ksymtab_strings"))) = "shared";\n'
+    edits = {
+        "int before;\n": 1,
+        f"{local}int before = 7;\n": 1,
+        "int after;\n": 2,
+        "extern int before; int *taken = &before;\n": 3,
+        f"int before; {alias}": 4,
+        f"int before; {exported}": 5,
+    }
+    for number, (text, count) in enumerate(edits.items()):
+        refer(kernel, "hello", put(tmp_path / str(number), "hello", more=text))
+        layers = obtain(kernel)
+        assert index_of(layers) == "updates/hello.ko:\n"
+        assert ("alias other hello" in index_of(layers, "modules.alias")) == ("alias=" in text)
+        assert indexes() == count, text
 
 
 def test_of_two_of_one_name_the_upper_counts(kernel: Kernel, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The command line, as far as no guest is booted."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,8 @@ def test_one_cell_on_the_spot() -> None:
 
 def test_a_cell_in_slices() -> None:
     options = run_options(parse(["run", "--only", "6.1-s390x", "--shard", "2", "--", "true"]))
-    cells = sharded(selected_cells(options), options.selection.shard)
+    assert options.selection.shard == 2
+    cells = sharded(selected_cells(options), 2)
     assert [cell.id for cell in cells] == ["6.1-s390x@1of2", "6.1-s390x@2of2"]
     assert {cell.unsharded for cell in cells} == {"6.1-s390x"}
     assert cells[1].folder == "6.1-s390x@2of2"
@@ -165,6 +167,40 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "boot-timeout" in capsys.readouterr().out
 
 
+def test_bash_completes_cells_and_kernels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What shtab makes, with the words of this host's quizmatrix; a colon and a comma are parts of a word."""
+    assert run_command(["completion", "bash"]) == 0
+    script = tmp_path / "completion"
+    script.write_text(capsys.readouterr().out)
+    (tmp_path / "quizmatrix").write_text(f'#!/bin/sh\nexec {sys.executable} -m quizmatrix "$@"\n')
+    (tmp_path / "quizmatrix").chmod(0o755)
+    answer = (
+        '{"time": 1.0, "kernels": [{"kernel": "debian:6.1.9", "version": "6.1.9", "arches": ["s390x"],'
+        ' "origin": "here"}]}'
+    )
+    (tmp_path / "available/refs").mkdir(parents=True)
+    (tmp_path / "available/debian.json").write_text(answer)
+    program = """. "$0"; spec=$(complete -p quizmatrix); function=${spec#*-F }
+        COMP_WORDS=(quizmatrix "$@") COMP_CWORD=$#; ${function%% *}; echo "${COMPREPLY[@]}"
+        case $COMP_WORDBREAKS in *:*) echo "a colon ends a word" ;; esac
+        """
+
+    def completed(*words: str) -> list[str]:
+        environment = {
+            **os.environ,
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "QUIZMATRIX_CACHE_DIR": str(tmp_path),
+        }
+        argv = ["bash", "-c", program, str(script), *words]
+        return subprocess.run(
+            argv, env=environment, capture_output=True, text=True, check=True
+        ).stdout.split()
+
+    assert completed("run", "--only", "6.1-") == ["6.1-s390x", "6.1-x86_64"]
+    assert completed("run", "--only", "6.1-x86_64,debian:") == ["6.1-x86_64,debian:6.1.9-s390x"]
+    assert completed("kernel", "build", "deb") == ["debian:6.1.9"]
+
+
 def test_help_imports_nothing_slow() -> None:
     script = (
         "import sys; from quizmatrix.cli import run_command; run_command(['run', '--help']);"
@@ -191,3 +227,11 @@ def test_closed_streams(closed: str) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "words", ["-device virtio-rng-pci", "-drive file=x", "-msg timestamp=on", "-enable-kvm "]
+)
+def test_an_option_of_qemus_is_none_of_ours(words: str) -> None:
+    """-d, -e and -m are options of `run`: argparse would read the beginning of the value as one."""
+    assert parse(["run", "--qemu", words, "--", "true"]).qemu == [words]

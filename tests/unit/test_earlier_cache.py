@@ -6,6 +6,7 @@ for it, the initramfs, the small image and a Debian image of four bytes. It was 
 
 import fcntl
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,9 @@ import anyio
 import msgspec
 import pytest
 
-from quizmatrix.build.module.build import Module
-from quizmatrix.build.module.build import store_of as modules_of
+import quizmatrix
+from quizmatrix.build.module.module import Module
+from quizmatrix.build.module.module import store_of as modules_of
 from quizmatrix.build.parts import Installed
 from quizmatrix.build.zfs.libraries import SYSROOTS
 from quizmatrix.build.zfs.tree import ZfsTree
@@ -79,7 +81,7 @@ def test_its_kernels_are_found_as_they_were_asked_for(
         assert kernel is not None
         assert kernel.record.key == reference.key
         kernel.check(thoroughly=True)
-        assert (kernel.record.release, kernel.lacks_build_tree) == ("6.1.9-toy", True)
+        assert (kernel.record.release, kernel.build_tree is None) == ("6.1.9-toy", True)
         assert kernel.folder == cache / "kernels" / reference.key
         assert artifact.find(reference.spec, reference.arch, "another") is None
     assert run_command(["kernel", "list"]) == 0
@@ -225,5 +227,8 @@ def test_who_holds_one_is_seen_by_an_earlier_version(cache: Path) -> None:
 
 
 def test_all_of_a_store_is_emptied_with_the_cache() -> None:
-    stores = [store for store, _, _ in LOCKS]
-    assert {store.folder.partition("/")[0] for store in [*stores, initramfs._INITRAMFS]} <= {*CACHE_FOLDERS}
+    folders = {store.folder.partition("/")[0] for store, _, _ in LOCKS}
+    for path in Path(quizmatrix.__file__).parent.rglob("*.py"):
+        folders |= set(re.findall(r'= Store\([^()]*?folder="([\w-]+)"', path.read_text()))
+    assert {"kernels", "initramfs", "trees", "toolchains", "module-sources"} <= folders
+    assert folders <= {*CACHE_FOLDERS}

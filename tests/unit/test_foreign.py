@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from quizmatrix.core import elf
-from quizmatrix.model.arch import arch_names, load_arch
+from quizmatrix.model.arch import arch_names, load_arch, machine_name, machines
 from quizmatrix.model.cells import expand
 from quizmatrix.model.matrix import Matrix
 from quizmatrix.model.outcome import Outcome
@@ -17,20 +17,20 @@ from quizmatrix.run import foreign
 from tests.tiny_elf import X86_64, header, with_loader
 
 
-@pytest.mark.parametrize("name", sorted(foreign.machines()))
+@pytest.mark.parametrize("name", sorted(machines()))
 def test_every_machine_by_its_header(name: str, tmp_path: Path) -> None:
-    machine = foreign.machines()[name]
+    machine = machines()[name]
     data = header(machine.machine, bits=machine.bits, byte_order=machine.byte_order)
     (tmp_path / "prog").write_bytes(data)
     found = elf.machine_of(tmp_path / "prog")
     assert found == machine
-    assert foreign.name_of(found) == name
+    assert machine_name(found) == name
     for arch in map(load_arch, arch_names()):
         runs = name == arch.name or name in arch.facts.elf.also
         assert foreign.foreign_machine_of(tmp_path / "prog", arch) == (None if runs else name)
     # What a shell reports.
     digits = data[:20].hex()
-    for other in foreign.machines().values():
+    for other in machines().values():
         script = f"case {digits} in {other.pattern}) exit 0 ;; esac; exit 1"
         assert subprocess.run(["sh", "-c", script], check=False).returncode == (other != machine)
 

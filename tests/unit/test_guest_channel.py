@@ -49,7 +49,8 @@ def test_the_command_line(arch: str, tmp_path: Path) -> None:
     assert "fd=7,set=1" in argv
     assert "path=/home/me/a,, b," in text
     writable = [word for word in argv if word.startswith("local,") and not word.endswith("readonly=on")]
-    assert [word.split(",")[1] for word in writable] == ["id=shared"]
+    shared = [share.tag for share in shares].index("shared")
+    assert [word.split(",")[1] for word in writable] == [f"id=share{shared}"]
 
 
 @pytest.mark.parametrize("arch", arch_names())
@@ -113,7 +114,7 @@ def test_reproduce_can_be_pasted(tmp_path: Path) -> None:
     write_script(nasty, shares)
     text = (tmp_path / "reproduce.sh").read_text()
     words = shlex.split(text[text.index("qemu-system-s390x") : text.index("2>&1 >&3")], comments=True)
-    assert "local,id=kernel,path=/a -b/it's,security_model=none,multidevs=remap,readonly=on" in words
+    assert "local,id=share0,path=/a -b/it's,security_model=none,multidevs=remap,readonly=on" in words
     again = text[text.index("quizmatrix run") : text.index("#\n# This script boots")].replace("\n#   ", "\n")
     assert shlex.split(again)[-4:] == ["--", *nasty.command.words]
     assert "--timeout 7.5s" in again

@@ -27,7 +27,7 @@ from quizmatrix.prepare.selection import selected_cells, selected_slices, tasks_
 from quizmatrix.report.formats.source import load as load_source
 from quizmatrix.report.progress import tell
 from quizmatrix.report.runhistory import RunHistory, sentence
-from quizmatrix.runs import directory, rerun, resume, retention
+from quizmatrix.runs import directory, rerun, resume, retention, slices
 from quizmatrix.runs.history import database, kept
 from quizmatrix.runs.history.kept import RunKind, why_flaky
 from quizmatrix.runs.history.record import MOST_TESTS, History, days_ago
@@ -434,7 +434,13 @@ def test_without_a_command_the_last_run_is_meant(capsys: pytest.CaptureFixture[s
 
 
 # Options that have a default, each with a value other than that.
-DEFAULTS = {"--accel": "tcg", "--retries": "3", "--shard": "2", "--fail-on": "regression"}
+DEFAULTS = {
+    "--accel": "tcg",
+    "--retries": "3",
+    "--rerun-failed": "2",
+    "--shard": "2",
+    "--fail-on": "regression",
+}
 
 
 def value_of(options: RunOptions, option: str) -> Any:
@@ -608,3 +614,71 @@ def test_results_json_of_before_is_still_read() -> None:
         del data["cells"][0][key]
     (place / directory.RESULTS).write_text(json.dumps(data))
     assert caught_up().runs()[0].matrix == ""
+
+
+def seed_times(number: int, seconds: dict[str, dict[str, float | None]], **more: Any) -> Path:
+    """A run whose tests took so long, by cell and name."""
+    cells = [result(cell, shard=cell.partition("@")[2] or None) for cell in seconds]
+    place = seed(
+        number, cells, {cell: dict.fromkeys(took, "passed") for cell, took in seconds.items()}, **more
+    )
+    for cell, took in seconds.items():
+        listed = [
+            Subtest(name=name, outcome=SubtestOutcome.PASSED, seconds=time) for name, time in took.items()
+        ]
+        (place / cell / FILE).write_bytes(to_json(listed))
+    return place
+
+
+def test_the_last_time_of_each_test_is_kept_by_program_and_architecture() -> None:
+    seed_times(1, {"6.1-s390x": {"a": 5.0, "b": 6.0}, "6.1-x86_64": {"a": 1.0}}, command=["bin/t", "-x"])
+    seed_times(3, {"6.12-s390x@1of2": {"a": 8.0, "c": None}}, command=["t -y | cat"])
+    history = caught_up()
+    # An older run that is recorded later changes no time.
+    seed_times(2, {"6.1-s390x": {"a": 7.0, "d": 2.0}}, command=["/usr/bin/t"])
+    history.catch_up()
+    assert history.test_seconds(["t"], "s390x") == {"a": 8.0, "b": 6.0, "d": 2.0}
+    assert history.test_seconds(["t"], "x86_64") == {"a": 1.0}
+    assert history.test_seconds(["u"], "s390x") == {}
+    history.forget(START + timedelta(days=2))
+    assert history.test_seconds(["t"], "s390x") == {"a": 8.0, "d": 2.0}
+    with sqlite3.connect(database.path()) as connection:
+        assert {name for (name,) in connection.execute("SELECT name FROM names")} == {"a", "d"}
+
+
+def test_a_history_of_the_first_version_gets_the_table_of_times() -> None:
+    seed(1, [result("6.1-s390x", "failed")], {"6.1-s390x": {"a": "failed"}})
+    caught_up()
+    with sqlite3.connect(database.path()) as connection:
+        connection.execute("DROP TABLE durations")
+        connection.execute("PRAGMA user_version = 1")
+    seed_times(2, {"6.1-s390x": {"a": 5.0}})
+    history = caught_up()
+    assert len(history.runs()) == 2
+    assert history.test_seconds(["./t"], "s390x") == {"a": 5.0}
+
+
+def slice_seconds(*words: str) -> slices.TestSeconds:
+    request = run_request(parse(["run", "quick", *words, "--", "./t"]))
+    tasks = tasks_of(selected_slices(request.options), request.command)
+    return slices.seconds_for(request, tasks, History(tell))
+
+
+def test_slices_are_dealt_by_the_last_times_and_run_again_by_the_same() -> None:
+    """A slice that is named is that of the last run that had it, although tests took another time since."""
+    places = [seed_times(day, {f"6.1-s390x@{n}of2": {f"t{n}": 10.0 * day} for n in (1, 2)}) for day in (1, 2)]
+    caught_up()
+    new = {"s390x": {"t1": 20.0, "t2": 20.0}}
+    assert slice_seconds("-a", "s390x") == {}  # no slices
+    assert slice_seconds("-a", "s390x", "--shard", "2") == new
+    assert slice_seconds("--only", "6.1-s390x@2of2") == new  # that run kept none
+    for place, kept_times in zip(places, ({"s390x": {"t1": 1.0}}, {"s390x": {"t1": 2.0}}), strict=True):
+        slices.keep(place, kept_times)
+    assert slice_seconds("--only", "6.1-s390x@2of2") == {"s390x": {"t1": 2.0}}
+    assert slice_seconds("-a", "s390x", "--shard", "2", "--last-failed") == {"s390x": {"t1": 2.0}}
+    assert slice_seconds("--only", "6.1-s390x@2of3") == new  # never ran
+    assert slice_seconds("-a", "s390x", "--shard", "2") == new
+    again = ("--only", "6.1-s390x@2of2", "--shard-like", places[0].name)
+    assert slice_seconds(*again) == {"s390x": {"t1": 1.0}}
+    with pytest.raises(UsageError, match="had no slices"):
+        slice_seconds("--only", "6.1-s390x@2of2", "--shard-like", seed(4, [result("6.1-s390x")]).name)

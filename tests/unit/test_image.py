@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import anyio
 import msgspec
 import pytest
 
@@ -10,7 +11,11 @@ from quizmatrix.core.errors import DamagedError, UnpreparedError, UsageError
 from quizmatrix.debian import apt
 from quizmatrix.image import debian
 from quizmatrix.image.artifact import IMAGES
+from quizmatrix.image.dpkgprogress import DpkgProgress
 from quizmatrix.model.arch import load_arch
+from quizmatrix.model.cells import cells_on_the_spot
+from quizmatrix.model.matrix import Limits
+from quizmatrix.prepare.preparer import Policy, Preparer
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +75,22 @@ def test_the_image_in_use() -> None:
     assert IMAGES.stored() == ["debian-bookworm-s390x-1"]
 
 
+def test_an_image_that_lacks_what_it_has_to_have() -> None:
+    stored("debian-bookworm-s390x-1")
+    image = debian.find(load_arch("s390x"), "bookworm")
+    assert image is not None
+    assert debian.lacks(image, ["fio", "zfs-tests", "nano"]) == ["zfs-tests", "nano"]
+    whole = msgspec.structs.replace(image, installed=dict.fromkeys(debian.package_sets()["zfs-tests"], "1"))
+    assert debian.lacks(whole, ["fio", "zfs-tests"]) == []
+    (plain,) = cells_on_the_spot(["6.1-s390x"], Limits(image="debian"))
+    cell = msgspec.structs.replace(plain, include=("zfs-tests",))
+    with pytest.raises(
+        UnpreparedError, match="image for s390x has no zfs-tests: --offline forbids"
+    ) as caught:
+        anyio.run(Preparer(Policy(offline=True)).prepare, cell, print)
+    assert caught.value.next_step.endswith(": quizmatrix image build --arch s390x --include zfs-tests")
+
+
 def test_a_damaged_image_is_named() -> None:
     stored("debian-bookworm-s390x-1").write_bytes(b"hs")
     with pytest.raises(DamagedError) as caught:
@@ -80,3 +101,23 @@ def test_a_damaged_image_is_named() -> None:
 def test_file_names_of_packages() -> None:
     package = apt.Package(name="libgmp10", version="2:6.2.1+dfsg1-1.1", sha256="", size=1, depends="")
     assert apt._file_name(package, "s390x") == "libgmp10_2%3a6.2.1+dfsg1-1.1_s390x.deb"
+
+
+def test_how_far_dpkg_has_come() -> None:
+    said: list[str] = []
+    progress = DpkgProgress(20, said.append)
+    output = "".join(
+        f"Selecting previously unselected package p{number}.\nUnpacking p{number} (1.{number}-2) ...\n"
+        for number in range(20)
+    )
+    output += "".join(f"Setting up p{number} (1.{number}-2) ...\nSetting up keys\n" for number in range(20))
+
+    async def read() -> None:
+        # Pieces end anywhere.
+        for start in range(0, len(output), 7):
+            await progress.read(output[start : start + 7].encode())
+
+    anyio.run(read)
+    assert len(said) == 10
+    assert said[0] == "4 of 20 packages unpacked, 0 configured"
+    assert said[-1] == "20 of 20 packages unpacked, 20 configured"

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quizmatrix.model.outcome import Outcome
-from quizmatrix.subtests.reading import Subtests, parse
+from quizmatrix.subtests.reading import parse
+from quizmatrix.subtests.summary import Subtests
 from tests.unit.test_subtests import judged, read
 
 # KUnit of 6.1 with a module of three cases, one of them with parameters. Before it what the boot printed:
@@ -53,8 +54,9 @@ def stamped(text: str, begin: float = 1.0, caller: str = "") -> str:
     )
 
 
-def on_console(console: str, output: str = "", **options: bool) -> Subtests:
-    return parse(io.BytesIO(output.encode()), io.BytesIO(console.encode()), **options)
+def on_console(console: str, output: str = "", *, console_is_whole: bool = True) -> Subtests:
+    streams = io.BytesIO(output.encode()), io.BytesIO(console.encode())
+    return parse(*streams, console_is_whole=console_is_whole)
 
 
 def rows(found: Subtests) -> dict[str, str]:

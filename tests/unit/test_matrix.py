@@ -1,5 +1,6 @@
 """Matrix files: what they mean, and the errors for wrong ones."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from quizmatrix.model import cellid, cells
 from quizmatrix.model.arch import arch_names, load_arch
 from quizmatrix.model.cells import Cell, expand, select
 from quizmatrix.model.matrix import Limits, Matrix, find_matrix, load_matrix, shipped_matrices
+from quizmatrix.model.options import RunOptions, SelectionOptions
 from quizmatrix.model.outcome import Outcome
+from quizmatrix.prepare.selection import selected_cells
 
 
 def read(text: str, folder: Path) -> list[Cell]:
@@ -95,6 +98,32 @@ def test_a_variant_is_a_way_to_build(tmp_path: Path) -> None:
     assert (cell.id, cell.config, cell.clang, cell.memory) == ("6.1-x86_64+v", ("CONFIG_X=y",), True, 4096)
 
 
+def test_more_configuration_for_all_kernels_of_a_matrix_or_a_command_line(tmp_path: Path) -> None:
+    """A variant's lines win over the matrix's, and -e, -d and -m over both; kernels are built here then."""
+    path = tmp_path / "m.toml"
+    path.write_text(
+        'kernels = ["6.1"]\narches = ["x86_64"]\nconfig = ["CONFIG_A=y", "CONFIG_B=y"]\n'
+        'include = [{ kernel = "6.1", arch = "x86_64", variant = "v" }]\n'
+        '[variant.v]\nconfig = ["CONFIG_B=m", "CONFIG_C=y"]\n'
+    )
+    plain, variant = selected_cells(RunOptions(selection=SelectionOptions(matrix=str(path))))
+    assert plain.kernel_spec == "debian-source:6.1"
+    assert plain.config == ("CONFIG_A=y", "CONFIG_B=y")
+    assert variant.config == ("CONFIG_A=y", "CONFIG_B=m", "CONFIG_C=y")
+    typed = SelectionOptions(matrix=str(path), disable=["A"], module=["C,CONFIG_D"])
+    plain, variant = selected_cells(RunOptions(selection=typed))
+    assert plain.config == ("CONFIG_B=y", "CONFIG_A=n", "CONFIG_C=m", "CONFIG_D=m")
+    assert variant.config == ("CONFIG_B=m", "CONFIG_A=n", "CONFIG_C=m", "CONFIG_D=m")
+    (cell,) = selected_cells(RunOptions(selection=SelectionOptions(only=["6.1-s390x"], enable=["A"])))
+    assert (cell.kernel_spec, cell.config) == ("debian-source:6.1", ("CONFIG_A=y",))
+    for refused in (
+        SelectionOptions(only=["6.1-x86_64+cloud"], enable=["A"]),
+        SelectionOptions(only=["6.1-x86_64"], source="debian", enable=["A"]),
+    ):
+        with pytest.raises(UsageError, match="comes ready-made"):
+            selected_cells(RunOptions(selection=refused))
+
+
 def test_two_cells_do_not_share_a_folder() -> None:
     ids = ["git:../linux#fix/a-x86_64", "git:../linux#fix_a-x86_64", "6.1-x86_64"]
     made = cells.cells_on_the_spot(ids, Limits())
@@ -124,7 +153,7 @@ def test_expectations(tmp_path: Path) -> None:
         (BASE + 'timout = "5m"\n', "line 3", "unknown key `timout`", "Did you mean `timeout`?"),
         (BASE + "[arch.s390x]\nmemroy = '1G'\n", "line 4", "unknown key `memroy`", "`memory`"),
         ('kernels = "6.1"\narches = []\n', "line 1", "`kernels`: expected `array`, got `str`", ""),
-        ('kernel = ["6.1"]\n', "line 1", "unknown key `kernel`", "Did you mean `kernels`?"),
+        ('kernel = ["6.1"]\n', "line 1", "`kernel`: expected `object`", "Did you mean `kernels`?"),
         (BASE + '[arch.x86_64]\ntimeout="5m"\n[arch.s390x]\ntimeout=5\n', "line 6", "arch.s390x.timeout", ""),
         (
             BASE + 'expect = [{ arch="s390x", outcome="failed", why="cpus broken" }]\ncpus="two"\n',
@@ -204,6 +233,22 @@ def test_ids_name_folders() -> None:
 def test_matrices_that_ship(name: str) -> None:
     path = find_matrix(name)
     assert expand(load_matrix(path), str(path))
+
+
+def test_endian_builds_only_what_debian_has_not_ready_made() -> None:
+    found = expand(load_matrix(find_matrix("endian")), "endian")
+    sources = {cell.id: cell.source for cell in found}
+    for kernel, arch in product(("5.10", "6.1", "6.12"), ("x86_64", "s390x", "ppc64")):
+        has_none = arch == "ppc64" or (kernel, arch) == ("5.10", "s390x")
+        assert sources[f"{kernel}-{arch}"] == ("debian-source" if has_none else "debian")
+    every = expand(load_matrix(find_matrix("built")), "built")
+    assert [cell.id for cell in every] == [cell.id for cell in found]
+    assert {cell.source for cell in every} == {"debian-source"}
+
+
+def test_a_profile_does_not_change_which_kernel_is_meant() -> None:
+    (cell,) = cells.cells_on_the_spot(["6.1-x86_64"], Limits(), Matrix(profiles=["zfs"]))
+    assert cell.kernel_spec == "debian:6.1"
 
 
 @pytest.mark.parametrize("name", ["endain", "no/such.toml", "x.toml", "/"])

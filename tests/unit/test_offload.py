@@ -11,9 +11,10 @@ import pytest
 
 from quizmatrix.core import offload, untrusted
 from quizmatrix.core.errors import HostError
+from quizmatrix.core.json import encode_exactly
 from quizmatrix.run.shared import make_files_safe
 from quizmatrix.subtests import reading
-from quizmatrix.subtests.reading import SubtestSummary
+from quizmatrix.subtests.summary import SubtestSummary
 
 
 def call(function: Any, *arguments: str | bool | int, returns: Any) -> Any:
@@ -38,9 +39,10 @@ def test_many_files_are_looked_through(tmp_path: Path) -> None:
 
 def test_results_come_without_the_names(tmp_path: Path) -> None:
     (tmp_path / "stdout").write_text("TAP version 13\n1..2\nok 1 - a\nnot ok 2 - b\n")
-    here = reading.keep(str(tmp_path), True, True)
+    given = encode_exactly(reading.CellOutput(folder=str(tmp_path))).decode()
+    here = reading.keep(given)
     (tmp_path / reading.FILE).unlink()
-    assert call(reading.keep, str(tmp_path), True, True, returns=SubtestSummary) == here
+    assert call(reading.keep, given, returns=SubtestSummary) == here
     assert here.counts == {"passed": 1, "failed": 1}
     assert here.failure == "1 of 2 tests failed"
     assert [test.name for test in reading.load(tmp_path)] == ["a", "b"]
@@ -51,5 +53,5 @@ def test_errors_are_those_of_the_work(tmp_path: Path) -> None:
         call(make_files_safe, str(tmp_path / "nothing-here"), 5, returns=tuple[list[str], int])
     assert caught.value.errno == errno.ENOENT
     with pytest.raises(HostError, match="a helper process ended with status 1") as told:
-        call(reading.keep, str(tmp_path), returns=SubtestSummary)
+        call(reading.keep, returns=SubtestSummary)
     assert "TypeError" in told.value.cause

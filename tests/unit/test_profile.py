@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from quizmatrix.core.errors import DataError, UnpreparedError, UsageError
-from quizmatrix.model.profile import Use, check, facts_of, folders, parse_profiles, resolve
+from quizmatrix.model.profile import Use, check, check_packages, facts_of, folders, parse_profiles, resolve
 from quizmatrix.prepare.hosthalf import HostDisk, HostHalf, set_up
 
 Make = Callable[..., Path]
@@ -131,27 +131,21 @@ def test_what_a_cell_lacks(make: Make) -> None:
     (use,) = resolve(["own"], {}, "test")
     whole = "CONFIG_A=y\nCONFIG_B=m\n"
 
-    def look(config: str = whole, installed: tuple[str, ...] | None = ("fio",), built: str = "mine") -> None:
-        check(
-            use,
-            kernel="k",
-            config=config,
-            installed=installed,
-            has_module=lambda name: name == built,
-            cell="c",
-        )
+    def look(config: str = whole, built: str = "mine") -> None:
+        check(use, kernel="k", config=config, has_module=lambda name: name == built, cell="c")
 
     look()
     with pytest.raises(UnpreparedError, match="needs CONFIG_B: the kernel k"):
         look("CONFIG_A=y\n# CONFIG_B is not set\n")
     with pytest.raises(UnpreparedError, match="needs the module mine: nothing"):
         look(built="yours")
+    check_packages(use, ("fio",))
     for installed, next_step in (
         (None, "--image debian"),
         ((), "quizmatrix image build --include fio"),
     ):
         with pytest.raises(UnpreparedError, match="needs fio") as caught:
-            look(installed=installed)
+            check_packages(use, installed)
         assert caught.value.next_step == next_step
 
 

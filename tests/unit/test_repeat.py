@@ -88,6 +88,7 @@ OPTIONS: dict[str, list[str]] = {
     "--arches": ["--arches", "x86_64"],
     "--bind": ["--bind", "a:/b:ro", "--bind", "c:/d"],
     "--boot-timeout": ["--boot-timeout", "3m"],
+    "--cold": ["--cold"],
     "--cpus": ["--cpus", "2"],
     "--env": ["--env", "A=it's", "--env", "B=-x\n"],
     "--image": ["--image", "debian"],
@@ -95,17 +96,23 @@ OPTIONS: dict[str, list[str]] = {
     "--layer": ["--layer", "l", "--layer", "m"],
     "--machine": ["--machine", "pc"],
     "--memory": ["--memory", "2G"],
+    "--no-provide": ["--no-provide"],
     "--no-stdin": ["--no-stdin"],
     "--no-work-tree": ["--no-work-tree"],
     "--numa": ["--numa", "2"],
     "--profiles": ["--profiles", "memdev:count=2"],
+    "--enable": ["--enable", "BTRFS_FS"],
+    "--disable": ["--disable", "SMP"],
+    "--module": ["--module", "DRM"],
     "--qemu": ["--qemu=-device virtio-rng-pci", "--qemu", "x"],
     "--shard": ["--shard", "2"],
+    "--shard-like": ["--shard-like", "20261123-181501-a655"],
     "--shared-limit": ["--shared-limit", "2G"],
     "--source": ["--source", "debian"],
     "--stdin": ["--stdin", "f"],
     "--timeout": ["--timeout", "7s"],
     "--user": ["--user=-x"],
+    "--warm": ["--warm"],
 }
 
 
@@ -134,7 +141,7 @@ def test_an_option_comes_back(option: str, folder: Path) -> None:
 
 def test_one_of_several_cells_reads_nobodys_stdin(tmp_path: Path) -> None:
     """Repeated alone, the cell would else read the stdin of its user."""
-    words = ["run", "m.toml", "--source", "debian", "--", "cat"]
+    words = ["run", "m.toml", "--source", "debian-source", "--", "cat"]
     options, tasks = options_of(*words), tasks_of(*words)
     plan = command_stdin.with_stdin(options, make_plan(options, tasks), tmp_path, None)
     assert plan.repeat is not None

@@ -163,6 +163,13 @@ def test_the_sentence_is_about_failures_not_expectations() -> None:
     assert common_sentence([known, result("6.1-x86_64")]) == ""
 
 
+def test_a_cell_that_a_tests_limit_cut_off_is_no_evidence() -> None:
+    good = result("6.1-s390x")
+    slow = result("6.1-x86_64", "failed", subtests={"passed": 42, "killed": 1})
+    assert common_sentence([good, slow]) == ""
+    assert common_sentence([good, result("6.1-x86_64", "failed", subtests={"failed": 1, "killed": 1})]) != ""
+
+
 def test_the_sentence_names_what_happened() -> None:
     results = [result("6.1-x86_64"), result("6.1-s390x", "panicked"), result("6.12-s390x", "panicked")]
     assert common_sentence(results) == "Panics only on s390x."

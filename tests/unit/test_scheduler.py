@@ -11,12 +11,14 @@ import pytest
 from msgspec.structs import replace
 
 from quizmatrix.core.errors import DamagedError, HostError, NotFetchedError, UsageError
+from quizmatrix.core.json import to_json
 from quizmatrix.model.cells import Cell, expand
 from quizmatrix.model.events import CellFinished, CellNote, Event
 from quizmatrix.model.matrix import Matrix
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec
+from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.model.task import in_each
 from quizmatrix.prepare.preparer import Policy, Preparer
 from quizmatrix.prepare.specify import Prepared
@@ -26,6 +28,7 @@ from quizmatrix.runs import directory
 from quizmatrix.schedule.admission import Admission
 from quizmatrix.schedule.plan import Plan, check_layers, longest_first
 from quizmatrix.schedule.scheduler import Scheduler
+from quizmatrix.subtests import reading
 from tests.ready import Ready, ended
 
 
@@ -164,6 +167,32 @@ def test_a_run_has_its_time(tmp_path: Path) -> None:
         assert told[name][1].startswith("the run's time of 9.30s was over: stopped after 0.")
     assert sorted(closed) == ["6.2-s390x", "6.3-s390x", "6.4-s390x"]
     assert exit_status(with_end) == 125
+
+
+def test_a_stopped_cell_keeps_what_its_first_guest_had_shown(tmp_path: Path) -> None:
+    (tmp_path / "kernel").mkdir()
+    run_directory = directory.create(tmp_path / "run", ["true"])
+    plan = Plan(tasks=in_each([cell(1)], ["true"]), max_time=9.3, spent=9, reruns=1)
+    guests = []
+
+    async def run_cell(spec: CellSpec, _observer: Observer) -> CellResult:
+        folder = Path(spec.files.folder)
+        guests.append(folder.name)
+        if len(guests) > 1:
+            await anyio.sleep(1000)
+        (folder / reading.FILE).write_bytes(to_json([Subtest(name="a", outcome=SubtestOutcome.FAILED)]))
+        failed = ended(spec, Outcome.FAILED)
+        return replace(failed, exit_code=3, detail="exit status 3")
+
+    async def play() -> list[CellResult]:
+        ready = Ready(tmp_path / "kernel")
+        return await Scheduler(plan, run_directory, ready, lambda _event: None, run_cell=run_cell).run()
+
+    (result,) = anyio.run(play)
+    assert guests == ["6.1-s390x", "rerun-1"]
+    assert result.outcome is Outcome.CANCELLED
+    assert result.detail.startswith("the run's time of 9.30s was over: stopped after ")
+    assert result.detail.endswith("; its first guest: failed (exit status 3)")
 
 
 def test_a_layer_has_to_be_a_folder(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 PROGRAM = Path(__file__).parents[2] / "guest/profiles/ztest/files/usr/local/lib/quizmatrix/zfs_tests_shard.py"
@@ -64,6 +64,8 @@ ALL: set[tuple[str, str | None]] = {("tests/one", name) for name in "abc"} | {
     ("tests/large", f"t{number:02}") for number in range(12)
 }
 ALL |= {("tests/one:Linux", "d"), ("/alone/test.ksh", None)}
+
+T = [f"t{number:02}" for number in range(12)]
 
 SCRIPT = """#!/bin/sh
 # while getopts 'hr:t:T:u:s:' OPTION; do
@@ -166,18 +168,88 @@ def test_a_run_file_is_data(script: Path) -> None:
         shard.plan(script, ["-r", "bad"], 1, 2)
 
 
-@given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 12))
-def test_shards_are_even(sizes: list[int], shards: int) -> None:
+@settings(max_examples=40)
+@given(
+    st.lists(st.lists(st.integers(1, 600), min_size=1, max_size=20), max_size=20),
+    st.integers(1, 12),
+    st.booleans(),
+)
+def test_shards_are_even(sections: list[list[int]], shards: int, is_known: bool) -> None:
+    """Whether or not it is known how long each test takes, none is lost, and no shard takes much longer."""
     pieces = [
-        shard.Piece(str(number), tuple(map(str, range(size)))) for number, size in enumerate(sizes) if size
+        shard.Piece(f"tests/{number}", tuple(f"t{one}" for one in range(len(seconds))))
+        for number, seconds in enumerate(sections)
     ]
-    dealt = shard.deal(pieces, shards)
-    loads = [sum(piece.weight for piece in part) for part in dealt]
-    fair = -(-sum(loads) // shards)
+    took = {
+        f"{number}/t{one}": float(test)
+        for number, seconds in enumerate(sections)
+        for one, test in enumerate(seconds)
+    }
+    costs = shard.Costs(took if is_known else {})
+    dealt = shard.deal(pieces, shards, costs)
+    loads = [sum(map(costs.of, part)) for part in dealt]
     assert sorted((p.section, t) for part in dealt for p in part for t in p.tests) == sorted(
         (p.section, t) for p in pieces for t in p.tests
     )
-    assert max(loads) <= 2 * fair
+    longest = max(map(costs.of_test, took), default=0)
+    assert max(loads) <= 2 * sum(loads) / shards + longest + 0.001
+
+
+def test_shards_are_dealt_by_the_time_that_tests_took(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    took = dict.fromkeys((f"large/t{number:02}" for number in range(12)), 1)
+    took |= {"one/a": 40, "one/b": 20, "one/c": 20, "one/setup": 5, "one/d (Linux)": 3, "/alone/test.ksh": 5}
+    seconds = script.parent / "seconds"
+    seconds.write_text("".join(f"{number} {name}\n" for name, number in took.items()))
+    monkeypatch.setenv("QUIZMATRIX_SECONDS_FILE", str(seconds))
+    plans = [shard.plan(script, [], number, 2) for number in (1, 2)]
+    first, second = (names_of(config) for config, *_ in plans)
+    # The section `one` takes more than half of the time, and is split; 12 tests weigh less than its first.
+    assert sorted(first + second, key=str) == sorted(ALL, key=str)
+    (with_a,) = (names for names in (first, second) if ("tests/one", "a") in names)
+    assert ("tests/one", "b") not in with_a
+    assert ("tests/one", "c") not in with_a
+    assert len({test in with_a for test in ALL if test[0] == "tests/large"}) == 1
+
+
+def test_what_never_ran_takes_as_long_as_the_others() -> None:
+    costs = shard.Costs({"x/a": 10.0, "x/b": 30.0, "x/c": 0.0})
+    assert [costs.of_test(f"x/{name}") for name in "abcd"] == [10, 30, 0.5, pytest.approx(40 / 3)]
+    piece = shard.Piece("tests/x:Linux", ("a", "d"), ("setup", "b"))
+    assert costs.of(piece) == pytest.approx(10 + 40 / 3 + 30)
+    assert shard.Piece("/usr/share/zfs/zfs-tests/tests/functional/x", ("a",)).names == ["functional/x/a"]
+
+
+@pytest.mark.parametrize(
+    ("only", "skip", "lost", "left"),
+    [
+        (["one/a", "one/d (Linux)", "/alone/test.ksh"], [], [], ["a", "d", ""]),
+        ([], ["one/setup", "one/a", "large/t00"], [], ["b", "c", *T[1:], "", "d"]),
+        ([], ["/alone/test.ksh", "one/c"], ["large/t11"], ["a", "b", *T[:-1], "d"]),
+        # With a setup that failed, all of its section runs; with one that ended the guest, nothing of it.
+        (["one/setup"], ["one/b"], [], ["a", "c", "d"]),
+        (["one/a", "large/t07"], [], ["one/setup"], ["t07"]),
+        (["one/none"], [], [], []),
+    ],
+)
+def test_some_of_the_tests(
+    script: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    only: list[str],
+    skip: list[str],
+    lost: list[str],
+    left: list[str],
+) -> None:
+    for variable, names in (("TESTS", only), ("SKIP", skip), ("LOST", lost)):
+        path = script.parent / variable
+        path.write_text("".join(f"{name}\n" for name in names))
+        if names:
+            monkeypatch.setenv(f"QUIZMATRIX_{variable}_FILE", str(path))
+    config, _kept, count, total = shard.plan(script, [], 1, 1)
+    assert sorted(name or "" for _section, name in names_of(config)) == sorted(left)
+    assert (count, total) == (len(left), 17)
+    # What is left of a shard is what is left of all, as the shards are dealt before.
+    parts = [names_of(shard.plan(script, [], number, 3)[0]) for number in (1, 2, 3)]
+    assert sorted((test for part in parts for test in part), key=str) == sorted(names_of(config), key=str)
 
 
 def run(script: Path, number: int, shards: int, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -208,7 +280,10 @@ def test_no_test_is_no_success(script: Path) -> None:
     done = run(script, 1, 2, "-T", "nothing")
     assert (done.returncode, done.stdout) == (1, "1..0\n")
     done = run(script, 20, 20)
-    assert (done.returncode, done.stdout) == (0, "1..0 # SKIP shard 20 of 20: there are only 17 tests\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "1..0 # SKIP shard 20 of 20: none of the 17 tests is left for it\n",
+    )
     assert run(script, 3, 2).returncode == 1
     # Unknown options are passed on to zfs-tests.sh.
     done = run(script, 1, 2, "-Z")

@@ -13,7 +13,8 @@ from quizmatrix.model.subtest import MAX_NAMED, Subtest, SubtestOutcome
 from quizmatrix.run.channel import Message
 from quizmatrix.run.verdict import Evidence, judge
 from quizmatrix.subtests import reading
-from quizmatrix.subtests.reading import Subtests, parse
+from quizmatrix.subtests.reading import parse
+from quizmatrix.subtests.summary import Subtests
 
 KTAP = """\
 KTAP version 1
@@ -163,11 +164,13 @@ def test_what_makes_a_run_of_tests_fail(text: str, failure: str) -> None:
 
 def test_the_runner_of_openzfs() -> None:
     assert read(RUNNER).tests == [
-        Subtest(name="functional/acl/setup", outcome=SubtestOutcome.PASSED),
-        Subtest(name="functional/acl/acl_001_pos", outcome=SubtestOutcome.PASSED, failed_before=True),
-        Subtest(name="functional/acl/acl_002_pos", outcome=SubtestOutcome.KILLED),
-        Subtest(name="functional/acl/setup (Linux)", outcome=SubtestOutcome.SKIPPED),
-        Subtest(name="/home/me/own test", outcome=SubtestOutcome.PASSED, failed_before=True),
+        Subtest(name="functional/acl/setup", outcome=SubtestOutcome.PASSED, seconds=1),
+        Subtest(
+            name="functional/acl/acl_001_pos", outcome=SubtestOutcome.PASSED, failed_before=True, seconds=2
+        ),
+        Subtest(name="functional/acl/acl_002_pos", outcome=SubtestOutcome.KILLED, seconds=600),
+        Subtest(name="functional/acl/setup (Linux)", outcome=SubtestOutcome.SKIPPED, seconds=0),
+        Subtest(name="/home/me/own test", outcome=SubtestOutcome.PASSED, failed_before=True, seconds=0),
     ]
     assert read(RUNNER).failure == "1 of 5 tests were killed"
     assert read(RUNNER).unnamed == {}

@@ -12,7 +12,7 @@ from quizmatrix.report.grid import grid
 from quizmatrix.subtests import reading
 from tests.unit.test_report import result
 
-LETTERS = {"p": "passed", "f": "failed", "s": "skipped", "k": "killed"}
+LETTERS = {"p": "passed", "f": "failed", "s": "skipped", "k": "killed", "e": "failed-as-expected"}
 
 
 def cells(run: Path, table: dict[str, str], names: str | None = None) -> list[CellResult]:
@@ -50,6 +50,22 @@ def test_what_differs(tmp_path: Path) -> None:
     every = testtable.whole(found, tmp_path, every=True)
     assert [line.split()[0] for line in every.splitlines()[2:8]] == ["t0", "t1", "t2", "t3", "t4", "t5"]
     assert "\x1b[31mfailed" in testtable.whole(found, tmp_path, colour=True)
+
+
+def test_a_test_that_was_cut_off_is_no_evidence(tmp_path: Path) -> None:
+    letters = {"6.1-x86_64": "kkp", "6.1-s390x": "ppk", "6.12-s390x": "ppf", "6.12-x86_64": "ppp"}
+    text = testtable.whole(cells(tmp_path, letters), tmp_path)
+    # t0 and t1 were killed on x86_64 alone, and t2 on one of two s390x.
+    assert [line for line in text.splitlines() if "only" in line] == ["Fails only on s390x: t2"]
+
+
+def test_a_failure_that_is_expected_is_no_news_and_no_pass(tmp_path: Path) -> None:
+    found = cells(tmp_path, {"6.1-x86_64": "eep", "6.1-s390x": "fpp", "6.12-s390x": "ffe"})
+    lines = testtable.whole(found, tmp_path).splitlines()
+    # t0 fails everywhere; that x86_64 passes, nobody may say.
+    assert [line.split()[0] for line in lines[2:5]] == ["t0", "t1", "t2"]
+    assert "failed as expected" in lines[2]
+    assert not any(line.startswith("Fails only on s390x") for line in lines)
 
 
 def test_nothing_to_compare(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def messages(tree: ast.AST) -> Iterator[str]:
 
 
 MODULES = [ast.parse(path.read_text()) for path in (TOP / "quizmatrix").rglob("*.py")]
-GUEST = [path.read_text() for path in (TOP / "guest").glob("init*")]
+GUEST = [path.read_text() for path in (*(TOP / "guest").glob("init*"), TOP / "guest/programs/join.c")]
 OURS = "\n".join([*(text for module in MODULES for text in messages(module)), *GUEST])
 
 HEADINGS = [line for line in PAGE.read_text().splitlines() if line.startswith("### ")]

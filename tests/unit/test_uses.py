@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from quizmatrix.build import parts
-from quizmatrix.build.module.build import store_of
+from quizmatrix.build.module.module import store_of
 from quizmatrix.cli import run_command
 from quizmatrix.core import paths, uses
 from quizmatrix.core.errors import HostError
@@ -178,7 +178,7 @@ def test_a_kernel_that_lost_its_build_tree_is_not_taken_from_its_guests(toy: Pat
     kernel = anyio.run(make)
     inode = kernel.folder.stat().st_ino
     assert kernel.build_tree is not None
-    (kernel.build_tree / artifact.BUILD_STAMP).unlink()
+    (kernel.build_tree.folder / artifact.BUILD_STAMP).unlink()
     with held(kernel.folder):
         again = anyio.run(make)
     assert again.build_tree is not None

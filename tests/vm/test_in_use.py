@@ -59,7 +59,8 @@ def test_nothing_is_taken_from_a_guest(tmp_path: Path, own_cache: dict[str, str]
         assert run.stdout is not None
         assert run.stdout.readline() == b"up\n"
         kernel = ask("kernel", "list").stdout.splitlines()[2].split()[0]
-        image = ask("image", "list").stdout.splitlines()[2].split()[0]
+        images = [line.split() for line in ask("image", "list").stdout.splitlines()[2:]]
+        (image,) = [name for name, in_use, *_ in images if in_use == "yes"]
         said = [
             (ask(*words), what)
             for words, what in (

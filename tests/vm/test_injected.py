@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import anyio
@@ -17,15 +18,20 @@ from quizmatrix.model.events import CellNote, Event
 from quizmatrix.model.matrix import Limits
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
+from quizmatrix.model.start import StartKind
 from quizmatrix.model.task import in_each
 from quizmatrix.prepare.preparer import Policy, Preparer
+from quizmatrix.run import template
 from quizmatrix.run.cellfolder import host_folder_of
+from quizmatrix.run.template import TEMPLATES
 from quizmatrix.runs import directory
 from quizmatrix.schedule.plan import Plan
 from quizmatrix.schedule.scheduler import Scheduler
 from tests.injection import Injector
 
 CELL = "6.1-x86_64"
+# No other test has such a guest.
+SHAPE = "quiz.shape=injected"
 COMMAND = "echo out; echo err >&2; echo kept >/shared/kept"
 
 
@@ -52,7 +58,7 @@ def run_once(folder: Path, injector: Injector) -> tuple[CellResult, list[str]]:
             notes.append(event.text)
 
     # Without the trial boot, which is another cell's life, and takes long where KVM runs no guest.
-    tasks = in_each(cells.cells_on_the_spot([CELL], Limits()), [COMMAND])
+    tasks = in_each(cells.cells_on_the_spot([CELL], Limits(append=SHAPE)), [COMMAND])
     plan = Plan(tasks=tasks, jobs=1, accelerator=Accelerator.TCG)
     run_directory = directory.create(folder, [COMMAND], tasks=[CELL])
     results: list[CellResult] = []
@@ -88,6 +94,31 @@ def check_what_is_left(folder: Path, result: CellResult) -> None:
         assert is_unchecked != (cell / "artifacts").exists()
 
 
+def check_result(result: CellResult, notes: list[str], where: str) -> None:
+    assert not result.detail.startswith("internal error"), (where, result.detail)
+    assert not any("Traceback" in note for note in notes), (where, notes)
+    # Unprepared, lost, or the verdict: an error after the command's end, or one that only costs a template.
+    assert result.outcome in (Outcome.UNPREPARED, Outcome.LOST, Outcome.PASSED), (where, result)
+    # asyncio keeps an error that it meets as it opens a child's pipes for itself.
+    told = "it took too long" if "_connect_pipes" in where else "injected"
+    assert result.outcome is Outcome.PASSED or told in result.detail, (where, result)
+
+
+def saved_guest(tmp_path: Path) -> Path:
+    """A copy of the template of the test's guest."""
+    run_once(tmp_path / "saved", Injector(lambda _: None))
+    (_, _, folder), *_ = template.stored()
+    kept = tmp_path / "kept" / folder.name
+    kept.parent.mkdir()
+    subprocess.run(["cp", "-a", "--sparse=always", folder, kept], check=True)
+    return kept
+
+
+def restore_template(kept: Path) -> None:
+    if not TEMPLATES.path(kept.name).exists():
+        subprocess.run(["cp", "-a", "--sparse=always", kept, TEMPLATES.path(kept.name)], check=True)
+
+
 @pytest.mark.timeout(1500)
 # asyncio itself leaves a child's pipes open if an error occurs while it opens them.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -95,26 +126,28 @@ def test_an_error_at_every_await(tmp_path: Path) -> None:
     def strike(number: int) -> Exception:
         return OSError(errno.EIO, "injected") if number % 2 else HostError("injected")
 
+    kept = saved_guest(tmp_path)
     injector = Injector(strike)
-    seen = []
-    for number in range(300):
-        folder = tmp_path / str(number)
-        result, notes = run_once(folder, injector)
-        if injector.struck is None:
-            break
-        where = " > ".join(f"{function}:{line}" for _, function, line in injector.struck)
-        print(f"{number}: {result.outcome} ({result.detail}) at {where}")
-        seen.append(result.outcome)
-        assert not result.detail.startswith("internal error"), (where, result.detail)
-        assert not any("Traceback" in note for note in notes), (where, notes)
-        # Unprepared, lost, or the verdict, if the error comes after the command's end.
-        assert result.outcome in (Outcome.UNPREPARED, Outcome.LOST, Outcome.PASSED), (where, result)
-        # asyncio keeps an error that it meets as it opens a child's pipes for itself.
-        told = "it took too long" if "_connect_pipes" in where else "injected"
-        assert result.outcome is Outcome.PASSED or told in result.detail, (where, result)
-        check_what_is_left(folder, result)
-    assert injector.struck is None
-    assert result.outcome is Outcome.PASSED
-    assert result.detail == ""
+    seen: list[Outcome] = []
+    # With a template, of which the guest is restored; then without, so that it is booted and saved.
+    for has_template in (True, False):
+        for number in range(200):
+            if has_template:
+                restore_template(kept)
+            else:
+                TEMPLATES.discard(TEMPLATES.path(kept.name))
+            folder = tmp_path / f"{number}-{has_template}"
+            result, notes = run_once(folder, injector)
+            if injector.struck is None:
+                break
+            where = " > ".join(f"{function}:{line}" for _, function, line in injector.struck)
+            print(f"{number}: {result.outcome} ({result.detail}) at {where}")
+            seen.append(result.outcome)
+            check_result(result, notes, where)
+            check_what_is_left(folder, result)
+        assert injector.struck is None
+        assert result.outcome is Outcome.PASSED
+        assert result.start is (StartKind.WARM if has_template else StartKind.COLD)
+        assert result.detail == ""
     assert {Outcome.UNPREPARED, Outcome.LOST} <= set(seen)
     assert len(seen) > 20

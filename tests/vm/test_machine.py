@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from quizmatrix.kernel import buildlayer
 from tests.vm.conftest import Quizmatrix, Sweep
 
 Run = Callable[..., Sweep]
@@ -107,23 +108,25 @@ def test_a_host_that_edits_while_the_guest_runs(
 
 def test_as_many_devices_as_there_is_room_for(sweep: Run, tmp_path: Path) -> None:
     binds: list[str] = []
-    for number in range(30):
+    # What was built for a kernel, as OpenZFS by another test, is one folder more.
+    folders = 29 if buildlayer.kernels() else 30
+    for number in range(folders):
         (tmp_path / f"{number}").mkdir()
         binds += ["--bind", f"{tmp_path / str(number)}:/mnt/{number}"]
     # With the ports, the network, and the kernel's, the run's, the work tree's folder and /shared: 64.
     options = ("-p", "net,blockdev:count=28,size=1M", *binds)
-    script = """set -e
+    script = f"""set -e
         for number in $(seq 0 27); do echo disk $number | dd of=/dev/quizb$number 2>/dev/null; done
         for number in $(seq 0 27); do head -n 1 /dev/quizb$number; done
-        for number in $(seq 0 29); do echo $number >/mnt/$number/file; done
+        for number in $(seq 0 {folders - 1}); do echo $number >/mnt/$number/file; done
         ping -c 1 -w 20 10.0.2.2 >/dev/null"""
     done = sweep(script, options=options)
     for cell in done.cells.values():
         said = (done.folder / cell["cell"] / "stdout").read_text().splitlines()
         assert cell["outcome"] == "passed", cell["detail"]
         assert said == [f"disk {number}" for number in range(28)]
-    assert [(tmp_path / f"{number}/file").read_text() for number in range(30)] == [
-        f"{number}\n" for number in range(30)
+    assert [(tmp_path / f"{number}/file").read_text() for number in range(folders)] == [
+        f"{number}\n" for number in range(folders)
     ]
 
 
@@ -131,7 +134,9 @@ def test_more_devices_than_there_is_room_for(quizmatrix: Quizmatrix) -> None:
     argv = ["run", "--only", "6.1-x86_64", "--offline", "-p", "blockdev:count=60,size=1M", "--", "true"]
     done = quizmatrix(*argv)
     assert done.returncode == 125
-    assert b"6.1-x86_64 would have 65 devices, and a guest has room for 64: 60 disks" in done.stderr
+    assert re.search(
+        rb"6.1-x86_64 would have 6[56] devices, and a guest has room for 64: 60 disks", done.stderr
+    )
 
 
 def test_disks_on_scsi(sweep: Run) -> None:

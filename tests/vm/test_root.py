@@ -13,7 +13,7 @@ ROOT = """set -e
     truncate -s 8M /tmp/disk
     /sbin/mke2fs -F /tmp/disk >/dev/null 2>&1
     mount -t ext2 -o loop /tmp/disk /mnt
-    [ -c /dev/mapper/control ] && [ "$(stat -c %a /dev/fuse)" = 666 ]
+    [ -c /dev/mapper/control ] && [ "$(stat -c %a:%t:%T /dev/fuse)" = 666:a:e5 ]
     cd /tmp
     mkdir lower upper work both
     mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work both both

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
 
-from quizmatrix.build.module import mirror
-from quizmatrix.build.parts import STAYS, Built, Installed
+from quizmatrix.build.module import dkms, mirror
+from quizmatrix.build.module.module import NAME_ITS_FOLDER, Module, NeedsOtherModuleError, store_of
+from quizmatrix.build.parts import Built, Installed, NotForThisKernel
 from quizmatrix.core import paths, process, uses
 from quizmatrix.core.buildstep import BuildStep
 from quizmatrix.core.errors import HostError, UnpreparedError, UsageError, host_error
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell
-from quizmatrix.core.store import Store, key_of
+from quizmatrix.core.store import key_of
 from quizmatrix.kernel import buildlayer, external
 from quizmatrix.kernel.artifact import Kernel
-from quizmatrix.kernel.tree import read_version
+from quizmatrix.kernel.buildtree import BuildTree
 
 # Part of every key; has to be changed when the same inputs are built differently.
-_RECIPE = "1"
+_RECIPE = "2"
 
-_FOLDER = "modules"
-
-# The files of which kbuild reads the first that exists.
-_KBUILD = ("Kbuild", "Makefile")
-
-# The file in which kbuild lists a module's exported symbols, and the variable that names those of other
-# modules.
-_SYMBOLS = "Module.symvers"
+# The variable that names the files with the symbols of other modules.
 _OTHERS_SYMBOLS = "KBUILD_EXTRA_SYMBOLS"
 _UNDEFINED = re.compile(r'modpost: "([^"]+)" \[.*\] undefined!')
 
@@ -41,79 +35,14 @@ _OURS = frozenset(
 )
 
 
-class Module(msgspec.Struct, frozen=True, kw_only=True):
-    """The source folder of a module, or of several. It is never written to."""
-
-    path: Path
-
-    @property
-    def mark(self) -> str:
-        """The module's name in the cache, and among the references of a kernel."""
-        return paths.cache_name(self.path)
-
-    @property
-    def work(self) -> Path:
-        """The folder where it is built; each kernel has its own folder there."""
-        return store_of(self.mark).root
-
-    def symbols(self, kernel: Kernel) -> Path:
-        """The file with its exported symbols; it exists after a build for the kernel."""
-        return self.work / kernel.record.key / _SYMBOLS
-
-
 class ModuleOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a build differs from the default. make: variables for make(1), as NAME=VALUE."""
+    """How a build differs from the default.
+
+    make: variables for make(1), as NAME=VALUE. is_sandboxed: whether what a dkms.conf starts is sandboxed.
+    """
 
     make: tuple[str, ...] = ()
-
-
-def modules_dir() -> Path:
-    """The folder where modules are built."""
-    return paths.cache_dir() / _FOLDER
-
-
-def store_of(mark: str) -> Store:
-    """The store of a module's installed layers. mark: see Module.mark."""
-    return Store(
-        what="module",
-        folder=f"{_FOLDER}/{mark}",
-        place="layers/{}",
-        reference="{}.installed",
-        lock=f"module-{mark}-{{}}",
-        stays=STAYS,
-    )
-
-
-def find_module(asked: str) -> Module:
-    """The module in the folder `asked`. Raises UsageError where there is none."""
-    path = Path(asked).resolve()
-    if not path.is_dir():
-        raise UsageError(
-            f"there is no folder {asked}", next_step="quizmatrix module build DIR --only 6.1-s390x"
-        )
-    if not any((path / name).is_file() for name in _KBUILD):
-        raise UsageError(
-            f"{path} holds no kernel module",
-            cause=f"there is neither a {' nor a '.join(_KBUILD)} in it",
-            next_step=f"echo 'obj-m := NAME.o' >{process.printable([str(path / _KBUILD[0])])}"
-            " builds NAME.c there.",
-        )
-    try:
-        version = read_version(path)
-    except ValueError:
-        version = None
-    if version is not None:
-        raise UsageError(
-            f"{path} is a whole kernel, {version.text}, and no module",
-            next_step=f"quizmatrix kernel build path:{process.printable([str(path)])}",
-        )
-    if paths.cache_dir().is_relative_to(path):
-        raise UsageError(
-            f"{path} cannot be built as a module",
-            cause=f"the cache, to which it would be copied, is inside it: {paths.cache_dir()}",
-            next_step="Name the module's own folder, or another cache with QUIZMATRIX_CACHE_DIR.",
-        )
-    return Module(path=path)
+    is_sandboxed: bool = True
 
 
 def check_options(options: ModuleOptions) -> None:
@@ -130,18 +59,15 @@ class OtherModules(msgspec.Struct, frozen=True, kw_only=True):
     """The other modules of one build.
 
     neighbours: modules whose headers may be used. built: those of them that are built for the kernel already,
-    so that their symbols may be used.
+    so that their symbols may be used. pending: those that may still be built, if this one waits for them.
     """
 
     neighbours: tuple[Module, ...] = ()
     built: tuple[Module, ...] = ()
+    pending: tuple[Module, ...] = ()
 
 
 NO_OTHERS = OtherModules()
-
-
-class UndefinedSymbolError(UnpreparedError):
-    """A module uses a symbol that neither the kernel nor a module built with it exports."""
 
 
 async def build(
@@ -155,9 +81,10 @@ async def build(
 ) -> Built:
     """Build a module for a kernel, unless it is up to date, and add it to the kernel's guests.
 
-    Raises UndefinedSymbolError where neither the kernel nor a module in `other_modules` exports a symbol that
-    it needs, UnpreparedError with the compiler's first error or where the kernel has no build tree, HostError
-    where a tool is missing or the disk is full.
+    Raises NotForThisKernel where its dkms.conf leaves the kernel out, NeedsOtherModuleError where a module
+    in `other_modules` has to be built before, or nothing exports a symbol that it needs, UnpreparedError with
+    the compiler's first error or where the kernel has no build tree, HostError where a tool is missing or the
+    disk is full.
     """
     work = _ModuleBuild(module, kernel, options, pool, tell, other_modules)
     store = store_of(module.mark)
@@ -165,6 +92,9 @@ async def build(
         try:
             built = await work.take()
             _refer(module, kernel, built, tell)
+        except NotForThisKernel:
+            buildlayer.forget(kernel.record.key, module.mark)
+            raise
         except OSError as error:
             raise host_error(f"build {module.path}", error) from error
     return built
@@ -216,8 +146,8 @@ class _ModuleBuild:
         self._options = options
         self._pool = pool
         self._tell = tell
-        self._copy = module.work / key
-        self._log = module.work / f"{key}.log"
+        self._copy = module.copy(kernel)
+        self._log = module.log(kernel)
         self._installed = Installed(part=key, store=store_of(module.mark))
 
     async def take(self) -> Built:
@@ -230,27 +160,67 @@ class _ModuleBuild:
         if self._installed.is_current(state):
             return Built(layer=layer, was_reused=True)
         tree = external.require_build_tree(self._kernel)
-        given = external.variables(self._kernel)
-        process.require_program("make", "make")
-        make = ["make", "-C", str(tree), *self._kernel.record.make, *self._make_words(), f"M={self._copy}"]
-        process.require_program(given.get("CC") or "gcc", "gcc")
+        tree.require_program("make", "make")
+        tree.require_program(tree.variables.get("CC") or "gcc", "gcc")
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        self._log.unlink(missing_ok=True)
+        if self._module.is_dkms:
+            await self._make_dkms(files, tree, layer)
+        else:
+            await self._make(files, tree, layer)
+        self._installed.replace(state)
+        return Built(layer=layer)
+
+    async def _make(self, files: dict[str, mirror.State], tree: BuildTree, layer: Path) -> None:
+        """Build the module with kbuild, and install it into a layer. What did not change is not compiled."""
+        words, exported = self._words()
+        if exported:
+            words.append(f"{_OTHERS_SYMBOLS}={' '.join(exported)}")
+        make = ["make", "-C", str(tree.folder), *tree.make, *words, f"M={self._copy / self._module.below}"]
         mirror.follow(self._module.path, files, self._copy)
         self._show_neighbours()
-        self._log.unlink(missing_ok=True)
         self._tell(f"compiling {self._module.path.name}")
-        await self._run([*make, "modules"])
+        await self._run([*make, "modules"], tree.environment)
         self._check_for_modules()
         with paths.new_dir(layer) as made:
             # Without depmod: one index is made later, for all modules of a guest together.
             into = [f"INSTALL_MOD_PATH={made / 'usr'}", "INSTALL_MOD_DIR=updates", "DEPMOD=true"]
-            await self._run([*make, *into, "INSTALL_MOD_STRIP=1", "modules_install"])
+            await self._run([*make, *into, "INSTALL_MOD_STRIP=1", "modules_install"], tree.environment)
             buildlayer.check(self._kernel, made)
-        self._installed.replace(state)
-        return Built(layer=layer)
 
-    def _make_words(self) -> list[str]:
-        """The user's variables for make(1), and the one that names the symbols of other modules."""
-        exported = [str(other.symbols(self._kernel)) for other in self._other_modules.built]
+    async def _make_dkms(self, files: dict[str, mirror.State], tree: BuildTree, layer: Path) -> None:
+        """Build the module as its dkms.conf says, from a fresh copy, and install it into a layer."""
+        words, exported = self._words()
+        mirror.copy_afresh(self._module.path, files, self._copy)
+        packages = [
+            dkms.DkmsPackage.decode(record.read_bytes(), folder=other.copy(self._kernel).resolve())
+            for other in self._other_modules.built
+            if (record := self._package_of(other)).is_file()
+        ]
+        work = dkms.DkmsWork(
+            module=self._module,
+            kernel=self._kernel,
+            tree=tree,
+            copy=self._copy.resolve(),
+            log=self._log,
+            make=words,
+            exported=exported,
+            packages=packages,
+            pending=[name for other in self._other_modules.pending if (name := other.package_name)],
+            is_sandboxed=self._options.is_sandboxed,
+            run=self._run,
+            tell=self._tell,
+        )
+        package = await dkms.build(work, layer)
+        paths.write_atomic(self._package_of(self._module), package.encode())
+
+    def _package_of(self, module: Module) -> Path:
+        """The file that says which DKMS package a module was when it was built for this kernel."""
+        return module.work / f"{self._kernel.record.key}.package"
+
+    def _words(self) -> tuple[list[str], list[str]]:
+        """The user's variables for make(1), and the files with the symbols of other modules."""
+        exported = [str(file) for other in self._other_modules.built for file in other.symbols(self._kernel)]
         words = []
         for word in self._options.make:
             name, _, value = word.partition("=")
@@ -258,7 +228,7 @@ class _ModuleBuild:
                 exported.insert(0, value)
             else:
                 words.append(word)
-        return [*words, f"{_OTHERS_SYMBOLS}={' '.join(exported)}"] if exported else words
+        return words, exported
 
     def _show_neighbours(self) -> None:
         """Make symlinks for `-I$(src)/../NAME`, the headers of a module in the folder beside this one."""
@@ -272,18 +242,15 @@ class _ModuleBuild:
         """The next step for an undefined symbol: the command that builds both modules, if that is known."""
         key = self._kernel.record.key
         for found in buildlayer.module_references(key):
-            try:
-                symbols = Module(path=Path(found.origin)).symbols(self._kernel).read_text(errors="replace")
-            except OSError:
-                continue
-            if f"\t{symbol}\t" in symbols:
+            files = Module(path=Path(found.origin)).symbols(self._kernel)
+            if any(f"\t{symbol}\t" in file.read_text(errors="replace") for file in files):
                 both = process.printable([found.origin, str(self._module.path)])
                 return f"It is in {found.origin}: quizmatrix module build {both}"
-        return "Name the folder of the module that exports it, too: quizmatrix module build DIR DIR"
+        return NAME_ITS_FOLDER
 
     def _check_for_modules(self) -> None:
         """Raise UnpreparedError where kbuild succeeded without making a module."""
-        order = self._copy / "modules.order"
+        order = self._copy / self._module.below / "modules.order"
         if order.is_file() and order.read_text().strip():
             return
         raise UnpreparedError(
@@ -292,19 +259,21 @@ class _ModuleBuild:
             next_step="Write `obj-m := NAME.o` there; if it says `obj-$(CONFIG_NAME)`: --make CONFIG_NAME=m",
         )
 
-    async def _run(self, argv: list[str]) -> None:
+    async def _run(self, argv: Sequence[str], env: Mapping[str, str], shown: str = "") -> None:
         step = BuildStep(
             fact=f"{self._module.path} could not be built",
             folder=self._copy,
             log=self._log,
+            env=env,
             pool=self._pool,
+            shown=shown,
         )
         try:
             await step.run(argv)
         except (UnpreparedError, HostError) as error:
             # The error names the user's file instead of the copy; so it is also the same for all kernels.
-            cause = error.cause.replace(str(self._copy), str(self._module.path))
+            cause = dkms.with_own_paths(error.cause, self._copy, self._module.path)
             if match := _UNDEFINED.search(cause):
                 where = self._where_it_is(match[1])
-                raise UndefinedSymbolError(error.fact, cause=cause, next_step=where) from error
+                raise NeedsOtherModuleError(error.fact, cause=cause, next_step=where) from error
             raise type(error)(error.fact, cause=cause, next_step=error.next_step) from error

@@ -15,14 +15,14 @@ import stat
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from quizmatrix.core import checksum, paths
+from quizmatrix.core import checksum, paths, untrusted
 
 # Files that kbuild leaves where a module was built in place. They must not be copied: make would take them
 # for up to date, though they may be of another kernel.
 _PRODUCTS = ("*.o", "*.ko", "*.mod", "*.mod.c", ".*.cmd", ".*.o.d", "Module.symvers", "modules.order")
 
 # Folders that are not part of the source.
-_LEFT_OUT = checksum.VERSION_CONTROL | {".tmp_versions"}
+LEFT_OUT = checksum.VERSION_CONTROL | {".tmp_versions"}
 
 # The suffixes of files that are compiled to objects.
 _COMPILED = frozenset({".c", ".S", ".rs"})
@@ -52,7 +52,7 @@ def scan(folder: Path) -> dict[str, State]:
                 except OSError:
                     continue  # a broken symlink, such as an editor's lock file
                 path = f"{below}{entry.name}"
-                if stat.S_ISDIR(now.st_mode) and entry.name not in _LEFT_OUT:
+                if stat.S_ISDIR(now.st_mode) and entry.name not in LEFT_OUT:
                     todo.append((f"{path}/", above | {(here.st_dev, here.st_ino)}))
                 elif stat.S_ISREG(now.st_mode) and not _is_product(entry.name):
                     found[path] = [now.st_size, now.st_mtime_ns, now.st_mode]
@@ -76,7 +76,7 @@ def follow(folder: Path, files: dict[str, State], copy: Path) -> None:
     completes it. Raises OSError where a file cannot be read or written.
     """
     copy.mkdir(parents=True, exist_ok=True)
-    known = copy.with_name(f"{copy.name}.mirror")
+    known = _known(copy)
     before = _read(known)
     changed = {path: state for path, state in files.items() if before.get(path) != state}
     gone = before.keys() - files.keys()
@@ -94,6 +94,31 @@ def follow(folder: Path, files: dict[str, State], copy: Path) -> None:
         shutil.copyfile(folder / path, target)
         target.chmod(0o644 | (files[path][2] & 0o111))
     paths.write_atomic(known, json.dumps(files).encode())
+
+
+def copy_afresh(folder: Path, files: dict[str, State], copy: Path) -> None:
+    """Make `copy` a copy of `folder` and of nothing else, with the mtimes of its files.
+
+    For builds that are no plain kbuild: what they left would not be known from the source. Raises OSError.
+    """
+    _known(copy).unlink(missing_ok=True)
+    if copy.is_symlink():
+        copy.unlink()
+    elif copy.exists():
+        # What was built there may have left folders that nobody may enter, or that are too deep for a path.
+        untrusted.remove_tree(copy)
+    copy.mkdir(parents=True)
+    for path in files:
+        target = copy / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / path, target)
+        target.chmod(0o644 | (files[path][2] & 0o111))
+        os.utime(target, ns=(files[path][1], files[path][1]))
+
+
+def _known(copy: Path) -> Path:
+    """The file that says what `copy` was copied from."""
+    return copy.with_name(f"{copy.name}.mirror")
 
 
 def _read(known: Path) -> dict[str, State]:

@@ -6,30 +6,28 @@ if its inputs have not changed. The installed files appear all at once, as a lay
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from quizmatrix.build.parts import Built, Installed
-from quizmatrix.build.zfs import answers, runtime
+from quizmatrix.build.zfs import answers, equal, runtime
 from quizmatrix.build.zfs.options import ZfsOptions
 from quizmatrix.build.zfs.part import ZfsPart
+from quizmatrix.build.zfs.state import arguments_of, configuration_of, environment_of, state_of
 from quizmatrix.build.zfs.tree import ZfsTree, zfs_dir
-from quizmatrix.core import checksum, paths, process
+from quizmatrix.build.zfs.unchanged import Snapshot, make_older
+from quizmatrix.core import paths
 from quizmatrix.core.buildstep import BuildStep
+from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.errors import UnpreparedError, host_error
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell
-from quizmatrix.core.store import key_of
 from quizmatrix.core.version import KernelVersion, leading_version
-
-# Part of every key; has to be changed when the same inputs are built differently.
-_RECIPE = "2"
 
 # The variable for the number of compilers that ./configure starts at a time; it depends on how many builds
 # run.
@@ -41,20 +39,34 @@ _SOURCES = frozenset({".c", ".h", ".S"})
 
 
 def check_kernel(tree: ZfsTree, kernel: str, options: ZfsOptions) -> None:
-    """Raise UnpreparedError where the kernel is newer than META's Linux-Maximum.
+    """Raise UnpreparedError where the kernel is newer than META's Linux-Maximum, or older than its minimum.
 
     kernel: its version, or its name in a matrix; a name without a version is not checked.
     """
     version = leading_version(kernel.rpartition(":")[2])
-    newest = tree.newest_kernel
-    if options.experimental or version is None or newest is None:
+    newest, oldest = tree.newest_kernel, tree.oldest_kernel
+    if version is None:
         return
-    if KernelVersion(version.series) > newest:
+    if oldest is not None and KernelVersion(version.series) < oldest:
+        raise UnpreparedError(
+            f"OpenZFS {tree.version} is not for kernel {version.text} any more",
+            cause=f"META's Linux-Minimum is {oldest.text}",
+        )
+    if newest is not None and not options.experimental and KernelVersion(version.series) > newest:
         raise UnpreparedError(
             f"OpenZFS {tree.version} does not know kernel {version.text}",
             cause=f"META's Linux-Maximum is {newest.text}",
             next_step="--experimental builds it anyway.",
         )
+
+
+def is_known(tree: ZfsTree, kernel: str, options: ZfsOptions) -> bool:
+    """Whether `check_kernel` finds nothing."""
+    try:
+        check_kernel(tree, kernel, options)
+    except UnpreparedError:
+        return False
+    return True
 
 
 async def build(part: ZfsPart, pool: JobServer, tell: Tell, steps: Sequence[str] = STEPS) -> Built | None:
@@ -68,6 +80,11 @@ async def build(part: ZfsPart, pool: JobServer, tell: Tell, steps: Sequence[str]
             return await work.take(steps)
         except OSError as error:
             raise host_error(f"build {part.name}", error) from error
+
+
+def is_new(part: ZfsPart) -> bool:
+    """Whether the part has to be configured and compiled from the beginning."""
+    return _ZfsBuild(part, None, lambda _said: None).is_new
 
 
 def installed(part: ZfsPart) -> Built | None:
@@ -86,9 +103,20 @@ class _ZfsBuild:
         self._installed = Installed(part=part.name, store=part.tree.store)
 
     async def take(self, steps: Sequence[str]) -> Built | None:
-        state = self._state()
-        if INSTALL in steps and (built := self.installed(state)) is not None:
+        if INSTALL in steps and (built := self.installed()) is not None:
             return built
+        before = Snapshot(self._part.tree, without=self._part.without)
+        state = state_of(self._part)
+        if tuple(steps) == STEPS and (built := await self._taken_over(state)) is not None:
+            return built
+        try:
+            return await self._do(steps, state, before)
+        except UnpreparedError:
+            # A half of each of two states does not compile.
+            self._check_unchanged(before)
+            raise
+
+    async def _do(self, steps: Sequence[str], state: str, before: Snapshot) -> Built | None:
         part = self._part
         part.folder.mkdir(parents=True, exist_ok=True)
         if CONFIGURE in steps:
@@ -104,54 +132,62 @@ class _ZfsBuild:
                 _link_sources(part.tree.path / part.linked, part.folder / part.linked)
             for words in part.make:
                 await self._make(words)
-        return await self._install(state) if INSTALL in steps else None
+        if INSTALL in steps:
+            return await self._install(state, before)
+        self._check_unchanged(before)
+        return None
 
-    def installed(self, state: str | None = None) -> Built | None:
-        state = state or self._state()
+    def _check_unchanged(self, before: Snapshot) -> None:
+        """Raise UnpreparedError where the tree changed. The next build compiles again what it has to."""
+        if (change := before.change()) is not None:
+            make_older(self._part.folder, before.began)
+            raise change
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it has to be configured and compiled from the beginning."""
+        return not self._is_begun and equal.find(self._part) is None
+
+    @property
+    def _is_begun(self) -> bool:
+        """Whether something of it is compiled for what ./configure depends on now."""
+        is_configured = self._configured.exists() and self._configured.read_text() == configuration_of(
+            self._part
+        )
+        return is_configured and self._installed.is_begun
+
+    async def _taken_over(self, state: str) -> Built | None:
+        """What was built of another tree with the same content, as this tree's own."""
+        if self._is_begun:
+            return None
+        layer = await in_thread(partial(equal.find, self._part))
+        if layer is None:
+            return None
+        built = self._built(state)
+        try:
+            if built.runtime is not None:
+                equal.copy(runtime_of(layer), built.runtime)
+            equal.copy(layer, built.layer)
+        except OSError:
+            return None  # the other tree was built again just now
+        self._installed.replace(state)
+        return msgspec.structs.replace(built, was_reused=True)
+
+    def installed(self) -> Built | None:
+        """What is installed, if it is up to date with the tree; else None."""
+        state = state_of(self._part)
         if not self._installed.is_current(state):
             return None
         return msgspec.structs.replace(self._built(state), was_reused=True)
 
     def _built(self, state: str) -> Built:
         layer = self._installed.layer(state)
-        runtime = layer.with_name(f"{layer.name}.runtime") if self._part.has_programs else None
-        return Built(layer=layer, runtime=runtime)
-
-    def _state(self) -> str:
-        """A hash of everything that the installed files depend on."""
-        of_tree = checksum.state_of(self._part.tree.path, without=self._part.without)
-        return key_of([f"{self._configuration()} {of_tree}"])
-
-    def _arguments(self) -> list[str]:
-        triple = self._part.arch.facts.cross_prefix.removesuffix("-")
-        # Always a cross build: in a native one, configure would run its test programs with this host's
-        # libraries.
-        host = [f"--host={triple}", f"--build={platform.machine()}-build-linux-gnu"]
-        return [*host, *self._part.configure, *self._part.options.arguments]
-
-    def _configuration(self) -> str:
-        """A hash of all that ./configure depends on."""
-        configure = hashlib.sha256((self._part.tree.path / "configure").read_bytes()).hexdigest()
-        compiler = _identity(self._part.sysroot.compiler.split()[0])
-        made = [
-            _RECIPE,
-            configure,
-            *self._arguments(),
-            repr(self._environment()),
-            self._part.made_for,
-            compiler,
-        ]
-        return key_of(made, 24)
-
-    def _environment(self) -> dict[str, str]:
-        symbols = " -g" if self._part.options.debug else ""
-        own = {"CFLAGS": f"-O2{symbols}", "LDFLAGS": self._part.sysroot.linker}
-        return own | self._part.sysroot.environment | self._part.environment
+        return Built(layer=layer, runtime=runtime_of(layer) if self._part.has_programs else None)
 
     async def _configure(self) -> None:
         """Run ./configure, with the answers of an earlier build of the same configuration, if any."""
         part = self._part
-        wanted = self._configuration()
+        wanted = configuration_of(self._part)
         if self._configured.exists() and self._configured.read_text() == wanted:
             return
         part.log.unlink(missing_ok=True)
@@ -178,7 +214,7 @@ class _ZfsBuild:
         shutil.rmtree(part.folder)
         part.folder.mkdir()
         own = part.folder / "config.cache"
-        argv = [str(part.tree.path / "configure"), f"--cache-file={own}", *self._arguments()]
+        argv = [str(part.tree.path / "configure"), f"--cache-file={own}", *arguments_of(self._part)]
         async with self._needed_pool.token():
             varying = {_TEST_JOBS: str(self._needed_pool.share)}
             if shared:
@@ -186,7 +222,7 @@ class _ZfsBuild:
             await self._step(env=varying).run(argv)
         return own.read_bytes() if own.exists() else b""
 
-    async def _install(self, state: str) -> Built:
+    async def _install(self, state: str, before: Snapshot) -> Built:
         part = self._part
         self._tell("installing")
         built = self._built(state)
@@ -194,6 +230,7 @@ class _ZfsBuild:
             for words in part.install:
                 await self._make([word.format(layer=made) for word in words])
             _merge_usr(made)
+            self._check_unchanged(before)
             if built.runtime is not None:
                 with paths.new_dir(built.runtime) as libraries:
                     await runtime.gather(made, part.sysroot, libraries)
@@ -214,18 +251,14 @@ class _ZfsBuild:
             fact=f"{self._part.name} could not be built",
             folder=self._part.folder,
             log=self._part.log,
-            env={**self._environment(), **env},
+            env={**environment_of(self._part), **env},
             pool=pool,
         )
 
 
-def _identity(compiler: str) -> str:
-    """A text that identifies the installed compiler, and changes with an upgrade."""
-    path = process.find_program(compiler)
-    if path is None:
-        return compiler
-    state = Path(path).resolve().stat()
-    return f"{compiler} {state.st_size} {state.st_mtime_ns}"
+def runtime_of(layer: Path) -> Path:
+    """The folder with the libraries of a layer with programs."""
+    return layer.with_name(f"{layer.name}.runtime")
 
 
 def _link_sources(source: Path, target: Path) -> None:

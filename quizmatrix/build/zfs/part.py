@@ -11,10 +11,14 @@ from quizmatrix.build.zfs.sysroot import Sysroot
 from quizmatrix.build.zfs.tree import ZfsTree
 from quizmatrix.kernel import external
 from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.kernel.buildtree import BuildTree
 from quizmatrix.model.arch import Arch
 
 # Folders of the tree that do not affect the modules.
 _NOT_OF_MODULES = frozenset({"cmd", "contrib", "etc", "lib", "man", "rpm", "tests", "udev"})
+
+# No type information for BPF, which needs the debug information, in the modules of ready-made kernels.
+_WITHOUT_BTF = "CONFIG_DEBUG_INFO_BTF_MODULES="
 
 
 class ZfsPart(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,9 +85,12 @@ def userland_part(tree: ZfsTree, arch: Arch, sysroot: Sysroot, options: ZfsOptio
 
 def modules_part(tree: ZfsTree, arch: Arch, kernel: Kernel, sysroot: Sysroot, options: ZfsOptions) -> ZfsPart:
     """The part with the modules for one kernel. Raises UnpreparedError where its build tree is gone."""
-    objects = external.require_build_tree(kernel)
-    given = external.variables(kernel)
+    tree_of_kernel = external.require_build_tree(kernel)
+    given = tree_of_kernel.variables | _paths_of_tools(tree_of_kernel)
     strip = [] if options.debug else ["INSTALL_MOD_STRIP=1"]
+    is_ready_made = kernel.record.build is None
+    # Distributions' kernels ask for debug information: a fifth of the compiler's time, and stripped at once.
+    symbols = {"KCFLAGS": "-g0"} if is_ready_made and not options.debug else {}
     return ZfsPart(
         name=f"modules-{kernel.record.key}",
         tree=tree,
@@ -91,12 +98,17 @@ def modules_part(tree: ZfsTree, arch: Arch, kernel: Kernel, sysroot: Sysroot, op
         sysroot=sysroot,
         options=options,
         configure=[
-            *("--with-config=kernel", f"--with-linux={(objects / 'source').resolve()}"),
-            f"--with-linux-obj={objects}",
+            *("--with-config=kernel", f"--with-linux={tree_of_kernel.source}"),
+            f"--with-linux-obj={tree_of_kernel.folder}",
             *(f"KERNEL_{name}={given[name]}" for name in ("ARCH", "CROSS_COMPILE", "CC") if given.get(name)),
         ],
         # OpenZFS before 2.3 does not know KERNEL_ARCH, but reads ARCH.
-        environment={name: given.get(name, "") for name in ("ARCH", "CROSS_COMPILE")},
+        environment={
+            **{name: given.get(name, "") for name in ("ARCH", "CROSS_COMPILE")},
+            **symbols,
+            # ./configure, which compiles modules, too, clears MAKEFLAGS.
+            **({"GNUMAKEFLAGS": _WITHOUT_BTF} if is_ready_made else {}),
+        },
         make=[["gitrev"], ["-C", "module", "modules"]],
         # Without depmod: one index is made later, for all modules of a guest together.
         install=[
@@ -110,3 +122,18 @@ def modules_part(tree: ZfsTree, arch: Arch, kernel: Kernel, sysroot: Sysroot, op
         linked="module",
         made_for=kernel.record.key,
     )
+
+
+def _paths_of_tools(tree: BuildTree) -> dict[str, str]:
+    """CC and CROSS_COMPILE with the paths of the kernel's own tools.
+
+    They must not be found by PATH: ./configure tries the compiler for programs, too, with that one's linker.
+    """
+    compiler, prefix = tree.variables.get("CC", ""), tree.variables.get("CROSS_COMPILE", "")
+    found = {}
+    for folder in reversed(tree.tools):
+        if compiler and (folder / compiler).exists():
+            found["CC"] = str(folder / compiler)
+        if prefix and (folder / f"{prefix}ld").exists():
+            found["CROSS_COMPILE"] = str(folder / prefix)
+    return found

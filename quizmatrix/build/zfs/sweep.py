@@ -9,18 +9,21 @@ import msgspec
 
 from quizmatrix.build import parts
 from quizmatrix.build.parts import Built, Done, PartResult, Parts, TellOf
-from quizmatrix.build.zfs import build, sysroot
+from quizmatrix.build.zfs import build, due, sysroot
 from quizmatrix.build.zfs.build import INSTALL, STEPS
 from quizmatrix.build.zfs.options import ZfsOptions
 from quizmatrix.build.zfs.part import ZfsPart, modules_part, userland_part
 from quizmatrix.build.zfs.tree import ZfsTree, make_ready
+from quizmatrix.build.zfs.unchanged import Snapshot
+from quizmatrix.core import process
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.core.jobserver import JobServer
-from quizmatrix.kernel import buildlayer, external
+from quizmatrix.kernel import buildlayer
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.model.arch import Arch, load_arch
 from quizmatrix.model.cells import Cell, debian_suite
+from quizmatrix.prepare import compiling
 from quizmatrix.prepare.preparer import Preparer
 
 # The name of OpenZFS's reference among those of a kernel.
@@ -54,6 +57,7 @@ class ZfsSweep:
         self._pool = JobServer(cpus)
         self._tell = tell
         self._parts = Parts(cpus)
+        self._before: Snapshot | None = None
 
     async def run(self, cells: Sequence[Cell], steps: Sequence[str] = STEPS) -> list[BuiltZfs]:
         """Do `steps` for every cell; returns the results in the order of the cells.
@@ -62,15 +66,27 @@ class ZfsSweep:
         """
         try:
             await make_ready(self._tree, lambda said: self._tell(self._tree.path.name, said))
+            self._before = Snapshot(self._tree)
+            if tuple(steps) == STEPS:
+                self._say_what_is_due(cells)
             return await parts.for_each_cell(cells, lambda cell: self._cell(cell, steps))
         finally:
             self._pool.close()
+
+    def _say_what_is_due(self, cells: Sequence[Cell]) -> None:
+        cells = [cell for cell in cells if build.is_known(self._tree, cell.kernel, self._options)]
+        found = [
+            *compiling.kernels(cells, needs_tree=True, offline=self._preparer.is_offline),
+            *due.work_of(self._tree, self._options, cells),
+        ]
+        said = compiling.sentence(found, min(self._pool.cpus, process.usable_cpus()))
+        if said is not None:
+            self._tell("quizmatrix", said)
 
     async def _cell(self, cell: Cell, steps: Sequence[str]) -> BuiltZfs:
         arch = load_arch(cell.arch)
         began = time.monotonic()
         try:
-            external.check_source(cell.kernel_spec)
             # If the name contains the version, it is checked before the kernel is built; else below.
             build.check_kernel(self._tree, cell.kernel, self._options)
             sysroot.require_tools(arch)
@@ -95,10 +111,15 @@ class ZfsSweep:
             for part in wanted:
                 group.start_soon(one, part)
         userland, modules = (results[part.name] for part in wanted)
+        if INSTALL in steps and self._before is not None and (change := self._before.change()) is not None:
+            # Programs of one branch and modules of another, say.
+            modules = PartResult(done=Done.FAILED, seconds=modules.seconds, error=modules.error or change)
         done = BuiltZfs(cell=cell.id, userland=userland, modules=modules)
         if INSTALL in steps and done.error is None:
             self._refer(kernel, userland, modules)
-            joined = await parts.join_layers(kernel, cell, modules)
+            joined = await parts.join_layers(
+                kernel, cell, modules, lambda said: self._tell(cell.id, said), self._tree.path
+            )
             return BuiltZfs(cell=cell.id, userland=userland, modules=joined)
         return done
 
@@ -111,6 +132,7 @@ class ZfsSweep:
             buildlayer.LayerReference(
                 name=NAME,
                 origin=str(self._tree.path),
+                head=self._before.head if self._before else "",
                 layers=[str(userland.built.layer), str(modules.built.layer)],
                 runtime=[str(userland.built.runtime)] if userland.built.runtime else [],
             ),

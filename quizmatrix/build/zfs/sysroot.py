@@ -7,7 +7,6 @@ packages, the libraries are built from Debian's sources, and the C library is th
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -20,7 +19,7 @@ from quizmatrix.core.store import key_of
 from quizmatrix.debian import apt
 from quizmatrix.image import debian
 from quizmatrix.model.arch import Arch
-from quizmatrix.model.archive import has_kernels_for, load_archive
+from quizmatrix.model.archive import is_carried, load_archive
 
 # Part of a sysroot's name; has to be changed when the same packages are arranged differently.
 _RECIPE = "1"
@@ -62,28 +61,21 @@ def require_tools(arch: Arch) -> str:
     compiler = "gcc" if arch.is_native else f"{arch.facts.cross_prefix}gcc"
     require_program(compiler, "gcc" if arch.is_native else arch.facts.build.compiler_package)
     require_program("pkg-config", "pkg-config")
-    if not _is_carried(arch):
+    if not is_carried(arch):
         libraries.require_tools()
     return compiler
 
 
-def _is_carried(arch: Arch) -> bool:
-    """Whether Debian has packages of the architecture."""
-    return arch.facts.debian is not None and has_kernels_for(arch.facts.debian.arch)
+def sysroot_of(arch: Arch, suite: str | None) -> Sysroot:
+    """The sysroot of an architecture, whether the cache has it or not. suite: Debian's suite.
 
-
-async def obtain(arch: Arch, suite: str | None, pool: JobServer, tell: Tell) -> Sysroot:
-    """The sysroot of an architecture, made where the cache lacks it.
-
-    suite: Debian's suite. pool: shared by all builds. Raises NotFetchedError where packages cannot be
-    fetched, UnpreparedError where libraries cannot be built, HostError where a tool is missing.
+    Raises HostError where a tool is missing.
     """
     compiler = require_tools(arch)
-    carried = _is_carried(arch)
     triple = arch.facts.cross_prefix.removesuffix("-")
-    if carried:
+    if is_carried(arch):
         name = debian.choose_suite(arch, suite)
-        folder = await _made(f"{arch.name}-{name}", lambda into: _unpack(arch, name, into, tell), tell)
+        folder = SYSROOTS.path(_key(f"{arch.name}-{name}"))
         usr = folder / "usr"
         return Sysroot(
             folder=folder,
@@ -92,7 +84,7 @@ async def obtain(arch: Arch, suite: str | None, pool: JobServer, tell: Tell) -> 
             packages=[usr / "lib" / triple / "pkgconfig", usr / "share/pkgconfig"],
             libraries=[usr / "lib" / triple, folder / "lib" / triple],
         )
-    folder = await _made(arch.name, lambda into: libraries.build_libraries(arch, into, pool, tell), tell)
+    folder = SYSROOTS.path(_key(arch.name))
     usr = folder / "usr"
     return Sysroot(
         folder=folder,
@@ -105,12 +97,33 @@ async def obtain(arch: Arch, suite: str | None, pool: JobServer, tell: Tell) -> 
     )
 
 
-async def _made(name: str, make: Callable[[Path], Awaitable[None]], tell: Tell) -> Path:
-    """The folder of this name; made once, and completely or not at all."""
-    key = f"{name}-{key_of([f'{_RECIPE} {PACKAGES}'], 12)}"
-    return await SYSROOTS.get_or_make(
-        key, make, action=f"make the sysroot {key}", waiting=lambda: tell("waiting for a sysroot"), lock=name
+def _key(name: str) -> str:
+    return f"{name}-{key_of([f'{_RECIPE} {PACKAGES}'], 12)}"
+
+
+async def obtain(arch: Arch, suite: str | None, pool: JobServer, tell: Tell) -> Sysroot:
+    """The sysroot of an architecture, made where the cache lacks it: completely or not at all.
+
+    suite: Debian's suite. pool: shared by all builds. Raises NotFetchedError where packages cannot be
+    fetched, UnpreparedError where libraries cannot be built, HostError where a tool is missing.
+    """
+    found = sysroot_of(arch, suite)
+
+    async def make(into: Path) -> None:
+        if found.suite:
+            await _unpack(arch, found.suite, into, tell)
+        else:
+            await libraries.build_libraries(arch, into, pool, tell)
+
+    key = found.folder.name
+    await SYSROOTS.get_or_make(
+        key,
+        make,
+        action=f"make the sysroot {key}",
+        waiting=lambda: tell("waiting for a sysroot"),
+        lock="-".join(filter(None, [arch.name, found.suite])),
     )
+    return found
 
 
 async def _unpack(arch: Arch, suite: str, into: Path, tell: Tell) -> None:

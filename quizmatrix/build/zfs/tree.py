@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import msgspec
@@ -14,6 +13,7 @@ from quizmatrix.core.errors import UnpreparedError, UsageError
 from quizmatrix.core.process import Tell
 from quizmatrix.core.store import Store
 from quizmatrix.core.version import KernelVersion
+from quizmatrix.prepare import worktree
 
 # The programs that autogen.sh runs, and their Debian packages.
 _AUTOGEN_TOOLS = {"autoreconf": "autoconf", "automake": "automake", "libtoolize": "libtool"}
@@ -25,11 +25,12 @@ LAST = "last-tree"
 
 
 class ZfsTree(msgspec.Struct, frozen=True, kw_only=True):
-    """A work tree of OpenZFS. newest_kernel: the series in META's Linux-Maximum."""
+    """A work tree of OpenZFS. newest_kernel, oldest_kernel: META's Linux-Maximum and Linux-Minimum."""
 
     path: Path
     version: str
     newest_kernel: KernelVersion | None
+    oldest_kernel: KernelVersion | None = None
 
     @property
     def mark(self) -> str:
@@ -53,6 +54,15 @@ class ZfsTree(msgspec.Struct, frozen=True, kw_only=True):
             stays=STAYS,
         )
 
+    def head(self) -> str:
+        """The branch and the commit that are checked out, `main 1a2b3c4d5e6f`; empty without git."""
+        if not (self.path / ".git").exists():
+            return ""  # git would look for a repository above it
+        git = ["git", "-C", str(self.path)]
+        branch = process.run_blocking([*git, "symbolic-ref", "--short", "--quiet", "HEAD"])
+        commit = process.run_blocking([*git, "rev-parse", "--short=12", "--verify", "--quiet", "HEAD"])
+        return " ".join([*branch.output.decode(errors="replace").split(), *commit.output.decode().split()])
+
 
 def zfs_dir() -> Path:
     """The folder where OpenZFS is built; each tree has its own folder there."""
@@ -65,15 +75,16 @@ def find_tree(asked: str | None) -> ZfsTree:
     Raises UsageError where there is none.
     """
     start = Path(asked or ".").resolve()
-    for path in [start] if asked else [start, *start.parents]:
-        fields = _meta(path)
-        if fields.get("Name") == "zfs":
-            maximum = fields.get("Linux-Maximum")
-            return ZfsTree(
-                path=path,
-                version=fields.get("Version", "unknown"),
-                newest_kernel=KernelVersion(maximum) if maximum else None,
-            )
+    path = worktree.tree_around(start)
+    if path is not None and (path == start or not asked):
+        fields = worktree.meta_of(path)
+        maximum, minimum = fields.get("Linux-Maximum"), fields.get("Linux-Minimum")
+        return ZfsTree(
+            path=path,
+            version=fields.get("Version", "unknown"),
+            newest_kernel=KernelVersion(maximum) if maximum else None,
+            oldest_kernel=KernelVersion(minimum) if minimum else None,
+        )
     raise UsageError(
         f"{start} is no OpenZFS work tree",
         cause="there is no META that says `Name: zfs`",
@@ -93,14 +104,6 @@ def last_tree() -> ZfsTree:
         if not last:
             raise
         return find_tree(last)
-
-
-def _meta(path: Path) -> dict[str, str]:
-    try:
-        text = (path / "META").read_text(encoding="utf-8", errors="replace")[:4096]
-    except OSError:
-        return {}
-    return dict(re.findall(r"^([\w-]+):[ \t]*(\S.*?)[ \t]*$", text, re.MULTILINE))
 
 
 async def make_ready(tree: ZfsTree, tell: Tell) -> None:

@@ -16,9 +16,7 @@ from quizmatrix.core.errors import QuizmatrixError, UsageError
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.options import RunOptions
 from quizmatrix.prepare.preparer import Policy, Preparer
-
-# The profile of the cells that need OpenZFS.
-PROFILE = "zfs"
+from quizmatrix.prepare.selection import BUILT_PROFILE
 
 
 def bring_up_to_date(
@@ -27,18 +25,19 @@ def bring_up_to_date(
     """Rebuild OpenZFS from the tree around the current folder, or from the one built last.
 
     It uses the options of the last build. seconds: the time limit. Returns the errors by cell id; after the
-    time limit there are none. Raises UsageError where no cell has the profile zfs.
+    time limit there are none. Raises UsageError where no cell has its profile, with --no-provide.
     """
-    wanted = [cell for cell in cells if any(use.name == PROFILE for use in cell.profiles)]
-    if not wanted:
+    if not any(use.name == BUILT_PROFILE for cell in cells for use in cell.profiles):
         raise UsageError(
-            "--build has nothing to build", cause="no cell has the profile zfs", next_step="Add -p zfs."
+            "--build has nothing to build",
+            cause=f"no cell has the profile {BUILT_PROFILE}, and --no-provide takes none",
+            next_step=f"Add -p {BUILT_PROFILE}.",
         )
     tree = last_tree()
     results = build_cells(
-        options, tree, recall(tree), wanted, STEPS, cpus=process.usable_cpus(), seconds=seconds
+        options, tree, recall(tree), cells, STEPS, cpus=process.usable_cpus(), seconds=seconds
     )
-    if results and len(wanted) > 1 and not options.results.quiet:
+    if results and len(cells) > 1 and not options.results.quiet:
         print(f"{table(results)}\n", file=sys.stderr)
     return {result.cell: result.error for result in results if result.error is not None}
 

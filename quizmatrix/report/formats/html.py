@@ -24,8 +24,8 @@ from quizmatrix.core.text import clean_detail, clean_line
 from quizmatrix.core.units import format_seconds
 from quizmatrix.model.finding import FindingSummary
 from quizmatrix.model.result import CellResult
-from quizmatrix.model.subtest import Subtest, SubtestOutcome
-from quizmatrix.report import findings, grid, testtable
+from quizmatrix.model.subtest import Subtest, SubtestOutcome, counted
+from quizmatrix.report import builds, findings, grid, testtable
 from quizmatrix.report.common import common_sentence
 from quizmatrix.report.formats.excerpt import Excerpt, excerpt
 from quizmatrix.report.formats.source import ReportSource
@@ -41,12 +41,13 @@ _LEAST_LOG = 2 << 10
 _MOST_TESTS = 2000
 _MOST_NOTES = 200
 
-_LOGS = ("console.log", "stdout", "stderr", "qemu.log")
+_LOGS = ("console.log", "stdout", "stderr", "running.log", "qemu.log")
 _LETTERS = {
     SubtestOutcome.PASSED: "p",
     SubtestOutcome.FAILED: "f",
     SubtestOutcome.SKIPPED: "s",
     SubtestOutcome.KILLED: "k",
+    SubtestOutcome.FAILED_AS_EXPECTED: "e",
 }
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
@@ -162,7 +163,8 @@ def _cell(source: ReportSource, result: CellResult, logs: list[_Log]) -> dict[st
         "release": result.release,
         "accelerator": result.accelerator,
         "profiles": ", ".join(result.profiles),
-        "tests": ", ".join(f"{count} {outcome}" for outcome, count in result.subtests.items()),
+        "OpenZFS from": builds.words(result.built_from) if result.built_from else "",
+        "tests": counted(result.subtests),
         "flaky": clean_line(result.flaky),
         "not run again": f"from {result.earlier}" if result.earlier else "",
         "attempts": str(result.attempts) if result.attempts > 1 else "",

@@ -18,6 +18,7 @@ from quizmatrix.core.text import clean_detail, tail
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
+from quizmatrix.report import builds
 from quizmatrix.report.findings import other_paragraphs
 from quizmatrix.report.formats.source import ReportSource
 from quizmatrix.report.grid import command_words, evidence_lines, kept_disks, verdict_words
@@ -139,6 +140,7 @@ def _properties(source: ReportSource, result: CellResult) -> dict[str, str]:
         "flaky": result.flaky,
         "earlier": result.earlier,
         "profiles": ", ".join(result.profiles),
+        "OpenZFS from": builds.words(result.built_from) if result.built_from else "",
         **(result.labels.facts if result.labels else {}),
         "command": _command(source, result),
         "folder": source.folder / result.folder,
@@ -194,13 +196,18 @@ def _cases(source: ReportSource, result: CellResult, *, explained: bool) -> Iter
 def _case_of(test: Subtest, known: bool) -> _Case:
     """The case of a test. known: the cell fails as its matrix expects, so its failures count as skipped."""
     if test.outcome is SubtestOutcome.SKIPPED:
-        return _Case(name=test.name, kind=CaseKind.SKIPPED)
+        return _Case(name=test.name, kind=CaseKind.SKIPPED, seconds=test.seconds)
+    if test.outcome is SubtestOutcome.FAILED_AS_EXPECTED:
+        message = f"{test.outcome.words}: {test.known}"
+        return _Case(name=test.name, kind=CaseKind.SKIPPED, message=message, seconds=test.seconds)
     if not test.outcome.is_bad:
         note = "flaky: failed, then passed" if test.failed_before else ""
-        return _Case(name=test.name, kind=CaseKind.GOOD, note=note)
+        return _Case(name=test.name, kind=CaseKind.GOOD, note=note, seconds=test.seconds)
+    word = str(test.outcome)
     if known:
-        return _Case(name=test.name, kind=CaseKind.SKIPPED, message=f"{test.outcome}, expected of its cell")
-    return _Case(name=test.name, kind=CaseKind.FAILURE, message=str(test.outcome), type_=str(test.outcome))
+        message = f"{word}, expected of its cell"
+        return _Case(name=test.name, kind=CaseKind.SKIPPED, message=message, seconds=test.seconds)
+    return _Case(name=test.name, kind=CaseKind.FAILURE, message=word, type_=word, seconds=test.seconds)
 
 
 def _element(case: _Case, cell: str) -> TestCase:

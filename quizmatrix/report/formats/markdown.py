@@ -14,7 +14,7 @@ from quizmatrix.core.units import format_seconds
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import SubtestOutcome
-from quizmatrix.report import findings, grid, testtable
+from quizmatrix.report import builds, findings, grid, testtable
 from quizmatrix.report.common import common_sentence
 from quizmatrix.report.formats.source import ReportSource
 from quizmatrix.run.reproduce import command_of
@@ -69,6 +69,8 @@ def _sections(source: ReportSource) -> Iterator[str]:
         yield _grid(table)
     if notes := grid.notes(source.cells):
         yield "\n\n".join(map(_plain, notes.split("\n")))
+    if lines := builds.lines(source.cells):
+        yield "\n\n".join(map(_plain, lines))
     if sentence := common_sentence(source.cells):
         yield f"**{_plain(sentence)}**"
     tests = _tests(source)

@@ -47,9 +47,16 @@ _MIGRATIONS = (
         fingerprint TEXT NOT NULL, title TEXT NOT NULL, PRIMARY KEY (cell, fingerprint)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE durations (
+        program TEXT NOT NULL, arch TEXT NOT NULL, name INTEGER NOT NULL REFERENCES names (key),
+        seconds REAL NOT NULL, started TEXT NOT NULL, PRIMARY KEY (program, arch, name)
+    ) WITHOUT ROWID;
+    """,
 )
 VERSION = len(_MIGRATIONS)
-_TABLES = {"runs", "cells", "names", "subtests", "findings"}
+# The tables that each entry of _MIGRATIONS adds.
+_TABLES = ({"runs", "cells", "names", "subtests", "findings"}, {"durations"})
 
 # SQLite's codes for a file that is no database or is damaged (sqlite.org/rescode.html).
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
@@ -197,7 +204,7 @@ def _check_tables(connection: sqlite3.Connection) -> None:
     """Raise DamagedHistoryError where the file lacks tables, or has tables but no version."""
     version = _version(connection)
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if (version and not tables >= _TABLES) or (not version and tables):
+    if not tables.issuperset(set().union(*_TABLES[:version])) or (not version and tables):
         raise DamagedHistoryError("it has not the tables of a history")
 
 

@@ -21,7 +21,7 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.runs import directory
-from quizmatrix.runs.history import database
+from quizmatrix.runs.history import database, durations
 from quizmatrix.runs.history.database import DamagedHistoryError
 from quizmatrix.runs.history.kept import ATTRIBUTABLE, Point, RecordedRun, RunKind, findings_of, why_flaky
 from quizmatrix.subtests import reading
@@ -46,11 +46,11 @@ class History:
         """Record a run; an earlier record of the same run is replaced. place: its directory."""
         # As in results.json, bytes that are no UTF-8 are replaced.
         results = msgspec.json.decode(encode(results), type=RunResults)
-        tests = {result.cell: _worth_keeping(place, result) for result in results.cells}
+        tests = {result.cell: reading.load(place / result.folder) for result in results.cells}
         for cell, found in tests.items():
-            if len(found) > MOST_TESTS:
+            if (number := len(_bad(found))) > MOST_TESTS:
                 self._tell(
-                    f"{cell}: of its {len(found):,} tests that failed the history keeps {MOST_TESTS:,}: "
+                    f"{cell}: of its {number:,} tests that failed the history keeps {MOST_TESTS:,}: "
                     "the others are known while the run directory is there"
                 )
 
@@ -70,7 +70,11 @@ class History:
         def forget(connection: sqlite3.Connection) -> int:
             with database.writing(connection):
                 gone = connection.execute("DELETE FROM runs WHERE started < ?", [_iso(before)]).rowcount
-                connection.execute("DELETE FROM names WHERE key NOT IN (SELECT name FROM subtests)")
+                durations.forget(connection, _iso(before))
+                connection.execute(
+                    "DELETE FROM names WHERE key NOT IN (SELECT name FROM subtests) "
+                    "AND key NOT IN (SELECT name FROM durations)"
+                )
             return gone
 
         return self._do(forget)
@@ -151,6 +155,11 @@ class History:
 
         return self._do(expected)
 
+    def test_seconds(self, command: list[str], arch: str) -> dict[str, float]:
+        """Seconds that each test of COMMAND's program took last on an architecture, by the test's name."""
+        program = durations.program_of(command)
+        return self._do(lambda connection: durations.seconds(connection, program, arch))
+
     def mark_flaky(self, results: list[CellResult]) -> list[CellResult]:
         """The results, with `flaky` set where a cell ended differently before, with the same inputs."""
 
@@ -226,17 +235,16 @@ def _catch_up(connection: sqlite3.Connection) -> int:
         # A run that was killed is recorded with the cells that had ended.
         if results is None or (results.finished is None and directory.is_going_on(place)):
             continue
-        tests = {result.cell: _worth_keeping(place, result) for result in results.cells}
+        tests = {result.cell: reading.load(place / result.folder) for result in results.cells}
         with database.writing(connection):
             _keep(connection, place, results, tests)
         found += 1
     return found
 
 
-def _worth_keeping(place: Path, result: CellResult) -> list[Subtest]:
-    """The tests of a cell that failed, including those that passed when they were run again."""
-    found = reading.load(place / result.folder)
-    return [test for test in found if test.outcome.is_bad or test.failed_before]
+def _bad(tests: list[Subtest]) -> list[Subtest]:
+    """The tests that failed, including those that passed when they were run again."""
+    return [test for test in tests if test.outcome.is_bad or test.failed_before]
 
 
 def _keep(
@@ -257,6 +265,7 @@ def _keep(
             results.exit_code,
         ],
     )
+    durations.keep(connection, results, tests)
     for result in results.cells:
         key = connection.execute(
             "INSERT INTO cells VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -277,7 +286,7 @@ def _keep(
                 encode(result).decode(),
             ],
         ).lastrowid
-        bad = tests[result.cell][:MOST_TESTS]
+        bad = _bad(tests[result.cell])[:MOST_TESTS]
         connection.executemany("INSERT OR IGNORE INTO names (name) VALUES (?)", ([test.name] for test in bad))
         connection.executemany(
             "INSERT OR REPLACE INTO subtests SELECT ?, key, ?, ? FROM names WHERE name = ?",

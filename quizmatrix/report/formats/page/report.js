@@ -11,7 +11,7 @@
   };
   const TESTS = {
     p: ["passed", "passed"], f: ["failed", "failed"], s: ["skipped", "skipped"], k: ["killed", "killed"],
-    r: ["rerun", "passed (rerun)"],
+    r: ["rerun", "passed (rerun)"], e: ["skipped", "failed as expected"],
   };
 
   const byId = (id) => document.getElementById(id);

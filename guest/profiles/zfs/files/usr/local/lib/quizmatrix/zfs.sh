@@ -22,7 +22,8 @@ real() {
 }
 
 # has FEATURE: whether this OpenZFS and the pool $pool know it.
-has() { zpool get -H -o value "feature@$1" "$pool" >/dev/null 2>&1; }
+# zpool get of a feature that it does not know prints nothing, and ends with 0.
+has() { case $(zpool get -H -o value "feature@$1" "$pool" 2>/dev/null) in "" | -) false ;; esac }
 
 # make_data FILE: about a megabyte, some of which can be compressed, the same each time.
 make_data() {

@@ -1,9 +1,11 @@
-"""Calls OpenZFS's zfs-tests.sh with a share of the tests: shard QUIZMATRIX_SHARD of QUIZMATRIX_SHARDS.
+"""Calls OpenZFS's zfs-tests.sh with some of the tests: shard QUIZMATRIX_SHARD of QUIZMATRIX_SHARDS.
+
+Of these, only those that QUIZMATRIX_TESTS_FILE lists, and none that QUIZMATRIX_SKIP_FILE does, where given.
 
 The share is written to a run file (an INI file whose sections are folders of tests, with what has to run
 before and after them). Every test is in exactly one shard, the first being 1; a section whose tests are in
-several is in each of those with all of its setup and cleanup. The same arguments give the same shards in
-every guest.
+several is in each of those with all of its setup and cleanup. The same arguments, and the same seconds in
+QUIZMATRIX_SECONDS_FILE, give the same shards in every guest.
 
 Runs in the guest, with nothing but Python's standard library (3.10 or later).
 """
@@ -12,13 +14,14 @@ from __future__ import annotations
 
 import ast
 import configparser
+import contextlib
 import getopt
+import math
 import os
 import re
 import sys
 import tempfile
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 DEFAULT_RUNFILES = "common.run,linux.run"
@@ -36,15 +39,112 @@ class ShardError(Exception):
 
 @dataclass(frozen=True)
 class Piece:
-    """Tests of one section that stay together. tests: None for a section that is one test itself."""
+    """Tests of one section that stay together. tests: None for a section that is one test itself.
+
+    around: the scripts that run before and after them.
+    """
 
     section: str
     tests: tuple[str, ...] | None
+    around: tuple[str, ...] = ()
 
     @property
-    def weight(self) -> int:
+    def count(self) -> int:
         """How many tests it is."""
         return 1 if self.tests is None else len(self.tests)
+
+    @property
+    def folder(self) -> str:
+        """The path of the section below the tests of the suite, as in the names of results.
+
+        A section may have a mark behind it, as `tests/functional/acl:Linux`.
+        """
+        path = self.section.rpartition(":")[0] or self.section
+        return path.partition("/zfs-tests/tests/")[2] or path.removeprefix("tests/")
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its tests in the results."""
+        if self.tests is None:
+            return [self.folder]
+        return [self.name_of(test) for test in self.tests]
+
+    def name_of(self, script: str) -> str:
+        """The name of one of its tests, or of what runs around them, in the results."""
+        return f"{self.folder}/{script}"
+
+
+class Costs:
+    """How long tests take: as they took last. One that never ran takes as long as the others on average.
+
+    Without any known time each test costs the same, and what runs around them nothing.
+    """
+
+    # Seconds that the shortest test takes: the runner rounds them, and starts a test with sudo.
+    LEAST = 0.5
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        """seconds: by the name of a test in the results."""
+        self._seconds = seconds
+        self._usual = max(self.LEAST, sum(seconds.values()) / len(seconds)) if seconds else 1.0
+
+    def of_test(self, name: str) -> float:
+        """Seconds that one test takes."""
+        return max(self.LEAST, self._seconds[name]) if name in self._seconds else self._usual
+
+    def around(self, piece: Piece) -> float:
+        """Seconds that what runs before and after a piece takes."""
+        return sum(self._seconds.get(piece.name_of(script), 0.0) for script in piece.around)
+
+    def of(self, piece: Piece) -> float:
+        """Seconds that a piece takes, with what runs around it."""
+        return self.around(piece) + sum(map(self.of_test, piece.names))
+
+
+def read_names(variable: str) -> set[str]:
+    """The names of tests in the file that this variable of the environment names; none without it."""
+    path = os.environ.get(variable)
+    if path is None or not Path(path).is_file():
+        return set()
+    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    return set(map(unmarked, lines))
+
+
+def unmarked(name: str) -> str:
+    """A name without a section's mark, which the runner puts behind it: `functional/acl/x (Linux)`."""
+    return re.sub(r" \([^()]*\)$", "", name)
+
+
+def choose(pieces: list[Piece], only: set[str], skip: set[str], lost: set[str]) -> list[Piece]:
+    """The pieces with what is to run. lost: tests that ended their guest.
+
+    only: empty for all. Where a section's setup or cleanup is to run, all of its tests are; where that ended
+    the guest, none.
+    """
+    found = []
+    for piece in pieces:
+        around = set(map(piece.name_of, piece.around))
+        if around & lost:
+            continue
+        scripts = piece.tests or (piece.section,)
+        wanted = [
+            script
+            for script, name in zip(scripts, piece.names, strict=True)
+            if name not in skip | lost and (not only or name in only or around & only)
+        ]
+        if wanted:
+            found.append(Piece(piece.section, tuple(wanted) if piece.tests else None, piece.around))
+    return found
+
+
+def read_seconds(path: str | None) -> dict[str, float]:
+    """How long tests took: lines `SECONDS NAME`. Nothing where there is no such file."""
+    found = {}
+    if path is not None and Path(path).is_file():
+        for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+            seconds, _, name = line.partition(" ")
+            found[unmarked(name)] = float(seconds)
+    return found
 
 
 def read_runfiles(paths: list[Path]) -> configparser.RawConfigParser:
@@ -78,32 +178,47 @@ def select(config: configparser.RawConfigParser, tags: set[str] | None) -> list[
             continue
         if config.has_option(section, "tests"):
             tests = tuple(dict.fromkeys(_list_of(config, section, "tests")))
+            around = [config.get(section, option, fallback="") for option in ("pre", "post")]
             if tests:
-                found.append(Piece(section, tests))
+                found.append(Piece(section, tests, tuple(filter(None, around))))
         else:
             found.append(Piece(section, None))
     return found
 
 
-def deal(pieces: list[Piece], shards: int) -> list[list[Piece]]:
-    """Shards of about as many tests each. A section is split only where it is larger than a shard."""
-    fair = -(-sum(piece.weight for piece in pieces) // shards)
-    parts: list[Piece] = []
-    for piece in pieces:
-        if piece.tests is None or piece.weight <= fair:
-            parts.append(piece)
-            continue
-        count = -(-piece.weight // fair)
-        ends = [piece.weight * number // count for number in range(count + 1)]
-        parts += [Piece(piece.section, piece.tests[start:end]) for start, end in pairwise(ends)]
+def deal(pieces: list[Piece], shards: int, costs: Costs) -> list[list[Piece]]:
+    """Shards that take about as long each. A section is split only where it is longer than a shard."""
+    fair = sum(map(costs.of, pieces)) / shards
+    parts = [(costs.of(part), part) for piece in pieces for part in _split(piece, fair, costs)]
     dealt: list[list[Piece]] = [[] for _ in range(shards)]
-    loads = [0] * shards
-    # The largest first, each to the shard that has least; sorted() keeps the order of equals.
-    for part in sorted(parts, key=lambda part: -part.weight):
+    loads = [0.0] * shards
+    # The longest first, each to the shard that has least; sorted() keeps the order of equals.
+    for cost, part in sorted(parts, key=lambda part: -part[0]):
         lightest = loads.index(min(loads))
         dealt[lightest].append(part)
-        loads[lightest] += part.weight
+        loads[lightest] += cost
     return dealt
+
+
+def _split(piece: Piece, fair: float, costs: Costs) -> list[Piece]:
+    """The piece in parts that are no longer than `fair`, or one test each."""
+    if piece.tests is None or costs.of(piece) <= fair:
+        return [piece]
+    whole = sum(map(costs.of_test, piece.names))
+    usual = whole / len(piece.tests)
+    # Whole tests, as many as a shard has room for; the parts are of equal length. The rest is for rounding.
+    room = max(1, math.ceil((fair - costs.around(piece)) / usual - 1e-6))
+    length = whole / math.ceil(len(piece.tests) / room)
+    parts: list[list[str]] = [[]]
+    spent = 0.0
+    for test, name in zip(piece.tests, piece.names, strict=True):
+        took = costs.of_test(name)
+        # A test goes to the part that has its middle.
+        if parts[-1] and spent + took / 2 > length * len(parts):
+            parts.append([])
+        parts[-1].append(test)
+        spent += took
+    return [Piece(piece.section, tuple(part), piece.around) for part in parts]
 
 
 def slice_of(config: configparser.RawConfigParser, pieces: list[Piece]) -> configparser.RawConfigParser:
@@ -132,8 +247,10 @@ def slice_of(config: configparser.RawConfigParser, pieces: list[Piece]) -> confi
 def find_runfile(name: str, folder: Path) -> Path:
     """Where zfs-tests.sh would find it."""
     for path in (folder / name, folder / f"{name}.run", Path(name), Path(f"{name}.run")):
-        if path.is_file():
-            return path
+        # The command's folder may be one that its user may not enter.
+        with contextlib.suppress(PermissionError):
+            if path.is_file():
+                return path
     raise ShardError(f"there is no run file {name}")
 
 
@@ -197,16 +314,19 @@ def plan(
         words = [word for word in runfiles.split(",") if word]
         config = read_runfiles([find_runfile(word, folder / "runfiles") for word in words])
     wanted = {tag.strip() for tag in tags.split(",")}
-    dealt = deal(select(config, None if _FRACTION.fullmatch(tags) else wanted), shards)
-    counts = [sum(piece.weight for piece in pieces) for pieces in dealt]
-    return slice_of(config, dealt[shard - 1]), [*kept, "--", *rest], counts[shard - 1], sum(counts)
+    pieces = select(config, None if _FRACTION.fullmatch(tags) else wanted)
+    dealt = deal(pieces, shards, Costs(read_seconds(os.environ.get("QUIZMATRIX_SECONDS_FILE"))))
+    lists = (read_names(f"QUIZMATRIX_{name}_FILE") for name in ("TESTS", "SKIP", "LOST"))
+    own = choose(dealt[shard - 1], *lists)
+    total = sum(piece.count for piece in pieces)
+    return slice_of(config, own), [*kept, "--", *rest], sum(piece.count for piece in own), total
 
 
 def main() -> None:
     """What the module says. Exits with 1 where there is no test at all, 2 where it cannot be done."""
     script, arguments = Path(sys.argv[1]), sys.argv[2:]
     try:
-        shard, shards = (int(os.environ[name]) for name in ("QUIZMATRIX_SHARD", "QUIZMATRIX_SHARDS"))
+        shard, shards = (int(os.environ.get(f"QUIZMATRIX_{name}") or 1) for name in ("SHARD", "SHARDS"))
         if not 1 <= shard <= shards:
             raise ShardError(f"there is no shard {shard} of {shards}")
         named = os.environ.get("RUNFILES") or DEFAULT_RUNFILES
@@ -214,14 +334,14 @@ def main() -> None:
     except getopt.GetoptError:
         # It says itself what is wrong.
         os.execv(script, [str(script), *arguments])  # noqa: S606
-    except (KeyError, ValueError, ShardError) as error:
+    except (ValueError, ShardError) as error:
         sys.exit(f"zfs-tests.sh: {error}")
     if not total:
         print("zfs-tests.sh: no test is selected", file=sys.stderr)
         print("1..0")
         sys.exit(1)
     if not count:
-        print(f"1..0 # SKIP shard {shard} of {shards}: there are only {total} tests")
+        print(f"1..0 # SKIP shard {shard} of {shards}: none of the {total} tests is left for it")
         sys.exit(0)
     folder = os.environ.get("FILEDIR") or tempfile.gettempdir()
     path = Path(folder) / f"zfs-tests.shard-{shard}-of-{shards}.run"

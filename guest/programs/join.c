@@ -1,0 +1,628 @@
+/* join [DEVICE]...: PID 1 in the initramfs, in place of init1, once that has found all that does not depend on the
+ * run. It says that the guest has booted, and waits for the host's message to start; here a guest is saved, and
+ * restored. Then it joins the layers into one root, changes to that, sets the machine up, and becomes `init2` or
+ * `agent`.
+ *
+ * DEVICE: a virtio disk whose driver has not looked at it yet. File descriptor 3 is the control port.
+ *
+ * A program and no shell script: a script starts some thirty processes for this, each of which takes an emulated
+ * guest 4 to 7 ms. */
+
+#include "system.h"
+#include "text.h"
+
+enum { RDONLY = 1, REMOUNT = 32, BIND = 4096, MOVE = 8192 };
+enum { CONTROL = 3, NO_ENTRY = -2, NO_DEVICE = -6, BUSY = -16 };
+/* Milliseconds between two tries, and how many there are: for a mount, and for a disk. */
+enum { PAUSE = 10, MOUNT_TRIES = 400, DISK_TRIES = 1000 };
+enum { MOST_SHARES = 64 };
+
+#define OWN "/layers/run/.quizmatrix/"
+
+static void rest(long milliseconds)
+{
+    struct { long seconds, nanoseconds; } time = { milliseconds / 1000, milliseconds % 1000 * 1000000 };
+    call(NANOSLEEP, (long)&time, 0, 0, 0, 0);
+}
+
+/* A text for JSON: without quotes, backslashes and control characters. */
+static char *plain(const char *text)
+{
+    char *result = take(length(text) + 1), *end = result;
+    for (; *text; text++)
+        if (*text != '"' && *text != '\\' && (unsigned char)*text >= ' ')
+            *end++ = *text;
+    *end = 0;
+    return result;
+}
+
+static void tell(const char *event, const char *words)
+{
+    write_text(CONTROL, TEXT("{\"event\":\"", event, "\",\"message\":\"", plain(words), "\"}\n"));
+}
+
+/* Report why there will be no command, and end the guest. */
+static void fail(const char *words)
+{
+    write_text(1, TEXT("quizmatrix: init1: ", words, "\n"));
+    tell("failed", TEXT("init1: ", words));
+    rest(1000); /* until the host has read it: a restart loses what is in the port */
+    call(REBOOT, (long)0xfee1dead, 672274793, 0x1234567, 0, 0);
+    for (;;)
+        rest(1000);
+}
+
+/* What an error's number means (strerror(3)). */
+static const char *meaning(long error)
+{
+    static const struct { long number; const char *words; } known[] = {
+        { -1, "Operation not permitted" }, { -2, "No such file or directory" }, { -5, "Input/output error" },
+        { -6, "No such device or address" }, { -12, "Out of memory" }, { -13, "Permission denied" },
+        { -15, "Block device required" }, { -16, "Device or resource busy" }, { -17, "File exists" },
+        { -19, "No such device" }, { -20, "Not a directory" }, { -21, "Is a directory" },
+        { -22, "Invalid argument" }, { -28, "No space left on device" }, { -30, "Read-only file system" },
+        { -36, "File name too long" }, { -40, "Too many symbolic links" },
+    };
+    for (unsigned long i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i].number == error)
+            return known[i].words;
+    return TEXT("error ", of_number(-error));
+}
+
+static long mount(const char *source, const char *place, const char *type, long flags, const char *options)
+{
+    return call(MOUNT, (long)source, (long)place, (long)type, flags, (long)options);
+}
+
+/* Mount, and try again while the device is not there yet: the host announces it a moment after its driver is loaded. */
+static long mount_patiently(
+    const char *source, const char *place, const char *type, long flags, const char *options)
+{
+    long result = -1;
+    for (int tries = 0; tries < MOUNT_TRIES; tries++) {
+        result = mount(source, place, type, flags, options);
+        if (result != NO_ENTRY && result != NO_DEVICE && result != BUSY)
+            return result;
+        rest(PAUSE);
+    }
+    return result;
+}
+
+static void mount_or_fail(const char *source, const char *place, const char *type, long flags, const char *options)
+{
+    long result = mount_patiently(source, place, type, flags, options);
+    if (result < 0)
+        fail(TEXT("mounting ", source, " on ", place, " failed: ", meaning(result)));
+}
+
+/* A guest that was restored from a template, or saved as one, has the clock and the randomness of that. LINE has the
+ * host's time, in seconds and nanoseconds, and 64 hexadecimal digits from the host's generator.
+ *
+ * The kernel mixes these into its pool, counts them as entropy, and reseeds its generator from the pool at once
+ * (random(4)): every generator of each CPU, and the numbers that it keeps ready, are then made anew. Bytes that are
+ * written to /dev/urandom would be used only later. */
+static int digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static int is_renewed(char *words)
+{
+    enum { SEED = 32 };
+    struct { int bits, size; unsigned char seed[SEED]; } entropy = { 8 * SEED, SEED, { 0 } };
+    struct { long seconds, nanoseconds; } now;
+    char *seed;
+    long file;
+
+    /* Not as initializers, which C evaluates in any order. */
+    now.seconds = number(next_word(&words));
+    now.nanoseconds = number(next_word(&words));
+    seed = next_word(&words);
+    if (now.seconds < 0 || now.nanoseconds < 0 || length(seed) != 2 * SEED)
+        return 0;
+    for (int i = 0; i < SEED; i++) {
+        int high = digit(seed[2 * i]), low = digit(seed[2 * i + 1]);
+        if (high < 0 || low < 0)
+            return 0;
+        entropy.seed[i] = (unsigned char)(high << 4 | low);
+    }
+    /* include/uapi/linux/random.h: RNDADDENTROPY, RNDRESEEDCRNG */
+    file = open_file("/dev/urandom", WRITE_ONLY);
+    return call(CLOCK_SETTIME, 0, (long)&now, 0, 0, 0) >= 0 && file >= 0
+        && call(IOCTL, file, (long)REQUEST(WRITES, 'R', 3, 8), (long)&entropy, 0, 0) >= 0
+        && call(IOCTL, file, (long)REQUEST(NO_DATA, 'R', 7, 0), 0, 0, 0) >= 0
+        && call(CLOSE, file, 0, 0, 0, 0) >= 0;
+}
+
+/* Let the timer of each CPU ring once. QEMU before 8.1 does not restore when it is to ring next, on ppc64 under TCG:
+ * the kernel would wait for that for ever, and with it for all that comes later. A shorter wait than the one that was
+ * lost sets the timer anew. A guest whose timers do not ring never answers, and the host boots another one. */
+static void wake_timers(void)
+{
+    enum { WORDS = 16, BITS = 8 * sizeof(long) };
+    unsigned long all[WORDS] = { 0 };
+    if (call(GET_AFFINITY, 0, sizeof all, (long)all, 0, 0) < 0)
+        return;
+    for (unsigned long cpu = 0; cpu < WORDS * BITS; cpu++) {
+        unsigned long one[WORDS] = { 0 };
+        if (!(all[cpu / BITS] >> cpu % BITS & 1))
+            continue;
+        one[cpu / BITS] = 1UL << cpu % BITS;
+        call(SET_AFFINITY, 0, sizeof one, (long)one, 0, 0);
+        rest(1);
+    }
+    call(SET_AFFINITY, 0, sizeof all, (long)all, 0, 0);
+}
+
+/* Wait until the host has opened its side of the control port. Until then a read gives end of file. */
+static void wait_for_host(void)
+{
+    enum { READABLE = 1, HUNG_UP = 16, PORT_PAUSE = 5 };
+    for (;;) {
+        struct { int file; short wanted, got; } port = { CONTROL, READABLE, 0 };
+        struct { long seconds, nanoseconds; } now = { 0, 0 };
+        if (call(PPOLL, (long)&port, 1, (long)&now, 0, 0) < 0 || !(port.got & HUNG_UP))
+            return;
+        rest(PORT_PAUSE);
+    }
+}
+
+/* Wait for the host's line, without a timer of ours that would ring meanwhile. */
+static char *host_line(void)
+{
+    enum { MOST = 4096 };
+    char *line = take(MOST);
+    long size = 0;
+    while (size < MOST - 1 && (!size || line[size - 1] != '\n')) {
+        long got = call(READ, CONTROL, (long)(line + size), MOST - 1 - size, 0, 0);
+        if (got <= 0)
+            wait_for_host();
+        size += got > 0 ? got : 0;
+        line[size] = 0;
+    }
+    return line;
+}
+
+static void renew(char *line)
+{
+    static const char key[] = "\"renew\":\"";
+    char *words = place_of(line, key), *end;
+    if (!words)
+        return;
+    words += length(key);
+    for (end = words; *end && *end != '"'; end++)
+        ;
+    *end = 0;
+    wake_timers();
+    if (!is_renewed(words))
+        fail("its clock and its randomness could not be renewed");
+    tell("renewed", "");
+}
+
+/* A disk with a serial number: its device. SCSI's file begins with four bytes before that (SPC: unit serial number). */
+static char *disk(const char *serial)
+{
+    for (int tries = 0; tries < DISK_TRIES; tries++) {
+        unsigned long before = taken;
+        char *names = names_in("/sys/block", 1000), *name;
+        while ((name = next_line(&names))) {
+            char *own = first_line(TEXT("/sys/block/", name, "/serial"));
+            long file = own ? -1 : open_file(TEXT("/sys/block/", name, "/device/vpd_pg80"), READ_ONLY);
+            if (file >= 0) {
+                own = take(256);
+                long size = call(READ, file, (long)own, 255, 0, 0);
+                call(CLOSE, file, 0, 0, 0, 0);
+                own[size > 0 ? size : 0] = 0;
+                own += size > 4 ? 4 : 0;
+            }
+            if (own && is_same(own, serial) && exists(TEXT("/dev/", name)))
+                return TEXT("/dev/", name);
+        }
+        taken = before;
+        rest(PAUSE);
+    }
+    fail(TEXT("no device ", serial));
+    return 0;
+}
+
+static int has_no_9p;
+static struct { char *tag, *slot; } slots[MOST_SHARES];
+
+/* A folder of the host, or the disk that replaces it where the kernel has no 9p. */
+struct share {
+    const char *device, *type, *options;
+    long flags;
+};
+
+static struct share find_share(const char *tag, long flags, const char *options)
+{
+    struct share share = { tag, "9p", TEXT("trans=virtio,version=9p2000.L,msize=512000,", options), flags };
+    if (has_no_9p) {
+        struct share replaced = { disk(tag), "squashfs", 0, RDONLY };
+        return replaced;
+    }
+    for (int i = 0; i < MOST_SHARES && slots[i].tag; i++)
+        if (is_same(slots[i].tag, tag))
+            share.device = slots[i].slot;
+    return share;
+}
+
+static void mount_share(const char *tag, const char *place, long flags, const char *options)
+{
+    struct share share = find_share(tag, flags, options);
+    make_folder(place);
+    mount_or_fail(share.device, place, share.type, share.flags, share.options);
+}
+
+static void read_slots(void)
+{
+    char *text = content(OWN "slots"), *line;
+    for (int i = 0; i < MOST_SHARES && (line = next_line(&text)); i++) {
+        slots[i].tag = next_word(&line);
+        slots[i].slot = next_word(&line);
+    }
+}
+
+/* Whether reads of the user's folders have to be cached. They may change on the host while the guest runs, and up to
+ * Linux 6.7 they are not cached, so a read gives the file's present content. From 6.8 on 9p reads through netfs, and
+ * without a cache a read of a file that has become shorter hangs (6.12) or fails (7.2). */
+static int reads_need_a_cache(void)
+{
+    char *release = first_line("/proc/sys/kernel/osrelease"), *at = release;
+    long major, minor;
+    for (; *at && *at != '.'; at++)
+        ;
+    if (*at)
+        *at++ = 0;
+    major = number(release);
+    for (release = at; *at >= '0' && *at <= '9'; at++)
+        ;
+    *at = 0;
+    minor = number(release);
+    return major > 6 || (major == 6 && minor >= 8);
+}
+
+/* Where live overlays are, for `forget_names`. */
+static long live[16];
+static int lives;
+/* The 9p mounts of the user's folders. */
+static char *forgotten[MOST_SHARES];
+static int forgets;
+
+static void is_live(const char *place)
+{
+    long file = open_file(place, READ_ONLY);
+    if (file >= 0 && lives < (int)(sizeof live / sizeof *live))
+        live[lives++] = file;
+}
+
+static void is_forgotten(char *place)
+{
+    if (forgets < MOST_SHARES)
+        forgotten[forgets++] = place;
+}
+
+/* In a process of its own: remount the overlays every two seconds, which drops the cached names (dentries) that are
+ * not in use. Otherwise an overlay would show a file for ever that was removed on the host (and it could not be
+ * created again), or miss one that was created there. It goes on running in this root; its file descriptors refer to
+ * the overlays, even if something is mounted over them later. */
+static void forget_names(int is_cached)
+{
+    if (new_process() != 0)
+        return;
+    for (int file = CONTROL; file <= CONTROL + 2; file++)
+        call(CLOSE, file, 0, 0, 0, 0);
+    for (;;) {
+        unsigned long before = taken;
+        rest(2000);
+        for (int i = 0; i < lives; i++)
+            mount("root", TEXT("/proc/self/fd/", of_number(live[i])), "overlay", REMOUNT, 0);
+        /* The 9p mounts drop theirs too: the next lookup gives a file's present size and content. */
+        for (int i = 0; is_cached && i < forgets; i++)
+            mount("share", forgotten[i], "9p", REMOUNT | RDONLY, 0);
+        taken = before;
+    }
+}
+
+/* Files that a layer has in its own /lib belong into /usr/lib: that becomes an overlay of both. The host has listed the
+ * layers that have such folders; most have none. `layers`: the highest first. */
+static void join_merged(char *const *layers)
+{
+    char *text = content(OWN "usr-folders"), *line;
+    while ((line = next_line(&text))) {
+        char *folder = next_word(&line), *tags = TEXT(" ", line, " "), *lower = "", *top;
+        if (!*folder)
+            continue;
+        for (char *const *layer = layers; *layer; layer++) {
+            char *own = TEXT("/layers/", *layer, "/", folder);
+            char *merged = TEXT("/layers/", *layer, "/usr/", folder);
+            if (place_of(tags, TEXT(" ", *layer, " ")))
+                lower = TEXT(lower, ":", own);
+            if (is_type(merged, 0, FOLDER))
+                lower = TEXT(lower, ":", merged);
+        }
+        top = TEXT("/layers/top/usr-", folder);
+        make_folder(top);
+        make_folder(TEXT(top, "-work"));
+        char *place = TEXT("/root/usr/", folder);
+        long result = mount(TEXT("usr-", folder), place, "overlay", 0,
+            TEXT("lowerdir=", lower + (*lower == ':'), ",upperdir=", top, ",workdir=", top, "-work"));
+        if (result < 0)
+            fail(TEXT("cannot join the layers' ", folder));
+        is_live(place);
+    }
+}
+
+/* The binds: folders and files of the host at paths that the user chose, read-only or not. One may lie in another, or
+ * replace another. */
+static void no_place(const char *place, const char *why)
+{
+    fail(TEXT("--bind: the guest cannot have ", place, ": ", why));
+}
+
+static void mount_binds(void)
+{
+    char *text = content(OWN "binds"), *line;
+    while ((line = next_line(&text))) {
+        char *tag = next_word(&line), *mode = next_word(&line), *kind = next_word(&line);
+        char *place = TEXT("/root", line), *end;
+        if (!*tag)
+            continue;
+        struct share share = find_share(tag, is_same(mode, "ro") ? RDONLY : 0, "cache=mmap,access=any");
+        if (is_same(kind, "file")) {
+            char *above = TEXT(place), *folder = TEXT("/layers/", tag);
+            for (end = above + length(above); *end != '/'; end--)
+                ;
+            *end = 0;
+            long result = make_folders(above);
+            if (result < 0)
+                no_place(line, meaning(result));
+            make_folder(folder);
+            mount_or_fail(share.device, folder, share.type, share.flags, share.options);
+            /* A symlink would be followed here, in this root, where it leads elsewhere. */
+            if (is_type(place, NOT_FOLLOWED, LINK))
+                call(UNLINKAT, HERE, (long)place, 0, 0, 0);
+            if (is_type(place, 0, FOLDER))
+                no_place(line, "it is a folder there");
+            if (!exists(place) && (result = put(place, "", CREATE)) < 0)
+                no_place(line, meaning(result));
+            mount_or_fail(TEXT(folder, "/file"), place, 0, BIND, 0);
+        } else {
+            long result = make_folders(place);
+            if (result < 0)
+                no_place(line, meaning(result));
+            mount_or_fail(share.device, place, share.type, share.flags, share.options);
+        }
+    }
+}
+
+/* Join all layers at /root. */
+static void join_layers(void)
+{
+    char *layers[MOST_SHARES + 4], *tags, *tag, *lower = "/layers/base", *tree;
+    int count = 0, is_cached = reads_need_a_cache();
+    const char *volatile_cache = is_cached ? "cache=loose" : "cache=none";
+    char *order[MOST_SHARES];
+    int users = 0, orders = 0;
+
+    /* The run layer lists the other layers, the lowest first. */
+    make_folder("/layers/top");
+    mount_or_fail("top", "/layers/top", "tmpfs", 0, "mode=0755");
+    slots[0].tag = "run";
+    slots[0].slot = "share0";
+    mount_share("run", "/layers/run", RDONLY, "cache=loose");
+    read_slots();
+    make_folder("/layers/top/upper");
+    make_folder("/layers/top/work");
+    tags = content(OWN "layers");
+    while ((tag = next_line(&tags)) && *tag && orders < MOST_SHARES) {
+        char *place = TEXT("/layers/", tag);
+        int is_user = begins(tag, "user");
+        /* The user's folders may change on the host while the guest runs, the other layers never do. */
+        mount_share(tag, place, RDONLY, is_user ? volatile_cache : "cache=loose");
+        if (is_user) {
+            users++;
+            is_forgotten(place);
+        }
+        lower = TEXT(place, ":", lower);
+        order[orders++] = tag;
+    }
+    lower = TEXT("/layers/run:", lower);
+    layers[count++] = "run";
+    while (orders)
+        layers[count++] = order[--orders];
+    layers[count++] = "base";
+    layers[count] = 0;
+    /* The skeleton layer has the symlinks /bin, /lib and so on, which a real folder of that name would hide. */
+    int is_merged = is_type("/layers/base/lib", NOT_FOLLOWED, LINK);
+    if (is_merged)
+        lower = TEXT("/layers/skeleton:", lower);
+    if (mount("root", "/root", "overlay", 0,
+            TEXT("lowerdir=", lower, ",upperdir=/layers/top/upper,workdir=/layers/top/work")) < 0)
+        fail("cannot join the layers");
+    if (is_merged)
+        join_merged(layers);
+
+    mount_or_fail("proc", "/root/proc", "proc", 0, 0);
+    mount_or_fail("sysfs", "/root/sys", "sysfs", 0, 0);
+    mount_or_fail("devtmpfs", "/root/dev", "devtmpfs", 0, 0);
+    mount_or_fail("run", "/root/run", "tmpfs", 0, "mode=0755");
+    /* /tmp is a tmpfs, since an overlay lacks O_TMPFILE, and cannot hold another overlay's upper folder, on some
+     * kernels. But where a layer has files in /tmp, it is not mounted, as it would hide them. */
+    if (!*names_in("/root/tmp", 1))
+        mount_or_fail("tmp", "/root/tmp", "tmpfs", 0, "mode=1777");
+    make_folder("/root/shared");
+    if (has_no_9p) {
+        /* The agent writes /shared to this disk after the command. */
+        put("/guest/shared-disk", TEXT(disk("shared"), "\n"), CREATE);
+        mount_or_fail("shared", "/root/shared", "tmpfs", 0, "mode=0777");
+    } else {
+        /* access=user: the host stores each file's owner. */
+        mount_share("shared", "/root/shared", 0, "cache=mmap,access=user");
+    }
+    /* The work tree: the folder in which the command was typed, at the same path. Writes to it go to the top layer. */
+    tree = first_line(OWN "work-tree");
+    if (tree) {
+        char *place = TEXT("/root", tree);
+        make_folder("/layers/top/tree");
+        make_folder("/layers/top/tree-work");
+        mount_share("work", "/layers/work", RDONLY, volatile_cache);
+        is_forgotten("/layers/work");
+        make_folders(place);
+        if (mount("tree", place, "overlay", 0,
+                "lowerdir=/layers/work,upperdir=/layers/top/tree,workdir=/layers/top/tree-work") < 0)
+            fail(TEXT("cannot mount ", tree));
+        is_live(place);
+    }
+    if (users)
+        is_live("/root");
+    if ((users || tree) && !has_no_9p)
+        forget_names(is_cached);
+    for (int i = 0; i < lives; i++)
+        call(CLOSE, live[i], 0, 0, 0, 0);
+    mount_binds();
+}
+
+/* Device nodes whose module the kernel loads when they are opened: copies of those in a folder. */
+static void copy_nodes(const char *from, const char *to)
+{
+    char *names = names_in(from, 1000), *name;
+    while ((name = next_line(&names))) {
+        char *node = TEXT(from, "/", name), *place = TEXT(to, "/", name);
+        struct status status;
+        if (!state_of(node, NOT_FOLLOWED, &status))
+            continue;
+        if ((status.mode & TYPE) == FOLDER) {
+            make_folder(place);
+            copy_nodes(node, place);
+        } else if ((status.mode & TYPE) == CHARACTER) {
+            long device = (long)((status.device_minor & 0xff) | status.device_major << 8
+                | (status.device_minor & ~0xffu) << 12);
+            if (call(MKNODAT, HERE, (long)place, status.mode, device, 0) >= 0)
+                call(FCHMODAT, HERE, (long)place, status.mode & 07777, 0, 0);
+        }
+    }
+}
+
+static void link_to(const char *target, const char *place)
+{
+    if (!exists(place))
+        call(SYMLINKAT, (long)target, HERE, (long)place, 0, 0);
+}
+
+static void mount_kernels_own(void)
+{
+    static const struct { const char *type, *place; } known[] = {
+        { "tracefs", "/sys/kernel/tracing" }, { "debugfs", "/sys/kernel/debug" },
+        { "configfs", "/sys/kernel/config" }, { "cgroup2", "/sys/fs/cgroup" }, { "bpf", "/sys/fs/bpf" },
+    };
+    char *text = content("/proc/filesystems"), *line;
+    /* A mount of the bpf file system asks for the module bpf_preload, for which modprobe(8) would read long lists. It
+     * works without that module, so modprobe is switched off meanwhile. */
+    char *modprobe = first_line("/proc/sys/kernel/modprobe");
+    if (modprobe)
+        put("/proc/sys/kernel/modprobe", "\n", 0);
+    while ((line = next_line(&text))) {
+        char *type = next_word(&line);
+        if (is_same(type, "nodev"))
+            type = next_word(&line);
+        for (unsigned long i = 0; i < sizeof known / sizeof *known; i++)
+            if (is_same(type, known[i].type) && is_type(known[i].place, 0, FOLDER))
+                mount(type, known[i].place, type, 0, 0);
+    }
+    if (modprobe)
+        put("/proc/sys/kernel/modprobe", TEXT(modprobe, "\n"), 0);
+}
+
+static void start_loopback(void)
+{
+    enum { INET = 2, DATAGRAM = 2, GET_FLAGS = 0x8913, SET_FLAGS = 0x8914, UP = 1 };
+    struct { char name[16]; short flags; char more[22]; } request = { "lo", 0, { 0 } };
+    long file = call(SOCKET, INET, DATAGRAM, 0, 0, 0);
+    if (file < 0)
+        return;
+    if (call(IOCTL, file, GET_FLAGS, (long)&request, 0, 0) >= 0) {
+        request.flags |= UP;
+        call(IOCTL, file, SET_FLAGS, (long)&request, 0, 0);
+    }
+    call(CLOSE, file, 0, 0, 0, 0);
+}
+
+/* Symlinks of the host that lead into the current folder and are in the user's command line, but not in the guest. */
+static void link_names(void)
+{
+    char *text = content("/.quizmatrix/names"), *name, *target;
+    while ((name = next_line(&text)) && (target = next_line(&text))) {
+        struct status status;
+        char *above = TEXT(name), *end = above + length(above);
+        if (state_of(name, NOT_FOLLOWED, &status))
+            continue;
+        while (end > above && *end != '/')
+            end--;
+        *end = 0;
+        make_folders(above);
+        call(SYMLINKAT, (long)target, HERE, (long)name, 0, 0);
+    }
+}
+
+/* In the joined root. */
+static void set_up(void)
+{
+    char *name;
+    tell("step", "machine");
+    link_to("/proc/self/fd", "/dev/fd");
+    link_to("/proc/self/fd/0", "/dev/stdin");
+    link_to("/proc/self/fd/1", "/dev/stdout");
+    link_to("/proc/self/fd/2", "/dev/stderr");
+    copy_nodes("/run/quizmatrix/nodes", "/dev");
+    make_folder("/dev/pts");
+    make_folder("/dev/shm");
+    mount("devpts", "/dev/pts", "devpts", 0, "mode=0620,ptmxmode=0666");
+    mount("shm", "/dev/shm", "tmpfs", 0, "mode=1777");
+    mount_kernels_own();
+    name = first_line("/.quizmatrix/hostname");
+    if (name) {
+        call(SETHOSTNAME, (long)name, (long)length(name), 0, 0, 0);
+        /* sudo(8) looks it up. */
+        put("/etc/hosts", TEXT("127.0.0.1 localhost ", name, "\n"), CREATE | APPEND);
+    }
+    start_loopback();
+    link_names();
+}
+
+static int run(int argc, char **argv)
+{
+    static const char *const environment[] = {
+        "HOME=/", "TERM=linux", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 0,
+    };
+    static const char *next[] = { "/run/quizmatrix/busybox", "sh", "/run/quizmatrix/init2", 0 };
+    char *disks, *line;
+
+    wait_for_host();
+    tell("booted", "");
+    line = host_line();
+    if (!place_of(line, "\"start\""))
+        fail("the host sent something else than start");
+    renew(line);
+    for (int i = 1; i < argc; i++)
+        put("/sys/bus/virtio/drivers/virtio_blk/bind", argv[i], 0);
+    has_no_9p = exists("/guest/no-9p");
+    join_layers();
+    make_folder("/root/run/quizmatrix");
+    mount("/guest", "/root/run/quizmatrix", 0, BIND, 0);
+    /* Not switch_root(8): that would delete the base layer, which is in this initramfs. */
+    if (call(CHDIR, (long)"/root", 0, 0, 0, 0) < 0 || mount(".", "/", 0, MOVE, 0) < 0
+        || call(CHROOT, (long)".", 0, 0, 0, 0) < 0)
+        fail("no root");
+    call(CHDIR, (long)"/", 0, 0, 0, 0);
+    set_up();
+    disks = content("/.quizmatrix/disks");
+    if (!exists("/usr/lib/systemd/systemd-udevd") && !exists("/lib/systemd/systemd-udevd")
+        && !exists("/.quizmatrix/profiles") && (!disks || !*disks || *disks == '\n')) {
+        tell("step", "command");
+        next[2] = "/run/quizmatrix/agent";
+    }
+    call(EXECVE, (long)next[0], (long)next, (long)environment, 0, 0);
+    fail("no shell");
+    return 1;
+}

@@ -1,0 +1,245 @@
+"""How a guest starts: booted, or booted and saved on the way as a template, or restored from a template."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import anyio
+
+from quizmatrix.core import paths, sparse
+from quizmatrix.core.concurrency import in_thread
+from quizmatrix.core.errors import DamagedError, UnpreparedError, host_error
+from quizmatrix.core.uses import Uses
+from quizmatrix.model.spec import CellSpec, Share
+from quizmatrix.model.start import StartKind
+from quizmatrix.run import qemu, template
+from quizmatrix.run.channel import Port
+from quizmatrix.run.qmp import Monitor, QmpError
+from quizmatrix.run.template import TEMPLATES, Template
+
+# Bytes of a guest's new seed.
+_SEED = 32
+# Seconds that a booted guest has to come to rest, and between two looks.
+_REST_LIMIT = 0.5
+_REST_PAUSE = 0.002
+
+
+class Start:
+    """How one guest starts.
+
+    template: what it is restored from; None: it is booted. saving: makes a template of it on the way, if one
+    is to be made. note: for the user, why the guest is not saved or restored; empty if it is.
+    """
+
+    def __init__(
+        self, template: Template | None = None, saving: Saving | None = None, note: str = ""
+    ) -> None:
+        """By default, a guest that is only booted."""
+        self.template = template
+        self.saving = saving
+        self.note = note
+
+    @property
+    def kind(self) -> StartKind:
+        """Whether the guest is booted or restored."""
+        return StartKind.COLD if self.template is None else StartKind.WARM
+
+    @property
+    def memory(self) -> qemu.Memory | None:
+        """The guest's memory, for QEMU's command line."""
+        if self.template is not None:
+            return qemu.Memory(template=str(self.template.memory_file))
+        return qemu.Memory() if self.saving is not None else None
+
+    @property
+    def console(self) -> bytes:
+        """What the guest had printed when it was saved; empty if it is booted. Raises OSError."""
+        return self.template.console_file.read_bytes() if self.template is not None else b""
+
+    @property
+    def renews(self) -> bool:
+        """Whether the guest has to get its own clock and randomness: it has what a template has."""
+        return self.template is not None or (self.saving is not None and self.saving.is_saved)
+
+    def message(self) -> bytes:
+        """The line that lets the guest start. It is sent at once, as the time is in it."""
+        if not self.renews:
+            return b'{"op":"start"}\n'
+        seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+        renew = f"{seconds} {nanoseconds} {secrets.token_hex(_SEED)}"
+        return f'{{"op":"start","renew":"{renew}"}}\n'.encode()
+
+    async def restore(self, port: Port) -> None:
+        """Restore the guest, which then runs. Raises QmpError or OSError if that fails. port: QMP."""
+        if self.template is None:
+            return
+        monitor = Monitor(port)
+        await monitor.open()
+        with self.template.state_file.open("rb") as file:
+            await monitor.restore(file.fileno())
+        await monitor.go_on()
+
+
+COLD = Start()
+
+
+class Saving:
+    """Makes a template of a guest that has booted, and publishes it."""
+
+    def __init__(self, key: str, folder: Path, rest: float, done: AsyncExitStack) -> None:
+        """folder: for the template's files. rest: seconds for which the guest's CPUs have to sleep before.
+
+        done: is closed once others can use the template.
+        """
+        self.is_saved = False
+        # Why there is no template.
+        self.error = ""
+        self._key = key
+        self._folder = folder
+        self._rest = rest
+        self._done = done
+        self._console = 0
+
+    async def save(self, port: Port, pid: int, printed: Callable[[], Awaitable[int]]) -> None:
+        """Save the guest, which is stopped for it, and let it go on. port: QMP. pid: QEMU's.
+
+        printed: says how many bytes the stopped guest has printed. Raises QmpError if it does not go on.
+        """
+        monitor = Monitor(port)
+        await monitor.open()
+        if not await _is_idle(pid, await monitor.cpu_threads(), self._rest):
+            self.error = "its CPUs did not come to rest"
+            return
+        await monitor.stop()
+        try:
+            with (self._folder / template.STATE).open("wb") as file:
+                await monitor.save(file.fileno())
+        except QmpError as error:
+            self.error = str(error)
+        else:
+            # Not before: while QEMU saves, it does not let the guest go on.
+            try:
+                await in_thread(partial(_copy_memory, pid, self._folder / template.MEMORY))
+                self._console = await printed()
+                self.is_saved = True
+            except OSError as error:
+                self.error = str(error)
+        await monitor.go_on()
+
+    async def publish(self, console: Path) -> None:
+        """Let others use the template. console: the file with what the guest has printed."""
+        if self.is_saved:
+            try:
+                await in_thread(partial(self._complete, console))
+            except OSError as error:
+                self.error = str(host_error("keep its template", error))
+        await self._done.aclose()
+
+    def _complete(self, console: Path) -> None:
+        with console.open("rb") as source:
+            (self._folder / template.CONSOLE).write_bytes(source.read(self._console))
+        template.complete(self._folder, self._key)
+        # An old one may be in use: guests that were restored from it go on.
+        TEMPLATES.discard(TEMPLATES.path(self._key))
+        self._folder.rename(TEMPLATES.path(self._key))
+        template.keep_to_budget()
+
+
+async def _is_idle(pid: int, threads: list[int], rest: float) -> bool:
+    """Wait until the guest's CPUs have slept for `rest` seconds; False if they do not.
+
+    An interrupt that waits for a CPU is not part of what QEMU saves on every machine (not on s390x, under
+    TCG). A restored guest would wait for it for ever: the device sends no second one.
+    """
+    before: list[str] = []
+    began = since = anyio.current_time()
+    while (moment := anyio.current_time()) < began + _REST_LIMIT:
+        now = [_thread_state(pid, thread) for thread in threads]
+        if now != before or not all(state.startswith("S ") for state in now):
+            before, since = now, moment
+        elif moment - since >= rest:
+            return True
+        await anyio.sleep(_REST_PAUSE)
+    return False
+
+
+def _thread_state(pid: int, thread: int) -> str:
+    """A thread's state, and how much CPU time it has taken (proc(5)). Raises OSError."""
+    fields = Path(f"/proc/{pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()
+    switches = Path(f"/proc/{pid}/task/{thread}/schedstat").read_text()
+    return f"{fields[0]} {switches}"
+
+
+def _copy_memory(pid: int, target: Path) -> None:
+    """Copy the memory of a stopped QEMU, without its holes."""
+    source = _memory_of(pid)
+    try:
+        sparse.copy(source, target)
+    finally:
+        os.close(source)
+
+
+def _memory_of(pid: int) -> int:
+    """A descriptor of the file that a QEMU has its guest's memory in. Raises OSError."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        if str(link.readlink()).startswith("/memfd:memory-backend-memfd"):
+            return os.open(link, os.O_RDONLY | os.O_CLOEXEC)
+    raise FileNotFoundError("QEMU has no file with its memory")
+
+
+@asynccontextmanager
+async def starting(spec: CellSpec, shares: list[Share], *, thoroughly: bool = False) -> AsyncIterator[Start]:
+    """How to start a guest. Waits while another one, of which it can be restored, is being saved.
+
+    thoroughly: the template is read. Raises UnpreparedError if it has to start warm and cannot.
+    """
+    asked = spec.machine.start
+    note = "" if asked is StartKind.COLD else template.why_not(spec)
+    if note or asked is StartKind.COLD:
+        if asked is StartKind.WARM:
+            raise UnpreparedError(
+                f"{spec.labels.cell} cannot start warm", cause=note, next_step="Leave out --warm."
+            )
+        yield Start(note=note)
+        return
+    key = template.key_for(spec, shares)
+    uses = Uses()
+    async with AsyncExitStack() as lock:
+        found = await _usable(key, uses, thoroughly)
+        if found is None:
+            await lock.enter_async_context(TEMPLATES.locked(key))
+            found = await _usable(key, uses, thoroughly)
+        if found is not None:
+            await lock.aclose()
+            yield Start(template=found)
+            return
+        if asked is StartKind.WARM:
+            raise UnpreparedError(
+                f"{spec.labels.cell} cannot start warm",
+                cause="there is no template of such a guest",
+                next_step="Run it once without --warm, which makes one.",
+            )
+        with paths.scratch(TEMPLATES.root, template.SCRATCH) as folder:
+            place = Path(folder) / "template"
+            place.mkdir(mode=0o755)
+            rest = spec.machine.arch.facts.qemu.rest
+            yield Start(saving=Saving(key, place, rest, lock))
+
+
+async def _usable(key: str, uses: Uses, thoroughly: bool) -> Template | None:
+    """A stored template, which is not removed while `uses` is there."""
+    try:
+        found = await in_thread(partial(template.find, key, thoroughly=thoroughly))
+    except DamagedError:
+        TEMPLATES.discard(TEMPLATES.path(key))
+        return None
+    if found is None or not await uses.hold(found.folder):
+        return None
+    template.note_use(found)
+    return found
