@@ -74,6 +74,8 @@ class Qemu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     devices than slots: then a slot gets several devices, as functions.
     disk-buses: the kinds of disks that the machine supports.
     rest: seconds for which a guest's CPUs have to sleep before it is saved as a template.
+    threads-from: the first version whose emulation (TCG) may give each CPU a thread of its own; in an older
+    one a CPU can run instructions that another one has just replaced. None: every version may.
     numa: the memory of a NUMA node must be a multiple of this, in MiB; 0 if the machine has no NUMA nodes.
     """
 
@@ -89,6 +91,7 @@ class Qemu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     )
     numa: int = 0
     rest: float = 0.001
+    threads_from: str | None = msgspec.field(name="threads-from", default=None)
 
 
 class KernelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

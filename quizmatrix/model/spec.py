@@ -193,6 +193,7 @@ class GuestMachine(msgspec.Struct, frozen=True, kw_only=True):
     type: a value for QEMU's option -machine, instead of the architecture's.
     qemu_words: additional arguments for QEMU.
     start: how it has to start; None: as is fastest.
+    one_thread: QEMU emulates all CPUs in one thread.
     """
 
     arch: Arch
@@ -206,6 +207,7 @@ class GuestMachine(msgspec.Struct, frozen=True, kw_only=True):
     type: str | None = None
     qemu_words: list[str] = []
     start: StartKind | None = None
+    one_thread: bool = False
 
 
 class WorkTree(msgspec.Struct, frozen=True, kw_only=True):

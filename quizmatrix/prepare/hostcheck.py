@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -27,6 +26,7 @@ from quizmatrix.model.outcome import EXIT_FAILED, EXIT_OK
 from quizmatrix.prepare import accelerator
 from quizmatrix.prepare.preparer import Policy, Preparer
 from quizmatrix.run import template
+from quizmatrix.run.emulator import is_one_thread, version_of
 
 # Programs that are always needed, and their Debian packages.
 TOOLS = {"depmod": "kmod", "setpriv": "util-linux"}
@@ -151,10 +151,8 @@ def _machines() -> list[HostCheck]:
                     HostCheck(what=name, state="note", says=f"{says} (Debian's package: {qemu.package})")
                 )
             continue
-        said = process.run_blocking([path, "--version"]).output.decode(errors="replace")
-        version = re.search(r"version (\S+)", said)
         state, how = _accelerator(arch)
-        says = f"QEMU {version.group(1) if version else 'of unknown version'}, {how}"
+        says = f"QEMU {version_of(qemu.binary) or 'of unknown version'}, {how}"
         found.append(HostCheck(what=name, state=state, says=says))
     return found
 
@@ -196,7 +194,10 @@ def _accelerator(arch: Arch) -> tuple[str, str]:
             return "note", "kvm or tcg: decided by a trial boot in the first run"
     state = "note" if arch.is_native and answer.accelerator == "tcg" else "ok"
     said = answer.detail.partition(": ")[2]
-    return state, f"{answer.accelerator}: {answer.why}" + (f": {said}" if said else "")
+    text = f"{answer.accelerator}: {answer.why}" + (f": {said}" if said else "")
+    if is_one_thread(arch, answer.accelerator, 2):
+        text += f"; a guest's CPUs share a thread (not from QEMU {arch.facts.qemu.threads_from} on)"
+    return state, text
 
 
 async def _try_kvm(arch: Arch) -> accelerator.Answer:

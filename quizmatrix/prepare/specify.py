@@ -41,6 +41,7 @@ from quizmatrix.model.task import Task
 from quizmatrix.model.testchoice import NOTHING_TOLD, TestChoice
 from quizmatrix.prepare.currentfolder import other_names
 from quizmatrix.run.cellfolder import host_folder_of
+from quizmatrix.run.emulator import is_one_thread
 
 if TYPE_CHECKING:
     from quizmatrix.prepare.hosthalf import HostHalf
@@ -167,8 +168,9 @@ def _machine(
     cell: Cell, prepared: Prepared, accelerator: Accelerator, profiles: _Profiles, asked: GuestPlan
 ) -> GuestMachine:
     kernel, tree = prepared.kernel, prepared.kernel.build_tree
+    arch = load_arch(cell.arch)
     return GuestMachine(
-        arch=load_arch(cell.arch),
+        arch=arch,
         accelerator=accelerator,
         kernel=GuestKernel(
             key=kernel.record.key,
@@ -188,6 +190,7 @@ def _machine(
         type=asked.machine,
         qemu_words=asked.qemu,
         start=asked.start,
+        one_thread=is_one_thread(arch, accelerator, cell.cpus),
     )
 
 

@@ -228,7 +228,7 @@ def _machine(spec: CellSpec, memory: Memory | None) -> list[str]:
         qemu.binary,
         *("-name", option_value(spec.labels.cell)),
         *("-machine", (machine.type or qemu.machine.of(machine.accelerator)) + (_BACKED if memory else "")),
-        *("-accel", machine.accelerator.value),
+        *("-accel", machine.accelerator.value + (",thread=single" if machine.one_thread else "")),
         *("-cpu", qemu.cpu.of(machine.accelerator)),
         *("-smp", cpus),
         *("-m", f"{machine.memory}M"),

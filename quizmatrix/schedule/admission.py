@@ -14,8 +14,9 @@ import msgspec
 from quizmatrix.core import process
 from quizmatrix.core.errors import HostError
 from quizmatrix.core.memory import available_memory, hosts_memory
-from quizmatrix.model.arch import Accelerator
+from quizmatrix.model.arch import Accelerator, load_arch
 from quizmatrix.model.cells import Cell
+from quizmatrix.run.emulator import is_one_thread
 
 # MiB that QEMU itself needs beside the guest's memory.
 _QEMU_MEMORY = 160
@@ -57,8 +58,9 @@ class Available(msgspec.Struct, frozen=True, kw_only=True):
 
 def need_of(cell: Cell, accelerator: Accelerator, *, disks: int = 0) -> Need:
     """What a VM of `cell` needs. disks: MiB of the disks that are handed to it."""
+    threads = 1 if is_one_thread(load_arch(cell.arch), accelerator, cell.cpus) else cell.cpus
     return Need(
-        cpus=cell.cpus * (threads_of_a_core() if accelerator is Accelerator.TCG else 1),
+        cpus=threads * (threads_of_a_core() if accelerator is Accelerator.TCG else 1),
         memory=cell.memory + _QEMU_MEMORY,
         disk=LEAST_DISK + disks,
     )

@@ -13,6 +13,7 @@ from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.cells import expand
 from quizmatrix.model.matrix import Limits, Matrix
 from quizmatrix.model.options import AUTO, RunOptions, with_values
+from quizmatrix.run import emulator
 from quizmatrix.run.hostwatch import HostWatch, Moment, now
 from quizmatrix.schedule.admission import LEAST_DISK, Admission, Available, Need, need_of, threads_of_a_core
 from quizmatrix.schedule.slicing import slices_of_each, with_number
@@ -57,6 +58,16 @@ def test_what_a_guest_takes() -> None:
     assert (need.cpus, need.memory, need.disk) == (2, 1024 + 160, 512 + LEAST_DISK)
     # If two CPUs share a core, an emulated guest counts as both.
     assert need_of(cell, Accelerator.TCG).cpus == 2 * threads_of_a_core()
+
+
+@pytest.mark.parametrize(("version", "threads"), [("7.2.22", 1), ("8.1.0", 2), ("10.0.13", 2), (None, 2)])
+def test_emulated_cpus_that_share_a_thread_count_as_one(
+    version: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emulator, "version_of", lambda _binary: version)
+    (cell,) = expand(Matrix(kernels=["6.1"], arches=["x86_64"]), "test", Limits(memory="1G", cpus=2))
+    assert need_of(cell, Accelerator.TCG).cpus == threads * threads_of_a_core()
+    assert need_of(cell, Accelerator.KVM).cpus == 2
 
 
 @pytest.mark.parametrize(
