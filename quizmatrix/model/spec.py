@@ -209,6 +209,12 @@ class GuestMachine(msgspec.Struct, frozen=True, kw_only=True):
     start: StartKind | None = None
     one_thread: bool = False
 
+    @property
+    def timeout_factor(self) -> float:
+        """By how much the command's time limits are longer than on hardware with as many CPUs."""
+        factor = self.arch.facts.timeout_factor.of(self.accelerator)
+        return factor * self.cpus if self.one_thread else factor
+
 
 class WorkTree(msgspec.Struct, frozen=True, kw_only=True):
     """The folder in which the command runs. The guest has it at the same path.

@@ -124,7 +124,7 @@ async def specify(
     profiles = await _set_up(cell, folder)
     machine = _machine(cell, prepared, accelerator, profiles, asked)
     is_waiting = machine.debugger is not None and machine.debugger.waits
-    factor = machine.arch.facts.timeout_factor.of(accelerator)
+    factor = machine.timeout_factor
     return CellSpec(
         labels=Labels(
             cell=cell.id,

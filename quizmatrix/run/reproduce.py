@@ -187,7 +187,7 @@ def _selection(spec: CellSpec) -> list[str]:
     if spec.labels.task is not None and spec.labels.matrix is not None:
         cells = dict.fromkeys(spec.labels.task.cells)
         return [spec.labels.matrix, "--only", ",".join(cells)]
-    timeout = spec.limits.timeout / spec.machine.arch.facts.timeout_factor.of(spec.machine.accelerator)
+    timeout = spec.limits.timeout / spec.machine.timeout_factor
     limits = [
         "--memory",
         f"{spec.machine.memory}M",
