@@ -1,45 +1,23 @@
 /* join [DEVICE]...: PID 1 in the initramfs, in place of init1, once that has found all that does not depend on the
- * run. It says that the guest has booted, and waits for the host's message to start; here a guest is saved, and
- * restored. Then it joins the layers into one root, changes to that, sets the machine up, and becomes `init2` or
- * `agent`.
+ * run. It sets the machine up, says that the guest has booted, and waits for the host's message to start; here a guest
+ * is saved, and restored. Then it joins the layers into one root, changes to that, and becomes `init2` or `agent`.
  *
  * DEVICE: a virtio disk whose driver has not looked at it yet. File descriptor 3 is the control port.
  *
- * A program and no shell script: a script starts some thirty processes for this, each of which takes an emulated
- * guest 4 to 7 ms. */
+ * A program and no shell script: a script starts some thirty processes for this, each of which takes an emulated guest
+ * 4 to 7 ms. */
 
 #include "system.h"
 #include "text.h"
+#include "guest.h"
 
 enum { RDONLY = 1, REMOUNT = 32, BIND = 4096, MOVE = 8192 };
-enum { CONTROL = 3, NO_ENTRY = -2, NO_DEVICE = -6, BUSY = -16 };
+enum { NO_ENTRY = -2, NO_DEVICE = -6, BUSY = -16 };
 /* Milliseconds between two tries, and how many there are: for a mount, and for a disk. */
 enum { PAUSE = 10, MOUNT_TRIES = 400, DISK_TRIES = 1000 };
 enum { MOST_SHARES = 64 };
 
 #define OWN "/layers/run/.quizmatrix/"
-
-static void rest(long milliseconds)
-{
-    struct { long seconds, nanoseconds; } time = { milliseconds / 1000, milliseconds % 1000 * 1000000 };
-    call(NANOSLEEP, (long)&time, 0, 0, 0, 0);
-}
-
-/* A text for JSON: without quotes, backslashes and control characters. */
-static char *plain(const char *text)
-{
-    char *result = take(length(text) + 1), *end = result;
-    for (; *text; text++)
-        if (*text != '"' && *text != '\\' && (unsigned char)*text >= ' ')
-            *end++ = *text;
-    *end = 0;
-    return result;
-}
-
-static void tell(const char *event, const char *words)
-{
-    write_text(CONTROL, TEXT("{\"event\":\"", event, "\",\"message\":\"", plain(words), "\"}\n"));
-}
 
 /* Report why there will be no command, and end the guest. */
 static void fail(const char *words)
@@ -47,9 +25,7 @@ static void fail(const char *words)
     write_text(1, TEXT("quizmatrix: init1: ", words, "\n"));
     tell("failed", TEXT("init1: ", words));
     rest(1000); /* until the host has read it: a restart loses what is in the port */
-    call(REBOOT, (long)0xfee1dead, 672274793, 0x1234567, 0, 0);
-    for (;;)
-        rest(1000);
+    restart();
 }
 
 /* What an error's number means (strerror(3)). */
@@ -93,6 +69,13 @@ static void mount_or_fail(const char *source, const char *place, const char *typ
     long result = mount_patiently(source, place, type, flags, options);
     if (result < 0)
         fail(TEXT("mounting ", source, " on ", place, " failed: ", meaning(result)));
+}
+
+static void move_or_fail(const char *from, const char *to)
+{
+    long result = mount(from, to, 0, MOVE, 0);
+    if (result < 0)
+        fail(TEXT("moving ", from, " to ", to, " failed: ", meaning(result)));
 }
 
 /* A guest that was restored from a template, or saved as one, has the clock and the randomness of that. LINE has the
@@ -199,15 +182,18 @@ static void renew(char *line)
     tell("renewed", "");
 }
 
+/* Where /dev and /sys are. */
+static const char *root = "";
+
 /* A disk with a serial number: its device. SCSI's file begins with four bytes before that (SPC: unit serial number). */
 static char *disk(const char *serial)
 {
     for (int tries = 0; tries < DISK_TRIES; tries++) {
         unsigned long before = taken;
-        char *names = names_in("/sys/block", 1000), *name;
+        char *blocks = TEXT(root, "/sys/block/"), *names = names_in(blocks, 1000), *name;
         while ((name = next_line(&names))) {
-            char *own = first_line(TEXT("/sys/block/", name, "/serial"));
-            long file = own ? -1 : open_file(TEXT("/sys/block/", name, "/device/vpd_pg80"), READ_ONLY);
+            char *own = first_line(TEXT(blocks, name, "/serial"));
+            long file = own ? -1 : open_file(TEXT(blocks, name, "/device/vpd_pg80"), READ_ONLY);
             if (file >= 0) {
                 own = take(256);
                 long size = call(READ, file, (long)own, 255, 0, 0);
@@ -215,8 +201,8 @@ static char *disk(const char *serial)
                 own[size > 0 ? size : 0] = 0;
                 own += size > 4 ? 4 : 0;
             }
-            if (own && is_same(own, serial) && exists(TEXT("/dev/", name)))
-                return TEXT("/dev/", name);
+            if (own && is_same(own, serial) && exists(TEXT(root, "/dev/", name)))
+                return TEXT(root, "/dev/", name);
         }
         taken = before;
         rest(PAUSE);
@@ -406,14 +392,10 @@ static void join_layers(void)
     int users = 0, orders = 0;
 
     /* The run layer lists the other layers, the lowest first. */
-    make_folder("/layers/top");
-    mount_or_fail("top", "/layers/top", "tmpfs", 0, "mode=0755");
     slots[0].tag = "run";
     slots[0].slot = "share0";
     mount_share("run", "/layers/run", RDONLY, "cache=loose");
     read_slots();
-    make_folder("/layers/top/upper");
-    make_folder("/layers/top/work");
     tags = content(OWN "layers");
     while ((tag = next_line(&tags)) && *tag && orders < MOST_SHARES) {
         char *place = TEXT("/layers/", tag);
@@ -443,14 +425,11 @@ static void join_layers(void)
     if (is_merged)
         join_merged(layers);
 
-    mount_or_fail("proc", "/root/proc", "proc", 0, 0);
-    mount_or_fail("sysfs", "/root/sys", "sysfs", 0, 0);
-    mount_or_fail("devtmpfs", "/root/dev", "devtmpfs", 0, 0);
-    mount_or_fail("run", "/root/run", "tmpfs", 0, "mode=0755");
+    move_or_fail("/layers/own/run", "/root/run");
     /* /tmp is a tmpfs, since an overlay lacks O_TMPFILE, and cannot hold another overlay's upper folder, on some
      * kernels. But where a layer has files in /tmp, it is not mounted, as it would hide them. */
     if (!*names_in("/root/tmp", 1))
-        mount_or_fail("tmp", "/root/tmp", "tmpfs", 0, "mode=1777");
+        move_or_fail("/layers/own/tmp", "/root/tmp");
     make_folder("/root/shared");
     if (has_no_9p) {
         /* The agent writes /shared to this disk after the command. */
@@ -464,8 +443,6 @@ static void join_layers(void)
     tree = first_line(OWN "work-tree");
     if (tree) {
         char *place = TEXT("/root", tree);
-        make_folder("/layers/top/tree");
-        make_folder("/layers/top/tree-work");
         mount_share("work", "/layers/work", RDONLY, volatile_cache);
         is_forgotten("/layers/work");
         make_folders(place);
@@ -480,6 +457,11 @@ static void join_layers(void)
         forget_names(is_cached);
     for (int i = 0; i < lives; i++)
         call(CLOSE, live[i], 0, 0, 0, 0);
+    /* Not moved: `forget_names` needs the one of this root. */
+    mount_or_fail("proc", "/root/proc", "proc", 0, 0);
+    move_or_fail("/sys", "/root/sys");
+    move_or_fail("/dev", "/root/dev");
+    root = "/root";
     mount_binds();
 }
 
@@ -565,28 +547,45 @@ static void link_names(void)
     }
 }
 
-/* In the joined root. */
-static void set_up(void)
+/* All that is the same for every run: a guest that is restored has it already. Some of it is moved into the joined root
+ * later. */
+static void set_up_machine(void)
 {
-    char *name;
-    tell("step", "machine");
+    static const char *const folders[] = { "upper", "work", "tree", "tree-work" };
     link_to("/proc/self/fd", "/dev/fd");
     link_to("/proc/self/fd/0", "/dev/stdin");
     link_to("/proc/self/fd/1", "/dev/stdout");
     link_to("/proc/self/fd/2", "/dev/stderr");
-    copy_nodes("/run/quizmatrix/nodes", "/dev");
+    copy_nodes("/guest/nodes", "/dev");
     make_folder("/dev/pts");
     make_folder("/dev/shm");
     mount("devpts", "/dev/pts", "devpts", 0, "mode=0620,ptmxmode=0666");
     mount("shm", "/dev/shm", "tmpfs", 0, "mode=1777");
     mount_kernels_own();
-    name = first_line("/.quizmatrix/hostname");
+    start_loopback();
+    make_folder("/layers/top");
+    mount_or_fail("top", "/layers/top", "tmpfs", 0, "mode=0755");
+    for (unsigned long i = 0; i < sizeof folders / sizeof *folders; i++)
+        make_folder(TEXT("/layers/top/", folders[i]));
+    make_folder("/layers/own");
+    make_folder("/layers/own/run");
+    make_folder("/layers/own/tmp");
+    mount_or_fail("run", "/layers/own/run", "tmpfs", 0, "mode=0755");
+    mount_or_fail("tmp", "/layers/own/tmp", "tmpfs", 0, "mode=1777");
+    make_folder("/layers/own/run/quizmatrix");
+    mount_or_fail("/guest", "/layers/own/run/quizmatrix", 0, BIND, 0);
+}
+
+/* What the run has of its own, in the joined root. */
+static void set_up_run(void)
+{
+    char *name = first_line("/.quizmatrix/hostname");
+    tell("step", "machine");
     if (name) {
         call(SETHOSTNAME, (long)name, (long)length(name), 0, 0, 0);
         /* sudo(8) looks it up. */
         put("/etc/hosts", TEXT("127.0.0.1 localhost ", name, "\n"), CREATE | APPEND);
     }
-    start_loopback();
     link_names();
 }
 
@@ -595,9 +594,12 @@ static int run(int argc, char **argv)
     static const char *const environment[] = {
         "HOME=/", "TERM=linux", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 0,
     };
-    static const char *next[] = { "/run/quizmatrix/busybox", "sh", "/run/quizmatrix/init2", 0 };
+    static const char *const more[] = { "/run/quizmatrix/busybox", "sh", "/run/quizmatrix/init2", 0 };
+    static const char *const agent[] = { "/run/quizmatrix/agent", 0 };
+    const char *const *next = more;
     char *disks, *line;
 
+    set_up_machine();
     wait_for_host();
     tell("booted", "");
     line = host_line();
@@ -608,21 +610,19 @@ static int run(int argc, char **argv)
         put("/sys/bus/virtio/drivers/virtio_blk/bind", argv[i], 0);
     has_no_9p = exists("/guest/no-9p");
     join_layers();
-    make_folder("/root/run/quizmatrix");
-    mount("/guest", "/root/run/quizmatrix", 0, BIND, 0);
     /* Not switch_root(8): that would delete the base layer, which is in this initramfs. */
     if (call(CHDIR, (long)"/root", 0, 0, 0, 0) < 0 || mount(".", "/", 0, MOVE, 0) < 0
         || call(CHROOT, (long)".", 0, 0, 0, 0) < 0)
         fail("no root");
     call(CHDIR, (long)"/", 0, 0, 0, 0);
-    set_up();
+    set_up_run();
     disks = content("/.quizmatrix/disks");
     if (!exists("/usr/lib/systemd/systemd-udevd") && !exists("/lib/systemd/systemd-udevd")
         && !exists("/.quizmatrix/profiles") && (!disks || !*disks || *disks == '\n')) {
         tell("step", "command");
-        next[2] = "/run/quizmatrix/agent";
+        next = agent;
     }
-    call(EXECVE, (long)next[0], (long)next, (long)environment, 0, 0);
-    fail("no shell");
+    call(EXECVE, (long)*next, (long)next, (long)environment, 0, 0);
+    fail(TEXT("no ", *next));
     return 1;
 }

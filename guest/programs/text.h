@@ -1,6 +1,11 @@
-/* Text and files for programs without a C library. Memory is taken from one arena and never given back. */
+/* Text and files for programs without a C library. Memory is taken from one arena and never given back; a program may
+ * say how large it is. */
 
-static char arena[1 << 20];
+#ifndef ARENA
+#define ARENA (1 << 20)
+#endif
+
+static char arena[ARENA];
 static unsigned long taken;
 
 void *memcpy(void *to, const void *from, unsigned long size)
@@ -129,18 +134,20 @@ static char *next_word(char **rest)
     return word;
 }
 
-enum { HERE = -100, READ_ONLY = 0, WRITE_ONLY = 1, CREATE = 0100, APPEND = 02000 };
+enum { HERE = -100, READ_ONLY = 0, WRITE_ONLY = 1, READ_WRITE = 2, CREATE = 0100, APPEND = 02000, NOT_BLOCKING = 04000 };
+/* Not for the programs that this one starts (O_CLOEXEC). */
+enum { OWN_ALONE = 02000000 };
 
 static long open_file(const char *path, long flags)
 {
     return call(OPENAT, HERE, (long)path, flags, 0644, 0);
 }
 
-/* What is in a file, up to 256 KiB; 0 where there is none. */
+/* What is in a file, up to a quarter of the arena; 0 where there is none. */
 static char *content(const char *path)
 {
-    enum { MOST = 1 << 18 };
-    long file = open_file(path, READ_ONLY), got;
+    enum { MOST = sizeof arena / 4 };
+    long file = open_file(path, READ_ONLY | NOT_BLOCKING), got;
     char *text = arena + taken;
     unsigned long size = 0, room = sizeof arena - taken - 1;
     if (file < 0 || sizeof arena == taken)

@@ -14,7 +14,7 @@ from quizmatrix.model.finding import Finding
 _RESTART = re.compile(
     r"reboot: (?:Restarting system|machine restart|Power down|System halted)|sysrq: (?:Resetting|Power Off)"
 )
-_ENDED = "quizmatrix: the command has ended"  # guest/agent
+_ENDED = "quizmatrix: the command has ended"  # guest/programs/agent.c
 _OUT_OF_MEMORY = re.compile(r"(?:Memory cgroup out|Out) of memory: Killed process \d+ (\(.*?\))")
 
 # Of a longer line only this many bytes are read.

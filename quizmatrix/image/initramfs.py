@@ -18,9 +18,9 @@ from quizmatrix.model.arch import Arch
 
 _INITRAMFS = Store(what="initramfs", folder="initramfs", place="{}.cpio", record="{}.json")
 
-_SCRIPTS = ("fstab", "init2", "agent", "terminal")
+_SCRIPTS = ("fstab", "init2", "terminal")
 # Without a C library; see guest/programs.
-_PROGRAMS = ("join",)
+_PROGRAMS = ("join", "agent")
 _FOLDERS = ("dev", "proc", "sys", "root")
 
 

@@ -49,10 +49,10 @@ def become(user: str) -> str:
         ]
     lines += [
         'if [ "$name" ] && [ -z "$group" ]; then',
-        f"""    set -- {BUSYBOX} su -s {SHELL} -c '"$@"' -- "$name" sh""",
+        f"""    set -- {BUSYBOX} su -s {SHELL} -c '"$@"' -- "$name" sh "$@\"""",
         "else",
         f'    set -- {BUSYBOX} nsenter -S "$uid" -G "$gid" -- {BUSYBOX} env \\',
-        '        "HOME=$home" "USER=${name:-$uid}" "LOGNAME=${name:-$uid}"',
+        '        "HOME=$home" "USER=${name:-$uid}" "LOGNAME=${name:-$uid}" "$@"',
         "fi",
     ]
     return "\n".join(lines) + "\n"

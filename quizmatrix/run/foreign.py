@@ -85,10 +85,8 @@ def guest_check(spec: CellSpec) -> str:
         for name, machine in machines().items()
         if machine not in runs_on(spec.machine.arch)
     )
-    is_set = "PATH" in spec.command.environment and "PATH" not in spec.command.passed_on
-    setting = f"PATH={shlex.quote(spec.command.environment['PATH'])}; " if is_set else ""
     return (
-        f"file=$({setting}command -v {shlex.quote(word)})\n"
+        f"foreign= file=$(command -v {shlex.quote(word)})\n"
         'read -r -n 4 magic 2>/dev/null <"$file"\n'
         "case $magic in *ELF*) [ -e /proc/sys/fs/binfmt_misc/status ] || foreign=look ;; esac\n"
         'if [ "$foreign" ]; then\n'

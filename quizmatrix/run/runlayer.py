@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from quizmatrix.core import skeleton
@@ -63,7 +64,6 @@ def guest_argv(command: list[str]) -> list[str]:
 
 
 def _own_environment(spec: CellSpec) -> dict[str, str]:
-    factor = spec.machine.arch.facts.timeout_factor.of(spec.machine.accelerator)
     environment = {
         "PATH": _PATH,
         "LANG": "C.UTF-8",
@@ -71,7 +71,7 @@ def _own_environment(spec: CellSpec) -> dict[str, str]:
         "QUIZMATRIX_KERNEL": spec.labels.kernel,
         "QUIZMATRIX_ARCH": spec.machine.arch.name,
         "QUIZMATRIX_PROFILES": ",".join(profile.name for profile in spec.command.profiles),
-        "QUIZMATRIX_TIMEOUT_FACTOR": f"{factor:g}",
+        "QUIZMATRIX_TIMEOUT_FACTOR": f"{spec.machine.timeout_factor:g}",
     }
     for profile in spec.command.profiles:
         environment |= profile.environment
@@ -91,8 +91,8 @@ def _start_of(spec: CellSpec) -> str:
     return spec.files.work_tree.path if spec.files.work_tree else "/root"
 
 
-def command_script(spec: CellSpec) -> str:
-    """The script that execs the command; $1 is the file for the exit status."""
+def command_environment(spec: CellSpec) -> dict[str, str]:
+    """The command's environment, but for variables whose values are not stored."""
     environment = {
         "HOME": "/root",
         "USER": "root",
@@ -100,23 +100,27 @@ def command_script(spec: CellSpec) -> str:
         "SHELL": "/bin/sh",
         **_own_environment(spec),
     }
-    settings = " ".join(
-        f'{name}="$passed_{name}"' if name in spec.command.passed_on else shlex.quote(f"{name}={value}")
-        for name, value in environment.items()
-    )
-    argv = guest_argv(spec.command.words)
-    if spec.command.stdin is not None:
-        # Opened only here: otherwise time(1), which waits for the command, would keep it open too.
-        argv = [BUSYBOX, "sh", "-c", 'exec "$@" <"$0"', "/run/quizmatrix/io/in", *argv]
-    return (
-        f"{_read_passed_on(spec)}cd {shlex.quote(_start_of(spec))} || exit 125\n"
-        f"{foreign.guest_check(spec)}"
-        "status=$1; shift\n"
-        f"{user.become(spec.command.user) if spec.command.user is not None else ''}"
-        f"exec {BUSYBOX} env -i {settings} \\\n"
-        f"  {BUSYBOX} setsid {BUSYBOX} time -f 'status %x' -o \"$status\" \\\n"
-        f'  "$@" {shlex.join(argv)}\n'
-    )
+    # The script that sets the others needs a PATH.
+    own = {name: value for name, value in environment.items() if name not in spec.command.passed_on}
+    return {"PATH": _PATH, **own}
+
+
+def before_script(spec: CellSpec) -> str:
+    """The script that does what has to be done before the command, and execs its arguments; empty if nothing.
+
+    It sets the environment anew: its own variables may have changed that.
+    """
+    text = _read_passed_on(spec) + foreign.guest_check(spec)
+    text += user.become(spec.command.user) if spec.command.user is not None else ""
+    if not text:
+        return ""
+    settings = [shlex.quote(f"{name}={value}") for name, value in command_environment(spec).items()]
+    settings += [f'{name}="$passed_{name}"' for name in spec.command.passed_on]
+    return f'{text}exec {BUSYBOX} env -i {" ".join(settings)} "$@"\n'
+
+
+def _zero_ended(texts: Iterable[str]) -> str:
+    return "".join(f"{text}\0" for text in texts)
 
 
 def session_environment(spec: CellSpec) -> str:
@@ -228,13 +232,19 @@ def _files(spec: CellSpec, marker: str) -> dict[str, str]:
     files = {
         # A prompt shows a host name only up to the first dot.
         "hostname": spec.labels.cell.replace(".", "_"),
-        "command": command_script(spec),
+        "folder": _zero_ended([_start_of(spec)]),
+        "environment": _zero_ended(f"{name}={value}" for name, value in command_environment(spec).items()),
         "end-marker": marker,
         "layers": "\n".join(share.tag for share in spec.files.layers),
         "usr-folders": _usr_folders(spec.files.layers),
         "disks": "\n".join(f"{disk.serial} {disk.bus}" for disk in spec.files.disks if disk.writable),
         "binds": "\n".join(_line_of(number, bind) for number, bind in enumerate(spec.files.binds)),
     }
+    words = guest_argv(spec.command.words)
+    if before := before_script(spec):
+        files["before"] = before
+        words = [BUSYBOX, "sh", "/.quizmatrix/before", *words]
+    files["words"] = _zero_ended(words)
     if spec.command.passed_on:
         files[Path(PASSED_ON).name] = "\n".join(
             f"passed_{name}={shlex.quote(spec.command.environment[name])}" for name in spec.command.passed_on

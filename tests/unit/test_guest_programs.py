@@ -11,6 +11,7 @@ from quizmatrix.core import elf
 from quizmatrix.model.arch import arch_names, load_arch
 
 PROGRAMS = Path(__file__).parents[2] / "guest/programs"
+NAMES = ("join", "agent")
 
 # Those whose compilers every developer has (.ci/install-packages), and the version that made what is in git.
 COMPILED = {
@@ -21,9 +22,10 @@ COMPILED = {
 VERSION = "12"
 
 
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("arch", arch_names())
-def test_each_architecture_has_its_program(arch: str) -> None:
-    program = PROGRAMS / f"join.{arch}"
+def test_each_architecture_has_its_program(arch: str, name: str) -> None:
+    program = PROGRAMS / f"{name}.{arch}"
     assert elf.machine_of(program) == load_arch(arch).machine
     assert program.stat().st_mode & 0o111
     assert program.stat().st_size < 20_000
@@ -47,10 +49,11 @@ def test_its_source_makes_the_same_bytes(arch: str, tmp_path: Path) -> None:
         pytest.skip(
             f"it was made by GCC {VERSION}, and this is {version.strip()}: other compilers make others"
         )
-    assert (tmp_path / f"join.{arch}").read_bytes() == (PROGRAMS / f"join.{arch}").read_bytes()
+    for name in NAMES:
+        assert (tmp_path / f"{name}.{arch}").read_bytes() == (PROGRAMS / f"{name}.{arch}").read_bytes()
 
 
-def test_it_is_made_for_every_architecture() -> None:
+def test_they_are_made_for_every_architecture() -> None:
     made = re.search(r"^ARCHES := (.*)$", (PROGRAMS / "Makefile").read_text(), re.MULTILINE)
     assert made is not None
     assert sorted(made[1].split()) == sorted(arch_names())

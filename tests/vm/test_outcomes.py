@@ -31,6 +31,7 @@ CASES = {
     "passes": Case(("true",), "passed", 0, status=0),
     "exits-3": Case(("exit 3",), "failed", 3),
     "is-killed": Case(("kill -KILL $$",), "failed", 137, "killed by SIGKILL"),
+    "is-interrupted": Case(("kill -INT $$; sleep 100",), "failed", 130, "killed by SIGINT"),
     "exits-137": Case(("exit 137",), "failed", 137, ""),
     "is-not-found": Case(("no-such-program", "x"), "failed", 127),
     "is-not-executable": Case(("/etc/passwd", "x"), "failed", 126),

@@ -1,0 +1,389 @@
+/* agent: PID 1 in the joined root, in place of `join` or `init2`. It runs the command, passes its output to the host,
+ * says how it ended, and ends what the command left running. The command cannot kill it, not even with `kill -9 -1`;
+ * and it reaps orphans.
+ *
+ * In /.quizmatrix are, each ended by a zero byte: the `words` of the command, its `environment`, and the `folder` that
+ * it is run in (quizmatrix/run/runlayer.py).
+ *
+ * A program and no shell script, for the same reason as `join`; and a shell cannot tell a death by a signal from an
+ * exit with 128 and more. */
+
+/* The words of a command and its environment: the kernel takes some 2 MiB. */
+#define ARENA (16 << 20)
+
+#include "system.h"
+#include "text.h"
+#include "guest.h"
+
+#define OWN "/.quizmatrix/"
+#define IO "/run/quizmatrix/io/"
+#define BUSYBOX "/run/quizmatrix/busybox"
+
+enum { KILLED = 9, USER_1 = 10, USER_2 = 12, BROKEN_PIPE = 13, TERMINATED = 15, CHILD_ENDED = 17 };
+enum { FIFO = 0010000, NO_HANG = 1, EVERYONE = -1, CANNOT_START = 125, CANNOT_EXECUTE = 126, NOT_FOUND = 127 };
+
+/* One stream of the command's output, from a named pipe to a port. A port can be opened only once; but a command that
+ * opens /dev/stderr, as any user, opens its file anew. */
+struct stream {
+    const char *pipe;
+    int port;
+    /* `held`: open for reading and writing, so that the pipe keeps its content while no process has it open. */
+    long held, from;
+    int is_ended;
+    char *bytes;
+    long size, sent;
+};
+
+enum { MOST_AT_ONCE = 1 << 15 }; /* what the driver of a port takes */
+
+enum { STREAMS = 2 };
+static struct stream streams[STREAMS] = { { .pipe = IO "out", .port = OUTPUT }, { .pipe = IO "err", .port = ERRORS } };
+
+/* Where signals to this process are read. */
+static long signals;
+/* The programs that this one starts have what it got itself. */
+static char **environment;
+
+static unsigned long long bit(int signal)
+{
+    return 1ULL << (signal - 1);
+}
+
+static void set_blocked(unsigned long long set)
+{
+    enum { SET_MASK = 2 };
+    call(SIGPROCMASK, SET_MASK, (long)&set, 0, sizeof set, 0);
+}
+
+static void make_pipe(const char *path)
+{
+    call(MKNODAT, HERE, (long)path, FIFO | 0666, 0, 0);
+    call(FCHMODAT, HERE, (long)path, 0666, 0, 0);
+}
+
+static void begin_streams(void)
+{
+    make_folders("/run/quizmatrix/io");
+    for (struct stream *stream = streams; stream < streams + STREAMS; stream++) {
+        make_pipe(stream->pipe);
+        stream->bytes = take(MOST_AT_ONCE);
+        stream->held = open_file(stream->pipe, READ_WRITE | OWN_ALONE);
+        stream->from = open_file(stream->pipe, READ_ONLY | NOT_BLOCKING | OWN_ALONE);
+    }
+}
+
+/* Take bytes from the pipe, or pass on what was taken: whichever can be done now. */
+static void step(struct stream *stream)
+{
+    enum { TRY_AGAIN = -11 };
+    long done;
+    if (stream->sent < stream->size) {
+        done = call(WRITE, stream->port, (long)(stream->bytes + stream->sent), stream->size - stream->sent, 0, 0);
+        /* Where the host takes no more, there is nobody to tell. */
+        stream->sent = done > 0 ? stream->sent + done : done == TRY_AGAIN ? stream->sent : stream->size;
+        return;
+    }
+    done = call(READ, stream->from, (long)stream->bytes, MOST_AT_ONCE, 0, 0);
+    stream->is_ended = done == 0;
+    stream->size = done > 0 ? done : 0;
+    stream->sent = 0;
+}
+
+/* Collect processes that have ended. Whether `wanted` is among them; its status is put into `*status`. */
+static int has_ended(long wanted, int *status)
+{
+    int found = 0, how;
+    long process;
+    while ((process = call(WAIT4, EVERYONE, (long)&how, NO_HANG, 0, 0)) > 0)
+        if (process == wanted) {
+            found = 1;
+            *status = how;
+        }
+    return found;
+}
+
+static void end_guest(void);
+
+/* Pass output on until the process `wanted` has ended, and return its status (wait(2)); or, if it is 0, until all
+ * streams have. Negative: there is no such process, as it could not be started. */
+static int pass_on(long wanted)
+{
+    enum { IN = 1, OUT = 4 };
+    struct { int file; short events, happened; } polled[1 + STREAMS];
+    int status = CANNOT_START << 8;
+    while (wanted >= 0) {
+        int live = 0;
+        polled[0].file = (int)signals;
+        polled[0].events = IN;
+        for (int i = 0; i < STREAMS; i++) {
+            int is_full = streams[i].sent < streams[i].size;
+            live += !streams[i].is_ended || is_full;
+            polled[1 + i].file = is_full ? streams[i].port : streams[i].is_ended ? -1 : (int)streams[i].from;
+            polled[1 + i].events = is_full ? OUT : IN;
+        }
+        if (!wanted && !live)
+            break;
+        call(PPOLL, (long)polled, 1 + STREAMS, 0, 0, 0);
+        if (polled[0].happened) {
+            struct { int signal; char more[124]; } got;
+            call(READ, signals, (long)&got, sizeof got, 0, 0);
+            /* Those that busybox's reboot(8), halt(8) and poweroff(8) send to PID 1. */
+            if (got.signal != CHILD_ENDED)
+                end_guest();
+            if (has_ended(wanted, &status))
+                return status;
+        }
+        for (int i = 0; i < STREAMS; i++)
+            if (polled[1 + i].happened)
+                step(&streams[i]);
+    }
+    return status;
+}
+
+/* Write what is in the kernel's page cache to the disks: in a process of its own, as that may hang. */
+static void sync_disks(void)
+{
+    long process = new_process();
+    if (process == 0) {
+        call(SYNC, 0, 0, 0, 0, 0);
+        call(EXIT, 0, 0, 0, 0, 0);
+    }
+    pass_on(process);
+}
+
+/* End the guest, as somebody in it has asked for. */
+static void end_guest(void)
+{
+    static int is_asked_for;
+    if (!is_asked_for++)
+        sync_disks();
+    restart();
+}
+
+/* Become another program, which does not get the ports. */
+static void become(char **words, char **with)
+{
+    enum { NO_ENTRY = -2 };
+    set_blocked(0);
+    call(CLOSE, OUTPUT, 0, 0, 0, 0);
+    call(CLOSE, ERRORS, 0, 0, 0, 0);
+    long result = call(EXECVE, (long)*words, (long)words, (long)with, 0, 0);
+    write_text(2, TEXT("quizmatrix: ", *words, " cannot be executed: error ", of_number(-result), "\n"));
+    call(EXIT, result == NO_ENTRY ? NOT_FOUND : CANNOT_EXECUTE, 0, 0, 0, 0);
+}
+
+/* Open a file as the descriptor `as`, or end this process. */
+static void open_as(const char *path, long flags, int as)
+{
+    long file = open_file(path, flags);
+    if (file < 0)
+        call(EXIT, CANNOT_START, 0, 0, 0, 0);
+    if (file != as) {
+        call(DUP3, file, as, 0, 0, 0);
+        call(CLOSE, file, 0, 0, 0, 0);
+    }
+}
+
+/* The texts of a file, each of which a zero byte ends, up to a null pointer. */
+static char **texts_of(const char *path)
+{
+    long count = 0;
+    char *text = content(path), *end = arena + taken - 1, **texts;
+    taken = (taken + 7) & ~7UL;
+    for (char *at = text; text && at < end; at++)
+        count += !*at;
+    texts = (char **)take((unsigned long)(count + 1) * sizeof *texts);
+    for (long i = 0; i < count; i++) {
+        texts[i] = text;
+        text += length(text) + 1;
+    }
+    texts[count] = 0;
+    return texts;
+}
+
+/* End as the process `other` does. status: of wait(2). */
+static void end_like(long other)
+{
+    enum { INTERRUPTED = -4 };
+    int status = CANNOT_START << 8;
+    set_blocked(0);
+    while (other > 0 && call(WAIT4, other, (long)&status, 0, 0, 0) == INTERRUPTED)
+        ;
+    if (status & 0x7f)
+        call(KILL, call(GETPID, 0, 0, 0, 0, 0), status & 0x7f, 0, 0, 0);
+    call(EXIT, status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff, 0, 0, 0, 0);
+}
+
+/* The command's parent leads its session and its process group, so that setsid(1) need not start a process of its own
+ * in place of the command. It is also what a `kill -9 -1` of the command ends, which spares the command itself. */
+static long start_command(int has_stdin)
+{
+    long process = new_process();
+    if (process != 0)
+        return process;
+    call(CLOSE, CONTROL, 0, 0, 0, 0);
+    call(SETSID, 0, 0, 0, 0, 0);
+    put("/proc/self/oom_score_adj", "0\n", 0);
+    process = new_process();
+    if (process != 0)
+        end_like(process);
+    open_as(has_stdin ? IO "in" : "/dev/null", READ_ONLY, 0);
+    open_as(streams[0].pipe, WRITE_ONLY, 1);
+    open_as(streams[1].pipe, WRITE_ONLY, 2);
+    char **folder = texts_of(OWN "folder"), **words = texts_of(OWN "words");
+    long result = *folder ? call(CHDIR, (long)*folder, 0, 0, 0, 0) : -1;
+    if (result < 0 || !*words) {
+        write_text(2, TEXT("quizmatrix: cannot change to ", *folder ? *folder : "a folder", "\n"));
+        call(EXIT, CANNOT_START, 0, 0, 0, 0);
+    }
+    become(words, texts_of(OWN "environment"));
+    return -1;
+}
+
+/* The device of the port on which the host sends what the command reads. */
+static char *stdin_port(void)
+{
+    for (;;) {
+        unsigned long before = taken;
+        char *names = names_in("/sys/class/virtio-ports", 1000), *name, *said;
+        while ((name = next_line(&names))) {
+            said = first_line(TEXT("/sys/class/virtio-ports/", name, "/name"));
+            if (said && is_same(said, "quizmatrix.stdin"))
+                return TEXT("/dev/", name);
+        }
+        taken = before;
+        rest(5);
+    }
+}
+
+/* In a process of its own: pass the host's bytes to the command's stdin. It ends when the host's have ended, or when
+ * the command has closed its stdin. */
+static long start_feeder(void)
+{
+    static char bytes[1 << 16];
+    char byte = 0;
+    long process = new_process(), port, to, got;
+    if (process != 0)
+        return process;
+    to = open_file(IO "in", WRITE_ONLY);
+    port = open_file(stdin_port(), READ_ONLY);
+    /* A read gives end of file until the host has opened its side and sent a first line; from then on it is the end. */
+    while (byte != '\n')
+        if (call(READ, port, (long)&byte, 1, 0, 0) <= 0)
+            rest(5);
+    while ((got = call(READ, port, (long)bytes, sizeof bytes, 0, 0)) > 0)
+        for (long sent = 0, done; sent < got; sent += done)
+            if ((done = call(WRITE, to, (long)(bytes + sent), got - sent, 0, 0)) <= 0) {
+                tell("unread", "");
+                call(EXIT, 0, 0, 0, 0, 0);
+            }
+    call(EXIT, 0, 0, 0, 0, 0);
+    return -1;
+}
+
+/* Run a program of busybox to its end. Its status (wait(2)). output: the file for its stdout; 0: none. */
+static int run_busybox(char **words, const char *output)
+{
+    long process = new_process();
+    if (process == 0) {
+        if (output)
+            open_as(output, WRITE_ONLY, 1);
+        become(words, environment);
+    }
+    return pass_on(process);
+}
+
+/* Without 9p, /shared goes back to the host as a tar archive on a disk. */
+static void return_shared(void)
+{
+    static char *words[] = { BUSYBOX, "tar", "cf", "-", "-C", "/shared", ".", 0 };
+    char *disk = first_line("/run/quizmatrix/shared-disk");
+    if (!disk)
+        return;
+    if (run_busybox(words, disk))
+        write_text(ERRORS, "quizmatrix: /shared could not be returned\n");
+    sync_disks();
+}
+
+/* The architecture of a program that could not be run here, written by the run layer's script `before`. It is the
+ * guest's to change. */
+static char *foreign(void)
+{
+    char *said = first_line(IO "foreign");
+    for (char *at = said ? said : ""; *at; at++)
+        if (!((*at >= 'a' && *at <= 'z') || (*at >= '0' && *at <= '9') || *at == '_'))
+            return "";
+    return said ? said : "";
+}
+
+/* Tell the host how the command ended. status: of wait(2). */
+static void tell_end(int status)
+{
+    int signal = status & 0x7f, code = signal ? 128 + signal : status >> 8 & 0xff;
+    /* The kernel may print to the console later than it logs. When this line arrives, the host has everything that the
+     * kernel logged while the command ran. Level 0, so that no log level hides it. */
+    put("/dev/kmsg", "<0>quizmatrix: the command has ended\n", NOT_BLOCKING);
+    return_shared();
+    /* Disks that go to the next guest need what is still in this kernel's page cache. If the command failed, no guest
+     * gets them; and a sync could hang and hide the result. */
+    if (!code && exists(OWN "sync"))
+        sync_disks();
+    write_text(CONTROL, TEXT("{\"event\":\"exited\",\"exit_code\":", of_number(code), ",\"signal\":",
+                            signal ? of_number(signal) : "null", ",\"message\":\"", foreign(), "\"}\n"));
+}
+
+/* The user asked for a terminal (`-S`, `shell`). */
+static void offer_terminal(void)
+{
+    static char *words[] = { BUSYBOX, "sh", "/run/quizmatrix/terminal", 0 };
+    int status = run_busybox(words, 0), signal = status & 0x7f;
+    return_shared();
+    write_text(CONTROL, TEXT("{\"event\":\"closed\",\"exit_code\":",
+                            of_number(signal ? 128 + signal : status >> 8 & 0xff), "}\n"));
+}
+
+/* End the processes that the command left, as they keep the pipes open, and pass on what they have written. */
+static void end_streams(void)
+{
+    call(KILL, EVERYONE, KILLED, 0, 0, 0);
+    for (int i = 0; i < STREAMS; i++)
+        call(CLOSE, streams[i].held, 0, 0, 0, 0);
+    pass_on(0);
+    char *marker = first_line(OWN "end-marker");
+    for (int i = 0; marker && i < STREAMS; i++)
+        write_text(streams[i].port, marker);
+}
+
+static int run(int argc, char **argv)
+{
+    static char from_host[256];
+    unsigned long long handled = bit(TERMINATED) | bit(USER_1) | bit(USER_2) | bit(CHILD_ENDED);
+    long feeder = 0;
+    int has_stdin = exists(OWN "stdin"), status;
+
+    environment = argv + argc + 1;
+    /* When the guest runs out of memory, the kernel shall kill another process than this one. */
+    put("/proc/self/oom_score_adj", "-1000\n", 0);
+    set_blocked(handled | bit(BROKEN_PIPE));
+    signals = call(SIGNALFD, -1, (long)&handled, sizeof handled, NOT_BLOCKING | OWN_ALONE, 0);
+    begin_streams();
+    if (has_stdin) {
+        make_pipe(IO "in");
+        feeder = start_feeder();
+    }
+    tell("started", "");
+    status = pass_on(start_command(has_stdin));
+    if (feeder > 0) {
+        call(KILL, feeder, KILLED, 0, 0, 0);
+        call(WAIT4, feeder, 0, 0, 0, 0);
+    }
+    tell_end(status);
+    if (exists(OWN "terminal"))
+        offer_terminal();
+    end_streams();
+    /* The host ends this VM. If the host's side of the port closes, the guest ends itself. */
+    while (call(READ, CONTROL, (long)from_host, sizeof from_host, 0, 0) > 0)
+        ;
+    restart();
+    return 1;
+}
