@@ -49,6 +49,7 @@ bench-formats: setup
 # The gate, real builds of kernels for every architecture, and Debian's modules: hours.
 check-all: check
 	$(VENV)/bin/pytest tests/builds
+	QUIZMATRIX_KILLS=100 $(VENV)/bin/pytest tests/vm/test_warm.py -k killed
 	$(MAKE) check-modules
 
 # What Debian packages for DKMS, built and loaded, beside what dkms itself builds; writes docs/modules-of-debian.md.
@@ -59,9 +60,10 @@ check-modules: setup
 check-zts: setup
 	$(PY) -m tests.check_zts $(ARGUMENTS)
 
-# A hundred boots of each architecture, more at a time than a small host has CPUs.
+# A hundred boots and a thousand restores of each architecture, more at a time than a small host has CPUs: some two hours.
 soak: setup
-	$(PY) tests/soak.py 100 4 6.1-x86_64 6.1-s390x $(foreach arch,x86_64 s390x ppc64,debian-source:6.1-$(arch))
+	$(PY) tests/soak.py cold 100 4 6.1-x86_64 6.1-s390x $(foreach arch,x86_64 s390x ppc64,debian-source:6.1-$(arch))
+	$(PY) tests/soak.py warm 1000 4 6.1-x86_64 6.1-s390x debian-source:6.1-ppc64
 
 # The documentation, as a site: site/index.html, and the man page. Its own tests (tests/docs) build it, too.
 docs: setup

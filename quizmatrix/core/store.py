@@ -7,6 +7,7 @@ process uses it (core/uses.py).
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -155,6 +156,9 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
         doomed = path.with_name(f".{path.name}.removed")
         try:
             shutil.rmtree(doomed, ignore_errors=True)
+            if doomed.exists():
+                # A network file system keeps files that are open.
+                doomed = path.with_name(f".{path.name}.{os.getpid()}.removed")
             path.rename(doomed)
         except FileNotFoundError:
             return

@@ -172,7 +172,9 @@ def _cache_lock() -> Path:
 
 def _lock_of(artifact: Path) -> Path | None:
     """The lock file of an artifact; None if the artifact is outside the cache."""
-    if not artifact.is_relative_to(paths.cache_dir()):
+    # A store's folder is named without symlinks.
+    cache = paths.cache_dir()
+    if not artifact.is_relative_to(cache) and not artifact.is_relative_to(cache.resolve()):
         return None
     return paths.lock_file(f"used-{paths.cache_name(artifact)}")
 

@@ -9,7 +9,7 @@ import anyio
 
 from quizmatrix.core import paths, process
 from quizmatrix.core.concurrency import task_group
-from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core.errors import QuizmatrixError, host_error
 from quizmatrix.model.arch import load_arch
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.outcome import EXIT_NO_VERDICT, EXIT_OK
@@ -43,9 +43,10 @@ def prepare_cells(cells: list[Cell], policy: Policy, *, quiet: bool) -> int:
             # Each guest takes a CPU while it boots.
             async with boots:
                 cold = await _make_template(preparer, cell, prepared)
-        except QuizmatrixError as error:
+        except (QuizmatrixError, OSError) as error:
             failed.append(cell.id)
-            print(f"{cell.id}: {error.render()}", file=sys.stderr, flush=True)
+            said = host_error("make its template", error) if isinstance(error, OSError) else error
+            print(f"{cell.id}: {said.render()}", file=sys.stderr, flush=True)
         else:
             tell(f"ready: {prepared.kernel.record.release}{f'; cold: {cold}' if cold else ''}")
 

@@ -234,7 +234,11 @@ def _places() -> list[HostCheck]:
 
 def _templates() -> HostCheck:
     """How many booted guests are kept, and what they may take."""
-    kept, budget = template.stored(), template.budget()
+    kept = template.stored()
+    try:
+        budget = template.budget()
+    except QuizmatrixError as error:
+        return HostCheck(what="templates", state="lack", says=error.fact, mend=error.cause)
     used = sum(size for _, size, _ in kept)
     says = f"{len(kept)} booted guests are kept, {used // 1_000_000} MB of at most {budget // 1_000_000} MB"
     return HostCheck(what="templates", state="ok", says=f"{says} ({template.BUDGET_VARIABLE})")

@@ -46,9 +46,12 @@ async def _save(spec: CellSpec, shares: list[Share], saving: Saving) -> None:
                 try:
                     message = await Control(ends.ports["control"]).receive()
                     if message is not None and message.event == "booted":
-                        await saving.save(ends.ports[qemu.QMP], machine.pid, console.printed)
-                except (QmpError, InvalidMessageError) as error:
+                        await saving.save(ends.ports[qemu.QMP], machine, console.printed)
+                except (QmpError, OSError, InvalidMessageError) as error:
                     saving.error = str(error)
+            await machine.kill()
+            if machine.outlived_kill:
+                group.cancel_scope.cancel()
         if not saving.is_saved and not saving.error:
             raise UnpreparedError(
                 f"{spec.labels.cell} did not boot", cause=console.watch.last_line or ends.log.last_words

@@ -36,6 +36,9 @@ _DRAIN_AT_MOST = 30.0
 # Seconds to wait, after the command's end, for the console messages that were printed during it.
 _CONSOLE_LIMIT = 3.0
 
+# Seconds for saving a guest. That takes a tenth of a second; a slow disk needs more.
+_SAVE_LIMIT = 120.0
+
 # Seconds for making a guest's files safe: normally, and once we are cancelled.
 _CLEANUP_LIMIT = 1800.0
 _CLEANUP_LIMIT_CANCELLED = 10.0
@@ -75,11 +78,13 @@ class Boot:
     async def run(self, shares: list[Share]) -> None:
         """Boot the VM, run the command, and end the VM; `evidence` and `console` then have what happened."""
         self.conversation.reach(Stage.BOOTING)
+        is_to_be_booted = False
         try:
             await self._boot_and_talk(shares)
-        finally:
             # A restored guest that did not answer has mounted nothing; the same files are for the next one.
-            if not self.conversation.no_answer:
+            is_to_be_booted = bool(self.conversation.no_answer)
+        finally:
+            if not is_to_be_booted:
                 await self._end()
 
     async def _end(self) -> None:
@@ -166,9 +171,13 @@ class Boot:
 
     @property
     def _has_gone_silent(self) -> bool:
-        """Whether the guest sent no final message, so that only QEMU's exit status can explain its end."""
+        """Whether the guest sent no final message, so that only QEMU's exit status can explain its end.
+
+        Not a restored one that did not answer: it would go on meanwhile, and perhaps run the command.
+        """
         seen = self.evidence
-        return seen.ended is None and seen.expired is None and not seen.invalid_message
+        is_open = seen.ended is None and seen.expired is None and not seen.invalid_message
+        return is_open and not self.conversation.no_answer
 
     async def _wait_for_rest(self) -> None:
         """Wait, after the command's end, for the rest of its output and of the console."""
@@ -212,12 +221,18 @@ class Boot:
         saving = self._start.saving
         if saving is None:
             return
-        try:
-            await saving.save(self._ends.ports[qemu.QMP], machine.pid, self.console.printed)
-        except QmpError as error:
-            self.evidence.host.fault = f"the guest was stopped to save it, and QEMU did not go on: {error}"
-            self._talk.cancel()
-            return
+        if self.console.watch.findings or self.console.dying.is_set():
+            saving.error = "its kernel has complained while it booted"
+        else:
+            try:
+                with anyio.fail_after(_SAVE_LIMIT):
+                    await saving.save(self._ends.ports[qemu.QMP], machine, self.console.printed)
+            except (QmpError, OSError) as error:
+                saving.error = str(error) or "it took too long"
+                if await machine.wait_for_status() is None and not self.console.dying.is_set():
+                    self.evidence.host.fault = f"the guest was to be saved, and did not go on: {saving.error}"
+                    self._talk.cancel()
+                return
         group.start_soon(saving.publish, self._folder / "console.log")
 
     async def _guard(self, reader: Callable[[], Awaitable[None]]) -> None:
@@ -251,6 +266,6 @@ def _rules(spec: CellSpec) -> Rules:
     facts = spec.machine.arch.facts
     return Rules(
         tolerance=spec.limits.tolerance,
-        factor=facts.timeout_factor.of(spec.machine.accelerator),
+        factor=spec.machine.timeout_factor,
         silent_reset_is_fault=facts.kernel.silent_reset == "fault",
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from quizmatrix.core.errors import host_error
@@ -13,12 +15,11 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec, Share
 from quizmatrix.model.start import StartKind
-from quizmatrix.run import foreign, qemu, reproduce, runlayer, vm
+from quizmatrix.run import foreign, qemu, reproduce, runlayer, template, vm
 from quizmatrix.run.boot import Boot
 from quizmatrix.run.cellfolder import host_folder_of, run_layer_of
 from quizmatrix.run.observer import NOBODY, Observer
 from quizmatrix.run.start import COLD, Start, starting
-from quizmatrix.run.template import TEMPLATES
 from quizmatrix.run.verdict import judge
 
 
@@ -32,14 +33,34 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
     started = time.monotonic()
     marker = os.urandom(16).hex()
     shares = _write_files(spec, marker, observer)
-    if not spec.machine.kernel.has_9p:
-        from quizmatrix.run import layerdisks
+    with _tidied(Path(spec.files.folder)):
+        if not spec.machine.kernel.has_9p:
+            from quizmatrix.run import layerdisks
 
-        try:
             spec, shares = await layerdisks.convert(spec, shares), []
-        except BaseException:
-            shutil.rmtree(host_folder_of(Path(spec.files.folder)), ignore_errors=True)
-            raise
+        boot, start = await _boot_warm_or_cold(spec, shares, marker, observer)
+    found = await boot.keep_findings()
+    program = foreign.failed_program(spec, boot.evidence.ended)
+    boot.evidence.foreign = program.sentence if program else ""
+    return _result_of(spec, boot, found, program, time.monotonic() - started, start)
+
+
+@contextmanager
+def _tidied(folder: Path) -> Iterator[None]:
+    """If the block raises, remove what is not to stay in a cell's folder, such as secrets."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            runlayer.clean_run_layer(folder)
+        shutil.rmtree(host_folder_of(folder), ignore_errors=True)
+        raise
+
+
+async def _boot_warm_or_cold(
+    spec: CellSpec, shares: list[Share], marker: str, observer: Observer
+) -> tuple[Boot, StartKind]:
+    """Restore the guest if it can be, else boot it, to its end."""
     async with starting(spec, shares) as start:
         if start.note:
             observer.note(f"cold: {start.note}")
@@ -48,14 +69,11 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
         if start.saving is not None and start.saving.error:
             observer.note(f"it is not kept as a template: {start.saving.error}")
     if why and start.template is not None:
-        TEMPLATES.discard(start.template.folder)
+        template.drop(start.template.key)
         start = COLD
         boot = await _boot(spec, shares, marker, observer, start)
         boot.evidence.notes.append(f"it was restored and did not answer ({why}), so it was booted")
-    found = await boot.keep_findings()
-    program = foreign.failed_program(spec, boot.evidence.ended)
-    boot.evidence.foreign = program.sentence if program else ""
-    return _result_of(spec, boot, found, program, time.monotonic() - started, start.kind)
+    return boot, start.kind
 
 
 async def _boot(spec: CellSpec, shares: list[Share], marker: str, observer: Observer, start: Start) -> Boot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -78,7 +79,7 @@ class Conversation:
         if self._start.template is not None and not await self._is_restored():
             return
         with anyio.move_on_after(self._limits.boot_timeout) as limit:
-            if self._start.template is None and not await self._has_booted(save):
+            if self._start.template is None and not await self._has_booted(save, limit):
                 return
             self.reach(Stage.JOINING)
             if not await self._expect("started"):
@@ -94,27 +95,34 @@ class Conversation:
         if limit.cancelled_caught:
             self._evidence.expired = self._limits.timeout
 
-    async def _has_booted(self, save: Callable[[], Awaitable[None]]) -> bool:
-        """Whether the guest has booted, and was told to start."""
+    async def _has_booted(self, save: Callable[[], Awaitable[None]], limit: anyio.CancelScope) -> bool:
+        """Whether the guest has booted, and was told to start. limit: does not count the time for saving."""
         if not await self._expect("booted"):
             return False
+        left = limit.deadline - anyio.current_time()
+        limit.deadline = math.inf
         await save()
+        limit.deadline = anyio.current_time() + left
         renews = self._start.renews
         await self._control.send(self._start.message())
         return not renews or await self._expect("renewed") is not None
 
     async def _is_restored(self) -> bool:
         """Whether the guest was restored, was told to start, and answered. If not, `no_answer` says why."""
-        with anyio.move_on_after(_ANSWER_LIMIT):
+        # That holds where the talk is ended, too, as where its kernel panics.
+        self.no_answer = "it ended"
+        with anyio.move_on_after(_ANSWER_LIMIT) as limit:
             try:
                 await self._start.restore(self._ports[qemu.QMP])
                 await self._control.send(self._start.message())
                 if await self._expect("renewed"):
+                    self.no_answer = ""
                     return True
                 self.no_answer = self._evidence.init_failed or "QEMU ended"
             except (QmpError, OSError, InvalidMessageError) as error:
                 self.no_answer = str(error)
-        self.no_answer = self.no_answer or f"no answer within {_ANSWER_LIMIT:g} s"
+        if limit.cancelled_caught:
+            self.no_answer = f"no answer within {_ANSWER_LIMIT:g} s"
         return False
 
     async def _serve_terminal(self, terminal: TerminalHost) -> None:

@@ -51,17 +51,20 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
     template: the file of a template's memory, of which the guest gets a copy of each page that it writes to;
     None for a guest that is booted, and saved then.
+    passed_fd: for such a guest, the descriptor of the file that its memory is in, which QEMU inherits.
     """
 
     template: str | None = None
+    passed_fd: int = -1
 
     def options(self, size: int) -> list[str]:
         """QEMU's options for it. size: MiB."""
-        # QEMU leaves memory out of what it saves only if it is shared with a file, or has a name in both.
-        common = f"id={_MEMORY},size={size}M"
+        common = f"memory-backend-file,id={_MEMORY},size={size}M"
         if self.template is None:
-            return ["-object", f"memory-backend-memfd,{common},share=on"]
-        file = f"memory-backend-file,{common},share=off,mem-path={option_value(self.template)}"
+            # QEMU leaves memory out of what it saves only if it is shared with a file that has a name: from
+            # 8.1 on a memory-backend-memfd is saved whole.
+            return ["-object", f"{common},share=on,mem-path=/proc/self/fd/{self.passed_fd}"]
+        file = f"{common},share=off,mem-path={option_value(self.template)}"
         return ["-object", file, "-incoming", "defer"]
 
 

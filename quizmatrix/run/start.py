@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +13,7 @@ import anyio
 
 from quizmatrix.core import paths, sparse
 from quizmatrix.core.concurrency import in_thread
-from quizmatrix.core.errors import DamagedError, UnpreparedError, host_error
+from quizmatrix.core.errors import DamagedError, QuizmatrixError, UnpreparedError, host_error
 from quizmatrix.core.uses import Uses
 from quizmatrix.model.spec import CellSpec, Share
 from quizmatrix.model.start import StartKind
@@ -22,6 +21,7 @@ from quizmatrix.run import qemu, template
 from quizmatrix.run.channel import Port
 from quizmatrix.run.qmp import Monitor, QmpError
 from quizmatrix.run.template import TEMPLATES, Template
+from quizmatrix.run.vm import VM
 
 # Bytes of a guest's new seed.
 _SEED = 32
@@ -65,7 +65,7 @@ class Start:
     @property
     def renews(self) -> bool:
         """Whether the guest has to get its own clock and randomness: it has what a template has."""
-        return self.template is not None or (self.saving is not None and self.saving.is_saved)
+        return self.template is not None or (self.saving is not None and self.saving.was_stopped)
 
     def message(self) -> bytes:
         """The line that lets the guest start. It is sent at once, as the time is in it."""
@@ -84,6 +84,8 @@ class Start:
         with self.template.state_file.open("rb") as file:
             await monitor.restore(file.fileno())
         await monitor.go_on()
+        # QEMU would keep for ever what it reports and nobody reads.
+        port.close()
 
 
 COLD = Start()
@@ -98,6 +100,8 @@ class Saving:
         done: is closed once others can use the template.
         """
         self.is_saved = False
+        # Its clock has to be set then, whether or not it was saved.
+        self.was_stopped = False
         # Why there is no template.
         self.error = ""
         self._key = key
@@ -106,49 +110,56 @@ class Saving:
         self._done = done
         self._console = 0
 
-    async def save(self, port: Port, pid: int, printed: Callable[[], Awaitable[int]]) -> None:
-        """Save the guest, which is stopped for it, and let it go on. port: QMP. pid: QEMU's.
+    async def save(self, port: Port, machine: VM, printed: Callable[[], Awaitable[int]]) -> None:
+        """Save the guest, which is stopped for it, and let it go on. port: QMP, which is closed then.
 
-        printed: says how many bytes the stopped guest has printed. Raises QmpError if it does not go on.
+        printed: says how many bytes the stopped guest has printed. Raises QmpError or OSError if the guest
+        does not go on, or has ended.
         """
         monitor = Monitor(port)
         await monitor.open()
-        if not await _is_idle(pid, await monitor.cpu_threads(), self._rest):
-            self.error = "its CPUs did not come to rest"
-            return
-        await monitor.stop()
-        try:
-            with (self._folder / template.STATE).open("wb") as file:
-                await monitor.save(file.fileno())
-        except QmpError as error:
-            self.error = str(error)
-        else:
-            # Not before: while QEMU saves, it does not let the guest go on.
+        if await _is_idle(machine.pid, await monitor.cpu_threads(), self._rest):
+            await monitor.stop()
+            self.was_stopped = True
             try:
-                await in_thread(partial(_copy_memory, pid, self._folder / template.MEMORY))
+                await self._write(monitor, machine.memory)
                 self._console = await printed()
                 self.is_saved = True
-            except OSError as error:
+            except QmpError as error:
                 self.error = str(error)
-        await monitor.go_on()
+            except OSError as error:
+                self.error = str(host_error("keep its template", error))
+            await monitor.go_on()
+        else:
+            self.error = "its CPUs did not come to rest"
+        port.close()
+
+    async def _write(self, monitor: Monitor, memory: int) -> None:
+        with (self._folder / template.STATE).open("wb") as file:
+            await monitor.save(file.fileno())
+        # Not before: while QEMU saves, it does not let the guest go on.
+        await in_thread(partial(sparse.copy, memory, self._folder / template.MEMORY), is_awaited=True)
 
     async def publish(self, console: Path) -> None:
         """Let others use the template. console: the file with what the guest has printed."""
         if self.is_saved:
             try:
-                await in_thread(partial(self._complete, console))
+                await in_thread(partial(self._complete, console), is_awaited=True)
             except OSError as error:
                 self.error = str(host_error("keep its template", error))
+            except QuizmatrixError as error:
+                self.error = str(error)
         await self._done.aclose()
 
     def _complete(self, console: Path) -> None:
         with console.open("rb") as source:
             (self._folder / template.CONSOLE).write_bytes(source.read(self._console))
         template.complete(self._folder, self._key)
-        # An old one may be in use: guests that were restored from it go on.
-        TEMPLATES.discard(TEMPLATES.path(self._key))
-        self._folder.rename(TEMPLATES.path(self._key))
-        template.keep_to_budget()
+        if template.drop(self._key):
+            self._folder.rename(TEMPLATES.path(self._key))
+            template.keep_to_budget()
+        else:
+            self.error = "an older one is in use"
 
 
 async def _is_idle(pid: int, threads: list[int], rest: float) -> bool:
@@ -176,23 +187,6 @@ def _thread_state(pid: int, thread: int) -> str:
     return f"{fields[0]} {switches}"
 
 
-def _copy_memory(pid: int, target: Path) -> None:
-    """Copy the memory of a stopped QEMU, without its holes."""
-    source = _memory_of(pid)
-    try:
-        sparse.copy(source, target)
-    finally:
-        os.close(source)
-
-
-def _memory_of(pid: int) -> int:
-    """A descriptor of the file that a QEMU has its guest's memory in. Raises OSError."""
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        if str(link.readlink()).startswith("/memfd:memory-backend-memfd"):
-            return os.open(link, os.O_RDONLY | os.O_CLOEXEC)
-    raise FileNotFoundError("QEMU has no file with its memory")
-
-
 @asynccontextmanager
 async def starting(spec: CellSpec, shares: list[Share], *, thoroughly: bool = False) -> AsyncIterator[Start]:
     """How to start a guest. Waits while another one, of which it can be restored, is being saved.
@@ -210,14 +204,18 @@ async def starting(spec: CellSpec, shares: list[Share], *, thoroughly: bool = Fa
         return
     key = template.key_for(spec, shares)
     uses = Uses()
+    waited: list[None] = []
     async with AsyncExitStack() as lock:
         found = await _usable(key, uses, thoroughly)
         if found is None:
-            await lock.enter_async_context(TEMPLATES.locked(key))
+            await lock.enter_async_context(TEMPLATES.locked(key, lambda: waited.append(None)))
             found = await _usable(key, uses, thoroughly)
         if found is not None:
             await lock.aclose()
-            yield Start(template=found)
+            try:
+                yield Start(template=found)
+            finally:
+                uses.release()
             return
         if asked is StartKind.WARM:
             raise UnpreparedError(
@@ -225,11 +223,19 @@ async def starting(spec: CellSpec, shares: list[Share], *, thoroughly: bool = Fa
                 cause="there is no template of such a guest",
                 next_step="Run it once without --warm, which makes one.",
             )
-        with paths.scratch(TEMPLATES.root, template.SCRATCH) as folder:
-            place = Path(folder) / "template"
+        if waited:
+            # Else the guests of a kind that cannot be saved would start one after the other.
+            await lock.aclose()
+            yield Start(note="another guest of its kind, which it waited for, was not saved")
+            return
+        try:
+            scratch = lock.enter_context(paths.scratch(TEMPLATES.root, template.SCRATCH))
+            place = Path(scratch) / "template"
             place.mkdir(mode=0o755)
-            rest = spec.machine.arch.facts.qemu.rest
-            yield Start(saving=Saving(key, place, rest, lock))
+        except OSError as error:
+            yield Start(note=str(host_error("keep its template", error)))
+            return
+        yield Start(saving=Saving(key, place, spec.machine.arch.facts.qemu.rest, lock))
 
 
 async def _usable(key: str, uses: Uses, thoroughly: bool) -> Template | None:
@@ -237,7 +243,7 @@ async def _usable(key: str, uses: Uses, thoroughly: bool) -> Template | None:
     try:
         found = await in_thread(partial(template.find, key, thoroughly=thoroughly))
     except DamagedError:
-        TEMPLATES.discard(TEMPLATES.path(key))
+        template.drop(key)
         return None
     if found is None or not await uses.hold(found.folder):
         return None

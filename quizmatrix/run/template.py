@@ -15,16 +15,16 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.core import process, sparse, units
+from quizmatrix.core import process, sparse, units, uses
 from quizmatrix.core.checksum import Checksum, checksum_of
-from quizmatrix.core.errors import DamagedError
+from quizmatrix.core.errors import DamagedError, UnpreparedError
 from quizmatrix.core.store import Store, key_of
 from quizmatrix.model.arch import Accelerator, DiskBus
 from quizmatrix.model.spec import BASE_DISK, CellSpec, Disk, Labels, Share, TerminalKind
 from quizmatrix.run import qemu
 
 # Part of every key; has to be changed when a guest is saved or restored differently.
-_RECIPE = "1"
+_RECIPE = "2"
 
 TEMPLATES = Store(what="template", folder="templates", record="{}/template.json", lock="template-{}")
 
@@ -45,15 +45,33 @@ _LEFT_BEHIND = 3600.0
 # Of the files of a template: the memory, the devices' state, and what the guest had printed.
 MEMORY, STATE, CONSOLE = "memory", "state", "console.log"
 
-# The parts of /proc/cpuinfo that say which CPU it is.
-_CPU = ("vendor_id", "model name", "microcode", "flags", "processor 0", "cpu", "features")
+# The lines of /proc/cpuinfo that say which CPU it is: of x86, ARM, s390, POWER, RISC-V and LoongArch. Others
+# change all the time, such as the frequency.
+_CPU = {
+    *("vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags"),
+    *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features"),
+    *("features", "facilities", "processor 0"),
+    *("cpu", "revision"),
+    *("isa", "uarch", "mvendorid", "marchid", "mimpid"),
+    *("CPU Family", "Model Name", "CPU Revision"),
+}
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+# Changes when the host boots.
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored template (its template.json). made: when, in seconds since 1970."""
+    """A stored template (its template.json).
+
+    made: when, in seconds since 1970. boot: during which boot of the host; a file that was written before a
+    power failure may have holes.
+    """
 
     key: str
     made: float
+    boot: str
     memory: Checksum
     state: Checksum
     console: Checksum
@@ -93,6 +111,8 @@ def why_not(spec: CellSpec) -> str:
     machine = spec.machine
     if budget() == 0:
         return f"{BUDGET_VARIABLE} is 0"
+    if machine.qemu_words:
+        return "it has options of QEMU of its own (--qemu)"
     if machine.debugger is not None:
         return "a debugger follows it from its start"
     if not machine.kernel.has_9p:
@@ -162,7 +182,7 @@ def find(key: str, *, thoroughly: bool = False) -> Template | None:
     thoroughly: they are read.
     """
     found = TEMPLATES.read(key, Template)
-    if found is None or time.time() - found.made > _LASTS:
+    if found is None or time.time() - found.made > _LASTS or found.boot != _boot():
         return None
     for checksum, path in found.files:
         if not checksum.matches(path, thoroughly=thoroughly, digest=sparse.digest_of):
@@ -174,9 +194,24 @@ def complete(folder: Path, key: str) -> None:
     """Write the record of a template whose files are in `folder`. Raises OSError."""
     sums = {name: checksum_of(folder / name, sparse.digest_of) for name in (MEMORY, STATE, CONSOLE)}
     record = Template(
-        key=key, made=time.time(), memory=sums[MEMORY], state=sums[STATE], console=sums[CONSOLE]
+        key=key,
+        made=time.time(),
+        boot=_boot(),
+        memory=sums[MEMORY],
+        state=sums[STATE],
+        console=sums[CONSOLE],
     )
     (folder / TEMPLATES.record_of(key).name).write_bytes(msgspec.json.encode(record))
+
+
+def drop(key: str) -> bool:
+    """Remove a template, if there is one that nobody uses. Whether there is none now."""
+    place = TEMPLATES.path(key)
+    with uses.unused(place) as nobody_uses_it:
+        if nobody_uses_it:
+            with suppress(UnpreparedError):
+                TEMPLATES.discard(place)
+    return not place.exists()
 
 
 def note_use(template: Template) -> None:
@@ -213,9 +248,9 @@ def keep_to_budget() -> None:
     for _, size, folder in stored():
         left -= size
         if left < 0:
-            TEMPLATES.discard(folder)
+            drop(folder.name)
     # What killed processes have left.
-    for path in TEMPLATES.root.glob(f".{SCRATCH}.*"):
+    for path in [*TEMPLATES.root.glob(f".{SCRATCH}.*"), *TEMPLATES.root.glob(".*.removed")]:
         with suppress(OSError):
             if path.stat().st_mtime < time.time() - _LEFT_BEHIND:
                 shutil.rmtree(path, ignore_errors=True)
@@ -225,13 +260,19 @@ def _own_disks(spec: CellSpec) -> list[Disk]:
     return [disk for disk in spec.files.disks if disk.serial != BASE_DISK]
 
 
+def _boot() -> str:
+    return _BOOT_ID.read_text().strip()
+
+
 def _identity(path: str) -> str:
     """A text that changes when a file does."""
-    now = Path(path).resolve().stat()
-    return f"{path} {now.st_size} {now.st_mtime_ns}"
+    real = Path(path).resolve()
+    now = real.stat()
+    # Some packages have all files of the same mtime, under other paths.
+    return f"{path} {real} {now.st_size} {now.st_mtime_ns}"
 
 
 def _host_cpu() -> list[str]:
     """What identifies the host's CPU, which a guest under KVM sees."""
-    lines = Path("/proc/cpuinfo").read_text(errors="replace").split("\n\n")[0].splitlines()
-    return [line for line in lines if line.startswith(_CPU)]
+    lines = _CPUINFO.read_text(errors="replace").split("\n\n")[0].splitlines()
+    return [line for line in lines if line.partition(":")[0].strip() in _CPU]

@@ -13,6 +13,7 @@ import msgspec
 from anyio.abc import Process
 
 from quizmatrix.core import process
+from quizmatrix.core.errors import host_error
 from quizmatrix.model.spec import CellSpec, Share
 from quizmatrix.run import qemu
 from quizmatrix.run.channel import CHUNK, ConsolePipe, Port, write_all
@@ -87,9 +88,11 @@ class Log:
 class VM:
     """A running QEMU."""
 
-    def __init__(self, child: Process) -> None:
-        """Made by `running`."""
+    def __init__(self, child: Process, memory: int) -> None:
+        """Made by `running`. memory: see there."""
         self._child = child
+        # The file that the guest's memory is in, if it is to be saved; otherwise negative.
+        self.memory = memory
         # Whether it did not die of SIGKILL, because it hangs in the kernel.
         self.outlived_kill = False
 
@@ -145,27 +148,42 @@ async def running(
 ) -> AsyncIterator[VM]:
     """Start QEMU for `spec`, connected to `ends`; kill it when the block ends.
 
-    memory: see qemu.command_line. Raises HostError if QEMU cannot be
-    started.
+    memory: see qemu.command_line. Raises HostError if QEMU cannot be started.
     """
     require_qemu(spec)
     console, ports, log = ends.console, ends.ports, ends.log
     chardevs = {name: f"socket,fd={port.guest.fileno()}" for name, port in ports.items()}
     # append: QEMU would truncate the file, which fails for a pipe.
     chardevs["console"] = f"file,path={qemu.PASSED_FILE},append=on"
-    argv = qemu.command_line(spec, shares, chardevs, passed_fd=console.guest, memory=memory)
-    child = await process.start(
-        argv,
-        pass_fds=[console.guest, *(port.guest.fileno() for port in ports.values())],
-        output=log.writer,
-    )
-    vm = VM(child)
+    passed = [console.guest, *(port.guest.fileno() for port in ports.values())]
+    with ExitStack() as stack:
+        file = -1
+        if memory is not None and memory.template is None:
+            file = stack.enter_context(_new_memory(spec.machine.memory))
+            passed.append(file)
+            memory = qemu.Memory(passed_fd=file)
+        argv = qemu.command_line(spec, shares, chardevs, passed_fd=console.guest, memory=memory)
+        vm = VM(await process.start(argv, pass_fds=passed, output=log.writer), file)
+        try:
+            log.close_writer()
+            console.close_guest()
+            for port in ports.values():
+                port.close_guest()
+            yield vm
+        finally:
+            with anyio.CancelScope(shield=True):
+                await vm.kill()
+
+
+@contextmanager
+def _new_memory(size: int) -> Iterator[int]:
+    """A file in memory, of `size` MiB. Raises HostError if there can be none."""
     try:
-        log.close_writer()
-        console.close_guest()
-        for port in ports.values():
-            port.close_guest()
-        yield vm
+        file = os.memfd_create("guest")
+    except OSError as error:
+        raise host_error("make the guest's memory", error) from error
+    try:
+        os.truncate(file, size << 20)
+        yield file
     finally:
-        with anyio.CancelScope(shield=True):
-            await vm.kill()
+        os.close(file)
