@@ -11,7 +11,7 @@
 #include "text.h"
 #include "guest.h"
 
-enum { RDONLY = 1, REMOUNT = 32, BIND = 4096, MOVE = 8192 };
+enum { RDONLY = 1, REMOUNT = 32, BIND = 4096, MOVE = 8192, RECURSIVE = 16384 };
 enum { NO_ENTRY = -2, NO_DEVICE = -6, BUSY = -16 };
 /* Milliseconds between two tries, and how many there are: for a mount, and for a disk. */
 enum { PAUSE = 10, MOUNT_TRIES = 400, DISK_TRIES = 1000 };
@@ -547,6 +547,51 @@ static void link_names(void)
     }
 }
 
+/* Run a program of the base image in that alone, to its end. Whether it exited with 0. */
+static int is_done_in_base(const char *const *words)
+{
+    /* systemd's programs do nothing in a chroot(2) otherwise. */
+    static const char *const environment[] = { "SYSTEMD_IGNORE_CHROOT=1", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", 0 };
+    int status = -1;
+    long process = new_process();
+    if (process == 0) {
+        for (int file = CONTROL; file <= ERRORS; file++)
+            call(CLOSE, file, 0, 0, 0, 0);
+        if (call(CHROOT, (long)"/layers/base", 0, 0, 0, 0) >= 0 && call(CHDIR, (long)"/", 0, 0, 0, 0) >= 0)
+            call(EXECVE, (long)*words, (long)words, (long)environment, 0, 0);
+        call(EXIT, 127, 0, 0, 0, 0);
+    }
+    while (process > 0 && call(WAIT4, -1, (long)&status, 0, 0, 0) != process)
+        ;
+    return status == 0;
+}
+
+/* In an image with udev: let that give all devices their names and owners. A mark says to init2 that it has. What it
+ * knows is in /run; it is started anew in the joined root, whose rules, modules and programs it then has. */
+static void settle_devices(void)
+{
+    enum { DETACH = 2 };
+    static const char *const places[] = { "/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd" };
+    static const char *const shared[][2]
+        = { { "/proc", "proc" }, { "/sys", "sys" }, { "/dev", "dev" }, { "/layers/own/run", "run" } };
+    const char *start[] = { 0, "--daemon", 0 };
+    /* Without the loop devices (and others that begin with l): they are empty, and would take most of the time. */
+    static const char *const settle[] = { "/usr/bin/timeout", "60", "/bin/udevadm", "trigger", "--settle",
+        "--action=add", "--subsystem-match=block", "--subsystem-match=misc", "--sysname-match=[!l]*", 0 };
+    static const char *const end[] = { "/bin/udevadm", "control", "--exit", 0 };
+    for (unsigned long i = 0; !*start && i < sizeof places / sizeof *places; i++)
+        if (exists(TEXT("/layers/base", places[i])))
+            *start = places[i];
+    if (!*start)
+        return;
+    for (unsigned long i = 0; i < sizeof shared / sizeof *shared; i++)
+        mount(shared[i][0], TEXT("/layers/base/", shared[i][1]), 0, BIND | RECURSIVE, 0);
+    if (is_done_in_base(start) && is_done_in_base(settle) && is_done_in_base(end))
+        put("/layers/own/run/quizmatrix/settled", "", CREATE);
+    for (unsigned long i = 0; i < sizeof shared / sizeof *shared; i++)
+        call(UMOUNT, (long)TEXT("/layers/base/", shared[i][1]), DETACH, 0, 0, 0);
+}
+
 /* All that is the same for every run: a guest that is restored has it already. Some of it is moved into the joined root
  * later. */
 static void set_up_machine(void)
@@ -574,6 +619,7 @@ static void set_up_machine(void)
     mount_or_fail("tmp", "/layers/own/tmp", "tmpfs", 0, "mode=1777");
     make_folder("/layers/own/run/quizmatrix");
     mount_or_fail("/guest", "/layers/own/run/quizmatrix", 0, BIND, 0);
+    settle_devices();
 }
 
 /* What the run has of its own, in the joined root. */

@@ -101,10 +101,12 @@ def move_in(made: Path, folder: Path) -> Path:
 
 
 async def remove(path: Path) -> list[str]:
-    """Remove a file, or a folder with all its content; return error messages.
+    """Remove a file, or a folder with all its content, if there is one; return error messages.
 
     Uses rm(1), which does not build paths, so any depth works, and which follows no symlink.
     """
+    if not os.path.lexists(path):
+        return []
     try:
         done = await process.run(["rm", "-rf", "--", str(path)])
     except QuizmatrixError as error:

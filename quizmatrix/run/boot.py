@@ -108,6 +108,12 @@ class Boot:
         except QuizmatrixError as error:
             self.evidence.notes.append(str(error))
 
+    @property
+    def no_answer(self) -> str:
+        """Why a restored guest did not answer, with QEMU's words; empty if it did, and for all others."""
+        words = self._ends.log.last_words
+        return self.conversation.no_answer + (f": {words}" if words and self.conversation.no_answer else "")
+
     async def read_tests(self) -> None:
         """Read the results of single tests from the command's output and the console."""
         stdout = self._outputs[0]

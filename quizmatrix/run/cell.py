@@ -65,7 +65,7 @@ async def _boot_warm_or_cold(
         if start.note:
             observer.note(f"cold: {start.note}")
         boot = await _boot(spec, shares, marker, observer, start)
-        why = boot.conversation.no_answer
+        why = boot.no_answer
         if start.saving is not None and start.saving.error:
             observer.note(f"it is not kept as a template: {start.saving.error}")
     if why and start.template is not None:

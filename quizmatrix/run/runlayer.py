@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from quizmatrix.core import skeleton
@@ -255,6 +255,8 @@ def _files(spec: CellSpec, marker: str) -> dict[str, str]:
         files["window"] = f"{rows} {columns} {spec.command.session.term}"
         files["session-environment"] = session_environment(spec)
         files["session"] = session_script(spec.command.session)
+    if any(_has_udev_rules(Path(folder)) for folder in _folders_over_the_base(spec)):
+        files["udev-rules"] = "a layer has some"
     if spec.files.handed_disks:
         files["sync"] = "what the command wrote is for another guest"
     if spec.command.stdin is not None:
@@ -264,6 +266,16 @@ def _files(spec: CellSpec, marker: str) -> dict[str, str]:
         if links := spec.files.work_tree.links:
             files["names"] = "\n".join(f"{name}\n{place}" for name, place in links.items())
     return files
+
+
+def _folders_over_the_base(spec: CellSpec) -> Iterator[str]:
+    yield from (layer.path for layer in spec.files.layers)
+    yield from (profile.files for profile in spec.command.profiles if profile.files is not None)
+
+
+def _has_udev_rules(folder: Path) -> bool:
+    places = ("etc", "lib", "usr/lib", "usr/local/lib")
+    return any((folder / place / "udev/rules.d").is_dir() for place in places)
 
 
 def _line_of(number: int, bind: Bind) -> str:
