@@ -130,12 +130,20 @@ class Boot:
                 )
             )
         except OSError as error:
-            self.evidence.notes.append(str(host_error("read the tests in its output", error)))
+            self._tests_are_unknown(str(host_error("read the tests in its output", error)))
         except HostError as error:
-            self.evidence.notes.append(f"the tests in its output were not read: {error}")
+            self._tests_are_unknown(f"the tests in its output were not read: {error}")
         self.evidence.notes += self.evidence.tests.limits
         if self.evidence.tests.kernel_has_some and self.evidence.ended and not self.console.watch.ended:
             self.evidence.notes.append("the end of its console did not arrive, and may have results of tests")
+
+    def _tests_are_unknown(self, why: str) -> None:
+        ended = self.evidence.ended
+        if ended is not None and ended.exit_code == 0:
+            # Tests may have failed all the same.
+            self.evidence.host.fault = why
+        else:
+            self.evidence.notes.append(why)
 
     async def keep_findings(self) -> list[FindingSummary]:
         """Write the findings to the cell's folder; return their summaries."""

@@ -12,7 +12,7 @@ from quizmatrix.console.watch import ConsoleWatch
 from quizmatrix.run.channel import ConsolePipe, write_all
 
 # Bytes of a console that are kept in console.log.
-_LIMIT = 64 << 20
+LIMIT = 64 << 20
 
 # Bytes of a console that are read without a pause; with the shortest lines this takes 30 ms.
 _PIECE = 1 << 15
@@ -55,7 +55,7 @@ class ConsoleLog:
             while data := self._before or await self.pipe.receive():
                 self._before = b""
                 self.received += len(data)
-                if file.tell() < _LIMIT:
+                if file.tell() < LIMIT:
                     await write_all(file, data)
                 else:
                     self.was_cut = True
@@ -81,4 +81,4 @@ class ConsoleLog:
     @property
     def cut(self) -> str:
         """A sentence if the file lacks its end; empty otherwise."""
-        return f"its console was longer than the {_LIMIT >> 20} MiB that are kept" if self.was_cut else ""
+        return f"its console was longer than the {LIMIT >> 20} MiB that are kept" if self.was_cut else ""

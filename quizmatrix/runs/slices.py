@@ -49,16 +49,25 @@ def seconds_for(request: RunRequest, tasks: list[Task], history: History) -> Tes
 
 
 def _of_runs_before(request: RunRequest, sliced: list[Task], history: History) -> TestSeconds:
-    """By which times these slices were dealt when they last ran with this command, where they did."""
+    """By which times these slices were dealt when they last ran with this command, where they did.
+
+    Raises UsageError where they were dealt in several ways: slices of one are not those of the other.
+    """
     history.catch_up()
     latest = history.latest(rerun.kind_of(request))
     found: TestSeconds = {}
     for task in sliced:
-        if task.id in latest and task.cell.arch not in found:
+        if task.id in latest:
             place, _run, _result = latest[task.id]
             kept = load(place)
             if kept is not None:
-                found[task.cell.arch] = kept.get(task.cell.arch, {})
+                times = kept.get(task.cell.arch, {})
+                if found.setdefault(task.cell.arch, times) != times:
+                    raise UsageError(
+                        f"the slices of {task.cell.arch} were dealt in several ways when they last ran",
+                        cause="a slice of the one may lack tests of the other",
+                        next_step="Run all of them: leave out --last-failed, and @NofM in --only.",
+                    )
     return found
 
 

@@ -139,7 +139,7 @@ class Attempts:
             expected=task.cell.expected,
             shard=_shard_of(task.cell),
             inputs="" if self.streams.is_used_up else await self._inputs.key(spec, before),
-            flaky=flaky if result.outcome.is_verdict and flaky else result.flaky,
+            flaky=flaky if flaky and result.outcome is Outcome.PASSED else result.flaky,
             labels=task.labels,
         )
 

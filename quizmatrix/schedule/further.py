@@ -23,6 +23,7 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import SubtestOutcome
 from quizmatrix.model.testchoice import TestChoice
+from quizmatrix.run import consolelog
 from quizmatrix.runs.directory import RESULT
 from quizmatrix.schedule.joining import (
     Part,
@@ -88,7 +89,7 @@ class FurtherGuests:
         if len(parts) + len(again) == 1:
             return msgspec.structs.replace(first, detail=_joined(first.detail, left))
         if again and not bad_names(tests):
-            failure = await self._what_else(parts, splat)
+            failure = await self._what_else([*parts, *again], splat)
         paths.write_atomic(self._folder / reading.FILE, to_json(list(tests.values())))
         result = joined_result(parts, tests, again, failure)
         return msgspec.structs.replace(
@@ -109,7 +110,7 @@ class FurtherGuests:
             heeds = selects_tests(self._folder / crashed.name)
             if not heeds or not is_new or len(set(lost)) < len(lost):
                 # What began last is unknown, or ended its guest although it was not to run.
-                return parts, "what it had not come to did not run" if heeds else ""
+                return parts, "what it had not come to did not run" if heeds or len(parts) > 1 else ""
             if len(parts) > MOST_CRASHES:
                 return parts, f"{len(parts)} guests crashed: what they had not come to did not run"
             spent = sum(command_seconds(part.result) for part in parts)
@@ -164,7 +165,11 @@ class FurtherGuests:
 def other_failure(folder: str) -> str:
     """Why a command has failed even where each failed test passes when it runs again. Raises OSError."""
     cell = Path(folder)
-    found = reading.read(cell / "stdout", cell / "console.log")
+    console = cell / "console.log"
+    is_whole = not console.exists() or console.stat().st_size < consolelog.LIMIT
+    found = reading.read(cell / "stdout", console, console_is_whole=is_whole)
+    if found.suite_end.is_unfinished:
+        return "its tests did not come to their end"
     passed = [
         msgspec.structs.replace(test, outcome=SubtestOutcome.PASSED) if test.outcome.is_bad else test
         for test in found.tests

@@ -59,7 +59,8 @@ def with_rerun(tests: Tests, wanted: Iterable[str], parts: Sequence[Part]) -> Te
     """The tests, after the `wanted` ones, which had failed, ran once more in `parts`.
 
     Those that passed now had failed before. A test that was skipped before, as its setup had failed, and ran
-    now counts too. Others say nothing: a command may run all of its tests again.
+    now counts too, and so does one that fails and had not run: its command may have stopped before.
+    Others say nothing: a command may run all of its tests again.
     """
     again = joined_tests(parts)
     found = dict(tests)
@@ -67,7 +68,8 @@ def with_rerun(tests: Tests, wanted: Iterable[str], parts: Sequence[Part]) -> Te
         if name in again and again[name].outcome is SubtestOutcome.PASSED:
             found[name] = msgspec.structs.replace(again[name], failed_before=True)
     for name, test in again.items():
-        if name in tests and tests[name].outcome is SubtestOutcome.SKIPPED:
+        is_new = name not in tests and test.outcome.is_bad
+        if is_new or (name in tests and tests[name].outcome is SubtestOutcome.SKIPPED):
             found[name] = test
     return found
 
@@ -85,12 +87,14 @@ def joined_result(
     parts: the first guest, and those that went on where one before had crashed. tests: all that these ran,
     and how the failed ones ended when they ran again. reruns: the guests where they did. failure: what else
     than failed tests speaks against a pass. The outcome is that of the first guest that crashed; else the
-    first one that is not `passed`, unless every test that failed has passed now.
+    first one that is not `passed`, unless every test that failed has passed now. A guest that the host lost
+    only counts where no other is bad.
     """
     first = parts[0].result
     further = [*parts[1:], *reruns]
     bad = [part for part in parts if part.result.outcome is not Outcome.PASSED]
-    told = next((part for part in bad if part.has_crashed), (bad or list(parts))[0]).result
+    ranked = [*(part for part in bad if part.has_crashed), *bad] or list(parts)
+    told = next((part for part in ranked if part.result.outcome.is_verdict), ranked[0]).result
     if reruns and not failure and not bad_names(tests) and all(map(_has_failed_tests, bad)):
         others = [part.result for part in reruns if not _has_failed_tests(part)]
         other = next((result for result in others if result.outcome is not Outcome.PASSED), None)
@@ -106,7 +110,7 @@ def joined_result(
         exit_code=told.exit_code,
         signal=told.signal,
         detail="; ".join(filter(None, [told.detail, failure if reruns else ""])),
-        flaky=Subtests(tests=list(tests.values())).flaky,
+        flaky=Subtests(tests=list(tests.values())).flaky if told.outcome is Outcome.PASSED else "",
         known=_known(part.result for part in parts),
         subtests={str(outcome): counts[str(outcome)] for outcome in SubtestOutcome if counts[str(outcome)]},
         findings=_findings([first, *(part.result for part in further)]),
@@ -118,7 +122,7 @@ def joined_result(
 def _has_failed_tests(part: Part) -> bool:
     """Whether the guest's command came to its end, and tests of its failed."""
     result = part.result
-    ended = result.outcome is Outcome.FAILED and result.exit_code is not None
+    ended = result.outcome is Outcome.FAILED and result.exit_code is not None and result.signal is None
     return ended and any(test.outcome.is_bad for test in part.tests)
 
 

@@ -257,7 +257,7 @@ class _Reading:
             known=[*uses, *passed],
             suite_end=SuiteEnd(
                 unexpected_skips=sorted(name for name in skips if not named[name].known),
-                is_unfinished=runner.is_unfinished,
+                is_unfinished=runner.is_unfinished or any(tap.is_unfinished for tap in taps),
             ),
             running=next((tap.running for tap in taps if tap.running), ""),
         )

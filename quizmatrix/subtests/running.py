@@ -24,6 +24,8 @@ _CONSOLE = 1 << 20
 
 # What is in the kernel's log as a test begins: of OpenZFS's runner (zfs-tests.sh -K), and of other scripts.
 _ANNOUNCED = re.compile(rb"ZTS run (/\S{1,1000})|quizmatrix: begins (\S[^\r\n]{0,1000})")
+# What that runner calls after a test that it has killed: its result is still to come.
+_CALLBACK = b"/zfs-tests/callbacks/"
 
 
 def take(live: Path, folder: Path) -> str:
@@ -53,6 +55,7 @@ def announced(console: Path) -> str:
         found = _ANNOUNCED.findall(untrusted.read_end(console, _CONSOLE))
     except OSError:
         return ""
+    found = [(path, name) for path, name in found if _CALLBACK not in path]
     if not found:
         return ""
     path, name = (clean_line(text.decode(errors="replace"), 1000).rstrip() for text in found[-1])

@@ -34,10 +34,10 @@ class SubtestSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SuiteEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """How OpenZFS's test runner and report ended.
+    """How the tests ended.
 
-    unexpected_skips: tests that were skipped, which neither the suite nor the matrix expects. is_unfinished:
-    whether tests ran and no summary came after them.
+    unexpected_skips: tests that were skipped, which neither OpenZFS's suite nor the matrix expects.
+    is_unfinished: whether tests ran and what has to come after them did not: OpenZFS's summary, TAP's plan.
     """
 
     unexpected_skips: list[str] = []
@@ -56,7 +56,7 @@ class Subtests(msgspec.Struct, frozen=True, kw_only=True):
     kernel_has_some: whether the console has results.
     has_unread: whether there are more result lines than are read, or a console with results is incomplete.
     has_left_out: whether there are more tests than are kept by name.
-    suite_end: of OpenZFS's suite.
+    suite_end: how they ended.
     running: the test that has begun and has no result, by its name or its place; empty if none is known.
     known: what is known of failures and has met tests, or none; of a suite's own lists only what passed.
     """

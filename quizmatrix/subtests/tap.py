@@ -36,7 +36,7 @@ class _Level(msgspec.Struct, kw_only=True):
     indent: columns before its lines, comment signs included.
     hashes: the number of comment signs before its lines.
     is_doubtful: it was recognised only by a plan in a comment, which may be any two numbers.
-    has_begun: a version or a plan has shown that it is TAP.
+    has_begun: a version or a plan has shown that it is TAP. has_version: it was a version.
     planned: the number of tests in its plan.
     seen: the number of its results so far.
     """
@@ -46,6 +46,7 @@ class _Level(msgspec.Struct, kw_only=True):
     is_doubtful: bool = False
     name: str = ""
     has_begun: bool = False
+    has_version: bool = False
     planned: int | None = None
     plan_came_last: bool = False
     is_skipped: bool = False
@@ -64,6 +65,7 @@ class TapReader:
         """max_named: how many tests are kept by name; further ones are only counted.
 
         tests, unnamed, missing, bail_out, running: see summary.Subtests; they are complete after `finish`.
+        is_unfinished: whether a stream with tests came to its end without a plan.
         """
         self.is_known = False
         self.tests: list[Subtest] = []
@@ -71,6 +73,7 @@ class TapReader:
         self.missing = 0
         self.bail_out: str | None = None
         self.running = ""
+        self.is_unfinished = False
         self._selftest = ""
         self._levels = [_Level(indent=0)]
         # The name from a `# Subtest` comment, for a stream that has not begun yet.
@@ -95,7 +98,7 @@ class TapReader:
             self._take_plan(indent, hashes, int(match[1]), match[2] or "")
         elif _VERSION.fullmatch(text):
             self.is_known = True
-            self._open(indent, hashes)
+            self._open(indent, hashes).has_version = True
         elif text.startswith(_SUBTEST):
             self._announce(indent, text.removeprefix(_SUBTEST).removeprefix(":").strip())
         elif line.startswith(_SELFTEST) and self.is_known:
@@ -224,6 +227,7 @@ class TapReader:
             name = level.name
             if level.planned is not None and not is_excused and (level.seen or not level.is_doubtful):
                 self.missing += max(0, level.planned - level.seen)
+            self.is_unfinished |= level.has_version and level.planned is None and level.seen > 0
             if level.indent == 0 and level.is_skipped:
                 self._keep(level, _ALL_TESTS, SubtestOutcome.SKIPPED)
             # Lines with `ok` but without a plan are not TAP.

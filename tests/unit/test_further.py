@@ -26,7 +26,10 @@ Suite = dict[str, str]
 
 
 class Guests:
-    """Guests that run a suite in its order. `X` ends the guest, `L` QEMU; `F` fails, `F1` the first time."""
+    """Guests that run a suite in its order.
+
+    `X` ends the guest, `L` QEMU; `F` fails, `F1` the first time, and `S1` then also stops the suite.
+    """
 
     def __init__(self, folder: Path, suite: Suite, *, heeds: bool = True, seconds: float = 10.0) -> None:
         """heeds: whether the suite selects tests. seconds: that a guest's command takes."""
@@ -54,10 +57,12 @@ class Guests:
             if fate in ("X", "L"):
                 outcome = Outcome.PANICKED if fate == "X" else Outcome.LOST
                 break
-            fails = fate == "F" or (fate == "F1" and test not in self._seen)
+            fails = fate == "F" or (fate in ("F1", "S1") and test not in self._seen)
             self._seen.add(test)
             word = SubtestOutcome.FAILED if fails else SubtestOutcome.PASSED
             done.append(Subtest(name=test, outcome=word, seconds=1.0))
+            if fails and fate == "S1":
+                break
         self.ran[name] = begun
         if outcome is Outcome.PASSED and any(test.outcome.is_bad for test in done):
             outcome = Outcome.FAILED
@@ -176,7 +181,22 @@ def test_failed_tests_run_until_they_pass_or_their_number_of_times(
     assert guests.ran == {"": ["a", "b", "c"], "rerun-1": ["b", "c"], "rerun-2": ["c"]}
     assert (result.outcome, result.exit_code) == (Outcome.FAILED, 1)
     assert outcomes(tmp_path) == {"a": "passed", "b": "passed again", "c": "failed"}
-    assert result.flaky == "1 test failed, then passed"
+    # Only a pass can be one that is not to be relied on.
+    assert result.flaky == ""
+
+
+def test_what_runs_only_when_failed_tests_do_counts(tmp_path: Path, complete: Complete) -> None:
+    result = complete(Guests(tmp_path, {"a": "S1", "b": "F", "c": ""}, heeds=False), reruns=1)
+    assert (result.outcome, result.exit_code) == (Outcome.FAILED, 1)
+    assert outcomes(tmp_path) == {"a": "passed again", "b": "failed"}
+    result = complete(Guests(tmp_path, {"a": "S1", "b": "", "c": ""}, heeds=False), reruns=1)
+    assert (result.outcome, result.flaky) == (Outcome.PASSED, "1 test failed, then passed")
+
+
+def test_a_guest_that_the_host_lost_hides_no_other(tmp_path: Path, complete: Complete) -> None:
+    result = complete(Guests(tmp_path, {"a": "L", "b": "F", "c": ""}))
+    assert (result.outcome, result.exit_code) == (Outcome.FAILED, 1)
+    assert complete(Guests(tmp_path, {"a": "L", "b": "", "c": ""})).outcome is Outcome.LOST
 
 
 @pytest.mark.parametrize("heeds", [True, False])

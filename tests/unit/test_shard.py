@@ -138,8 +138,18 @@ def test_tags_and_run_files_of_the_arguments(script: Path) -> None:
     config, kept, _count, total = shard.plan(script, ["-T", "perf", "-r", "common", "-s", "1G"], 1, 1)
     assert names_of(config) == [("tests/measured", "slow")]
     assert (kept, total) == (["-T", "perf", "-s", "1G", "--"], 1)
-    # A fraction in the tags is passed on to zfs-tests.sh.
-    assert shard.plan(script, ["-T", "1/3"], 1, 1)[3] == len(ALL) + 1
+
+
+def test_a_share_of_the_tags(script: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As zfs-tests.sh takes it, of all tags; also where a guest runs only some of the tests."""
+    found = {share: shard.plan(script, ["-T", share], 1, 1) for share in ("1/3", "2/3", "3/3")}
+    tags = [kept for _config, kept, *_ in found.values()]
+    assert tags == [["-T", tag, "--"] for tag in ("perf", "large", "one")]
+    (tmp_path / "only").write_text("functional/tests/large/t03\n")
+    monkeypatch.setenv("QUIZMATRIX_TESTS_FILE", str(tmp_path / "only"))
+    config, kept, count, _total = shard.plan(script, ["-T", "2/3"], 1, 1)
+    assert kept == ["-T", "large", "--"]
+    assert count == len(names_of(config))
 
 
 def test_tests_by_name_and_by_path(script: Path) -> None:

@@ -29,8 +29,8 @@ DEFAULT_TAGS = "functional"
 # Of the version 2.4; the script at hand is asked for its own.
 OPTIONS = "hvqxkKfScRmOn:d:Ds:r:?t:T:u:I:"
 
-# A share of the tags themselves, as 1/3, is zfs-tests.sh's own affair.
-_FRACTION = re.compile(r"\d+/\d+")
+# A share of the tags themselves, as 1/3.
+_FRACTION = re.compile(r"(\d+)/(\d+)")
 
 
 class ShardError(Exception):
@@ -169,12 +169,19 @@ def _list_of(config: configparser.RawConfigParser, section: str, option: str) ->
     return tuple(words)
 
 
-def select(config: configparser.RawConfigParser, tags: set[str] | None) -> list[Piece]:
-    """The sections with one of `tags`, whole; all where None. A test that is listed twice counts once."""
+def tags_of(config: configparser.RawConfigParser, number: int, shares: int) -> list[str]:
+    """A share of the tags, as zfs-tests.sh chooses them: by the last tag of each section (its split_tags)."""
+    lasts = {_list_of(config, section, "tags")[-1] for section in config.sections()}
+    names = [name for name in sorted(lasts) if "functional" not in name]
+    return [name for place, name in enumerate(names, 1) if place % shares == number - 1]
+
+
+def select(config: configparser.RawConfigParser, tags: set[str]) -> list[Piece]:
+    """The sections with one of `tags`, whole. A test that is listed twice counts once."""
     found = []
     for section in config.sections():
         own = _list_of(config, section, "tags") if config.has_option(section, "tags") else None
-        if tags is not None and own is not None and tags.isdisjoint(own):
+        if own is not None and tags.isdisjoint(own):
             continue
         if config.has_option(section, "tests"):
             tests = tuple(dict.fromkeys(_list_of(config, section, "tests")))
@@ -298,23 +305,29 @@ def plan(
     folder = script.parent
     kept: list[str] = []
     names: list[str] = []
-    user, tags = "root", DEFAULT_TAGS
+    user, tags, has_tags = "root", DEFAULT_TAGS, False
     for option, value in given:
         if option == "-r":
             runfiles = value
         elif option == "-t":
             names += [name for name in value.split(",") if name]
+        elif option == "-T":
+            tags, has_tags = value, True
         else:
             kept += [option, value] if value else [option]
             user = value if option == "-u" else user
-            tags = value if option == "-T" else tags
     if names:
         config = single_tests(names, user, folder / "zfs-tests")
     else:
         words = [word for word in runfiles.split(",") if word]
         config = read_runfiles([find_runfile(word, folder / "runfiles") for word in words])
-    wanted = {tag.strip() for tag in tags.split(",")}
-    pieces = select(config, None if _FRACTION.fullmatch(tags) else wanted)
+    if fraction := _FRACTION.fullmatch(tags):
+        # Not by zfs-tests.sh: it would take the share of what is left here.
+        share = ",".join(tags_of(config, int(fraction[1]), int(fraction[2])))
+        kept, tags = ["-T", share, *kept], share
+    elif has_tags:
+        kept = ["-T", tags, *kept]
+    pieces = select(config, {tag.strip() for tag in tags.split(",")})
     dealt = deal(pieces, shards, Costs(read_seconds(os.environ.get("QUIZMATRIX_SECONDS_FILE"))))
     lists = (read_names(f"QUIZMATRIX_{name}_FILE") for name in ("TESTS", "SKIP", "LOST"))
     own = choose(dealt[shard - 1], *lists)
