@@ -71,6 +71,14 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
         return [*words, "prlimit", f"--nproc={_PROCESSES}", "--core=0", "--", *argv]
 
 
+def shows(place: str, target: Path) -> bool:
+    """Whether a path is in the sandbox without a link: it is `target` or in that, or the host's own."""
+    if place.startswith("/lib/modules/"):
+        # The host's own are hidden, and so are its links there.
+        return Path(_real(place)).is_relative_to(target)
+    return Path(place).resolve().is_relative_to(target) or os.path.lexists(place)
+
+
 def require() -> None:
     """Raise HostError where this host has no sandbox: the program is missing, or namespaces are forbidden."""
     program = process.require_program(PROGRAM, PACKAGE)

@@ -21,9 +21,18 @@ def check(wanted: str) -> str:
 def recipe(wanted: str, arch: Arch) -> str:
     """A text that names all that a stored kernel depends on; with the state of the folder's files."""
     from quizmatrix.core.checksum import state_of
-    from quizmatrix.kernel import kernelstore
+    from quizmatrix.kernel import kernelfiles, kernelstore
 
-    return f"{kernelstore.recipe(arch)} {state_of(Path(wanted))}"
+    root = Path(wanted)
+    text = f"{kernelstore.recipe(arch)} {state_of(root)}"
+    # They may be symlinks that lead out.
+    found = kernelfiles.look(root, wanted)
+    for path in filter(None, (found.image, found.config)):
+        now = path.stat()
+        text += f" {now.st_size} {now.st_mtime_ns}"
+    if found.modules is not None and not found.modules.resolve().is_relative_to(root.resolve()):
+        text += f" {state_of(found.modules)}"
+    return text
 
 
 async def fetch(wanted: str, order: Order) -> str:

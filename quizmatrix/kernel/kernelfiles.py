@@ -124,7 +124,8 @@ def _images_in(root: Path, modules: dict[str, Path]) -> dict[str, Path]:
                 if path.is_file() and _RELEASE.fullmatch(release):
                     found.setdefault(release, path)
     if found:
-        return found
+        # Beside them may be `vmlinuz-R.old`, or `vmlinux-R.gz` for a debugger.
+        return {release: path for release, path in found.items() if release in modules} or found
     for path in (root / place / name for name in _IMAGES for place in _BOOT):
         if path.is_file():
             return {_release_of(path, modules): path}

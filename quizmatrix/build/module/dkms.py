@@ -217,11 +217,7 @@ class _Host:
             self._place("source"): source,
             f"/usr/src/linux-headers-{self._release}": folder,
         }
-        links |= {
-            place: str(target)
-            for place, target in theirs.items()
-            if not Path(place).resolve().is_relative_to(target) and not os.path.lexists(place)
-        }
+        links |= {place: str(target) for place, target in theirs.items() if not sandbox.shows(place, target)}
         # Where dkms.conf was read: there, bash expanded a `$PWD` in MAKE.
         folders[str(work.copy)] = work.copy
         writable = {place: path for place, path in folders.items() if writes and path == work.copy}

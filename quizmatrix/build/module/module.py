@@ -28,6 +28,8 @@ _DEPTH = 4
 
 # The file in which kbuild lists a module's exported symbols.
 _SYMBOLS = "Module.symvers"
+# Paths that make(1) and a shell take as they are.
+_PLAIN = re.compile(r"[\w./+~-]+", re.ASCII)
 
 
 # A line of a dkms.conf.
@@ -88,8 +90,13 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
         return self.work / f"{kernel.record.key}.log"
 
     def symbols(self, kernel: Kernel) -> list[Path]:
-        """The files with its exported symbols; there is one after a build for the kernel, or several."""
-        return sorted(untrusted.files_below(self.copy(kernel), _SYMBOLS))
+        """The files with its exported symbols; there is one after a build for the kernel, or several.
+
+        Without those whose paths make(1) would expand: a build in the sandbox has chosen them.
+        """
+        copy = self.copy(kernel)
+        found = untrusted.files_below(copy, _SYMBOLS)
+        return sorted(path for path in found if _PLAIN.fullmatch(str(path.relative_to(copy))))
 
 
 def modules_dir() -> Path:

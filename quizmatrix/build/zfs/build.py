@@ -115,18 +115,25 @@ class _ZfsBuild:
             # A half of each of two states does not compile.
             self._check_unchanged(before)
             raise
+        except BaseException:
+            # What was compiled of another state than the one that is there now is not up to date.
+            if before.change() is not None:
+                make_older(self._part.folder, before.began)
+            raise
 
     async def _do(self, steps: Sequence[str], state: str, before: Snapshot) -> Built | None:
         part = self._part
         part.folder.mkdir(parents=True, exist_ok=True)
         if CONFIGURE in steps:
             await self._configure()
-        elif not self._configured.exists():
+        elif not self._is_configured:
+            how = "as is asked for now" if self._configured.exists() else "yet"
             raise UnpreparedError(
-                f"{part.name} is not configured yet",
+                f"{part.name} is not configured {how}",
                 next_step="quizmatrix zfs configure, then make, then install; or `zfs build` for all three.",
             )
-        if MAKE in steps:
+        # What is installed has to be what the tree is now.
+        if MAKE in steps or INSTALL in steps:
             self._tell("compiling")
             if part.linked:
                 _link_sources(part.tree.path / part.linked, part.folder / part.linked)
@@ -151,10 +158,12 @@ class _ZfsBuild:
     @property
     def _is_begun(self) -> bool:
         """Whether something of it is compiled for what ./configure depends on now."""
-        is_configured = self._configured.exists() and self._configured.read_text() == configuration_of(
-            self._part
-        )
-        return is_configured and self._installed.is_begun
+        return self._is_configured and self._installed.is_begun
+
+    @property
+    def _is_configured(self) -> bool:
+        """Whether it is configured for what ./configure depends on now."""
+        return self._configured.exists() and self._configured.read_text() == configuration_of(self._part)
 
     async def _taken_over(self, state: str) -> Built | None:
         """What was built of another tree with the same content, as this tree's own."""

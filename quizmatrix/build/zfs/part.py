@@ -109,7 +109,8 @@ def modules_part(tree: ZfsTree, arch: Arch, kernel: Kernel, sysroot: Sysroot, op
             # ./configure, which compiles modules, too, clears MAKEFLAGS.
             **({"GNUMAKEFLAGS": _WITHOUT_BTF} if is_ready_made else {}),
         },
-        make=[["gitrev"], ["-C", "module", "modules"]],
+        # The rules for the first two are in the top Makefile alone.
+        make=[["gitrev", "module/Kbuild", "module/Makefile"], ["-C", "module", "modules"]],
         # Without depmod: one index is made later, for all modules of a guest together.
         install=[
             [

@@ -32,10 +32,12 @@ def environment_of(part: ZfsPart) -> dict[str, str]:
 
 
 def configuration_of(part: ZfsPart) -> str:
-    """A hash of all that ./configure depends on. It is the same for trees with the same `configure`."""
-    configure = hashlib.sha256((part.tree.path / "configure").read_bytes()).hexdigest()
+    """A hash of all that ./configure depends on, and the same for trees that have the same of it."""
+    # META has the version, which ./configure reads.
+    read = [(part.tree.path / name).read_bytes() for name in ("configure", "META")]
     compiler = _identity(part.sysroot.compiler.split()[0])
-    made = [_RECIPE, configure, *arguments_of(part), repr(environment_of(part)), part.made_for, compiler]
+    made = [_RECIPE, *(hashlib.sha256(content).hexdigest() for content in read), *arguments_of(part)]
+    made += [repr(environment_of(part)), part.made_for, compiler]
     return key_of(made, 24)
 
 

@@ -133,4 +133,6 @@ def _is_autogen_due(path: Path) -> bool:
         made = (path / "configure").stat().st_mtime
     except OSError:
         return True
-    return any(source.stat().st_mtime > made for source in (path / "configure.ac", *path.glob("config/*.m4")))
+    # make(1) would not notice: OpenZFS switches the rules for that off (AM_MAINTAINER_MODE).
+    sources = (path / "configure.ac", path / "META", *path.glob("config/*.m4"), *path.rglob("*.am"))
+    return any(source.stat().st_mtime > made for source in sources)

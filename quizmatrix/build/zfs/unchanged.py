@@ -53,7 +53,7 @@ class Snapshot:
 
     def _tracked(self) -> set[str]:
         listed = process.run_blocking(["git", "-C", str(self._tree.path), "ls-files", "-z"])
-        return set(listed.output.decode(errors="surrogateescape").split("\0"))
+        return set(listed.output.decode(errors="surrogateescape").split("\0")) - {""}
 
 
 def _is_of_an_editor(name: str) -> bool:
