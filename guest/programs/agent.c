@@ -204,9 +204,11 @@ static char **texts_of(const char *path)
 /* End as the process `other` does. status: of wait(2). */
 static void end_like(long other)
 {
-    enum { INTERRUPTED = -4 };
+    enum { INTERRUPTED = -4, SET_DUMPABLE = 4 };
     int status = CANNOT_START << 8;
     set_blocked(0);
+    /* It has no core of its own to dump. */
+    call(PRCTL, SET_DUMPABLE, 0, 0, 0, 0);
     while (other > 0 && call(WAIT4, other, (long)&status, 0, 0, 0) == INTERRUPTED)
         ;
     if (status & 0x7f)

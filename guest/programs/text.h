@@ -5,7 +5,7 @@
 #define ARENA (1 << 20)
 #endif
 
-static char arena[ARENA];
+static char arena[ARENA] __attribute__((aligned(8)));
 static unsigned long taken;
 
 void *memcpy(void *to, const void *from, unsigned long size)

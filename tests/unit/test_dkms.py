@@ -13,7 +13,7 @@ from quizmatrix.build.module import dkmsconf
 from quizmatrix.build.module.build import ModuleOptions, build
 from quizmatrix.build.module.module import find_module
 from quizmatrix.build.parts import Built, NotForThisKernel
-from quizmatrix.core import paths, process
+from quizmatrix.core import paths, process, sandbox
 from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError, UsageError
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.sandbox import Sandbox
@@ -480,3 +480,17 @@ def test_a_file_that_does_not_end(tmp_path: Path) -> None:
     with pytest.raises(UnpreparedError, match="could not be evaluated") as caught:
         anyio.run(lambda: dkmsconf.evaluate("arch=x", sandbox.command, folder=tmp_path, env={}, limit=1.0))
     assert caught.value.cause == "it had not ended after 1.00s"
+
+
+def test_headers_of_the_hosts_are_linked_in_the_sandbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their links are in a folder that is hidden there."""
+    headers, modules = tmp_path / "headers", tmp_path / "modules"
+    for folder in (headers, modules / "6.1"):
+        folder.mkdir(parents=True)
+    (modules / "6.1/build").symlink_to(headers)
+    monkeypatch.setattr(sandbox, "_modules", lambda: modules)
+    assert not sandbox.shows("/lib/modules/6.1/build", headers)
+    assert sandbox.shows("/lib/modules/6.1/build", modules / "6.1/build")
+    assert sandbox.shows(str(headers), headers)

@@ -166,6 +166,25 @@ def test_a_folder_of_the_users(tmp_path: Path) -> None:
     assert "new.ko" in (other.modules / "modules.dep").read_text()
 
 
+def test_a_folder_of_links(tmp_path: Path) -> None:
+    """What is behind a link may change while the folder does not."""
+    image, root = tmp_path / "bzImage", tmp_path / "mine"
+    root.mkdir()
+    image.write_bytes(bzimage(vmlinux(config=BUILT_IN)))
+    (root / "vmlinuz").symlink_to(image)
+    kernel = obtain(f"files:{root}")
+    image.write_bytes(bzimage(vmlinux(config=f"{BUILT_IN}CONFIG_OTHER=y\n")))
+    assert obtain(f"files:{root}").record.key != kernel.record.key
+
+
+@pytest.mark.parametrize("name", [f"vmlinuz-{RELEASE}.old", f"vmlinux-{RELEASE}.gz"])
+def test_what_else_may_be_beside_an_image(name: str, tmp_path: Path) -> None:
+    content = bzimage(vmlinux(config=BUILT_IN))
+    files = {f"boot/vmlinuz-{RELEASE}": content, f"boot/{name}": content}
+    root = place(tmp_path / "mine", {**files, f"lib/modules/{RELEASE}/kernel/a.ko": module("a")})
+    assert obtain(f"files:{root}").record.release == RELEASE
+
+
 def test_this_machine(tmp_path: Path) -> None:
     """The running kernel where it is installed, else the newest; with the headers that are installed."""
     root = tmp_path / "root"

@@ -110,13 +110,15 @@ def test_a_tree_that_was_configured_in_place(tree: ZfsTree) -> None:
 @pytest.mark.usefixtures("autotools")
 def test_autogen_runs_where_it_is_due(tree: ZfsTree) -> None:
     configure, source = tree.path / "configure", tree.path / "configure.ac"
-    macros = tree.path / "config/kernel.m4"
-    macros.parent.mkdir()
-    macros.touch()
-    for older in (source, macros):
+    macros, rules = tree.path / "config/kernel.m4", tree.path / "lib/libzfs/Makefile.am"
+    for path in (macros, rules):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    sources = (source, macros, rules, tree.path / "META")
+    for older in sources:
         make_older(older, configure)
     assert ready(tree) == []
-    for newer in (source, macros):
+    for newer in sources:
         make_older(configure, newer)
         assert len(ready(tree)) == 1
         # The toy's autogen.sh updates this file.
@@ -377,6 +379,13 @@ def test_steps_one_by_one(tree: ZfsTree, kernel: Kernel) -> None:
     assert not built.was_reused
     assert build.installed(part) is not None
     assert lines(part, "compiled") == ["zfs"]
+    # What is installed is what the tree is, also where it was not compiled before.
+    (tree.path / "module/zfs.c").write_text("int changed;\n")
+    assert take(part, INSTALL) is not None
+    assert lines(part, "compiled") == ["zfs", "zfs"]
+    other = modules(tree, kernel, ZfsOptions(debug=True))
+    with pytest.raises(UnpreparedError, match="is not configured as is asked for now"):
+        take(other, INSTALL)
 
 
 def test_the_compilers_first_error(tree: ZfsTree, kernel: Kernel) -> None:
