@@ -38,7 +38,7 @@ bench-build: setup
 bench-zfs: setup
 	$(PY) -m tests.bench_zfs
 
-# The wait before the first sweep, from empty caches: an hour. `FOLDER=DIR` keeps them, to go on there later.
+# The wait before the first sweep, from empty caches: one to two hours. `FOLDER=DIR` keeps them, to go on there later.
 bench-first: setup
 	$(PY) -m tests.bench_first $(FOLDER)
 

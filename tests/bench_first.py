@@ -1,4 +1,4 @@
-"""Measures the wait before the first sweep, from empty caches: `make bench-first`, about an hour.
+"""Measures the wait before the first sweep, from empty caches: `make bench-first`, one to two hours.
 
 Two matrices in one run: `endian`, with Debian's kernels where there are such, and `built`, whose nine
 kernels are all built here. Each has to take four steps: what a first run has to prepare, the first run,
