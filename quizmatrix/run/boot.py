@@ -108,12 +108,6 @@ class Boot:
         except QuizmatrixError as error:
             self.evidence.notes.append(str(error))
 
-    @property
-    def no_answer(self) -> str:
-        """Why a restored guest did not answer, with QEMU's words; empty if it did, and for all others."""
-        words = self._ends.log.last_words
-        return self.conversation.no_answer + (f": {words}" if words and self.conversation.no_answer else "")
-
     async def read_tests(self) -> None:
         """Read the results of single tests from the command's output and the console."""
         stdout = self._outputs[0]
@@ -130,20 +124,12 @@ class Boot:
                 )
             )
         except OSError as error:
-            self._tests_are_unknown(str(host_error("read the tests in its output", error)))
+            _tests_are_unknown(self.evidence, str(host_error("read the tests in its output", error)))
         except HostError as error:
-            self._tests_are_unknown(f"the tests in its output were not read: {error}")
+            _tests_are_unknown(self.evidence, f"the tests in its output were not read: {error}")
         self.evidence.notes += self.evidence.tests.limits
         if self.evidence.tests.kernel_has_some and self.evidence.ended and not self.console.watch.ended:
             self.evidence.notes.append("the end of its console did not arrive, and may have results of tests")
-
-    def _tests_are_unknown(self, why: str) -> None:
-        ended = self.evidence.ended
-        if ended is not None and ended.exit_code == 0:
-            # Tests may have failed all the same.
-            self.evidence.host.fault = why
-        else:
-            self.evidence.notes.append(why)
 
     async def keep_findings(self) -> list[FindingSummary]:
         """Write the findings to the cell's folder; return their summaries."""
@@ -274,6 +260,14 @@ class Boot:
                 self.evidence.notes.append(
                     f"{name} was {output.received} bytes long; the first {output.kept} are kept"
                 )
+
+
+def _tests_are_unknown(evidence: Evidence, why: str) -> None:
+    if evidence.ended is not None and evidence.ended.exit_code == 0:
+        # Tests may have failed all the same.
+        evidence.host.fault = why
+    else:
+        evidence.notes.append(why)
 
 
 def _rules(spec: CellSpec) -> Rules:

@@ -65,7 +65,7 @@ async def _boot_warm_or_cold(
         if start.note:
             observer.note(f"cold: {start.note}")
         boot = await _boot(spec, shares, marker, observer, start)
-        why = boot.no_answer
+        why = boot.conversation.no_answer
         if start.saving is not None and start.saving.error:
             observer.note(f"it is not kept as a template: {start.saving.error}")
     if why and start.template is not None:
@@ -82,6 +82,8 @@ async def _boot(spec: CellSpec, shares: list[Share], marker: str, observer: Obse
         await boot.run(shares)
         if not boot.conversation.no_answer:
             await boot.read_tests()
+        elif words := ends.log.last_words:
+            boot.conversation.no_answer += f": {words}"
     return boot
 
 

@@ -92,6 +92,11 @@ def installed(part: ZfsPart) -> Built | None:
     return _ZfsBuild(part, None, lambda _said: None).installed()
 
 
+def _is_configured(part: ZfsPart, mark: Path) -> bool:
+    """Whether a part is configured for what ./configure depends on now. mark: the file that says for what."""
+    return mark.exists() and mark.read_text() == configuration_of(part)
+
+
 class _ZfsBuild:
     """One build of a part."""
 
@@ -126,7 +131,7 @@ class _ZfsBuild:
         part.folder.mkdir(parents=True, exist_ok=True)
         if CONFIGURE in steps:
             await self._configure()
-        elif not self._is_configured:
+        elif not _is_configured(part, self._configured):
             how = "as is asked for now" if self._configured.exists() else "yet"
             raise UnpreparedError(
                 f"{part.name} is not configured {how}",
@@ -158,12 +163,7 @@ class _ZfsBuild:
     @property
     def _is_begun(self) -> bool:
         """Whether something of it is compiled for what ./configure depends on now."""
-        return self._is_configured and self._installed.is_begun
-
-    @property
-    def _is_configured(self) -> bool:
-        """Whether it is configured for what ./configure depends on now."""
-        return self._configured.exists() and self._configured.read_text() == configuration_of(self._part)
+        return _is_configured(self._part, self._configured) and self._installed.is_begun
 
     async def _taken_over(self, state: str) -> Built | None:
         """What was built of another tree with the same content, as this tree's own."""
