@@ -277,7 +277,7 @@ def test_nobody_else_reads_what_a_command_was_given(quizmatrix: Quizmatrix, tmp_
     files = [path for path in state.rglob("*") if path.is_file() and not path.is_symlink()]
     told = {path for path in files if b"s3cret" in path.read_bytes()}
     names = {path.name for path in told}
-    assert names >= {"results.json", "history.sqlite", "command", "kept", "quizb0.raw"}
+    assert names >= {"results.json", "history.sqlite", "environment", "kept", "quizb0.raw"}
     for path in told:
         above = [one for one in (path, *path.parents) if one != state and one.is_relative_to(state)]
         assert any(not one.stat().st_mode & 0o077 for one in above), path
