@@ -122,23 +122,36 @@ class Saving:
             await monitor.stop()
             self.was_stopped = True
             try:
-                await self._write(monitor, machine.memory)
-                self._console = await printed()
-                self.is_saved = True
+                self.error = await self._write(monitor, machine.memory, printed)
             except QmpError as error:
                 self.error = str(error)
-            except OSError as error:
-                self.error = str(host_error("keep its template", error))
+            self.is_saved = not self.error
             await monitor.go_on()
         else:
             self.error = "its CPUs did not come to rest"
         port.close()
 
-    async def _write(self, monitor: Monitor, memory: int) -> None:
-        with (self._folder / template.STATE).open("wb") as file:
+    async def _write(self, monitor: Monitor, memory: int, printed: Callable[[], Awaitable[int]]) -> str:
+        """Write the template's files; why that failed, or an empty text.
+
+        Only errors of files: after one of the monitor, nobody knows which command it answers.
+        """
+        try:
+            file = (self._folder / template.STATE).open("wb")
+        except OSError as error:
+            return str(host_error("keep its template", error))
+        with file:
             await monitor.save(file.fileno())
-        # Not before: while QEMU saves, it does not let the guest go on.
-        await in_thread(partial(sparse.copy, memory, self._folder / template.MEMORY), is_awaited=True)
+        copy = partial(sparse.copy, memory, self._folder / template.MEMORY)
+        try:
+            # Not before: while QEMU saves, it does not let the guest go on.
+            await in_thread(copy, is_awaited=True)
+            self._console = await printed()
+        except OSError as error:
+            return str(host_error("keep its template", error))
+        except QuizmatrixError as error:
+            return str(error)
+        return ""
 
     async def publish(self, console: Path) -> None:
         """Let others use the template. console: the file with what the guest has printed."""
