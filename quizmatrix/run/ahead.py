@@ -36,21 +36,19 @@ async def _save(spec: CellSpec, shares: list[Share], saving: Saving) -> None:
     folder = Path(spec.files.folder)
     with vm.host_ends(spec, with_qmp=True) as ends:
         console = ConsoleLog(ends.console, folder / "console.log", lambda _line: None)
-        async with (
-            task_group() as group,
-            vm.running(spec, shares, ends, qemu.Memory()) as machine,
-        ):
-            group.start_soon(console.pump)
-            group.start_soon(ends.log.pump)
-            with anyio.move_on_after(spec.limits.boot_timeout):
-                try:
-                    message = await Control(ends.ports["control"]).receive()
-                    if message is not None and message.event == "booted":
-                        await saving.save(ends.ports[qemu.QMP], machine, console.printed)
-                except (QmpError, OSError, InvalidMessageError) as error:
-                    saving.error = str(error)
-            await machine.kill()
+        async with task_group() as group:
+            async with vm.running(spec, shares, ends, qemu.Memory()) as machine:
+                group.start_soon(console.pump)
+                group.start_soon(ends.log.pump)
+                with anyio.move_on_after(spec.limits.boot_timeout):
+                    try:
+                        message = await Control(ends.ports["control"]).receive()
+                        if message is not None and message.event == "booted":
+                            await saving.save(ends.ports[qemu.QMP], machine, console.printed)
+                    except (QmpError, OSError, InvalidMessageError) as error:
+                        saving.error = str(error)
             if machine.outlived_kill:
+                # QEMU still has its ends of the ports open, so the readers would wait for ever.
                 group.cancel_scope.cancel()
         if not saving.is_saved and not saving.error:
             raise UnpreparedError(
