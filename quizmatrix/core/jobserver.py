@@ -6,7 +6,10 @@ first job is held by the process that starts make (GNU make manual, "POSIX Jobse
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
+import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -52,7 +55,20 @@ class JobServer:
             yield
         finally:
             self._holders -= 1
+            self._give_back(taken)
+
+    def _give_back(self, taken: bytes) -> None:
+        """Return a token; when nobody holds one, all are there again, whatever became of those of make(1).
+
+        A make that is killed returns none, and a build from elsewhere can fill the pipe: a write would block.
+        """
+        (there,) = struct.unpack("i", fcntl.ioctl(self._read, termios.FIONREAD, struct.pack("i", 0)))
+        if there >= self.cpus:
+            os.read(self._read, there - self.cpus)
+        elif self._holders:
             os.write(self._write, taken)
+        else:
+            os.write(self._write, b"+" * (self.cpus - there))
 
     async def _take(self) -> bytes:
         while True:

@@ -12,7 +12,7 @@ import pytest
 
 from quizmatrix.core.errors import DamagedError
 from quizmatrix.core.version import KernelVersion
-from quizmatrix.kernel import artifact, buildlayer
+from quizmatrix.kernel import artifact, buildlayer, moduleindex
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import build
 from quizmatrix.kernel.buildlayer import LayerReference
@@ -227,6 +227,21 @@ def test_an_index_is_taken_again_where_no_name_changed(kernel: Kernel, tmp_path:
         assert index_of(layers) == "updates/hello.ko:\n"
         assert ("alias other hello" in index_of(layers, "modules.alias")) == ("alias=" in text)
         assert indexes() == count, text
+
+
+def test_a_module_too_large_to_be_taken_apart_is_known_by_all_of_it(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hostile one would take the host's memory: its symbols, or a section that is compressed."""
+
+    def indexes() -> int:
+        return len(list(buildlayer.store_of(kernel.record.key).root.glob("index-*")))
+
+    monkeypatch.setattr(moduleindex, "_SECTION_AT_MOST", 10)
+    for number, text in enumerate(["int before = 1;\n", "int before = 2;\n"]):
+        refer(kernel, "hello", put(tmp_path / str(number), "hello", more=text))
+        assert index_of(obtain(kernel)) == "updates/hello.ko:\n"
+        assert indexes() == number + 1
 
 
 def test_of_two_of_one_name_the_upper_counts(kernel: Kernel, tmp_path: Path) -> None:

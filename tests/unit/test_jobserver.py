@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import anyio
+import pytest
 
 from quizmatrix.core import process
 from quizmatrix.core.jobserver import JobServer
@@ -122,3 +123,21 @@ def test_who_knows_no_pool_has_a_share() -> None:
         return shares
 
     assert anyio.run(main) == [4, 4, 2]
+
+
+@pytest.mark.parametrize("left", [0, 5, 1 << 20])
+def test_what_a_build_takes_or_fills_in_is_set_right(left: int) -> None:
+    """A make(1) that was killed returns no token; a hostile program can fill the pipe, which would block."""
+
+    async def main() -> int:
+        pool = JobServer(3)
+        async with pool.token():
+            tokens_in(pool)
+            os.set_blocking(pool.descriptors[1], False)
+            os.write(pool.descriptors[1], b"x" * left)
+            os.set_blocking(pool.descriptors[1], True)
+        found = tokens_in(pool)
+        pool.close()
+        return found
+
+    assert anyio.run(main) == 3

@@ -87,8 +87,9 @@ def follow(folder: Path, copy: Path) -> dict[str, bytes]:
 
 def test_a_copy_holds_the_source_and_no_products(hello: Path, tmp_path: Path) -> None:
     products = ["hello.o", "hello.ko", "hello.mod", "hello.mod.c", ".hello.o.cmd", ".hello.o.d"]
-    products += ["Module.symvers", "modules.order", ".module-common.o", ".git/config", ".tmp_versions/a"]
-    kept = ["blob.o_shipped", "sub/part.c", "hello.mod.h", ".clang-format"]
+    products += [".module-common.o", "..module-common.o.cmd"]
+    products += ["Module.symvers", "modules.order", ".git/config", ".tmp_versions/a"]
+    kept = ["blob.o_shipped", "closed.o", "sub/hello.o", "sub/part.c", "hello.mod.h", ".clang-format"]
     for name in [*products, *kept]:
         (hello / name).parent.mkdir(exist_ok=True)
         (hello / name).write_text(name)
@@ -261,8 +262,24 @@ def test_other_inputs_are_another_module(change: str, hello: Path, kernel: Kerne
 def test_products_that_come_and_go_are_no_change(hello: Path, kernel: Kernel) -> None:
     make(hello, kernel)
     (hello / "hello.o").touch()
+    (hello / ".hello.o.cmd").touch()
     (hello / ".git").mkdir()
     assert make(hello, kernel).was_reused
+
+
+def test_a_failed_build_leaves_the_symbols_as_they_are_installed(hello: Path, kernel: Kernel) -> None:
+    """Another module would be linked to those of the attempt that failed."""
+    (hello / "Kbuild").write_text("obj-m := hello.o\nexports := shared\n")
+    make(hello, kernel)
+    (kept,) = Module(path=hello).symbols(kernel)
+    installed = kept.read_text()
+    assert "\tshared\t" in installed
+    (hello / "Kbuild").write_text("obj-m := hello.o\nexports := other\nneeds := missing\n")
+    with pytest.raises(UnpreparedError):
+        make(hello, kernel)
+    # modpost of some kernels writes them before it fails.
+    (Module(path=hello).copy(kernel) / "Module.symvers").write_text("")
+    assert [path.read_text() for path in Module(path=hello).symbols(kernel)] == [installed]
 
 
 def test_the_compilers_first_error_names_the_users_file(hello: Path, kernel: Kernel) -> None:

@@ -157,7 +157,7 @@ class _ModuleBuild:
         made_of += [other.mark for other in self._other_modules.built]
         state = key_of(made_of)
         layer = self._installed.layer(state)
-        if self._installed.is_current(state):
+        if self._installed.is_current(state) and self._module.symbols_folder(self._kernel).is_dir():
             return Built(layer=layer, was_reused=True)
         tree = external.require_build_tree(self._kernel)
         tree.require_program("make", "make")
@@ -168,6 +168,7 @@ class _ModuleBuild:
             await self._make_dkms(files, tree, layer)
         else:
             await self._make(files, tree, layer)
+        self._module.keep_symbols(self._kernel)
         self._installed.replace(state)
         return Built(layer=layer)
 

@@ -19,7 +19,7 @@ from quizmatrix.core import checksum, paths, untrusted
 
 # Files that kbuild leaves where a module was built in place. They must not be copied: make would take them
 # for up to date, though they may be of another kernel.
-_PRODUCTS = ("*.o", "*.ko", "*.mod", "*.mod.c", ".*.cmd", ".*.o.d", "Module.symvers", "modules.order")
+_PRODUCTS = ("*.ko", "*.mod", "*.mod.c", ".*.cmd", ".*.o.d", "Module.symvers", "modules.order")
 
 # Folders that are not part of the source.
 LEFT_OUT = checksum.VERSION_CONTROL | {".tmp_versions"}
@@ -45,7 +45,9 @@ def scan(folder: Path) -> dict[str, State]:
         here = (folder / below).stat()
         if (here.st_dev, here.st_ino) in above:
             continue  # a symlink to a folder above it
-        with os.scandir(folder / below) as entries:
+        with os.scandir(folder / below) as scanned:
+            entries = list(scanned)
+            names = {entry.name for entry in entries}
             for entry in entries:
                 try:
                     now = entry.stat()
@@ -54,12 +56,16 @@ def scan(folder: Path) -> dict[str, State]:
                 path = f"{below}{entry.name}"
                 if stat.S_ISDIR(now.st_mode) and entry.name not in LEFT_OUT:
                     todo.append((f"{path}/", above | {(here.st_dev, here.st_ino)}))
-                elif stat.S_ISREG(now.st_mode) and not _is_product(entry.name):
+                elif stat.S_ISREG(now.st_mode) and not _is_product(entry.name, names):
                     found[path] = [now.st_size, now.st_mtime_ns, now.st_mode]
     return found
 
 
-def _is_product(name: str) -> bool:
+def _is_product(name: str, beside: set[str]) -> bool:
+    """Whether kbuild has made a file. beside: the names in its folder."""
+    if name.endswith(".o"):
+        # One without kbuild's notes is part of the source, as drivers with closed parts have it.
+        return f".{name}.cmd" in beside
     return any(fnmatchcase(name, pattern) for pattern in _PRODUCTS)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -28,9 +29,8 @@ _DEPTH = 4
 
 # The file in which kbuild lists a module's exported symbols.
 _SYMBOLS = "Module.symvers"
-# Paths that make(1) and a shell take as they are.
-_PLAIN = re.compile(r"[\w./+~-]+", re.ASCII)
-
+# Bytes of such a file that are kept: a line for each symbol. A build in the sandbox chooses what it leaves.
+_SYMBOLS_AT_MOST = 64 << 20
 
 # A line of a dkms.conf.
 _PACKAGE_NAME = re.compile(rb"""^\s*PACKAGE_NAME=["']?([\w.+~-]+)""", re.MULTILINE)
@@ -90,13 +90,21 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
         return self.work / f"{kernel.record.key}.log"
 
     def symbols(self, kernel: Kernel) -> list[Path]:
-        """The files with its exported symbols; there is one after a build for the kernel, or several.
+        """The files with the symbols that it exports, as it is installed for the kernel; most often one."""
+        return sorted(self.symbols_folder(kernel).glob("*"))
 
-        Without those whose paths make(1) would expand: a build in the sandbox has chosen them.
-        """
-        copy = self.copy(kernel)
-        found = untrusted.files_below(copy, _SYMBOLS)
-        return sorted(path for path in found if _PLAIN.fullmatch(str(path.relative_to(copy))))
+    def symbols_folder(self, kernel: Kernel) -> Path:
+        """Where those files are; it is missing before the first build for the kernel."""
+        return self.work / f"{kernel.record.key}.symbols"
+
+    def keep_symbols(self, kernel: Kernel) -> None:
+        """Keep the symbols of a build that has succeeded: those in the copy go with the next attempt."""
+        folder = self.symbols_folder(kernel)
+        shutil.rmtree(folder, ignore_errors=True)
+        with paths.new_dir(folder) as made:
+            for number, path in enumerate(sorted(untrusted.files_below(self.copy(kernel), _SYMBOLS))):
+                with untrusted.open_regular(path) as file:
+                    (made / f"{number:04}.symvers").write_bytes(file.read(_SYMBOLS_AT_MOST))
 
 
 def modules_dir() -> Path:
