@@ -104,12 +104,100 @@ static int has_ended(long wanted, int *status)
 
 static void end_guest(void);
 
+/* The processes of this program's own, of which the host need not hear. */
+enum { FEEDER, LEADER, EXPLAINER, OWN_PROCESSES };
+static long own[OWN_PROCESSES];
+
+enum { MOST_TASKS = 500, KERNEL_THREADS = 2 };
+static int tasks;
+
+/* Call `act` with each name that is a number in a folder, up to the largest number of tasks. */
+static void for_each_number(const char *folder, void (*act)(const char *folder, const char *name))
+{
+    long long buffer[256];
+    long file = open_file(folder, READ_ONLY), got;
+    while (file >= 0 && (got = call(GETDENTS64, file, (long)buffer, sizeof buffer, 0, 0)) > 0)
+        for (long at = 0; at < got && tasks < MOST_TASKS; at += ((struct entry *)((char *)buffer + at))->size) {
+            const char *name = ((struct entry *)((char *)buffer + at))->name;
+            if (number(name) > 0)
+                act(folder, name);
+        }
+    call(CLOSE, file, 0, 0, 0, 0);
+}
+
+/* Tell the host what a thread is doing: its line of proc(5)'s stat, its wait channel, and its stack in the kernel. Of
+ * the kernel's own threads, only those that wait without being interruptible. */
+static void tell_task(const char *folder, const char *name)
+{
+    unsigned long before = taken;
+    char *path = TEXT(folder, "/", name), *said = first_line(TEXT(path, "/stat")), *rest = 0, *stack, *channel;
+    for (char *at = said ? said : ""; *at; at++)
+        if (*at == ')')
+            rest = at + 1;
+    if (rest) {
+        char *fields = TEXT(rest), *state = next_word(&fields);
+        long parent = number(next_word(&fields));
+        if ((parent != KERNEL_THREADS && number(name) != KERNEL_THREADS) || *state == 'D') {
+            tasks++;
+            channel = first_line(TEXT(path, "/wchan"));
+            stack = content(TEXT(path, "/stack"));
+            for (char *at = stack ? stack : ""; *at; at++)
+                if (*at == '\n')
+                    *at = '|';
+            tell("task", TEXT(said, "|", channel ? channel : "", "|", stack ? stack : ""));
+        }
+    }
+    taken = before;
+}
+
+static void tell_process(const char *folder, const char *name)
+{
+    unsigned long before = taken;
+    long process = number(name);
+    for (int i = 0; i < OWN_PROCESSES; i++)
+        if (process == own[i])
+            return;
+    if (process > 1)
+        for_each_number(TEXT(folder, "/", name, "/task"), tell_task);
+    taken = before;
+}
+
+/* In a process of its own, since what it reads may block: tell the host what all threads are doing, and have the kernel
+ * print the stacks of those that wait, and of all CPUs. */
+static void start_explaining(void)
+{
+    long process = new_process();
+    if (process != 0)
+        return;
+    own[EXPLAINER] = call(GETPID, 0, 0, 0, 0, 0);
+    for_each_number("/proc", tell_process);
+    put("/proc/sysrq-trigger", "w", 0);
+    put("/proc/sysrq-trigger", "l", 0);
+    tell("explained", "");
+    call(EXIT, 0, 0, 0, 0, 0);
+}
+
+/* Whether the host has closed its side of the control port. */
+static int is_deaf;
+
+/* Take what the host says while the command runs. */
+static void listen(void)
+{
+    static char said[256];
+    long got = call(READ, CONTROL, (long)said, sizeof said - 1, 0, 0);
+    is_deaf = got <= 0;
+    said[got > 0 ? got : 0] = 0;
+    if (place_of(said, "explain"))
+        start_explaining();
+}
+
 /* Pass output on until the process `wanted` has ended, and return its status (wait(2)); or, if it is 0, until all
  * streams have. Negative: there is no such process, as it could not be started. */
 static int pass_on(long wanted)
 {
     enum { IN = 1, OUT = 4 };
-    struct { int file; short events, happened; } polled[1 + STREAMS];
+    enum { HOST = 1 + STREAMS, POLLED };
+    struct { int file; short events, happened; } polled[POLLED];
     int status = CANNOT_START << 8;
     while (wanted >= 0) {
         int live = 0;
@@ -123,7 +211,9 @@ static int pass_on(long wanted)
         }
         if (!wanted && !live)
             break;
-        call(PPOLL, (long)polled, 1 + STREAMS, 0, 0, 0);
+        polled[HOST].file = is_deaf ? -1 : CONTROL;
+        polled[HOST].events = IN;
+        call(PPOLL, (long)polled, POLLED, 0, 0, 0);
         if (polled[0].happened) {
             struct { int signal; char more[124]; } got;
             call(READ, signals, (long)&got, sizeof got, 0, 0);
@@ -136,6 +226,8 @@ static int pass_on(long wanted)
         for (int i = 0; i < STREAMS; i++)
             if (polled[1 + i].happened)
                 step(&streams[i]);
+        if (polled[HOST].happened)
+            listen();
     }
     return status;
 }
@@ -371,10 +463,10 @@ static int run(int argc, char **argv)
     begin_streams();
     if (has_stdin) {
         make_pipe(IO "in");
-        feeder = start_feeder();
+        feeder = own[FEEDER] = start_feeder();
     }
     tell("started", "");
-    status = pass_on(start_command(has_stdin));
+    status = pass_on(own[LEADER] = start_command(has_stdin));
     if (feeder > 0) {
         call(KILL, feeder, KILLED, 0, 0, 0);
         call(WAIT4, feeder, 0, 0, 0, 0);

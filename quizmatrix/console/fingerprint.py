@@ -40,7 +40,9 @@ _OTHER_TRACES = re.compile(
     r"(?:Allocated|Freed) by |Last (?:potentially|Breaking-Event)|Uninit was (?:stored|created)"
 )
 _AFTER_INTERRUPT = re.compile(r"\s*</(?:IRQ|NMI)>|--- interrupt")
-_INTERRUPTED = frozenset({FindingKind.RCU_STALL, FindingKind.SOFT_LOCKUP, FindingKind.HARD_LOCKUP})
+_INTERRUPTED = frozenset(
+    {FindingKind.RCU_STALL, FindingKind.SOFT_LOCKUP, FindingKind.HARD_LOCKUP, FindingKind.HANG}
+)
 
 # Suffixes that a compiler adds to names, and prefixes that an architecture adds to system calls.
 _SUFFIX = re.compile(r"\.(?:cold|isra|constprop|part|llvm|lto_priv|\d)[\w.]*$")

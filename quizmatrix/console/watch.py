@@ -86,6 +86,11 @@ class ConsoleWatch:
         return list(self._findings.values())
 
     @property
+    def lines(self) -> int:
+        """The number of lines so far."""
+        return self._line + 1
+
+    @property
     def splats(self) -> list[str]:
         """The titles of the findings that are not fatal."""
         return [finding.title for finding in self._findings.values() if not finding.kind.is_fatal]

@@ -103,12 +103,15 @@ class KernelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     command-line: kernel parameters (Documentation/admin-guide/kernel-parameters.txt). One of them says how
     the guest restarts: a guest ends with a restart, which -no-reboot turns into QEMU's end.
     silent-reset: the meaning of a reset that the console did not announce: `fault` or `restart`.
+    nmi-parameter: the parameter by which the kernel prints its stack when QEMU injects an NMI, which ends it;
+    empty if it needs none. Only emulated guests get it: on hardware, NMIs come unasked. None: it never does.
     """
 
     image: str
     modules: list[str]
     command_line: list[str] = msgspec.field(name="command-line")
     silent_reset: Literal["fault", "restart"] = msgspec.field(name="silent-reset")
+    nmi_parameter: str | None = msgspec.field(name="nmi-parameter", default=None)
 
 
 class Build(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):

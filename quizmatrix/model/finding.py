@@ -26,6 +26,8 @@ class FindingKind(StrEnum):
     SOFT_LOCKUP = "soft-lockup"
     HARD_LOCKUP = "hard-lockup"
     RCU_STALL = "rcu-stall"
+    # Not printed: what the guest said when the command outlived its time limit.
+    HANG = "hang"
 
     @property
     def is_fatal(self) -> bool:
@@ -33,7 +35,7 @@ class FindingKind(StrEnum):
         return self in _FATAL
 
 
-_FATAL = frozenset({FindingKind.PANIC, FindingKind.OOPS, FindingKind.ZFS_PANIC})
+_FATAL = frozenset({FindingKind.PANIC, FindingKind.OOPS, FindingKind.ZFS_PANIC, FindingKind.HANG})
 
 
 class SplatPolicy(StrEnum):

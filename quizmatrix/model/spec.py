@@ -215,6 +215,12 @@ class GuestMachine(msgspec.Struct, frozen=True, kw_only=True):
         factor = self.arch.facts.timeout_factor.of(self.accelerator)
         return factor * self.cpus if self.one_thread else factor
 
+    @property
+    def answers_nmi(self) -> bool:
+        """Whether the kernel prints its stack, and ends, when QEMU injects an NMI."""
+        parameter = self.arch.facts.kernel.nmi_parameter
+        return parameter == "" or (parameter is not None and self.accelerator is Accelerator.TCG)
+
 
 class WorkTree(msgspec.Struct, frozen=True, kw_only=True):
     """The folder in which the command runs. The guest has it at the same path.

@@ -8,7 +8,7 @@ import msgspec
 
 from quizmatrix.console.fingerprint import FRAME, RUNNING, is_machinery, plain_name
 from quizmatrix.core.text import clean_line
-from quizmatrix.model.finding import Finding, FindingSummary
+from quizmatrix.model.finding import Finding, FindingKind, FindingSummary
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.run import findings
@@ -64,11 +64,13 @@ class OtherFinding(msgspec.Struct, frozen=True, kw_only=True):
 
     cells: list[CellResult]
     lines: list[str]
+    is_hang: bool = False
 
     @property
     def head(self) -> str:
         """`CELL (OUTCOME), CELL (OUTCOME): the kernel complained`."""
-        return f"{', '.join(f'{one.cell} ({one.outcome})' for one in self.cells)}: the kernel complained"
+        what = "where it hung" if self.is_hang else "the kernel complained"
+        return f"{', '.join(f'{one.cell} ({one.outcome})' for one in self.cells)}: {what}"
 
 
 def others(results: list[CellResult], run: Path) -> list[OtherFinding]:
@@ -86,6 +88,7 @@ def others(results: list[CellResult], run: Path) -> list[OtherFinding]:
         OtherFinding(
             cells=[result for result, _ in group],
             lines=important_lines(group[0][1], run / group[0][0].folder),
+            is_hang=group[0][1].kind is FindingKind.HANG,
         )
         for group in alike.values()
     ]

@@ -20,6 +20,7 @@ from quizmatrix.run.cellfolder import artifacts_of, host_folder_of
 from quizmatrix.run.channel import Output
 from quizmatrix.run.consolelog import ConsoleLog
 from quizmatrix.run.conversation import Conversation
+from quizmatrix.run.explain import Inquiry
 from quizmatrix.run.hostwatch import HostWatch
 from quizmatrix.run.observer import Observer
 from quizmatrix.run.qmp import QmpError
@@ -73,6 +74,7 @@ class Boot:
         ]
         self._feed = stdin.Feed(spec, ends.ports.get(qemu.STDIN), observer.stdin)
         self._talk = anyio.CancelScope()
+        self._inquiry = Inquiry(spec, ends.ports[qemu.MONITOR], self.console)
         self.conversation = Conversation(spec, ends.ports, self._feed, observer, self.evidence, start)
 
     async def run(self, shares: list[Share]) -> None:
@@ -133,12 +135,13 @@ class Boot:
 
     async def keep_findings(self) -> list[FindingSummary]:
         """Write the findings to the cell's folder; return their summaries."""
-        if not self.console.watch.findings:
+        found = self._inquiry.findings()
+        if not found:
             return []
         from quizmatrix.run import findings
 
         try:
-            return await findings.write_findings(self._spec, self.console.watch)
+            return await findings.write_findings(self._spec, found)
         except OSError as error:
             self.evidence.notes.append(str(host_error("keep its findings", error)))
         except QuizmatrixError as error:
@@ -160,6 +163,8 @@ class Boot:
                         await self.conversation.run(partial(self._save, machine, group))
                         if self.evidence.ended is not None:
                             await self._wait_for_rest()
+                        elif self.evidence.expired and self.evidence.stage is Stage.RUNNING:
+                            await self._inquiry.ask(self.evidence.expired, self.conversation.threads)
                         if self._has_gone_silent:
                             self.evidence.host.qemu_status = await machine.wait_for_status()
                         talk.cancel_scope.cancel()

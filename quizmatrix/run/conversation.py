@@ -10,20 +10,26 @@ import anyio
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.stage import Stage
-from quizmatrix.run import qemu
+from quizmatrix.run import hang, qemu
 from quizmatrix.run.channel import Control, InvalidMessageError, Message, Port
+from quizmatrix.run.hang import Thread
 from quizmatrix.run.observer import Observer, TerminalHost
 from quizmatrix.run.qmp import QmpError
 from quizmatrix.run.start import Start
 from quizmatrix.run.stdin import Feed
 from quizmatrix.run.stopwatch import Stopwatch
-from quizmatrix.run.verdict import Evidence
+from quizmatrix.run.verdict import Evidence, Expiry
 
 # Seconds between the guest's message that a terminal session ended and the end of the session on the host.
 _SESSION_GRACE = 0.5
 
 # Seconds for a guest to answer once it was restored. That takes a tenth of a second; a busy host needs more.
 _ANSWER_LIMIT = 20.0
+
+# Seconds for the agent to say what the guest is doing whose time is up; it reads the stacks of all threads.
+_EXPLAIN_LIMIT = 10.0
+# The largest number of threads that it may name; guest/programs/agent.c names fewer.
+_MAX_THREADS = 1000
 
 # The largest number of steps that a guest may announce before its command.
 _MAX_STEPS = 1000
@@ -44,6 +50,8 @@ class Conversation:
         """Sends nothing. evidence: gets what the guest says."""
         # Why a restored guest did not answer; empty if it did, and for all others.
         self.no_answer = ""
+        # What the guest was doing when the command's time was up.
+        self.threads: list[Thread] = []
         self._start = start
         self.stopwatch = Stopwatch()
         self._limits = spec.limits
@@ -85,7 +93,7 @@ class Conversation:
             if not await self._expect("started"):
                 return
         if limit.cancelled_caught:
-            self._evidence.expired = self._limits.boot_timeout
+            self._evidence.expired = Expiry(limit=self._limits.boot_timeout)
             return
         self.reach(Stage.RUNNING)
         self._feed.begin()
@@ -93,7 +101,17 @@ class Conversation:
             self._evidence.ended = await self._expect("exited")
         self._feed.stop()
         if limit.cancelled_caught:
-            self._evidence.expired = self._limits.timeout
+            self._evidence.expired = Expiry(limit=self._limits.timeout)
+            with anyio.move_on_after(_EXPLAIN_LIMIT):
+                await self._ask_what_it_does()
+
+    async def _ask_what_it_does(self) -> None:
+        """Ask the agent what the guest's threads are doing. Raises InvalidMessageError."""
+        await self._control.send(b'{"op":"explain"}\n')
+        while (message := await self._control.receive()) is not None and message.event != "explained":
+            thread = hang.read_thread(message.message) if message.event == "task" else None
+            if thread is not None and len(self.threads) < _MAX_THREADS:
+                self.threads.append(thread)
 
     async def _has_booted(self, save: Callable[[], Awaitable[None]], limit: anyio.CancelScope) -> bool:
         """Whether the guest has booted, and was told to start. limit: does not count the time for saving."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.console.watch import ConsoleWatch
 from quizmatrix.core import paths
 from quizmatrix.core.json import to_json
 from quizmatrix.kernel import artifact
@@ -19,12 +18,12 @@ FILE = "findings.json"
 _MAX_SUMMARIES = 20
 
 
-async def write_findings(spec: CellSpec, watch: ConsoleWatch) -> list[FindingSummary]:
-    """Write the findings on a guest's console to findings.json, if there are any; return their summaries.
+async def write_findings(spec: CellSpec, findings: list[Finding]) -> list[FindingSummary]:
+    """Write a guest's findings to findings.json, if there are any; return their summaries.
 
     Raises OSError if the file cannot be written.
     """
-    found = spec.limits.tolerance.apply(watch.findings)
+    found = spec.limits.tolerance.apply(findings)
     if not found:
         return []
     if (kernel := _symbols_of(spec)) is not None:

@@ -11,7 +11,7 @@ import msgspec
 from quizmatrix.core import filesystem
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.model import numa
-from quizmatrix.model.arch import DiskBus
+from quizmatrix.model.arch import Accelerator, DiskBus
 from quizmatrix.model.spec import CellSpec, Disk, Share, TerminalKind
 from quizmatrix.run import bus, slots
 from quizmatrix.run.bus import Bus
@@ -25,6 +25,8 @@ STDIN = "stdin"
 TERMINAL = "terminal"
 # A chardev for QEMU's own control channel, to save the memory of a dead guest for a debugger.
 QMP = "qmp"
+# A second one, to ask where a guest is that hangs. Nobody speaks there before, so QEMU reports nothing there.
+MONITOR = "monitor"
 # The id of the memory, and the end of -machine's value that names it.
 _MEMORY = "memory"
 _BACKED = f",memory-backend={_MEMORY}"
@@ -73,6 +75,7 @@ def ports_of(spec: CellSpec, *, with_qmp: bool = False) -> list[str]:
     return [
         *PORTS,
         STDIN,
+        MONITOR,
         *([TERMINAL] if spec.command.session else []),
         *([QMP] if with_qmp or spec.machine.debugger else []),
     ]
@@ -87,6 +90,8 @@ def parameters_of(spec: CellSpec) -> str:
     """The kernel command line. The user's parameters come last: of two, the kernel uses the last one."""
     machine = spec.machine
     own = [*machine.arch.facts.kernel.command_line, *_COMMAND_LINE, *(_DEBUGGED if machine.debugger else ())]
+    if machine.accelerator is Accelerator.TCG and machine.arch.facts.kernel.nmi_parameter:
+        own.append(machine.arch.facts.kernel.nmi_parameter)
     return " ".join([*own, *([machine.kernel.parameters] if machine.kernel.parameters else [])])
 
 
@@ -124,8 +129,9 @@ def _extras(spec: CellSpec, chardevs: Mapping[str, str], places: Bus) -> list[st
         forwards = "".join(f",hostfwd={forward.option}" for forward in spec.machine.network.forwards)
         argv += ["-netdev", f"user,id=network{forwards}"]
         argv += ["-device", f"virtio-net-{transport},netdev=network{places.next()}"]
-    if QMP in chardevs:
-        argv += ["-mon", f"chardev={QMP},mode=control"]
+    for name in (MONITOR, QMP):
+        if name in chardevs:
+            argv += ["-mon", f"chardev={name},mode=control"]
     if spec.machine.debugger is not None:
         argv += ["-action", "panic=pause"]
         from quizmatrix.run import debugger

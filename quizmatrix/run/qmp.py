@@ -40,7 +40,7 @@ class Monitor:
     async def open(self) -> None:
         """Take the greeting, and begin to send commands. QmpError if QEMU ends."""
         await self._next()
-        await self._ask("qmp_capabilities")
+        await self.ask("qmp_capabilities")
 
     async def dump_memory(self, file: int) -> None:
         """Write the guest's memory to an open file, in a format for crash(8) and drgn; QmpError if it fails.
@@ -51,7 +51,7 @@ class Monitor:
         for chosen in _FORMATS:
             try:
                 await self._hand_over(file)
-                await self._ask("dump-guest-memory", paging=False, protocol=f"fd:{_FILE}", **chosen)
+                await self.ask("dump-guest-memory", paging=False, protocol=f"fd:{_FILE}", **chosen)
             except QmpError as error:
                 failure = error
             else:
@@ -60,18 +60,18 @@ class Monitor:
 
     async def cpu_threads(self) -> list[int]:
         """The ids of the threads that run the guest's CPUs. QmpError if QEMU fails."""
-        return [cpu["thread-id"] for cpu in await self._ask("query-cpus-fast")]
+        return [cpu["thread-id"] for cpu in await self.ask("query-cpus-fast")]
 
     async def stop(self) -> None:
         """Stop the guest. QmpError if QEMU fails."""
-        await self._ask("stop")
+        await self.ask("stop")
 
     async def go_on(self) -> None:
         """Let a stopped guest go on. QmpError if QEMU fails."""
         # QEMU says that it has saved the guest a moment before it can go on.
-        while (await self._ask("query-status"))["status"] == "finish-migrate":  # noqa: ASYNC110 - no event
+        while (await self.ask("query-status"))["status"] == "finish-migrate":  # noqa: ASYNC110 - no event
             await anyio.sleep(_PAUSE)
-        await self._ask("cont")
+        await self.ask("cont")
 
     async def save(self, file: int) -> None:
         """Write the state of the stopped guest's devices to an open file. QmpError if a device has none."""
@@ -83,12 +83,12 @@ class Monitor:
 
     async def _migrate(self, command: str, file: int) -> None:
         capabilities = [{"capability": name, "state": True} for name in _CAPABILITIES]
-        await self._ask("migrate-set-capabilities", capabilities=capabilities)
+        await self.ask("migrate-set-capabilities", capabilities=capabilities)
         await self._hand_over(file)
-        await self._ask(command, uri=f"fd:{_FILE}")
+        await self.ask(command, uri=f"fd:{_FILE}")
         while (status := await self._event("MIGRATION")).get("status") != "completed":
             if status.get("status") in ("failed", "cancelled"):
-                said = await self._ask("query-migrate")
+                said = await self.ask("query-migrate")
                 raise QmpError(said.get("error-desc", f"{command} {status['status']}"))
 
     async def _event(self, name: str) -> dict[str, Any]:
@@ -115,7 +115,8 @@ class Monitor:
         socket.send_fds(self._port.host, [msgspec.json.encode(asked) + b"\n"], [file])
         await self._answer("getfd")
 
-    async def _ask(self, command: str, **arguments: object) -> Any:
+    async def ask(self, command: str, **arguments: object) -> Any:
+        """What QEMU answers to a command. QmpError if that is an error."""
         asked = {"execute": command, **({"arguments": arguments} if arguments else {})}
         await self._port.send(msgspec.json.encode(asked) + b"\n")
         return await self._answer(command)

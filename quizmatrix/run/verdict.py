@@ -8,7 +8,7 @@ import msgspec
 
 from quizmatrix.console.watch import ConsoleWatch
 from quizmatrix.core.units import format_seconds
-from quizmatrix.model.finding import SplatPolicy, Tolerance
+from quizmatrix.model.finding import Finding, SplatPolicy, Tolerance
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.stage import Stage
 from quizmatrix.model.subtest import SubtestOutcome
@@ -46,6 +46,22 @@ class HostEvidence(msgspec.Struct, kw_only=True):
     qemu_words: str = ""
 
 
+class Expiry(msgspec.Struct, kw_only=True):
+    """What was observed of a guest whose time was up.
+
+    limit: in seconds. hang: what it was doing. provoked: the number of lines of its console when it was made
+    to panic, to see where it was.
+    """
+
+    limit: float
+    hang: Finding | None = None
+    provoked: int | None = None
+
+    def has_provoked(self, line: int | None) -> bool:
+        """Whether a line of the console, from 0, was printed only since the guest was made to panic."""
+        return self.provoked is not None and line is not None and line >= self.provoked
+
+
 class Evidence(msgspec.Struct, kw_only=True):
     """What was observed of one cell.
 
@@ -53,7 +69,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     step: the last step of the guest's setup, before the command.
     ended: the guest's message about the command's end.
     init_failed: the guest's message that its setup failed.
-    expired: the time limit that expired, in seconds.
+    expired: the time limit that expired.
     invalid_message: an invalid message from the guest, quoted.
     excess: a sentence if the guest exceeded the limit of /shared.
     tests: the tests in the command's output.
@@ -65,7 +81,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     step: str = ""
     ended: Message | None = None
     init_failed: str = ""
-    expired: float | None = None
+    expired: Expiry | None = None
     invalid_message: str = ""
     excess: str = ""
     tests: SubtestSummary = SubtestSummary()
@@ -86,7 +102,7 @@ def judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
 def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
     if seen.host.fault:
         return Outcome.LOST, seen.host.fault
-    if console.panic is not None:
+    if console.panic is not None and not (seen.expired and seen.expired.has_provoked(console.panic_line)):
         died = "Attempted to kill init" in console.panic
         return Outcome.PANICKED, ("init died: " if died else "") + console.panic
     if seen.excess:
@@ -101,11 +117,12 @@ def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
         return Outcome.BOOT_FAILED, seen.init_failed
     reached = seen.stage is Stage.RUNNING
     if seen.expired is not None:
-        limit = format_seconds(seen.expired)
+        limit = format_seconds(seen.expired.limit)
         if seen.rules.factor != 1:
-            limit += f" (emulated; {format_seconds(seen.expired / seen.rules.factor)} on hardware)"
+            limit += f" (emulated; {format_seconds(seen.expired.limit / seen.rules.factor)} on hardware)"
         if reached:
-            return Outcome.TIMED_OUT, f"the command was still running after {limit}"
+            doing = f": {seen.expired.hang.title}" if seen.expired.hang else ""
+            return Outcome.TIMED_OUT, f"the command was still running after {limit}{doing}"
         if seen.step.startswith("profile "):
             return Outcome.TIMED_OUT, f"the {seen.step} was still being set up after {limit}"
         where = "no sign of life" if seen.stage is Stage.BOOTING else "the layers were not mounted"

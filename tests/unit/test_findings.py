@@ -250,7 +250,7 @@ def test_symbols_of_a_kernel_that_was_built_in_its_place_are_not_its(tmp_path: P
     console = watch(WARNING.replace(b"here_it_is+0x1/0x2", b"outer+0x20/0x40"))
 
     def places() -> dict[str, str]:
-        anyio.run(findings.write_findings, cell, console)
+        anyio.run(findings.write_findings, cell, console.findings)
         return findings.load(tmp_path)[0].places
 
     assert places() == {}  # it is being built in

@@ -25,7 +25,7 @@ from quizmatrix.model.stage import Stage
 from quizmatrix.run import bus, qemu, runlayer
 from quizmatrix.run.channel import ConsolePipe, Control, InvalidMessageError, Message, Output, Port
 from quizmatrix.run.reproduce import write_script
-from quizmatrix.run.verdict import Evidence, HostEvidence, Rules, judge
+from quizmatrix.run.verdict import Evidence, Expiry, HostEvidence, Rules, judge
 from quizmatrix.terminal.sessions import ConsoleHost
 from quizmatrix.terminal.tty import Terminal
 from tests.made_spec import spec
@@ -387,16 +387,26 @@ FAILED = Message(event="exited", exit_code=137, signal=9)
         (Evidence(ended=END), b"Kernel panic - not syncing: y\n", "panicked", "y"),
         (Evidence(ended=END, notes=["cut"]), b"", "passed", "cut"),
         (Evidence(ended=END, host=HostEvidence(fault="disk full")), b"", "lost", "disk full"),
-        (Evidence(stage=Stage.RUNNING, expired=3.0), b"", "timed-out", "still running after 3.00s"),
         (
-            Evidence(stage=Stage.RUNNING, expired=6.0, rules=Rules(factor=6.0)),
+            Evidence(stage=Stage.RUNNING, expired=Expiry(limit=3.0)),
+            b"",
+            "timed-out",
+            "still running after 3.00s",
+        ),
+        (
+            Evidence(stage=Stage.RUNNING, expired=Expiry(limit=6.0), rules=Rules(factor=6.0)),
             b"",
             "timed-out",
             "still running after 6.00s (emulated; 1.00s on hardware)",
         ),
-        (Evidence(stage=Stage.BOOTING, expired=3.0), b"", "boot-failed", "no sign of life"),
-        (Evidence(stage=Stage.JOINING, expired=3.0), b"", "boot-failed", "layers"),
-        (Evidence(stage=Stage.RUNNING, expired=3.0), b"Kernel panic - not syncing: y\n", "panicked", "y"),
+        (Evidence(stage=Stage.BOOTING, expired=Expiry(limit=3.0)), b"", "boot-failed", "no sign of life"),
+        (Evidence(stage=Stage.JOINING, expired=Expiry(limit=3.0)), b"", "boot-failed", "layers"),
+        (
+            Evidence(stage=Stage.RUNNING, expired=Expiry(limit=3.0)),
+            b"Kernel panic - not syncing: y\n",
+            "panicked",
+            "y",
+        ),
         (Evidence(init_failed="init1: no"), b"", "boot-failed", "init1: no"),
         (Evidence(invalid_message="'x'", stage=Stage.RUNNING), b"", "lost", "an invalid message: 'x'"),
         (Evidence(stage=Stage.RUNNING, host=HostEvidence(qemu_status=-9)), b"", "lost", "killed by SIGKILL"),

@@ -16,7 +16,7 @@ from quizmatrix.core.json import encode_exactly
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.stage import Stage
 from quizmatrix.report import grid
-from quizmatrix.run.verdict import Evidence, judge
+from quizmatrix.run.verdict import Evidence, Expiry, judge
 from quizmatrix.subtests import reading, running
 from quizmatrix.subtests.reading import CellOutput, parse
 from quizmatrix.subtests.summary import SubtestSummary
@@ -124,7 +124,7 @@ def test_the_verdict_names_it() -> None:
     outcome, detail = judge(Evidence(stage=Stage.RUNNING, tests=tests), watch)
     assert outcome is Outcome.PANICKED
     assert detail.endswith("sysrq triggered crash, while functional/rsend/rsend_001_pos ran")
-    late = Evidence(stage=Stage.RUNNING, expired=1200, tests=tests)
+    late = Evidence(stage=Stage.RUNNING, expired=Expiry(limit=1200), tests=tests)
     assert judge(late, ConsoleWatch()) == (
         Outcome.TIMED_OUT,
         "the command was still running after 20m00s, while functional/rsend/rsend_001_pos ran",

@@ -1,0 +1,172 @@
+"""What a guest was doing when its command outlived the time limit, as its agent tells it."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from quizmatrix.console.fingerprint import fingerprint, functions
+from quizmatrix.core.text import clean_line
+from quizmatrix.model.finding import Finding, FindingKind
+
+# Clock ticks in a second, as the kernel counts them for user space on all architectures (USER_HZ).
+_TICKS = 100
+# The parent of the kernel's own threads.
+_KTHREADD = 2
+# The largest number of functions in a sentence, and of threads in one.
+_MAX_FUNCTIONS = 3
+_MAX_NAMED = 2
+# The largest number of lines that are kept.
+_MAX_LINES = 400
+
+# A function in a place of a CPU.
+_NAME = re.compile(r"([A-Za-z_][\w.]*)\+0x")
+
+_STATES = {
+    "R": "running",
+    "S": "waiting",
+    "D": "waiting, not to be interrupted",
+    "T": "stopped",
+    "t": "stopped by a tracer",
+    "Z": "ended, and not waited for",
+    "I": "idle",
+}
+
+
+class Thread(msgspec.Struct, frozen=True, kw_only=True):
+    """A thread of a guest.
+
+    id: its number (TID). parent: its process' parent. state: a letter of proc(5)'s stat.
+    user, system: seconds of CPU time. channel: the kernel function that it waits in, if known.
+    stack: its stack in the kernel, the innermost function first, as in proc(5).
+    """
+
+    id: int
+    parent: int
+    name: str
+    state: str
+    user: float
+    system: float
+    channel: str
+    stack: list[str]
+
+    @property
+    def functions(self) -> list[str]:
+        """The functions that it waits in, the innermost first, without those that every waiting thread is in.
+
+        None where it runs: its stack was another a moment later.
+        """
+        if self.state == "R":
+            return []
+        return functions(FindingKind.HANG, "", self.stack) or ([self.channel] if self.channel else [])
+
+    @property
+    def is_of_kernel(self) -> bool:
+        """Whether it is a thread of the kernel's own."""
+        return _KTHREADD in (self.id, self.parent)
+
+    @property
+    def sentence(self) -> str:
+        """What it does, without a full stop."""
+        if self.state == "R":
+            place = "user space" if self.user >= self.system else "the kernel"
+            return f"{self.name} runs in {place}, for {self.user + self.system:.1f} s of CPU time so far"
+        if self.state in "SDI":
+            names = self.functions
+            return f"{self.name} waits" + (f" in {_with_callers(names)}" if names else "")
+        return f"{self.name} is {_STATES.get(self.state, f'in the state {self.state}')}"
+
+    @property
+    def title(self) -> str:
+        """A line above its stack."""
+        state = _STATES.get(self.state, self.state)
+        where = f" in {self.channel}" if self.channel and not self.stack else ""
+        times = f"{self.user:.2f} s in user space, {self.system:.2f} s in the kernel"
+        return f"{self.name} ({self.id}, child of {self.parent}): {state}{where}; {times}"
+
+
+def read_thread(said: str) -> Thread | None:
+    """A thread in a message of the agent: `STAT|CHANNEL|FRAME|...`; None if it is no such message."""
+    head, _, tail = said.rpartition(")")
+    number, _, name = head.partition(" (")
+    stat, *rest = tail.split("|")
+    fields = stat.split()
+    channel, *stack = [*rest, ""]
+    try:
+        return Thread(
+            id=int(number),
+            parent=int(fields[1]),
+            name=clean_line(name, 20) or "?",
+            state=clean_line(fields[0], 1),
+            user=int(fields[11]) / _TICKS,
+            system=int(fields[12]) / _TICKS,
+            channel="" if channel.strip() in ("", "0") else clean_line(channel, 60),
+            stack=[clean_line(line) for line in stack if line],
+        )
+    except (ValueError, IndexError, OverflowError):
+        return None
+
+
+def finding(threads: list[Thread], line: int) -> Finding | None:
+    """What hangs, as a finding: the stuck thread's stack first. None if nothing is known.
+
+    line: the number of lines that the console had.
+    """
+    ranked = sorted(threads, key=_rank)
+    if not ranked:
+        return None
+    block = [text for one in ranked for text in (one.title, *(f"  {frame}" for frame in one.stack))]
+    # A thread that runs has no functions: then it counts whose thread it is.
+    names = ranked[0].functions or [ranked[0].name]
+    return Finding(
+        kind=FindingKind.HANG,
+        title="; ".join(one.sentence for one in _telling(ranked)),
+        line=line,
+        block=block[:_MAX_LINES],
+        functions=names,
+        fingerprint=fingerprint(FindingKind.HANG, "", names),
+    )
+
+
+def of_silent_guest(places: list[str], printed: Finding | None, line: int) -> Finding:
+    """Where a guest is that does not answer, as a finding.
+
+    places: of its CPUs (see registers.py). printed: what its kernel printed when it was made to panic.
+    line: see `finding`.
+    """
+    names = functions(FindingKind.HANG, "", printed.block) if printed is not None else []
+    where = f", and is in {_with_callers(names)}" if names else f"; {'; '.join(places)}"
+    return Finding(
+        kind=FindingKind.HANG,
+        title=f"the guest does not answer{where}",
+        line=line,
+        block=[*places, *(printed.block if printed else [])],
+        functions=names or [name for place in places for name in _NAME.findall(place)],
+        fingerprint=fingerprint(FindingKind.HANG, "", names or ["no answer"]),
+    )
+
+
+def _with_callers(names: list[str]) -> str:
+    """`NAME (called by NAME, NAME)`: the first of some functions, the innermost first."""
+    inside, *callers = names[:_MAX_FUNCTIONS]
+    return inside + (f" (called by {', '.join(callers)})" if callers else "")
+
+
+def _telling(ranked: list[Thread]) -> list[Thread]:
+    """The first thread, and the first that waits for what it cannot be interrupted in, if that is another."""
+    others = [one for one in ranked[1:] if one.state == "D" and one.functions != ranked[0].functions]
+    return [ranked[0], *others][:_MAX_NAMED]
+
+
+def _rank(thread: Thread) -> tuple[int, int, float, int]:
+    """Sorts first what explains most: the command's threads, those that cannot be interrupted, then the busy.
+
+    Of those that wait, the youngest: the others wait for it.
+    """
+    return (
+        thread.is_of_kernel,
+        {"D": 0, "R": 1, "T": 2, "t": 2}.get(thread.state, 3),
+        -(thread.user + thread.system) if thread.state == "R" else 0.0,
+        -thread.id,
+    )
