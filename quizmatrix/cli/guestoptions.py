@@ -34,6 +34,17 @@ def add_guest(parser: Parser, *, takes_stdin: bool = True) -> None:
         help="more words for QEMU's command line, which are not checked: '-device virtio-rng-pci'",
     )
     group.add_argument(
+        "--on-timeout",
+        choices=["end", "dump"],
+        help="dump: keep the memory of a guest whose command outlives its limit, as artifacts/vmcore in the "
+        "cell's folder; default: end",
+    )
+    _add_what_it_sees(group)
+
+
+def _add_what_it_sees(group: argparse._ArgumentGroup) -> None:
+    """Add the options for the files, the environment and the user of COMMAND."""
+    group.add_argument(
         "--layer", action="append", default=[], metavar="DIR", help="a folder, laid over the guest's root"
     )
     group.add_argument(

@@ -81,6 +81,7 @@ class GuestOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     layer: folders laid over the guest's root.
     bind: HOST:GUEST[:ro].
     env: NAME=VALUE, or NAME for a variable of our environment.
+    on_timeout: what becomes of the memory of a guest whose command outlives its limit.
     """
 
     stdin: str | None = None
@@ -94,6 +95,7 @@ class GuestOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     env: list[str] = []
     user: str | None = None
     no_work_tree: bool = False
+    on_timeout: Literal["end", "dump"] = "end"
 
 
 class ConductOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -287,12 +287,14 @@ class GuestLimits(msgspec.Struct, frozen=True, kw_only=True):
     the accelerator's factor.
     tolerance: how findings are treated.
     known: tests that are known to fail in this cell.
+    keeps_memory: whether the guest's memory is kept if the command outlives its limit.
     """
 
     timeout: float
     boot_timeout: float
     tolerance: Tolerance = Tolerance()
     known: list[KnownFailure] = []
+    keeps_memory: bool = False
 
 
 class CellSpec(msgspec.Struct, frozen=True, kw_only=True):

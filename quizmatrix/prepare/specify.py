@@ -71,7 +71,7 @@ class GuestPlan(msgspec.Struct, frozen=True, kw_only=True):
     layers: host folders, the lowest first.
     work_tree: the folder in which the command runs. typed: its path in the user's shell, if that is another.
     machine, qemu, start: `type`, `qemu_words` and `start` of GuestMachine.
-    The other fields are those of GuestFiles and GuestCommand.
+    The other fields are those of GuestFiles, GuestCommand and GuestLimits.
     """
 
     layers: list[Path] = []
@@ -85,6 +85,7 @@ class GuestPlan(msgspec.Struct, frozen=True, kw_only=True):
     machine: str | None = None
     qemu: list[str] = []
     start: StartKind | None = None
+    keeps_memory: bool = False
 
 
 # The settings of guests that are not a user's.
@@ -144,6 +145,7 @@ async def specify(
             boot_timeout=factor * (_DEBUGGED if is_waiting else cell.boot_timeout),
             tolerance=cell.tolerance,
             known=list(cell.known),
+            keeps_memory=asked.keeps_memory,
         ),
     )
 

@@ -23,7 +23,7 @@ from quizmatrix.run.conversation import Conversation
 from quizmatrix.run.explain import Inquiry
 from quizmatrix.run.hostwatch import HostWatch
 from quizmatrix.run.observer import Observer
-from quizmatrix.run.qmp import QmpError
+from quizmatrix.run.qmp import Monitor, QmpError
 from quizmatrix.run.shared import Shared
 from quizmatrix.run.start import Start
 from quizmatrix.run.verdict import Evidence, Rules
@@ -74,7 +74,8 @@ class Boot:
         ]
         self._feed = stdin.Feed(spec, ends.ports.get(qemu.STDIN), observer.stdin)
         self._talk = anyio.CancelScope()
-        self._inquiry = Inquiry(spec, ends.ports[qemu.MONITOR], self.console)
+        self._monitor = Monitor(ends.ports[qemu.MONITOR])
+        self._inquiry = Inquiry(spec, self._monitor, self.console, self._shared)
         self.conversation = Conversation(spec, ends.ports, self._feed, observer, self.evidence, start)
 
     async def run(self, shares: list[Share]) -> None:
@@ -164,7 +165,8 @@ class Boot:
                         if self.evidence.ended is not None:
                             await self._wait_for_rest()
                         elif self.evidence.expired and self.evidence.stage is Stage.RUNNING:
-                            await self._inquiry.ask(self.evidence.expired, self.conversation.threads)
+                            said = self.conversation.threads
+                            self.evidence.notes += await self._inquiry.ask(self.evidence.expired, said)
                         if self._has_gone_silent:
                             self.evidence.host.qemu_status = await machine.wait_for_status()
                         talk.cancel_scope.cancel()
@@ -211,7 +213,7 @@ class Boot:
         """End the talk if a kernel panics or restarts but QEMU does not end: some kernels only halt."""
         await self.console.dying.wait()
         if self._spec.machine.debugger and self.console.watch.panic is not None:
-            error = await self._shared.keep_memory(self._ends.ports[qemu.QMP])
+            error = await self._shared.keep_memory(self._monitor)
             self.evidence.notes += [error] if error else []
         await anyio.sleep(vm.END_GRACE)
         self._talk.cancel()

@@ -10,9 +10,8 @@ import anyio
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.stage import Stage
-from quizmatrix.run import hang, qemu
+from quizmatrix.run import qemu
 from quizmatrix.run.channel import Control, InvalidMessageError, Message, Port
-from quizmatrix.run.hang import Thread
 from quizmatrix.run.observer import Observer, TerminalHost
 from quizmatrix.run.qmp import QmpError
 from quizmatrix.run.start import Start
@@ -50,8 +49,8 @@ class Conversation:
         """Sends nothing. evidence: gets what the guest says."""
         # Why a restored guest did not answer; empty if it did, and for all others.
         self.no_answer = ""
-        # What the guest was doing when the command's time was up.
-        self.threads: list[Thread] = []
+        # What the guest said of its threads when the command's time was up (see hang.py).
+        self.threads: list[str] = []
         self._start = start
         self.stopwatch = Stopwatch()
         self._limits = spec.limits
@@ -109,9 +108,8 @@ class Conversation:
         """Ask the agent what the guest's threads are doing. Raises InvalidMessageError."""
         await self._control.send(b'{"op":"explain"}\n')
         while (message := await self._control.receive()) is not None and message.event != "explained":
-            thread = hang.read_thread(message.message) if message.event == "task" else None
-            if thread is not None and len(self.threads) < _MAX_THREADS:
-                self.threads.append(thread)
+            if message.event == "task" and len(self.threads) < _MAX_THREADS:
+                self.threads.append(message.message)
 
     async def _has_booted(self, save: Callable[[], Awaitable[None]], limit: anyio.CancelScope) -> bool:
         """Whether the guest has booted, and was told to start. limit: does not count the time for saving."""

@@ -9,11 +9,9 @@ import anyio
 
 from quizmatrix.model.finding import Finding
 from quizmatrix.model.spec import CellSpec
-from quizmatrix.run import hang
-from quizmatrix.run.channel import Port
 from quizmatrix.run.consolelog import ConsoleLog
-from quizmatrix.run.hang import Thread
 from quizmatrix.run.qmp import Monitor, QmpError
+from quizmatrix.run.shared import Shared
 from quizmatrix.run.verdict import Expiry
 
 # Seconds for QEMU to say where the CPUs are, and for the kernel to print that.
@@ -25,34 +23,42 @@ _CONSOLE_REST = 0.3
 class Inquiry:
     """Finds out what one guest is doing, with its console and a control channel of its QEMU."""
 
-    def __init__(self, spec: CellSpec, port: Port, console: ConsoleLog) -> None:
-        """Asks nothing. port: of a control channel that nobody uses."""
-        self._machine = spec.machine
-        self._port = port
+    def __init__(self, spec: CellSpec, monitor: Monitor, console: ConsoleLog, shared: Shared) -> None:
+        """Asks nothing. shared: keeps the guest's memory, if that is asked for."""
+        self._spec = spec
+        self._monitor = monitor
         self._console = console
+        self._shared = shared
         self._expiry: Expiry | None = None
         # Where the CPUs of a guest were that did not answer.
         self._places: list[str] = []
 
-    async def ask(self, expiry: Expiry, threads: list[Thread]) -> None:
-        """Take what the guest has said; if that is nothing, ask QEMU, and make the kernel print its stack."""
+    async def ask(self, expiry: Expiry, said: list[str]) -> list[str]:
+        """Take what the guest has said; if that is nothing, ask QEMU, and make the kernel print its stack.
+
+        said: a message for each thread. Returns notes for the user.
+        """
+        # Here, since the regular expressions for traces take long to compile, and most commands end.
+        from quizmatrix.run import hang, registers
+
         self._expiry = expiry
+        threads = [thread for message in said if (thread := hang.read_thread(message)) is not None]
         expiry.hang = hang.finding(threads, self._console.watch.lines)
+        error = ""
         if expiry.hang is None:
             with anyio.move_on_after(_LIMIT), suppress(QmpError):
-                await self._ask_qemu(expiry)
-        await anyio.sleep(_CONSOLE_REST)
-
-    async def _ask_qemu(self, expiry: Expiry) -> None:
-        from quizmatrix.run import registers
-
-        monitor = Monitor(self._port)
-        await monitor.open()
-        self._places = await registers.places(monitor, Path(self._machine.kernel.image).parent)
-        if self._machine.answers_nmi:
+                await self._monitor.open()
+                kernel = Path(self._spec.machine.kernel.image).parent
+                self._places = await registers.places(self._monitor, kernel)
+        if self._spec.limits.keeps_memory:
+            error = await self._shared.keep_memory(self._monitor)
+        if self._places and self._spec.machine.answers_nmi:
             expiry.provoked = self._console.watch.lines
-            await monitor.ask("inject-nmi")
-            await self._console.dying.wait()
+            with anyio.move_on_after(_LIMIT), suppress(QmpError):
+                await self._monitor.ask("inject-nmi")
+                await self._console.dying.wait()
+        await anyio.sleep(_CONSOLE_REST)
+        return [error] if error else []
 
     def findings(self) -> list[Finding]:
         """The findings of a guest that has ended: those of its console, and what it was doing."""
@@ -61,6 +67,8 @@ class Inquiry:
             return found
         own = [one for one in found if not expiry.has_provoked(one.line)]
         if self._places:
+            from quizmatrix.run import hang
+
             printed = next((one for one in found if expiry.has_provoked(one.line)), None)
             expiry.hang = hang.of_silent_guest(self._places, printed, self._console.watch.lines)
         return own + ([expiry.hang] if expiry.hang else [])

@@ -23,9 +23,9 @@ CHARDEVS = ("console", *PORTS)
 STDIN = "stdin"
 # An additional port for a terminal session.
 TERMINAL = "terminal"
-# A chardev for QEMU's own control channel, to save the memory of a dead guest for a debugger.
+# A chardev for QEMU's own control channel, to save and restore the guest.
 QMP = "qmp"
-# A second one, to ask where a guest is that hangs. Nobody speaks there before, so QEMU reports nothing there.
+# A second one, for a guest that hangs or has died. Nobody speaks there before, so QEMU reports nothing there.
 MONITOR = "monitor"
 # The id of the memory, and the end of -machine's value that names it.
 _MEMORY = "memory"
@@ -77,7 +77,7 @@ def ports_of(spec: CellSpec, *, with_qmp: bool = False) -> list[str]:
         STDIN,
         MONITOR,
         *([TERMINAL] if spec.command.session else []),
-        *([QMP] if with_qmp or spec.machine.debugger else []),
+        *([QMP] if with_qmp else []),
     ]
 
 

@@ -35,12 +35,15 @@ class Monitor:
         """Sends nothing."""
         self._port = port
         self._rest = b""
+        self._is_open = False
         self._events: deque[dict[str, Any]] = deque()
 
     async def open(self) -> None:
-        """Take the greeting, and begin to send commands. QmpError if QEMU ends."""
-        await self._next()
-        await self.ask("qmp_capabilities")
+        """Take the greeting, and begin to send commands, unless that was done. QmpError if QEMU ends."""
+        if not self._is_open:
+            await self._next()
+            await self.ask("qmp_capabilities")
+            self._is_open = True
 
     async def dump_memory(self, file: int) -> None:
         """Write the guest's memory to an open file, in a format for crash(8) and drgn; QmpError if it fails.

@@ -18,7 +18,7 @@ from quizmatrix.core.errors import QuizmatrixError, host_error
 from quizmatrix.model.spec import CellSpec
 from quizmatrix.run import mapped
 from quizmatrix.run.cellfolder import artifacts_of
-from quizmatrix.run.channel import Port
+from quizmatrix.run.qmp import Monitor, QmpError
 
 # The file with a guest's memory, for crash(8), and seconds for QEMU to write it.
 _CORE = "vmcore"
@@ -167,21 +167,18 @@ class Shared:
             pass
         return 0
 
-    async def keep_memory(self, port: Port) -> str:
-        """Write the guest's memory to a file for a debugger; return an error message or "". port: QMP.
+    async def keep_memory(self, monitor: Monitor) -> str:
+        """Write the guest's memory to a file for a debugger; return an error message or "".
 
         The file is beside artifacts/, to which the guest may still write; `finish` moves it there.
         """
-        from quizmatrix.run import qmp
-
         core, is_whole = self._folder / _CORE, False
         try:
             with os.fdopen(untrusted.create(core), "wb") as file, anyio.fail_after(_DUMP_LIMIT):
-                monitor = qmp.Monitor(port)
                 await monitor.open()
                 await monitor.dump_memory(file.fileno())
                 is_whole = True
-        except (qmp.QmpError, OSError) as error:  # a TimeoutError is one
+        except (QmpError, OSError) as error:  # a TimeoutError is one
             return f"its memory could not be kept: {error or 'it took too long'}"
         finally:
             if not is_whole:

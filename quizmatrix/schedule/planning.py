@@ -61,6 +61,7 @@ def make_plan(
             typed=typed,
             machine=_machine(guest.machine, [task.cell for task in tasks]),
             qemu=_more_of_qemu(guest.qemu),
+            keeps_memory=guest.on_timeout == "dump",
             start=StartKind.COLD if guest.cold else StartKind.WARM if guest.warm else None,
             binds=[_bind(text) for text in guest.bind],
             stdin=command_stdin.file_of(guest.stdin),

@@ -436,6 +436,7 @@ def test_without_a_command_the_last_run_is_meant(capsys: pytest.CaptureFixture[s
 # Options that have a default, each with a value other than that.
 DEFAULTS = {
     "--accel": "tcg",
+    "--on-timeout": "dump",
     "--retries": "3",
     "--rerun-failed": "2",
     "--shard": "2",

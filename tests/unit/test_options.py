@@ -41,6 +41,7 @@ VALUES: dict[str, Any] = {
     "env": ["A=it's", 'B=-x\n"', "C"],
     "user": "-x",
     "no_work_tree": True,
+    "on_timeout": "dump",
     "jobs": 4,
     "max_time": "1h",
     "retries": 2,

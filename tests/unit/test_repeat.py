@@ -100,6 +100,7 @@ OPTIONS: dict[str, list[str]] = {
     "--no-stdin": ["--no-stdin"],
     "--no-work-tree": ["--no-work-tree"],
     "--numa": ["--numa", "2"],
+    "--on-timeout": ["--on-timeout", "dump"],
     "--profiles": ["--profiles", "memdev:count=2"],
     "--enable": ["--enable", "BTRFS_FS"],
     "--disable": ["--disable", "SMP"],

@@ -115,11 +115,14 @@ def test_a_loop_in_user_space(hung: Hung) -> None:
 
 def test_a_write_to_a_frozen_file_system(hung: Hung, tmp_path: Path) -> None:
     cells = (f"{KERNEL}-x86_64", f"{KERNEL}-s390x")
-    found = hung(cells, "-p", "blockdev", "--", FROZEN)
+    found = hung(cells, "-p", "blockdev", "--on-timeout", "dump", "--", FROZEN)
     for one in found.values():
         assert "sh waits in percpu_rwsem_wait (called by mnt_want_write, path_openat)" in one["detail"]
     # The same fingerprint on both, as any finding.
     assert len({one["findings"][-1]["fingerprint"] for one in found.values()}) == 1
+    for cell in cells:
+        with (tmp_path / f"run/{cell}/artifacts/vmcore").open("rb") as file:
+            assert b"KDUMP" in file.read(1 << 16)
     # What waits is on the console, too, where its driver has sent it.
     assert b"sysrq: Show Blocked State" in (tmp_path / f"run/{cells[0]}/console.log").read_bytes()
 
