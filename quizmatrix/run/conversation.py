@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import anyio
 
@@ -101,7 +102,8 @@ class Conversation:
         self._feed.stop()
         if limit.cancelled_caught:
             self._evidence.expired = Expiry(limit=self._limits.timeout)
-            with anyio.move_on_after(_EXPLAIN_LIMIT):
+            # What it says then does not change the verdict.
+            with anyio.move_on_after(_EXPLAIN_LIMIT), suppress(InvalidMessageError):
                 await self._ask_what_it_does()
 
     async def _ask_what_it_does(self) -> None:
