@@ -13,7 +13,14 @@ from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.kernel import source
 from quizmatrix.model import kconfig, named, profile
 from quizmatrix.model.arch import load_arch, real_name
-from quizmatrix.model.cellid import check_folders, is_glob, matching, split_shard, with_real_arch
+from quizmatrix.model.cellid import (
+    check_folders,
+    is_glob,
+    matching,
+    parse_cell_id,
+    split_shard,
+    with_real_arch,
+)
 from quizmatrix.model.cells import (
     DEFAULTS,
     Cell,
@@ -320,7 +327,12 @@ def _named_on_the_spot(default: Matrix, kernels: list[str], arches: list[str]) -
 def _check_patterns(option: str, patterns: list[str], among: list[str], path: Path) -> None:
     for pattern in patterns:
         if not matching(among, pattern):
+            on_the_spot = ""
+            if ":" in pattern and not is_glob(pattern) and parse_cell_id(pattern) is None:
+                on_the_spot = (
+                    f"A kernel that the matrix lacks is named with its architecture: {pattern}-x86_64."
+                )
+            hints = [did_you_mean(pattern, among, 0.6), on_the_spot, f"There are: {', '.join(among)}."]
             raise UsageError(
-                f"{option} {pattern} fits no cell of {path}",
-                next_step=f"{did_you_mean(pattern, among, 0.6)} There are: {', '.join(among)}.".lstrip(),
+                f"{option} {pattern} fits no cell of {path}", next_step=" ".join(filter(None, hints))
             )

@@ -89,9 +89,11 @@ def option_value(text: str) -> str:
 def parameters_of(spec: CellSpec) -> str:
     """The kernel command line. The user's parameters come last: of two, the kernel uses the last one."""
     machine = spec.machine
-    own = [*machine.arch.facts.kernel.command_line, *_COMMAND_LINE, *(_DEBUGGED if machine.debugger else ())]
-    if machine.accelerator is Accelerator.TCG and machine.arch.facts.kernel.nmi_parameter:
-        own.append(machine.arch.facts.kernel.nmi_parameter)
+    facts = machine.arch.facts.kernel
+    own = list(facts.command_line)
+    if machine.accelerator is Accelerator.TCG and facts.nmi_parameter:
+        own.append(facts.nmi_parameter)
+    own += [*_COMMAND_LINE, *(_DEBUGGED if machine.debugger else ())]
     return " ".join([*own, *([machine.kernel.parameters] if machine.kernel.parameters else [])])
 
 

@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.vm import background
+
+_BUILDING = pytest.StashKey[subprocess.Popen[bytes] | None]()
+
 ARCHES = ("x86_64", "s390x")
 KERNEL = "6.1"
 
@@ -18,12 +22,33 @@ LIMIT = 240
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A longer limit for all tests here: each boots guests, and emulation on a busy host is slow."""
+    """A longer limit for all tests here: each boots guests, and emulation on a busy host is slow.
+
+    Those that need what takes long to build come last.
+    """
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if is_here(item):
             item.add_marker(pytest.mark.vm)
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(LIMIT))
+    items.sort(key=lambda item: background.rank(item.path.stem) if is_here(item) else 0)
+
+
+def is_here(item: pytest.Item) -> bool:
+    """Whether a test is in this folder."""
+    return Path(__file__).parent in item.path.parents
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin to build that, once it is known which tests run."""
+    if not session.config.option.collectonly:
+        session.config.stash[_BUILDING] = background.start({item.path.stem for item in session.items})
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End what is left of it."""
+    if (building := session.config.stash.get(_BUILDING, None)) is not None:
+        background.stop(building)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -105,9 +105,13 @@ def check_result(result: CellResult, notes: list[str], where: str) -> None:
 
 
 def saved_guest(tmp_path: Path) -> Path:
-    """A copy of the template of the test's guest."""
+    """A copy of the template of the test's guest, which nobody else uses."""
     run_once(tmp_path / "saved", Injector(lambda _: None))
-    (_, _, folder), *_ = template.stored()
+    before = {folder: used for used, _, folder in template.stored()}
+    run_once(tmp_path / "restored", Injector(lambda _: None))
+    now = [folder for used, _, folder in template.stored() if used > before.get(folder, 0.0)]
+    # Another process may have used one of its own meanwhile.
+    (folder,) = [one for one in now if SHAPE.encode() in (one / template.CONSOLE).read_bytes()]
     kept = tmp_path / "kept" / folder.name
     kept.parent.mkdir()
     subprocess.run(["cp", "-a", "--sparse=always", folder, kept], check=True)
