@@ -111,6 +111,10 @@ def test_options_may_stand_between_a_run_and_its_cell() -> None:
         (["cells", "--", "x"], ["only `quizmatrix run`"]),
         (["run", "endain", "--", "true"], ["no matrix named `endain`", "`endian`"]),
         (["run", "quick", "--only", "6.1-s390", "--", "true"], ["fits no cell", "`6.1-s390x`"]),
+        (
+            ["run", "--only", "package:x.deb", "--", "true"],
+            ["fits no cell", "is named with its architecture: package:x.deb-x86_64"],
+        ),
         (["run", "--skip", "*", "--", "true"], ["no cell is left"]),
         (["run", "--only", "foo-s390x", "--", "true"], ["unknown kernel `foo`", "newest"]),
         (["run", "--only", "debain:6.1-s390x", "--", "true"], ["unknown kernel source `debain`", "`debian`"]),

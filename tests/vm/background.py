@@ -1,7 +1,7 @@
 """Builds what later tests need while the first ones run, which leave half of a small host idle.
 
-`python -m tests.vm.background STEP...`. A test that comes before its step has ended waits for it, or builds the
-rest itself; so a step that fails here fails there, too, and is told there.
+`python -m tests.vm.background STEP...`. A test that comes before its step has ended waits for it, or builds
+the rest itself; so a step that fails here fails there, too, and is told there.
 """
 
 from __future__ import annotations
