@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import anyio
@@ -40,12 +41,15 @@ def source_tree(scratch: Path, release: str = NEWEST) -> Path:
     if not place.is_dir():
         scratch.mkdir(exist_ok=True)
         archive = anyio.run(_fetch, scratch, release)
-        unpacked = place.with_name("new")
-        shutil.rmtree(unpacked, ignore_errors=True)
-        unpacked.mkdir(parents=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        unpacked = Path(tempfile.mkdtemp(dir=place.parent))
+        unpacked.chmod(0o755)
         argv = ["tar", "--extract", "--strip-components=1", f"--file={archive}", f"--directory={unpacked}"]
         subprocess.run(argv, check=True)
-        unpacked.rename(place)
+        try:
+            unpacked.rename(place)
+        except OSError:  # another process was faster
+            shutil.rmtree(unpacked)
     return place
 
 

@@ -167,11 +167,13 @@ static void tell_process(const char *folder, const char *name)
 static void start_explaining(void)
 {
     long process = new_process();
+    if (process < 0)
+        tell("explained", "");
     if (process != 0)
         return;
     own[EXPLAINER] = call(GETPID, 0, 0, 0, 0, 0);
-    for_each_number("/proc", tell_process);
     put("/proc/sysrq-trigger", "w", 0);
+    for_each_number("/proc", tell_process);
     put("/proc/sysrq-trigger", "l", 0);
     tell("explained", "");
     call(EXIT, 0, 0, 0, 0, 0);

@@ -242,7 +242,8 @@ def failures(results: list[CellResult], run: Path) -> list[list[CellResult]]:
     alike: dict[tuple[str, ...], list[CellResult]] = {}
     for result in results:
         if not result.is_as_expected:
-            finding = findings.deciding_finding(result) if result.outcome in BY_CONSOLE else None
+            by_finding = result.outcome in BY_CONSOLE or result.outcome is Outcome.TIMED_OUT
+            finding = findings.deciding_finding(result) if by_finding else None
             # The same finding is the same failure, even if the traces differ in details.
             why = (finding.fingerprint,) if finding else (result.detail, *evidence_lines(result, run))
             alike.setdefault((verdict_words(result), *why), []).append(result)

@@ -164,9 +164,8 @@ class Boot:
                         await self.conversation.run(partial(self._save, machine, group))
                         if self.evidence.ended is not None:
                             await self._wait_for_rest()
-                        elif self.evidence.expired and self.evidence.stage is Stage.RUNNING:
-                            said = self.conversation.threads
-                            self.evidence.notes += await self._inquiry.ask(self.evidence.expired, said)
+                        elif self.evidence.expired is not None:
+                            self.evidence.notes += await self._inquiry.ask(self.evidence, self.conversation)
                         if self._has_gone_silent:
                             self.evidence.host.qemu_status = await machine.wait_for_status()
                         talk.cancel_scope.cancel()
@@ -212,7 +211,8 @@ class Boot:
     async def _end_dead_guest(self) -> None:
         """End the talk if a kernel panics or restarts but QEMU does not end: some kernels only halt."""
         await self.console.dying.wait()
-        if self._spec.machine.debugger and self.console.watch.panic is not None:
+        is_own_doing = self.evidence.expired is not None
+        if self._spec.machine.debugger and self.console.watch.panic is not None and not is_own_doing:
             error = await self._shared.keep_memory(self._monitor)
             self.evidence.notes += [error] if error else []
         await anyio.sleep(vm.END_GRACE)

@@ -30,6 +30,8 @@ _ANSWER_LIMIT = 20.0
 _EXPLAIN_LIMIT = 10.0
 # The largest number of threads that it may name; guest/programs/agent.c names fewer.
 _MAX_THREADS = 1000
+# Characters of what it says of one: a stack has 64 functions.
+_LONGEST_THREAD = 8192
 
 # The largest number of steps that a guest may announce before its command.
 _MAX_STEPS = 1000
@@ -52,6 +54,7 @@ class Conversation:
         self.no_answer = ""
         # What the guest said of its threads when the command's time was up (see hang.py).
         self.threads: list[str] = []
+        self.has_answered = False
         self._start = start
         self.stopwatch = Stopwatch()
         self._limits = spec.limits
@@ -109,9 +112,13 @@ class Conversation:
     async def _ask_what_it_does(self) -> None:
         """Ask the agent what the guest's threads are doing. Raises InvalidMessageError."""
         await self._control.send(b'{"op":"explain"}\n')
-        while (message := await self._control.receive()) is not None and message.event != "explained":
-            if message.event == "task" and len(self.threads) < _MAX_THREADS:
-                self.threads.append(message.message)
+        for _ in range(_MAX_THREADS):
+            message = await self._control.receive()
+            self.has_answered |= message is not None
+            if message is None or message.event in ("explained", "exited"):
+                return
+            if message.event == "task":
+                self.threads.append(message.message[:_LONGEST_THREAD])
 
     async def _has_booted(self, save: Callable[[], Awaitable[None]], limit: anyio.CancelScope) -> bool:
         """Whether the guest has booted, and was told to start. limit: does not count the time for saving."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import anyio
 
+from quizmatrix.core.concurrency import in_thread
 from quizmatrix.model.finding import Finding
 from quizmatrix.model.spec import CellSpec
+from quizmatrix.model.stage import Stage
 from quizmatrix.run.consolelog import ConsoleLog
+from quizmatrix.run.conversation import Conversation
 from quizmatrix.run.qmp import Monitor, QmpError
 from quizmatrix.run.shared import Shared
-from quizmatrix.run.verdict import Expiry
+from quizmatrix.run.verdict import Evidence, Expiry
 
 # Seconds for QEMU to say where the CPUs are, and for the kernel to print that.
 _LIMIT = 10.0
@@ -33,32 +37,50 @@ class Inquiry:
         # Where the CPUs of a guest were that did not answer.
         self._places: list[str] = []
 
-    async def ask(self, expiry: Expiry, said: list[str]) -> list[str]:
+    async def ask(self, seen: Evidence, talk: Conversation) -> list[str]:
         """Take what the guest has said; if that is nothing, ask QEMU, and make the kernel print its stack.
 
-        said: a message for each thread. Returns notes for the user.
+        Only where the command runs, and the guest does not die just now. Returns notes for the user.
         """
+        if (
+            (expiry := seen.expired) is None
+            or seen.stage is not Stage.RUNNING
+            or self._console.dying.is_set()
+        ):
+            return []
         # Here, since the regular expressions for traces take long to compile, and most commands end.
-        from quizmatrix.run import hang, registers
+        from quizmatrix.run import hang
 
         self._expiry = expiry
-        threads = [thread for message in said if (thread := hang.read_thread(message)) is not None]
+        threads = [thread for said in talk.threads if (thread := hang.read_thread(said)) is not None]
         expiry.hang = hang.finding(threads, self._console.watch.lines)
-        error = ""
-        if expiry.hang is None:
-            with anyio.move_on_after(_LIMIT), suppress(QmpError):
-                await self._monitor.open()
-                kernel = Path(self._spec.machine.kernel.image).parent
-                self._places = await registers.places(self._monitor, kernel)
-        if self._spec.limits.keeps_memory:
-            error = await self._shared.keep_memory(self._monitor)
+        if not talk.has_answered:
+            await self._look_at_cpus()
+        notes = [await self._shared.keep_memory(self._monitor)] if self._spec.limits.keeps_memory else []
         if self._places and self._spec.machine.answers_nmi:
             expiry.provoked = self._console.watch.lines
             with anyio.move_on_after(_LIMIT), suppress(QmpError):
                 await self._monitor.ask("inject-nmi")
                 await self._console.dying.wait()
-        await anyio.sleep(_CONSOLE_REST)
-        return [error] if error else []
+        await self._wait_for_console()
+        return [note for note in notes if note]
+
+    async def _look_at_cpus(self) -> None:
+        from quizmatrix.run import registers
+
+        kernel = Path(self._spec.machine.kernel.image).parent
+        with anyio.move_on_after(_LIMIT), suppress(QmpError):
+            await self._monitor.open()
+            counters = await registers.counters(self._monitor)
+            self._places = await in_thread(partial(registers.places, counters, kernel))
+
+    async def _wait_for_console(self) -> None:
+        """Wait until nothing more arrives: a kernel prints its stack line by line."""
+        with anyio.move_on_after(_LIMIT):
+            before = -1
+            while before != self._console.received:
+                before = self._console.received
+                await anyio.sleep(_CONSOLE_REST)
 
     def findings(self) -> list[Finding]:
         """The findings of a guest that has ended: those of its console, and what it was doing."""

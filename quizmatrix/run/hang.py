@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 import msgspec
 
@@ -17,6 +18,8 @@ _KTHREADD = 2
 # The largest number of functions in a sentence, and of threads in one.
 _MAX_FUNCTIONS = 3
 _MAX_NAMED = 2
+# The largest number of functions of a stack that are read (MAX_STACK_TRACE_DEPTH of fs/proc/base.c).
+_MAX_STACK = 64
 # The largest number of lines that are kept.
 _MAX_LINES = 400
 
@@ -71,7 +74,7 @@ class Thread(msgspec.Struct, frozen=True, kw_only=True):
         """What it does, without a full stop."""
         if self.state == "R":
             place = "user space" if self.user >= self.system else "the kernel"
-            return f"{self.name} runs in {place}, for {self.user + self.system:.1f} s of CPU time so far"
+            return f"{self.name} runs in {place}"
         if self.state in "SDI":
             names = self.functions
             return f"{self.name} waits" + (f" in {_with_callers(names)}" if names else "")
@@ -90,7 +93,7 @@ def read_thread(said: str) -> Thread | None:
     """A thread in a message of the agent: `STAT|CHANNEL|FRAME|...`; None if it is no such message."""
     head, _, tail = said.rpartition(")")
     number, _, name = head.partition(" (")
-    stat, *rest = tail.split("|")
+    stat, *rest = tail.split("|", _MAX_STACK)
     fields = stat.split()
     channel, *stack = [*rest, ""]
     try:
@@ -136,7 +139,10 @@ def of_silent_guest(places: list[str], printed: Finding | None, line: int) -> Fi
     line: see `finding`.
     """
     names = functions(FindingKind.HANG, "", printed.block) if printed is not None else []
-    where = f", and is in {_with_callers(names)}" if names else f"; {'; '.join(places)}"
+    where = f", and is in {_with_callers(names)}" if names else ""
+    if not names or len(places) > 1:
+        # The NMI reaches one CPU, and another may be the one that loops.
+        where += f"; {'; '.join(places)}"
     return Finding(
         kind=FindingKind.HANG,
         title=f"the guest does not answer{where}",
@@ -155,8 +161,9 @@ def _with_callers(names: list[str]) -> str:
 
 def _telling(ranked: list[Thread]) -> list[Thread]:
     """The first thread, and the first that waits for what it cannot be interrupted in, if that is another."""
-    others = [one for one in ranked[1:] if one.state == "D" and one.functions != ranked[0].functions]
-    return [ranked[0], *others][:_MAX_NAMED]
+    first = ranked[0].functions
+    others = (one for one in ranked[1:] if one.state == "D" and one.functions != first)
+    return [ranked[0], *islice(others, _MAX_NAMED - 1)]
 
 
 def _rank(thread: Thread) -> tuple[int, int, float, int]:
@@ -166,7 +173,7 @@ def _rank(thread: Thread) -> tuple[int, int, float, int]:
     """
     return (
         thread.is_of_kernel,
-        {"D": 0, "R": 1, "T": 2, "t": 2}.get(thread.state, 3),
+        {"D": 0, "R": 1, "T": 2, "t": 2, "Z": 4}.get(thread.state, 3),
         -(thread.user + thread.system) if thread.state == "R" else 0.0,
         -thread.id,
     )

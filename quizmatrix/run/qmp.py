@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
@@ -35,13 +36,16 @@ class Monitor:
         """Sends nothing."""
         self._port = port
         self._rest = b""
-        self._is_open = False
+        self._is_greeted = self._is_open = False
+        self._asked = 0
         self._events: deque[dict[str, Any]] = deque()
 
     async def open(self) -> None:
         """Take the greeting, and begin to send commands, unless that was done. QmpError if QEMU ends."""
         if not self._is_open:
-            await self._next()
+            if not self._is_greeted:
+                await self._next()
+                self._is_greeted = True
             await self.ask("qmp_capabilities")
             self._is_open = True
 
@@ -114,21 +118,28 @@ class Monitor:
 
     async def _hand_over(self, file: int) -> None:
         """Send QEMU a duplicate of a file descriptor (QMP command getfd; unix(7), SCM_RIGHTS)."""
-        asked = {"execute": "getfd", "arguments": {"fdname": _FILE}}
-        socket.send_fds(self._port.host, [msgspec.json.encode(asked) + b"\n"], [file])
+        socket.send_fds(self._port.host, [self._line("getfd", {"fdname": _FILE})], [file])
         await self._answer("getfd")
 
     async def ask(self, command: str, **arguments: object) -> Any:
         """What QEMU answers to a command. QmpError if that is an error."""
-        asked = {"execute": command, **({"arguments": arguments} if arguments else {})}
-        await self._port.send(msgspec.json.encode(asked) + b"\n")
+        await self._port.send(self._line(command, arguments))
         return await self._answer(command)
+
+    def _line(self, command: str, arguments: Mapping[str, object]) -> bytes:
+        """The next command, with its number."""
+        self._asked += 1
+        asked = {"execute": command, "id": self._asked, **({"arguments": arguments} if arguments else {})}
+        return msgspec.json.encode(asked) + b"\n"
 
     async def _answer(self, command: str) -> Any:
         while True:
             said = await self._next()
-            if "error" in said:
+            # Of a command for whose answer we did not wait, it comes before this one's.
+            is_mine = said.get("id", self._asked) == self._asked
+            if "error" in said and is_mine:
                 raise QmpError(said["error"].get("desc", command))
-            if "return" in said:
+            if "return" in said and is_mine:
                 return said["return"]
-            self._events.append(said)
+            if "event" in said:
+                self._events.append(said)

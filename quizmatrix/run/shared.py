@@ -173,13 +173,21 @@ class Shared:
         The file is beside artifacts/, to which the guest may still write; `finish` moves it there.
         """
         core, is_whole = self._folder / _CORE, False
+        failed = "its memory could not be kept: "
         try:
-            with os.fdopen(untrusted.create(core), "wb") as file, anyio.fail_after(_DUMP_LIMIT):
+            disk = self._disk()
+            if disk.free - disk.reserve < self._spec.machine.memory << 20:
+                return f"{failed}{self._folder} has no room for {self._spec.machine.memory} MiB"
+            file = os.fdopen(untrusted.create(core), "wb")
+        except OSError as error:
+            return f"{failed}{error}"
+        try:
+            with file, anyio.fail_after(_DUMP_LIMIT):
                 await monitor.open()
                 await monitor.dump_memory(file.fileno())
                 is_whole = True
         except (QmpError, OSError) as error:  # a TimeoutError is one
-            return f"its memory could not be kept: {error or 'it took too long'}"
+            return f"{failed}{error or 'it took too long'}"
         finally:
             if not is_whole:
                 core.unlink(missing_ok=True)

@@ -105,9 +105,9 @@ def _judge(seen: Evidence, console: ConsoleWatch) -> tuple[Outcome, str]:
     if console.panic is not None and not (seen.expired and seen.expired.has_provoked(console.panic_line)):
         died = "Attempted to kill init" in console.panic
         return Outcome.PANICKED, ("init died: " if died else "") + console.panic
-    if seen.excess:
+    if seen.excess and seen.expired is None:
         return Outcome.FAILED, f"stopped: {seen.excess}"
-    if seen.host.shortage:
+    if seen.host.shortage and seen.expired is None:
         return Outcome.LOST, f"stopped: {seen.host.shortage}"
     if seen.ended is not None:
         return _judge_end(seen.ended, console, seen)

@@ -181,6 +181,21 @@ def test_what_the_kernels_said() -> None:
     assert "  KASAN in h on CPU 0 (f3)  on 6.1-s390x, 6.1-x86_64" in compare.render(found)
 
 
+def test_what_a_cell_did_as_its_time_was_up_is_no_regression() -> None:
+    def cells(title: str) -> list[CellResult]:
+        hang = FindingSummary(kind=FindingKind.HANG, fingerprint=title, title=title)
+        return [result("6.1-s390x", "timed-out", findings=[hang])]
+
+    places = [seed(1, cells("sh waits in f")), seed(2, cells("dd waits in g"))]
+    History(print).catch_up()
+    before, after = (History(print).find(place.name) for place in places)
+    assert before is not None
+    assert after is not None
+    found = compare.compare(before, after)
+    assert found.findings == []
+    assert not found.has_regressed
+
+
 def test_findings_are_recorded_and_compared_when_their_folders_are_gone() -> None:
     one = result("6.1-s390x", "splat", findings=[said("f1", "WARNING in f")])
     places = [seed(1, [result("6.1-s390x")]), seed(2, [one])]

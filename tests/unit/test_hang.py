@@ -1,6 +1,7 @@
 """What a guest says of its threads when the command's time is up, and what the verdict says of that."""
 
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -10,7 +11,9 @@ from quizmatrix.model.finding import FindingKind
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.stage import Stage
 from quizmatrix.run import hang, registers
+from quizmatrix.run.channel import Port
 from quizmatrix.run.hang import Thread
+from quizmatrix.run.qmp import Monitor, QmpError
 from quizmatrix.run.verdict import Evidence, Expiry, judge
 
 # As the agent sends them: proc(5)'s stat, the wait channel, the stack.
@@ -65,6 +68,11 @@ def test_what_is_no_thread_is_passed_over(message: str) -> None:
     assert hang.read_thread(message) is None
 
 
+def test_what_is_far_too_long_is_cut() -> None:
+    (thread,) = read(said("x", "S", ["f+0x1/0x2"] * 100_000))
+    assert len(thread.stack) <= 64
+
+
 def test_a_hostile_name_is_cleaned() -> None:
     (thread,) = read(said("\x1b[31mred\x9b\u202e" + "x" * 100, "\x1b[0mS", ["\x1b]0;title\x07 f+0x1/0x2"]))
     assert "\x1b" not in thread.sentence + thread.title + "".join(thread.stack)
@@ -75,8 +83,8 @@ def test_a_hostile_name_is_cleaned() -> None:
     ("messages", "sentence"),
     [
         ([said("dd", "D", WAITING)], "dd waits in wait_on_page_bit (called by ext4_sync_file)"),
-        ([said("sh", "R", WAITING, times=(400, 12))], "sh runs in user space, for 4.1 s of CPU time so far"),
-        ([said("cat", "R", [], times=(1, 300))], "cat runs in the kernel, for 3.0 s of CPU time so far"),
+        ([said("sh", "R", WAITING, times=(400, 12))], "sh runs in user space"),
+        ([said("cat", "R", [], times=(1, 300))], "cat runs in the kernel"),
         ([said("x", "S", [], channel="pipe_read")], "x waits in pipe_read"),
         ([said("x", "S", [])], "x waits"),
         ([said("x", "T", WAITING)], "x is stopped"),
@@ -150,18 +158,59 @@ class FakeMonitor:
 
 @pytest.mark.parametrize("arch", REGISTERS)
 def test_where_the_cpus_are(arch: str, tmp_path: Path) -> None:
-    async def places() -> list[str]:
-        return await registers.places(FakeMonitor(REGISTERS[arch]), tmp_path)  # type: ignore[arg-type]
+    def places() -> list[str]:
+        looks = anyio.run(registers.counters, FakeMonitor(REGISTERS[arch]))  # type: ignore[arg-type]
+        return registers.places(looks, tmp_path)
 
-    without = anyio.run(places)
+    without = places()
     assert [place.partition(": ")[0] for place in without] == ["CPU 0", "CPU 1"]
     (tmp_path / "System.map").write_text(MAPS[arch])
-    first, second = anyio.run(places)
+    (tmp_path / "config").write_text("CONFIG_A=y\nCONFIG_RANDOMIZE_BASE=y\n")
+    assert places() == without  # the kernel may be elsewhere
+    (tmp_path / "config").write_text("CONFIG_A=y\n# CONFIG_RANDOMIZE_BASE is not set\n")
+    first, second = places()
     assert first == "CPU 0: take+0x12"
     assert second == without[1]  # in a module, which no map has
     found = hang.of_silent_guest([first, second], None, 3)
     assert found.functions == ["take"]
     assert found.title.startswith("the guest does not answer; CPU 0: take+0x12; CPU 1: 0x")
+
+
+async def answers(*lines: str) -> list[Any]:
+    """What two commands get, of which the first is not waited for, if QEMU writes these lines."""
+    port = Port()
+    got: list[Any] = []
+
+    def write(*lines: str) -> None:
+        for line in lines:
+            port.guest.sendall(line.encode() + b"\n")
+
+    try:
+        write('{"QMP": {}}', '{"return": {}, "id": 1}')
+        monitor = Monitor(port)
+        await monitor.open()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await monitor.ask("slow")
+        write(*lines)
+        got.append(await monitor.ask("quick"))
+    except QmpError as error:
+        got.append(str(error))
+    finally:
+        port.close()
+    return got
+
+
+@pytest.mark.parametrize(
+    ("lines", "answer"),
+    [
+        (['{"return": "late", "id": 2}', '{"return": "own", "id": 3}'], "own"),
+        (['{"error": {"desc": "late"}, "id": 2}', '{"event": "X"}', '{"return": "own", "id": 3}'], "own"),
+        (['{"return": "late", "id": 2}', '{"error": {"desc": "no"}, "id": 3}'], "no"),
+    ],
+)
+def test_a_late_answer_is_not_the_next_ones(lines: list[str], answer: str) -> None:
+    assert anyio.run(answers, *lines) == [answer]
 
 
 # The verdict.

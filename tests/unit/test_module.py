@@ -149,6 +149,17 @@ def test_a_folder_becomes_a_file_and_a_file_a_folder(hello: Path, tmp_path: Path
     assert follow(hello, copy).keys() == {"Kbuild", "hello.c", "a", "b/y.c"}
 
 
+def test_an_object_of_the_users_is_not_taken_for_kbuilds(hello: Path, tmp_path: Path) -> None:
+    """It may be of another kernel, and is newer than its source; without kbuild's note it is made again."""
+    copy = tmp_path / "copy"
+    follow(hello, copy)
+    for name in ("hello.o", ".hello.o.cmd"):
+        (copy / name).touch()
+    (hello / "hello.o").write_text("of gcc")
+    assert follow(hello, copy)["hello.o"] == b"of gcc"
+    assert not (copy / ".hello.o.cmd").exists()
+
+
 def test_links_are_followed(hello: Path, tmp_path: Path) -> None:
     common = tmp_path / "common"
     common.mkdir()

@@ -68,6 +68,7 @@ def stop(started: subprocess.Popen[bytes]) -> None:
 
 def main(steps: list[str]) -> None:
     """Take the steps, one after the other."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     for step in steps:
         folder = Path.cwd()
         if step == "zfs":

@@ -108,9 +108,10 @@ def module(quizmatrix: Quizmatrix, tmp_path: Path) -> Iterator[None]:
         quizmatrix("module", "remove", str(folder))
 
 
+@pytest.mark.timeout(1200)
 def test_a_loop_in_user_space(hung: Hung) -> None:
     for one in hung(CELLS, "--", "while :; do :; done").values():
-        assert "sh runs in user space, for " in one["detail"]
+        assert one["detail"].endswith(": sh runs in user space")
 
 
 def test_a_write_to_a_frozen_file_system(hung: Hung, tmp_path: Path) -> None:

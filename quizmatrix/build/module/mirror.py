@@ -99,6 +99,9 @@ def follow(folder: Path, files: dict[str, State], copy: Path) -> None:
         target.unlink(missing_ok=True)
         shutil.copyfile(folder / path, target)
         target.chmod(0o644 | (files[path][2] & 0o111))
+        if target.suffix == ".o":
+            # Where there is a source, too, kbuild shall not take this for what it made of that.
+            target.with_name(f".{target.name}.cmd").unlink(missing_ok=True)
     paths.write_atomic(known, json.dumps(files).encode())
 
 

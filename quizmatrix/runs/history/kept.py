@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.model.finding import FindingSummary
+from quizmatrix.model.finding import FindingKind, FindingSummary
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
@@ -91,6 +91,10 @@ def why_flaky(outcome: Outcome, before: list[Outcome]) -> str:
 
 
 def findings_of(result: CellResult) -> list[FindingSummary]:
-    """The findings of a cell, without those that its matrix allows."""
-    found = {finding.fingerprint: finding for finding in result.findings if not finding.allowed}
+    """The findings of a cell, without those that its matrix allows.
+
+    And without what it did as its time was up: that is chance, and would be a regression in every other run.
+    """
+    told = (one for one in result.findings if not one.allowed and one.kind is not FindingKind.HANG)
+    found = {finding.fingerprint: finding for finding in told}
     return list(found.values())
