@@ -97,5 +97,21 @@ def test_kunit(tmp_path: Path) -> None:
                 "quizmatrix-frob/frob_even/param-1": "failed",
                 "quizmatrix-frob/frob_even/param-2": "passed",
             }
+        # The command of the profile: one suite by its name, all of a module's, all that there are.
+        status, detail, named = run("kunit", "quizmatrix-frob")
+        assert (status, detail) == (1, f"2 of {total} tests failed")
+        status, detail, named = run("kunit", "example")
+        assert (status, detail) == (0, "")
+        assert named["example/example_simple_test"] == "passed"
+        assert "quizmatrix-frob/frob_good" not in named
+        status, detail, everything = run("kunit")
+        assert status == 1
+        assert named.keys() | {"quizmatrix-frob/frob_bad"} < everything.keys()
+        assert {name for name in everything if everything[name] == "failed"} == {
+            "quizmatrix-frob/frob_bad",
+            "quizmatrix-frob/frob_even/param-1",
+        }
+        status, _, named = run("kunit", "no-such-suite")
+        assert (status, named) == (2, booted)
     finally:
         quizmatrix("module", "remove", str(source))

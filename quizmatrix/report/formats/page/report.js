@@ -228,7 +228,7 @@
     const facts = make("dl");
     for (const [name, value] of cell.facts) facts.append(make("dt", "", name), make("dd", "", value));
     if (cell.facts.length) inside.append(facts);
-    if (cell.findings.length) inside.append(make("h3", "", "What the kernel complained of"));
+    if (cell.findings.length) inside.append(make("h3", "", "Findings"));
     for (const [words, lines] of cell.findings) inside.append(make("p", "faint", words), block("trace", lines.join("\n")));
     if (cell.trace.length) inside.append(make("h3", "", "What the kernel said"), block("trace", cell.trace.join("\n")));
     if (cell.again) inside.append(make("h3", "", "Again"), block("again", cell.again));
