@@ -32,7 +32,6 @@ NEEDS: dict[str, str] = {
     "test_native": "x86_64",
     "test_repeat": "x86_64",
     "test_cgroup": "images",
-    "test_foreign": "images",
     "test_image": "images",
     "test_in_use": "images",
     "test_provided": "images",
