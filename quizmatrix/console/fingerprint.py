@@ -64,7 +64,7 @@ _MACHINERY = re.compile(
     r"|_*lock_(?:acquire|release)|lockdep_\w+|valid_state|register_lock_class|assign_lock_key"
     r"|_{2,3}might_\w+|__schedule_bug|__schedule|schedule\w*|io_schedule\w*|context_switch|_?_?switch_to\w*"
     r"|_switch|preempt_schedule\w*|rcu_(?:gp_\w+|\w*(?:stall|dump|sched_clock)\w*)|print_\w*stall\w*|check_cpu_stall"
-    r"|\w*cpu_backtrace\w*|\w*cpumask_backtrace\w*|update_process_times|tick_\w+|\w*hrtimer_\w+"
+    r"|\w*cpu_backtrace\w*|\w*cpumask_backtrace\w*|update_process_times|tick_\w+|\w*hrtimer_\w+|enqueue_hrtimer"
     r"|\w*apic_timer_interrupt|sysvec_\w+|__sysvec_\w+|timer_interrupt|\w*do_irq\w*|do_IRQ|\w*ext_int\w*"
     r"|watchdog_\w+|perf_event_overflow|nmi_handle|default_do_nmi|\w+_nmi|end_repeat_nmi"
     r"|spl_(?:panic|dumpstack|debug_\w+|assert)|v?cmn_err|do_syscall\w*|entry_\w+|__do_syscall|system_call\w*"

@@ -36,6 +36,7 @@ NEEDS: dict[str, str] = {
     "test_in_use": "images",
     "test_provided": "images",
     "test_built": "ppc64",
+    "test_clock": "ppc64",
     "test_hang": "ppc64",
     "test_warm": "ppc64",
     "test_zfs": "zfs",

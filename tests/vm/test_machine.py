@@ -165,7 +165,7 @@ def test_code_that_one_cpu_replaces_while_another_runs_it(quizmatrix: Quizmatrix
             echo 1 >/proc/sys/kernel/sched_schedstats; echo 0 >/proc/sys/kernel/sched_schedstats
         done
         kill %1 %2; nproc"""
-    done = quizmatrix("run", "--only", "newest-x86_64", "--offline", "--cpus", "2", "--", script)
+    done = quizmatrix("run", "--only", "newest-x86_64", "--cpus", "2", "--", script)
     assert done.stdout.decode().split() == ["2"], done.stderr.decode()
     assert done.returncode == 0
 
