@@ -55,11 +55,12 @@ class Provided(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The keys of a profile.toml.
+    """The keys of a profile.toml, a field for each.
 
     summary: one line for a user.
     needs: profiles that are set up before it.
     config: symbols that the guest's kernel must have, built in or as modules.
+    variant: the variant of a kernel built here that has them, if the small configuration does not.
     modules: modules that the kernel layer or the cell's build layers must have.
     built_by: the command that builds these modules; {cell} in it is replaced by the cell's id.
     built_from: the kind of work tree that they are built from.
@@ -73,6 +74,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     summary: str
     needs: list[str] = []
     config: list[str] = []
+    variant: str = ""
     modules: list[str] = []
     built_by: str = ""
     built_from: Literal["", "openzfs"] = ""
@@ -250,12 +252,16 @@ def check(
     lacking = [symbol for symbol in needed if got.get(symbol, "n") not in ("y", "m")]
     if lacking:
         asked = use.asked if set(lacking) - set(facts.config) else use.name
+        next_step = "Take another kernel, such as one of Debian's own."
+        if asked == use.name:
+            with_it = f" with the variant {facts.variant}" if facts.variant else ""
+            next_step = f"Take another kernel; one that is built here{with_it} has it."
+            if facts.variant:
+                next_step += f" As in --only debian-source:6.12-x86_64+{facts.variant}"
         raise UnpreparedError(
             f"the profile {asked} needs {', '.join(f'CONFIG_{symbol}' for symbol in lacking)}",
             cause=f"the kernel {kernel} does not have it",
-            next_step="Take another kernel; one that is built here has it."
-            if asked == use.name
-            else "Take another kernel, such as one of Debian's own.",
+            next_step=next_step,
         )
     unbuilt = [name for name in facts.modules if not has_module(name)]
     if unbuilt:

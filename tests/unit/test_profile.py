@@ -127,7 +127,7 @@ def test_facts_with_a_wrong_key(make: Make) -> None:
 
 
 def test_what_a_cell_lacks(make: Make) -> None:
-    make("own", 'config = ["A", "B"]\npackages = ["fio"]\nmodules = ["mine"]\n')
+    make("own", 'config = ["A", "B"]\nvariant = "wide"\npackages = ["fio"]\nmodules = ["mine"]\n')
     (use,) = resolve(["own"], {}, "test")
     whole = "CONFIG_A=y\nCONFIG_B=m\n"
 
@@ -135,8 +135,9 @@ def test_what_a_cell_lacks(make: Make) -> None:
         check(use, kernel="k", config=config, has_module=lambda name: name == built, cell="c")
 
     look()
-    with pytest.raises(UnpreparedError, match="needs CONFIG_B: the kernel k"):
+    with pytest.raises(UnpreparedError, match="needs CONFIG_B: the kernel k") as caught:
         look("CONFIG_A=y\n# CONFIG_B is not set\n")
+    assert "built here with the variant wide has it" in caught.value.next_step
     with pytest.raises(UnpreparedError, match="needs the module mine: nothing"):
         look(built="yours")
     check_packages(use, ("fio",))
