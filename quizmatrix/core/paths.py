@@ -170,11 +170,14 @@ def new_dir(final: Path) -> Iterator[Path]:
 
 
 def scratch(folder: Path, name: str) -> tempfile.TemporaryDirectory[str]:
-    """A new temporary folder inside `folder`, so on the same file system."""
+    """A new temporary folder inside `folder`, so on the same file system.
+
+    What cannot be removed at its end stays: that is no reason for what was made in it to fail.
+    """
     import tempfile  # slow to import, as it imports random
 
     folder.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.")
+    return tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.", ignore_cleanup_errors=True)
 
 
 def lock_file(name: str) -> Path:

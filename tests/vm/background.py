@@ -42,6 +42,8 @@ NEEDS: dict[str, str] = {
     "test_zfs": "zfs",
     "test_zfs_bisect": "zfs",
     "test_zfs_trees": "zfs",
+    # It needs none of that, but a host on which nobody else makes templates.
+    "test_injected": "zfs",
 }
 
 
