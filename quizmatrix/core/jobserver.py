@@ -6,14 +6,13 @@ first job is held by the process that starts make (GNU make manual, "POSIX Jobse
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
-import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
+
+from quizmatrix.core import pipes
 
 
 class JobServer:
@@ -62,7 +61,7 @@ class JobServer:
 
         A make that is killed returns none, and a build from elsewhere can fill the pipe: a write would block.
         """
-        (there,) = struct.unpack("i", fcntl.ioctl(self._read, termios.FIONREAD, struct.pack("i", 0)))
+        there = pipes.waiting(self._read)
         if there >= self.cpus:
             os.read(self._read, there - self.cpus)
         elif self._holders:

@@ -7,8 +7,6 @@ import errno
 import fcntl
 import os
 import socket
-import sys
-import termios
 from collections.abc import Awaitable, Callable
 from io import FileIO
 from pathlib import Path
@@ -16,6 +14,8 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import msgspec
+
+from quizmatrix.core import pipes
 
 CHUNK = 1 << 18
 
@@ -146,7 +146,7 @@ class ConsolePipe:
     @property
     def waiting(self) -> int:
         """How many bytes can be received at once."""
-        return int.from_bytes(fcntl.ioctl(self._reader, termios.FIONREAD, bytes(4)), sys.byteorder)
+        return pipes.waiting(self._reader)
 
     def close_guest(self) -> None:
         """Close our copy of QEMU's end, so that we notice when QEMU ends."""
