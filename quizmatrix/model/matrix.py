@@ -213,18 +213,22 @@ def shipped_matrices() -> dict[str, Path]:
 def find_matrix(name: str) -> Path:
     """The file that MATRIX on a command line names: a path, or the name of a shipped matrix.
 
-    A word with a `/` or ending in `.toml` is a path. Raises UsageError if there is no such file.
+    A word with a `/` or ending in `.toml` is a path. One that ships is also `matrices/NAME.toml`, its path in
+    quizmatrix's own tree, where the current folder has no such file. Raises UsageError if there is none.
     """
+    shipped = shipped_matrices()
     if "/" in name or name.endswith(".toml"):
         path = Path(name)
         if path.is_file():
             return path
+        in_own_tree = {Path("matrices", one.name): one for one in shipped.values()}
+        if path in in_own_tree and not path.exists():
+            return in_own_tree[path]
         raise UsageError(
             f"no matrix file {name}",
             cause="it is a folder" if path.is_dir() else "there is no such file",
-            next_step=f"Matrices that ship, by name: {', '.join(shipped_matrices())}.",
+            next_step=f"Matrices that ship, by name: {', '.join(shipped)}.",
         )
-    shipped = shipped_matrices()
     if name in shipped:
         return shipped[name]
     raise UsageError(
