@@ -6,7 +6,8 @@ import re
 from collections import Counter
 
 from quizmatrix.core.text import clean_line
-from quizmatrix.model.subtest import MAX_NAMED, Subtest, SubtestOutcome
+from quizmatrix.model.subtest import MAX_NAMED, SubtestOutcome
+from quizmatrix.subtests.suite import SuiteReader
 
 # A result line of the runner; since 2.4 it begins with the time.
 _TEST = re.compile(
@@ -35,25 +36,18 @@ _WORDS = {
 }
 
 
-class RunnerReader:
-    """Reads the output of OpenZFS's test runner. If a test ran twice, its last result counts.
+class RunnerReader(SuiteReader):
+    """Reads the output of OpenZFS's test runner.
 
-    tests: by name. unnamed: the number of further tests, by outcome.
     reported_expected: why, by test (see listed_name), the suite's own report expects a result other than a
-    pass. reported_unexpected: the results that it does not expect, as the runner's words. is_unfinished:
-    whether the runner has printed tests, and no summary after them.
+    pass. reported_unexpected: the results that it does not expect, as the runner's words.
     """
 
     def __init__(self, max_named: int = MAX_NAMED) -> None:
-        """max_named: how many tests are kept by name. The results are complete after `finish`."""
-        self._max_named = max_named
-        self.is_known = False
-        self.tests: dict[str, Subtest] = {}
-        self.unnamed: Counter[SubtestOutcome] = Counter()
+        """See SuiteReader."""
+        super().__init__(max_named)
         self.reported_expected: dict[str, str] = {}
         self.reported_unexpected: dict[str, str] = {}
-        # Whether tests have run since the last summary.
-        self.is_unfinished = False
         self._is_expected: bool | None = None
         self._told: Counter[SubtestOutcome] = Counter()
         self._totals: Counter[SubtestOutcome] | None = None
@@ -95,19 +89,9 @@ class RunnerReader:
         outcome = _WORDS[match["outcome"]]
         self._told[outcome] += 1
         name = name_of(match["path"])
-        name += f" ({clean_line(match['identifier'])})" if match["identifier"] else ""
-        before = self.tests.get(name)
-        if before is None and len(self.tests) == self._max_named:
-            self.unnamed[outcome] += 1
-            return
-        failed = match["reran"] is not None
-        failed |= before is not None and (before.outcome.is_bad or before.failed_before)
-        self.tests[name] = Subtest(
-            name=name,
-            outcome=outcome,
-            failed_before=failed and not outcome.is_bad,
-            seconds=60.0 * int(match["minutes"]) + int(match["seconds"]),
-        )
+        name += f" ({match['identifier']})" if match["identifier"] else ""
+        seconds = 60.0 * int(match["minutes"]) + int(match["seconds"])
+        self._keep(name, outcome, seconds, has_failed=match["reran"] is not None)
 
 
 def name_of(path: str) -> str:

@@ -27,6 +27,7 @@ from quizmatrix.subtests.kernellog import CONSOLE_LINE, RESULT_WORDS, STAMP, TEX
 from quizmatrix.subtests.known import apply_matrix, apply_suite, unexpected_skips
 from quizmatrix.subtests.openzfs import RunnerReader
 from quizmatrix.subtests.openzfslists import SuiteLists, read_lists
+from quizmatrix.subtests.suite import SuiteReader
 from quizmatrix.subtests.summary import Subtests, SubtestSummary, SuiteEnd
 from quizmatrix.subtests.tap import TapReader
 
@@ -178,15 +179,16 @@ def load(folder: Path) -> list[Subtest]:
 
 
 class _Reading:
-    """Feeds four readers with the lines of the output and the console, and joins their results."""
+    """Feeds the readers of all formats with the lines of output and console, and joins their results."""
 
     def __init__(self, max_lines: int, max_named: int) -> None:
         self._max_lines = max_lines
         self._max_named = max_named
-        # _own and _runner: the output of the command's programs. _printed: kernel log lines in that output.
+        # _own and _suites: the output of the command's programs. _printed: kernel log lines in that output.
         # _said: the console.
         self._own = TapReader(max_named)
         self._runner = RunnerReader(max_named)
+        self._suites: tuple[SuiteReader, ...] = (self._runner,)
         self._printed = KernelTests(max_named)
         self._said = KernelTests(max_named)
         self._known = SeenLines()
@@ -215,35 +217,40 @@ class _Reading:
                 continue
             if match["own"] is not None:
                 self._own.feed(line)
-                self._runner.feed(line)
+                for suite in self._suites:
+                    suite.feed(line)
             elif self._known.is_new(match):
                 self._printed.feed(line)
         has_unread = next(lines, None) is not None
         is_whole = is_whole and not has_unread
         self._printed.finish(is_whole=is_whole)
         self._own.finish()
-        self._runner.finish()
+        for suite in self._suites:
+            suite.finish()
         if not self._own.is_known:
             self._own = TapReader()
         if not is_whole:
             self._own.missing = 0
             self._own.is_known = bool(self._own.tests or self._own.unnamed)
-            self._runner.is_known = bool(self._runner.tests or self._runner.unnamed)
-        known = (self._own.is_known, self._runner.is_known, self._printed.tap.is_known)
-        self._has_unread |= has_unread and any(known)
+            for suite in self._suites:
+                suite.is_known = bool(suite.tests or suite.unnamed)
+        readers: list[TapReader | SuiteReader] = [self._own, self._printed.tap, *self._suites]
+        self._has_unread |= has_unread and any(reader.is_known for reader in readers)
 
     def results(self, known: Sequence[KnownFailure], lists_of: Callable[[], SuiteLists]) -> Subtests:
         """The joined results; tests of the same name are one test. known, lists_of: see `parse`."""
         own, runner, kernels = self._own, self._runner, [self._printed.tap, self._said.tap]
         taps = [own, *(tap for tap in kernels if tap.is_known)]
-        unnamed = runner.unnamed.copy()
-        for tap in taps:
-            unnamed += tap.unnamed
-        of_suite, passed = apply_suite(runner, lists_of() if runner.tests else SuiteLists())
-        lists = [own.tests, of_suite.values(), *(tap.tests for tap in taps[1:])]
+        suites = [suite for suite in self._suites if suite.is_known]
+        readers: list[TapReader | SuiteReader] = [*taps, *suites]
+        unnamed: Counter[SubtestOutcome] = sum((reader.unnamed for reader in readers), Counter())
+        of_runner, passed = apply_suite(runner, lists_of() if runner.tests else SuiteLists())
+        of_suites = [of_runner if suite is runner else suite.tests for suite in suites]
+        lists = [own.tests, *(tests.values() for tests in of_suites), *(tap.tests for tap in taps[1:])]
         skips = unexpected_skips(runner)
         named, uses = apply_matrix(_joined_by_name(lists, unnamed, self._max_named), known, skips)
-        own_is_known = own.is_known or runner.is_known
+        own_is_known = own.is_known or bool(suites)
+        has_own = bool(own.tests or own.unnamed or any(suite.tests or suite.unnamed for suite in suites))
         return Subtests(
             is_known=own_is_known or len(taps) > 1,
             tests=list(named.values()),
@@ -251,15 +258,15 @@ class _Reading:
             missing=sum(tap.missing for tap in taps),
             bail_out=next((tap.bail_out for tap in taps if tap.bail_out is not None), None),
             kernel_has_some=self._said.tap.is_known,
-            none_ran=own_is_known and not (own.tests or own.unnamed or runner.tests or runner.unnamed),
+            none_ran=own_is_known and not has_own,
             has_unread=self._has_unread,
             has_left_out=len(named) == self._max_named and bool(unnamed),
             known=[*uses, *passed],
             suite_end=SuiteEnd(
                 unexpected_skips=sorted(name for name in skips if not named[name].known),
-                is_unfinished=runner.is_unfinished or any(tap.is_unfinished for tap in taps),
+                is_unfinished=any(reader.is_unfinished for reader in readers),
             ),
-            running=next((tap.running for tap in taps if tap.running), ""),
+            running=next((reader.running for reader in readers if reader.running), ""),
         )
 
 

@@ -1,0 +1,48 @@
+"""What readers of the results of test suites have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from quizmatrix.core.text import clean_line
+from quizmatrix.model.subtest import MAX_NAMED, Subtest, SubtestOutcome
+
+
+class SuiteReader:
+    """Reads the output of a suite's runner; each suite has its subclass.
+
+    If a test ran twice, its last result counts. is_known: whether the suite's format was found. tests: by
+    name. unnamed: the number of further tests, by outcome. is_unfinished: whether tests have run, and what
+    ends the suite's output has not come since. running: the test that has begun and has no result; empty if
+    none is known.
+    """
+
+    def __init__(self, max_named: int = MAX_NAMED) -> None:
+        """max_named: how many tests are kept by name. The results are complete after `finish`."""
+        self._max_named = max_named
+        self.is_known = False
+        self.tests: dict[str, Subtest] = {}
+        self.unnamed: Counter[SubtestOutcome] = Counter()
+        self.is_unfinished = False
+        self.running = ""
+
+    def feed(self, line: str) -> None:
+        """Take the next line."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Take the end of the output."""
+
+    def _keep(
+        self, name: str, outcome: SubtestOutcome, seconds: float | None = None, *, has_failed: bool = False
+    ) -> None:
+        """Take a result. has_failed: whether the test is known to have failed before."""
+        name = clean_line(name)
+        before = self.tests.get(name)
+        if before is None and len(self.tests) == self._max_named:
+            self.unnamed[outcome] += 1
+            return
+        has_failed |= before is not None and (before.outcome.is_bad or before.failed_before)
+        self.tests[name] = Subtest(
+            name=name, outcome=outcome, failed_before=has_failed and not outcome.is_bad, seconds=seconds
+        )
