@@ -1,13 +1,12 @@
 """Reads the results of single tests from a command's output and its kernel's console.
 
-The formats are TAP, KTAP and that of OpenZFS's test runner.
+The formats are TAP, KTAP, and those of OpenZFS's test runner, LTP, xfstests and blktests.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from io import BytesIO
@@ -22,9 +21,10 @@ from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.json import decode_exactly, encode_exactly
 from quizmatrix.model.known import KnownFailure
 from quizmatrix.model.subtest import MAX_NAMED, Subtest, SubtestOutcome
-from quizmatrix.subtests import running
-from quizmatrix.subtests.kernellog import CONSOLE_LINE, RESULT_WORDS, STAMP, TEXT, KernelTests, SeenLines
+from quizmatrix.subtests import fstests, ltp, running
+from quizmatrix.subtests.kernellog import KernelTests, SeenLines
 from quizmatrix.subtests.known import apply_matrix, apply_suite, unexpected_skips
+from quizmatrix.subtests.lines import console_lines, output_lines, text_of
 from quizmatrix.subtests.openzfs import RunnerReader
 from quizmatrix.subtests.openzfslists import SuiteLists, read_lists
 from quizmatrix.subtests.suite import SuiteReader
@@ -38,22 +38,8 @@ FILE = "subtests.json"
 _READ = ("stdout", "console.log")
 _SHORT = 1 << 20
 
-# Bytes read at a time.
-_CHUNK = 1 << 18
-# Of a longer line only this many bytes are read.
-_LONGEST_LINE = 4096
 # The largest number of lines that are read: no test suite has more, and a guest must not keep us for an hour.
 MAX_LINES = 2_000_000
-# The lines of a command's own output that may be results. A stream may be a gigabyte long, so all other
-# lines are skipped by the regex.
-_OWN = (
-    rb"(?P<own>[ \t]*(?:not ok|ok|\d+\.\.\d|K?TAP version|Bail out!|# Subtest|# selftests: |Tests? |Test:"
-    rb"|(?:#[ \t]+){1,16}(?:(?:not )?ok \d|1\.\.\d|K?TAP version)"
-    rb"|\[[-\d:.T]{1,32}\] Test|Results Summary|Running Time:|No test results|(?:PASS|FAIL|SKIP|KILLED)[ \t])"
-    rb"[^\n]*)"
-)
-_OWN_LINE = re.compile(rb"\n" + _OWN)
-_OUTPUT_LINE = re.compile(rb"\n(?:" + _OWN + rb"|" + STAMP + TEXT + rb")")
 
 
 class CellOutput(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,7 +174,8 @@ class _Reading:
         # _said: the console.
         self._own = TapReader(max_named)
         self._runner = RunnerReader(max_named)
-        self._suites: tuple[SuiteReader, ...] = (self._runner,)
+        rare = (kind(max_named) for kind in (ltp.LtpReader, fstests.XfstestsReader, fstests.BlktestsReader))
+        self._suites: tuple[SuiteReader, ...] = (self._runner, *rare)
         self._printed = KernelTests(max_named)
         self._said = KernelTests(max_named)
         self._known = SeenLines()
@@ -196,9 +183,9 @@ class _Reading:
 
     def take_console(self, console: BinaryIO, *, is_whole: bool) -> None:
         """Read a kernel's console."""
-        lines = _lines(console, CONSOLE_LINE, None)
+        lines = console_lines(console)
         for match, has_ended in islice(lines, self._max_lines):
-            text = _text_of(match["text"])
+            text = text_of(match["text"])
             # An incomplete line may be cut: "ok" may lack its directive, and a plan its last digits.
             if has_ended or text.lstrip().startswith("not ok"):
                 self._known.learn(match)
@@ -209,13 +196,14 @@ class _Reading:
 
     def take_output(self, output: BinaryIO, *, is_whole: bool) -> None:
         """Read a command's output, after the console."""
-        lines = _lines(output, _OUTPUT_LINE, _OWN_LINE)
+        lines = output_lines(output)
         for match, has_ended in islice(lines, self._max_lines):
-            line = _text_of(match["own"] if match["own"] is not None else match["text"])
+            own = match["own"]
+            line = text_of(own if own is not None else match["text"])
             # The last line of a guest that died may be cut: a plan's last digits, a directive, a test's name.
             if not (has_ended or is_whole or line.lstrip().startswith("not ok")):
                 continue
-            if match["own"] is not None:
+            if own is not None:
                 self._own.feed(line)
                 for suite in self._suites:
                     suite.feed(line)
@@ -291,31 +279,3 @@ def _badness(test: Subtest) -> int:
         return 3
     # A test that was skipped in one place and ran in another counts as run.
     return 0 if test.outcome is SubtestOutcome.SKIPPED else 1 + test.failed_before
-
-
-def _lines(
-    file: BinaryIO, pattern: re.Pattern[bytes], without_kernels: re.Pattern[bytes] | None
-) -> Iterator[tuple[re.Match[bytes], bool]]:
-    """The matches of `pattern`, which begins with a line feed, and whether the line has ended.
-
-    without_kernels: a faster pattern for data that contains none of RESULT_WORDS, so no results of a kernel.
-    """
-
-    def found(data: bytes) -> Iterator[re.Match[bytes]]:
-        asked = pattern if any(word in data for word in RESULT_WORDS) else without_kernels
-        return asked.finditer(data) if asked is not None else iter(())
-
-    rest = b"\n"
-    while chunk := file.read(_CHUNK):
-        data = rest + chunk
-        end = data.rfind(b"\n")
-        for match in found(data[:end]):
-            yield match, data[match.end() : match.end() + 1] == b"\n"
-        # A longer line is cut here, so its end is appended beyond the bytes that are read.
-        rest = data[end : end + _LONGEST_LINE]
-    for match in found(rest):
-        yield match, False
-
-
-def _text_of(line: bytes) -> str:
-    return line[: _LONGEST_LINE - 1].decode(errors="replace").rstrip()

@@ -22,8 +22,12 @@ _HEAD = 4096
 _TAIL = 64 << 10
 _CONSOLE = 1 << 20
 
-# What is in the kernel's log as a test begins: of OpenZFS's runner (zfs-tests.sh -K), and of other scripts.
-_ANNOUNCED = re.compile(rb"ZTS run (/\S{1,1000})|quizmatrix: begins (\S[^\r\n]{0,1000})")
+# What is in the kernel's log as a test begins: of OpenZFS's runner (zfs-tests.sh -K), of xfstests, of
+# blktests, and of other scripts.
+_ANNOUNCED = re.compile(
+    rb"ZTS run (/\S{1,1000})|run (?:fstests|blktests) (?=\S{1,100} at \d{4}-)(\S{1,100})"
+    rb"|quizmatrix: begins (\S[^\r\n]{0,1000})"
+)
 # What that runner calls after a test that it has killed: its result is still to come.
 _CALLBACK = b"/zfs-tests/callbacks/"
 
@@ -55,8 +59,8 @@ def announced(console: Path) -> str:
         found = _ANNOUNCED.findall(untrusted.read_end(console, _CONSOLE))
     except OSError:
         return ""
-    found = [(path, name) for path, name in found if _CALLBACK not in path]
+    found = [names for names in found if _CALLBACK not in names[0]]
     if not found:
         return ""
-    path, name = (clean_line(text.decode(errors="replace"), 1000).rstrip() for text in found[-1])
-    return name_of(path) if path else name
+    path, name, other = (clean_line(text.decode(errors="replace"), 1000).rstrip() for text in found[-1])
+    return name_of(path) if path else name or other

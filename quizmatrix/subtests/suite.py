@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
+
 from quizmatrix.core.text import clean_line
 from quizmatrix.model.subtest import MAX_NAMED, Subtest, SubtestOutcome
 
@@ -46,3 +48,9 @@ class SuiteReader:
         self.tests[name] = Subtest(
             name=name, outcome=outcome, failed_before=has_failed and not outcome.is_bad, seconds=seconds
         )
+
+    def _set_seconds(self, name: str, seconds: float | None) -> None:
+        """Take how long the last run of a test took, which was told after its result."""
+        test = self.tests.get(clean_line(name))
+        if test is not None:
+            self.tests[test.name] = msgspec.structs.replace(test, seconds=seconds)
