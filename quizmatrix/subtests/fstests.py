@@ -12,13 +12,12 @@ from quizmatrix.subtests.suite import SuiteReader
 
 _PASSED, _FAILED, _SKIPPED = SubtestOutcome.PASSED, SubtestOutcome.FAILED, SubtestOutcome.SKIPPED
 
-# How lines of these formats begin, after blanks; and what a stream of them contains.
+# How lines of these formats begin, after blanks.
 LINES = (
     rb"[a-z][\w-]{0,40}/(?:\d{3,4}|\*\*\*)(?![^ \t\n(])"
     rb"|(?:FSTYP|SECTION)[ \t]{1,20}-- |Failures: |Failed \d{1,9} of|Passed all \d"
     rb"|_check_\w{1,60}: |runtime[ \t]"
 )
-SIGNS = (b"FSTYP  ", b"[passed]", b"[failed]", b"[not run]")
 
 _NAME = r"[a-z][\w-]*/(?:\d{3,4}|\*\*\*)"
 _HEADING = re.compile(r"(FSTYP|SECTION)\s+-- (\S+).*")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import BinaryIO
 
-from quizmatrix.subtests import fstests, ltp
 from quizmatrix.subtests.kernellog import CONSOLE_LINE, RESULT_WORDS, STAMP, TEXT
 
 # Bytes read at a time.
@@ -20,33 +20,39 @@ _OWN = (
     rb"|(?:#[ \t]+){1,16}(?:(?:not )?ok \d|1\.\.\d|K?TAP version)"
     rb"|\[[-\d:.T]{1,32}\] Test|Results Summary|Running Time:|No test results|(?:PASS|FAIL|SKIP|KILLED)[ \t]"
 )
-# The same with the lines of suites that are rare, and cost time to look for; and what such output contains.
-_OWN_AND_RARE = b"|".join((_OWN, ltp.LINES, fstests.LINES))
-_RARE_SIGNS = (*ltp.SIGNS, *fstests.SIGNS)
+# What the output of a suite contains whose reader is imported only then (`rare`): LTP, xfstests, blktests.
+_RARE_SIGNS = (
+    *(b"TPASS", b"TFAIL", b"TBROK", b"TCONF", b"<<<test_", b"test_fqn", b"Suite: "),
+    *(b"FSTYP  ", b"[passed]", b"[failed]", b"[not run]"),
+)
+
+# A line that may be a result, and whether it has ended.
+_Line = tuple[re.Match[bytes], bool]
 
 
-def _output_pattern(own: bytes, others: bytes = b"") -> re.Pattern[bytes]:
-    return re.compile(rb"\n(?:(?P<own>[ \t]*(?:" + own + rb")[^\n]*)" + others + rb")")
-
-
-# By whether the output has such suites, and whether it has results of a kernel.
-_OUTPUT_PATTERNS = {
-    (rare, kernels): _output_pattern(
-        _OWN_AND_RARE if rare else _OWN, rb"|" + STAMP + TEXT if kernels else b""
-    )
-    for rare in (False, True)
-    for kernels in (False, True)
-}
-
-
-def console_lines(file: BinaryIO) -> Iterator[tuple[re.Match[bytes], bool]]:
+def console_lines(file: BinaryIO) -> Iterator[_Line]:
     """The lines of a console that may be results, `text` and `stamp`, and whether each has ended."""
-    return _found_in(file, _console_pattern)
+    return _found_in(file, lambda data: CONSOLE_LINE if _has_kernels(data) else None)
 
 
-def output_lines(file: BinaryIO) -> Iterator[tuple[re.Match[bytes], bool]]:
-    """The same of a command's output: either `own`, or `text` and `stamp` of a kernel's line in it."""
-    return _found_in(file, _OutputPattern())
+class OutputLines:
+    """The same of a command's output: either `own`, or `text` and `stamp` of a kernel's line in it.
+
+    has_rare: whether it has signs of a suite of `rare`.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        """file: the output."""
+        self.has_rare = False
+        self._lines = _found_in(file, self._pattern)
+
+    def __iter__(self) -> Iterator[_Line]:
+        """The lines, once."""
+        return self._lines
+
+    def _pattern(self, data: bytes) -> re.Pattern[bytes]:
+        self.has_rare = self.has_rare or any(sign in data for sign in _RARE_SIGNS)
+        return _output_pattern(has_rare=self.has_rare, has_kernels=_has_kernels(data))
 
 
 def _has_kernels(data: bytes) -> bool:
@@ -54,24 +60,23 @@ def _has_kernels(data: bytes) -> bool:
     return any(word in data for word in RESULT_WORDS)
 
 
-def _console_pattern(data: bytes) -> re.Pattern[bytes] | None:
-    return CONSOLE_LINE if _has_kernels(data) else None
+@cache
+def _output_pattern(*, has_rare: bool, has_kernels: bool) -> re.Pattern[bytes]:
+    own = _OWN
+    if has_rare:
+        from quizmatrix.subtests import rare
+
+        own += b"|" + rare.LINES
+    return re.compile(
+        rb"\n(?:(?P<own>[ \t]*(?:"
+        + own
+        + rb")[^\n]*)"
+        + (rb"|" + STAMP + TEXT if has_kernels else b"")
+        + rb")"
+    )
 
 
-class _OutputPattern:
-    """Chooses the regex for the next part of a command's output."""
-
-    def __init__(self) -> None:
-        self._has_rare = False
-
-    def __call__(self, data: bytes) -> re.Pattern[bytes]:
-        self._has_rare = self._has_rare or any(sign in data for sign in _RARE_SIGNS)
-        return _OUTPUT_PATTERNS[self._has_rare, _has_kernels(data)]
-
-
-def _found_in(
-    file: BinaryIO, choose: Callable[[bytes], re.Pattern[bytes] | None]
-) -> Iterator[tuple[re.Match[bytes], bool]]:
+def _found_in(file: BinaryIO, choose: Callable[[bytes], re.Pattern[bytes] | None]) -> Iterator[_Line]:
     """The lines that may be results, and whether each has ended.
 
     choose: gives the regex for a part of the stream, which begins with a line feed; None if it has none.

@@ -48,7 +48,7 @@ _VERBOSE_ENDS = re.compile(r"Duration: (.*)")
 _JSON = re.compile(r'\s*"(?P<key>test_fqn|status|duration)": "?(?P<value>[^"]*?)"?,?')
 _TIME = re.compile(r"(?:(\d{1,9})h )?(?:(\d{1,9})m )?(\d{1,9}(?:\.\d{1,30})?)s?")
 
-# How lines of these formats begin, after blanks; and what a stream of them contains.
+# How lines of these formats begin, after blanks.
 LINES = (
     rb"(?:\x1b\[[\d;]{1,8}m)?[\w.+-]{1,80}(?:"
     rb"(?::\d{1,9}:|[ \t]{1,9}\d{1,9})[ \t]{1,9}T(?:PASS|FAIL|BROK|CONF|WARN)\b"
@@ -56,7 +56,6 @@ LINES = (
     rb"|tag=|duration=|Executing: |Duration: |Summary:"
     rb'|(?:passed|failed|broken|skipped|warnings) {2,9}\d|"(?:test_fqn|status|duration)": '
 )
-SIGNS = (b"TPASS", b"TFAIL", b"TBROK", b"TCONF", b"<<<test_", b"test_fqn", b"Suite: ")
 
 
 class LtpReader(SuiteReader):

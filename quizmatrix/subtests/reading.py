@@ -21,10 +21,10 @@ from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.json import decode_exactly, encode_exactly
 from quizmatrix.model.known import KnownFailure
 from quizmatrix.model.subtest import MAX_NAMED, Subtest, SubtestOutcome
-from quizmatrix.subtests import fstests, ltp, running
+from quizmatrix.subtests import running
 from quizmatrix.subtests.kernellog import KernelTests, SeenLines
 from quizmatrix.subtests.known import apply_matrix, apply_suite, unexpected_skips
-from quizmatrix.subtests.lines import console_lines, output_lines, text_of
+from quizmatrix.subtests.lines import OutputLines, console_lines, text_of
 from quizmatrix.subtests.openzfs import RunnerReader
 from quizmatrix.subtests.openzfslists import SuiteLists, read_lists
 from quizmatrix.subtests.suite import SuiteReader
@@ -174,8 +174,7 @@ class _Reading:
         # _said: the console.
         self._own = TapReader(max_named)
         self._runner = RunnerReader(max_named)
-        rare = (kind(max_named) for kind in (ltp.LtpReader, fstests.XfstestsReader, fstests.BlktestsReader))
-        self._suites: tuple[SuiteReader, ...] = (self._runner, *rare)
+        self._suites: list[SuiteReader] = [self._runner]
         self._printed = KernelTests(max_named)
         self._said = KernelTests(max_named)
         self._known = SeenLines()
@@ -196,8 +195,13 @@ class _Reading:
 
     def take_output(self, output: BinaryIO, *, is_whole: bool) -> None:
         """Read a command's output, after the console."""
-        lines = output_lines(output)
+        found = OutputLines(output)
+        lines = iter(found)
         for match, has_ended in islice(lines, self._max_lines):
+            if found.has_rare and len(self._suites) == 1:
+                from quizmatrix.subtests import rare
+
+                self._suites += rare.readers(self._max_named)
             own = match["own"]
             line = text_of(own if own is not None else match["text"])
             # The last line of a guest that died may be cut: a plan's last digits, a directive, a test's name.

@@ -35,6 +35,7 @@ NEEDS: dict[str, str] = {
     "test_image": "images",
     "test_in_use": "images",
     "test_provided": "images",
+    "test_suites": "images",
     "test_built": "ppc64",
     "test_clock": "ppc64",
     "test_hang": "ppc64",

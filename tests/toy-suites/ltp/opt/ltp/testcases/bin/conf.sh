@@ -1,0 +1,3 @@
+#!/bin/sh
+echo "conf 1 TCONF: the kernel has none"
+exit 32
