@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.build.trees import builds_for
+from quizmatrix.core import later
 from quizmatrix.core.concurrency import Watch
 from quizmatrix.core.errors import UsageError
 from quizmatrix.core.process import printable
@@ -23,10 +24,9 @@ from quizmatrix.prepare import selection
 from quizmatrix.prepare.selection import Selection
 from quizmatrix.report import outputs
 from quizmatrix.report.progress import tell
-from quizmatrix.report.runhistory import RunHistory
+from quizmatrix.report.runhistory import RunHistory, open_history
 from quizmatrix.runs import directory, rerun, slices
 from quizmatrix.runs.directory import RunDirectory
-from quizmatrix.runs.history.record import History
 from quizmatrix.runs.rerun import Choice, ReadArguments
 from quizmatrix.schedule import command_stdin, slicing
 from quizmatrix.schedule.commandline import repeating
@@ -41,6 +41,7 @@ def run(request: RunRequest, read: ReadArguments, watch: Watch) -> int:
     calls its argument when the run has to stop.
     """
     began = time.monotonic()
+    later.wanted("quizmatrix.subtests.reading", "quizmatrix.runs.history.record", "quizmatrix.report.ending")
     request = _with_earlier(request, read)
     options = request.options
     whole, tasks = selection.selected_tasks(options, request.command)
@@ -119,7 +120,7 @@ def _taking_over(request: RunRequest, read: ReadArguments) -> RunRequest:
         return request
     if matrix is not None and selection.hands_disks_on(matrix):
         return request  # such a matrix has its own commands
-    return rerun.with_last_command(request, History(tell), read)
+    return rerun.with_last_command(request, open_history(), read)
 
 
 def _choose(request: RunRequest, tasks: list[Task]) -> Choice:
@@ -127,7 +128,7 @@ def _choose(request: RunRequest, tasks: list[Task]) -> Choice:
         from quizmatrix.runs import resume
 
         return resume.choose(request.options.once.resume, tasks)
-    return rerun.choose(request, tasks, History(tell), tell)
+    return rerun.choose(request, tasks, open_history, tell)
 
 
 def _open_directory(request: RunRequest, handoff: Handoff | None, choice: Choice) -> RunDirectory:

@@ -20,7 +20,7 @@ from quizmatrix.model.outcome import EXIT_BROKEN_PIPE, EXIT_NO_VERDICT
 from quizmatrix.model.result import CellResult
 from quizmatrix.prepare import compiling, currentfolder
 from quizmatrix.prepare.preparer import Policy, Preparer
-from quizmatrix.report import ending, grid, outputs, progress
+from quizmatrix.report import grid, outputs, progress
 from quizmatrix.report.progress import Progress
 from quizmatrix.report.runhistory import RunHistory, sentence
 from quizmatrix.run import runlayer
@@ -63,6 +63,8 @@ class Runner:
 
     def run(self) -> int:
         """Run, report, and write everything."""
+        from quizmatrix.report import ending
+
         options = self._request.options.results
         shown = progress.choose(
             [task.id for task in self._plan.tasks], quiet=options.quiet, verbose=options.verbose

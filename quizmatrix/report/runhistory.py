@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,10 +16,10 @@ from quizmatrix.model.task import Task
 from quizmatrix.report.progress import tell
 from quizmatrix.runs import slices
 from quizmatrix.runs.directory import RunDirectory
-from quizmatrix.runs.history.record import History
 
 if TYPE_CHECKING:
     from quizmatrix.report.compare import Comparison
+    from quizmatrix.runs.history.record import History
 
 T = TypeVar("T")
 
@@ -28,8 +29,11 @@ class RunHistory:
 
     def __init__(self) -> None:
         """The history's file is opened only when it is needed."""
-        self._history = History(tell)
         self.error: HistoryError | None = None
+
+    @cached_property
+    def _history(self) -> History:
+        return open_history()
 
     def expected_seconds(self, tasks: list[Task], command: list[str]) -> dict[str, float]:
         """See History.expected_seconds. Empty for a single task, which needs no order."""
@@ -66,6 +70,13 @@ class RunHistory:
             except HistoryError as error:
                 self.error = error
         return otherwise
+
+
+def open_history() -> History:
+    """The history, which tells messages on stderr."""
+    from quizmatrix.runs.history.record import History
+
+    return History(tell)
 
 
 def sentence(error: HistoryError) -> str:

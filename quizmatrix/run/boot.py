@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 from anyio.abc import TaskGroup
 
-from quizmatrix.core import untrusted
+from quizmatrix.core import later, untrusted
 from quizmatrix.core.concurrency import run_cleanup, task_group
 from quizmatrix.core.errors import HostError, QuizmatrixError, host_error
 from quizmatrix.model.finding import FindingSummary
@@ -27,7 +27,6 @@ from quizmatrix.run.qmp import Monitor, QmpError
 from quizmatrix.run.shared import Shared
 from quizmatrix.run.start import Start
 from quizmatrix.run.verdict import Evidence, Rules
-from quizmatrix.subtests import reading, running
 
 # Seconds without new output after which we stop waiting for the rest of it, once the command has ended.
 _DRAIN_LIMIT = 10.0
@@ -113,6 +112,8 @@ class Boot:
 
     async def read_tests(self) -> None:
         """Read the results of single tests from the command's output and the console."""
+        from quizmatrix.subtests import reading, running
+
         stdout = self._outputs[0]
         is_whole = stdout.ended.is_set() and not stdout.was_cut
         try:
@@ -152,6 +153,7 @@ class Boot:
     async def _boot_and_talk(self, shares: list[Share]) -> None:
         async with task_group() as group:
             async with vm.running(self._spec, shares, self._ends, self._start.memory) as machine:
+                later.load()
                 group.start_soon(self._guard, self.console.pump)
                 group.start_soon(self._guard, self._ends.log.pump)
                 for output in self._outputs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Set
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,7 +16,9 @@ from quizmatrix.model.task import Task, with_sources
 from quizmatrix.prepare import selection
 from quizmatrix.runs import directory
 from quizmatrix.runs.history.kept import RunKind
-from quizmatrix.runs.history.record import History
+
+if TYPE_CHECKING:
+    from quizmatrix.runs.history.record import History
 
 # Options that --last-failed takes over. The others (jobs, reports, --fail-fast) were meant for one run only.
 _TAKEN_OVER = NAMES_OF["selection"] | NAMES_OF["limits"] | NAMES_OF["guest"] | {"build"}
@@ -120,7 +123,9 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         return [found[one] for one in self.order if one in found]
 
 
-def choose(request: RunRequest, tasks: list[Task], history: History, tell: Callable[[str], None]) -> Choice:
+def choose(
+    request: RunRequest, tasks: list[Task], open_history: Callable[[], History], tell: Callable[[str], None]
+) -> Choice:
     """Choose from `tasks` those that --last-failed runs, or that --failed-first starts first.
 
     A task's last result in a run of the same command, matrix and folder counts. Where none failed, or there
@@ -131,6 +136,7 @@ def choose(request: RunRequest, tasks: list[Task], history: History, tell: Calla
     once = request.options.once
     if not (once.last_failed or once.failed_first):
         return Choice(tasks=tasks, order=order)
+    history = open_history()
     history.catch_up()
     known = history.latest(kind_of(request))
     before = [known[one] for one in order if one in known]

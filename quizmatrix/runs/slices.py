@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,7 +14,9 @@ from quizmatrix.model.cellid import split_shard
 from quizmatrix.model.options import RunRequest
 from quizmatrix.model.task import Task
 from quizmatrix.runs import directory, rerun
-from quizmatrix.runs.history.record import History
+
+if TYPE_CHECKING:
+    from quizmatrix.runs.history.record import History
 
 # In a run directory whose cells are slices.
 FILE = "test-seconds.json"

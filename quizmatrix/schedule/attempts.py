@@ -23,7 +23,6 @@ from quizmatrix.run import foreign
 from quizmatrix.run.observer import InputSource, Observer, TerminalHost
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.schedule.admission import Admission, Need, need_of
-from quizmatrix.schedule.further import FurtherGuests
 from quizmatrix.schedule.handoff import HandedDisks
 from quizmatrix.schedule.inputs import Inputs, folders_of
 from quizmatrix.schedule.plan import Plan
@@ -180,6 +179,8 @@ class Attempts:
                 return await self._run_cell(own, self._observer(task, attempt, None))
             finally:
                 self._admission.leave(need)
+
+        from quizmatrix.schedule.further import FurtherGuests
 
         further = FurtherGuests(
             Path(spec.files.folder),

@@ -345,7 +345,7 @@ def resumed(place: Path, *argv: str) -> RunRequest:
 def chosen(*argv: str) -> rerun.Choice:
     request = asked(*argv)
     tasks = tasks_of(selected_slices(request.options), request.command)
-    return rerun.choose(request, tasks, History(tell), tell)
+    return rerun.choose(request, tasks, lambda: History(tell), tell)
 
 
 def test_only_what_failed_last_is_run_and_the_rest_is_taken_over() -> None:

@@ -11,7 +11,6 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.runs import directory
-from quizmatrix.subtests import reading
 
 # Outcomes that the kernel or the test may have caused; the others (lost, cancelled) say nothing about them.
 ATTRIBUTABLE = frozenset(outcome for outcome in Outcome if outcome.is_verdict) | {Outcome.BOOT_FAILED}
@@ -65,6 +64,8 @@ def load(place: Path) -> RecordedRun:
 
 def of(results: RunResults, place: Path) -> RecordedRun:
     """A run with these results, and with the tests from its directory."""
+    from quizmatrix.subtests import reading
+
     tests = {
         result.cell: {test.name: test for test in reading.load(place / result.folder)}
         for result in results.cells
