@@ -15,13 +15,13 @@ _PASSED, _FAILED, _SKIPPED = SubtestOutcome.PASSED, SubtestOutcome.FAILED, Subte
 # How lines of these formats begin, after blanks.
 LINES = (
     rb"[a-z][\w-]{0,40}/(?:\d{3,4}|\*\*\*)(?![^ \t\n(])"
-    rb"|(?:FSTYP|SECTION)[ \t]{1,20}-- |Failures: |Failed \d{1,9} of|Passed all \d"
+    rb"|(?:FSTYP|SECTION)[ \t]{1,20}-- |Failures: |Failed \d{1,9} of|Passed all \d|Interrupted!"
     rb"|_check_\w{1,60}: |runtime[ \t]"
 )
 
 _NAME = r"[a-z][\w-]*/(?:\d{3,4}|\*\*\*)"
 _HEADING = re.compile(r"(FSTYP|SECTION)\s+-- (\S+).*")
-_XFSTEST = re.compile(rf"({_NAME})(\s.*)?")
+_LINE = re.compile(rf"({_NAME})(\s.*)?")
 _TOOK = re.compile(r".*\s(\d{1,9})s")
 _IS_FAILURE = re.compile(r"\[failed,|\[dumped core\]| - ")
 _END = re.compile(r"Passed all \d+ tests|Failed \d+ of \d+ tests")
@@ -36,6 +36,10 @@ class XfstestsReader(SuiteReader):
         """See SuiteReader."""
         super().__init__(max_named)
         self._section = self._last = ""
+        # Whether the line that was the last is between the heading and the end of a section.
+        self._is_on = self._is_broken_off = False
+        # Tests whose lines do not say how they ended (check -d): the end of the section does.
+        self._open: list[str] = []
 
     def feed(self, line: str) -> None:
         """See SuiteReader."""
@@ -44,58 +48,70 @@ class XfstestsReader(SuiteReader):
             if match[1] == "SECTION":
                 self._section = f" ({match[2]})"
             else:
-                self.is_known = self.is_unfinished = True
-        elif not self.is_known:
+                self.is_known = self.is_unfinished = self._is_on = True
+        elif line == "Interrupted!":
+            self._is_broken_off = self._is_on
+        elif not self._is_on:
             return
-        elif match := _XFSTEST.fullmatch(line):
+        elif match := _LINE.fullmatch(line):
             self._take(match[1] + self._section, match[2] or "")
         elif _CHECKED.fullmatch(line):
-            self._fail(self._last)
+            if self._last:
+                self._keep(self._last, _FAILED)
         elif line.startswith("Failures: "):
-            for name in re.findall(_NAME, line):
-                self._fail(name + self._section)
+            for word in line.split()[1:]:
+                if _LINE.fullmatch(word):
+                    self._keep(word + self._section, _FAILED)
         elif _END.fullmatch(line):
-            self.is_unfinished = False
+            self._end()
 
     def _take(self, name: str, told: str) -> None:
-        # Of a test that ran several times (check -L), after its results.
-        if " aggregate results across " in told:
+        # A name alone is listed (check -n). A test that ran several times (-L) has such a line at its end.
+        if not told.strip() or " aggregate results across " in told:
             return
         took = _TOOK.fullmatch(told)
-        if "[not run]" in told or "[expunged]" in told:
-            outcome = _SKIPPED
-        else:
-            outcome = _FAILED if took is None or _IS_FAILURE.search(told) else _PASSED
         self._last = name
-        self._keep(name, outcome, float(took[1]) if took else None)
+        if "[not run]" in told or "[expunged]" in told:
+            self._keep(name, _SKIPPED)
+        elif _IS_FAILURE.search(told):
+            self._keep(name, _FAILED)
+        elif took is not None:
+            self._keep(name, _PASSED, float(took[1]))
+        else:
+            self._open.append(name)
 
-    def _fail(self, name: str) -> None:
-        """Let a test fail that seemed to pass; not one that has failed before, and passed in its last run."""
-        test = self.tests.get(name)
-        if test is not None and not test.failed_before:
-            self._keep(name, _FAILED, test.seconds)
+    def _end(self) -> None:
+        for name in self._open:
+            self._keep(name, _PASSED)
+        self._open.clear()
+        self._is_on = False
+        self.is_unfinished = self._is_broken_off
 
 
-_BLKTEST = re.compile(rf"({_NAME})( .*)?")
 _WORDS = {"passed": _PASSED, "failed": _FAILED, "not run": _SKIPPED}
 _RUNTIME = re.compile(r"\d{1,9}(?:\.\d{1,9})?s")
 
 
 class BlktestsReader(SuiteReader):
-    """Reads the output of blktests. Tests on a device have its name behind theirs: `block/004 (nvme0n1)`."""
+    """Reads the output of blktests.
+
+    What a test ran with stands behind its name: `block/004 (nvme0n1)`, `nvme/003 (tr=tcp)`.
+    """
 
     def __init__(self, max_named: int = MAX_NAMED) -> None:
         """See SuiteReader."""
         super().__init__(max_named)
         self._last = ""
-        # Whether these are xfstests, whose lines are similar.
+        # Whether the lines are those of xfstests, which are similar.
         self._is_other = False
 
     def feed(self, line: str) -> None:
         """See SuiteReader."""
-        if self._is_other or _HEADING.fullmatch(line):
+        if _HEADING.fullmatch(line):
             self._is_other = True
-        elif match := _BLKTEST.fullmatch(line):
+        elif self._is_other:
+            self._is_other = not _END.fullmatch(line)
+        elif match := _LINE.fullmatch(line):
             self._take(match[1], match[2] or "")
         elif line.lstrip().startswith("runtime") and self._last:
             last = line.split()[-1]
@@ -111,10 +127,21 @@ class BlktestsReader(SuiteReader):
         # A line without a result is printed as a test begins: `block/004 => nvme0n1 (what it tests)`.
         told, _, word = told.rpartition("[") if told.endswith("]") else (told, "", "")
         outcome = _WORDS.get(word[:-1])
-        devices = told.partition(" (")[0].removeprefix(" =>").strip() if told.startswith(" => ") else ""
-        name += f" ({devices})" if devices else ""
+        devices, _, rest = told.strip().partition("(")
+        words = [*devices.removeprefix("=>").split(), *_condition("(" + rest)]
+        name += f" ({' '.join(words)})" if words else ""
         self._last = name if outcome else ""
         self.running = "" if outcome else name
         if outcome is not None:
             self.is_known = True
             self._keep(name, outcome)
+
+
+def _condition(brackets: str) -> list[str]:
+    """What a test ran with, where that stands in brackets before its description: `(tr=tcp) (connect)`."""
+    depth = 0
+    for place, character in enumerate(brackets):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth == 0:
+            return [brackets[1:place]] if brackets[place + 1 :].lstrip().startswith("(") else []
+    return []

@@ -22,7 +22,7 @@ _OWN = (
 )
 # What the output of a suite contains whose reader is imported only then (`rare`): LTP, xfstests, blktests.
 _RARE_SIGNS = (
-    *(b"TPASS", b"TFAIL", b"TBROK", b"TCONF", b"<<<test_", b"test_fqn", b"Suite: "),
+    *(b"TPASS", b"TFAIL", b"TBROK", b"TCONF", b"<<<test_", b"test_fqn", b"\nSuite: "),
     *(b"FSTYP  ", b"[passed]", b"[failed]", b"[not run]"),
 )
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 
 from quizmatrix.core.text import clean_line
-from quizmatrix.model.subtest import MAX_NAMED, SubtestOutcome
+from quizmatrix.model.subtest import MAX_NAMED, Subtest, SubtestOutcome
 from quizmatrix.subtests.suite import SuiteReader
 
 # A result line of the runner; since 2.4 it begins with the time.
@@ -37,7 +37,7 @@ _WORDS = {
 
 
 class RunnerReader(SuiteReader):
-    """Reads the output of OpenZFS's test runner.
+    """Reads the output of OpenZFS's test runner. If a test ran twice, its last result counts.
 
     reported_expected: why, by test (see listed_name), the suite's own report expects a result other than a
     pass. reported_unexpected: the results that it does not expect, as the runner's words.
@@ -90,8 +90,17 @@ class RunnerReader(SuiteReader):
         self._told[outcome] += 1
         name = name_of(match["path"])
         name += f" ({match['identifier']})" if match["identifier"] else ""
-        seconds = 60.0 * int(match["minutes"]) + int(match["seconds"])
-        self._keep(name, outcome, seconds, has_failed=match["reran"] is not None)
+        before = self.tests.get(clean_line(name))
+        failed = match["reran"] is not None
+        failed |= before is not None and (before.outcome.is_bad or before.failed_before)
+        self._put(
+            Subtest(
+                name=clean_line(name),
+                outcome=outcome,
+                failed_before=failed and not outcome.is_bad,
+                seconds=60.0 * int(match["minutes"]) + int(match["seconds"]),
+            )
+        )
 
 
 def name_of(path: str) -> str:

@@ -25,7 +25,7 @@ from quizmatrix.subtests import running
 from quizmatrix.subtests.kernellog import KernelTests, SeenLines
 from quizmatrix.subtests.known import apply_matrix, apply_suite, unexpected_skips
 from quizmatrix.subtests.lines import OutputLines, console_lines, text_of
-from quizmatrix.subtests.openzfs import RunnerReader
+from quizmatrix.subtests.openzfs import RunnerReader, without_mark
 from quizmatrix.subtests.openzfslists import SuiteLists, read_lists
 from quizmatrix.subtests.suite import SuiteReader
 from quizmatrix.subtests.summary import Subtests, SubtestSummary, SuiteEnd
@@ -96,7 +96,7 @@ def keep(given: str) -> SubtestSummary:
         return msgspec.structs.replace(summary, running="")
     # What OpenZFS's runner has begun, its tests' own output may hide.
     begun = running.announced(console)
-    begun = "" if any(test.name == begun for test in found.tests) else begun
+    begun = "" if any(begun in (test.name, without_mark(test.name)) for test in found.tests) else begun
     begun = running.take(Path(cell.live), folder) or begun or summary.running
     return msgspec.structs.replace(summary, running=begun)
 

@@ -9,14 +9,16 @@ import msgspec
 from quizmatrix.core.text import clean_line
 from quizmatrix.model.subtest import MAX_NAMED, Subtest, SubtestOutcome
 
+# Of several results of one test the last of these counts.
+_RANKS = (SubtestOutcome.SKIPPED, SubtestOutcome.PASSED, SubtestOutcome.FAILED, SubtestOutcome.KILLED)
+
 
 class SuiteReader:
     """Reads the output of a suite's runner; each suite has its subclass.
 
-    If a test ran twice, its last result counts. is_known: whether the suite's format was found. tests: by
-    name. unnamed: the number of further tests, by outcome. is_unfinished: whether tests have run, and what
-    ends the suite's output has not come since. running: the test that has begun and has no result; empty if
-    none is known.
+    is_known: whether the suite's format was found. tests: by name. unnamed: the number of further tests, by
+    outcome. is_unfinished: whether tests have run, and what ends the suite's output has not come since.
+    running: the test that has begun and has no result; empty if none is known.
     """
 
     def __init__(self, max_named: int = MAX_NAMED) -> None:
@@ -35,19 +37,19 @@ class SuiteReader:
     def finish(self) -> None:
         """Take the end of the output."""
 
-    def _keep(
-        self, name: str, outcome: SubtestOutcome, seconds: float | None = None, *, has_failed: bool = False
-    ) -> None:
-        """Take a result. has_failed: whether the test is known to have failed before."""
+    def _keep(self, name: str, outcome: SubtestOutcome, seconds: float | None = None) -> None:
+        """Take a result. Of a test that has one, the worse counts."""
         name = clean_line(name)
         before = self.tests.get(name)
-        if before is None and len(self.tests) == self._max_named:
-            self.unnamed[outcome] += 1
-            return
-        has_failed |= before is not None and (before.outcome.is_bad or before.failed_before)
-        self.tests[name] = Subtest(
-            name=name, outcome=outcome, failed_before=has_failed and not outcome.is_bad, seconds=seconds
-        )
+        if before is None or _RANKS.index(outcome) > _RANKS.index(before.outcome):
+            self._put(Subtest(name=name, outcome=outcome, seconds=seconds))
+
+    def _put(self, test: Subtest) -> None:
+        """Take a result in place of one that the test has."""
+        if test.name not in self.tests and len(self.tests) == self._max_named:
+            self.unnamed[test.outcome] += 1
+        else:
+            self.tests[test.name] = test
 
     def _set_seconds(self, name: str, seconds: float | None) -> None:
         """Take how long the last run of a test took, which was told after its result."""

@@ -37,12 +37,20 @@ def test_all_without_anything_that_selects() -> None:
 
 def test_only_what_is_listed_and_nothing_that_has_run(tmp_path: Path) -> None:
     only, skip, lost = (tmp_path / name for name in ("only", "skip", "lost"))
-    only.write_text("generic/003 (quota)\ngeneric/001\ngeneric/007\n")
+    only.write_text("generic/003 (quizb0)\ngeneric/001\ngeneric/007\n")
     skip.write_text("generic/001\n")
     lost.write_text("generic/019\n")
     assert chosen(NAMES, TESTS_FILE=str(only), SKIP_FILE=str(skip)) == ["generic/003", "generic/007"]
     assert chosen(NAMES, SKIP_FILE=str(skip), LOST_FILE=str(lost)) == [NAMES[0], *NAMES[2:19]]
     assert chosen(NAMES, SKIP_FILE=str(tmp_path / "none")) == NAMES
+    # A device in results is a part of a test; a section is a part of its name.
+    sections = ["generic/003 (a)", "generic/003 (b)", "mount (rw)"]
+    skip.write_text("generic/003 (a)\n")
+    assert chosen(sections) == sections
+    assert chosen(sections, SKIP_FILE=str(skip)) == sections[1:]
+    assert "generic/003" not in chosen(NAMES, SKIP_FILE=str(skip))
+    lost.write_text("generic/003\n")
+    assert chosen(sections, LOST_FILE=str(lost)) == ["mount (rw)"]
     # An empty list is a list.
     only.write_text("")
     assert chosen(NAMES, TESTS_FILE=str(only)) == []
