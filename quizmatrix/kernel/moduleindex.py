@@ -8,23 +8,21 @@ So an index is kept, and taken again.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
-import struct
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quizmatrix.core import paths
+from quizmatrix.core import objectfile, paths
 from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.store import Store, key_of
 from quizmatrix.kernel import modules
 from quizmatrix.kernel.artifact import Kernel
 
 if TYPE_CHECKING:
-    from elftools.elf.sections import Section
+    from elftools.elf.elffile import ELFFile
 
 # The folders of kept indexes, among a kernel's build layers.
 KEPT = "index-"
@@ -34,14 +32,6 @@ _READ_BY_DEPMOD = ("modules.builtin", "modules.order")
 
 # Part of every key; has to be changed when the same modules are indexed differently.
 _RECIPE = "1"
-
-# A symbol (elf(5), Elf64_Sym and Elf32_Sym): name, info and section are the fields that are read.
-_SYMBOLS = {64: "IBBHQQ", 32: "IIIBBH"}
-_FIELDS = {64: (0, 1, 3), 32: (0, 3, 5)}
-# A name is no longer (include/linux/kallsyms.h, KSYM_NAME_LEN).
-_NAME_AT_MOST = 512
-# Bytes of a section that are taken apart; the largest modules have 4 MB of symbols.
-_SECTION_AT_MOST = 32 << 20
 
 
 def files(folder: Path) -> Iterator[Path]:
@@ -104,34 +94,16 @@ def _key(kernel: Kernel, found: Sequence[Path]) -> str:
 def _facts(module: bytes) -> str:
     """A hash of what depmod(8) reads in a module; of all of it where it is no ELF file as others are."""
     try:
-        read = _read(module)
-    except Exception:  # pyelftools raises its own errors, and Python's, for a damaged file
+        with objectfile.parsed(module) as elf:
+            read = _read(elf)
+    except ValueError:
         read = module
     return hashlib.sha256(read).hexdigest()
 
 
-def _read(module: bytes) -> bytes:
-    from elftools.elf.elffile import ELFFile
-
-    elf = ELFFile(io.BytesIO(module))
-    info, exported, symbols = map(elf.get_section_by_name, (".modinfo", "__ksymtab_strings", ".symtab"))
-    said = [line for line in _content(info).split(b"\0") if not line.startswith(b"srcversion=")]
-    names = _content(elf.get_section(symbols["sh_link"])) if symbols else b""
-    layout = struct.Struct(("<" if elf.little_endian else ">") + _SYMBOLS[elf.elfclass])
-    name_at, info_at, section_at = _FIELDS[elf.elfclass]
-    seen = [
-        b"%d %s" % (one[section_at] == 0, names[one[name_at] : one[name_at] + _NAME_AT_MOST].split(b"\0")[0])
-        for one in layout.iter_unpack(_content(symbols))
-        if one[info_at] >> 4  # not STB_LOCAL: no other module sees a local one
-    ]
-    return b"\0\0".join([*said, _content(exported), *sorted(seen)])
-
-
-def _content(section: Section | None) -> bytes:
-    """What a section has. Raises ValueError where it is larger than in any module, or compressed."""
-    if section is None:
-        return b""
-    if section.compressed or section["sh_size"] > _SECTION_AT_MOST:
-        raise ValueError("a section as no module has it")
-    found: bytes = section.data()
-    return found
+def _read(elf: ELFFile) -> bytes:
+    info, exported = map(elf.get_section_by_name, (".modinfo", "__ksymtab_strings"))
+    lines = objectfile.content(info).split(b"\0")
+    said = [line for line in lines if not line.startswith(b"srcversion=")]
+    seen = [b"%d %s" % (one.is_undefined, one.name) for one in objectfile.global_symbols(elf)]
+    return b"\0\0".join([*said, objectfile.content(exported), *sorted(seen)])

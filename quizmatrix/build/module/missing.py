@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from quizmatrix.build.module.module import NAME_ITS_FOLDER, Module
-from quizmatrix.core import process, untrusted
+from quizmatrix.core import objectfile, untrusted
 from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.errors import HostError, QuizmatrixError, UnpreparedError
 from quizmatrix.core.process import Tell
@@ -29,6 +31,7 @@ _WIDE = "wide"
 # More than a person reads; a hostile log may name thousands.
 _MAX_MISSED = 60
 _MAX_OBJECTS = 500
+_LARGEST_OBJECT = 64 << 20
 
 _QUOTE, _END = "['`‘]", "['’]"
 _NAMED = rf"{_QUOTE}(\w+)(?:\(\))?{_END}"
@@ -88,20 +91,30 @@ async def unresolved_in(folder: Path, kernel: Kernel) -> list[str]:
 
     modpost prints ten and no more, and does not come to print any where a file could not be compiled.
     """
-    objects = [str(path) for path in untrusted.files_below(folder, ".o")]
     tree = kernel.build_tree
-    if not objects or tree is None or process.find_program("readelf") is None:
+    if tree is None:
         return []
-    # It reads the files of every architecture, unlike nm(1).
-    done = await process.run(["readelf", "--wide", "--symbols", *objects[:_MAX_OBJECTS]])
-    used: set[str] = set()
-    defined: set[str] = set()
-    for line in done.output.decode(errors="replace").splitlines():
-        words = line.split()
-        if len(words) == 8 and words[4] == "GLOBAL":
-            (used if words[6] == "UND" else defined).add(words[7])
+    used, defined = await in_thread(partial(_symbols_below, folder))
     exported = {line.split("\t")[1] for line in read_log(tree.folder / "Module.symvers").splitlines()}
     return sorted(name for name in used - defined - exported if re.fullmatch(r"\w+", name))
+
+
+def _symbols_below(folder: Path) -> tuple[set[str], set[str]]:
+    """The symbols that object files use, and those that they define."""
+    used: set[str] = set()
+    defined: set[str] = set()
+    for path in islice(untrusted.files_below(folder, ".o"), _MAX_OBJECTS):
+        try:
+            with untrusted.open_regular(path) as file, objectfile.parsed(file.read(_LARGEST_OBJECT)) as elf:
+                for symbol in objectfile.global_symbols(elf):
+                    name = symbol.name.decode(errors="replace")
+                    if symbol.is_wanted:
+                        used.add(name)
+                    elif not symbol.is_undefined:
+                        defined.add(name)
+        except (OSError, ValueError):
+            continue
+    return used, defined
 
 
 async def explained(

@@ -242,7 +242,7 @@ class _ZfsBuild:
             self._check_unchanged(before)
             if built.runtime is not None:
                 with paths.new_dir(built.runtime) as libraries:
-                    await runtime.gather(made, part.sysroot, libraries)
+                    await in_thread(partial(runtime.gather, made, part.sysroot, libraries))
         self._installed.replace(state)
         return built
 

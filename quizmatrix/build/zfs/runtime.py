@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
 from quizmatrix.build.zfs.sysroot import Sysroot
-from quizmatrix.core import process
+from quizmatrix.core import elf, objectfile
 from quizmatrix.core.errors import UnpreparedError
 
 # pthread_cancel(3) loads this library at run time, so that no program lists it.
 _UNNAMED = "libgcc_s.so.1"
-_NEEDED = re.compile(r"\(NEEDED\).*\[(.+)\]")
-_LOADER = re.compile(r"program interpreter: (/\S+?)\]")
 
 
-async def gather(layer: Path, sysroot: Sysroot, into: Path) -> None:
+def gather(layer: Path, sysroot: Sysroot, into: Path) -> None:
     """Copy to `into` the libraries of the sysroot that the programs and libraries in `layer` need.
 
     Raises UnpreparedError where one is neither in the layer nor in the sysroot.
@@ -27,9 +24,13 @@ async def gather(layer: Path, sysroot: Sysroot, into: Path) -> None:
     loaders: set[str] = set()
     wanted, copied = {_UNNAMED}, set[str]()
     while files:
-        said = (await process.run(["readelf", "-ldW", *map(str, files)])).output.decode(errors="replace")
-        loaders.update(_LOADER.findall(said))
-        wanted.update(set(_NEEDED.findall(said)) - own)
+        for path in files:
+            if loader := elf.interpreter_of(path):
+                loaders.add(loader)
+            try:
+                wanted.update(set(objectfile.needed_by(path)) - own)
+            except ValueError as error:
+                raise UnpreparedError(f"which libraries {path} needs is unknown", cause=str(error)) from error
         files = []
         for name in sorted(wanted - copied - {Path(loader).name for loader in loaders}):
             files.append(_find(name, sysroot))
