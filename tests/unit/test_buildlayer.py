@@ -10,9 +10,10 @@ from pathlib import Path
 import anyio
 import pytest
 
+from quizmatrix.core import objectfile
 from quizmatrix.core.errors import DamagedError
 from quizmatrix.core.version import KernelVersion
-from quizmatrix.kernel import artifact, buildlayer, moduleindex
+from quizmatrix.kernel import artifact, buildlayer
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.build import build
 from quizmatrix.kernel.buildlayer import LayerReference
@@ -237,7 +238,7 @@ def test_a_module_too_large_to_be_taken_apart_is_known_by_all_of_it(
     def indexes() -> int:
         return len(list(buildlayer.store_of(kernel.record.key).root.glob("index-*")))
 
-    monkeypatch.setattr(moduleindex, "_SECTION_AT_MOST", 10)
+    monkeypatch.setattr(objectfile, "_SECTION_AT_MOST", 10)
     for number, text in enumerate(["int before = 1;\n", "int before = 2;\n"]):
         refer(kernel, "hello", put(tmp_path / str(number), "hello", more=text))
         assert index_of(obtain(kernel)) == "updates/hello.ko:\n"
