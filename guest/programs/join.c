@@ -566,12 +566,23 @@ static int is_done_in_base(const char *const *words)
     return status == 0;
 }
 
+/* Where systemd's udevd is below a folder, as a path in that; 0 where there is none. It may be a symlink to /bin/udevadm,
+ * which leads there only from that folder as the root. */
+static const char *udevd_below(const char *folder)
+{
+    struct status status;
+    static const char *const places[] = { "/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd" };
+    for (unsigned long i = 0; i < sizeof places / sizeof *places; i++)
+        if (state_of(TEXT(folder, places[i]), NOT_FOLLOWED, &status))
+            return places[i];
+    return 0;
+}
+
 /* In an image with udev: let that give all devices their names and owners. A mark says to init2 that it has. What it
  * knows is in /run; it is started anew in the joined root, whose rules, modules and programs it then has. */
 static void settle_devices(void)
 {
-    enum { DETACH = 2 };
-    static const char *const places[] = { "/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd" };
+    enum { DETACH = 2, NO_HANG = 1 };
     static const char *const shared[][2]
         = { { "/proc", "proc" }, { "/sys", "sys" }, { "/dev", "dev" }, { "/layers/own/run", "run" } };
     const char *start[] = { 0, "--daemon", 0 };
@@ -579,15 +590,16 @@ static void settle_devices(void)
     static const char *const settle[] = { "/usr/bin/timeout", "60", "/bin/udevadm", "trigger", "--settle",
         "--action=add", "--subsystem-match=block", "--subsystem-match=misc", "--sysname-match=[!l]*", 0 };
     static const char *const end[] = { "/bin/udevadm", "control", "--exit", 0 };
-    for (unsigned long i = 0; !*start && i < sizeof places / sizeof *places; i++)
-        if (exists(TEXT("/layers/base", places[i])))
-            *start = places[i];
+    *start = udevd_below("/layers/base");
     if (!*start)
         return;
     for (unsigned long i = 0; i < sizeof shared / sizeof *shared; i++)
         mount(shared[i][0], TEXT("/layers/base/", shared[i][1]), 0, BIND | RECURSIVE, 0);
     if (is_done_in_base(start) && is_done_in_base(settle) && is_done_in_base(end))
         put("/layers/own/run/quizmatrix/settled", "", CREATE);
+    /* The daemon became a child of this process, which would have it as a zombie otherwise. */
+    for (int i = 0; i < 400 && call(WAIT4, -1, 0, NO_HANG, 0, 0) == 0; i++)
+        rest(5);
     for (unsigned long i = 0; i < sizeof shared / sizeof *shared; i++)
         call(UMOUNT, (long)TEXT("/layers/base/", shared[i][1]), DETACH, 0, 0, 0);
 }
@@ -635,6 +647,79 @@ static void set_up_run(void)
     link_names();
 }
 
+static const char *decimal(long number)
+{
+    char *text = take(24) + 23;
+    *text = 0;
+    do {
+        *--text = (char)('0' + number % 10);
+        number /= 10;
+    } while (number);
+    return text;
+}
+
+/* Start udevd beside the command, which need not wait for it: all devices are settled. It gets its sockets from here, as
+ * from systemd's systemd-udevd-control.socket and systemd-udevd-kernel.socket (sd_listen_fds(3)), so that what happens
+ * until it reads them is kept in their queues. Whether it was started. */
+static int is_started(const char *udevd)
+{
+    enum { UNIX = 1, NETLINK = 16, RAW = 3, PACKETS = 5, FOR_LATER = 02004000, KERNEL_EVENTS = 15, OF_SOCKET = 1,
+        LARGE_BUFFER = 33 };
+#if defined(__powerpc64__)
+    enum { WITH_SENDER = 20 };
+#else
+    enum { WITH_SENDER = 16 };
+#endif
+    struct { unsigned short family; char path[108]; } place = { UNIX, "/run/udev/control" };
+    struct { unsigned short family, unused; unsigned int process, groups; } events = { NETLINK, 0, 0, 1 };
+    const char *const words[] = { udevd, 0 };
+    int yes = 1, size = 128 << 20;
+    long control = call(SOCKET, UNIX, PACKETS | FOR_LATER, 0, 0, 0);
+    long kernel = call(SOCKET, NETLINK, RAW | FOR_LATER, KERNEL_EVENTS, 0, 0), process;
+
+    call(UNLINKAT, HERE, (long)place.path, 0, 0, 0);
+    if (control < 0 || kernel < 0 || call(SOCKET_BIND, control, (long)&place, sizeof place, 0, 0) < 0
+        || call(LISTEN, control, 10, 0, 0, 0) < 0 || call(SOCKET_BIND, kernel, (long)&events, sizeof events, 0, 0) < 0)
+        return 0;
+    call(FCHMODAT, HERE, (long)place.path, 0600, 0, 0);
+    call(SET_SOCKET, control, OF_SOCKET, WITH_SENDER, (long)&yes, sizeof yes);
+    call(SET_SOCKET, kernel, OF_SOCKET, WITH_SENDER, (long)&yes, sizeof yes);
+    call(SET_SOCKET, kernel, OF_SOCKET, LARGE_BUFFER, (long)&size, sizeof size);
+    process = new_process();
+    if (process == 0) {
+        const char *const environment[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "LISTEN_FDS=2", TEXT("LISTEN_PID=", decimal(call(GETPID, 0, 0, 0, 0, 0))), 0 };
+        long nothing = open_file("/dev/null", READ_WRITE);
+        call(SETSID, 0, 0, 0, 0, 0);
+        /* To read its rules takes longer than most commands, and has time. */
+        call(SET_PRIORITY, 0, 0, 10, 0, 0);
+        for (int file = 0; file < CONTROL; file++)
+            call(DUP3, nothing, file, 0, 0, 0);
+        /* In place of the host's ports, of which it gets none. */
+        call(DUP3, control, CONTROL, 0, 0, 0);
+        call(DUP3, kernel, OUTPUT, 0, 0, 0);
+        call(CLOSE, ERRORS, 0, 0, 0, 0);
+        call(EXECVE, (long)udevd, (long)words, (long)environment, 0, 0);
+        call(EXIT, 127, 0, 0, 0, 0);
+    }
+    call(CLOSE, control, 0, 0, 0, 0);
+    call(CLOSE, kernel, 0, 0, 0, 0);
+    return process > 0;
+}
+
+/* Whether there is nothing more to set up than the agent does itself: no disks, no profiles, and no udev whose devices
+ * are to settle by the rules of a layer. */
+static int is_ready(void)
+{
+    char *disks = content("/.quizmatrix/disks");
+    const char *udevd = udevd_below("");
+    if (exists("/.quizmatrix/profiles") || (disks && *disks && *disks != '\n'))
+        return 0;
+    if (!udevd)
+        return 1;
+    return exists("/run/quizmatrix/settled") && !exists("/.quizmatrix/udev-rules") && is_started(udevd);
+}
+
 static int run(int argc, char **argv)
 {
     static const char *const environment[] = {
@@ -643,7 +728,7 @@ static int run(int argc, char **argv)
     static const char *const more[] = { "/run/quizmatrix/busybox", "sh", "/run/quizmatrix/init2", 0 };
     static const char *const agent[] = { "/run/quizmatrix/agent", 0 };
     const char *const *next = more;
-    char *disks, *line;
+    char *line;
 
     set_up_machine();
     wait_for_host();
@@ -662,9 +747,7 @@ static int run(int argc, char **argv)
         fail("no root");
     call(CHDIR, (long)"/", 0, 0, 0, 0);
     set_up_run();
-    disks = content("/.quizmatrix/disks");
-    if (!exists("/usr/lib/systemd/systemd-udevd") && !exists("/lib/systemd/systemd-udevd")
-        && !exists("/.quizmatrix/profiles") && (!disks || !*disks || *disks == '\n')) {
+    if (is_ready()) {
         tell("step", "command");
         next = agent;
     }

@@ -255,7 +255,7 @@ def _files(spec: CellSpec, marker: str) -> dict[str, str]:
         files["window"] = f"{rows} {columns} {spec.command.session.term}"
         files["session-environment"] = session_environment(spec)
         files["session"] = session_script(spec.command.session)
-    if any(_has_udev_rules(Path(folder)) for folder in _folders_over_the_base(spec)):
+    if any(_has_udev_rules(Path(folder)) for folder in _folders_of_the_user(spec)):
         files["udev-rules"] = "a layer has some"
     if spec.files.handed_disks:
         files["sync"] = "what the command wrote is for another guest"
@@ -268,8 +268,12 @@ def _files(spec: CellSpec, marker: str) -> dict[str, str]:
     return files
 
 
-def _folders_over_the_base(spec: CellSpec) -> Iterator[str]:
-    yield from (layer.path for layer in spec.files.layers)
+def _folders_of_the_user(spec: CellSpec) -> Iterator[str]:
+    """Folders whose udev rules may be about any device.
+
+    Those of what is built for a kernel, such as OpenZFS's, are about modules that are loaded later, and disks.
+    """
+    yield from (layer.path for layer in spec.files.layers if layer.tag.startswith("user"))
     yield from (profile.files for profile in spec.command.profiles if profile.files is not None)
 
 

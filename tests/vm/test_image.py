@@ -48,6 +48,19 @@ def test_a_whole_unix(sweep: Callable[..., Sweep]) -> None:
     assert all("udev" in cell["timings"]["steps"] for cell in done.cells.values())
 
 
+def test_udev_keeps_what_happens_while_it_starts(sweep: Callable[..., Sweep]) -> None:
+    """It settled the devices before the guest was saved, starts beside the command, and gets all events."""
+    script = """set -e
+        modprobe null_blk nr_devices=1
+        udevadm settle
+        [ "$(stat -c %G /dev/nullb0)" = disk ]
+        [ -e /dev/disk/by-id/virtio-base ]
+        ! ps ax | grep '[d]efunct'"""
+    done = sweep(script, options=DEBIAN)
+    assert [cell["outcome"] for cell in done.cells.values()] == ["passed", "passed"], done.report
+    assert all("udev" not in cell["timings"]["steps"] for cell in done.cells.values())
+
+
 def test_what_the_kernel_and_programs_ask_for_is_there(sweep: Callable[..., Sweep]) -> None:
     done = sweep(ROOT + TMPFILE, options=(*DEBIAN, "--no-work-tree"))
     assert [cell["outcome"] for cell in done.cells.values()] == ["passed", "passed"], done.report
