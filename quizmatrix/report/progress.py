@@ -12,7 +12,7 @@ import msgspec
 
 from quizmatrix.core.errors import ReaderGoneError
 from quizmatrix.core.streams import Canvas
-from quizmatrix.core.text import clean_line, is_screen, wants_colour
+from quizmatrix.core.text import clean_line, first_of, is_screen, wants_colour
 from quizmatrix.core.units import format_seconds
 from quizmatrix.model.events import CellConsole, CellFinished, CellNote, CellReached, Event
 from quizmatrix.model.result import CellResult
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # After so many seconds without a line, `Lines` prints which cells are still running.
 HEARTBEAT = 60.0
+# How many cells it then names.
+_MOST_BUSY = 10
 # Seconds between two updates of the live table.
 _FRAME = 0.25
 
@@ -173,8 +175,17 @@ class Lines:
                 continue
             now = time.monotonic()
             states = [state for state in self._states.values() if state.result is None and state.stage]
-            busy = [f"{state.cell} ({state.words} {format_seconds(now - state.since)})" for state in states]
-            self._say(f"still at it: {', '.join(busy)}")
+            busy = [
+                f"{state.cell} ({state.words} {format_seconds(now - state.since)})"
+                for state in states
+                if state.stage is not Stage.WAITING
+            ]
+            waiting = len(states) - len(busy)
+            words = [
+                first_of(busy, _MOST_BUSY) if busy else "",
+                f"{waiting} waiting for room" if waiting else "",
+            ]
+            self._say(f"still at it: {'; '.join(filter(None, words))}")
 
     def _say(self, text: str) -> None:
         self._spoke = time.monotonic()
