@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 
 import anyio
 
@@ -19,16 +21,17 @@ class SshHost:
 
     def __init__(self, terminal: Terminal, user: str) -> None:
         """`user`: of the guest."""
-        from quizmatrix.terminal import ssh
+        from quizmatrix.terminal.keys import Keys
 
         self._terminal = terminal
         self._user = user
-        self._keys = ssh.Keys()
+        self._keys = Keys()
         self._folder = Path()
         self.status: int | None = None
 
     def write(self, layer: Path) -> None:
-        """Put the guest's keys into its run layer."""
+        """Put the guest's keys into its run layer. The guest starts next: meanwhile asyncssh is imported."""
+        Thread(target=import_module, args=("quizmatrix.terminal.ssh",), daemon=True).start()
         self._keys.write(layer)
         self._folder = layer.parent
 

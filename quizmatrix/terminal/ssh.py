@@ -24,24 +24,8 @@ from quizmatrix.run.runlayer import SESSION_START, guest_argv
 from quizmatrix.terminal import attach
 from quizmatrix.terminal.attach import Copy, Reply
 from quizmatrix.terminal.fetch import Fetch
+from quizmatrix.terminal.keys import Keys
 from quizmatrix.terminal.tty import Terminal
-
-# The configuration of the guest's sshd(8), and its folder in the run layer.
-_FOLDER = ".quizmatrix/ssh"
-_CONFIG = f"""\
-HostKey /{_FOLDER}/host_key
-AuthorizedKeysFile /{_FOLDER}/authorized_keys
-StrictModes no
-PermitRootLogin yes
-PasswordAuthentication no
-UsePAM no
-UseDNS no
-PrintMotd no
-PrintLastLog no
-PidFile none
-AcceptEnv *
-Subsystem sftp internal-sftp
-"""
 
 # Seconds for the connection to come up in a guest that is emulated and busy.
 _CONNECT_LIMIT = 120.0
@@ -49,27 +33,6 @@ _CONNECT_LIMIT = 120.0
 _CLOSE_LIMIT = 2.0
 # Seconds until the next try to accept a client, after a failure.
 _PAUSE = 0.1
-
-
-class Keys:
-    """The key pairs of one guest: its server's, which the client checks, and the client's."""
-
-    def __init__(self) -> None:
-        """Makes new keys. On the host they are written into the guest's run layer and nowhere else."""
-        self.host = asyncssh.generate_private_key("ssh-ed25519")
-        self.client = asyncssh.generate_private_key("ssh-ed25519")
-
-    def write(self, layer: Path) -> None:
-        """Put what the guest needs into its run layer; OSError where the disk does not take it."""
-        folder = layer / _FOLDER
-        folder.mkdir(parents=True)
-        for name, data, mode in (
-            ("config", _CONFIG.encode(), 0o644),
-            ("host_key", self.host.export_private_key(), 0o600),
-            ("authorized_keys", self.client.export_public_key(), 0o644),
-        ):
-            (folder / name).touch(mode)
-            (folder / name).write_bytes(data)
 
 
 def _have_a_name() -> None:
@@ -100,8 +63,8 @@ async def connected(
                 "guest",  # a name for messages: a socket pair has no addresses
                 sock=own,
                 username=user,
-                client_keys=[keys.client],
-                known_hosts=([keys.host.convert_to_public()], [], []),
+                client_keys=[asyncssh.import_private_key(keys.client)],
+                known_hosts=([asyncssh.import_public_key(keys.host)], [], []),
                 config=None,
                 agent_path=None,
                 compression_algs=None,
