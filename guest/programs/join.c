@@ -566,14 +566,14 @@ static int is_done_in_base(const char *const *words)
     return status == 0;
 }
 
-/* Where systemd's udevd is below a folder, as a path in that; 0 where there is none. It may be a symlink to /bin/udevadm,
- * which leads there only from that folder as the root. */
-static const char *udevd_below(const char *folder)
+/* Where systemd's udevd is below a folder, as a path in that; 0 where there is none. flags: NOT_FOLLOWED where the folder is
+ * not the root, since it may be a symlink to /bin/udevadm. */
+static const char *udevd_below(const char *folder, long flags)
 {
     struct status status;
     static const char *const places[] = { "/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd" };
     for (unsigned long i = 0; i < sizeof places / sizeof *places; i++)
-        if (state_of(TEXT(folder, places[i]), NOT_FOLLOWED, &status))
+        if (state_of(TEXT(folder, places[i]), flags, &status))
             return places[i];
     return 0;
 }
@@ -590,7 +590,7 @@ static void settle_devices(void)
     static const char *const settle[] = { "/usr/bin/timeout", "60", "/bin/udevadm", "trigger", "--settle",
         "--action=add", "--subsystem-match=block", "--subsystem-match=misc", "--sysname-match=[!l]*", 0 };
     static const char *const end[] = { "/bin/udevadm", "control", "--exit", 0 };
-    *start = udevd_below("/layers/base");
+    *start = udevd_below("/layers/base", NOT_FOLLOWED);
     if (!*start)
         return;
     for (unsigned long i = 0; i < sizeof shared / sizeof *shared; i++)
@@ -688,11 +688,9 @@ static int is_started(const char *udevd)
     process = new_process();
     if (process == 0) {
         const char *const environment[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "LISTEN_FDS=2", TEXT("LISTEN_PID=", decimal(call(GETPID, 0, 0, 0, 0, 0))), 0 };
+            "LISTEN_FDS=2", "LISTEN_FDNAMES=systemd-udevd-control.socket:systemd-udevd-kernel.socket", TEXT("LISTEN_PID=", decimal(call(GETPID, 0, 0, 0, 0, 0))), 0 };
         long nothing = open_file("/dev/null", READ_WRITE);
         call(SETSID, 0, 0, 0, 0, 0);
-        /* To read its rules takes longer than most commands, and has time. */
-        call(SET_PRIORITY, 0, 0, 10, 0, 0);
         for (int file = 0; file < CONTROL; file++)
             call(DUP3, nothing, file, 0, 0, 0);
         /* In place of the host's ports, of which it gets none. */
@@ -700,6 +698,8 @@ static int is_started(const char *udevd)
         call(DUP3, kernel, OUTPUT, 0, 0, 0);
         call(CLOSE, ERRORS, 0, 0, 0, 0);
         call(EXECVE, (long)udevd, (long)words, (long)environment, 0, 0);
+        call(UNLINKAT, HERE, (long)place.path, 0, 0, 0);
+        put("/dev/kmsg", "<3>quizmatrix: udevd could not be started\n", 0);
         call(EXIT, 127, 0, 0, 0, 0);
     }
     call(CLOSE, control, 0, 0, 0, 0);
@@ -708,16 +708,16 @@ static int is_started(const char *udevd)
 }
 
 /* Whether there is nothing more to set up than the agent does itself: no disks, no profiles, and no udev whose devices
- * are to settle by the rules of a layer. */
-static int is_ready(void)
+ * are to settle by the rules of a layer. bound: how many disks got their driver only now. */
+static int is_ready(int bound)
 {
     char *disks = content("/.quizmatrix/disks");
-    const char *udevd = udevd_below("");
+    const char *udevd = udevd_below("", 0);
     if (exists("/.quizmatrix/profiles") || (disks && *disks && *disks != '\n'))
         return 0;
     if (!udevd)
         return 1;
-    return exists("/run/quizmatrix/settled") && !exists("/.quizmatrix/udev-rules") && is_started(udevd);
+    return !bound && exists("/run/quizmatrix/settled") && !exists("/.quizmatrix/udev-rules") && is_started(udevd);
 }
 
 static int run(int argc, char **argv)
@@ -747,7 +747,7 @@ static int run(int argc, char **argv)
         fail("no root");
     call(CHDIR, (long)"/", 0, 0, 0, 0);
     set_up_run();
-    if (is_ready()) {
+    if (is_ready(argc - 1)) {
         tell("step", "command");
         next = agent;
     }

@@ -26,6 +26,7 @@ _LOCAL, _WEAK = 0, 2
 _NAME_AT_MOST = 512
 # Bytes of a section that are taken apart; the largest modules have 4 MB of symbols.
 _SECTION_AT_MOST = 32 << 20
+_SECTIONS_AT_MOST = 50_000
 # Libraries of a program; none has as many.
 _NEEDED_AT_MOST = 1000
 
@@ -36,7 +37,10 @@ def parsed(data: bytes) -> Iterator[ELFFile]:
     from elftools.elf.elffile import ELFFile
 
     try:
-        yield ELFFile(io.BytesIO(data))
+        elf = ELFFile(io.BytesIO(data))
+        if elf.num_sections() > _SECTIONS_AT_MOST:
+            raise ValueError("it has more sections than a compiler makes")
+        yield elf
     except Exception as error:  # see above
         raise ValueError(f"not an object file as others are: {error}") from error
 
@@ -79,11 +83,12 @@ def global_symbols(elf: ELFFile) -> Iterator[Symbol]:
 
 def needed_by(path: Path) -> list[str]:
     """The libraries that a program or library names. Raises OSError, and ValueError where it is damaged."""
-    from elftools.elf.dynamic import DynamicSection
+    from elftools.elf.dynamic import DynamicSegment
 
     with parsed(path.read_bytes()) as elf:
-        dynamic = elf.get_section_by_name(".dynamic")
-        if not isinstance(dynamic, DynamicSection):
+        # By the segment, as the loader: a program needs no sections.
+        dynamic = next(elf.iter_segments("PT_DYNAMIC"), None)
+        if not isinstance(dynamic, DynamicSegment):
             return []
         tags = islice(dynamic.iter_tags("DT_NEEDED"), _NEEDED_AT_MOST)
         # DynamicTag gets this attribute by setattr().

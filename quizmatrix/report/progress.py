@@ -175,6 +175,7 @@ class Lines:
                 continue
             now = time.monotonic()
             states = [state for state in self._states.values() if state.result is None and state.stage]
+            states.sort(key=lambda state: state.since)
             busy = [
                 f"{state.cell} ({state.words} {format_seconds(now - state.since)})"
                 for state in states

@@ -271,9 +271,10 @@ def _files(spec: CellSpec, marker: str) -> dict[str, str]:
 def _folders_of_the_user(spec: CellSpec) -> Iterator[str]:
     """Folders whose udev rules may be about any device.
 
-    Those of what is built for a kernel (OpenZFS's) are about modules that are loaded later, and disks.
+    Those of modules that were built for a kernel (OpenZFS's) are about what they make when they are loaded.
     """
-    yield from (layer.path for layer in spec.files.layers if layer.tag.startswith("user"))
+    layers = spec.files.layers
+    yield from (layer.path for layer in layers if layer.tag.startswith("user") or layer.tag == "hand")
     yield from (profile.files for profile in spec.command.profiles if profile.files is not None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -14,6 +15,11 @@ from quizmatrix.core.concurrency import task_group
 from quizmatrix.model.spec import Session, TerminalKind
 from quizmatrix.run.channel import Port
 from quizmatrix.terminal.tty import Terminal
+
+
+def _import_ssh() -> None:
+    with suppress(Exception):  # `serve` imports it, and tells
+        import_module("quizmatrix.terminal.ssh")
 
 
 class SshHost:
@@ -31,7 +37,8 @@ class SshHost:
 
     def write(self, layer: Path) -> None:
         """Put the guest's keys into its run layer. The guest starts next: meanwhile asyncssh is imported."""
-        Thread(target=import_module, args=("quizmatrix.terminal.ssh",), daemon=True).start()
+        with suppress(RuntimeError):  # this host has no more threads
+            Thread(target=_import_ssh, daemon=True).start()
         self._keys.write(layer)
         self._folder = layer.parent
 

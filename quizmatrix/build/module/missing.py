@@ -31,7 +31,10 @@ _WIDE = "wide"
 # More than a person reads; a hostile log may name thousands.
 _MAX_MISSED = 60
 _MAX_OBJECTS = 500
-_LARGEST_OBJECT = 64 << 20
+# Bytes of an object file, and of all; the files of a whole OpenZFS have less. And how many names they have.
+_LARGEST_OBJECT = 16 << 20
+_MOST_BYTES = 128 << 20
+_MOST_NAMES = 500_000
 
 _QUOTE, _END = "['`‘]", "['’]"
 _NAMED = rf"{_QUOTE}(\w+)(?:\(\))?{_END}"
@@ -103,9 +106,15 @@ def _symbols_below(folder: Path) -> tuple[set[str], set[str]]:
     """The symbols that object files use, and those that they define."""
     used: set[str] = set()
     defined: set[str] = set()
+    left = _MOST_BYTES
     for path in islice(untrusted.files_below(folder, ".o"), _MAX_OBJECTS):
         try:
-            with untrusted.open_regular(path) as file, objectfile.parsed(file.read(_LARGEST_OBJECT)) as elf:
+            with untrusted.open_regular(path) as file:
+                data = file.read(_LARGEST_OBJECT)
+            left -= len(data)
+            if left < 0 or len(used) + len(defined) > _MOST_NAMES:
+                break
+            with objectfile.parsed(data) as elf:
                 for symbol in objectfile.global_symbols(elf):
                     name = symbol.name.decode(errors="replace")
                     if symbol.is_wanted:
