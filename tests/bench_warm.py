@@ -41,6 +41,8 @@ TARGETS = {
     BUILT[2]: (0.55, 0.6),
 }
 GUESTS = 16
+# So that all of them have room at once.
+ROOM = ("--memory", "512M")
 
 
 def against_cold(cell: str) -> list[list[str]]:
@@ -108,7 +110,7 @@ def makespan(matrix: str) -> list[str]:
 
 def memory(cell: str) -> list[str]:
     """One row: the memory of idle guests (their proportional share), restored and booted."""
-    run_in(cell)
+    run_in(cell, *ROOM)
     warm, cold = _memory_of(cell, "--warm"), _memory_of(cell, "--cold")
     return row(
         f"memory of {GUESTS} idle guests, {cell}",
@@ -133,6 +135,7 @@ def _memory_of(cell: str, start: str) -> float:
         str(GUESTS),
         "-j",
         str(GUESTS),
+        *ROOM,
         "-v",
     ]
     with subprocess.Popen(
