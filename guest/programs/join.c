@@ -688,7 +688,8 @@ static int is_started(const char *udevd)
     process = new_process();
     if (process == 0) {
         const char *const environment[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "LISTEN_FDS=2", "LISTEN_FDNAMES=systemd-udevd-control.socket:systemd-udevd-kernel.socket", TEXT("LISTEN_PID=", decimal(call(GETPID, 0, 0, 0, 0, 0))), 0 };
+            "LISTEN_FDS=2", "LISTEN_FDNAMES=systemd-udevd-control.socket:systemd-udevd-kernel.socket",
+            TEXT("LISTEN_PID=", decimal(call(GETPID, 0, 0, 0, 0, 0))), 0 };
         long nothing = open_file("/dev/null", READ_WRITE);
         call(SETSID, 0, 0, 0, 0, 0);
         for (int file = 0; file < CONTROL; file++)
