@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.build.parts import Built, Installed
-from quizmatrix.build.zfs import answers, equal, runtime
+from quizmatrix.build.zfs import answers, equal, precompiled, runtime
 from quizmatrix.build.zfs.options import ZfsOptions
 from quizmatrix.build.zfs.part import ZfsPart
 from quizmatrix.build.zfs.state import arguments_of, configuration_of, environment_of, state_of
@@ -228,7 +228,10 @@ class _ZfsBuild:
             varying = {_TEST_JOBS: str(self._needed_pool.share)}
             if shared:
                 own.write_bytes(answers.for_one_build(shared, varying))
-            await self._step(env=varying).run(argv)
+            try:
+                await self._step(env={**varying, **precompiled.environment(part)}).run(argv)
+            finally:
+                shutil.rmtree(precompiled.headers_dir(part), ignore_errors=True)
         return own.read_bytes() if own.exists() else b""
 
     async def _install(self, state: str, before: Snapshot) -> Built:
