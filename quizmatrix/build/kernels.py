@@ -20,7 +20,7 @@ from quizmatrix.core.folders import disk_usage, remove_tree
 from quizmatrix.core.process import Tell
 from quizmatrix.core.store import Store
 from quizmatrix.kernel import artifact, buildlayer, buildtree, source
-from quizmatrix.kernel.artifact import KERNELS, Kernel
+from quizmatrix.kernel.artifact import DEBUG_INFO, KERNELS, Kernel
 from quizmatrix.kernel.build import builds_dir, builds_locked, tools_for
 from quizmatrix.kernel.buildtree import TREES
 from quizmatrix.kernel.order import KernelOptions, Order, options_of
@@ -119,11 +119,31 @@ def show(name: str) -> None:
     record = kernel.record
     print(f"release  {record.release}\nfrom     {', '.join(record.packages)}\nfolder   {kernel.folder}")
     print(f"layer    {buildlayer.root_of(kernel)}: what is put there is in all its guests")
+    if kernel.symbols is not None:
+        print(f"symbols  {kernel.symbols}")
     _show_build_tree(kernel)
     for built in buildlayer.references(key):
         print(f"built    {built.name}: from {built.origin}, in all its guests")
     for asked in record.wishes:
         print(f"  {asked.line:44} {asked.origin}")
+
+
+def obtain_debug_info(names: list[str]) -> int:
+    """Fetch the debug information of kernels, and print progress. Returns exit status 125 where one fails.
+
+    names: keys, their beginnings, or ids of cells.
+    """
+
+    async def obtain(key: str, tell: Tell) -> str:
+        from quizmatrix.kernel import debuginfo
+
+        kernel = artifact.load(key)
+        if kernel is None:
+            raise UsageError(f"no kernel {key}", next_step="quizmatrix kernel list")
+        return str(await debuginfo.obtain(kernel, Order(arch=load_arch(kernel.record.arch), tell=tell)))
+
+    keys = dict.fromkeys(_find(text, among_used=True) for text in names)
+    return run_each({key: partial(obtain, key) for key in keys})
 
 
 def _show_build_tree(kernel: Kernel) -> None:
@@ -135,8 +155,6 @@ def _show_build_tree(kernel: Kernel) -> None:
                 print(f"modules  `{command}` fetches the headers that they are built against")
                 break
         return
-    if tree.vmlinux is not None:
-        print(f"symbols  {tree.vmlinux}")
     path = f"PATH={process.printable([os.pathsep.join(map(str, tree.tools))])}:$PATH " if tree.tools else ""
     make = f"{path}make -C {process.printable([str(tree.folder), *tree.make])} M=$PWD"
     print(f"modules  {make} modules")
@@ -170,11 +188,12 @@ def remove(names: list[str], *, unused: bool = False) -> None:
         for key in named:
             stack.enter_context(KERNELS.removing(key))
             stack.enter_context(TREES.removing(key))
+            stack.enter_context(DEBUG_INFO.removing(key))
         for key in named:
             _remove(key)
     for key in forgotten:
         try:
-            with KERNELS.removing(key), TREES.removing(key):
+            with KERNELS.removing(key), TREES.removing(key), DEBUG_INFO.removing(key):
                 _remove(key)
         except HostError as error:
             print(f"kept {key}: in use {error.cause}")
@@ -187,6 +206,7 @@ def _remove(key: str) -> None:
     tree = artifact.build_folder_of(key)
     KERNELS.discard(KERNELS.path(key))
     TREES.discard(TREES.path(key))
+    DEBUG_INFO.discard(DEBUG_INFO.path(key))
     buildlayer.remove(key)
     parts.forget(modules_dir(), key)
     parts.forget(zfs_dir(), f"modules-{key}")

@@ -9,7 +9,7 @@ from quizmatrix.core.errors import UsageError
 
 
 def add_parser(commands: Commands[Parser]) -> None:
-    """Add `kernel build|list|show|remove`."""
+    """Add `kernel build|list|show|debug-info|remove`."""
     parser = add_command(commands, "kernel", list_kernels, help="build, list and remove kernels")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     make = add_command(
@@ -46,9 +46,30 @@ def add_parser(commands: Commands[Parser]) -> None:
     _add_list(actions)
     action = add_command(actions, "show", show, help="a kernel's files, and the origin of its configuration")
     action.add_argument("key", metavar="KEY", help="as `kernel list` shows it, or its beginning")
+    _add_debug_info(actions)
     action = add_command(actions, "remove", remove, help="remove kernels from the cache")
     action.add_argument("key", nargs="*", metavar="KEY", help="as `kernel list` shows it, or its beginning")
     action.add_argument("--unused", action="store_true", help="kernels that no SPEC names any more")
+
+
+def _add_debug_info(actions: Commands[Parser]) -> None:
+    action = add_command(
+        actions,
+        "debug-info",
+        obtain_debug_info,
+        uses_cache=True,
+        help="fetch the debug information of Debian's kernels",
+        description="Fetch what Debian packages of debug information for a ready-made kernel (400 to 900 MB; "
+        "200 to 700 MB stay): findings then name the source's lines, gdb.sh knows the symbols, and the "
+        "memory of a kernel that panicked is read. A kernel that is built here has it with the variant "
+        "`debug`.",
+    )
+    action.add_argument(
+        "key",
+        nargs="+",
+        metavar="KEY",
+        help="as `kernel list` shows it, or its beginning, or a cell: 6.1-s390x",
+    )
 
 
 def _add_list(actions: Commands[Parser]) -> None:
@@ -114,6 +135,13 @@ def show(args: argparse.Namespace) -> int:
 
     kernels.show(args.key)
     return 0
+
+
+def obtain_debug_info(args: argparse.Namespace) -> int:
+    """Fetch the debug information of Debian's kernels."""
+    from quizmatrix.build import kernels
+
+    return kernels.obtain_debug_info(args.key)
 
 
 def remove(args: argparse.Namespace) -> int:

@@ -26,6 +26,7 @@ _MODULES = {
     "shell": "shell",
     "exec": "execute",
     "cp": "cp",
+    "debug": "debug",
     "bisect": "bisect",
     "cells": "cells",
     "prepare": "prepare",

@@ -28,6 +28,10 @@ KERNELS = Store(
     lock="kernel-{}",
 )
 
+# Debug information of ready-made kernels, by the kernels' keys.
+DEBUG_INFO = Store(what="debug information", folder="debug-information", lock="debug-information-{}")
+VMLINUX = "vmlinux"
+
 # The files of a kernel's folder.
 IMAGE = "image"
 LAYER = "layer"
@@ -117,8 +121,19 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
         if not is_ours:
             return None
         source = (folder / "source").resolve()
-        vmlinux = folder / "vmlinux"
+        vmlinux = folder / VMLINUX
         return BuildTree(folder=folder, source=source, make=self.record.make, vmlinux=vmlinux)
+
+    @property
+    def symbols(self) -> Path | None:
+        """Its vmlinux with symbols, and with debug information where it was built with that.
+
+        None where the cache does not have it: Debian's is fetched when it is asked for.
+        """
+        if self.record.build is None:
+            vmlinux = DEBUG_INFO.path(self.record.key) / VMLINUX
+            return vmlinux if vmlinux.exists() else None
+        return self.build_tree.vmlinux if self.build_tree else None
 
     def check(self, *, thoroughly: bool = False) -> None:
         """Raise DamagedError where a file has changed since it was stored (see Checksum.fits).

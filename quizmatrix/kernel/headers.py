@@ -16,10 +16,10 @@ import msgspec
 from quizmatrix.core import paths, uses
 from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.errors import DamagedError, NotInArchiveError
-from quizmatrix.core.version import KernelVersion, natural_key
+from quizmatrix.core.version import natural_key
 from quizmatrix.debian import apt, foreign
 from quizmatrix.debian.foreign import Runtime
-from quizmatrix.kernel import buildtree, toolchain
+from quizmatrix.kernel import buildtree, debianbeside, toolchain
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.buildtree import TREES
 from quizmatrix.kernel.order import Order
@@ -72,30 +72,10 @@ async def obtain(kernel: Kernel, order: Order) -> None:
     Raises NotInArchiveError where no suite has them any more, UnpreparedError where they cannot be fetched.
     """
     record = kernel.record
-    debian = order.arch.facts.debian
-    name = f"linux-image-{record.release}"
-    version = next((text.split()[1] for text in record.packages if text.split()[0] == name), "")
-    series = KernelVersion(record.version).series
-    suites = load_archive().suites_of(series, debian.arch) if debian else []
-
-    async def ask(root: apt.AptRoot) -> Headers | None:
-        shown = await root.show(f"linux-headers-{record.release}")
-        if not any(package.version == version for package in shown):
-            return None
-        return Headers(key=record.key, release=record.release, version=version, root=root)
-
     async with order.fetching:
-        found = await apt.ask_suites(
-            suites, debian.arch if debian else "", order.tell, ask, is_first_enough=True
-        )
-        if not found:
-            raise NotInArchiveError(
-                f"Debian's archive no longer has linux-headers-{record.release} {version}",
-                cause=f"asked: {', '.join(suites)}",
-                next_step="Name the series instead of one version, or take a kernel that is built here: "
-                f"debian-source:{series}",
-            )
-        await make(found[0], order)
+        root, package = await debianbeside.find(kernel, f"linux-headers-{record.release}", order)
+        found = Headers(key=record.key, release=record.release, version=package.version, root=root)
+        await make(found, order)
 
 
 async def make(headers: Headers, order: Order) -> None:

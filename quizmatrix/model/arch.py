@@ -149,6 +149,7 @@ class ArchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     elf: the ELF header of its programs.
     host_machines: what `uname -m` prints on hosts of this architecture.
     cross_prefix: the prefix of the cross compiler's tools.
+    drgn: drgn's name of the architecture (drgn.Architecture).
     debian: absent if Debian's archive does not have the architecture.
     """
 
@@ -157,6 +158,7 @@ class ArchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     elf: Elf
     host_machines: list[str]
     cross_prefix: str
+    drgn: str
     qemu: Qemu
     kernel: KernelFacts
     build: Build

@@ -169,7 +169,7 @@ def _command(
 def _machine(
     cell: Cell, prepared: Prepared, accelerator: Accelerator, profiles: _Profiles, asked: GuestPlan
 ) -> GuestMachine:
-    kernel, tree = prepared.kernel, prepared.kernel.build_tree
+    kernel = prepared.kernel
     arch = load_arch(cell.arch)
     return GuestMachine(
         arch=arch,
@@ -179,7 +179,7 @@ def _machine(
             version=kernel.record.version,
             image=str(kernel.image),
             initramfs=str(prepared.initramfs),
-            symbols=str(tree.vmlinux) if tree and tree.vmlinux else None,
+            symbols=str(kernel.symbols) if kernel.symbols else None,
             parameters=cell.append,
             has_9p=kernel.has_9p,
             layer_bus=kernel.layer_bus,

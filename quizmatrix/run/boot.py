@@ -105,6 +105,10 @@ class Boot:
     async def _clean_up(self) -> None:
         try:
             self.evidence.notes += await self._shared.finish()
+            if self._shared.core is not None:
+                from quizmatrix.run import crashreport
+
+                self.evidence.notes += await crashreport.write(self._spec, self._shared.core)
             # A file that is bound for writing has its folder there, and the guest could write to that.
             self.evidence.notes += await untrusted.remove(host_folder_of(self._folder))
         except QuizmatrixError as error:

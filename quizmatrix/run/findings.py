@@ -26,7 +26,7 @@ async def write_findings(spec: CellSpec, findings: list[Finding]) -> list[Findin
     found = spec.limits.tolerance.apply(findings)
     if not found:
         return []
-    if (kernel := _symbols_of(spec)) is not None:
+    if (kernel := symbols_of(spec)) is not None:
         from quizmatrix.console import symbols
 
         found = await symbols.decode(found, kernel, spec.machine.arch.facts.cross_prefix)
@@ -36,7 +36,7 @@ async def write_findings(spec: CellSpec, findings: list[Finding]) -> list[Findin
     return [finding.summary for finding in sorted(first, key=lambda finding: finding.line)]
 
 
-def _symbols_of(spec: CellSpec) -> Path | None:
+def symbols_of(spec: CellSpec) -> Path | None:
     """The guest's vmlinux with symbols; None if another kernel was or is being built in its folder."""
     if spec.machine.kernel.symbols is None:
         return None

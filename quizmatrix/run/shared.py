@@ -77,6 +77,7 @@ class Shared:
     """The /shared of one guest.
 
     excess: a sentence if it exceeded its limit. shortage: a sentence if it filled this host's disk.
+    core: once `finish` has made the files safe, the file with the guest's memory, if that was kept.
     """
 
     def __init__(self, spec: CellSpec, *, max_files: int = _MAX_FILES, trusted: int = _FILES_TRUSTED) -> None:
@@ -87,6 +88,7 @@ class Shared:
         self._max_files, self._trusted = max_files, trusted
         self.excess = ""
         self.shortage = ""
+        self.core: Path | None = None
         self._is_finished = False
         self._spec = spec
         self._limit = spec.files.shared_limit << 20
@@ -253,8 +255,8 @@ class Shared:
             changed, count = await self._look_through()
             self._is_finished = True
             if core.exists():
-                moved = untrusted.move_in(core, self._artifacts)
-                notes.append(f"its memory is in {moved.parent.name}/{moved.name}")
+                self.core = untrusted.move_in(core, self._artifacts)
+                notes.append(f"its memory is in {self.core.parent.name}/{self.core.name}")
         except OSError as error:
             changed, count = [str(host_error("check the files in its /shared", error))], 1
         notes += changed

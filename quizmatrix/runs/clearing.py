@@ -20,6 +20,7 @@ CACHE_FOLDERS = (
     "available",
     "build-layers",
     "builds",
+    "debug-information",
     "images",
     "initramfs",
     "kernels",

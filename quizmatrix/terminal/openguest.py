@@ -44,14 +44,20 @@ def _split(text: str) -> tuple[str, str] | None:
     return (place, f"/{inside}") if colon and "/" in place and not place.startswith(("/", ".")) else None
 
 
-def _ask(place: str, request: Request, terminal: Terminal) -> int:
-    run, slash, cell = place.partition("/")
+def folder_of(place: str) -> Path:
+    """The folder of RUN/CELL. Raises UsageError where there is none."""
+    run, slash, cell = place.rpartition("/")
     if not slash or not cell:
         raise UsageError(f"`{place}` is no RUN/CELL", next_step="latest/6.1-s390x, for example")
     folder = directory.find_run(run) / folder_name(cell)
     if not folder.is_dir():
         raise UsageError(f"the run {run} has no cell {cell}", next_step="quizmatrix runs show")
-    reply: Reply = anyio.run(ask, folder, cell, request, terminal)
+    return folder
+
+
+def _ask(place: str, request: Request, terminal: Terminal) -> int:
+    folder = folder_of(place)
+    reply: Reply = anyio.run(ask, folder, place.rpartition("/")[2], request, terminal)
     if reply.problem:
         print(f"quizmatrix: {place}: {reply.problem}", file=sys.stderr)
     return reply.status

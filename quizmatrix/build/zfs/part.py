@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -28,7 +27,7 @@ class ZfsPart(msgspec.Struct, frozen=True, kw_only=True):
     name: of its folder. configure: arguments of ./configure. make, install: arguments for each run of
     make(1); {layer} stands for the folder to install to. without: folders of the tree that do not affect it.
     linked: a folder of the tree whose sources need symlinks in the build folder. made_for: the key of its
-    kernel, if it is for one. kernel_compiler: the compiler of its modules, if that is GCC and known.
+    kernel, if it is for one.
     """
 
     name: str
@@ -43,7 +42,6 @@ class ZfsPart(msgspec.Struct, frozen=True, kw_only=True):
     without: frozenset[str] = frozenset()
     linked: str = ""
     made_for: str = ""
-    kernel_compiler: str = ""
 
     @property
     def folder(self) -> Path:
@@ -124,18 +122,7 @@ def modules_part(tree: ZfsTree, arch: Arch, kernel: Kernel, sysroot: Sysroot, op
         # From 6.10 on, Kbuild looks for sources only beside the objects, whatever `src` is.
         linked="module",
         made_for=kernel.record.key,
-        kernel_compiler="" if _chooses_compiler(options) else _gcc(given),
     )
-
-
-def _chooses_compiler(options: ZfsOptions) -> bool:
-    return any(word.startswith(("KERNEL_CC=", "KERNEL_LLVM=")) for word in options.configure)
-
-
-def _gcc(variables: Mapping[str, str]) -> str:
-    """The compiler that Kbuild takes with these variables of make(1); empty where it is another than GCC."""
-    name = variables.get("CC") or f"{variables.get('CROSS_COMPILE', '')}gcc"
-    return name if "gcc" in Path(name).name and not variables.get("LLVM") else ""
 
 
 def _paths_of_tools(tree: BuildTree) -> dict[str, str]:

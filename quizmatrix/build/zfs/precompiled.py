@@ -26,13 +26,25 @@ def environment(part: ZfsPart) -> dict[str, str]:
 
     Raises HostError where there is no make(1).
     """
-    if not part.kernel_compiler:
+    compiler = _compiler_of(part)
+    if not compiler:
         return {}
     headers = headers_dir(part)
     headers.mkdir()
     return {
         "PATH": os.pathsep.join([str(_PROGRAMS), os.environ.get("PATH", os.defpath)]),
-        "QUIZMATRIX_MAKE": require_program("make", "make"),
-        "QUIZMATRIX_COMPILER": part.kernel_compiler,
-        "QUIZMATRIX_HEADERS": str(headers),
+        "CONFTEST_MAKE": require_program("make", "make"),
+        "CONFTEST_COMPILER": compiler,
+        "CONFTEST_HEADERS": str(headers),
     }
+
+
+def _compiler_of(part: ZfsPart) -> str:
+    """The compiler of a part's modules; empty where it has none, or the user chose one, or it is not GCC."""
+    if not part.made_for or any(
+        word.startswith(("KERNEL_CC=", "KERNEL_LLVM=")) for word in part.options.configure
+    ):
+        return ""
+    words = dict(word.split("=", 1) for word in part.configure if "=" in word)
+    name = words.get("KERNEL_CC") or f"{part.environment.get('CROSS_COMPILE', '')}gcc"
+    return name if "gcc" in Path(name).name else ""

@@ -1,0 +1,26 @@
+"""What is known of a guest's memory and its kernel before drgn opens it."""
+
+from __future__ import annotations
+
+import msgspec
+
+# The file with a KeptMemory, in a cell's folder.
+FILE = "memory.json"
+
+
+class KeptMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """A guest's memory, and what is known about its kernel.
+
+    core: the file. architecture: drgn's name. is_little_endian: its byte order. size: MiB. kernel: its key.
+    release: of the kernel, as uname(1) prints it. vmlinux: with symbols, if there is one. modules: the
+    folders with its modules.
+    """
+
+    core: str
+    architecture: str
+    is_little_endian: bool
+    size: int
+    kernel: str
+    release: str
+    vmlinux: str = ""
+    modules: list[str]

@@ -1,0 +1,57 @@
+"""Writes down what drgn reads in a guest's memory. Runs in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import drgn
+import msgspec
+
+from quizmatrix.crash import dump
+from quizmatrix.crash.memory import KeptMemory
+from quizmatrix.crash.topics import log, openzfs, panic, slab, stacks
+
+# The sections of a report, in their order.
+_TOPICS: dict[str, Callable[[drgn.Program], Iterator[str]]] = {
+    "The task in which it died": panic.lines,
+    "What the CPUs were running": stacks.of_cpus,
+    "OpenZFS's pools": openzfs.lines,
+    "All tasks": stacks.of_all_tasks,
+    "Slab caches": slab.lines,
+    "The end of the kernel's log": log.lines,
+}
+# Characters of a section.
+_LONGEST = 1 << 20
+
+
+def write(memory: str, target: str) -> str:
+    """Write the report to a new file; returns why it cannot be, or "".
+
+    memory: a KeptMemory as JSON.
+    """
+    known = msgspec.json.decode(memory, type=KeptMemory)
+    try:
+        program = dump.open_dump(known)
+    except dump.UnreadableError as error:
+        return str(error)
+    with Path(target).open("x", encoding="utf-8", errors="replace") as file:
+        for title, lines in _TOPICS.items():
+            if section := _section(program, lines):
+                file.write(f"{title}\n{'-' * len(title)}\n{section}\n")
+    return ""
+
+
+def _section(program: drgn.Program, lines: Callable[[drgn.Program], Iterator[str]]) -> str:
+    said: list[str] = []
+    size = 0
+    try:
+        for line in lines(program):
+            size += len(line) + 1
+            if size > _LONGEST:
+                said.append("... and more")
+                break
+            said.append(line)
+    except Exception as error:  # whatever a guest's memory made drgn stumble over
+        said.append(f"not read: {error}")
+    return "".join(f"{line}\n" for line in said)

@@ -1,0 +1,85 @@
+"""Has drgn read the memory of a guest that has ended, and writes crash.txt beside it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import anyio
+
+from quizmatrix.core import offload, paths, untrusted
+from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core.json import to_json
+from quizmatrix.crash import memory
+from quizmatrix.crash.memory import KeptMemory
+from quizmatrix.model.spec import CellSpec
+from quizmatrix.run import findings
+
+FILE = "crash.txt"
+
+# Seconds that a cell's result waits for it. A kernel with 5,000 tasks takes ten.
+_LIMIT = 120.0
+
+_ADVICE = "drgn would read it; {}"
+
+
+async def write(spec: CellSpec, core: Path) -> list[str]:
+    """Write crash.txt into the folder of `core`; return notes for the user: where it is, or why it is not.
+
+    core: the guest's memory, in a folder that no guest writes to any more. Also writes memory.json for
+    `quizmatrix debug`.
+    """
+    folder = core.parents[1]
+    known = _memory_of(spec, core)
+    try:
+        paths.write_atomic(folder / memory.FILE, to_json(known))
+    except OSError as error:
+        return [f"its memory was not read: {error}"]
+    if importlib.util.find_spec("drgn") is None:
+        return [_ADVICE.format("`pip install 'quizmatrix[debug]'` installs it")]
+    from quizmatrix.console import symbols
+
+    if not known.vmlinux:
+        return [
+            _ADVICE.format(f"`quizmatrix kernel debug-info {spec.machine.kernel.key}` fetches what it needs")
+        ]
+    if not symbols.has_lines(Path(known.vmlinux)):
+        return [_ADVICE.format("a kernel of the variant `debug` has the debug information that it needs")]
+    made = folder / FILE
+    try:
+        with anyio.fail_after(_LIMIT):
+            failure = await offload.call(_read, to_json(known).decode(), str(made), returns=str)
+        if failure:
+            return [f"its memory was not read: {failure}"]
+        moved = untrusted.move_in(made, core.parent)
+    except TimeoutError:
+        failure = f"drgn took more than {_LIMIT:.0f} s"
+    except (OSError, QuizmatrixError) as error:
+        failure = str(error)
+    else:
+        return [f"what drgn reads there is in {moved.parent.name}/{moved.name}"]
+    made.unlink(missing_ok=True)
+    return [f"its memory was not read: {failure}"]
+
+
+def _read(known: str, target: str) -> str:
+    """In a process of its own: drgn is a large library in C, and a guest's memory may hold anything."""
+    from quizmatrix.crash import reading
+
+    return reading.write(known, target)
+
+
+def _memory_of(spec: CellSpec, core: Path) -> KeptMemory:
+    arch = spec.machine.arch.facts
+    vmlinux = findings.symbols_of(spec)
+    folders = (Path(layer.path, "usr/lib/modules", spec.labels.release) for layer in spec.files.layers)
+    return KeptMemory(
+        core=str(core),
+        architecture=arch.drgn,
+        is_little_endian=arch.byte_order == "little",
+        size=spec.machine.memory,
+        kernel=spec.machine.kernel.key,
+        release=spec.labels.release,
+        vmlinux=str(vmlinux or ""),
+        modules=[str(folder) for folder in folders if folder.is_dir()],
+    )

@@ -1,0 +1,135 @@
+"""The memory of a guest that died: what is found in it, and what is said where it cannot be read."""
+
+import struct
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.crash import dump, memory
+from quizmatrix.crash.memory import KeptMemory
+from quizmatrix.run import crashreport
+from quizmatrix.terminal import debugging
+from tests import made_spec, tiny_elf
+
+RELEASE = "6.1.0-50-s390x"
+INFO = f"OSRELEASE={RELEASE}\nPAGESIZE=4096\nSYMBOL(swapper_pg_dir)=1673000\nKERNELOFFSET=0\n".encode()
+# QEMU's files have memory from address 0 on, which drgn takes for no address at all in a plain ELF file.
+BASE = 1 << 20
+
+ORDERS = {"S390X": (">", 2, 22), "X86_64": ("<", 1, 62)}
+
+
+def core(path: Path, architecture: str, content: bytes) -> KeptMemory:
+    """An ELF core file (elf(5)) whose physical memory is `content`."""
+    order, data, machine = ORDERS[architecture]
+    ident = b"\x7fELF" + bytes([2, data, 1]) + bytes(9)
+    header = struct.pack(f"{order}HHIQQQIHHHHHH", 4, machine, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    size = len(content)
+    segment = struct.pack(f"{order}IIQQQQQQ", 1, 6, 4096, 0xFFFF000000000000, BASE, size, size, 4096)
+    path.write_bytes((ident + header + segment).ljust(4096, b"\0") + content)
+    return KeptMemory(
+        core=str(path),
+        architecture=architecture,
+        is_little_endian=order == "<",
+        size=16,
+        kernel="a-kernel",
+        release=RELEASE,
+        modules=[],
+    )
+
+
+@pytest.mark.parametrize("architecture", ORDERS)
+@pytest.mark.parametrize("at", [0, 4096, (1 << 20) - 4096, 3 << 20])
+def test_vmcoreinfo_is_found_anywhere_in_memory(architecture: str, at: int, tmp_path: Path) -> None:
+    content = bytearray(4 << 20)
+    content[at : at + len(INFO)] = INFO
+    assert dump.vmcoreinfo(core(tmp_path / "vmcore", architecture, bytes(content))) == INFO
+
+
+def test_the_text_of_another_kernel_and_its_template_are_passed_over(tmp_path: Path) -> None:
+    content = bytearray(1 << 20)
+    for at, text in (
+        (0, b"OSRELEASE=%s\nPAGESIZE=%ld\n"),
+        (4096, INFO.replace(b"6.1.0-50", b"6.1.0-49")),
+        (8192, INFO.partition(b"SYMBOL")[0]),
+        (12288, INFO),
+    ):
+        content[at : at + len(text)] = text
+    assert dump.vmcoreinfo(core(tmp_path / "vmcore", "S390X", bytes(content))) == INFO
+
+
+def test_a_memory_without_it_is_told_of(tmp_path: Path) -> None:
+    known = core(tmp_path / "vmcore", "X86_64", bytes(1 << 20))
+    with pytest.raises(dump.UnreadableError, match="CONFIG_PROC_KCORE"):
+        dump.vmcoreinfo(known)
+
+
+@pytest.mark.parametrize("content", [b"", b"KDUMP   ", b"makedumpfile\0\0\0\0", b"\x7fELF", bytes(9000)])
+def test_a_file_that_is_none_is_told_of(content: bytes, tmp_path: Path) -> None:
+    known = core(tmp_path / "vmcore", "X86_64", b"")
+    Path(known.core).write_bytes(content)
+    with pytest.raises(dump.UnreadableError, match=r"drgn cannot open|CONFIG_PROC_KCORE"):
+        dump.vmcoreinfo(known)
+
+
+def test_a_kernel_without_debug_information_is_told_of(tmp_path: Path) -> None:
+    content = INFO.ljust(1 << 20, b"\0")
+    known = core(tmp_path / "vmcore", "X86_64", content)
+    (tmp_path / "vmlinux").write_bytes(tiny_elf.X86_64)
+    whole = KeptMemory(
+        **{name: getattr(known, name) for name in known.__struct_fields__}
+        | {"vmlinux": str(tmp_path / "vmlinux")}
+    )
+    with pytest.raises(dump.UnreadableError, match="vmlinux"):
+        dump.open_dump(whole)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """A memory that was kept."""
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts/vmcore").write_bytes(b"memory")
+    return tmp_path / "artifacts/vmcore"
+
+
+@pytest.mark.anyio
+async def test_without_drgn_its_installation_is_told(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    (note,) = await crashreport.write(made_spec.spec(kept.parents[1]), kept)
+    assert note == "drgn would read it; `pip install 'quizmatrix[debug]'` installs it"
+    # For `quizmatrix debug`, which may find drgn later.
+    assert f'"core": "{kept}"' in (kept.parents[1] / memory.FILE).read_text()
+
+
+@pytest.mark.anyio
+async def test_without_symbols_the_command_that_fetches_them_is_told(kept: Path) -> None:
+    (note,) = await crashreport.write(made_spec.spec(kept.parents[1]), kept)
+    assert note.startswith("drgn would read it; `quizmatrix kernel debug-info ")
+    assert not (kept.parents[1] / crashreport.FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("6.1-x86_64", "`6.1-x86_64` is no RUN/CELL"),
+        ("{run}/5.4-x86_64", "has no cell 5.4-x86_64"),
+        ("{run}/6.1-x86_64", "the memory of {run}/6.1-x86_64 was not kept"),
+        ("{run}/6.12-x86_64", "memory.json cannot be read"),
+        ("{run}/6.1-s390x", "the kernel a-kernel is no longer in the cache"),
+    ],
+)
+def test_what_debug_cannot_open(
+    place: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(tmp_path / "cache"))
+    for name in ("6.1-x86_64", "6.12-x86_64", "6.1-s390x"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    (tmp_path / "run/6.12-x86_64" / memory.FILE).write_text("{}")
+    known = core(tmp_path / "vmcore", "S390X", b"")
+    (tmp_path / "run/6.1-s390x" / memory.FILE).write_bytes(msgspec.json.encode(known))
+    run = str(tmp_path / "run")
+    with pytest.raises(QuizmatrixError) as raised:
+        debugging.debug(place.format(run=run), [])
+    assert said.format(run=run) in str(raised.value)
