@@ -1,0 +1,67 @@
+"""What drgn reads in the memory of Debian's kernels, with their debug information (`make check-all`)."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Seconds; of 1.3 GB to fetch, and four emulated guests.
+LIMIT = 1800
+
+CELLS = ("6.1-x86_64", "6.1-s390x")
+
+pytestmark = pytest.mark.timeout(LIMIT)
+
+PANIC = ("-p", "debug", "--", "sh", "-c", "echo c >/proc/sysrq-trigger; sleep 100")
+HANG = ("--timeout", "2", "--on-timeout", "dump", "--", "sh", "-c", "while :; do :; done")
+
+
+def quizmatrix(*words: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "quizmatrix", *words]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fetched() -> None:
+    """The debug information of both kernels."""
+    assert quizmatrix("prepare", "--only", ",".join(CELLS)).returncode == 0
+    done = quizmatrix("kernel", "debug-info", *CELLS)
+    assert done.returncode == 0, done.stderr
+
+
+def reports(folder: Path, *words: str) -> dict[str, str]:
+    """Run a command in both cells; the texts of crash.txt."""
+    done = quizmatrix("run", "--only", ",".join(CELLS), "--output", str(folder), *words)
+    assert "what drgn reads there is in artifacts/crash.txt" in done.stdout, done.stdout + done.stderr
+    return {cell: (folder / cell / "artifacts/crash.txt").read_text() for cell in CELLS}
+
+
+def test_a_panic_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    found = reports(folder, *PANIC)
+    for text in found.values():
+        assert text.startswith("The task in which it died\n")
+        assert " sh\n" in text.splitlines(keepends=True)[2]
+        # Of tasks that sleep, with the source's lines.
+        assert "(kernel/kthread.c:" in text
+        assert "Kernel panic - not syncing: sysrq triggered crash" in text
+        assert " dentry\n" in text
+        assert "not read" not in text
+    assert "  sysrq_handle_crash (drivers/tty/sysrq.c:" in found["6.1-x86_64"]
+    assert "\n        count = 2\n" in found["6.1-x86_64"]
+    assert "no stack: registers for CPU 0 were not saved" in found["6.1-s390x"]
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nprint(prog.crashed_thread().object.comm.string_(), sys.argv[1:])\n")
+    for cell in CELLS:
+        # Finding's lines, too.
+        assert "drivers/tty/sysrq.c:" in (folder / cell / "findings.json").read_text()
+        done = quizmatrix("debug", f"{folder}/{cell}", "--", str(script), "a word")
+        assert done.stdout == "b'sh' ['a word']\n", done.stderr
+
+
+def test_a_hang_is_read(tmp_path: Path) -> None:
+    for text in reports(tmp_path / "run", *HANG).values():
+        assert text.startswith("What the CPUs were running\n")
+        assert " sh\n" in text.splitlines(keepends=True)[2]
+        assert " sh (R)\n" in text
