@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -15,6 +16,9 @@ from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.subtests.summary import Subtests
 
 Tests = dict[str, Subtest]
+
+# Where the name of a part of a test goes on behind the test's.
+_PART = re.compile(r"/| \(")
 
 # Outcomes of a guest that ended although its command had not.
 _CRASHES = frozenset({Outcome.PANICKED, Outcome.LOST, Outcome.FAILED})
@@ -58,19 +62,36 @@ def joined_tests(parts: Iterable[Part]) -> Tests:
 def with_rerun(tests: Tests, wanted: Iterable[str], parts: Sequence[Part]) -> Tests:
     """The tests, after the `wanted` ones, which had failed, ran once more in `parts`.
 
-    Those that passed now had failed before. A test that was skipped before, as its setup had failed, and ran
-    now counts too, and so does one that fails and had not run: its command may have stopped before.
-    Others say nothing: a command may run all of its tests again.
+    Those that passed now had failed before. So has one of which only parts have results now, as of a test
+    that ended its guest, if none of them is bad: they take its place. A test that was skipped before, as its
+    setup had failed, and ran now counts too, and so does one that fails and had not run: its command may have
+    stopped before. Others say nothing: a command may run all of its tests again.
     """
     again = joined_tests(parts)
     found = dict(tests)
+    wanted = list(wanted)
     for name in wanted:
         if name in again and again[name].outcome is SubtestOutcome.PASSED:
             found[name] = msgspec.structs.replace(again[name], failed_before=True)
+    for name, inside in _parts_of({name for name in wanted if name not in again}, again).items():
+        passed = [test for test in inside if test.outcome is SubtestOutcome.PASSED]
+        if passed and not any(test.outcome.is_bad for test in inside):
+            del found[name]
+            found |= {test.name: msgspec.structs.replace(test, failed_before=True) for test in passed}
     for name, test in again.items():
         is_new = name not in tests and test.outcome.is_bad
         if is_new or (name in tests and tests[name].outcome is SubtestOutcome.SKIPPED):
             found[name] = test
+    return found
+
+
+def _parts_of(names: set[str], tests: Tests) -> dict[str, list[Subtest]]:
+    """By name, its parts among the tests: `NAME/PART`, or `NAME (SECTION)` of xfstests and blktests."""
+    found: dict[str, list[Subtest]] = {}
+    for test in tests.values() if names else ():
+        for match in _PART.finditer(test.name):
+            if (name := test.name[: match.start()]) in names:
+                found.setdefault(name, []).append(test)
     return found
 
 

@@ -18,6 +18,7 @@ from quizmatrix.model.result import CellResult, Timings
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.model.testchoice import TestChoice
 from quizmatrix.schedule.further import MOST_CRASHES, FurtherGuests
+from quizmatrix.schedule.joining import Part, with_rerun
 from quizmatrix.subtests import reading, running
 from quizmatrix.subtests.selecting import SELECTS_TESTS, selects_tests
 
@@ -227,6 +228,30 @@ def test_a_failed_test_that_ends_the_guest_when_it_runs_again(tmp_path: Path, co
     assert result.further == ["rerun-1", "rerun-1-rest-1"]
     assert (result.outcome, result.exit_code) == (Outcome.FAILED, 1)
     assert outcomes(tmp_path) == {"a": "passed again", "b": "failed", "c": "passed again"}
+
+
+@pytest.mark.parametrize(
+    ("again", "names"),
+    [
+        # A section of xfstests' configuration, a device of blktests.
+        ({"x/001 (ext4)": "passed", "x/001 (xfs)": "passed"}, ["x/001 (ext4) again", "x/001 (xfs) again"]),
+        # Tests inside of one of kselftest.
+        ({"x/001/one": "passed", "x/001/two": "skipped"}, ["x/001/one again"]),
+        ({"x/001 (ext4)": "passed", "x/001 (xfs)": "failed"}, ["x/001", "x/001 (xfs)"]),
+        ({"x/001/two": "skipped"}, ["x/001"]),
+        ({"x/0012 (ext4)": "passed", "x": "passed"}, ["x/001"]),
+        ({}, ["x/001"]),
+    ],
+)
+def test_the_parts_of_a_lost_test_stand_for_it(again: Suite, names: list[str], tmp_path: Path) -> None:
+    result = anyio.run(Guests(tmp_path, {"a": ""}).run, "", TestChoice(), 1.0)
+    tests = [Subtest(name=name, outcome=SubtestOutcome(word)) for name, word in again.items()]
+    before = {
+        "a": Subtest(name="a", outcome=SubtestOutcome.PASSED),
+        "x/001": Subtest(name="x/001", outcome=SubtestOutcome.FAILED),
+    }
+    found = with_rerun(before, ["x/001"], [Part(result=result, tests=tests)])
+    assert [f"{one.name} again" if one.failed_before else one.name for one in found.values()] == ["a", *names]
 
 
 @pytest.mark.parametrize(
