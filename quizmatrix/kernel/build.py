@@ -85,7 +85,9 @@ async def build(tree: KernelTree, order: Order) -> str:
     """
     arch, options, tell = order.arch, order.options, order.tell
     compiler = find_compiler(order)
-    wishes = kconfig.wishes_for(arch.name, tree.version, options.variant, list(options.config))
+    # A commit that is not checked out yet has none.
+    own = kconfig.fragment_of_tree(tree.path, options.variant) if tree.defined is None else None
+    wishes = kconfig.wishes_for(arch.name, tree.version, options.variant, list(options.config), own)
     key = await _key(tree, arch, wishes, compiler)
     if _is_stored(key, order):
         return key

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.core import paths
+from quizmatrix.core import paths, tomlfile
 from quizmatrix.core.errors import DataError
 from quizmatrix.core.nearest import nearest
 from quizmatrix.core.version import KernelVersion
@@ -30,6 +30,9 @@ _LIMIT = re.compile(r"(from|before) (\d+\.\d+)")
 
 # The origin of wishes from a matrix or the command line.
 _USERS = "asked for"
+
+# By variant: the file at the top of a kernel's source that asks for more.
+_OF_TREES = {"kunit": ".kunitconfig"}
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,10 +146,19 @@ def fragment_files(arch: str, version: KernelVersion, variant: str | None) -> li
     return found
 
 
-def wishes_for(arch: str, version: KernelVersion, variant: str | None, extra: list[str]) -> list[Wish]:
+def fragment_of_tree(tree: Path, variant: str | None) -> Path | None:
+    """The fragment that a kernel's source has for a variant, as kunit_tool reads it; None if it has none."""
+    name = _OF_TREES.get(variant or "")
+    return tree / name if name and (tree / name).is_file() else None
+
+
+def wishes_for(
+    arch: str, version: KernelVersion, variant: str | None, extra: list[str], own: Path | None = None
+) -> list[Wish]:
     """All wishes for a kernel, one for each symbol: a more specific fragment replaces a more general one.
 
-    extra: `CONFIG_X=y` lines of the matrix or the command line; they come last.
+    extra: `CONFIG_X=y` lines of the matrix or the command line; they come last. own: the fragment of the
+    kernel's source, which comes before them. Raises DataError where a fragment is wrong.
     """
     root = paths.data_dir("kernel-configs")
     wishes: dict[str, Wish] = {}
@@ -154,6 +166,8 @@ def wishes_for(arch: str, version: KernelVersion, variant: str | None, extra: li
         (path.read_text(encoding="utf-8"), str(path.relative_to(root)))
         for path in fragment_files(arch, version, variant)
     ]
+    if own is not None:
+        texts.append((tomlfile.read_text(own), str(own)))
     for text, name in [*texts, ("\n".join(extra), _USERS)]:
         for wish in parse_fragment(text, name, version):
             wishes.pop(wish.symbol, None)

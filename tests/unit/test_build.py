@@ -69,6 +69,20 @@ def test_the_more_specific_wish_counts() -> None:
     assert (later["VT"].value, later["VT"].origin) == ("y", "asked for:1")
 
 
+def test_the_kunitconfig_of_a_tree_belongs_to_the_variant_kunit(tmp_path: Path) -> None:
+    assert kconfig.fragment_of_tree(tmp_path, "kunit") is None
+    (tmp_path / ".kunitconfig").write_text("CONFIG_KUNIT_TEST=y\nCONFIG_MY_TEST=m\nCONFIG_VT=y\n")
+    assert kconfig.fragment_of_tree(tmp_path, None) is None
+    assert kconfig.fragment_of_tree(tmp_path, "debug") is None
+    own = kconfig.fragment_of_tree(tmp_path, "kunit")
+    found = {w.symbol: w for w in kconfig.wishes_for("s390x", V6_1, "kunit", ["CONFIG_VT=n"], own)}
+    assert [found[name].value for name in ("KUNIT", "KUNIT_TEST", "MY_TEST", "VT")] == ["y", "y", "m", "n"]
+    assert found["MY_TEST"].origin == f"{own}:2"
+    (tmp_path / ".kunitconfig").write_text("KUNIT_TEST=y\n")
+    with pytest.raises(DataError, match=r"\.kunitconfig, line 1"):
+        kconfig.wishes_for("s390x", V6_1, "kunit", [], own)
+
+
 @pytest.mark.parametrize("arch", arch_names())
 @pytest.mark.parametrize("variant", [None, *kconfig.variants()])
 def test_fragments_that_ship(arch: str, variant: str | None) -> None:
