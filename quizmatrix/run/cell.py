@@ -39,6 +39,10 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
 
             spec, shares = await layerdisks.convert(spec, shares), []
         boot, start = await _boot_warm_or_cold(spec, shares, marker, observer)
+    if spec.machine.debugger:
+        from quizmatrix.run import debugger
+
+        debugger.remove_socket(spec)
     found = await boot.keep_findings()
     program = foreign.failed_program(spec, boot.evidence.ended)
     boot.evidence.foreign = program.sentence if program else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from pathlib import Path
 
@@ -21,6 +22,12 @@ exec {gdb} -ex {attach} "$@"{symbols}
 def socket_of(spec: CellSpec) -> str:
     """The UNIX socket on which QEMU listens for gdb (QEMU's option -gdb)."""
     return f"{spec.files.folder}/{_SOCKET}"
+
+
+def remove_socket(spec: CellSpec) -> None:
+    """Remove the socket of a guest that has ended: QEMU leaves it."""
+    with contextlib.suppress(OSError):
+        Path(socket_of(spec)).unlink()
 
 
 def write_script(spec: CellSpec) -> None:

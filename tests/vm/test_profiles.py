@@ -1,5 +1,6 @@
 """Profiles in real guests: each does what it promises, on both architectures and together."""
 
+import json
 import re
 import socket
 import subprocess
@@ -109,6 +110,7 @@ def test_the_memory_of_a_kernel_that_panics(sweep: Run) -> None:
         # kdump-compressed (makedumpfile(8)), or ELF where the machine has no other.
         assert core.startswith((b"KDUMP   ", b"\x7fELF", b"makedumpfile"))
         assert len(core) > 1 << 20
+        assert json.loads((done.folder / cell["cell"] / "memory.json").read_bytes())["size"] == 256
 
 
 def test_a_debugger_that_is_waited_for(environment: dict[str, str], tmp_path: Path) -> None:
@@ -127,6 +129,7 @@ def test_a_debugger_that_is_waited_for(environment: dict[str, str], tmp_path: Pa
         assert child.communicate()[0] == b"ran\n"
     assert child.returncode == 0
     assert "target remote" in (folder / "6.1-s390x/gdb.sh").read_text()
+    assert not (folder / "6.1-s390x/gdb.sock").exists()
 
 
 def connected(path: Path) -> socket.socket:
