@@ -9,7 +9,7 @@ import anyio
 import msgspec
 
 from quizmatrix.bisect.search import Side, VersionSearch
-from quizmatrix.build.trees import builds_for
+from quizmatrix.build.uptodate import bring_up_to_date
 from quizmatrix.core import process
 from quizmatrix.core.concurrency import Watch, task_group
 from quizmatrix.core.text import clean_detail, clean_line
@@ -72,7 +72,7 @@ class _Bisection:
         """chosen: a cell for each kernel."""
         self._options = options
         self._cells = cells = chosen.cells
-        self._builds = builds_for(chosen.taken)
+        self._taken = chosen.taken
         self._command = command
         self._watch = watch
         self._plan = make_plan(options, in_each(cells, command))
@@ -131,12 +131,8 @@ class _Bisection:
     def _round(self, wanted: list[int], run_directory: RunDirectory) -> None:
         """Test some kernels; in the work tree of what the command needs, that is built for them first."""
         tasks = [self._plan.tasks[at] for at in wanted]
-        unbuilt = {}
-        if self._builds:
-            from quizmatrix.build.zfs.update import bring_up_to_date
-
-            cells = [task.cell for task in tasks if not task.cell.skipped]
-            unbuilt = bring_up_to_date(self._options, cells, None) if cells else {}
+        cells = [task.cell for task in tasks]
+        unbuilt = bring_up_to_date(self._options, self._taken, cells, self._command, None)
         plan = msgspec.structs.replace(self._plan, tasks=tasks, unbuilt=unbuilt)
         anyio.run(self._run_round, plan, run_directory)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio
 
-from quizmatrix.build import parts
+from quizmatrix.build import kselftest, parts
 from quizmatrix.build.module.module import modules_dir
 from quizmatrix.build.output import run_each
 from quizmatrix.build.zfs.tree import zfs_dir
@@ -210,6 +210,7 @@ def _remove(key: str) -> None:
     buildlayer.remove(key)
     parts.forget(modules_dir(), key)
     parts.forget(zfs_dir(), f"modules-{key}")
+    kselftest.forget(key)
     if tree is not None:
         _remove_build(tree)
     print(f"removed {key}")

@@ -17,12 +17,13 @@ def builds_for(taken: Taken | None) -> bool:
         here = Path.cwd()
     except OSError:  # it was removed
         return False
-    return any(_KINDS[kind](here) for kind in taken.built_from)
+    return any(_KINDS[kind](here) for kind in taken.built_from if kind in _KINDS)
 
 
 def _is_openzfs(folder: Path) -> bool:
     return tree_around(folder) is not None
 
 
-# By the name that a profile.toml has for it (`built_from`): whether a folder is of such a tree.
+# By the name that a profile.toml has for it (`built_from`): whether a folder is of such a tree. Selftests
+# need none.
 _KINDS: dict[str, Callable[[Path], bool]] = {"openzfs": _is_openzfs}

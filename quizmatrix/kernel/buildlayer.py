@@ -23,6 +23,9 @@ from quizmatrix.core.store import Store, key_of
 from quizmatrix.kernel import moduleindex, modules
 from quizmatrix.kernel.artifact import Kernel
 
+# The name of the selftests of a kernel among what is built for it.
+SELFTESTS = "selftests"
+
 _FOLDER = "build-layers"
 _LAYER = "layer"
 _JOINED = "joined-"
@@ -53,9 +56,14 @@ class LayerReference(msgspec.Struct, frozen=True, kw_only=True):
     runtime: list[str] = []
 
     @property
+    def is_module(self) -> bool:
+        """Whether it is a user's module: that has the name of its folder."""
+        return self.name == paths.cache_name(Path(self.origin))
+
+    @property
     def is_of_tree(self) -> bool:
-        """Whether a guest gets it of one work tree only: OpenZFS. A module has the name of its folder."""
-        return self.name != paths.cache_name(Path(self.origin))
+        """Whether a guest gets it of one work tree only: OpenZFS."""
+        return not self.is_module and self.name != SELFTESTS
 
 
 def root_of(kernel: Kernel) -> Path:
@@ -134,7 +142,7 @@ def _read(store: Store) -> list[LayerReference]:
 
 def module_references(key: str) -> list[LayerReference]:
     """The modules that were built here for a kernel, without OpenZFS, whose references have its own name."""
-    return [found for found in references(key) if not found.is_of_tree]
+    return [found for found in references(key) if found.is_module]
 
 
 def layers_in_use() -> set[str]:

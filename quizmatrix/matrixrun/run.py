@@ -8,14 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.build.trees import builds_for
+from quizmatrix.build.uptodate import bring_up_to_date
 from quizmatrix.core import later
 from quizmatrix.core.concurrency import Watch
 from quizmatrix.core.errors import UsageError
 from quizmatrix.core.process import printable
 from quizmatrix.core.text import clean_line
 from quizmatrix.matrixrun.runner import Runner
-from quizmatrix.model.cells import unsharded
 from quizmatrix.model.matrix import Handoff
 from quizmatrix.model.options import ResultOptions, RunOptions, RunRequest, with_values
 from quizmatrix.model.outcome import EXIT_OK
@@ -56,13 +55,8 @@ def run(request: RunRequest, read: ReadArguments, watch: Watch) -> int:
     if options.results.output and not options.once.resume:
         directory.check_output(Path(options.results.output))
     history = RunHistory()
-    unbuilt = {}
-    if options.conduct.build or builds_for(whole.taken):
-        from quizmatrix.build.zfs.update import bring_up_to_date
-
-        left = plan.max_time and plan.max_time - (time.monotonic() - began)
-        wanted = unsharded([cell for cell in whole.cells if not cell.skipped])
-        unbuilt = bring_up_to_date(options, wanted, left) if wanted else {}
+    left = plan.max_time and plan.max_time - (time.monotonic() - began)
+    unbuilt = bring_up_to_date(options, whole.taken, whole.cells, request.command or [], left)
     plan = msgspec.structs.replace(
         plan,
         spent=time.monotonic() - began,

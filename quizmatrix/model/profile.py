@@ -63,7 +63,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     variant: the variant of a kernel built here that has them, if the small configuration does not.
     modules: modules that the kernel layer or the cell's build layers must have.
     built_by: the command that builds these modules; {cell} in it is replaced by the cell's id.
-    built_from: the kind of work tree that they are built from.
+    built_from: the kind of work tree that they are built from; `selftests`: each cell's kernel has them.
     packages: packages that the base image must have.
     network: whether the guest gets a network.
     debugger: whether QEMU waits for connections of a debugger.
@@ -77,7 +77,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     variant: str = ""
     modules: list[str] = []
     built_by: str = ""
-    built_from: Literal["", "openzfs"] = ""
+    built_from: Literal["", "openzfs", "selftests"] = ""
     packages: list[str] = []
     network: bool = False
     debugger: bool = False

@@ -119,7 +119,7 @@ class Preparer:
         )
 
     def _built_from(self, cell: Cell, kernel: Kernel) -> BuiltFrom | None:
-        if not any(profile.facts_of(use.name, cell.id).built_from for use in cell.profiles):
+        if all(profile.facts_of(use.name, cell.id).built_from != "openzfs" for use in cell.profiles):
             return None
         found = buildlayer.references_in(kernel.record.key, self._tree)
         of_trees = (BuiltFrom(tree=one.origin, head=one.head) for one in found if one.is_of_tree)

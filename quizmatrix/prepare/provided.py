@@ -44,7 +44,7 @@ class Provision(msgspec.Struct, frozen=True, kw_only=True):
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """What was taken. sentence: says so; empty where it was nothing.
 
-    built_from: the kinds of work trees that the profiles taken are built from.
+    built_from: what the profiles taken are built from, by profile.toml's names.
     """
 
     sentence: str

@@ -24,6 +24,7 @@ CACHE_FOLDERS = (
     "images",
     "initramfs",
     "kernels",
+    "kselftest",
     "locks",
     "module-sources",
     "modules",
