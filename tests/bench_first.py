@@ -92,9 +92,15 @@ class Bench:
     """The caches of the versions, and what their steps cost."""
 
     def __init__(self, folder: Path, tree: Path) -> None:
-        """folder: for the caches, the version before, and the logs. tree: OpenZFS's source."""
+        """folder: for the caches, the version before, and the logs. tree: OpenZFS's source.
+
+        Takes the version before from this repository's history, unless the folder has it.
+        """
         self._folder = folder
         self._tree = tree
+        self._before = folder / COMMIT
+        if not self._before.is_dir():
+            _check_out(self._before)
         self.figures = Figures(folder)
 
     def take(self, version: str) -> None:
@@ -113,7 +119,7 @@ class Bench:
         """Take a step. What it prints goes to a log."""
         names = ("QUIZMATRIX_CACHE_DIR", "QUIZMATRIX_STATE_DIR", "CCACHE_DIR")
         env = {**os.environ, **{name: str(self._folder / version / name.lower()) for name in names}}
-        env["PYTHONPATH"] = str(ROOT if version == NEW else self._version_before())
+        env["PYTHONPATH"] = str(ROOT if version == NEW else self._before)
         argv = [*QUIZMATRIX, *(word.format(tree=self._tree) for word in STEPS[step])]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         with (self._folder / f"{version}-{step}.log").open("wb") as log:
@@ -122,23 +128,20 @@ class Bench:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return Cost(wall, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
 
-    def _version_before(self) -> Path:
-        """The folder of the version before, taken from this repository's history."""
-        place = self._folder / COMMIT
-        if not place.is_dir():
-            with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
-                archive = ["git", "-C", str(ROOT), "archive", f"--output={scratch}/tar", COMMIT]
-                subprocess.run(archive, check=True)
-                unpacked = Path(scratch, "unpacked")
-                unpacked.mkdir()
-                subprocess.run(["tar", "-xf", f"{scratch}/tar", "-C", str(unpacked)], check=True)
-                unpacked.rename(place)
-        return place
-
     def total(self, version: str, steps: tuple[str, ...]) -> Cost | None:
         """What the steps of a row cost together; None where one is missing."""
         costs = [cost for step in steps if (cost := self.figures.get(version, step)) is not None]
         return sum(costs[1:], costs[0]) if len(costs) == len(steps) else None
+
+
+def _check_out(place: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+        archive = ["git", "-C", str(ROOT), "archive", f"--output={scratch}/tar", COMMIT]
+        subprocess.run(archive, check=True)
+        unpacked = Path(scratch, "unpacked")
+        unpacked.mkdir()
+        subprocess.run(["tar", "-xf", f"{scratch}/tar", "-C", str(unpacked)], check=True)
+        unpacked.rename(place)
 
 
 def row_of(what: str, bench: Bench) -> list[str] | None:

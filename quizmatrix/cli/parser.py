@@ -98,7 +98,8 @@ def _parsed(whole: argparse.ArgumentParser, head: list[str], command: list[str] 
         raise _explain_unknown(unknown[0], args)
     if command is not None and not args.takes_command:
         raise UsageError(
-            "only `quizmatrix run`, `nightly install`, `bisect`, `shell` and `exec` take a command after `--`"
+            "only `quizmatrix run`, `nightly install`, `bisect`, `shell` and `exec` take a command after "
+            "`--`, and `debug` a script"
         )
     refuse_blanks(args, command)
     args.command = command

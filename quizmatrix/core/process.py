@@ -83,8 +83,12 @@ def usable_cpus() -> int:
 
 def find_program(name: str) -> str | None:
     """The path of a program; None if it is missing. /sbin is searched even if it is not in PATH."""
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
-    return shutil.which(name, path=path)
+    return shutil.which(name, path=helper_path())
+
+
+def helper_path() -> str:
+    """The PATH of helper programs: that of the user, and the folders of the administrator's programs."""
+    return os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 
 
 def require_program(name: str, package: str) -> str:
@@ -190,7 +194,7 @@ def _small_environment() -> dict[str, str]:
     proxies = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
     keep = ("PATH", "HOME", "TMPDIR", "CCACHE_DIR", *proxies, *(name.upper() for name in proxies))
     small = {name: os.environ[name] for name in keep if name in os.environ}
-    small["PATH"] = f"{small.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    small["PATH"] = helper_path()
     small["LC_ALL"] = "C.UTF-8"
     return small
 

@@ -80,7 +80,7 @@ def _has_debug_information(program: drgn.Program) -> bool:
 
 
 def _opened(memory: KeptMemory, info: bytes) -> drgn.Program:
-    flags = drgn.PlatformFlags.IS_64_BIT
+    flags = drgn.PlatformFlags.IS_64_BIT if memory.bits == 64 else drgn.PlatformFlags(0)
     if memory.is_little_endian:
         flags |= drgn.PlatformFlags.IS_LITTLE_ENDIAN
     try:

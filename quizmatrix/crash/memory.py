@@ -11,13 +11,14 @@ FILE = "memory.json"
 class KeptMemory(msgspec.Struct, frozen=True, kw_only=True):
     """A guest's memory, and what is known about its kernel.
 
-    core: the file. architecture: drgn's name. is_little_endian: its byte order. size: MiB. kernel: its key.
-    release: of the kernel, as uname(1) prints it. vmlinux: with symbols, if there is one. modules: the
-    folders with its modules.
+    core: the file; in FILE, relative to the cell's folder. architecture: drgn's name. bits, is_little_endian:
+    of its words. size: MiB. kernel: its key. release: of the kernel, as uname(1) prints it. vmlinux: with
+    symbols, if there is one. modules: the folders with its modules.
     """
 
     core: str
     architecture: str
+    bits: int
     is_little_endian: bool
     size: int
     kernel: str

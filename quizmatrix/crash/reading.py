@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import drgn
-import msgspec
 
+from quizmatrix.core.json import decode_exactly
+from quizmatrix.core.text import clean_line
 from quizmatrix.crash import dump
 from quizmatrix.crash.memory import KeptMemory
 from quizmatrix.crash.topics import log, openzfs, panic, slab, stacks
@@ -23,6 +25,8 @@ _TOPICS: dict[str, Callable[[drgn.Program], Iterator[str]]] = {
 }
 # Characters of a section.
 _LONGEST = 1 << 20
+# Bytes that drgn may take (setrlimit(2), RLIMIT_DATA): a guest chooses how long its lists are.
+_MOST_MEMORY = 3 << 30
 
 
 def write(memory: str, target: str) -> str:
@@ -30,7 +34,8 @@ def write(memory: str, target: str) -> str:
 
     memory: a KeptMemory as JSON.
     """
-    known = msgspec.json.decode(memory, type=KeptMemory)
+    resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
+    known = decode_exactly(memory.encode(), KeptMemory)
     try:
         program = dump.open_dump(known)
     except dump.UnreadableError as error:
@@ -46,7 +51,8 @@ def _section(program: drgn.Program, lines: Callable[[drgn.Program], Iterator[str
     said: list[str] = []
     size = 0
     try:
-        for line in lines(program):
+        # A guest chooses the names of its tasks.
+        for line in map(clean_line, lines(program)):
             size += len(line) + 1
             if size > _LONGEST:
                 said.append("... and more")

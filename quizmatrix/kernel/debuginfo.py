@@ -23,16 +23,23 @@ _IN_PACKAGE = "./usr/lib/debug/boot/vmlinux-{release}"
 _UNPACK = 'dpkg-deb --fsys-tarfile "$1" | tar -x -f - -O "$2" >"$3"'
 
 
+def is_of_debian(kernel: Kernel) -> bool:
+    """Whether a kernel is one of Debian's packages, which have debug information beside them."""
+    image = f"linux-image-{kernel.record.release}"
+    return kernel.record.build is None and any(text.split()[0] == image for text in kernel.record.packages)
+
+
 async def obtain(kernel: Kernel, order: Order) -> Path:
     """The vmlinux with debug information of a stored kernel of Debian's, fetched where the cache lacks it.
 
-    Raises NotInArchiveError where no suite has it any more, UnpreparedError where it cannot
-    be fetched, or the kernel is none of Debian's packages.
+    Raises NotInArchiveError where no suite has it any more, UnpreparedError where it cannot be fetched, or
+    the kernel is none of Debian's packages.
     """
-    if kernel.record.build is not None:
+    if not is_of_debian(kernel):
         raise UnpreparedError(
-            f"the kernel {kernel.record.key} is built here, without debug information",
-            next_step="The variant `debug` has it: debian-source:6.1-x86_64+debug",
+            f"there is no debug information of the kernel {kernel.record.key} to fetch",
+            cause="it is built here" if kernel.record.build else "it is none of Debian's packages",
+            next_step="A kernel of the variant `debug` has it: debian-source:6.1-x86_64+debug",
         )
     key, release, tell = kernel.record.key, kernel.record.release, order.tell
 

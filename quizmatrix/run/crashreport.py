@@ -6,10 +6,11 @@ import importlib.util
 from pathlib import Path
 
 import anyio
+import msgspec
 
 from quizmatrix.core import offload, paths, untrusted
 from quizmatrix.core.errors import QuizmatrixError
-from quizmatrix.core.json import to_json
+from quizmatrix.core.json import encode_exactly
 from quizmatrix.crash import memory
 from quizmatrix.crash.memory import KeptMemory
 from quizmatrix.model.spec import CellSpec
@@ -20,8 +21,6 @@ FILE = "crash.txt"
 # Seconds that a cell's result waits for it. A kernel with 5,000 tasks takes ten.
 _LIMIT = 120.0
 
-_ADVICE = "drgn would read it; {}"
-
 
 async def write(spec: CellSpec, core: Path) -> list[str]:
     """Write crash.txt into the folder of `core`; return notes for the user: where it is, or why it is not.
@@ -31,35 +30,47 @@ async def write(spec: CellSpec, core: Path) -> list[str]:
     """
     folder = core.parents[1]
     known = _memory_of(spec, core)
+    relative = msgspec.structs.replace(known, core=str(core.relative_to(folder)))
     try:
-        paths.write_atomic(folder / memory.FILE, to_json(known))
+        paths.write_atomic(folder / memory.FILE, encode_exactly(relative))
     except OSError as error:
         return [f"its memory was not read: {error}"]
-    if importlib.util.find_spec("drgn") is None:
-        return [_ADVICE.format("`pip install 'quizmatrix[debug]'` installs it")]
-    from quizmatrix.console import symbols
-
-    if not known.vmlinux:
-        return [
-            _ADVICE.format(f"`quizmatrix kernel debug-info {spec.machine.kernel.key}` fetches what it needs")
-        ]
-    if not symbols.has_lines(Path(known.vmlinux)):
-        return [_ADVICE.format("a kernel of the variant `debug` has the debug information that it needs")]
+    if why := _what_lacks(spec, known):
+        return [f"drgn would read it; {why}"]
     made = folder / FILE
     try:
         with anyio.fail_after(_LIMIT):
-            failure = await offload.call(_read, to_json(known).decode(), str(made), returns=str)
-        if failure:
-            return [f"its memory was not read: {failure}"]
-        moved = untrusted.move_in(made, core.parent)
+            failure = await offload.call(_read, encode_exactly(known).decode(), str(made), returns=str)
+        if not failure:
+            moved = untrusted.move_in(made, core.parent)
+            return [f"what drgn reads there is in {moved.parent.name}/{moved.name}"]
     except TimeoutError:
         failure = f"drgn took more than {_LIMIT:.0f} s"
     except (OSError, QuizmatrixError) as error:
         failure = str(error)
-    else:
-        return [f"what drgn reads there is in {moved.parent.name}/{moved.name}"]
-    made.unlink(missing_ok=True)
+    finally:
+        made.unlink(missing_ok=True)
     return [f"its memory was not read: {failure}"]
+
+
+def _what_lacks(spec: CellSpec, known: KeptMemory) -> str:
+    """What drgn lacks to read it, and how to get that; empty where it lacks nothing."""
+    if importlib.util.find_spec("drgn") is None:
+        return "`pip install 'quizmatrix[debug]'` installs it"
+    from quizmatrix.console import symbols
+    from quizmatrix.kernel import artifact, debuginfo
+
+    if known.vmlinux and symbols.has_lines(Path(known.vmlinux)):
+        return ""
+    if spec.machine.kernel.symbols and not known.vmlinux:
+        return "but the folder that its kernel was built in has another kernel by now"
+    try:
+        kernel = artifact.load(known.kernel)
+    except QuizmatrixError:
+        kernel = None
+    if kernel is not None and debuginfo.is_of_debian(kernel):
+        return f"`quizmatrix kernel debug-info {known.kernel}` fetches what it needs"
+    return "a kernel of the variant `debug` has the debug information that it needs"
 
 
 def _read(known: str, target: str) -> str:
@@ -76,6 +87,7 @@ def _memory_of(spec: CellSpec, core: Path) -> KeptMemory:
     return KeptMemory(
         core=str(core),
         architecture=arch.drgn,
+        bits=arch.elf.bits,
         is_little_endian=arch.byte_order == "little",
         size=spec.machine.memory,
         kernel=spec.machine.kernel.key,

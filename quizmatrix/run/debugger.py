@@ -10,7 +10,7 @@ from quizmatrix.core import paths
 from quizmatrix.model.spec import CellSpec
 
 SCRIPT = "gdb.sh"
-_SOCKET = "gdb.sock"
+SOCKET = "gdb.sock"
 
 _TEMPLATE = """\
 #!/bin/sh
@@ -21,7 +21,7 @@ exec {gdb} -ex {attach} "$@"{symbols}
 
 def socket_of(spec: CellSpec) -> str:
     """The UNIX socket on which QEMU listens for gdb (QEMU's option -gdb)."""
-    return f"{spec.files.folder}/{_SOCKET}"
+    return f"{spec.files.folder}/{SOCKET}"
 
 
 def remove_socket(spec: CellSpec) -> None:

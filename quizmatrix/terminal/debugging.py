@@ -12,6 +12,7 @@ import msgspec
 
 import quizmatrix
 from quizmatrix.core.errors import HostError, UnpreparedError, UsageError
+from quizmatrix.core.json import decode_exactly, encode_exactly
 from quizmatrix.core.process import find_program
 from quizmatrix.crash import memory
 from quizmatrix.crash.memory import KeptMemory
@@ -30,36 +31,33 @@ def debug(place: str, script: list[str]) -> None:
     UnpreparedError where the kernel has no debug information.
     """
     folder = folder_of(place)
-    gdb = folder / debugger.SCRIPT
-    if directory.is_going_on(folder.parent) and gdb.exists() and not script:
-        _become([str(gdb)])
+    if (folder / debugger.SOCKET).exists() and not script and directory.is_going_on(folder.parent):
+        _become([str(folder / debugger.SCRIPT)])
     try:
-        known = msgspec.json.decode((folder / memory.FILE).read_bytes(), type=KeptMemory)
+        known = decode_exactly((folder / memory.FILE).read_bytes(), KeptMemory)
     except FileNotFoundError:
         raise UsageError(
             f"the memory of {place} was not kept",
             next_step="`run -p debug` keeps it of a kernel that panics, `run --on-timeout dump` of one that "
             "hangs",
         ) from None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{folder / memory.FILE} cannot be read", cause=str(error)) from error
-    vmlinux = anyio.run(_vmlinux, known)
-    if importlib.util.find_spec("drgn") is not None:
-        whole = msgspec.structs.replace(known, vmlinux=str(vmlinux))
-        argv = [
-            sys.executable,
-            "-P",
-            "-m",
-            "quizmatrix.crash.shell",
-            msgspec.json.encode(whole).decode(),
-            *script,
-        ]
-        # Where quizmatrix is, but not the current folder: a guest's files may be there.
-        os.environ["PYTHONPATH"] = str(Path(quizmatrix.__file__).resolve().parents[1])
-        _become(argv)
-    if script or find_program("crash") is None:
+    core = str(folder / known.core)
+    has_drgn = importlib.util.find_spec("drgn") is not None
+    if not has_drgn and (script or find_program("crash") is None):
         raise HostError("drgn is not installed", next_step="pip install 'quizmatrix[debug]'")
-    _become(["crash", str(vmlinux), known.core])
+    if script and not Path(script[0]).is_file():
+        raise UsageError(f"there is no script {script[0]}")
+    vmlinux = str(anyio.run(_vmlinux, known))
+    if not has_drgn:
+        _become(["crash", vmlinux, core])
+    whole = encode_exactly(msgspec.structs.replace(known, core=core, vmlinux=vmlinux)).decode()
+    # quizmatrix itself may be found by the current folder, where a guest's files may be; -P leaves that out.
+    before = os.environ.get("PYTHONPATH")
+    own = str(Path(quizmatrix.__file__).resolve().parents[1])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [own, before]))
+    _become([sys.executable, "-P", "-m", "quizmatrix.crash.shell", whole, *script])
 
 
 async def _vmlinux(known: KeptMemory) -> Path:

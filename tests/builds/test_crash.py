@@ -62,6 +62,6 @@ def test_a_panic_is_read(tmp_path: Path) -> None:
 
 def test_a_hang_is_read(tmp_path: Path) -> None:
     for text in reports(tmp_path / "run", *HANG).values():
-        assert text.startswith("What the CPUs were running\n")
-        assert " sh\n" in text.splitlines(keepends=True)[2]
+        # Most often the command; it may be the agent, which has told before what the command was doing.
+        assert text.startswith("What the CPUs were running\n--------------------------\nCPU 0: ")
         assert " sh (R)\n" in text

@@ -7,13 +7,15 @@ all that the compiler reads: with GCC's precompiled headers it needs a quarter o
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from quizmatrix.build.zfs.part import ZfsPart
-from quizmatrix.core.process import require_program
+from quizmatrix.core import process
 
 # A make(1) and a compiler that stand before the real ones.
 _PROGRAMS = Path(__file__).with_name("conftest")
+_PLAIN = re.compile(r"[\w./+-]+")
 
 
 def headers_dir(part: ZfsPart) -> Path:
@@ -27,13 +29,14 @@ def environment(part: ZfsPart) -> dict[str, str]:
     Raises HostError where there is no make(1).
     """
     compiler = _compiler_of(part)
-    if not compiler:
+    # Kbuild splits CC at blanks.
+    if not compiler or not _PLAIN.fullmatch(str(_PROGRAMS)):
         return {}
     headers = headers_dir(part)
     headers.mkdir()
     return {
-        "PATH": os.pathsep.join([str(_PROGRAMS), os.environ.get("PATH", os.defpath)]),
-        "CONFTEST_MAKE": require_program("make", "make"),
+        "PATH": os.pathsep.join([str(_PROGRAMS), process.helper_path()]),
+        "CONFTEST_MAKE": process.require_program("make", "make"),
         "CONFTEST_COMPILER": compiler,
         "CONFTEST_HEADERS": str(headers),
     }

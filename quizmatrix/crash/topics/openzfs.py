@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import drgn
+
+from quizmatrix.crash.topics.bounds import Listed, text_of
 
 _MOST_POOLS = 100
 
@@ -16,9 +17,10 @@ def lines(program: drgn.Program) -> Iterator[str]:
         tree = program.variable("spa_namespace_avl")
     except LookupError:
         return
-    for spa in itertools.islice(_nodes(tree, "spa_t *"), _MOST_POOLS):
+    pools = Listed(_nodes(tree, "spa_t *"), _MOST_POOLS)
+    for spa in pools:
         pool = spa.spa_dsl_pool
-        yield f"{spa.spa_name.string_().decode(errors='replace')}: {_enum_name(spa.spa_state)}"
+        yield f"{text_of(spa.spa_name)}: {spa.spa_state.format_(type_name=False)}"
         yield f"  uberblock's txg {spa.spa_uberblock.ub_txg.value_()}, syncing {spa.spa_syncing_txg.value_()}"
         if pool:
             open_, quiesced = pool.dp_tx.tx_open_txg.value_(), pool.dp_tx.tx_quiesced_txg.value_()
@@ -26,6 +28,8 @@ def lines(program: drgn.Program) -> Iterator[str]:
             yield f"  dirty data {pool.dp_dirty_total.value_()} bytes"
         if spa.spa_suspended:
             yield "  I/O is suspended"
+    if pools.rest:
+        yield pools.rest
 
 
 def _nodes(tree: drgn.Object, kind: str) -> Iterator[drgn.Object]:
@@ -39,7 +43,3 @@ def _nodes(tree: drgn.Object, kind: str) -> Iterator[drgn.Object]:
             yield from below(node.avl_child[1])
 
     yield from below(tree.avl_root)
-
-
-def _enum_name(value: drgn.Object) -> str:
-    return str(value.format_(type_name=False))

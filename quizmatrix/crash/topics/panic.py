@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import drgn
 
 from quizmatrix.crash.topics import stacks
+from quizmatrix.crash.topics.bounds import text_of
 
 
 def lines(program: drgn.Program) -> Iterator[str]:
@@ -16,5 +17,5 @@ def lines(program: drgn.Program) -> Iterator[str]:
     except (ValueError, LookupError):
         return
     task = thread.object
-    yield f"{thread.tid} {task.comm.string_().decode(errors='replace')}"
+    yield f"{thread.tid} {text_of(task.comm)}"
     yield from stacks.with_arguments(program, task)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import drgn
@@ -10,6 +9,8 @@ import msgspec
 from drgn.helpers.linux.cpumask import for_each_online_cpu
 from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import cpu_curr, task_state_to_char
+
+from quizmatrix.crash.topics.bounds import Listed, text_of
 
 # The largest numbers of tasks, of those with the same stack that are named, and of characters of a value.
 _MOST_TASKS = 5000
@@ -35,13 +36,16 @@ class _Task(msgspec.Struct, frozen=True, kw_only=True):
 def of_all_tasks(program: drgn.Program) -> Iterator[str]:
     """All tasks by their stacks, the blocked ones first; those with the same stack together."""
     by_stack: dict[str, list[_Task]] = {}
-    for task in itertools.islice(for_each_task(program), _MOST_TASKS):
+    tasks_read = Listed(for_each_task(program), _MOST_TASKS)
+    for task in tasks_read:
         by_stack.setdefault(_stack_of(program, task), []).append(_read(task))
     for stack, tasks in sorted(by_stack.items(), key=lambda found: min(task.rank for task in found[1])):
         more = f" and {len(tasks) - _MOST_NAMED} more" if len(tasks) > _MOST_NAMED else ""
         yield ", ".join(f"{task.name} ({task.state})" for task in tasks[:_MOST_NAMED]) + more
         yield from (f"  {line}" for line in stack.splitlines())
         yield ""
+    if tasks_read.rest:
+        yield tasks_read.rest
 
 
 def of_cpus(program: drgn.Program) -> Iterator[str]:
@@ -57,8 +61,7 @@ def with_arguments(program: drgn.Program, thread: drgn.Object) -> Iterator[str]:
     """The frames of a task's stack, each with the arguments of its function that are known there."""
     try:
         trace = program.stack_trace(thread)
-    except (ValueError, LookupError, drgn.FaultError) as error:
-        # Of s390x: drgn does not find the registers in QEMU's file.
+    except Exception as error:  # of s390x, drgn does not find the registers in QEMU's file
         yield f"no stack: {error}"
         return
     for line, frame in zip(str(trace).splitlines(), trace, strict=False):
@@ -85,7 +88,7 @@ def _value(frame: drgn.StackFrame, name: str) -> str:
         if variable.absent_:
             return ""
         text = variable.format_(dereference=False, type_name=False)
-    except (LookupError, ValueError, TypeError, drgn.FaultError):
+    except Exception:  # drgn's errors have no class in common
         return ""
     return " ".join(text.split())[:_LONGEST_VALUE]
 
@@ -93,13 +96,12 @@ def _value(frame: drgn.StackFrame, name: str) -> str:
 def _stack_of(program: drgn.Program, task: drgn.Object) -> str:
     try:
         return str(program.stack_trace(task)) or "no stack"
-    except (ValueError, LookupError, drgn.FaultError) as error:
+    except Exception as error:  # as above
         return str(error)
 
 
 def _read(task: drgn.Object) -> _Task:
     try:
-        name = task.comm.string_().decode(errors="replace")
-        return _Task(name=f"{task.pid.value_()} {name}", state=task_state_to_char(task))
-    except (ValueError, LookupError, drgn.FaultError):
+        return _Task(name=f"{task.pid.value_()} {text_of(task.comm)}", state=task_state_to_char(task))
+    except Exception:  # as above
         return _Task(name="a task that cannot be read", state="?")
