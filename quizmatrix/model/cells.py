@@ -13,7 +13,7 @@ from quizmatrix.core import units
 from quizmatrix.core.errors import DataError, UsageError
 from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.core.version import is_unreleased, series_of
-from quizmatrix.model import kconfig, named, parameters, profile
+from quizmatrix.model import kconfig, named, parameters, profile, suites
 from quizmatrix.model.arch import ArchFile, debian_variants, load_arch
 from quizmatrix.model.archive import has_kernels_for
 from quizmatrix.model.cellid import cell_id, folder_name, matching, parse_cell_id
@@ -82,6 +82,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     expected: the expected outcome; why: the reason, if that is not `passed`.
     skipped: why it is not run; empty if it is.
     known: failures of single tests that are no news.
+    suites: the folders of test suites, by the names of the profiles that run them.
     """
 
     kernel: str
@@ -107,6 +108,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     skipped: str = ""
     known: tuple[KnownFailure, ...] = ()
+    suites: tuple[tuple[str, str], ...] = ()
 
     @property
     def id(self) -> str:
@@ -277,7 +279,7 @@ def _make_cell(
 
 def _with_expectation(cell: Cell, matrix: Matrix) -> Cell:
     tests = tuple(one for one in matrix.known if one.is_for(cell.kernel, cell.arch, cell.variant))
-    cell = msgspec.structs.replace(cell, known=tests)
+    cell = msgspec.structs.replace(cell, known=tests, suites=suites.of_cell(matrix.suite, cell.arch))
     for known in matrix.expect:
         if (
             fnmatchcase(cell.kernel, known.kernel)

@@ -12,7 +12,7 @@ import msgspec
 from quizmatrix.core import paths, tomlfile, units
 from quizmatrix.core.errors import DataError, UsageError
 from quizmatrix.core.nearest import did_you_mean
-from quizmatrix.model import kconfig, named, numa, parameters, profile
+from quizmatrix.model import kconfig, named, numa, parameters, profile, suites
 from quizmatrix.model.arch import NATIVE, debian_variants, host_arch
 from quizmatrix.model.finding import SplatPolicy, check_allowed
 from quizmatrix.model.known import KnownFailure
@@ -170,8 +170,9 @@ class Handoff(
 class Matrix(Configured, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
     """A matrix file: a field for each of its keys, as its documentation describes them.
 
-    kernel: the packages of kernels with a name; relative paths are relative to the current folder, except in
-    a file. allow_splats: see finding.Tolerance. known: failures of single tests that are no news.
+    kernel: the packages of kernels with a name; suite: where test suites are. Relative paths are relative to
+    the current folder, except in a file. allow_splats: see finding.Tolerance. known: failures of single tests
+    that are no news.
     """
 
     source: str | None = None
@@ -188,11 +189,13 @@ class Matrix(Configured, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     handoff: Handoff | None = None
     allow_splats: list[str] = []
     kernel: named.NamedKernels = {}
+    suite: suites.Suites = {}
 
     def __post_init__(self) -> None:
         """Raises ValueError, "`KEY`: ...", if a value is invalid."""
         Configured.__post_init__(self)
         named.check(self.kernel)
+        suites.check(self.suite)
         for text in self.allow_splats:
             try:
                 check_allowed(text)
@@ -296,8 +299,14 @@ def _over(limits: Limits, others: Limits) -> Limits:
 def load_matrix(path: Path) -> Matrix:
     """Read a matrix file; DataError names the wrong line. The user's named kernels are added to its own."""
     matrix = tomlfile.load(path, Matrix)
-    own = named.with_absolute_paths(matrix.kernel, path.absolute().parent)
-    matrix = msgspec.structs.replace(matrix, kernel={**named.own_kernels(), **own})
+    folder = path.absolute().parent
+    own = named.with_absolute_paths(matrix.kernel, folder)
+    matrix = msgspec.structs.replace(
+        matrix,
+        kernel={**named.own_kernels(), **own},
+        suite=suites.with_absolute_paths(matrix.suite, folder),
+    )
+    suites.check_profiles(matrix.suite, str(path))
     others: tuple[Include | Exclude | Expect | KnownFailure, ...]
     others = (*matrix.include, *matrix.exclude, *matrix.expect, *matrix.known)
     if NATIVE in (*matrix.arches, *matrix.arch, *(one.arch for one in others)):

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.image.artifact import Image
 from quizmatrix.kernel import buildlayer
 from quizmatrix.kernel.artifact import Kernel
-from quizmatrix.model import profile
+from quizmatrix.model import profile, suites
 from quizmatrix.model.arch import Accelerator, load_arch
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.forward import with_free_port
@@ -119,7 +120,7 @@ async def specify(
 
     folder: the cell's folder, which exists. disks: those that cells hand on. tests: what the command is told
     about its tests.
-    Raises UnpreparedError if a profile cannot be set up.
+    Raises UnpreparedError if a profile cannot be set up, or a suite is missing.
     """
     cell = task.cell
     profiles = await _set_up(cell, folder)
@@ -205,7 +206,7 @@ def _files(task: Task, prepared: Prepared, folder: Path, disks: list[Disk], aske
         base=task.cell.image,
         layers=_layers(prepared, asked.layers),
         work_tree=_work_tree(asked, task.command),
-        binds=asked.binds,
+        binds=[*asked.binds, *_suites(task.cell)],
         disks=[*base_disk, *disks],
         shared_limit=task.cell.shared_limit,
     )
@@ -216,6 +217,23 @@ def _layers(prepared: Prepared, users: list[Path]) -> list[Share]:
     shares = [Share(tag="kernel", path=str(prepared.kernel.layer))]
     shares += [Share(tag=buildlayer.tag_of(layer), path=str(layer)) for layer in prepared.build_layers]
     return shares + [Share(tag=f"user{number}", path=str(layer)) for number, layer in enumerate(users)]
+
+
+def _suites(cell: Cell) -> list[Bind]:
+    """The folders of the suites that the cell's profiles run. Raises UnpreparedError where one is missing."""
+    found = []
+    for use in cell.profiles:
+        folder = dict(cell.suites).get(use.name)
+        if folder is None:
+            continue
+        if not Path(folder).is_dir():
+            raise UnpreparedError(
+                f"there is no folder {folder}",
+                cause=f"the matrix says that the suite {use.name} is there",
+                next_step=f"Change its key `suite.{use.name}`.",
+            )
+        found.append(Bind(path=folder, guest=dict(use.options)[suites.ROOT], writable=False))
+    return found
 
 
 def _work_tree(asked: GuestPlan, command: list[str]) -> WorkTree | None:
