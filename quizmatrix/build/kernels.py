@@ -281,4 +281,6 @@ def _find(text: str, *, among_used: bool = False) -> str:
         kernel = source.find(cell.kernel_spec, load_arch(cell.arch), options_of(cell))
         if kernel is not None:
             return kernel.record.key
+        next_step = f"quizmatrix kernel list; or fetch or build it: quizmatrix prepare --only {text}"
+        raise UsageError(f"`{text}` is no kernel in the cache", next_step=next_step)
     raise UsageError(f"`{text}` is no kernel in the cache", next_step="quizmatrix kernel list")

@@ -6,6 +6,7 @@ that they are all in the list that run_kselftest.sh reads.
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import shutil
@@ -18,12 +19,13 @@ from quizmatrix.build import output, parts
 from quizmatrix.build.parts import Built, Done, Installed, PartResult, Parts
 from quizmatrix.build.zfs import sysroot
 from quizmatrix.build.zfs.sysroot import Sysroot
-from quizmatrix.core import paths, process
+from quizmatrix.core import elf, paths, process
 from quizmatrix.core.buildstep import BuildStep, first_error
 from quizmatrix.core.errors import QuizmatrixError, UnpreparedError, UsageError, host_error
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell
 from quizmatrix.core.store import Store, key_of
+from quizmatrix.core.version import leading_version
 from quizmatrix.kernel import buildlayer, external, source
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.buildtree import BuildTree
@@ -44,12 +46,17 @@ STORE = Store(
     stays=parts.STAYS,
 )
 
+# Where the tests are in the source, and the folder of it that has to be copied for them.
 _TESTS = "tools/testing/selftests"
+_COPIED = "tools"
 # Part of every state; has to be changed when the same tests are built or installed differently.
 _RECIPE = "1"
 # A target is a folder of _TESTS, as in TARGETS of its Makefile: `timers`, `net/mptcp`.
 _TARGET = re.compile(r"[\w+-][\w.+-]*(?:/[\w+-][\w.+-]*)*")
 _OPERATORS = re.compile(r"[&|;<>()]+")
+_REDIRECTION = re.compile(r"[<>]+[&|]?|&>+")
+# In the place of a redirection among the words of a command.
+_NO_WORD = "\0"
 
 
 def bring_up_to_date(
@@ -84,31 +91,52 @@ def bring_up_to_date(
 
 
 def targets_of(command: Sequence[str]) -> list[str]:
-    """The targets that a command names, as TARGET or TARGET:TEST; none where its program is another.
+    """The targets that `kselftest` gets in a command, as TARGET or TARGET:TEST; none where it is not run.
 
     Raises UsageError where a word of it is no target.
     """
-    words = list(command)
-    if len(words) == 1:  # a script
-        reader = shlex.shlex(words[0], posix=True, punctuation_chars=True)
-        reader.whitespace_split = True
-        try:
-            words = list(reader)
-        except ValueError:  # a missing closing quote
-            return []
-    if words[:1] != [COMMAND]:
+    lines = [_words(line) for line in command[0].splitlines()] if len(command) == 1 else [list(command)]
+    named: set[str] = set()
+    for words in lines:
+        simple: list[str] = []
+        for word in [*words, ";"]:
+            if not _OPERATORS.fullmatch(word):
+                simple.append(word)
+                continue
+            if simple and simple[-1].isdecimal() and {"<", ">"} & {*word}:
+                simple.pop()  # 2>&1
+            if _REDIRECTION.fullmatch(word):
+                simple.append(_NO_WORD)  # before what it is from or to
+                continue
+            named |= _targets_of_one(simple)
+            simple = []
+    return sorted(named)
+
+
+def _words(line: str) -> list[str]:
+    """The words and operators of a shell's line; none where it is unfinished."""
+    reader = shlex.shlex(line, posix=True, punctuation_chars=True)
+    reader.whitespace_split = True
+    try:
+        return list(reader)
+    except ValueError:  # a missing closing quote
         return []
-    named = []
-    for word in words[1:]:
-        if _OPERATORS.fullmatch(word):
-            break
-        if word.startswith("-"):
+
+
+def _targets_of_one(words: Sequence[str]) -> set[str]:
+    """The targets of a command without operators."""
+    words = list(itertools.dropwhile(elf.ASSIGNMENT.match, words))
+    if words[:1] != [COMMAND]:
+        return set()
+    named = set()
+    for before, word in itertools.pairwise(words):
+        if _NO_WORD in (before, word) or word.startswith("-"):
             continue
         target = word.partition(":")[0]
         if not _TARGET.fullmatch(target):
             raise UsageError(f"`{word}` is no target of kselftest", next_step="`timers` is one.")
-        named.append(target)
-    return sorted(set(named))
+        named.add(target)
+    return named
 
 
 class _Sweep:
@@ -127,8 +155,11 @@ class _Sweep:
             sysroot.require_tools(arch)
             process.require_program("rsync", "rsync")
             kernel = await self._preparer.kernel(cell, tell, pool=self._pool)
+            suite = debian_suite(cell.image) or None
+            if self._preparer.is_offline and not sysroot.sysroot_of(arch, suite).folder.is_dir():
+                raise UnpreparedError(f"the cache has no libraries of {arch.name}", cause="--offline")
             async with self._parts.lock(f"sysroot {arch.name}"):
-                libraries = await sysroot.obtain(arch, debian_suite(cell.image) or None, self._pool, tell)
+                libraries = await sysroot.obtain(arch, suite, self._pool, tell)
         except QuizmatrixError as error:
             return PartResult(done=Done.FAILED, error=error)
         build = _Build(kernel, arch, libraries, self._pool, tell)
@@ -145,11 +176,11 @@ def _check_cell(cell: Cell) -> None:
             next_step="--image debian",
         )
     if not source.source_named(source.parse_spec(cell.kernel_spec).source).is_built:
-        series = cell.kernel.rpartition(":")[2]
+        series = leading_version(cell.kernel.rpartition(":")[2])
         raise UnpreparedError(
             f"there is no source of {cell.kernel_spec} to build kselftest from",
             cause="the kernel comes ready-made",
-            next_step=f"Name one that is built here: debian-source:{series}",
+            next_step=f"Name one that is built here: debian-source:{series.series if series else '6.12'}",
         )
 
 
@@ -225,14 +256,24 @@ class _Build:
         )
         words = [word for word in tree.make if not word.startswith("CC=")]
         words.append(f"CC={self._libraries.compiler}")
-        # Some targets write into their folder in the source, whichever kernel they are built for.
-        lock = f"source-{key_of([str(tree.source)])}"
-        async with STORE.locked(lock, lambda: self._tell("waiting for selftests of the same source")):
-            await step.run(["make", "-C", str(tree.source), f"O={headers}", *words, "headers"])
-            words += [f"TARGETS={' '.join(targets)}", f"O={self._work}", f"INSTALL_PATH={into}"]
-            words += [f"KHDR_INCLUDES=-isystem {headers}/usr/include", "KSFT_KHDR_INSTALL_DONE=1"]
-            # -i: what does not compile is not installed, and then a test that fails ("file ... is missing").
-            await step.run(["make", "-i", "-C", str(tree.source / _TESTS), *words, "install"])
+        await step.run(["make", "-C", str(tree.source), f"O={headers}", *words, "headers"])
+        copy = await self._copy(tree.source, step)
+        # The kernel's makefiles leave out `bpf` by themselves.
+        words += [f"TARGETS={' '.join(targets)}", "SKIP_TARGETS=", f"O={self._work}", f"INSTALL_PATH={into}"]
+        words += [f"KHDR_INCLUDES=-isystem {headers}/usr/include", "KSFT_KHDR_INSTALL_DONE=1"]
+        # -i: what does not compile is not installed, and then a test that fails ("file ... is missing").
+        await step.run(["make", "-i", "-C", str(copy / _TESTS), *words, "install"])
+
+    async def _copy(self, tree: Path, step: BuildStep) -> Path:
+        """A copy of the source: some targets write into their folder, for one kernel or architecture."""
+        copy = self._work / "source"
+        shutil.rmtree(copy, ignore_errors=True)
+        copy.mkdir()
+        for path in tree.iterdir():
+            if path.name != _COPIED and not path.name.startswith(".git"):
+                (copy / path.name).symlink_to(path)
+        await step.run(["cp", "-a", str(tree / _COPIED), str(copy)])
+        return copy
 
     def _check_installed(self, targets: list[str], folder: Path) -> None:
         """Raise UnpreparedError where no program of a target was compiled."""

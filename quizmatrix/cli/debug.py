@@ -17,9 +17,10 @@ def add_parser(commands: Commands[Parser]) -> None:
         uses_cache=True,
         help="open a debugger on a guest, or on the memory of one that died",
         usage="quizmatrix debug RUN/CELL [-- SCRIPT [ARG]...]",
-        description="Of a guest that runs with `-p debug`: gdb. Of one whose memory was kept: drgn, with the "
-        "debug information of its kernel, which is fetched for Debian's; else crash. SCRIPT: a drgn script, "
-        "which has the kernel as `prog`.",
+        description="A guest that still runs with `-p debug` gets gdb. One whose memory was kept (`-p debug` "
+        "for a panic, `--on-timeout dump` for a time limit) gets drgn, or crash(8) where drgn is not "
+        "installed; debug information of Debian's kernels is fetched first (400 to 900 MB). drgn runs SCRIPT "
+        "with the kernel as `prog`.",
     )
     parser.add_argument("place", metavar="RUN/CELL", help="latest/6.1-s390x")
 

@@ -59,10 +59,10 @@ def _add_debug_info(actions: Commands[Parser]) -> None:
         obtain_debug_info,
         uses_cache=True,
         help="fetch the debug information of Debian's kernels",
-        description="Fetch what Debian packages of debug information for a ready-made kernel (400 to 900 MB; "
-        "200 to 700 MB stay): findings then name the source's lines, gdb.sh knows the symbols, and the "
-        "memory of a kernel that panicked is read. A kernel that is built here has it with the variant "
-        "`debug`.",
+        description="Fetch Debian's debug information of ready-made kernels in the cache (400 to 900 MB, "
+        "of which 200 to 700 MB stay). Findings then name the source's lines, gdb.sh finds symbols, and "
+        "crash.txt is written where a guest's memory is kept. A kernel that is built here has it with the "
+        "variant `debug`.",
     )
     action.add_argument(
         "key",

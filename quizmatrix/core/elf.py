@@ -206,7 +206,8 @@ def program_word(command: Sequence[str]) -> str | None:
     return None if {"&&", "||", "|"} & {*command} else command[0]
 
 
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+# A variable before a command of a shell.
+ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 
 
 def first_word(command: Sequence[str]) -> str | None:
@@ -218,7 +219,7 @@ def first_word(command: Sequence[str]) -> str | None:
     words = shlex.shlex(command[0], posix=True, punctuation_chars=True)
     words.whitespace_split = True
     try:
-        return next((word for word in words if not _ASSIGNMENT.match(word)), None)
+        return next((word for word in words if not ASSIGNMENT.match(word)), None)
     except ValueError:  # a missing closing quote
         return None
 

@@ -7,6 +7,7 @@ kernel has told QEMU where it is, so it is looked for in the memory itself.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +45,7 @@ def vmcoreinfo(memory: KeptMemory) -> bytes:
                 return info
             at = block.find(begin, at + 1)
     raise UnreadableError(
-        "the kernel keeps no VMCOREINFO: it was built without CONFIG_PROC_KCORE, CONFIG_CRASH_DUMP and kexec"
+        "there is no VMCOREINFO in it: a kernel keeps that with CONFIG_PROC_KCORE, kexec or CONFIG_CRASH_DUMP"
     )
 
 
@@ -60,16 +61,20 @@ def open_dump(memory: KeptMemory) -> drgn.Program:
     program.set_enabled_debug_info_finders(["standard"])
     program.debug_info_options.directories = ()
     program.debug_info_options.kernel_directories = tuple(memory.modules)
-    files = [memory.vmlinux, *(str(file) for folder in memory.modules for file in Path(folder).rglob("*.ko"))]
     try:
-        program.load_debug_info(files)
-    except drgn.MissingDebugInfoError:
-        pass  # most modules have none
+        _load(program, [memory.vmlinux])
     except Exception as error:  # drgn has no class for a file that it cannot parse
         raise UnreadableError(f"drgn cannot read {memory.vmlinux}: {error}") from error
+    with contextlib.suppress(Exception):  # a module may be damaged
+        _load(program, [str(file) for folder in memory.modules for file in Path(folder).rglob("*.ko")])
     if _has_debug_information(program):
         return program
     raise UnreadableError(f"{memory.vmlinux} has no debug information, or is of another build")
+
+
+def _load(program: drgn.Program, files: list[str]) -> None:
+    with contextlib.suppress(drgn.MissingDebugInfoError):  # most modules have none
+        program.load_debug_info(files)
 
 
 def _has_debug_information(program: drgn.Program) -> bool:

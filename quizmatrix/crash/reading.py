@@ -34,7 +34,9 @@ def write(memory: str, target: str) -> str:
 
     memory: a KeptMemory as JSON.
     """
-    resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = _MOST_MEMORY if hard == resource.RLIM_INFINITY else min(_MOST_MEMORY, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     known = decode_exactly(memory.encode(), KeptMemory)
     try:
         program = dump.open_dump(known)
@@ -59,5 +61,5 @@ def _section(program: drgn.Program, lines: Callable[[drgn.Program], Iterator[str
                 break
             said.append(line)
     except Exception as error:  # whatever a guest's memory made drgn stumble over
-        said.append(f"not read: {error}")
+        said.append(clean_line(f"not read: {error}"))
     return "".join(f"{line}\n" for line in said)

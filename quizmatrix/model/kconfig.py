@@ -147,7 +147,7 @@ def fragment_files(arch: str, version: KernelVersion, variant: str | None) -> li
 
 
 def fragment_of_tree(tree: Path, variant: str | None) -> Path | None:
-    """The fragment that a kernel's source has for a variant, as kunit_tool reads it; None if it has none."""
+    """The fragment that a kernel's source has for a variant; None if it has none."""
     name = _OF_TREES.get(variant or "")
     return tree / name if name and (tree / name).is_file() else None
 

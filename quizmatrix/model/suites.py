@@ -6,7 +6,7 @@ from pathlib import Path
 
 from quizmatrix.core.errors import DataError, UsageError
 from quizmatrix.model import profile
-from quizmatrix.model.arch import load_arch
+from quizmatrix.model.arch import NATIVE, load_arch
 
 # `path:DIR` by the name of the profile that runs the suite; of one that is compiled, by architecture.
 Suites = dict[str, str | dict[str, str]]
@@ -23,8 +23,11 @@ def check(suites: Suites) -> None:
             for arch, place in (places if isinstance(places, dict) else {"": places}).items():
                 if arch:
                     load_arch(arch)
+                if arch == NATIVE:
+                    raise ValueError("a suite is compiled for one architecture: name it")
                 if not place.startswith(_PATH) or not place.removeprefix(_PATH).strip():
                     raise ValueError(f'{place!r} is no place; write "path:../{name}"')
+                _expanded(place)
         except UsageError as error:
             raise ValueError(f"`suite.{name}`: {error.fact}. {error.next_step}") from error
         except ValueError as error:
@@ -46,7 +49,7 @@ def with_absolute_paths(suites: Suites, folder: Path) -> Suites:
     """The same places, with paths relative to `folder` made absolute."""
 
     def absolute(place: str) -> str:
-        return f"{_PATH}{folder / Path(place.removeprefix(_PATH)).expanduser()}"
+        return f"{_PATH}{folder / _expanded(place)}"
 
     return {
         name: {arch: absolute(place) for arch, place in places.items()}
@@ -54,6 +57,14 @@ def with_absolute_paths(suites: Suites, folder: Path) -> Suites:
         else absolute(places)
         for name, places in suites.items()
     }
+
+
+def _expanded(place: str) -> Path:
+    """The path of a place. Raises ValueError where `~` is no home."""
+    try:
+        return Path(place.removeprefix(_PATH)).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{place}: {error}") from error
 
 
 def of_cell(suites: Suites, arch: str) -> tuple[tuple[str, str], ...]:

@@ -36,11 +36,13 @@ async def write(spec: CellSpec, core: Path) -> list[str]:
     except OSError as error:
         return [f"its memory was not read: {error}"]
     if why := _what_lacks(spec, known):
-        return [f"drgn would read it; {why}"]
+        return [f"drgn can read it: {why}"]
     made = folder / FILE
     try:
-        with anyio.fail_after(_LIMIT):
-            failure = await offload.call(_read, encode_exactly(known).decode(), str(made), returns=str)
+        # One at a time: drgn may take gigabytes, and a panic may be that of all cells.
+        async with paths.locked(paths.lock_file("drgn"), lambda: None):
+            with anyio.fail_after(_LIMIT):
+                failure = await offload.call(_read, encode_exactly(known).decode(), str(made), returns=str)
         if not failure:
             moved = untrusted.move_in(made, core.parent)
             return [f"what drgn reads there is in {moved.parent.name}/{moved.name}"]
@@ -56,14 +58,14 @@ async def write(spec: CellSpec, core: Path) -> list[str]:
 def _what_lacks(spec: CellSpec, known: KeptMemory) -> str:
     """What drgn lacks to read it, and how to get that; empty where it lacks nothing."""
     if importlib.util.find_spec("drgn") is None:
-        return "`pip install 'quizmatrix[debug]'` installs it"
+        return "`pip install 'quizmatrix[debug]'` installs drgn"
     from quizmatrix.console import symbols
     from quizmatrix.kernel import artifact, debuginfo
 
     if known.vmlinux and symbols.has_lines(Path(known.vmlinux)):
         return ""
     if spec.machine.kernel.symbols and not known.vmlinux:
-        return "but the folder that its kernel was built in has another kernel by now"
+        return "not any more, as the folder that its kernel was built in has another kernel by now"
     try:
         kernel = artifact.load(known.kernel)
     except QuizmatrixError:

@@ -73,7 +73,10 @@ def with_rerun(tests: Tests, wanted: Iterable[str], parts: Sequence[Part]) -> Te
     for name in wanted:
         if name in again and again[name].outcome is SubtestOutcome.PASSED:
             found[name] = msgspec.structs.replace(again[name], failed_before=True)
-    for name, inside in _parts_of({name for name in wanted if name not in again}, again).items():
+    # Where the command came to its end, no part of a test is missing.
+    has_ended = bool(parts) and parts[-1].result.exit_code is not None
+    lost = {name for name in wanted if name not in again} if has_ended else set()
+    for name, inside in _parts_of(lost, again).items():
         passed = [test for test in inside if test.outcome is SubtestOutcome.PASSED]
         if passed and not any(test.outcome.is_bad for test in inside):
             del found[name]

@@ -11,6 +11,7 @@ import anyio
 import msgspec
 
 import quizmatrix
+from quizmatrix.console import symbols
 from quizmatrix.core.errors import HostError, UnpreparedError, UsageError
 from quizmatrix.core.json import decode_exactly, encode_exactly
 from quizmatrix.core.process import find_program
@@ -31,7 +32,11 @@ def debug(place: str, script: list[str]) -> None:
     UnpreparedError where the kernel has no debug information.
     """
     folder = folder_of(place)
-    if (folder / debugger.SOCKET).exists() and not script and directory.is_going_on(folder.parent):
+    if (folder / debugger.SOCKET).exists() and directory.is_going_on(folder.parent):
+        if script:
+            raise UsageError(
+                f"{place} still runs", cause="a script reads the memory of a guest that has ended"
+            )
         _become([str(folder / debugger.SCRIPT)])
     try:
         known = decode_exactly((folder / memory.FILE).read_bytes(), KeptMemory)
@@ -67,8 +72,16 @@ async def _vmlinux(known: KeptMemory) -> Path:
         raise UnpreparedError(
             f"the kernel {known.kernel} is no longer in the cache", next_step="Run the cell again."
         )
-    if kernel.symbols is not None:
+    if kernel.symbols is not None and symbols.has_lines(kernel.symbols):
         return kernel.symbols
+    if kernel.record.build is not None:
+        raise UnpreparedError(
+            f"there is no debug information of the kernel {known.kernel}",
+            cause="it was built without"
+            if kernel.symbols
+            else "the folder that it was built in has another by now",
+            next_step="Run the cell again, with a kernel of the variant `debug`.",
+        )
     from quizmatrix.kernel import debuginfo
 
     def tell(said: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 
 from quizmatrix.core.errors import HostError
@@ -252,6 +253,10 @@ def test_the_parts_of_a_lost_test_stand_for_it(again: Suite, names: list[str], t
     }
     found = with_rerun(before, ["x/001"], [Part(result=result, tests=tests)])
     assert [f"{one.name} again" if one.failed_before else one.name for one in found.values()] == ["a", *names]
+    # A guest whose time was over may not have come to all parts.
+    late = msgspec.structs.replace(result, outcome=Outcome.TIMED_OUT, exit_code=None)
+    found = with_rerun(before, ["x/001"], [Part(result=late, tests=tests)])
+    assert found["x/001"].outcome is SubtestOutcome.FAILED
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ def test_a_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ('ltp = "../ltp"', "`suite.ltp`: '../ltp' is no place; write \"path:../ltp\""),
         ('ltp = "path: "', "is no place"),
         ('ltp = { i960 = "path:x" }', "`suite.ltp`: unknown architecture `i960`"),
+        ('ltp = { native = "path:x" }', "`suite.ltp`: a suite is compiled for one architecture: name it"),
+        ('ltp = "path:~nobody-of-this-name/x"', "`suite.ltp`: path:~nobody-of-this-name/x: "),
         ('memdev = "path:x"', "`suite.memdev`: the profile memdev runs no suite from a folder"),
         ('nothing = "path:x"', "nothing"),
     ],
