@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(LIMIT)
         ("2.4", "6.12-s390x"),
         ("2.3", "6.1-s390x"),
         ("2.1", "5.10-x86_64"),
-        ("2.4", "debian-source:6.1-ppc64"),
+        ("2.4", "debian-source:6.12-ppc64"),
     ],
 )
 def test_the_answers_are_the_same(
