@@ -23,6 +23,8 @@ VARIABLE = (
     (r"\b(\d+\.\d+)\.\d+-\d+-(\w+)", r"\1.PATCH-\2"),
     (r"(\.cold)?\+0x[0-9a-f]+/0x[0-9a-f]+", ""),
     (r"fingerprint: [0-9a-f]+", "fingerprint: SOME"),
+    # Where the cache has the debug information of the kernel.
+    (r"  \(\S+\.[chS]:\d+\)$", ""),
     (r"-{2,}", "--"),
     (r"[ \t]+", " "),
 )
@@ -42,7 +44,7 @@ def comparable(lines: list[str], home: Path) -> list[str]:
     text = "\n".join(line.rstrip() for line in lines if not re.match(r"\[ *[\d.]+m?s\] ", line))
     text = text.replace(str(home), "/home/you")
     for pattern, word in VARIABLE:
-        text = re.sub(pattern, word, text)
+        text = re.sub(pattern, word, text, flags=re.MULTILINE)
     return text.splitlines()
 
 
