@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio
 
-from quizmatrix.build import kselftest, parts
+from quizmatrix.build import parts
 from quizmatrix.build.module.module import modules_dir
 from quizmatrix.build.output import run_each
 from quizmatrix.build.zfs.tree import zfs_dir
@@ -119,8 +119,8 @@ def show(name: str) -> None:
     record = kernel.record
     print(f"release  {record.release}\nfrom     {', '.join(record.packages)}\nfolder   {kernel.folder}")
     print(f"layer    {buildlayer.root_of(kernel)}: what is put there is in all its guests")
-    if kernel.symbols is not None:
-        print(f"symbols  {kernel.symbols}")
+    if (symbols := kernel.symbols) is not None:
+        print(f"symbols  {symbols}")
     _show_build_tree(kernel)
     for built in buildlayer.references(key):
         print(f"built    {built.name}: from {built.origin}, in all its guests")
@@ -203,6 +203,8 @@ def remove(names: list[str], *, unused: bool = False) -> None:
 
 
 def _remove(key: str) -> None:
+    from quizmatrix.build import kselftest
+
     tree = artifact.build_folder_of(key)
     KERNELS.discard(KERNELS.path(key))
     TREES.discard(TREES.path(key))
@@ -277,10 +279,10 @@ def _find(text: str, *, among_used: bool = False) -> str:
         raise UsageError(f"several matrices name a kernel `{text}`: {', '.join(sorted(keys))}")
     if keys:
         return keys.pop()
+    next_step = "quizmatrix kernel list"
     for cell in cells_on_the_spot([text], Limits()):
         kernel = source.find(cell.kernel_spec, load_arch(cell.arch), options_of(cell))
         if kernel is not None:
             return kernel.record.key
-        next_step = f"quizmatrix kernel list; or fetch or build it: quizmatrix prepare --only {text}"
-        raise UsageError(f"`{text}` is no kernel in the cache", next_step=next_step)
-    raise UsageError(f"`{text}` is no kernel in the cache", next_step="quizmatrix kernel list")
+        next_step += f"; or fetch or build it: quizmatrix prepare --only {text}"
+    raise UsageError(f"`{text}` is no kernel in the cache", next_step=next_step)

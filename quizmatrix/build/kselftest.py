@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from quizmatrix.core.version import leading_version
 from quizmatrix.kernel import buildlayer, external, source
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.buildtree import BuildTree
-from quizmatrix.model.arch import Arch, load_arch
+from quizmatrix.model.arch import load_arch
 from quizmatrix.model.cells import Cell, debian_suite
 from quizmatrix.model.options import RunOptions
 from quizmatrix.prepare.preparer import Policy, Preparer
@@ -115,10 +114,8 @@ def targets_of(command: Sequence[str]) -> list[str]:
 
 def _words(line: str) -> list[str]:
     """The words and operators of a shell's line; none where it is unfinished."""
-    reader = shlex.shlex(line, posix=True, punctuation_chars=True)
-    reader.whitespace_split = True
     try:
-        return list(reader)
+        return list(elf.shell_words(line))
     except ValueError:  # a missing closing quote
         return []
 
@@ -162,7 +159,7 @@ class _Sweep:
                 libraries = await sysroot.obtain(arch, suite, self._pool, tell)
         except QuizmatrixError as error:
             return PartResult(done=Done.FAILED, error=error)
-        build = _Build(kernel, arch, libraries, self._pool, tell)
+        build = _Build(kernel, libraries, self._pool, tell)
         result = await self._parts.once(build.part, lambda: build.take(self._targets))
         return result if result.error else await parts.join_layers(kernel, cell, result, tell)
 
@@ -187,9 +184,8 @@ def _check_cell(cell: Cell) -> None:
 class _Build:
     """The selftests of one kernel, for guests with one C library."""
 
-    def __init__(self, kernel: Kernel, arch: Arch, libraries: Sysroot, pool: JobServer, tell: Tell) -> None:
+    def __init__(self, kernel: Kernel, libraries: Sysroot, pool: JobServer, tell: Tell) -> None:
         self._kernel = kernel
-        self._arch = arch
         self._libraries = libraries
         self._pool = pool
         self._tell = tell

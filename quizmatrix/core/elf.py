@@ -210,16 +210,21 @@ def program_word(command: Sequence[str]) -> str | None:
 ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 
 
+def shell_words(script: str) -> Iterator[str]:
+    """The words and operators of a shell's script. Raises ValueError at a word without its closing quote."""
+    import shlex
+
+    words = shlex.shlex(script, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    yield from words
+
+
 def first_word(command: Sequence[str]) -> str | None:
     """The first word of COMMAND, or of the script that it is, after assignments; None if there is none."""
     if len(command) != 1:
         return command[0] if command else None
-    import shlex
-
-    words = shlex.shlex(command[0], posix=True, punctuation_chars=True)
-    words.whitespace_split = True
     try:
-        return next((word for word in words if not ASSIGNMENT.match(word)), None)
+        return next((word for word in shell_words(command[0]) if not ASSIGNMENT.match(word)), None)
     except ValueError:  # a missing closing quote
         return None
 

@@ -133,7 +133,8 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
         if self.record.build is None:
             vmlinux = DEBUG_INFO.path(self.record.key) / VMLINUX
             return vmlinux if vmlinux.exists() else None
-        return self.build_tree.vmlinux if self.build_tree else None
+        tree = self.build_tree
+        return tree.vmlinux if tree else None
 
     def check(self, *, thoroughly: bool = False) -> None:
         """Raise DamagedError where a file has changed since it was stored (see Checksum.fits).

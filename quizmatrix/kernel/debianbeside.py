@@ -10,16 +10,20 @@ from quizmatrix.kernel.order import Order
 from quizmatrix.model.archive import load_archive
 
 
+def version_of(kernel: Kernel) -> str:
+    """The version of the package of Debian's that a kernel is, by Debian's numbers; empty if it is none."""
+    image = f"linux-image-{kernel.record.release}"
+    return next((text.split()[1] for text in kernel.record.packages if text.split()[0] == image), "")
+
+
 async def find(kernel: Kernel, name: str, order: Order) -> tuple[apt.AptRoot, apt.Package]:
     """The package `name` in the version of the kernel's own package, and the suite that has it.
 
     `order.fetching` is held. Raises NotInArchiveError where no suite has it any more.
     """
-    record = kernel.record
     debian = order.arch.facts.debian
-    image = f"linux-image-{record.release}"
-    version = next((text.split()[1] for text in record.packages if text.split()[0] == image), "")
-    series = KernelVersion(record.version).series
+    version = version_of(kernel)
+    series = KernelVersion(kernel.record.version).series
     suites = load_archive().suites_of(series, debian.arch) if debian else []
 
     async def ask(root: apt.AptRoot) -> tuple[apt.AptRoot, apt.Package] | None:

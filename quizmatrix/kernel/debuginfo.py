@@ -25,8 +25,7 @@ _UNPACK = 'dpkg-deb --fsys-tarfile "$1" | tar -x -f - -O "$2" >"$3"'
 
 def is_of_debian(kernel: Kernel) -> bool:
     """Whether a kernel is one of Debian's packages, which have debug information beside them."""
-    image = f"linux-image-{kernel.record.release}"
-    return kernel.record.build is None and any(text.split()[0] == image for text in kernel.record.packages)
+    return kernel.record.build is None and bool(debianbeside.version_of(kernel))
 
 
 async def obtain(kernel: Kernel, order: Order) -> Path:

@@ -170,7 +170,7 @@ def _command(
 def _machine(
     cell: Cell, prepared: Prepared, accelerator: Accelerator, profiles: _Profiles, asked: GuestPlan
 ) -> GuestMachine:
-    kernel = prepared.kernel
+    kernel, symbols = prepared.kernel, prepared.kernel.symbols
     arch = load_arch(cell.arch)
     return GuestMachine(
         arch=arch,
@@ -180,7 +180,7 @@ def _machine(
             version=kernel.record.version,
             image=str(kernel.image),
             initramfs=str(prepared.initramfs),
-            symbols=str(kernel.symbols) if kernel.symbols else None,
+            symbols=str(symbols) if symbols else None,
             parameters=cell.append,
             has_9p=kernel.has_9p,
             layer_bus=kernel.layer_bus,

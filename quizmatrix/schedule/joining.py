@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
@@ -59,7 +59,7 @@ def joined_tests(parts: Iterable[Part]) -> Tests:
     return found
 
 
-def with_rerun(tests: Tests, wanted: Iterable[str], parts: Sequence[Part]) -> Tests:
+def with_rerun(tests: Tests, wanted: Collection[str], parts: Sequence[Part]) -> Tests:
     """The tests, after the `wanted` ones, which had failed, ran once more in `parts`.
 
     Those that passed now had failed before. So has one of which only parts have results now, as of a test
@@ -69,7 +69,6 @@ def with_rerun(tests: Tests, wanted: Iterable[str], parts: Sequence[Part]) -> Te
     """
     again = joined_tests(parts)
     found = dict(tests)
-    wanted = list(wanted)
     for name in wanted:
         if name in again and again[name].outcome is SubtestOutcome.PASSED:
             found[name] = msgspec.structs.replace(again[name], failed_before=True)

@@ -20,6 +20,7 @@ from quizmatrix.crash.memory import KeptMemory
 from quizmatrix.kernel import artifact
 from quizmatrix.kernel.order import Order
 from quizmatrix.model.arch import load_arch
+from quizmatrix.report.progress import tell
 from quizmatrix.run import debugger
 from quizmatrix.runs import directory
 from quizmatrix.terminal.openguest import folder_of
@@ -72,20 +73,16 @@ async def _vmlinux(known: KeptMemory) -> Path:
         raise UnpreparedError(
             f"the kernel {known.kernel} is no longer in the cache", next_step="Run the cell again."
         )
-    if kernel.symbols is not None and symbols.has_lines(kernel.symbols):
-        return kernel.symbols
+    vmlinux = kernel.symbols
+    if vmlinux is not None and symbols.has_lines(vmlinux):
+        return vmlinux
     if kernel.record.build is not None:
         raise UnpreparedError(
             f"there is no debug information of the kernel {known.kernel}",
-            cause="it was built without"
-            if kernel.symbols
-            else "the folder that it was built in has another by now",
+            cause="it was built without" if vmlinux else "the folder that it was built in has another by now",
             next_step="Run the cell again, with a kernel of the variant `debug`.",
         )
     from quizmatrix.kernel import debuginfo
-
-    def tell(said: str) -> None:
-        print(f"quizmatrix: {said}", file=sys.stderr)
 
     return await debuginfo.obtain(kernel, Order(arch=load_arch(kernel.record.arch), tell=tell))
 
