@@ -78,7 +78,7 @@ class _Bisection:
         self._plan = make_plan(options, in_each(cells, command))
         self._at_a_time = self._plan.jobs or process.usable_cpus()
         conduct = options.conduct
-        self._preparer = Preparer(Policy(offline=conduct.offline, refresh=conduct.refresh))
+        self._preparer = Preparer(Policy.asked(conduct))
         self._results: dict[str, CellResult] = {}
         self._interrupted = False
 

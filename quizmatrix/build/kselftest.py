@@ -66,7 +66,7 @@ def bring_up_to_date(
     seconds: the time limit; after it there are no errors.
     """
     tell = output.progress_printer(quiet=options.results.quiet)
-    preparer = Preparer(Policy(offline=options.conduct.offline, refresh=options.conduct.refresh))
+    preparer = Preparer(Policy.asked(options.conduct))
     errors: dict[str, QuizmatrixError] = {}
 
     async def main() -> None:
@@ -153,10 +153,10 @@ class _Sweep:
             process.require_program("rsync", "rsync")
             kernel = await self._preparer.kernel(cell, tell, pool=self._pool)
             suite = debian_suite(cell.image) or None
-            if self._preparer.is_offline and not sysroot.sysroot_of(arch, suite).folder.is_dir():
-                raise UnpreparedError(f"the cache has no libraries of {arch.name}", cause="--offline")
             async with self._parts.lock(f"sysroot {arch.name}"):
-                libraries = await sysroot.obtain(arch, suite, self._pool, tell)
+                libraries = await sysroot.obtain(
+                    arch, suite, self._pool, tell, is_offline=self._preparer.is_offline
+                )
         except QuizmatrixError as error:
             return PartResult(done=Done.FAILED, error=error)
         build = _Build(kernel, libraries, self._pool, tell)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from quizmatrix.build.trees import builds_for
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.model import profile
 from quizmatrix.model.cells import Cell, unsharded
 from quizmatrix.model.options import RunOptions
 from quizmatrix.prepare.provided import Taken
+from quizmatrix.prepare.worktree import tree_around
 
-# How a profile.toml says that each cell's kernel has the source (`built_from`).
-_OF_KERNELS = "selftests"
+# What a profile.toml is `built_from`: an OpenZFS work tree, or the source of each cell's kernel.
+_OPENZFS, _OF_KERNELS = "openzfs", "selftests"
 
 
 def bring_up_to_date(
@@ -29,7 +30,7 @@ def bring_up_to_date(
     """
     wanted = unsharded([cell for cell in cells if not cell.skipped])
     errors: dict[str, QuizmatrixError] = {}
-    if wanted and (options.conduct.build or builds_for(taken)):
+    if wanted and (options.conduct.build or builds_openzfs(taken)):
         from quizmatrix.build.zfs import update
 
         errors |= update.bring_up_to_date(options, wanted, seconds)
@@ -40,6 +41,17 @@ def bring_up_to_date(
         if targets := kselftest.targets_of(command):
             errors |= kselftest.bring_up_to_date(options, tested, targets, seconds)
     return errors
+
+
+def builds_openzfs(taken: Taken | None) -> bool:
+    """Whether a command took a profile that is built from OpenZFS, and the current folder is of a tree."""
+    if taken is None or _OPENZFS not in taken.built_from:
+        return False
+    try:
+        here = Path.cwd()
+    except OSError:  # it was removed
+        return False
+    return tree_around(here) is not None
 
 
 def _has_selftests(cell: Cell) -> bool:

@@ -28,5 +28,5 @@ def prepare(args: argparse.Namespace) -> int:
     from quizmatrix.prepare.selection import selected_cells
 
     options = run_options(args)
-    policy = Policy(offline=options.conduct.offline, refresh=options.conduct.refresh, thorough=True)
+    policy = Policy.asked(options.conduct, thorough=True)
     return prepare_cells(selected_cells(options), policy, quiet=args.quiet)

@@ -22,6 +22,7 @@ from quizmatrix.kernel.order import Order, options_of
 from quizmatrix.model import cells, numa, profile
 from quizmatrix.model.arch import Accelerator, Arch, load_arch
 from quizmatrix.model.cells import SMALL, Cell
+from quizmatrix.model.options import ConductOptions
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.spec import BuiltFrom
 from quizmatrix.model.task import Task
@@ -53,6 +54,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     offline: bool = False
     refresh: bool = False
     thorough: bool = False
+
+    @staticmethod
+    def asked(conduct: ConductOptions, *, thorough: bool = False) -> Policy:
+        """What the options ask for."""
+        return Policy(offline=conduct.offline, refresh=conduct.refresh, thorough=thorough)
 
 
 class Preparer:

@@ -59,7 +59,7 @@ def open_shell(options: RunOptions, command: list[str], watch: Watch) -> int:
 async def _conduct(
     plan: Plan, run_directory: directory.RunDirectory, conduct: ConductOptions, watch: Watch
 ) -> tuple[CellResult, bool]:
-    preparer = Preparer(Policy(offline=conduct.offline, refresh=conduct.refresh))
+    preparer = Preparer(Policy.asked(conduct))
     scheduler = Scheduler(plan, run_directory, preparer, lambda _event: None)
     interrupted = False
 

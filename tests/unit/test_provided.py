@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quizmatrix.build.trees import builds_for
+from quizmatrix.build.uptodate import builds_openzfs
 from quizmatrix.build.zfs.update import bring_up_to_date
 from quizmatrix.cli.options import run_options
 from quizmatrix.cli.parser import parse
@@ -205,15 +205,15 @@ def test_in_the_tree_of_what_a_profile_is_built_from(tmp_path: Path, monkeypatch
     below = tmp_path / "zfs/module/zfs"
     below.mkdir(parents=True)
     monkeypatch.chdir(below)
-    assert not builds_for(taken)
+    assert not builds_openzfs(taken)
     (tmp_path / "zfs/META").write_text("Meta:  1\nName:  zfs\nVersion: 2.4.3\n")
-    assert builds_for(taken)
-    assert not builds_for(chosen("--only", "6.1-s390x", "-p", "zfs,ztest").taken)
-    assert not builds_for(None)
+    assert builds_openzfs(taken)
+    assert not builds_openzfs(chosen("--only", "6.1-s390x", "-p", "zfs,ztest").taken)
+    assert not builds_openzfs(None)
     below.rmdir()
-    assert not builds_for(taken)
+    assert not builds_openzfs(taken)
     monkeypatch.chdir(tmp_path)
-    assert not builds_for(taken)
+    assert not builds_openzfs(taken)
 
 
 def test_commands_of_a_matrix_are_its_own() -> None:

@@ -76,7 +76,7 @@ def _build_cells(
 ) -> list[BuiltModules]:
     conduct = options.conduct
     tell = output.progress_printer(quiet=options.results.quiet)
-    preparer = Preparer(Policy(offline=conduct.offline, refresh=conduct.refresh))
+    preparer = Preparer(Policy.asked(conduct))
     cpus = conduct.jobs or process.usable_cpus()
 
     async def main() -> list[BuiltModules]:

@@ -13,6 +13,7 @@ import msgspec
 
 from quizmatrix.build.zfs import libraries
 from quizmatrix.build.zfs.libraries import SYSROOTS
+from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.core.jobserver import JobServer
 from quizmatrix.core.process import Tell, require_program
 from quizmatrix.core.store import key_of
@@ -101,13 +102,22 @@ def _key(name: str) -> str:
     return f"{name}-{key_of([f'{_RECIPE} {PACKAGES}'], 12)}"
 
 
-async def obtain(arch: Arch, suite: str | None, pool: JobServer, tell: Tell) -> Sysroot:
+async def obtain(
+    arch: Arch, suite: str | None, pool: JobServer, tell: Tell, *, is_offline: bool = False
+) -> Sysroot:
     """The sysroot of an architecture, made where the cache lacks it: completely or not at all.
 
     suite: Debian's suite. pool: shared by all builds. Raises NotFetchedError where packages cannot be
-    fetched, UnpreparedError where libraries cannot be built, HostError where a tool is missing.
+    fetched, UnpreparedError where libraries cannot be built or, offline, are missing, HostError where a tool
+    is missing.
     """
     found = sysroot_of(arch, suite)
+    if is_offline and not found.folder.is_dir():
+        raise UnpreparedError(
+            f"the cache has no libraries of {arch.name}",
+            cause="--offline",
+            next_step="Once without --offline: they are fetched.",
+        )
 
     async def make(into: Path) -> None:
         if found.suite:

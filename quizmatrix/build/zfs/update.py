@@ -57,7 +57,7 @@ def build_cells(
     cpus: the number of compilers at a time. seconds: the time limit.
     """
     tell = output.progress_printer(quiet=options.results.quiet)
-    preparer = Preparer(Policy(offline=options.conduct.offline, refresh=options.conduct.refresh))
+    preparer = Preparer(Policy.asked(options.conduct))
 
     async def main() -> list[BuiltZfs]:
         with anyio.move_on_after(seconds):
