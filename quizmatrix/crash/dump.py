@@ -14,6 +14,7 @@ from pathlib import Path
 
 import drgn
 
+from quizmatrix.crash import prstatus
 from quizmatrix.crash.memory import KeptMemory
 
 # Bytes that are read at a time; of an area with holes, less.
@@ -27,6 +28,10 @@ _LONGEST = 4096
 _NEEDED = b"\nSYMBOL(swapper_pg_dir)="
 # Enough for drgn to open a file of which only physical addresses are read.
 _PLACEHOLDER = "OSRELEASE={release}\nPAGESIZE=4096\nSYMBOL(swapper_pg_dir)=1000\n"
+
+
+# In a program's cache: the registers of the CPUs, where drgn does not find them itself.
+REGISTERS = "quizmatrix: registers of the CPUs"
 
 
 class UnreadableError(Exception):
@@ -68,6 +73,7 @@ def open_dump(memory: KeptMemory) -> drgn.Program:
     with contextlib.suppress(Exception):  # a module may be damaged
         _load(program, [str(file) for folder in memory.modules for file in Path(folder).rglob("*.ko")])
     if _has_debug_information(program):
+        program.cache[REGISTERS] = prstatus.registers(program, memory)
         return program
     raise UnreadableError(f"{memory.vmlinux} has no debug information, or is of another build")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from quizmatrix.model.arch import RegistersPlace
+
 # The file with a KeptMemory, in a cell's folder.
 FILE = "memory.json"
 
@@ -13,7 +15,8 @@ class KeptMemory(msgspec.Struct, frozen=True, kw_only=True):
 
     core: the file; in FILE, relative to the cell's folder. architecture: drgn's name. bits, is_little_endian:
     of its words. size: MiB. kernel: its key. release: of the kernel, as uname(1) prints it. vmlinux: with
-    symbols, if there is one. modules: the folders with its modules.
+    symbols, if there is one. modules: the folders with its modules. registers: see RegistersPlace; None where
+    drgn finds them.
     """
 
     core: str
@@ -25,3 +28,4 @@ class KeptMemory(msgspec.Struct, frozen=True, kw_only=True):
     release: str
     vmlinux: str = ""
     modules: list[str]
+    registers: RegistersPlace | None = None

@@ -142,6 +142,17 @@ class Debian(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     variants: dict[str, str] = {}
 
 
+class RegistersPlace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """Where the registers of a CPU are, in bytes, that QEMU writes down and drgn does not find.
+
+    in_note: in `struct elf_prstatus`. in_pt_regs: where they belong in `struct pt_regs`. size: of them.
+    """
+
+    in_note: int
+    in_pt_regs: int
+    size: int
+
+
 class ArchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
     """The keys of `arch/NAME.toml`.
 
@@ -150,6 +161,7 @@ class ArchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     host_machines: what `uname -m` prints on hosts of this architecture.
     cross_prefix: the prefix of the cross compiler's tools.
     drgn: drgn's name of the architecture (drgn.Architecture).
+    registers: where they are in the notes of a guest's memory; absent where drgn finds them.
     debian: absent if Debian's archive does not have the architecture.
     """
 
@@ -163,6 +175,7 @@ class ArchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     kernel: KernelFacts
     build: Build
     debian: Debian | None = None
+    registers: RegistersPlace | None = None
     timeout_factor: TimeoutFactor
 
 

@@ -96,4 +96,5 @@ def _memory_of(spec: CellSpec, core: Path) -> KeptMemory:
         release=spec.labels.release,
         vmlinux=str(vmlinux or ""),
         modules=[str(folder) for folder in folders if folder.is_dir()],
+        registers=arch.registers,
     )

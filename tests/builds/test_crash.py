@@ -48,9 +48,9 @@ def test_a_panic_is_read(tmp_path: Path) -> None:
         assert "Kernel panic - not syncing: sysrq triggered crash" in text
         assert " dentry\n" in text
         assert "not read" not in text
-    assert "  sysrq_handle_crash (drivers/tty/sysrq.c:" in found["6.1-x86_64"]
-    assert "\n        count = 2\n" in found["6.1-x86_64"]
-    assert "no stack: registers for CPU 0 were not saved" in found["6.1-s390x"]
+        died = text.partition("What the CPUs were running")[0]
+        assert " sysrq_handle_crash (drivers/tty/sysrq.c:" in died
+        assert "\n        count = 2\n" in died
     script = tmp_path / "script.py"
     script.write_text("import sys\nprint(prog.crashed_thread().object.comm.string_(), sys.argv[1:])\n")
     for cell in CELLS:

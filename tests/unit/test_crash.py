@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from quizmatrix.core.errors import QuizmatrixError
-from quizmatrix.crash import dump, memory
+from quizmatrix.crash import dump, memory, prstatus
 from quizmatrix.crash.memory import KeptMemory
 from quizmatrix.run import crashreport
 from quizmatrix.terminal import debugging
@@ -136,3 +136,50 @@ def test_what_debug_cannot_open(
     with pytest.raises(QuizmatrixError) as raised:
         debugging.debug(place.format(run=run), [])
     assert said.format(run=run) in str(raised.value)
+
+
+def kdump(order: str, registers: list[bytes]) -> bytes:
+    """The beginning of a file for kdump, with the notes of CPUs."""
+    block = 4096
+    notes = b""
+    for number, found in enumerate(registers):
+        prstatus = bytes(110 + number % 2) + found
+        for kind, name, content in (
+            (1, b"CORE\0", prstatus),
+            (2, b"CORE\0", bytes(8)),
+            (1, b"LINUX\0", b"x"),
+        ):
+            head = struct.pack(f"{order}III", len(name), len(content), kind)
+            notes += head + name.ljust(-(-len(name) // 4) * 4, b"\0")
+            notes += content.ljust(-(-len(content) // 4) * 4, b"\0")
+    header = b"KDUMP   ".ljust(428, b"\0") + struct.pack(f"{order}I", block)
+    sub_header = bytes(48) + struct.pack(f"{order}QQ", block + 100, len(notes))
+    return header.ljust(block, b"\0") + sub_header.ljust(100, b"\0") + notes
+
+
+def flattened(whole: bytes, size: int) -> bytes:
+    """The same in pieces (makedumpfile(8), -F), and a page of memory far behind it."""
+    file = b"makedumpfile".ljust(4096, b"\0")
+    for at in range(0, len(whole), size):
+        piece = whole[at : at + size]
+        file += struct.pack(">qq", at, len(piece)) + piece
+    return file + struct.pack(">qq", 1 << 40, 5) + b"hello" + struct.pack(">qq", -1, -1)
+
+
+@pytest.mark.parametrize("order", [">", "<"])
+@pytest.mark.parametrize("size", [0, 100, 4096, 1 << 20])
+def test_the_notes_of_cpus_are_found(order: str, size: int, tmp_path: Path) -> None:
+    whole = kdump(order, [b"first", b"second"])
+    file = tmp_path / "vmcore"
+    file.write_bytes(flattened(whole, size) if size else whole)
+    found = prstatus.notes(file, is_little_endian=order == "<")
+    assert [note.lstrip(b"\0") for note in found] == [b"first", b"second"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"KDUMP   ", b"\x7fELF", kdump(">", [b"a"])[:4150], flattened(kdump(">", [b"a"]), 4096)[:4200]],
+)
+def test_a_file_without_notes_has_none(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "vmcore").write_bytes(content)
+    assert prstatus.notes(tmp_path / "vmcore", is_little_endian=False) == []

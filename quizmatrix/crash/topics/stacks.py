@@ -8,8 +8,9 @@ import drgn
 import msgspec
 from drgn.helpers.linux.cpumask import for_each_online_cpu
 from drgn.helpers.linux.pid import for_each_task
-from drgn.helpers.linux.sched import cpu_curr, task_state_to_char
+from drgn.helpers.linux.sched import cpu_curr, task_cpu, task_state_to_char
 
+from quizmatrix.crash.dump import REGISTERS
 from quizmatrix.crash.topics.bounds import Listed, text_of
 
 # The largest numbers of tasks, of those with the same stack that are named, and of characters of a value.
@@ -60,8 +61,8 @@ def of_cpus(program: drgn.Program) -> Iterator[str]:
 def with_arguments(program: drgn.Program, thread: drgn.Object) -> Iterator[str]:
     """The frames of a task's stack, each with the arguments of its function that are known there."""
     try:
-        trace = program.stack_trace(thread)
-    except Exception as error:  # of s390x, drgn does not find the registers in QEMU's file
+        trace = _trace(program, thread)
+    except Exception as error:  # drgn's errors have no class in common
         yield f"no stack: {error}"
         return
     for line, frame in zip(str(trace).splitlines(), trace, strict=False):
@@ -71,11 +72,23 @@ def with_arguments(program: drgn.Program, thread: drgn.Object) -> Iterator[str]:
                 yield f"        {name} = {value}"
 
 
+def _trace(program: drgn.Program, task: drgn.Object) -> drgn.StackTrace:
+    """The stack of a task; of one that a CPU runs, by the CPU's registers where drgn does not find them."""
+    try:
+        return program.stack_trace(task)
+    except Exception:  # as above
+        cpu = task_cpu(task)
+        known = program.cache.get(REGISTERS, [])
+        if cpu >= len(known) or cpu_curr(program, cpu) != task:
+            raise
+        return program.stack_trace(known[cpu])
+
+
 def _parameters(program: drgn.Program, frame: drgn.StackFrame) -> list[str]:
     """The names of its function's parameters, as far as they are variables there."""
     try:
         parameters = program.function(frame.name).type_.parameters
-    except LookupError:
+    except Exception:  # of a function in assembler, it cannot read the type
         return []
     known = frame.locals()
     return [one.name for one in parameters if one.name in known]
@@ -95,7 +108,7 @@ def _value(frame: drgn.StackFrame, name: str) -> str:
 
 def _stack_of(program: drgn.Program, task: drgn.Object) -> str:
     try:
-        return str(program.stack_trace(task)) or "no stack"
+        return str(_trace(program, task)) or "no stack"
     except Exception as error:  # as above
         return str(error)
 
