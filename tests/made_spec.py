@@ -11,6 +11,7 @@ from quizmatrix.model.spec import (
     GuestKernel,
     GuestLimits,
     GuestMachine,
+    Kept,
     Labels,
     Share,
     WorkTree,
@@ -42,6 +43,7 @@ def spec(folder: Path = Path("/f"), arch: str = "s390x", **more: Any) -> CellSpe
         ),
         command=part(GuestCommand, words=["true"]),
         limits=part(GuestLimits, timeout=60.0, boot_timeout=30.0),
+        keeps=part(Kept),
     )
     assert not more
     return made

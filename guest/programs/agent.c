@@ -401,6 +401,17 @@ static void return_shared(void)
     sync_disks();
 }
 
+/* With --coverage, the counters of the lines that ran go into /shared. */
+static void keep_counters(void)
+{
+    static char *words[] = { BUSYBOX, "sh", OWN "counters", 0 };
+    if (!exists(OWN "counters"))
+        return;
+    tell("packing", "");
+    if (run_busybox(words, 0))
+        write_text(ERRORS, "quizmatrix: the counters of lines could not be kept\n");
+}
+
 /* The architecture of a program that could not be run here, written by the run layer's script `before`. It is the
  * guest's to change. */
 static char *foreign(void)
@@ -419,6 +430,7 @@ static void tell_end(int status)
     /* The kernel may print to the console later than it logs. When this line arrives, the host has everything that the
      * kernel logged while the command ran. Level 0, so that no log level hides it. */
     put("/dev/kmsg", "<0>quizmatrix: the command has ended\n", NOT_BLOCKING);
+    keep_counters();
     return_shared();
     /* Disks that go to the next guest need what is still in this kernel's page cache. If the command failed, no guest
      * gets them; and a sync could hang and hide the result. */

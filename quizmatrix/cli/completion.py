@@ -7,7 +7,7 @@ import argparse
 from quizmatrix.cli.options import Commands, Parser, add_command
 
 # The arguments that are files or folders of the host, beside the reports.
-_FILES = frozenset({"matrix", "layer", "output", "folder", "stdin"})
+_FILES = frozenset({"matrix", "layer", "output", "coverage", "folder", "stdin"})
 
 # The arguments, by name and metavar, whose words come from `completion SHELL --words`.
 _WORDS = {

@@ -72,6 +72,11 @@ def _add_words(parser: Parser) -> None:
     add_guest(parser)
     group = add_results(parser)
     group.add_argument("--output", metavar="DIR", help="the run directory (new or empty)")
+    group.add_argument(
+        "--coverage",
+        metavar="DIR",
+        help="a page of the lines that ran, of kernels of the variant gcov and `zfs build --coverage`",
+    )
     loudness = group.add_mutually_exclusive_group()
     loudness.add_argument(
         "-q", "--quiet", action="store_true", help="print only what changed since the last run of its kind"

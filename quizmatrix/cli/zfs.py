@@ -59,6 +59,11 @@ def _add_build_options(parser: Parser) -> None:
     )
     group.add_argument("--debug", action="store_true", help="with assertions and debug symbols")
     group.add_argument(
+        "--coverage",
+        action="store_true",
+        help="the modules count which of their lines run; for kernels of the variants gcov and gcov_modules",
+    )
+    group.add_argument(
         "--experimental", action="store_true", help="also for kernels newer than META's Linux-Maximum"
     )
     group.add_argument(
@@ -105,7 +110,10 @@ def _run(args: argparse.Namespace, steps: tuple[str, ...]) -> int:
         raise UsageError("a single step is for a single cell", next_step="--cell 6.1-x86_64")
     if CONFIGURE in steps:
         zfs_options = ZfsOptions(
-            debug=args.debug, experimental=args.experimental, configure=tuple(args.configure)
+            debug=args.debug,
+            experimental=args.experimental,
+            coverage=args.coverage,
+            configure=tuple(args.configure),
         )
         remember(tree, zfs_options)
     else:

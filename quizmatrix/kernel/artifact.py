@@ -39,6 +39,9 @@ CONFIG = "config"
 SYSTEM_MAP = "System.map"
 MODULE_NAMES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 
+# In the configuration of a kernel that counts which of its lines run.
+_COUNTING = frozenset({"CONFIG_GCOV_KERNEL=y", "CONFIG_CC_IS_GCC=y"})
+
 # A file in a build folder: the key of the kernel that was built there last.
 BUILD_STAMP = "quizmatrix.key"
 
@@ -103,6 +106,11 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     def config(self) -> str:
         """The text of its configuration."""
         return (self.folder / CONFIG).read_text(encoding="utf-8")
+
+    @property
+    def counts_lines(self) -> bool:
+        """Whether it has gcov, which counts how often lines of it, or of modules, run; and that of GCC."""
+        return {*self.config.splitlines()} >= _COUNTING
 
     @property
     def build_tree(self) -> BuildTree | None:

@@ -48,6 +48,10 @@ def run(request: RunRequest, read: ReadArguments, watch: Watch) -> int:
     choice = _choose(request, tasks)
     plan = make_plan(options, choice.tasks, session=session)
     outputs.check(options.results)
+    if options.results.coverage is not None:
+        from quizmatrix.coverage import report
+
+        report.check(options.results)
     _say_what_was_taken(whole, options.results, is_single=choice.is_single)
     if options.once.dry_run:
         _say_what_would_be_run(request, whole.handoff, choice.tasks)

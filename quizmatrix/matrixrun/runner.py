@@ -95,6 +95,10 @@ class Runner:
             else:
                 ending.print_run(self._directory, options, changed, time.monotonic() - self._began)
             self._write_reports()
+            if options.coverage is not None and self._interrupted:
+                progress.tell("--coverage: the run was interrupted, so there is no page")
+            elif options.coverage is not None and any(result.outcome.is_verdict for result in results):
+                self._write_coverage(Path(options.coverage))
         finally:  # also if our output has no reader any more
             if options.on_finish is not None:
                 from quizmatrix.matrixrun import hook
@@ -104,7 +108,7 @@ class Runner:
 
     async def _conduct(self, shown: Progress) -> list[CellResult]:
         conduct = self._request.options.conduct
-        preparer = Preparer(Policy(offline=conduct.offline, refresh=conduct.refresh))
+        preparer = Preparer(Policy.asked(conduct))
         scheduler = Scheduler(self._plan, self._directory, preparer, shown.see)
         if self._choice.is_single and self._is_local:
 
@@ -162,6 +166,24 @@ class Runner:
             reason = "as asked for" if is_hidden else runlayer.why_not_shown(here)
             text = f"the current folder {here} is not shown to the guest, {reason}"
             shown.see(CellNote(cell=tasks[0].id, text=text))
+
+    def _write_coverage(self, target: Path) -> None:
+        """Write the page of the lines that ran. Errors are only printed, as those of reports."""
+        from quizmatrix.coverage import report
+
+        is_quiet = self._request.options.results.quiet
+        tell = progress.tell if sys.stderr.isatty() and not is_quiet else lambda _said: None
+        try:
+            said = anyio.run(report.write, self._directory.folder, self._directory.results, target, tell)
+        except QuizmatrixError as error:
+            progress.tell(f"--coverage: {error.render()}")
+            return
+        except Exception as error:
+            # As a bug in a report, it must not change the run's exit status.
+            progress.tell(f"--coverage: cannot write {target}: internal error: {error!r}")
+            return
+        for line in said if not is_quiet else ():
+            progress.tell(line)
 
     def _write_reports(self) -> None:
         """Write the reports asked for. Errors are only printed; they do not change the exit status."""

@@ -131,10 +131,12 @@ REPORTS = ("json", "junit", "markdown", "html")
 class ResultOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a run prints and writes.
 
-    output: the run directory. fail_on: any, or regression. on_finish: a script for sh.
+    output: the run directory. coverage: the folder for the page of lines that ran. fail_on: any, or
+    regression. on_finish: a script for sh.
     """
 
     output: str | None = None
+    coverage: str | None = None
     json: str | None = None
     junit: str | None = None
     markdown: str | None = None

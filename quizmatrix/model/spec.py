@@ -287,14 +287,23 @@ class GuestLimits(msgspec.Struct, frozen=True, kw_only=True):
     the accelerator's factor.
     tolerance: how findings are treated.
     known: tests that are known to fail in this cell.
-    keeps_memory: whether the guest's memory is kept if the command outlives its limit.
     """
 
     timeout: float
     boot_timeout: float
     tolerance: Tolerance = Tolerance()
     known: list[KnownFailure] = []
-    keeps_memory: bool = False
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of a guest beside what its command writes.
+
+    memory: its memory, if the command outlives its limit. counters: how often each line of its kernel and
+    modules ran, as far as they were compiled to count that.
+    """
+
+    memory: bool = False
+    counters: bool = False
 
 
 class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -305,6 +314,7 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     files: GuestFiles
     command: GuestCommand
     limits: GuestLimits
+    keeps: Kept = Kept()
 
     def encode(self) -> bytes:
         """JSON from which `decode` makes an equal specification, even if words or paths are not UTF-8."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from quizmatrix.core.errors import UnpreparedError
+from quizmatrix.core.version import series_of
 from quizmatrix.image.artifact import Image
 from quizmatrix.kernel import buildlayer
 from quizmatrix.kernel.artifact import Kernel
@@ -32,6 +33,7 @@ from quizmatrix.model.spec import (
     GuestLimits,
     GuestMachine,
     GuestNetwork,
+    Kept,
     Labels,
     Session,
     Share,
@@ -72,6 +74,7 @@ class GuestPlan(msgspec.Struct, frozen=True, kw_only=True):
     layers: host folders, the lowest first.
     work_tree: the folder in which the command runs. typed: its path in the user's shell, if that is another.
     machine, qemu, start: `type`, `qemu_words` and `start` of GuestMachine.
+    keeps: of CellSpec.
     The other fields are those of GuestFiles, GuestCommand and GuestLimits.
     """
 
@@ -86,7 +89,7 @@ class GuestPlan(msgspec.Struct, frozen=True, kw_only=True):
     machine: str | None = None
     qemu: list[str] = []
     start: StartKind | None = None
-    keeps_memory: bool = False
+    keeps: Kept = Kept()
 
 
 # The settings of guests that are not a user's.
@@ -120,9 +123,11 @@ async def specify(
 
     folder: the cell's folder, which exists. disks: those that cells hand on. tests: what the command is told
     about its tests.
-    Raises UnpreparedError if a profile cannot be set up, or a suite is missing.
+    Raises UnpreparedError if a profile cannot be set up, a suite is missing, or the kernel counts no lines.
     """
     cell = task.cell
+    if asked.keeps.counters:
+        _check_counting(prepared.kernel)
     profiles = await _set_up(cell, folder)
     machine = _machine(cell, prepared, accelerator, profiles, asked)
     is_waiting = machine.debugger is not None and machine.debugger.waits
@@ -146,9 +151,20 @@ async def specify(
             boot_timeout=factor * (_DEBUGGED if is_waiting else cell.boot_timeout),
             tolerance=cell.tolerance,
             known=list(cell.known),
-            keeps_memory=asked.keeps_memory,
         ),
+        keeps=asked.keeps,
     )
+
+
+def _check_counting(kernel: Kernel) -> None:
+    """Raise UnpreparedError where a kernel cannot count which of its lines run."""
+    if not kernel.counts_lines:
+        raise UnpreparedError(
+            f"the kernel {kernel.record.release} does not count which lines run",
+            cause="it was built without CONFIG_GCOV_KERNEL, or by clang",
+            next_step=f"--only debian-source:{series_of(kernel.record.version)}-{kernel.record.arch}+gcov"
+            " has it; +gcov_modules counts those of modules alone.",
+        )
 
 
 def _command(

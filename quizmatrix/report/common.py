@@ -62,6 +62,12 @@ def _sentence(part: list[CellResult], results: list[CellResult]) -> str:
     return ""
 
 
+def place_of(cells: frozenset[str], sites: list[ResultSite]) -> str:
+    """What these cells have in common, and no other of `sites`: `on s390x`, `from 6.12 on`; else empty."""
+    places, more = _rules_of(sites)
+    return next((words for words, found in places + more if found == cells), "")
+
+
 def _was_only_cut_off(result: CellResult) -> bool:
     """Whether a cell failed, and no test of its failed but those that were killed."""
     has_failed = result.subtests.get(SubtestOutcome.FAILED, 0) > 0

@@ -105,6 +105,10 @@ class Boot:
     async def _clean_up(self) -> None:
         try:
             self.evidence.notes += await self._shared.finish()
+            if self._spec.keeps.counters:
+                from quizmatrix.run import counters
+
+                self.evidence.notes += counters.keep(self._spec)
             if self._shared.core is not None:
                 from quizmatrix.run import crashreport
 

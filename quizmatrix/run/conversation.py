@@ -28,6 +28,8 @@ _ANSWER_LIMIT = 20.0
 
 # Seconds for the agent to say what the guest is doing whose time is up; it reads the stacks of all threads.
 _EXPLAIN_LIMIT = 10.0
+# Seconds for the agent to pack the counters of lines, after the command: those of a whole kernel, emulated.
+_PACKING_LIMIT = 300.0
 # The largest number of threads that it may name; guest/programs/agent.c names fewer.
 _MAX_THREADS = 1000
 # Characters of what it says of one: a stack has 64 functions.
@@ -63,6 +65,8 @@ class Conversation:
         self._feed = feed
         self._observer = observer
         self._evidence = evidence
+        # The time limit of the command that runs.
+        self._of_command: anyio.CancelScope | None = None
 
     def reach(self, stage: Stage) -> None:
         """Record that a stage begins now, and tell the observer."""
@@ -101,6 +105,7 @@ class Conversation:
         self.reach(Stage.RUNNING)
         self._feed.begin()
         with anyio.move_on_after(self._limits.timeout) as limit:
+            self._of_command = limit
             self._evidence.ended = await self._expect("exited")
         self._feed.stop()
         if limit.cancelled_caught:
@@ -166,18 +171,26 @@ class Conversation:
             await terminal.serve(self._ports[qemu.TERMINAL])
             group.cancel_scope.cancel()
 
+    def _give_time_to_pack(self) -> None:
+        """Once: what follows is not the command's, so it does not count towards that's limit."""
+        if self._of_command is not None:
+            self._of_command.deadline = anyio.current_time() + _PACKING_LIMIT
+            self._of_command = None
+
     async def _expect(self, event: str) -> Message | None:
         """The guest's next message, which must be `event`; None if the guest is gone or failed.
 
         Raises InvalidMessageError for any other message.
         """
         message = await self._control.receive()
-        while message is not None and message.event in ("step", "unread"):
+        while message is not None and message.event in ("step", "unread", "packing"):
             if message.event == "step":
                 if self.stopwatch.steps == _MAX_STEPS:
                     raise InvalidMessageError("more steps than any guest takes")
                 self.stopwatch.begin(message.message)
                 self._evidence.step = message.message
+            elif message.event == "packing":
+                self._give_time_to_pack()
             else:
                 self._feed.unread()
             message = await self._control.receive()

@@ -56,7 +56,7 @@ class Inquiry:
         expiry.hang = hang.finding(threads, self._console.watch.lines)
         if not talk.has_answered:
             await self._look_at_cpus()
-        notes = [await self._shared.keep_memory(self._monitor)] if self._spec.limits.keeps_memory else []
+        notes = [await self._shared.keep_memory(self._monitor)] if self._spec.keeps.memory else []
         if self._places and self._spec.machine.answers_nmi:
             expiry.provoked = self._console.watch.lines
             with anyio.move_on_after(_LIMIT), suppress(QmpError):

@@ -212,7 +212,7 @@ def _again(spec: CellSpec) -> list[str]:
         again += ["--env", name if name in spec.command.passed_on else f"{name}={value}"]
     again += ["--stdin", spec.command.stdin] if spec.command.stdin not in (None, OWN_STDIN) else []
     again += ["--user", spec.command.user] if spec.command.user else []
-    again += ["--on-timeout", "dump"] if spec.limits.keeps_memory else []
+    again += ["--on-timeout", "dump"] if spec.keeps.memory else []
     again += ["--append", spec.machine.kernel.parameters] if spec.machine.kernel.parameters else []
     again += ["--numa", str(spec.machine.numa)] if spec.machine.numa > 1 else []
     again += [f"--qemu={shlex.join(spec.machine.qemu_words)}"] if spec.machine.qemu_words else []

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from quizmatrix.core import skeleton
+from quizmatrix.core import paths, skeleton
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.model import testchoice, user
 from quizmatrix.model.spec import ActiveProfile, Bind, CellSpec, Session, Share
@@ -257,6 +257,8 @@ def _files(spec: CellSpec, marker: str) -> dict[str, str]:
         files["session"] = session_script(spec.command.session)
     if any(_has_udev_rules(Path(folder)) for folder in _folders_of_the_user(spec)):
         files["udev-rules"] = "a layer has some"
+    if spec.keeps.counters:
+        files["counters"] = (paths.data_dir("guest") / "counters").read_text(encoding="utf-8")
     if spec.files.handed_disks:
         files["sync"] = "what the command wrote is for another guest"
     if spec.command.stdin is not None:

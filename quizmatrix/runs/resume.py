@@ -44,7 +44,7 @@ def with_its_command(request: RunRequest, read: ReadArguments) -> RunRequest:
     if not results.matrix:
         raise UsageError(f"{results.run} was a terminal's session, which cannot be resumed")
     # They are relative to the folder where they are typed.
-    targets = {form: getattr(options.results, form) for form in REPORTS}
+    targets = {form: getattr(options.results, form) for form in (*REPORTS, "coverage")}
     here = {
         form: str(Path(target).absolute()) for form, target in targets.items() if target not in (None, "-")
     }

@@ -13,7 +13,7 @@ from quizmatrix.model import profile
 from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.options import ConductOptions, RunOptions
-from quizmatrix.model.spec import Bind, CommandLine
+from quizmatrix.model.spec import Bind, CommandLine, Kept
 from quizmatrix.model.start import StartKind
 from quizmatrix.model.task import Task
 from quizmatrix.model.user import is_user
@@ -61,7 +61,7 @@ def make_plan(
             typed=typed,
             machine=_machine(guest.machine, [task.cell for task in tasks]),
             qemu=_more_of_qemu(guest.qemu),
-            keeps_memory=guest.on_timeout == "dump",
+            keeps=Kept(memory=guest.on_timeout == "dump", counters=options.results.coverage is not None),
             start=StartKind.COLD if guest.cold else StartKind.WARM if guest.warm else None,
             binds=[_bind(text) for text in guest.bind],
             stdin=command_stdin.file_of(guest.stdin),

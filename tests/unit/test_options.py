@@ -58,6 +58,7 @@ VALUES: dict[str, Any] = {
     "cold": True,
     "warm": True,
     "output": "o",
+    "coverage": "c",
     "json": "-",
     "junit": "j",
     "markdown": "m",

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -13,9 +14,11 @@ from msgspec.structs import replace
 
 from quizmatrix.build.parts import Built
 from quizmatrix.build.zfs import build, due
+from quizmatrix.build.zfs import sysroot as sysroots
 from quizmatrix.build.zfs.build import CONFIGURE, INSTALL, MAKE, STEPS
 from quizmatrix.build.zfs.options import ZfsOptions
 from quizmatrix.build.zfs.part import ZfsPart, modules_part, userland_part
+from quizmatrix.build.zfs.state import configuration_of, state_of
 from quizmatrix.build.zfs.sysroot import Sysroot, sysroot_of
 from quizmatrix.build.zfs.tree import ZfsTree, find_tree, make_ready
 from quizmatrix.core import paths
@@ -410,6 +413,28 @@ def test_a_configure_that_fails_is_run_again(tree: ZfsTree, kernel: Kernel) -> N
             take(broken)
         assert caught.value.cause == "configure: error: this cannot be configured"
     assert len(lines(broken, "configured")) == 2
+
+
+def test_offline_no_libraries_are_fetched(tree: ZfsTree) -> None:
+    pool = JobServer(1)
+    try:
+        with pytest.raises(UnpreparedError, match="the cache has no libraries of x86_64: --offline"):
+            anyio.run(partial(sysroots.obtain, X86_64, None, pool, print, is_offline=True))
+    finally:
+        pool.close()
+
+
+def test_modules_that_count_lines_are_other_modules(tree: ZfsTree, kernel: Kernel) -> None:
+    counting = ZfsOptions(coverage=True)
+    assert modules(tree, kernel, counting).making == {}
+    assert state_of(modules(tree, kernel, counting)) == state_of(modules(tree, kernel))
+    config = kernel.folder / artifact.CONFIG
+    config.write_text(f"{config.read_text()}CONFIG_GCOV_KERNEL=y\nCONFIG_CC_IS_GCC=y\n")
+    assert modules(tree, kernel, counting).making == {"GCOV_PROFILE": "y"}
+    assert state_of(modules(tree, kernel, counting)) != state_of(modules(tree, kernel))
+    # They are configured alike.
+    assert configuration_of(modules(tree, kernel, counting)) == configuration_of(modules(tree, kernel))
+    assert state_of(userland(tree, counting)) == state_of(userland(tree))
 
 
 def test_a_ready_made_kernel_is_built_for_with_its_own_compiler(

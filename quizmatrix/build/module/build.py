@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.build.module import dkms, mirror
+from quizmatrix.build.module import dkms, dkmspackage, mirror
 from quizmatrix.build.module.module import NAME_ITS_FOLDER, Module, NeedsOtherModuleError, store_of
 from quizmatrix.build.parts import Built, Installed, NotForThisKernel
 from quizmatrix.core import paths, process, uses
@@ -193,11 +193,8 @@ class _ModuleBuild:
         """Build the module as its dkms.conf says, from a fresh copy, and install it into a layer."""
         words, exported = self._words()
         mirror.copy_afresh(self._module.path, files, self._copy)
-        packages = [
-            dkms.DkmsPackage.decode(record.read_bytes(), folder=other.copy(self._kernel).resolve())
-            for other in self._other_modules.built
-            if (record := self._package_of(other)).is_file()
-        ]
+        others = (dkmspackage.load(other, self._kernel) for other in self._other_modules.built)
+        packages = [other for other in others if other is not None]
         work = dkms.DkmsWork(
             module=self._module,
             kernel=self._kernel,
@@ -213,11 +210,7 @@ class _ModuleBuild:
             tell=self._tell,
         )
         package = await dkms.build(work, layer)
-        paths.write_atomic(self._package_of(self._module), package.encode())
-
-    def _package_of(self, module: Module) -> Path:
-        """The file that says which DKMS package a module was when it was built for this kernel."""
-        return module.work / f"{self._kernel.record.key}.package"
+        paths.write_atomic(dkmspackage.record_of(self._module, self._kernel), package.encode())
 
     def _words(self) -> tuple[list[str], list[str]]:
         """The user's variables for make(1), and the files with the symbols of other modules."""

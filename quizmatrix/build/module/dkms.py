@@ -17,6 +17,7 @@ import msgspec
 
 from quizmatrix.build.module import dkmsconf
 from quizmatrix.build.module.dkmsconf import DkmsConf
+from quizmatrix.build.module.dkmspackage import DKMS_TREE, DkmsPackage
 from quizmatrix.build.module.module import Module, WaitsForModuleError
 from quizmatrix.build.parts import NotForThisKernel
 from quizmatrix.core import buildstep, paths, process, sandbox, untrusted
@@ -28,8 +29,8 @@ from quizmatrix.kernel import buildlayer
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.kernel.buildtree import BuildTree
 
-# dkms(8)'s places; in the sandbox they are there.
-_DKMS_TREE, _SOURCE_TREE = "/var/lib/dkms", "/usr/src"
+# Where sources are for dkms(8); in the sandbox they are there.
+_SOURCE_TREE = "/usr/src"
 
 # Where Debian's dkms installs modules, whatever DEST_MODULE_LOCATION says; modprobe takes them before the
 # kernel's own.
@@ -49,24 +50,6 @@ if [ -x "./$script" ]; then exec ./$1; else echo "$script is not executable, and
 
 # Bytes of a module, which may be a sparse file, and of a log in which the first error is looked for.
 _MODULE_AT_MOST, _LOG_AT_MOST = 1 << 30, 64 << 20
-
-
-class DkmsPackage(msgspec.Struct, frozen=True, kw_only=True):
-    """A package that is built for a kernel, and the folder where that was done."""
-
-    name: str
-    version: str
-    folder: Path
-
-    def encode(self) -> bytes:
-        """Its name and version, to be kept."""
-        return f"{self.name}\n{self.version}".encode()
-
-    @staticmethod
-    def decode(kept: bytes, folder: Path) -> DkmsPackage:
-        """The package whose name and version were kept."""
-        name, _, version = kept.decode().partition("\n")
-        return DkmsPackage(name=name, version=version, folder=folder)
 
 
 class DkmsWork(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +104,7 @@ async def build(work: DkmsWork, layer: Path) -> DkmsPackage:
 
 def with_own_paths(text: str, copy: Path, source: Path) -> str:
     """A text in which the user's folder stands for the copy, by whatever path the copy was known."""
-    places = "|".join(re.escape(str(place)) for place in (_DKMS_TREE, f"{_programs(copy)}/dkms"))
+    places = "|".join(re.escape(str(place)) for place in (DKMS_TREE, f"{_programs(copy)}/dkms"))
     text = re.sub(rf"(?:{places})/[^/\s]+/[^/\s]+/(?:build|source)\b", lambda _: str(source), text)
     for path in (copy, copy.resolve()):
         text = text.replace(str(path), str(source))
@@ -194,7 +177,7 @@ class _Host:
 
     @property
     def _dkms_tree(self) -> str:
-        return _DKMS_TREE if self._work.is_sandboxed else f"{self._programs}/dkms"
+        return DKMS_TREE if self._work.is_sandboxed else f"{self._programs}/dkms"
 
     def command(self, conf: DkmsConf | None, *, writes: bool = False) -> Callable[[Sequence[str]], list[str]]:
         """What wraps a command line so that it runs in this host. conf: whose folders there are."""
@@ -234,7 +217,7 @@ class _Host:
         return self._build(package), self._source(package)
 
     def _build(self, package: DkmsPackage) -> str:
-        return f"{self._dkms_tree}/{package.name}/{package.version}/build"
+        return package.place(self._dkms_tree)
 
     def _source(self, package: DkmsPackage) -> str:
         sources = _SOURCE_TREE if self._work.is_sandboxed else f"{self._programs}/src"

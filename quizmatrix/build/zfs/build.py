@@ -256,7 +256,7 @@ class _ZfsBuild:
         return self._pool
 
     async def _make(self, words: list[str]) -> None:
-        await self._step(pool=self._needed_pool).run(["make", *words])
+        await self._step(env=self._part.making, pool=self._needed_pool).run(["make", *words])
 
     def _step(self, *, env: Mapping[str, str] = {}, pool: JobServer | None = None) -> BuildStep:
         return BuildStep(

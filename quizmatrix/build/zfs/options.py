@@ -15,11 +15,13 @@ class ZfsOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a build of OpenZFS differs from the default.
 
     debug: with OpenZFS's assertions and debug symbols. experimental: also for kernels newer than META's
-    Linux-Maximum. configure: further arguments of ./configure.
+    Linux-Maximum. coverage: the modules count which of their lines run. configure: further arguments of
+    ./configure.
     """
 
     debug: bool = False
     experimental: bool = False
+    coverage: bool = False
     configure: tuple[str, ...] = ()
 
     @property

@@ -24,10 +24,10 @@ _WITHOUT_BTF = "CONFIG_DEBUG_INFO_BTF_MODULES="
 class ZfsPart(msgspec.Struct, frozen=True, kw_only=True):
     """One part of an OpenZFS build: the programs of an architecture, or the modules of a kernel.
 
-    name: of its folder. configure: arguments of ./configure. make, install: arguments for each run of
-    make(1); {layer} stands for the folder to install to. without: folders of the tree that do not affect it.
-    linked: a folder of the tree whose sources need symlinks in the build folder. made_for: the key of its
-    kernel, if it is for one.
+    name: of its folder. configure: arguments of ./configure. environment: for that and make(1).
+    make, install: arguments for each run of make; {layer} stands for the folder to install to.
+    without: folders of the tree that do not affect it. linked: a folder of the tree whose sources need
+    symlinks in the build folder. made_for: the key of its kernel, if it is for one.
     """
 
     name: str
@@ -47,6 +47,12 @@ class ZfsPart(msgspec.Struct, frozen=True, kw_only=True):
     def folder(self) -> Path:
         """The folder where it is built."""
         return self.tree.work / self.name
+
+    @property
+    def making(self) -> dict[str, str]:
+        """More of the environment, for make alone."""
+        # Not on its command line, since some of the kernel's makefiles switch it off for what they compile.
+        return {"GCOV_PROFILE": "y"} if self.options.coverage else {}
 
     @property
     def has_programs(self) -> bool:
@@ -70,7 +76,7 @@ def userland_part(tree: ZfsTree, arch: Arch, sysroot: Sysroot, options: ZfsOptio
         tree=tree,
         arch=arch,
         sysroot=sysroot,
-        options=options,
+        options=msgspec.structs.replace(options, coverage=False),
         configure=[
             "--with-config=user",
             *("--prefix=/usr", "--sbindir=/usr/sbin", "--libdir=/usr/lib", "--sysconfdir=/etc"),
@@ -96,7 +102,7 @@ def modules_part(tree: ZfsTree, arch: Arch, kernel: Kernel, sysroot: Sysroot, op
         tree=tree,
         arch=arch,
         sysroot=sysroot,
-        options=options,
+        options=msgspec.structs.replace(options, coverage=options.coverage and kernel.counts_lines),
         configure=[
             *("--with-config=kernel", f"--with-linux={tree_of_kernel.source}"),
             f"--with-linux-obj={tree_of_kernel.folder}",

@@ -47,7 +47,7 @@ def state_of(part: ZfsPart, tree: ZfsTree | None = None) -> str:
     tree: another tree with the same `configure`, for what it would be with that as the source.
     """
     of_tree = checksum.state_of((tree or part.tree).path, without=part.without)
-    return key_of([f"{configuration_of(part)} {of_tree}"])
+    return key_of([f"{configuration_of(part)} {of_tree}", *([repr(part.making)] if part.making else [])])
 
 
 def _identity(compiler: str) -> str:

@@ -94,6 +94,8 @@ class ZfsSweep:
                 cell, lambda said: self._tell(cell.id, said), pool=self._pool
             )
             build.check_kernel(self._tree, kernel.record.version, self._options)
+            if self._options.coverage and not kernel.counts_lines:
+                self._tell(cell.id, "no lines are counted: its kernel is neither +gcov nor +gcov_modules")
             made = await self._sysroot(arch, cell)
             wanted = [
                 userland_part(self._tree, arch, made, self._options),
@@ -141,7 +143,13 @@ class ZfsSweep:
     async def _sysroot(self, arch: Arch, cell: Cell) -> sysroot.Sysroot:
         suite = debian_suite(cell.image) or None
         async with self._parts.lock(f"sysroot {arch.name}"):
-            return await sysroot.obtain(arch, suite, self._pool, lambda said: self._tell(cell.id, said))
+            return await sysroot.obtain(
+                arch,
+                suite,
+                self._pool,
+                lambda said: self._tell(cell.id, said),
+                is_offline=self._preparer.is_offline,
+            )
 
     async def _part(self, part: ZfsPart, steps: Sequence[str]) -> PartResult:
         """Build a part, unless that was done or is going on for another cell."""

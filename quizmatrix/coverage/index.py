@@ -1,0 +1,81 @@
+"""Writes index.html: how much of each tree ran, and the lines that only some cells reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from quizmatrix.core.text import clean_line
+from quizmatrix.coverage.differences import PartlyReached, Stretch, TreeCount
+from quizmatrix.model.result import RunResults
+from quizmatrix.report.common import ResultSite, place_of
+
+# Places of one group that the page shows, and lines of one place.
+_MOST_PLACES = 200
+_MOST_LINES = 40
+
+
+def render(
+    results: RunResults,
+    trees: Sequence[TreeCount],
+    found: Sequence[PartlyReached],
+    notes: Sequence[str],
+    sources: Path,
+) -> str:
+    """The page. notes: what is missing, and why. sources: the copies of all files, by their names."""
+    sites = sites_of(results)
+    text = (resources.files(__package__) / "page" / "index.html").read_text(encoding="utf-8")
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
+    return template.render(
+        run=results.run,
+        command=clean_line(results.command_words()),
+        notes=notes,
+        trees=trees,
+        share=share,
+        is_single=len({cell for tree in trees for cell in tree.cells}) == 1,
+        groups=[_group(one, sites, sources) for one in found],
+    )
+
+
+def share(reached: int, lines: int) -> str:
+    """`41.3%`."""
+    return f"{100 * reached / lines:.1f}%" if lines else ""
+
+
+def sites_of(results: RunResults) -> list[ResultSite]:
+    """The cells, once each, where their tests are split."""
+    return list({result.unsharded: (result.unsharded, result) for result in results.cells}.values())
+
+
+def words_of(one: PartlyReached, sites: Sequence[ResultSite]) -> str:
+    """`only on s390x`, or the cells by name."""
+    among = [site for site in sites if site[0] in one.cells | one.others]
+    words = place_of(one.cells, among)
+    return f"only {words}" if words else f"only in {', '.join(sorted(one.cells))}"
+
+
+def _group(one: PartlyReached, sites: Sequence[ResultSite], sources: Path) -> dict[str, Any]:
+    return {
+        "words": words_of(one, sites),
+        "lines": one.lines,
+        "is_compiled": one.is_compiled,
+        "parts": [_part(stretch, sources) for stretch in one.stretches[:_MOST_PLACES]],
+        "left_out": max(0, len(one.stretches) - _MOST_PLACES),
+    }
+
+
+def _part(stretch: Stretch, sources: Path) -> dict[str, str]:
+    where = f"{stretch.file}:{stretch.first}"
+    where += f"-{stretch.last}" if stretch.last > stretch.first else ""
+    lines = _lines(sources / stretch.file)[stretch.first - 1 : stretch.last]
+    more = [f"... {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
+    return {"where": where, "text": "\n".join([*lines[:_MOST_LINES], *more])}
+
+
+def _lines(file: Path) -> list[str]:
+    # Not splitlines(), which ends a line at a form feed, too.
+    return file.read_text(encoding="utf-8", errors="replace").split("\n")
