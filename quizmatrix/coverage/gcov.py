@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.coverage.sources import copy_in, find_name, on_host
+from quizmatrix.coverage.sources import copy_in, find_name, on_host, tree_of
 
 # What gcov adds to the name of an object file.
 SUFFIX = ".gcov.json.gz"
@@ -103,6 +103,8 @@ def join(
         name = find_name(real, trees)
         if name is None:
             unknown.append(str(real))
+            continue
+        if not tree_of(name):
             continue
         try:
             if real.stat().st_mtime > whole.compiled:

@@ -219,7 +219,8 @@ def _summary(
     for one in counts:
         yield f"{index.share(one.reached, one.lines)} of {one.lines} lines of {one.tree} ran"
     for group in groups[:_SHOWN]:
-        yield f"{group.lines} line{'s' if group.lines > 1 else ''} {group.words}"
-    if len(groups) > _SHOWN:
-        yield f"and {len(groups) - _SHOWN} more groups of lines that only some cells reach"
+        elsewhere = "" if group.compiled_elsewhere else ", compiled nowhere else"
+        yield f"{group.lines} line{'s' if group.lines > 1 else ''} {group.words}{elsewhere}"
+    if more := groups[_SHOWN:]:
+        yield f"and {sum(group.lines for group in more)} more that only some cells reach"
     yield from notes

@@ -15,7 +15,7 @@ from quizmatrix.kernel.artifact import Kernel
 class CountedTrees:
     """The trees of one page. A tree has one name, whatever kernels it was compiled for.
 
-    folders: the names by folder, a tree's own and copies of it.
+    folders: the names by folder, a tree's own and copies of it; "" where its files do not count.
     """
 
     def __init__(self) -> None:
@@ -30,8 +30,11 @@ class CountedTrees:
         Returns the folders of modules that were compiled in a sandbox, by their paths there.
         """
         record, places = kernel.record, {}
-        if (tree := kernel.build_tree) is not None:
+        if (tree := kernel.build_tree) is not None and kernel.counts_own_lines:
             self.add_tree(tree.source, f"linux-{record.version}", tree.source)
+        elif tree is not None:
+            # A module has code of the kernel's headers, which is not its own.
+            self.folders[str(tree.source.resolve())] = ""
         for reference in buildlayer.builds_of_trees(record.key):
             self.add_tree(Path(reference.origin), Path(reference.origin).name, Path(reference.origin))
         for reference in buildlayer.module_references(record.key):

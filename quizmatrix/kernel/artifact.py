@@ -40,6 +40,7 @@ SYSTEM_MAP = "System.map"
 MODULE_NAMES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 
 # In the configuration of a kernel that counts which of its lines run.
+_COUNTING_ALL = "CONFIG_GCOV_PROFILE_ALL=y"
 _COUNTING = frozenset({"CONFIG_GCOV_KERNEL=y", "CONFIG_CC_IS_GCC=y"})
 
 # A file in a build folder: the key of the kernel that was built there last.
@@ -111,6 +112,11 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     def counts_lines(self) -> bool:
         """Whether it has gcov, which counts how often lines of it, or of modules, run; and that of GCC."""
         return {*self.config.splitlines()} >= _COUNTING
+
+    @property
+    def counts_own_lines(self) -> bool:
+        """Whether it counts its own lines, and not only those of modules that are built for that."""
+        return _COUNTING_ALL in self.config.splitlines()
 
     @property
     def build_tree(self) -> BuildTree | None:

@@ -202,6 +202,18 @@ def test_a_source_that_changed_since_is_left_out(tmp_path: Path) -> None:
     assert [name for name, _ in gcov.read(tmp_path / "joined")] == ["tree/main.c"]
 
 
+def test_files_that_do_not_count_are_left_out_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "linux").mkdir()
+    (tmp_path / "linux/list.h").touch()
+    line = {"line_number": 1, "count": 1}
+    reported(tmp_path, "1", {"file": str(tmp_path / "linux/list.h"), "functions": [], "lines": [line]})
+    left_out = gcov.join(
+        tmp_path, tmp_path / "joined", tmp_path / "sources", {str(tmp_path / "linux"): ""}, {}
+    )
+    assert left_out == gcov.LeftOut(changed=[], unknown=[])
+    assert dict(gcov.read(tmp_path / "joined")) == {}
+
+
 def test_paths_in_a_sandbox_are_followed(tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy/a.c").touch()
@@ -361,7 +373,7 @@ def stored_kernel(key: str, build: Path) -> None:
     """A kernel in the cache that was built in `build`, from the source that is linked there."""
     folder = artifact.KERNELS.path(key)
     folder.mkdir(parents=True)
-    (folder / artifact.CONFIG).write_text("")
+    (folder / artifact.CONFIG).write_text("CONFIG_GCOV_KERNEL=y\nCONFIG_GCOV_PROFILE_ALL=y\n")
     (build / artifact.BUILD_STAMP).write_text(key)
     record = artifact.KernelRecord(
         key=key,
