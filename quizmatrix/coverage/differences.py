@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -51,23 +51,23 @@ class TreeCount(msgspec.Struct, frozen=True, kw_only=True):
     cells: dict[str, tuple[int, int]]
 
 
-# By file and line, the cells that have code there, and whether they reach it.
-Merged = dict[str, dict[int, dict[str, bool]]]
+# By line, the cells that have code there, and whether they reach it.
+MergedLines = dict[int, dict[str, bool]]
 
 
-def merge(traces: Sequence[Trace]) -> Merged:
-    """The lines of all traces. A cell of several guests reaches what one of them does."""
-    merged: Merged = {}
+def merge(traces: Sequence[Trace]) -> dict[str, MergedLines]:
+    """The lines of all traces, by file. A cell of several guests reaches what one of them does."""
+    merged: dict[str, MergedLines] = {}
     for trace in traces:
-        for file, lines in trace.lines.items():
-            own = merged.setdefault(file, {})
-            for number, ran in lines.items():
+        for name, file in trace.files.items():
+            own = merged.setdefault(name, {})
+            for number, ran in file.lines.items():
                 cells = own.setdefault(number, {})
                 cells[trace.cell] = cells.get(trace.cell, False) or ran
     return merged
 
 
-def count(merged: Merged) -> list[TreeCount]:
+def count(merged: Mapping[str, MergedLines]) -> list[TreeCount]:
     """How much of each tree was reached, sorted by name."""
     counts = []
     for tree, files in sorted(_by_tree(merged).items()):
@@ -83,8 +83,15 @@ def count(merged: Merged) -> list[TreeCount]:
     return counts
 
 
-def find(merged: Merged) -> list[PartlyReached]:
-    """What only some of the cells that have its tree reach; the most lines first."""
+def find(merged: Mapping[str, MergedLines], traces: Sequence[Trace]) -> list[PartlyReached]:
+    """What only some of the cells that have its tree reach: first what the others have, too, then the rest.
+
+    The first line of a function has code where the compiler has made a function of it, and none where that is
+    part of its callers, so that says nothing.
+    """
+    heads: dict[str, set[int]] = defaultdict(set)
+    for name, counted in (item for trace in traces for item in trace.files.items()):
+        heads[name] |= counted.heads
     stretches: dict[tuple[frozenset[str], frozenset[str], bool], list[Stretch]] = defaultdict(list)
     for files in _by_tree(merged).values():
         have = frozenset(cell for file in files for cells in merged[file].values() for cell in cells)
@@ -93,7 +100,9 @@ def find(merged: Merged) -> list[PartlyReached]:
             for kind, group in itertools.groupby(kinds, operator.itemgetter(0)):
                 if kind is None:
                     continue
-                numbers = [number for _, number in group]
+                numbers = [number for _, number in group if kind[2] or number not in heads[file]]
+                if not numbers:
+                    continue
                 stretches[kind].append(
                     Stretch(file=file, first=numbers[0], last=numbers[-1], lines=len(numbers))
                 )
@@ -101,7 +110,7 @@ def find(merged: Merged) -> list[PartlyReached]:
         PartlyReached(cells=cells, others=others, is_compiled=compiled, stretches=these)
         for (cells, others, compiled), these in stretches.items()
     ]
-    return sorted(found, key=lambda one: (-one.lines, sorted(one.cells)))
+    return sorted(found, key=lambda one: (not one.is_compiled, -one.lines, sorted(one.cells)))
 
 
 def _kind(there: dict[str, bool], have: frozenset[str]) -> tuple[frozenset[str], frozenset[str], bool] | None:
@@ -113,7 +122,7 @@ def _kind(there: dict[str, bool], have: frozenset[str]) -> tuple[frozenset[str],
     return cells, others, any(cell in there for cell in others)
 
 
-def _by_tree(merged: Merged) -> dict[str, list[str]]:
+def _by_tree(merged: Iterable[str]) -> dict[str, list[str]]:
     trees: dict[str, list[str]] = defaultdict(list)
     for file in merged:
         trees[tree_of(file)].append(file)

@@ -72,11 +72,22 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
     unknown: list[str]
 
 
-def read(file: Path) -> Iterator[tuple[str, dict[int, bool]]]:
-    """The names of the files in a joined report, with their lines: whether each ran."""
+class CountedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A source file in one guest.
+
+    lines: those with code, and whether each ran. heads: the first lines of functions.
+    """
+
+    lines: dict[int, bool]
+    heads: frozenset[int] = frozenset()
+
+
+def read(file: Path) -> Iterator[tuple[str, CountedFile]]:
+    """The files in a joined report, with their names."""
     report = msgspec.json.decode(gzip.decompress(file.read_bytes()), type=GcovReport)
     for one in report.files:
-        yield one.file, {line.line_number: line.count > 0 for line in one.lines}
+        lines = {line.line_number: line.count > 0 for line in one.lines}
+        yield one.file, CountedFile(lines=lines, heads=frozenset(head.start_line for head in one.functions))
 
 
 def join(

@@ -122,7 +122,7 @@ async def _make(run: Path, results: RunResults, work: Path, made: Path, tell: Te
             next_step="`zfs build --coverage` and `module build --make GCOV_PROFILE=y` build modules that "
             "count, for kernels of the variants gcov and gcov_modules.",
         )
-    counts, found = differences.count(merged), differences.find(merged)
+    counts, found = differences.count(merged), differences.find(merged, traces)
     tell("writing the page of all lines")
     (made / LINES).mkdir()
     await _run_gcovr(

@@ -20,7 +20,7 @@ from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.core.json import decode_exactly, encode_exactly
 from quizmatrix.core.sandbox import Sandbox
 from quizmatrix.coverage import gcov
-from quizmatrix.coverage.gcov import NOTES, SUFFIX, LeftOut
+from quizmatrix.coverage.gcov import NOTES, SUFFIX, CountedFile, LeftOut
 from quizmatrix.coverage.sources import CountedTrees, on_host
 from quizmatrix.kernel import artifact
 from quizmatrix.kernel.artifact import Kernel
@@ -47,12 +47,11 @@ _UNUSED = re.compile(
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """Which lines of one guest's code ran.
 
-    cell: without `@NofM`. lines: by the file's name (see CountedTrees) and number, whether the line ran.
-    notes: what is missing, for the user.
+    cell: without `@NofM`. files: by their names (see CountedTrees). notes: what is missing, for the user.
     """
 
     cell: str
-    lines: dict[str, dict[int, bool]]
+    files: dict[str, CountedFile]
     notes: list[str] = []
 
 
@@ -97,7 +96,7 @@ async def read(folder: Path, cell: str, work: Path, trees: CountedTrees) -> Trac
     notes.append(
         _counted(len(unknown), "source files", f"of no tree that was built from: {''.join(unknown[:1])}")
     )
-    return Trace(cell=cell, lines=dict(gcov.read(report)), notes=list(filter(None, notes)))
+    return Trace(cell=cell, files=dict(gcov.read(report)), notes=list(filter(None, notes)))
 
 
 def _counted(number: int, what: str, why: str) -> str:

@@ -79,7 +79,7 @@ def lines_of(folder: Path, archive: Path, *, lost: tuple[str, ...] = ()) -> dict
     target = folder / f"joined{gcov.SUFFIX}"
     left_out = gcov.join(own, target, folder / "sources", {str(folder / "source"): "tree"}, {})
     assert left_out == gcov.LeftOut(changed=[], unknown=[])
-    return dict(gcov.read(target))
+    return {name: file.lines for name, file in gcov.read(target)}
 
 
 def test_lines_are_read_of_what_gcc_compiled(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_paths_in_a_sandbox_are_followed(tmp_path: Path) -> None:
     reported(tmp_path, "1", {"file": f"{place}/a.c", "functions": [], "lines": [line]})
     trees, places = {str(tmp_path / "copy"): "a"}, {place: str(tmp_path / "copy")}
     gcov.join(tmp_path, tmp_path / "joined", tmp_path / "sources", trees, places)
-    assert dict(gcov.read(tmp_path / "joined")) == {"a/a.c": {1: True}}
+    assert dict(gcov.read(tmp_path / "joined")) == {"a/a.c": gcov.CountedFile(lines={1: True})}
     (tmp_path / "copy/a.gcno").touch()
     (tmp_path / "a.gcda").touch()
     with tarfile.open(tmp_path / "counters.tar", "w") as archive:
@@ -245,23 +245,23 @@ def test_trees_have_names_of_their_own(tmp_path: Path) -> None:
 
 
 def traced(cell: str, **files: dict[int, bool]) -> Trace:
-    return Trace(cell=cell, lines={f"tree/{name}.c": lines for name, lines in files.items()})
+    counted = {f"tree/{name}.c": gcov.CountedFile(lines=lines) for name, lines in files.items()}
+    return Trace(cell=cell, files=counted)
 
 
 X, S, P = "6.1-x86_64", "6.1-s390x", "6.12-ppc64"
 
 
 def test_lines_that_only_some_cells_reach() -> None:
-    merged = differences.merge(
-        [
-            traced(X, a={1: True, 2: False, 4: True, 9: True}, b={1: True}),
-            traced(S, a={1: True, 2: True, 3: True, 4: True, 9: True}, b={1: True}),
-            traced(P, a={1: True, 2: True, 3: True, 4: False, 9: True}, b={1: False}),
-            traced(P, a={1: True, 2: False, 4: False, 9: True}, b={1: True}),
-            Trace(cell="other", lines={"elsewhere/c.c": {1: False}}),
-        ]
-    )
-    found = differences.find(merged)
+    traces = [
+        traced(X, a={1: True, 2: False, 4: True, 9: True}, b={1: True}),
+        traced(S, a={1: True, 2: True, 3: True, 4: True, 9: True}, b={1: True}),
+        traced(P, a={1: True, 2: True, 3: True, 4: False, 9: True}, b={1: False}),
+        traced(P, a={1: True, 2: False, 4: False, 9: True}, b={1: True}),
+        Trace(cell="other", files={"elsewhere/c.c": gcov.CountedFile(lines={1: False})}),
+    ]
+    merged = differences.merge(traces)
+    found = differences.find(merged, traces)
     assert found == [
         PartlyReached(
             cells=frozenset({S, X}),
@@ -286,6 +286,15 @@ def test_lines_that_only_some_cells_reach() -> None:
     assert (elsewhere.tree, elsewhere.reached, elsewhere.lines) == ("elsewhere", 0, 1)
     assert (tree.reached, tree.lines) == (6, 6)
     assert tree.cells == {X: (4, 5), S: (6, 6), P: (5, 6)}
+
+
+def test_the_first_line_of_a_function_is_no_difference() -> None:
+    heads = gcov.CountedFile(lines={1: True, 2: True, 9: True}, heads=frozenset({1, 9}))
+    traces = [Trace(cell=X, files={"tree/a.c": heads}), traced(S, a={2: False, 9: False})]
+    found = differences.find(differences.merge(traces), traces)
+    # Of line 1, S has no code; of line 9 it has, and does not reach it.
+    assert [(one.is_compiled, [place.first for place in one.stretches]) for one in found] == [(True, [2])]
+    assert found[0].stretches[0].last == 9
 
 
 def result(cell: str, **more: Any) -> CellResult:
@@ -316,11 +325,12 @@ def test_groups_of_cells_have_words(cells: set[str], words: str) -> None:
 def test_the_page_shows_source_as_text(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree/a.c").write_text("".join(f"if (a < {number}) <script>\n" for number in range(1, 100)))
-    merged = differences.merge([traced(X, a={3: True}), traced(S, a=dict.fromkeys(range(1, 100), True))])
+    traces = [traced(X, a={3: True}), traced(S, a=dict.fromkeys(range(1, 100), True))]
+    merged = differences.merge(traces)
     page = index.render(
         results(result(X), result(S)),
         differences.count(merged),
-        differences.find(merged),
+        differences.find(merged, traces),
         ["a note"],
         tmp_path,
     )
@@ -333,8 +343,11 @@ def test_the_page_shows_source_as_text(tmp_path: Path) -> None:
 
 
 def test_there_may_be_nothing_to_tell(tmp_path: Path) -> None:
-    merged = differences.merge([traced(X, a={3: True})])
-    page = index.render(results(result(X)), differences.count(merged), differences.find(merged), [], tmp_path)
+    traces = [traced(X, a={3: True})]
+    merged = differences.merge(traces)
+    page = index.render(
+        results(result(X)), differences.count(merged), differences.find(merged, traces), [], tmp_path
+    )
     assert "None: there is one cell." in page
 
 
