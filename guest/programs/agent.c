@@ -401,17 +401,6 @@ static void return_shared(void)
     sync_disks();
 }
 
-/* With --coverage, the counters of the lines that ran go into /shared. */
-static void keep_counters(void)
-{
-    static char *words[] = { BUSYBOX, "sh", OWN "counters", 0 };
-    if (!exists(OWN "counters"))
-        return;
-    tell("packing", "");
-    if (run_busybox(words, 0))
-        write_text(ERRORS, "quizmatrix: the counters of lines could not be kept\n");
-}
-
 /* The architecture of a program that could not be run here, written by the run layer's script `before`. It is the
  * guest's to change. */
 static char *foreign(void)
@@ -423,21 +412,33 @@ static char *foreign(void)
     return said ? said : "";
 }
 
-/* Tell the host how the command ended. status: of wait(2). */
+/* Tell the host how the command ended. */
+static void tell_status(const char *event, int code, int signal)
+{
+    write_text(CONTROL, TEXT("{\"event\":\"", event, "\",\"exit_code\":", of_number(code), ",\"signal\":",
+                            signal ? of_number(signal) : "null", ",\"message\":\"", foreign(), "\"}\n"));
+}
+
+/* What has to be done once the command has ended, and then tell the host. status: of wait(2). */
 static void tell_end(int status)
 {
+    static char *counters[] = { BUSYBOX, "sh", OWN "counters", 0 };
     int signal = status & 0x7f, code = signal ? 128 + signal : status >> 8 & 0xff;
     /* The kernel may print to the console later than it logs. When this line arrives, the host has everything that the
      * kernel logged while the command ran. Level 0, so that no log level hides it. */
     put("/dev/kmsg", "<0>quizmatrix: the command has ended\n", NOT_BLOCKING);
-    keep_counters();
+    /* With --coverage, the counters of the lines that ran go into /shared. */
+    if (exists(OWN "counters")) {
+        tell_status("packing", code, signal);
+        if (run_busybox(counters, 0))
+            write_text(ERRORS, "quizmatrix: the counters of lines could not be kept\n");
+    }
     return_shared();
     /* Disks that go to the next guest need what is still in this kernel's page cache. If the command failed, no guest
      * gets them; and a sync could hang and hide the result. */
     if (!code && exists(OWN "sync"))
         sync_disks();
-    write_text(CONTROL, TEXT("{\"event\":\"exited\",\"exit_code\":", of_number(code), ",\"signal\":",
-                            signal ? of_number(signal) : "null", ",\"message\":\"", foreign(), "\"}\n"));
+    tell_status("exited", code, signal);
 }
 
 /* The user asked for a terminal (`-S`, `shell`). */

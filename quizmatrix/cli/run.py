@@ -75,7 +75,7 @@ def _add_words(parser: Parser) -> None:
     group.add_argument(
         "--coverage",
         metavar="DIR",
-        help="a page of the lines that ran, of kernels of the variant gcov and `zfs build --coverage`",
+        help="a page of the lines that ran in kernels of the variants gcov and gcov_modules",
     )
     loudness = group.add_mutually_exclusive_group()
     loudness.add_argument(

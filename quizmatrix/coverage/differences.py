@@ -6,6 +6,7 @@ import itertools
 import operator
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 
 import msgspec
 
@@ -25,15 +26,24 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
     lines: int
 
 
-class PartlyReached(msgspec.Struct, frozen=True, kw_only=True):
-    """What some cells reach, and others that have its tree do not.
+class Elsewhere(StrEnum):
+    """What lines are in the cells that do not reach them.
 
-    cells: those that do. is_compiled: whether the others have code there.
+    NOT_REACHED: one of these has code there. NOT_COMPILED: none has, and one has code elsewhere in the file.
+    NOT_COUNTED: none has counters of the file, so nothing is known.
     """
+
+    NOT_REACHED = "not reached"
+    NOT_COMPILED = "not compiled"
+    NOT_COUNTED = "not counted"
+
+
+class PartlyReached(msgspec.Struct, frozen=True, kw_only=True):
+    """What some cells reach, and others that have its tree do not. cells: those that do."""
 
     cells: frozenset[str]
     others: frozenset[str]
-    is_compiled: bool
+    elsewhere: Elsewhere
     stretches: list[Stretch]
 
     @property
@@ -84,42 +94,56 @@ def count(merged: Mapping[str, MergedLines]) -> list[TreeCount]:
 
 
 def find(merged: Mapping[str, MergedLines], traces: Sequence[Trace]) -> list[PartlyReached]:
-    """What only some of the cells that have its tree reach: first what the others have, too, then the rest.
+    """What only some of the cells that have its tree reach: first what the others do not reach.
 
     The first line of a function has code where the compiler has made a function of it, and none where that is
-    part of its callers, so that says nothing.
+    part of its callers. So it is left out of what only some compile.
     """
     heads: dict[str, set[int]] = defaultdict(set)
     for name, counted in (item for trace in traces for item in trace.files.items()):
         heads[name] |= counted.heads
-    stretches: dict[tuple[frozenset[str], frozenset[str], bool], list[Stretch]] = defaultdict(list)
+    stretches: dict[_Kind, list[Stretch]] = defaultdict(list)
     for files in _by_tree(merged).values():
         have = frozenset(cell for file in files for cells in merged[file].values() for cell in cells)
         for file in sorted(files):
-            kinds = [(_kind(cells, have), number) for number, cells in sorted(merged[file].items())]
+            in_file = frozenset(cell for cells in merged[file].values() for cell in cells)
+            kinds = [(_kind(cells, in_file, have), number) for number, cells in sorted(merged[file].items())]
             for kind, group in itertools.groupby(kinds, operator.itemgetter(0)):
                 if kind is None:
                     continue
-                numbers = [number for _, number in group if kind[2] or number not in heads[file]]
-                if not numbers:
-                    continue
-                stretches[kind].append(
-                    Stretch(file=file, first=numbers[0], last=numbers[-1], lines=len(numbers))
-                )
+                is_head = heads[file] if kind.elsewhere is Elsewhere.NOT_COMPILED else frozenset()
+                if numbers := [number for _, number in group if number not in is_head]:
+                    stretches[kind].append(
+                        Stretch(file=file, first=numbers[0], last=numbers[-1], lines=len(numbers))
+                    )
     found = [
-        PartlyReached(cells=cells, others=others, is_compiled=compiled, stretches=these)
-        for (cells, others, compiled), these in stretches.items()
+        PartlyReached(cells=kind.cells, others=kind.others, elsewhere=kind.elsewhere, stretches=these)
+        for kind, these in stretches.items()
     ]
-    return sorted(found, key=lambda one: (not one.is_compiled, -one.lines, sorted(one.cells)))
+    order = list(Elsewhere)
+    return sorted(found, key=lambda one: (order.index(one.elsewhere), -one.lines, sorted(one.cells)))
 
 
-def _kind(there: dict[str, bool], have: frozenset[str]) -> tuple[frozenset[str], frozenset[str], bool] | None:
-    """Who reaches a line, who does not, and whether those have code there; None where all or none do."""
+class _Kind(msgspec.Struct, frozen=True):
+    """Who reaches a line, who does not, and what it is in those."""
+
+    cells: frozenset[str]
+    others: frozenset[str]
+    elsewhere: Elsewhere
+
+
+def _kind(there: Mapping[str, bool], in_file: frozenset[str], have: frozenset[str]) -> _Kind | None:
+    """The kind of a line; None where all cells reach it, or none does.
+
+    there: the cells with code there. in_file: those with counters of its file. have: those with its tree.
+    """
     cells = frozenset(cell for cell, ran in there.items() if ran)
     others = have - cells
     if not cells or not others:
         return None
-    return cells, others, any(cell in there for cell in others)
+    if any(cell in there for cell in others):
+        return _Kind(cells, others, Elsewhere.NOT_REACHED)
+    return _Kind(cells, others, Elsewhere.NOT_COMPILED if others & in_file else Elsewhere.NOT_COUNTED)
 
 
 def _by_tree(merged: Iterable[str]) -> dict[str, list[str]]:

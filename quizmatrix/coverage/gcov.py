@@ -8,13 +8,14 @@ several of one line.
 
 from __future__ import annotations
 
+import filecmp
 import gzip
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from quizmatrix.coverage.sources import copy_in, find_name, on_host, tree_of
+from quizmatrix.coverage.sources import SourcePlaces, copy_in, tree_of
 
 # What gcov adds to the name of an object file.
 SUFFIX = ".gcov.json.gz"
@@ -64,8 +65,8 @@ class GcovReport(msgspec.Struct, kw_only=True):
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
     """Source files that a joined report lacks, by their paths.
 
-    changed: those that are newer than what was compiled of them, or gone. unknown: those of no tree, without
-    those that a build made.
+    changed: those that are not any more what was compiled, or that another guest has with another text.
+    unknown: those of no tree.
     """
 
     changed: list[str]
@@ -90,13 +91,11 @@ def read(file: Path) -> Iterator[tuple[str, CountedFile]]:
         yield one.file, CountedFile(lines=lines, heads=frozenset(head.start_line for head in one.functions))
 
 
-def join(
-    folder: Path, target: Path, sources: Path, trees: Mapping[str, str], places: Mapping[str, str]
-) -> LeftOut:
+def join(folder: Path, target: Path, sources: Path, places: SourcePlaces) -> LeftOut:
     """Join the reports in a folder, which has the notes, too, to one: the counts of a line are added up.
 
     sources: where the source files are copied to, by their names, which the report has in place of paths.
-    trees, places: see CountedTrees. Raises OSError where a report cannot be read.
+    Raises OSError where a report cannot be read.
     """
     joined: dict[Path, _Joined] = {}
     for path in sorted(folder.glob(f"*{SUFFIX}")):
@@ -107,28 +106,32 @@ def join(
             raise OSError(0, f"gcov wrote what cannot be read: {error}", str(path)) from error
         for one in report.files:
             if one.lines:
-                real = on_host(str(Path(report.current_working_directory, one.file)), places).resolve()
+                real = places.on_host(str(Path(report.current_working_directory, one.file))).resolve()
                 joined.setdefault(real, _Joined()).add(one, compiled)
     files, changed, unknown = [], [], []
     for real, whole in sorted(joined.items()):
-        name = find_name(real, trees)
+        name = places.name_of(real)
         if name is None:
             unknown.append(str(real))
-            continue
-        if not tree_of(name):
-            continue
-        try:
-            if real.stat().st_mtime > whole.compiled:
-                changed.append(str(real))
-                continue
-            copy_in(name, real, sources)
-        except FileNotFoundError:
-            changed.append(str(real))
-            continue
-        files.append(GcovFile(file=name, lines=whole.lines, functions=list(whole.functions.values())))
+        elif not tree_of(name) or not (original := places.original(name)).exists():
+            continue  # it does not count, or a build has made it
+        elif _is_as_compiled(real, original, whole.compiled) and copy_in(name, real, sources):
+            functions = list(whole.functions.values())
+            files.append(GcovFile(file=name, lines=whole.lines, functions=functions))
+        else:
+            changed.append(str(original))
     made = GcovReport(files=files, current_working_directory=str(sources))
     target.write_bytes(gzip.compress(msgspec.json.encode(made), 1))
     return LeftOut(changed=changed, unknown=unknown)
+
+
+def _is_as_compiled(real: Path, original: Path, compiled: float) -> bool:
+    """Whether a source file is what was compiled. real: where it was read. compiled: when, as an mtime."""
+    try:
+        is_same = real == original.resolve() or filecmp.cmp(real, original, shallow=False)
+        return is_same and real.stat().st_mtime <= compiled
+    except FileNotFoundError:
+        return False
 
 
 class _Joined:

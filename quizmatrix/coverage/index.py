@@ -7,16 +7,20 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from quizmatrix.core.text import clean_line
-from quizmatrix.coverage.differences import PartlyReached, Stretch, TreeCount
+from quizmatrix.coverage.differences import Elsewhere, PartlyReached, Stretch, TreeCount
 from quizmatrix.model.result import RunResults
 from quizmatrix.report.common import ResultSite, place_of
 
 # Places of one group that the page shows, and lines of one place.
 _MOST_PLACES = 200
 _MOST_LINES = 40
+
+ELSEWHERE = {
+    Elsewhere.NOT_REACHED: "",
+    Elsewhere.NOT_COMPILED: ", compiled nowhere else",
+    Elsewhere.NOT_COUNTED: ", of files with counters nowhere else",
+}
 
 
 def render(
@@ -27,6 +31,8 @@ def render(
     sources: Path,
 ) -> str:
     """The page. notes: what is missing, and why. sources: the copies of all files, by their names."""
+    import jinja2  # of the extra `coverage`
+
     sites = sites_of(results)
     text = (resources.files(__package__) / "page" / "index.html").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
@@ -43,7 +49,8 @@ def render(
 
 def share(reached: int, lines: int) -> str:
     """`41.3%`."""
-    return f"{100 * reached / lines:.1f}%" if lines else ""
+    # Rounded down: 100% is all of them.
+    return f"{1000 * reached // lines / 10}%" if lines else ""
 
 
 def sites_of(results: RunResults) -> list[ResultSite]:
@@ -62,7 +69,7 @@ def _group(one: PartlyReached, sites: Sequence[ResultSite], sources: Path) -> di
     return {
         "words": words_of(one, sites),
         "lines": one.lines,
-        "is_compiled": one.is_compiled,
+        "elsewhere": ELSEWHERE[one.elsewhere],
         "parts": [_part(stretch, sources) for stretch in one.stretches[:_MOST_PLACES]],
         "left_out": max(0, len(one.stretches) - _MOST_PLACES),
     }

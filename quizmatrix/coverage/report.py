@@ -32,8 +32,8 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, RunResults
 
 PAGE, LINES = "index.html", "lines"
-LCOV, TRACES, DIFFERENCES = "coverage.lcov", "coverage.json", "differences.json"
-_FILES = frozenset({PAGE, LINES, LCOV, TRACES, DIFFERENCES})
+LCOV, GCOVR_JSON, DIFFERENCES = "coverage.lcov", "coverage.json", "differences.json"
+_FILES = frozenset({PAGE, LINES, LCOV, GCOVR_JSON, DIFFERENCES})
 
 # Groups of lines that the summary names.
 _SHOWN = 3
@@ -42,14 +42,14 @@ _SHOWN = 3
 class ReachedLines(msgspec.Struct, frozen=True, kw_only=True):
     """A group of differences.json.
 
-    words: what its cells have in common. lines: how many lines of code. compiled_elsewhere: whether the other
-    cells have code there.
+    words: what its cells have in common. elsewhere: what the lines are in the other cells. lines: how many
+    lines of code.
     """
 
     words: str
     cells: list[str]
     others: list[str]
-    compiled_elsewhere: bool
+    elsewhere: differences.Elsewhere
     lines: int
     places: list[differences.Stretch]
 
@@ -84,7 +84,7 @@ def _check_replaceable(target: Path) -> None:
     if not os.path.lexists(target):
         return
     names = {path.name for path in target.iterdir()} if target.is_dir() else {""}
-    if (names and PAGE not in names) or names - _FILES or target == Path.cwd():
+    if names not in (set(), _FILES) or target == Path.cwd():
         raise UsageError(
             f"--coverage {target} is neither new, nor empty, nor the page of an earlier run",
             next_step="Name another folder: it would be replaced.",
@@ -129,7 +129,7 @@ async def _make(run: Path, results: RunResults, work: Path, made: Path, tell: Te
         work / trace.REPORTS,
         f"--root={sources}",
         *(f"--html-details={made / LINES / PAGE}", f"--html-title=quizmatrix {results.run}"),
-        *(f"--lcov={made / LCOV}", f"--json={made / TRACES}"),
+        *(f"--lcov={made / LCOV}", f"--json={made / GCOVR_JSON}"),
     )
     _name_originals(made / LCOV, sources, trees_of_page)
     sites = index.sites_of(results)
@@ -138,7 +138,7 @@ async def _make(run: Path, results: RunResults, work: Path, made: Path, tell: Te
             words=index.words_of(one, sites),
             cells=sorted(one.cells),
             others=sorted(one.others),
-            compiled_elsewhere=one.is_compiled,
+            elsewhere=one.elsewhere,
             lines=one.lines,
             places=one.stretches,
         )
@@ -168,7 +168,7 @@ def _name_originals(lcov: Path, sources: Path, trees: CountedTrees) -> None:
     copies = f"SF:{sources.resolve()}/"
     with lcov.open(errors="surrogateescape") as file:
         lines = [
-            f"SF:{trees.original(line.removeprefix(copies))}" if line.startswith(copies) else line
+            f"SF:{trees.places.original(line.removeprefix(copies))}" if line.startswith(copies) else line
             for line in file
         ]
     lcov.write_text("".join(lines), errors="surrogateescape")
@@ -219,7 +219,7 @@ def _summary(
     for one in counts:
         yield f"{index.share(one.reached, one.lines)} of {one.lines} lines of {one.tree} ran"
     for group in groups[:_SHOWN]:
-        elsewhere = "" if group.compiled_elsewhere else ", compiled nowhere else"
+        elsewhere = index.ELSEWHERE[group.elsewhere]
         yield f"{group.lines} line{'s' if group.lines > 1 else ''} {group.words}{elsewhere}"
     if more := groups[_SHOWN:]:
         yield f"and {sum(group.lines for group in more)} more that only some cells reach"

@@ -19,14 +19,17 @@ from quizmatrix.core import offload, paths, process
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.core.json import decode_exactly, encode_exactly
 from quizmatrix.core.sandbox import Sandbox
+from quizmatrix.core.text import clean_line
 from quizmatrix.coverage import gcov
 from quizmatrix.coverage.gcov import NOTES, SUFFIX, CountedFile, LeftOut
-from quizmatrix.coverage.sources import CountedTrees, on_host
+from quizmatrix.coverage.sources import CountedTrees, SourcePlaces
 from quizmatrix.kernel import artifact
 from quizmatrix.kernel.artifact import Kernel
 from quizmatrix.run import counters
 
 _COUNTERS = ".gcda"
+# What guest/counters adds where it could not read all.
+_INCOMPLETE = Path("/incomplete")
 # Bytes of a guest's file, and of what is in it. A whole kernel has 3,000 counters in 10 MB.
 _MOST_BYTES = 256 << 20
 _MOST_FILES = 100_000
@@ -37,6 +40,8 @@ REPORTS, SOURCES = "reports", "sources"
 # How many files gcov gets at a time, and seconds that it may take for them.
 _AT_A_TIME = 400
 _LIMIT = 600.0
+# How many reasons a note names.
+_MOST_REASONS = 3
 # What gcov says of a file that it could not use, of which it tells zeros all the same.
 _UNUSED = re.compile(
     r"^(\d+)\.(?:gcda|gcno):((?:stamp|profile|version|not a gcov|corrupted|overflowed|unknown|cannot).*)",
@@ -56,10 +61,15 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unpacked(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found in a guest's file. found: how many counters with notes. without: how many without."""
+    """What was found in a guest's file.
+
+    found: how many counters with notes. without: how many without. is_incomplete: whether the guest could not
+    read some.
+    """
 
     found: int
     without: int
+    is_incomplete: bool = False
 
 
 async def read(folder: Path, cell: str, work: Path, trees: CountedTrees) -> Trace | None:
@@ -80,23 +90,25 @@ async def read(folder: Path, cell: str, work: Path, trees: CountedTrees) -> Trac
     own = work / "-".join(folder.parts[-2:])
     own.mkdir()
     caches = [str(place.resolve()) for place in paths.cache_folders()]
-    given = (str(folder / counters.COUNTERS), str(own), encode_exactly(places).decode(), *caches)
+    known = encode_exactly(places).decode()
+    given = (str(folder / counters.COUNTERS), str(own), known, *caches)
     got: Unpacked = await offload.call(unpack, *given, returns=Unpacked)
     lost = await run_gcov(program, own, range(got.found))
     report = work / REPORTS / f"{own.name}{SUFFIX}"
-    maps = (encode_exactly(trees.folders).decode(), encode_exactly(places).decode())
-    left_out: LeftOut = await offload.call(
-        _join, str(own), str(report), str(work / SOURCES), *maps, returns=LeftOut
-    )
+    joining = (str(own), str(report), str(work / SOURCES), known)
+    left_out: LeftOut = await offload.call(_join, *joining, returns=LeftOut)
     shutil.rmtree(own)
     unknown = [path for path in left_out.unknown if not any(Path(path).is_relative_to(one) for one in caches)]
-    notes = [_counted(got.without, "object files", "what the compiler noted of them is gone")]
-    notes += [_counted(lost.count(why), "object files", why) for why in sorted(set(lost))]
+    files = dict(gcov.read(report))
+    notes = ["some counters could not be read in the guest"] if got.is_incomplete else []
+    notes.append(_counted(got.without, "object files", "what the compiler noted of them is gone"))
+    notes += [_counted(lost.count(why), "object files", why) for why in sorted(set(lost))[:_MOST_REASONS]]
     notes.append(_counted(len(left_out.changed), "source files", _changed(left_out.changed)))
     notes.append(
         _counted(len(unknown), "source files", f"of no tree that was built from: {''.join(unknown[:1])}")
     )
-    return Trace(cell=cell, files=dict(gcov.read(report)), notes=list(filter(None, notes)))
+    notes += [] if files else ["no line was counted, as no module that counts was loaded"]
+    return Trace(cell=cell, files=files, notes=list(filter(None, notes)))
 
 
 def _counted(number: int, what: str, why: str) -> str:
@@ -119,13 +131,17 @@ def _gcov_of(kernel: Kernel) -> tuple[str, str]:
 def unpack(file: str, into: str, places: str, *caches: str) -> Unpacked:
     """Write counters and notes as N.gcda and N.gcno; in a process of its own, as a guest wrote the file.
 
-    places: see CountedTrees.add, as JSON. caches: the folders in which there may be notes. Raises OSError
+    places: a SourcePlaces as JSON. caches: the folders in which there may be notes. Raises OSError
     where the file is no archive.
     """
     found = without = 0
-    known = decode_exactly(places.encode(), dict[str, str])
+    is_incomplete = False
+    known = decode_exactly(places.encode(), SourcePlaces)
     for path, data in _counters_in(Path(file)):
-        notes = on_host(str(path), known).with_suffix(NOTES)
+        if path == _INCOMPLETE:
+            is_incomplete = True
+            continue
+        notes = known.on_host(str(path)).with_suffix(NOTES)
         if not any(notes.is_relative_to(cache) for cache in caches) or not notes.is_file():
             without += 1
             continue
@@ -133,7 +149,7 @@ def unpack(file: str, into: str, places: str, *caches: str) -> Unpacked:
         # With its mtime, which says when the sources were read.
         shutil.copy2(notes, Path(into, f"{found}{NOTES}"))
         found += 1
-    return Unpacked(found=found, without=without)
+    return Unpacked(found=found, without=without, is_incomplete=is_incomplete)
 
 
 def _counters_in(file: Path) -> Iterator[tuple[Path, bytes]]:
@@ -149,7 +165,8 @@ def _counters_in(file: Path) -> Iterator[tuple[Path, bytes]]:
                     raise OSError(0, f"its counters are in more than {_MOST_FILES} files", str(file))
                 # A sparse file can be of any size. A path that comes twice would be read twice.
                 is_plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
-                is_ours = name.suffix == _COUNTERS and ".." not in name.parts and not name.is_absolute()
+                is_ours = name.suffix == _COUNTERS or Path("/", name) == _INCOMPLETE
+                is_ours &= ".." not in name.parts and not name.is_absolute()
                 if not (is_plain and is_ours) or name in seen:
                     continue
                 seen.add(name)
@@ -171,20 +188,27 @@ async def run_gcov(program: str, folder: Path, numbers: Sequence[int]) -> list[s
         said: dict[str, str] = {}
         for match in _UNUSED.finditer(done.errors.decode(errors="replace")):
             said.setdefault(match[1], match[2])
-        missing = [number for number in some if not (folder / f"{number}{SUFFIX}").exists()]
-        if missing and len(some) > 1:
-            # It died of one of them.
-            lost += [why for number in missing for why in await run_gcov(program, folder, [number])]
-        elif missing:
-            said.setdefault(str(missing[0]), done.last_words)
+        died = [
+            number
+            for number in some
+            if not (folder / f"{number}{SUFFIX}").exists() and str(number) not in said
+        ]
+        if len(some) > 1:
+            # Of one of them; the others are read alone.
+            lost += [why for number in died for why in await run_gcov(program, folder, [number])]
+        else:
+            said |= {str(number): done.last_words for number in died}
         for number in some:
             if (why := said.get(str(number))) is not None:
                 (folder / f"{number}{SUFFIX}").unlink(missing_ok=True)
-                lost.append("compiled again since" if why.startswith("stamp") else f"gcov says: {why}")
+                # It quotes what the guest wrote.
+                lost.append(
+                    "compiled again since" if why.startswith("stamp") else f"gcov says: {clean_line(why)}"
+                )
     return lost
 
 
-def _join(folder: str, target: str, sources: str, trees: str, places: str) -> LeftOut:
+def _join(folder: str, target: str, sources: str, places: str) -> LeftOut:
     """In a process of its own: a whole kernel has thousands of reports."""
-    maps = [decode_exactly(text.encode(), dict[str, str]) for text in (trees, places)]
-    return gcov.join(Path(folder), Path(target), Path(sources), *maps)
+    known = decode_exactly(places.encode(), SourcePlaces)
+    return gcov.join(Path(folder), Path(target), Path(sources), known)

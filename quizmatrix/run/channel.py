@@ -43,7 +43,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     step: it begins the step that `message` names.
     started: the command has started.
     unread: nobody reads the command's stdin any more.
-    packing: the command has ended, and the guest packs its counters of lines; `exited` follows.
+    packing: the command has ended, and the guest packs counters of lines; `exited` follows, as this.
     exited: the command has ended; `message` is the program's architecture if it is not the guest's.
     task: what one of its threads is doing, as it was asked (quizmatrix/run/hang.py).
     explained: there are no more of these.

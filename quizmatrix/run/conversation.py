@@ -65,8 +65,9 @@ class Conversation:
         self._feed = feed
         self._observer = observer
         self._evidence = evidence
-        # The time limit of the command that runs.
+        # The time limit of the command that runs; and how it ended, once its guest packs counters.
         self._of_command: anyio.CancelScope | None = None
+        self._packing: Message | None = None
 
     def reach(self, stage: Stage) -> None:
         """Record that a stage begins now, and tell the observer."""
@@ -108,7 +109,10 @@ class Conversation:
             self._of_command = limit
             self._evidence.ended = await self._expect("exited")
         self._feed.stop()
-        if limit.cancelled_caught:
+        if limit.cancelled_caught and self._packing is not None:
+            self._evidence.ended = self._packing
+            self._evidence.notes.append(f"its counters were not packed within {_PACKING_LIMIT:g} s")
+        elif limit.cancelled_caught:
             self._evidence.expired = Expiry(limit=self._limits.timeout)
             # What it says then does not change the verdict.
             with anyio.move_on_after(_EXPLAIN_LIMIT), suppress(InvalidMessageError):
@@ -171,11 +175,12 @@ class Conversation:
             await terminal.serve(self._ports[qemu.TERMINAL])
             group.cancel_scope.cancel()
 
-    def _give_time_to_pack(self) -> None:
-        """Once: what follows is not the command's, so it does not count towards that's limit."""
-        if self._of_command is not None:
-            self._of_command.deadline = anyio.current_time() + _PACKING_LIMIT
-            self._of_command = None
+    def _give_time_to_pack(self, message: Message) -> None:
+        """Give what follows the command a limit of its own. Raises InvalidMessageError the second time."""
+        if self._of_command is None or self._packing is not None or message.exit_code is None:
+            raise InvalidMessageError("it packs its counters, and no command has ended")
+        self._packing = message
+        self._of_command.deadline = anyio.current_time() + _PACKING_LIMIT
 
     async def _expect(self, event: str) -> Message | None:
         """The guest's next message, which must be `event`; None if the guest is gone or failed.
@@ -190,7 +195,7 @@ class Conversation:
                 self.stopwatch.begin(message.message)
                 self._evidence.step = message.message
             elif message.event == "packing":
-                self._give_time_to_pack()
+                self._give_time_to_pack(message)
             else:
                 self._feed.unread()
             message = await self._control.receive()

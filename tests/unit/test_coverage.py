@@ -5,17 +5,19 @@ import importlib.util
 import json
 import os
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from quizmatrix.core.errors import HostError, QuizmatrixError, UnpreparedError, UsageError
 from quizmatrix.coverage import differences, gcov, index, report, trace
-from quizmatrix.coverage.differences import PartlyReached, Stretch
-from quizmatrix.coverage.sources import CountedTrees
+from quizmatrix.coverage.differences import Elsewhere, PartlyReached, Stretch
+from quizmatrix.coverage.sources import CountedTrees, SourcePlaces
 from quizmatrix.coverage.trace import Trace
 from quizmatrix.kernel import artifact
 from quizmatrix.model.options import ResultOptions
@@ -70,6 +72,11 @@ def packed(file: Path, *paths: Path) -> Path:
     return file
 
 
+def placed(folder: Path, name: str = "tree") -> SourcePlaces:
+    """One tree, in its own folder."""
+    return SourcePlaces(folders={str(folder): name}, origins={name: str(folder)})
+
+
 def lines_of(folder: Path, archive: Path, *, lost: tuple[str, ...] = ()) -> dict[str, dict[int, bool]]:
     """What gcov finds by the counters in an archive and the notes in `folder`/object."""
     own = folder / "own"
@@ -77,7 +84,7 @@ def lines_of(folder: Path, archive: Path, *, lost: tuple[str, ...] = ()) -> dict
     got = trace.unpack(str(archive), str(own), "{}", str(folder))
     assert tuple(anyio.run(trace.run_gcov, "/usr/bin/gcov", own, range(got.found))) == lost
     target = folder / f"joined{gcov.SUFFIX}"
-    left_out = gcov.join(own, target, folder / "sources", {str(folder / "source"): "tree"}, {})
+    left_out = gcov.join(own, target, folder / "sources", placed(folder / "source"))
     assert left_out == gcov.LeftOut(changed=[], unknown=[])
     return {name: file.lines for name, file in gcov.read(target)}
 
@@ -116,6 +123,18 @@ def test_damaged_counters_cost_no_other_file(content: bytes, tmp_path: Path) -> 
     assert why == "compiled again since" or why.startswith("gcov says: ")
     assert (own / f"1{gcov.SUFFIX}").exists()
     assert not (own / f"0{gcov.SUFFIX}").exists()
+
+
+def test_what_a_guest_wrote_is_quoted_without_escape_sequences(tmp_path: Path) -> None:
+    into = compiled(tmp_path, [])
+    (into / "main.gcda").write_bytes(b"adcg\x1b[2J" + bytes(8))
+    archive = packed(tmp_path / "counters.tar", into / "main.gcda")
+    own = tmp_path / "own"
+    own.mkdir()
+    trace.unpack(str(archive), str(own), "{}", str(tmp_path))
+    (why,) = anyio.run(trace.run_gcov, "/usr/bin/gcov", own, range(1))
+    assert why.startswith("gcov says: version ")
+    assert "\x1b" not in why
 
 
 def test_only_counters_with_notes_in_the_cache_are_unpacked(tmp_path: Path) -> None:
@@ -175,16 +194,14 @@ def test_counts_of_one_line_are_added_up(tmp_path: Path) -> None:
         gone,
         elsewhere,
     )
-    trees = {str(tmp_path / "tree"): "tree"}
-    left_out = gcov.join(tmp_path, tmp_path / "joined", tmp_path / "sources", trees, {})
+    left_out = gcov.join(tmp_path, tmp_path / "joined", tmp_path / "sources", placed(tmp_path / "tree"))
     joined = json.loads(gzip.decompress((tmp_path / "joined").read_bytes()))
     (only,) = joined["files"]
     assert only["file"] == "tree/part.h"
     assert [(one["line_number"], one["count"]) for one in only["lines"]] == [(1, 5), (2, 0)]
     assert [one["execution_count"] for one in only["functions"]] == [5]
-    assert left_out == gcov.LeftOut(
-        changed=[str(tmp_path / "tree/gone.h")], unknown=["/elsewhere/generated.h"]
-    )
+    # What is gone was made by the build.
+    assert left_out == gcov.LeftOut(changed=[], unknown=["/elsewhere/generated.h"])
 
 
 def test_a_source_that_changed_since_is_left_out(tmp_path: Path) -> None:
@@ -196,8 +213,7 @@ def test_a_source_that_changed_since_is_left_out(tmp_path: Path) -> None:
     anyio.run(trace.run_gcov, "/usr/bin/gcov", own, range(1))
     header = tmp_path / "source/part.h"
     os.utime(header, (header.stat().st_mtime + 60,) * 2)
-    trees = {str(tmp_path / "source"): "tree"}
-    left_out = gcov.join(own, tmp_path / "joined", tmp_path / "sources", trees, {})
+    left_out = gcov.join(own, tmp_path / "joined", tmp_path / "sources", placed(tmp_path / "source"))
     assert left_out.changed == [str(header)]
     assert [name for name, _ in gcov.read(tmp_path / "joined")] == ["tree/main.c"]
 
@@ -207,28 +223,63 @@ def test_files_that_do_not_count_are_left_out_without_a_word(tmp_path: Path) -> 
     (tmp_path / "linux/list.h").touch()
     line = {"line_number": 1, "count": 1}
     reported(tmp_path, "1", {"file": str(tmp_path / "linux/list.h"), "functions": [], "lines": [line]})
-    left_out = gcov.join(
-        tmp_path, tmp_path / "joined", tmp_path / "sources", {str(tmp_path / "linux"): ""}, {}
-    )
+    places = SourcePlaces(folders={str(tmp_path / "linux"): ""})
+    left_out = gcov.join(tmp_path, tmp_path / "joined", tmp_path / "sources", places)
     assert left_out == gcov.LeftOut(changed=[], unknown=[])
     assert dict(gcov.read(tmp_path / "joined")) == {}
 
 
+@pytest.mark.parametrize(("text", "is_left_out"), [("", False), ("edited since", True)])
+def test_a_copy_counts_as_long_as_it_is_the_users_file(text: str, is_left_out: bool, tmp_path: Path) -> None:
+    for name in ("copy", "own"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.c").touch()
+    (tmp_path / "copy/made.c").touch()
+    (tmp_path / "own/a.c").write_text(text)
+    lines = [{"line_number": 1, "count": 1}]
+    files = [
+        {"file": str(tmp_path / "copy" / name), "functions": [], "lines": lines} for name in ("a.c", "made.c")
+    ]
+    reported(tmp_path, "1", *files)
+    places = SourcePlaces(folders={str(tmp_path / "copy"): "own"}, origins={"own": str(tmp_path / "own")})
+    left_out = gcov.join(tmp_path, tmp_path / "joined", tmp_path / "sources", places)
+    assert left_out.changed == ([str(tmp_path / "own/a.c")] if is_left_out else [])
+    assert [name for name, _ in gcov.read(tmp_path / "joined")] == ([] if is_left_out else ["own/a.c"])
+
+
+def test_two_texts_of_one_file_are_not_mixed(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    reported(
+        tmp_path, "1", {"file": f"{tree}/a.c", "functions": [], "lines": [{"line_number": 1, "count": 1}]}
+    )
+    (tree / "a.c").write_text("new")
+    os.utime(tree / "a.c", (1, 1))
+    (tmp_path / "sources/tree").mkdir(parents=True)
+    (tmp_path / "sources/tree/a.c").write_text("of another guest")
+    left_out = gcov.join(tmp_path, tmp_path / "joined", tmp_path / "sources", placed(tree))
+    assert left_out.changed == [f"{tree}/a.c"]
+
+
 def test_paths_in_a_sandbox_are_followed(tmp_path: Path) -> None:
-    (tmp_path / "copy").mkdir()
-    (tmp_path / "copy/a.c").touch()
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "a.c").touch()
     line = {"line_number": 1, "count": 1}
     place = "/var/lib/dkms/a/1/build"
     reported(tmp_path, "1", {"file": f"{place}/a.c", "functions": [], "lines": [line]})
-    trees, places = {str(tmp_path / "copy"): "a"}, {place: str(tmp_path / "copy")}
-    gcov.join(tmp_path, tmp_path / "joined", tmp_path / "sources", trees, places)
+    places = msgspec.structs.replace(placed(copy, "a"), sandboxed={place: str(copy)})
+    gcov.join(tmp_path, tmp_path / "joined", tmp_path / "sources", places)
     assert dict(gcov.read(tmp_path / "joined")) == {"a/a.c": gcov.CountedFile(lines={1: True})}
-    (tmp_path / "copy/a.gcno").touch()
+    (copy / "a.gcno").touch()
     (tmp_path / "a.gcda").touch()
     with tarfile.open(tmp_path / "counters.tar", "w") as archive:
         archive.add(tmp_path / "a.gcda", f".{place}/a.gcda")
-    got = trace.unpack(str(tmp_path / "counters.tar"), str(tmp_path), json.dumps(places), str(tmp_path))
-    assert got == trace.Unpacked(found=1, without=0)
+        archive.addfile(tarfile.TarInfo("./incomplete"))
+    got = trace.unpack(
+        str(tmp_path / "counters.tar"), str(tmp_path), msgspec.json.encode(places).decode(), str(tmp_path)
+    )
+    assert got == trace.Unpacked(found=1, without=0, is_incomplete=True)
 
 
 def test_trees_have_names_of_their_own(tmp_path: Path) -> None:
@@ -237,7 +288,7 @@ def test_trees_have_names_of_their_own(tmp_path: Path) -> None:
         (tmp_path / place).mkdir(parents=True)
         trees.add_tree(tmp_path / place, "zfs", tmp_path / place)
     trees.add_tree(tmp_path / "a/zfs", "zfs", tmp_path / "copy")
-    assert trees.folders == {
+    assert trees.places.folders == {
         str(tmp_path / "a/zfs"): "zfs",
         str(tmp_path / "b/zfs"): "zfs-2",
         str(tmp_path / "copy"): "zfs",
@@ -266,19 +317,19 @@ def test_lines_that_only_some_cells_reach() -> None:
         PartlyReached(
             cells=frozenset({S, X}),
             others=frozenset({P}),
-            is_compiled=True,
+            elsewhere=Elsewhere.NOT_REACHED,
             stretches=[Stretch(file="tree/a.c", first=4, last=4, lines=1)],
         ),
         PartlyReached(
             cells=frozenset({S, P}),
             others=frozenset({X}),
-            is_compiled=True,
+            elsewhere=Elsewhere.NOT_REACHED,
             stretches=[Stretch(file="tree/a.c", first=2, last=2, lines=1)],
         ),
         PartlyReached(
             cells=frozenset({S, P}),
             others=frozenset({X}),
-            is_compiled=False,
+            elsewhere=Elsewhere.NOT_COMPILED,
             stretches=[Stretch(file="tree/a.c", first=3, last=3, lines=1)],
         ),
     ]
@@ -288,12 +339,20 @@ def test_lines_that_only_some_cells_reach() -> None:
     assert tree.cells == {X: (4, 5), S: (6, 6), P: (5, 6)}
 
 
+def test_a_file_without_counters_elsewhere_says_nothing() -> None:
+    traces = [traced(X, a={1: True}, b={1: True}), traced(S, b={1: True})]
+    (only,) = differences.find(differences.merge(traces), traces)
+    assert (only.elsewhere, only.stretches[0].file) == (Elsewhere.NOT_COUNTED, "tree/a.c")
+
+
 def test_the_first_line_of_a_function_is_no_difference() -> None:
     heads = gcov.CountedFile(lines={1: True, 2: True, 9: True}, heads=frozenset({1, 9}))
     traces = [Trace(cell=X, files={"tree/a.c": heads}), traced(S, a={2: False, 9: False})]
     found = differences.find(differences.merge(traces), traces)
     # Of line 1, S has no code; of line 9 it has, and does not reach it.
-    assert [(one.is_compiled, [place.first for place in one.stretches]) for one in found] == [(True, [2])]
+    assert [(one.elsewhere, [place.first for place in one.stretches]) for one in found] == [
+        (Elsewhere.NOT_REACHED, [2])
+    ]
     assert found[0].stretches[0].last == 9
 
 
@@ -318,7 +377,7 @@ def results(*cells: CellResult) -> RunResults:
 )
 def test_groups_of_cells_have_words(cells: set[str], words: str) -> None:
     others = frozenset({X, S, P} - cells)
-    one = PartlyReached(cells=frozenset(cells), others=others, is_compiled=True, stretches=[])
+    one = PartlyReached(cells=frozenset(cells), others=others, elsewhere=Elsewhere.NOT_REACHED, stretches=[])
     assert index.words_of(one, index.sites_of(results(*map(result, (X, S, P))))) == words
 
 
@@ -336,7 +395,7 @@ def test_the_page_shows_source_as_text(tmp_path: Path) -> None:
     )
     assert "<script>" not in page
     assert "<b>" not in page.split("<h2>")[0]
-    assert "<b>only on s390x</b>: 98 lines, which the others do not compile" in page
+    assert "<b>only on s390x</b>: 98 lines, compiled nowhere else" in page
     assert "tree/a.c:4-99" in page
     assert "... 56 more" in page
     assert "a note" in page
@@ -446,7 +505,10 @@ def test_only_an_own_page_is_replaced(tmp_path: Path) -> None:
     checked(page)
     page.mkdir()
     checked(page)
-    for name in (report.PAGE, report.LCOV):
+    (page / report.PAGE).touch()
+    with pytest.raises(UsageError, match="neither new"):
+        checked(page)
+    for name in report._FILES:
         (page / name).touch()
     checked(page)
     (page / "mine").touch()
@@ -483,6 +545,21 @@ def test_a_host_without_gcovr_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
 def left_by_guest(folder: Path) -> Path:
     (folder / "artifacts").mkdir(parents=True)
     return folder / "artifacts/.quizmatrix-counters.tar"
+
+
+def test_without_the_extra_it_is_named() -> None:
+    """The command says what to install, and does not stumble over an import."""
+    script = (
+        "import sys\n"
+        "for name in ('gcovr', 'jinja2'): sys.modules[name] = None\n"
+        "from quizmatrix.cli import main\n"
+        "sys.argv = ['quizmatrix', 'run', '--only', '6.1-x86_64', '--coverage', '/tmp/page', '--', 'true']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 125, done.stderr
+    assert "--coverage needs gcovr" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_counters_are_taken_out_of_shared(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ class ZfsSweep:
             )
             build.check_kernel(self._tree, kernel.record.version, self._options)
             if self._options.coverage and not kernel.counts_lines:
-                self._tell(cell.id, "no lines are counted: its kernel is neither +gcov nor +gcov_modules")
+                self._tell(cell.id, "no lines are counted: its kernel has no gcov, as +gcov_modules has")
             made = await self._sysroot(arch, cell)
             wanted = [
                 userland_part(self._tree, arch, made, self._options),
