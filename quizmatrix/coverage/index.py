@@ -7,6 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from quizmatrix.core.text import clean_line
 from quizmatrix.coverage.differences import Elsewhere, PartlyReached, Stretch, TreeCount
 from quizmatrix.model.result import RunResults
@@ -23,17 +25,47 @@ ELSEWHERE = {
 }
 
 
+class ReachedLines(msgspec.Struct, frozen=True, kw_only=True):
+    """A group of lines that only some cells reach, as differences.json has it.
+
+    words: what its cells have in common. elsewhere: what the lines are in the other cells. lines: how many
+    lines of code.
+    """
+
+    words: str
+    cells: list[str]
+    others: list[str]
+    elsewhere: Elsewhere
+    lines: int
+    places: list[Stretch]
+
+
+def groups_of(results: RunResults, found: Sequence[PartlyReached]) -> list[ReachedLines]:
+    """What was found, in the words of a run's results."""
+    sites = sites_of(results)
+    return [
+        ReachedLines(
+            words=words_of(one, sites),
+            cells=sorted(one.cells),
+            others=sorted(one.others),
+            elsewhere=one.elsewhere,
+            lines=one.lines,
+            places=one.stretches,
+        )
+        for one in found
+    ]
+
+
 def render(
     results: RunResults,
     trees: Sequence[TreeCount],
-    found: Sequence[PartlyReached],
+    groups: Sequence[ReachedLines],
     notes: Sequence[str],
     sources: Path,
 ) -> str:
     """The page. notes: what is missing, and why. sources: the copies of all files, by their names."""
     import jinja2  # of the extra `coverage`
 
-    sites = sites_of(results)
     text = (resources.files(__package__) / "page" / "index.html").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
     return template.render(
@@ -43,7 +75,7 @@ def render(
         trees=trees,
         share=share,
         is_single=len({cell for tree in trees for cell in tree.cells}) == 1,
-        groups=[_group(one, sites, sources) for one in found],
+        groups=[_group(one, sources) for one in groups],
     )
 
 
@@ -65,13 +97,13 @@ def words_of(one: PartlyReached, sites: Sequence[ResultSite]) -> str:
     return f"only {words}" if words else f"only in {', '.join(sorted(one.cells))}"
 
 
-def _group(one: PartlyReached, sites: Sequence[ResultSite], sources: Path) -> dict[str, Any]:
+def _group(one: ReachedLines, sources: Path) -> dict[str, Any]:
     return {
-        "words": words_of(one, sites),
+        "words": one.words,
         "lines": one.lines,
         "elsewhere": ELSEWHERE[one.elsewhere],
-        "parts": [_part(stretch, sources) for stretch in one.stretches[:_MOST_PLACES]],
-        "left_out": max(0, len(one.stretches) - _MOST_PLACES),
+        "parts": [_part(stretch, sources) for stretch in one.places[:_MOST_PLACES]],
+        "left_out": max(0, len(one.places) - _MOST_PLACES),
     }
 
 

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import msgspec
-
 from quizmatrix.core import paths, process, sandbox
 from quizmatrix.core.errors import (
     FREE_SPACE,
@@ -37,21 +35,6 @@ _FILES = frozenset({PAGE, LINES, LCOV, GCOVR_JSON, DIFFERENCES})
 
 # Groups of lines that the summary names.
 _SHOWN = 3
-
-
-class ReachedLines(msgspec.Struct, frozen=True, kw_only=True):
-    """A group of differences.json.
-
-    words: what its cells have in common. elsewhere: what the lines are in the other cells. lines: how many
-    lines of code.
-    """
-
-    words: str
-    cells: list[str]
-    others: list[str]
-    elsewhere: differences.Elsewhere
-    lines: int
-    places: list[differences.Stretch]
 
 
 def check(options: ResultOptions) -> None:
@@ -122,7 +105,8 @@ async def _make(run: Path, results: RunResults, work: Path, made: Path, tell: Te
             next_step="`zfs build --coverage` and `module build --make GCOV_PROFILE=y` build modules that "
             "count, for kernels of the variants gcov and gcov_modules.",
         )
-    counts, found = differences.count(merged), differences.find(merged, traces)
+    counts = differences.count(merged)
+    groups = index.groups_of(results, differences.find(merged, traces))
     tell("writing the page of all lines")
     (made / LINES).mkdir()
     await _run_gcovr(
@@ -132,20 +116,8 @@ async def _make(run: Path, results: RunResults, work: Path, made: Path, tell: Te
         *(f"--lcov={made / LCOV}", f"--json={made / GCOVR_JSON}"),
     )
     _name_originals(made / LCOV, sources, trees_of_page)
-    sites = index.sites_of(results)
-    groups = [
-        ReachedLines(
-            words=index.words_of(one, sites),
-            cells=sorted(one.cells),
-            others=sorted(one.others),
-            elsewhere=one.elsewhere,
-            lines=one.lines,
-            places=one.stretches,
-        )
-        for one in found
-    ]
     (made / DIFFERENCES).write_bytes(to_json(groups))
-    page = index.render(results, counts, found, notes, sources)
+    page = index.render(results, counts, groups, notes, sources)
     (made / PAGE).write_text(page, encoding="utf-8", errors="replace")
     return list(_summary(counts, groups, notes))
 
@@ -214,7 +186,7 @@ def _why_none(result: CellResult) -> str:
 
 
 def _summary(
-    counts: Sequence[differences.TreeCount], groups: Sequence[ReachedLines], notes: Sequence[str]
+    counts: Sequence[differences.TreeCount], groups: Sequence[index.ReachedLines], notes: Sequence[str]
 ) -> Iterator[str]:
     for one in counts:
         yield f"{index.share(one.reached, one.lines)} of {one.lines} lines of {one.tree} ran"

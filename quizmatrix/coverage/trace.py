@@ -25,12 +25,13 @@ from quizmatrix.coverage.gcov import NOTES, SUFFIX, CountedFile, LeftOut
 from quizmatrix.coverage.sources import CountedTrees, SourcePlaces
 from quizmatrix.kernel import artifact
 from quizmatrix.kernel.artifact import Kernel
+from quizmatrix.model.arch import load_arch
 from quizmatrix.run import counters
 
 _COUNTERS = ".gcda"
 # What guest/counters adds where it could not read all.
 _INCOMPLETE = Path("/incomplete")
-# Bytes of a guest's file, and of what is in it. A whole kernel has 3,000 counters in 10 MB.
+# Bytes of a guest's file, and of what is in it; and how many files that may be.
 _MOST_BYTES = 256 << 20
 _MOST_FILES = 100_000
 
@@ -52,7 +53,7 @@ _UNUSED = re.compile(
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """Which lines of one guest's code ran.
 
-    cell: without `@NofM`. files: by their names (see CountedTrees). notes: what is missing, for the user.
+    cell: without `@NofM`. files: by their names (see SourcePlaces). notes: what is missing, for the user.
     """
 
     cell: str
@@ -123,9 +124,10 @@ def _changed(files: Sequence[str]) -> str:
 
 def _gcov_of(kernel: Kernel) -> tuple[str, str]:
     """The program that reads what the compiler of a kernel noted, and its package."""
-    given = dict(word.partition("=")[::2] for word in kernel.record.make)
-    prefix = given.get("CROSS_COMPILE", "")
-    return f"{prefix}gcov", f"gcc-{prefix.removesuffix('-')}" if prefix else "gcc"
+    arch = load_arch(kernel.record.arch)
+    if arch.is_native:
+        return "gcov", "gcc"
+    return f"{arch.facts.cross_prefix}gcov", arch.facts.build.compiler_package
 
 
 def unpack(file: str, into: str, places: str, *caches: str) -> Unpacked:

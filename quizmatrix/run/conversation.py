@@ -60,6 +60,7 @@ class Conversation:
         self._start = start
         self.stopwatch = Stopwatch()
         self._limits = spec.limits
+        self._packs = spec.keeps.counters
         self._ports = ports
         self._control = Control(ports["control"])
         self._feed = feed
@@ -176,9 +177,10 @@ class Conversation:
             group.cancel_scope.cancel()
 
     def _give_time_to_pack(self, message: Message) -> None:
-        """Give what follows the command a limit of its own. Raises InvalidMessageError the second time."""
-        if self._of_command is None or self._packing is not None or message.exit_code is None:
+        """Give what follows the command its own limit. Raises InvalidMessageError if that is unasked."""
+        if not self._packs or self._of_command is None or message.exit_code is None:
             raise InvalidMessageError("it packs its counters, and no command has ended")
+        self._packs = False  # once
         self._packing = message
         self._of_command.deadline = anyio.current_time() + _PACKING_LIMIT
 

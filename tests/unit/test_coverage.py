@@ -389,7 +389,7 @@ def test_the_page_shows_source_as_text(tmp_path: Path) -> None:
     page = index.render(
         results(result(X), result(S)),
         differences.count(merged),
-        differences.find(merged, traces),
+        index.groups_of(results(result(X), result(S)), differences.find(merged, traces)),
         ["a note"],
         tmp_path,
     )
@@ -405,7 +405,11 @@ def test_there_may_be_nothing_to_tell(tmp_path: Path) -> None:
     traces = [traced(X, a={3: True})]
     merged = differences.merge(traces)
     page = index.render(
-        results(result(X)), differences.count(merged), differences.find(merged, traces), [], tmp_path
+        results(result(X)),
+        differences.count(merged),
+        index.groups_of(results(result(X), result(S)), differences.find(merged, traces)),
+        [],
+        tmp_path,
     )
     assert "None: there is one cell." in page
 
