@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import drgn
+from drgn.helpers.linux.kallsyms import load_module_kallsyms
 
 from quizmatrix.crash import prstatus
 from quizmatrix.crash.memory import KeptMemory
@@ -73,6 +74,9 @@ def open_dump(memory: KeptMemory) -> drgn.Program:
     with contextlib.suppress(Exception):  # a module may be damaged
         _load(program, [str(file) for folder in memory.modules for file in Path(folder).rglob("*.ko")])
     if _has_debug_information(program):
+        # The names in modules without debug information, as the guest's kernel knows them.
+        with contextlib.suppress(Exception):  # an older kernel lays that table out in another way
+            program.register_symbol_finder("modules", load_module_kallsyms(program), enable_index=-1)
         program.cache[REGISTERS] = prstatus.registers(program, memory)
         return program
     raise UnreadableError(f"{memory.vmlinux} has no debug information, or is of another build")

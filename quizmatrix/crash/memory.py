@@ -29,3 +29,31 @@ class KeptMemory(msgspec.Struct, frozen=True, kw_only=True):
     vmlinux: str = ""
     modules: list[str]
     registers: RegistersPlace | None = None
+
+
+class StoppedTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A task of a guest whose CPUs stood still.
+
+    id: its number (TID). parent: its process' parent. state: the character that ps(1) prints.
+    is_on_cpu: whether a CPU ran it. user, system: seconds of CPU time. stack: its frames in the kernel, the
+    innermost first, as the kernel prints them (%pS).
+    """
+
+    id: int
+    parent: int
+    name: str
+    state: str
+    is_on_cpu: bool
+    user: float
+    system: float
+    stack: list[str]
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What drgn read in a guest's memory.
+
+    failure: why it read nothing; otherwise empty. tasks: of user space, and what is blocked or ran.
+    """
+
+    failure: str = ""
+    tasks: list[StoppedTask] = []

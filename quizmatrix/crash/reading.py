@@ -11,8 +11,8 @@ import drgn
 from quizmatrix.core.json import decode_exactly
 from quizmatrix.core.text import clean_line
 from quizmatrix.crash import dump
-from quizmatrix.crash.memory import KeptMemory
-from quizmatrix.crash.topics import log, openzfs, panic, slab, stacks
+from quizmatrix.crash.memory import KeptMemory, Reading
+from quizmatrix.crash.topics import log, openzfs, panic, slab, stacks, stopped
 
 # The sections of a report, in their order.
 _TOPICS: dict[str, Callable[[drgn.Program], Iterator[str]]] = {
@@ -29,11 +29,8 @@ _LONGEST = 1 << 20
 _MOST_MEMORY = 3 << 30
 
 
-def write(memory: str, target: str) -> str:
-    """Write the report to a new file; returns why it cannot be, or "".
-
-    memory: a KeptMemory as JSON.
-    """
+def write(memory: str, target: str) -> Reading:
+    """Write the report to a new file. memory: a KeptMemory as JSON."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     most = _MOST_MEMORY if hard == resource.RLIM_INFINITY else min(_MOST_MEMORY, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
@@ -41,12 +38,12 @@ def write(memory: str, target: str) -> str:
     try:
         program = dump.open_dump(known)
     except dump.UnreadableError as error:
-        return str(error)
+        return Reading(failure=str(error))
     with Path(target).open("x", encoding="utf-8", errors="replace") as file:
         for title, lines in _TOPICS.items():
             if section := _section(program, lines):
                 file.write(f"{title}\n{'-' * len(title)}\n{section}\n")
-    return ""
+    return Reading(tasks=stopped.tasks(program))
 
 
 def _section(program: drgn.Program, lines: Callable[[drgn.Program], Iterator[str]]) -> str:

@@ -1,8 +1,7 @@
 """Build layers: what was built for one kernel (OpenZFS, modules). Guests mount it above the kernel layer.
 
 Each stored kernel has a folder for files that users put there by hand, and named references to what
-quizmatrix built. A guest gets all references as one folder of hard links with one module index, because each
-folder that it mounts costs boot time.
+quizmatrix built. A guest gets them as one folder of hard links with one module index: mounts cost boot time.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.core import paths, skeleton, uses
+from quizmatrix.core import paths, uses
 from quizmatrix.core.concurrency import in_thread
 from quizmatrix.core.errors import DamagedError, host_error
 from quizmatrix.core.store import Store, key_of
-from quizmatrix.kernel import moduleindex, modules
+from quizmatrix.kernel import moduleindex, modules, overlaying
 from quizmatrix.kernel.artifact import Kernel
 
 # The name of the selftests of a kernel among what is built for it.
@@ -47,6 +46,7 @@ class LayerReference(msgspec.Struct, frozen=True, kw_only=True):
 
     origin: the folder of its source. head: the branch and the commit that were checked out there, if it is of
     git. layers: the lowest first. runtime: further layers that guests with the small image need.
+    unstripped: a folder with the modules before they were stripped, if there is one.
     """
 
     name: str
@@ -54,6 +54,7 @@ class LayerReference(msgspec.Struct, frozen=True, kw_only=True):
     head: str = ""
     layers: list[str]
     runtime: list[str] = []
+    unstripped: str = ""
 
     @property
     def is_module(self) -> bool:
@@ -217,16 +218,10 @@ async def _join(kernel: Kernel, by_hand: list[Path], referenced: list[Path]) -> 
 async def _make_joined(kernel: Kernel, joined: Path, referenced: list[Path], found: list[Path]) -> None:
     """Lay the referenced layers over each other, and index all modules. found: the folders of modules."""
     with paths.new_dir(joined) as made:
-        await in_thread(partial(_lay_over_each_other, referenced, made), is_awaited=True)
+        await in_thread(partial(overlaying.lay_over_each_other, referenced, made), is_awaited=True)
         await in_thread(partial(_check_modules, kernel, found))
         if found:
             await moduleindex.write(kernel, found, made, store_of(kernel.record.key))
-
-
-def _lay_over_each_other(layers: list[Path], into: Path) -> None:
-    for layer in layers:
-        for entry in sorted(layer.iterdir()):
-            _lay_over(entry, into / skeleton.guest_path_of_entry(entry))
 
 
 def tag_of(layer: Path) -> str:
@@ -287,37 +282,6 @@ def _state(referenced: list[Path], found: list[Path]) -> str:
         for path in (*referenced, *modules_of)
     ]
     return key_of(facts)
-
-
-def _lay_over(entry: Path, target: Path) -> None:
-    """Add a layer's entry to the joined layer, as overlayfs would show it above the lower layers."""
-    is_folder = entry.is_dir() and not entry.is_symlink()
-    if target.is_symlink() or target.is_file() or (target.is_dir() and not is_folder):
-        _remove(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not is_folder:
-        _link(entry, target)
-        return
-    target.mkdir(exist_ok=True)
-    # A layer may have folders that their owner cannot write to, and more files may have to go into them.
-    target.chmod(entry.stat().st_mode & 0o7777 | 0o700)
-    for below in os.scandir(entry):
-        _lay_over(Path(below.path), target / below.name)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def _link(file: Path, target: Path) -> None:
-    try:
-        os.link(file, target, follow_symlinks=False)
-    except OSError:
-        # It is on another file system, or has as many hard links as its file system allows.
-        shutil.copy2(file, target, follow_symlinks=False)
 
 
 def _check_release(kernel: Kernel, layers: list[Path]) -> None:

@@ -109,10 +109,7 @@ class Boot:
                 from quizmatrix.run import counters
 
                 self.evidence.notes += counters.keep(self._spec)
-            if self._shared.core is not None:
-                from quizmatrix.run import crashreport
-
-                self.evidence.notes += await crashreport.write(self._spec, self._shared.core)
+            self.evidence.notes += await self._inquiry.read_memory()
             # A file that is bound for writing has its folder there, and the guest could write to that.
             self.evidence.notes += await untrusted.remove(host_folder_of(self._folder))
         except QuizmatrixError as error:
@@ -223,7 +220,7 @@ class Boot:
         await self.console.dying.wait()
         is_own_doing = self.evidence.expired is not None
         if self._spec.machine.debugger and self.console.watch.panic is not None and not is_own_doing:
-            error = await self._shared.keep_memory(self._monitor)
+            error = await self._shared.take_memory(self._monitor, stays=True)
             self.evidence.notes += [error] if error else []
         await anyio.sleep(vm.END_GRACE)
         self._talk.cancel()
@@ -268,6 +265,7 @@ class Boot:
             return
         self.evidence.notes += self._shared.mark_unsafe_unless_finished()
         try:
+            self._shared.drop_memory()
             runlayer.clean_run_layer(self._folder)
         except OSError as error:
             self.evidence.notes.append(str(host_error(f"tidy {self._folder}", error)))

@@ -12,9 +12,11 @@ from quizmatrix.core import offload, paths, untrusted
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.core.json import encode_exactly
 from quizmatrix.crash import memory
-from quizmatrix.crash.memory import KeptMemory
+from quizmatrix.crash.memory import KeptMemory, Reading, StoppedTask
+from quizmatrix.kernel import artifact, buildlayer, debuginfo
 from quizmatrix.model.spec import CellSpec
 from quizmatrix.run import findings
+from quizmatrix.run.cellfolder import artifacts_of
 
 FILE = "crash.txt"
 
@@ -22,37 +24,46 @@ FILE = "crash.txt"
 _LIMIT = 120.0
 
 
-async def write(spec: CellSpec, core: Path) -> list[str]:
-    """Write crash.txt into the folder of `core`; return notes for the user: where it is, or why it is not.
+def can_be_read(spec: CellSpec) -> bool:
+    """Whether drgn is installed, and has the debug information of the guest's kernel."""
+    return not _what_lacks(spec, _memory_of(spec, Path()))
 
-    core: the guest's memory, in a folder that no guest writes to any more. Also writes memory.json for
-    `quizmatrix debug`.
+
+async def write(spec: CellSpec, core: Path, *, stays: bool) -> tuple[list[StoppedTask], list[str]]:
+    """Write crash.txt into the cell's artifacts/, to which no guest may write any more.
+
+    core: the guest's memory, in the cell's folder. stays: whether it is kept; then memory.json is written,
+    too, for `quizmatrix debug`. Returns what the guest's tasks were doing, and notes for the user: where the
+    file is, or why there is none.
     """
-    folder = core.parents[1]
+    folder = Path(spec.files.folder)
     known = _memory_of(spec, core)
-    relative = msgspec.structs.replace(known, core=str(core.relative_to(folder)))
-    try:
-        paths.write_atomic(folder / memory.FILE, encode_exactly(relative))
-    except OSError as error:
-        return [f"its memory was not read: {error}"]
+    if stays:
+        relative = msgspec.structs.replace(known, core=str(core.relative_to(folder)))
+        try:
+            paths.write_atomic(folder / memory.FILE, encode_exactly(relative))
+        except OSError as error:
+            return [], [f"its memory was not read: {error}"]
     if why := _what_lacks(spec, known):
-        return [f"drgn can read it: {why}"]
+        return [], [f"drgn can read it: {why}"]
     made = folder / FILE
     try:
         # One at a time: drgn may take gigabytes, and a panic may be that of all cells.
         async with paths.locked(paths.lock_file("drgn"), lambda: None):
             with anyio.fail_after(_LIMIT):
-                failure = await offload.call(_read, encode_exactly(known).decode(), str(made), returns=str)
-        if not failure:
-            moved = untrusted.move_in(made, core.parent)
-            return [f"what drgn reads there is in {moved.parent.name}/{moved.name}"]
+                argument = encode_exactly(known).decode()
+                read = await offload.call(_read, argument, str(made), returns=Reading)
+        if not read.failure:
+            moved = untrusted.move_in(made, artifacts_of(folder))
+            return read.tasks, [f"what drgn reads in its memory is in {moved.parent.name}/{moved.name}"]
+        failure = read.failure
     except TimeoutError:
         failure = f"drgn took more than {_LIMIT:.0f} s"
     except (OSError, QuizmatrixError) as error:
         failure = str(error)
     finally:
         made.unlink(missing_ok=True)
-    return [f"its memory was not read: {failure}"]
+    return [], [f"its memory was not read: {failure}"]
 
 
 def _what_lacks(spec: CellSpec, known: KeptMemory) -> str:
@@ -60,7 +71,6 @@ def _what_lacks(spec: CellSpec, known: KeptMemory) -> str:
     if importlib.util.find_spec("drgn") is None:
         return "`pip install 'quizmatrix[debug]'` installs drgn"
     from quizmatrix.console import symbols
-    from quizmatrix.kernel import artifact, debuginfo
 
     if known.vmlinux and symbols.has_lines(Path(known.vmlinux)):
         return ""
@@ -75,7 +85,7 @@ def _what_lacks(spec: CellSpec, known: KeptMemory) -> str:
     return "a kernel of the variant `debug` has the debug information that it needs"
 
 
-def _read(known: str, target: str) -> str:
+def _read(known: str, target: str) -> Reading:
     """In a process of its own: drgn is a large library in C, and a guest's memory may hold anything."""
     from quizmatrix.crash import reading
 
@@ -85,7 +95,10 @@ def _read(known: str, target: str) -> str:
 def _memory_of(spec: CellSpec, core: Path) -> KeptMemory:
     arch = spec.machine.arch.facts
     vmlinux = findings.symbols_of(spec)
-    folders = (Path(layer.path, "usr/lib/modules", spec.labels.release) for layer in spec.files.layers)
+    folders = [Path(layer.path, "usr/lib/modules", spec.labels.release) for layer in spec.files.layers]
+    # Those of other modules, or of other builds, do no harm: drgn compares their build IDs.
+    built = buildlayer.references(spec.machine.kernel.key)
+    folders += [Path(found.unstripped) for found in built if found.unstripped]
     return KeptMemory(
         core=str(core),
         architecture=arch.drgn,

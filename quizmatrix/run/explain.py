@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 
 from quizmatrix.core.concurrency import in_thread
+from quizmatrix.crash.memory import StoppedTask
 from quizmatrix.model.finding import Finding
 from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.stage import Stage
@@ -28,7 +29,7 @@ class Inquiry:
     """Finds out what one guest is doing, with its console and a control channel of its QEMU."""
 
     def __init__(self, spec: CellSpec, monitor: Monitor, console: ConsoleLog, shared: Shared) -> None:
-        """Asks nothing. shared: keeps the guest's memory, if that is asked for."""
+        """Asks nothing. shared: takes the guest's memory, if that is asked for or can be read."""
         self._spec = spec
         self._monitor = monitor
         self._console = console
@@ -36,9 +37,13 @@ class Inquiry:
         self._expiry: Expiry | None = None
         # Where the CPUs of a guest were that did not answer.
         self._places: list[str] = []
+        # What its tasks were doing, by its memory.
+        self._tasks: list[StoppedTask] = []
 
     async def ask(self, seen: Evidence, talk: Conversation) -> list[str]:
         """Take what the guest has said; if that is nothing, ask QEMU, and make the kernel print its stack.
+
+        Where drgn can read the memory of a guest that does not answer, that is taken, too.
 
         Only where the command runs, and the guest does not die just now. Returns notes for the user.
         """
@@ -56,7 +61,7 @@ class Inquiry:
         expiry.hang = hang.finding(threads, self._console.watch.lines)
         if not talk.has_answered:
             await self._look_at_cpus()
-        notes = [await self._shared.keep_memory(self._monitor)] if self._spec.keeps.memory else []
+        notes = [await self._take_memory(is_silent=not talk.has_answered)]
         if self._places and self._spec.machine.answers_nmi:
             expiry.provoked = self._console.watch.lines
             with anyio.move_on_after(_LIMIT), suppress(QmpError):
@@ -64,6 +69,27 @@ class Inquiry:
                 await self._console.dying.wait()
         await self._wait_for_console()
         return [note for note in notes if note]
+
+    async def _take_memory(self, *, is_silent: bool) -> str:
+        stays = self._spec.keeps.memory
+        if not stays:
+            if not is_silent:
+                return ""
+            from quizmatrix.run import crashreport
+
+            if not crashreport.can_be_read(self._spec):
+                return ""
+        return await self._shared.take_memory(self._monitor, stays=stays)
+
+    async def read_memory(self) -> list[str]:
+        """Have drgn read the guest's memory, if that was taken; return notes. The guest must have ended."""
+        if self._shared.core is None:
+            return []
+        from quizmatrix.run import crashreport
+
+        stays = self._shared.core_stays
+        self._tasks, notes = await crashreport.write(self._spec, self._shared.core, stays=stays)
+        return notes
 
     async def _look_at_cpus(self) -> None:
         from quizmatrix.run import registers
@@ -92,5 +118,6 @@ class Inquiry:
             from quizmatrix.run import hang
 
             printed = next((one for one in found if expiry.has_provoked(one.line)), None)
-            expiry.hang = hang.of_silent_guest(self._places, printed, self._console.watch.lines)
+            lines = self._console.watch.lines
+            expiry.hang = hang.of_stopped_guest(self._tasks, self._places, printed, lines)
         return own + ([expiry.hang] if expiry.hang else [])

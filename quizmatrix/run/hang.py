@@ -9,6 +9,7 @@ import msgspec
 
 from quizmatrix.console.fingerprint import fingerprint, functions
 from quizmatrix.core.text import clean_line
+from quizmatrix.crash.memory import StoppedTask
 from quizmatrix.model.finding import Finding, FindingKind
 
 # Clock ticks in a second, as the kernel counts them for user space on all architectures (USER_HZ).
@@ -43,6 +44,7 @@ class Thread(msgspec.Struct, frozen=True, kw_only=True):
     id: its number (TID). parent: its process' parent. state: a letter of proc(5)'s stat.
     user, system: seconds of CPU time. channel: the kernel function that it waits in, if known.
     stack: its stack in the kernel, the innermost function first, as in proc(5).
+    stood_still: whether it ran on a CPU that stood still when the stack was read.
     """
 
     id: int
@@ -53,14 +55,15 @@ class Thread(msgspec.Struct, frozen=True, kw_only=True):
     system: float
     channel: str
     stack: list[str]
+    stood_still: bool = False
 
     @property
     def functions(self) -> list[str]:
         """The functions that it waits in, the innermost first, without those that every waiting thread is in.
 
-        None where it runs: its stack was another a moment later.
+        None where it runs, unless it stood still: its stack was another a moment later.
         """
-        if self.state == "R":
+        if self.state == "R" and not self.stood_still:
             return []
         return functions(FindingKind.HANG, "", self.stack) or ([self.channel] if self.channel else [])
 
@@ -72,11 +75,13 @@ class Thread(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def sentence(self) -> str:
         """What it does, without a full stop."""
+        names = self.functions
+        if self.state == "R" and names:
+            return f"{self.name} runs in {_with_callers(names)}"
         if self.state == "R":
             place = "user space" if self.user >= self.system else "the kernel"
             return f"{self.name} runs in {place}"
         if self.state in "SDI":
-            names = self.functions
             return f"{self.name} waits" + (f" in {_with_callers(names)}" if names else "")
         return f"{self.name} is {_STATES.get(self.state, f'in the state {self.state}')}"
 
@@ -119,16 +124,55 @@ def finding(threads: list[Thread], line: int) -> Finding | None:
     ranked = sorted(threads, key=_rank)
     if not ranked:
         return None
-    block = [text for one in ranked for text in (one.title, *(f"  {frame}" for frame in one.stack))]
     # A thread that runs has no functions: then it counts whose thread it is.
     names = ranked[0].functions or [ranked[0].name]
     return Finding(
         kind=FindingKind.HANG,
-        title="; ".join(one.sentence for one in _telling(ranked)),
+        title=_sentences(ranked),
         line=line,
-        block=block[:_MAX_LINES],
+        block=_lines(ranked)[:_MAX_LINES],
         functions=names,
         fingerprint=fingerprint(FindingKind.HANG, "", names),
+    )
+
+
+def of_stopped_guest(
+    tasks: list[StoppedTask], places: list[str], printed: Finding | None, line: int
+) -> Finding:
+    """What a guest was doing that does not answer, as a finding: by its memory, if something was read there.
+
+    tasks: from its memory. The rest: see `of_silent_guest`.
+    """
+    known = of_silent_guest(places, printed, line)
+    ranked = sorted(map(_thread_of, tasks), key=_rank)
+    if not ranked or not (names := ranked[0].functions):
+        return known
+    block = [*_lines(ranked)[:_MAX_LINES], *known.block]
+    if printed is not None and names[0] in known.functions[:1]:
+        # The kernel itself knows more callers than drgn, such as those in a module's initialisation.
+        ranked[0] = msgspec.structs.replace(ranked[0], stack=printed.block)
+        names = known.functions
+    return Finding(
+        kind=FindingKind.HANG,
+        title=f"the guest does not answer: {_sentences(ranked)}",
+        line=line,
+        block=block,
+        functions=names,
+        fingerprint=fingerprint(FindingKind.HANG, "", names),
+    )
+
+
+def _thread_of(task: StoppedTask) -> Thread:
+    return Thread(
+        id=task.id,
+        parent=task.parent,
+        name=task.name,
+        state=task.state,
+        user=task.user,
+        system=task.system,
+        channel="",
+        stack=task.stack,
+        stood_still=task.is_on_cpu,
     )
 
 
@@ -153,6 +197,14 @@ def of_silent_guest(places: list[str], printed: Finding | None, line: int) -> Fi
     )
 
 
+def _lines(ranked: list[Thread]) -> list[str]:
+    return [text for one in ranked for text in (one.title, *(f"  {frame}" for frame in one.stack))]
+
+
+def _sentences(ranked: list[Thread]) -> str:
+    return "; ".join(one.sentence for one in _telling(ranked))
+
+
 def _with_callers(names: list[str]) -> str:
     """`NAME (called by NAME, NAME)`: the first of some functions, the innermost first."""
     inside, *callers = names[:_MAX_FUNCTIONS]
@@ -166,12 +218,14 @@ def _telling(ranked: list[Thread]) -> list[Thread]:
     return [ranked[0], *islice(others, _MAX_NAMED - 1)]
 
 
-def _rank(thread: Thread) -> tuple[int, int, float, int]:
-    """Sorts first what explains most: the command's threads, those that cannot be interrupted, then the busy.
+def _rank(thread: Thread) -> tuple[bool, bool, int, float, int]:
+    """Sorts first what explains most: what stood still, then the command's threads.
 
-    Of those that wait, the youngest: the others wait for it.
+    Of these those that cannot be interrupted, then the busy. Of those that wait, the youngest: the others
+    wait for it.
     """
     return (
+        not thread.stood_still,
         thread.is_of_kernel,
         {"D": 0, "R": 1, "T": 2, "t": 2, "Z": 4}.get(thread.state, 3),
         -(thread.user + thread.system) if thread.state == "R" else 0.0,

@@ -77,7 +77,8 @@ class Shared:
     """The /shared of one guest.
 
     excess: a sentence if it exceeded its limit. shortage: a sentence if it filled this host's disk.
-    core: once `finish` has made the files safe, the file with the guest's memory, if that was kept.
+    core: once `finish` has made the files safe, the file with the guest's memory, if there is one.
+    core_stays: whether it is kept for the user, in artifacts/.
     """
 
     def __init__(self, spec: CellSpec, *, max_files: int = _MAX_FILES, trusted: int = _FILES_TRUSTED) -> None:
@@ -89,6 +90,7 @@ class Shared:
         self.excess = ""
         self.shortage = ""
         self.core: Path | None = None
+        self.core_stays = False
         self._is_finished = False
         self._spec = spec
         self._limit = spec.files.shared_limit << 20
@@ -169,11 +171,13 @@ class Shared:
             pass
         return 0
 
-    async def keep_memory(self, monitor: Monitor) -> str:
+    async def take_memory(self, monitor: Monitor, *, stays: bool) -> str:
         """Write the guest's memory to a file for a debugger; return an error message or "".
 
-        The file is beside artifacts/, to which the guest may still write; `finish` moves it there.
+        The file is beside artifacts/, to which the guest may still write. stays: whether `finish` moves it
+        there; otherwise `drop_memory` removes it.
         """
+        self.core_stays = stays
         core, is_whole = self._folder / _CORE, False
         failed = "its memory could not be kept: "
         try:
@@ -194,6 +198,11 @@ class Shared:
             if not is_whole:
                 core.unlink(missing_ok=True)
         return ""
+
+    def drop_memory(self) -> None:
+        """Remove the file with the guest's memory if it is not to stay. Raises OSError."""
+        if not self.core_stays:
+            (self._folder / _CORE).unlink(missing_ok=True)
 
     async def finish(self) -> list[str]:
         """Make artifacts/ safe and complete; return notes for the user. The guest must have ended."""
@@ -254,7 +263,9 @@ class Shared:
         try:
             changed, count = await self._look_through()
             self._is_finished = True
-            if core.exists():
+            if core.exists() and not self.core_stays:
+                self.core = core
+            elif core.exists():
                 self.core = untrusted.move_in(core, self._artifacts)
                 notes.append(f"its memory is in {self.core.parent.name}/{self.core.name}")
         except OSError as error:

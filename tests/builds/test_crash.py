@@ -1,10 +1,13 @@
 """What drgn reads in the memory of Debian's kernels, with their debug information (`make check-all`)."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.vm.test_hang import MODULE
 
 # Seconds; of 1.3 GB to fetch, and four emulated guests.
 LIMIT = 1800
@@ -33,7 +36,7 @@ def fetched() -> None:
 def reports(folder: Path, *words: str) -> dict[str, str]:
     """Run a command in both cells; the texts of crash.txt."""
     done = quizmatrix("run", "--only", ",".join(CELLS), "--output", str(folder), *words)
-    assert "what drgn reads there is in artifacts/crash.txt" in done.stdout, done.stdout + done.stderr
+    assert "what drgn reads in its memory is in artifacts/crash.txt" in done.stdout, done.stdout + done.stderr
     return {cell: (folder / cell / "artifacts/crash.txt").read_text() for cell in CELLS}
 
 
@@ -65,3 +68,25 @@ def test_a_hang_is_read(tmp_path: Path) -> None:
         # Most often the command; it may be the agent, which has told before what the command was doing.
         assert text.startswith("What the CPUs were running\n--------------------------\nCPU 0: ")
         assert " sh (R)\n" in text
+
+
+def test_a_guest_that_answers_nothing_is_read_unasked(tmp_path: Path) -> None:
+    """A module loops with the interrupts off: the same finding on both, with its source's lines."""
+    module, folder = tmp_path / "hangs", tmp_path / "run"
+    module.mkdir()
+    (module / "Kbuild").write_text("obj-m := quizmatrix_hang.o\n")
+    (module / "quizmatrix_hang.c").write_text(MODULE)
+    try:
+        assert quizmatrix("module", "build", str(module), "--only", ",".join(CELLS)).returncode == 0
+        found = reports(folder, "--timeout", "0.4", "--", "modprobe", "quizmatrix_hang", "how=spin")
+    finally:
+        quizmatrix("module", "remove", str(module))
+    results = json.loads((folder / "results.json").read_bytes())["cells"]
+    for one in results:
+        said = "the guest does not answer: modprobe runs in spin (called by start, do_one_initcall)"
+        assert one["outcome"] == "timed-out"
+        assert said in one["detail"]
+        assert not (folder / one["cell"] / "artifacts/vmcore").exists()
+        assert not (folder / one["cell"] / "vmcore").exists()
+        assert "/quizmatrix_hang.c:" in found[one["cell"]]
+    assert len({finding["fingerprint"] for one in results for finding in one["findings"]}) == 1

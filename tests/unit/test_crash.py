@@ -98,8 +98,8 @@ def kept(tmp_path: Path) -> Path:
 @pytest.mark.anyio
 async def test_without_drgn_its_installation_is_told(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    (note,) = await crashreport.write(made_spec.spec(kept.parents[1]), kept)
-    assert note == "drgn can read it: `pip install 'quizmatrix[debug]'` installs drgn"
+    told = await crashreport.write(made_spec.spec(kept.parents[1]), kept, stays=True)
+    assert told == ([], ["drgn can read it: `pip install 'quizmatrix[debug]'` installs drgn"])
     # For `quizmatrix debug`, which may find drgn later.
     known = msgspec.json.decode((kept.parents[1] / memory.FILE).read_bytes(), type=KeptMemory)
     # The run's folder may be moved.
@@ -108,8 +108,12 @@ async def test_without_drgn_its_installation_is_told(kept: Path, monkeypatch: py
 
 @pytest.mark.anyio
 async def test_without_symbols_the_command_that_fetches_them_is_told(kept: Path) -> None:
-    (note,) = await crashreport.write(made_spec.spec(kept.parents[1]), kept)
+    spec = made_spec.spec(kept.parents[1])
+    assert not crashreport.can_be_read(spec)
+    _, (note,) = await crashreport.write(spec, kept, stays=False)
     assert note == "drgn can read it: a kernel of the variant `debug` has the debug information that it needs"
+    # That is for `quizmatrix debug`, and what is not kept cannot be opened later.
+    assert not (kept.parents[1] / memory.FILE).exists()
     assert not (kept.parents[1] / crashreport.FILE).exists()
 
 

@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from quizmatrix.console.watch import ConsoleWatch
+from quizmatrix.crash.memory import StoppedTask
 from quizmatrix.model.finding import FindingKind
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.stage import Stage
@@ -174,6 +175,63 @@ def test_where_the_cpus_are(arch: str, tmp_path: Path) -> None:
     found = hang.of_silent_guest([first, second], None, 3)
     assert found.functions == ["take"]
     assert found.title.startswith("the guest does not answer; CPU 0: take+0x12; CPU 1: 0x")
+
+
+def stopped(number: int, state: str, *stack: str, parent: int = 90, is_on_cpu: bool = False) -> StoppedTask:
+    """A task as drgn reads it in a guest's memory."""
+    return StoppedTask(
+        id=number,
+        parent=parent,
+        name=f"task{number}",
+        state=state,
+        is_on_cpu=is_on_cpu,
+        user=1.0,
+        system=0.0,
+        stack=[f"{name}+0x8/0x80" for name in stack],
+    )
+
+
+def test_what_ran_explains_a_guest_that_stood_still_then_what_is_blocked() -> None:
+    tasks = [
+        stopped(91, "D", "schedule", "wait_for_it", "sys_sync"),
+        stopped(92, "S", "schedule", "do_wait", "sys_wait4"),
+        # A thread of the kernel's own.
+        stopped(93, "R", "spin", "worker_thread", "kthread", parent=2, is_on_cpu=True),
+    ]
+    found = hang.of_stopped_guest(tasks, ["CPU 0: 0x3ff"], None, 7)
+    assert found.title == (
+        "the guest does not answer: task93 runs in spin (called by worker_thread); "
+        "task91 waits in wait_for_it (called by sys_sync)"
+    )
+    assert found.functions == ["spin", "worker_thread"]
+    assert found.line == 7
+    assert found.block[-1] == "CPU 0: 0x3ff"
+    without = hang.of_stopped_guest(tasks[:2], [], None, 7)
+    assert without.title.startswith("the guest does not answer: task91 waits in wait_for_it")
+
+
+def test_a_stack_that_the_kernel_printed_itself_has_more_callers() -> None:
+    console = ConsoleWatch()
+    console.feed(b"[    9.0] Kernel panic - not syncing: NMI: Not continuing\n")
+    console.feed(b"[    9.0] Call Trace:\n")
+    for name in ("panic", "spin", "start", "do_one_initcall"):
+        console.feed(f"[    9.0]  {name}+0x8/0x80 [a]\n".encode())
+    console.finish()
+    (printed,) = console.findings
+    of_kernel = hang.of_silent_guest([], printed, 0)
+    task = stopped(91, "R", "spin", is_on_cpu=True)
+    found = hang.of_stopped_guest([task], [], printed, 0)
+    assert found.title.endswith(": task91 runs in spin (called by start, do_one_initcall)")
+    assert found.fingerprint == of_kernel.fingerprint
+    # Where the NMI has reached another CPU, what ran is told.
+    other = hang.of_stopped_guest([stopped(91, "R", "loop", is_on_cpu=True)], [], printed, 0)
+    assert other.functions == ["loop"]
+
+
+@pytest.mark.parametrize("tasks", [[], [stopped(91, "R", is_on_cpu=True)]])
+def test_without_a_stack_the_places_of_the_cpus_are_told(tasks: list[StoppedTask]) -> None:
+    places = ["CPU 0: take+0x12"]
+    assert hang.of_stopped_guest(tasks, places, None, 3) == hang.of_silent_guest(places, None, 3)
 
 
 async def answers(*lines: str) -> list[Any]:

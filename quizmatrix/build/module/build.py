@@ -122,9 +122,13 @@ def _refer(module: Module, kernel: Kernel, built: Built, tell: Tell) -> None:
         if other.name != module.mark and both:
             tell(f"{', '.join(sorted(both))} is no longer the one of {other.origin}")
             buildlayer.forget(key, other.name)
-    buildlayer.write_reference(
-        key, buildlayer.LayerReference(name=module.mark, origin=str(module.path), layers=[str(built.layer)])
+    reference = buildlayer.LayerReference(
+        name=module.mark,
+        origin=str(module.path),
+        layers=[str(built.layer)],
+        unstripped=str(module.copy(kernel) / module.below),
     )
+    buildlayer.write_reference(key, reference)
 
 
 class _ModuleBuild:

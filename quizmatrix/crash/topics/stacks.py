@@ -61,7 +61,7 @@ def of_cpus(program: drgn.Program) -> Iterator[str]:
 def with_arguments(program: drgn.Program, thread: drgn.Object) -> Iterator[str]:
     """The frames of a task's stack, each with the arguments of its function that are known there."""
     try:
-        trace = _trace(program, thread)
+        trace = trace_of(program, thread)
     except Exception as error:  # drgn's errors have no class in common
         yield f"no stack: {error}"
         return
@@ -72,7 +72,7 @@ def with_arguments(program: drgn.Program, thread: drgn.Object) -> Iterator[str]:
                 yield f"        {name} = {value}"
 
 
-def _trace(program: drgn.Program, task: drgn.Object) -> drgn.StackTrace:
+def trace_of(program: drgn.Program, task: drgn.Object) -> drgn.StackTrace:
     """The stack of a task; of one that a CPU runs, by the CPU's registers where drgn does not find them."""
     try:
         return program.stack_trace(task)
@@ -108,7 +108,7 @@ def _value(frame: drgn.StackFrame, name: str) -> str:
 
 def _stack_of(program: drgn.Program, task: drgn.Object) -> str:
     try:
-        return str(_trace(program, task)) or "no stack"
+        return str(trace_of(program, task)) or "no stack"
     except Exception as error:  # as above
         return str(error)
 
