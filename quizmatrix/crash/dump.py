@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import drgn
-from drgn.helpers.linux.kallsyms import load_module_kallsyms
+from drgn.helpers.linux.kallsyms import module_kallsyms
+from drgn.helpers.linux.module import for_each_module
 
+from quizmatrix.core import untrusted
 from quizmatrix.crash import prstatus
+from quizmatrix.crash.bounds import Listed
 from quizmatrix.crash.memory import KeptMemory
 
 # Bytes that are read at a time; of an area with holes, less.
@@ -30,6 +33,9 @@ _NEEDED = b"\nSYMBOL(swapper_pg_dir)="
 # Enough for drgn to open a file of which only physical addresses are read.
 _PLACEHOLDER = "OSRELEASE={release}\nPAGESIZE=4096\nSYMBOL(swapper_pg_dir)=1000\n"
 
+
+# The largest number of modules whose names are read.
+_MOST_MODULES = 1000
 
 # In a program's cache: the registers of the CPUs, where drgn does not find them itself.
 REGISTERS = "quizmatrix: registers of the CPUs"
@@ -72,14 +78,22 @@ def open_dump(memory: KeptMemory) -> drgn.Program:
     except Exception as error:  # drgn has no class for a file that it cannot parse
         raise UnreadableError(f"drgn cannot read {memory.vmlinux}: {error}") from error
     with contextlib.suppress(Exception):  # a module may be damaged
-        _load(program, [str(file) for folder in memory.modules for file in Path(folder).rglob("*.ko")])
+        files = (untrusted.files_below(Path(folder), ".ko") for folder in memory.modules)
+        _load(program, [str(file) for found in files for file in found])
     if _has_debug_information(program):
-        # The names in modules without debug information, as the guest's kernel knows them.
-        with contextlib.suppress(Exception):  # an older kernel lays that table out in another way
-            program.register_symbol_finder("modules", load_module_kallsyms(program), enable_index=-1)
+        program.register_symbol_finder("modules", _names_in_modules(program), enable_index=-1)
         program.cache[REGISTERS] = prstatus.registers(program, memory)
         return program
     raise UnreadableError(f"{memory.vmlinux} has no debug information, or is of another build")
+
+
+def _names_in_modules(program: drgn.Program) -> drgn.SymbolIndex:
+    """The names in modules without debug information, too, as the guest's kernel knows them."""
+    names: list[drgn.Symbol] = []
+    for module in Listed(for_each_module(program), _MOST_MODULES):
+        with contextlib.suppress(Exception):  # it may just be loaded, or be damaged
+            names += module_kallsyms(module)
+    return drgn.SymbolIndex(names)
 
 
 def _load(program: drgn.Program, files: list[str]) -> None:

@@ -36,7 +36,7 @@ class StoppedTask(msgspec.Struct, frozen=True, kw_only=True):
 
     id: its number (TID). parent: its process' parent. state: the character that ps(1) prints.
     is_on_cpu: whether a CPU ran it. user, system: seconds of CPU time. stack: its frames in the kernel, the
-    innermost first, as the kernel prints them (%pS).
+    innermost first, as the kernel prints them (%pS); none where it ran in user space.
     """
 
     id: int
@@ -52,7 +52,7 @@ class StoppedTask(msgspec.Struct, frozen=True, kw_only=True):
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """What drgn read in a guest's memory.
 
-    failure: why it read nothing; otherwise empty. tasks: of user space, and what is blocked or ran.
+    failure: why there is no report; otherwise empty. tasks: those of user space, and what is blocked or ran.
     """
 
     failure: str = ""

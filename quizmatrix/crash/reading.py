@@ -39,11 +39,15 @@ def write(memory: str, target: str) -> Reading:
         program = dump.open_dump(known)
     except dump.UnreadableError as error:
         return Reading(failure=str(error))
-    with Path(target).open("x", encoding="utf-8", errors="replace") as file:
-        for title, lines in _TOPICS.items():
-            if section := _section(program, lines):
-                file.write(f"{title}\n{'-' * len(title)}\n{section}\n")
-    return Reading(tasks=stopped.tasks(program))
+    tasks = stopped.tasks(program)
+    try:
+        with Path(target).open("x", encoding="utf-8", errors="replace") as file:
+            for title, lines in _TOPICS.items():
+                if section := _section(program, lines):
+                    file.write(f"{title}\n{'-' * len(title)}\n{section}\n")
+    except OSError as error:
+        return Reading(tasks=tasks, failure=str(error))
+    return Reading(tasks=tasks)
 
 
 def _section(program: drgn.Program, lines: Callable[[drgn.Program], Iterator[str]]) -> str:

@@ -22,6 +22,7 @@ from quizmatrix.run.consolelog import ConsoleLog
 from quizmatrix.run.conversation import Conversation
 from quizmatrix.run.explain import Inquiry
 from quizmatrix.run.hostwatch import HostWatch
+from quizmatrix.run.memoryfile import MemoryFile
 from quizmatrix.run.observer import Observer
 from quizmatrix.run.qmp import Monitor, QmpError
 from quizmatrix.run.shared import Shared
@@ -74,7 +75,8 @@ class Boot:
         self._feed = stdin.Feed(spec, ends.ports.get(qemu.STDIN), observer.stdin)
         self._talk = anyio.CancelScope()
         self._monitor = Monitor(ends.ports[qemu.MONITOR])
-        self._inquiry = Inquiry(spec, self._monitor, self.console, self._shared)
+        self._memory = MemoryFile(spec)
+        self._inquiry = Inquiry(spec, self._monitor, self.console, self._memory)
         self.conversation = Conversation(spec, ends.ports, self._feed, observer, self.evidence, start)
 
     async def run(self, shares: list[Share]) -> None:
@@ -88,6 +90,8 @@ class Boot:
         finally:
             if not is_to_be_booted:
                 await self._end()
+        # Not after a cancellation: nobody waits for the result.
+        self.evidence.notes += await self._inquiry.read_memory()
 
     async def _end(self) -> None:
         """Record what is left of the guest, which has ended, even if we were cancelled."""
@@ -105,11 +109,12 @@ class Boot:
     async def _clean_up(self) -> None:
         try:
             self.evidence.notes += await self._shared.finish()
+            if self._shared.is_finished:
+                self.evidence.notes += self._inquiry.hand_over_memory()
             if self._spec.keeps.counters:
                 from quizmatrix.run import counters
 
                 self.evidence.notes += counters.keep(self._spec)
-            self.evidence.notes += await self._inquiry.read_memory()
             # A file that is bound for writing has its folder there, and the guest could write to that.
             self.evidence.notes += await untrusted.remove(host_folder_of(self._folder))
         except QuizmatrixError as error:
@@ -220,7 +225,7 @@ class Boot:
         await self.console.dying.wait()
         is_own_doing = self.evidence.expired is not None
         if self._spec.machine.debugger and self.console.watch.panic is not None and not is_own_doing:
-            error = await self._shared.take_memory(self._monitor, stays=True)
+            error = await self._memory.keep(self._monitor)
             self.evidence.notes += [error] if error else []
         await anyio.sleep(vm.END_GRACE)
         self._talk.cancel()
@@ -265,7 +270,6 @@ class Boot:
             return
         self.evidence.notes += self._shared.mark_unsafe_unless_finished()
         try:
-            self._shared.drop_memory()
             runlayer.clean_run_layer(self._folder)
         except OSError as error:
             self.evidence.notes.append(str(host_error(f"tidy {self._folder}", error)))

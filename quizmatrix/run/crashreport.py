@@ -9,7 +9,7 @@ import anyio
 import msgspec
 
 from quizmatrix.core import offload, paths, untrusted
-from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core.errors import QuizmatrixError, host_error
 from quizmatrix.core.json import encode_exactly
 from quizmatrix.crash import memory
 from quizmatrix.crash.memory import KeptMemory, Reading, StoppedTask
@@ -29,28 +29,33 @@ def can_be_read(spec: CellSpec) -> bool:
     return not _what_lacks(spec, _memory_of(spec, Path()))
 
 
-async def write(spec: CellSpec, core: Path, *, stays: bool) -> tuple[list[StoppedTask], list[str]]:
+def note(spec: CellSpec, core: Path) -> list[str]:
+    """Write memory.json for `quizmatrix debug`; return notes for the user. core: see `write`."""
+    folder = Path(spec.files.folder)
+    known = msgspec.structs.replace(_memory_of(spec, core), core=str(core.relative_to(folder)))
+    try:
+        paths.write_atomic(folder / memory.FILE, encode_exactly(known))
+    except OSError as error:
+        return [str(host_error(f"write {memory.FILE}", error))]
+    return []
+
+
+async def write(spec: CellSpec, core: Path) -> tuple[list[StoppedTask], list[str]]:
     """Write crash.txt into the cell's artifacts/, to which no guest may write any more.
 
-    core: the guest's memory, in the cell's folder. stays: whether it is kept; then memory.json is written,
-    too, for `quizmatrix debug`. Returns what the guest's tasks were doing, and notes for the user: where the
+    core: the guest's memory. Returns what the guest's tasks were doing, and notes for the user: where the
     file is, or why there is none.
     """
-    folder = Path(spec.files.folder)
     known = _memory_of(spec, core)
-    if stays:
-        relative = msgspec.structs.replace(known, core=str(core.relative_to(folder)))
-        try:
-            paths.write_atomic(folder / memory.FILE, encode_exactly(relative))
-        except OSError as error:
-            return [], [f"its memory was not read: {error}"]
     if why := _what_lacks(spec, known):
         return [], [f"drgn can read it: {why}"]
+    folder = Path(spec.files.folder)
     made = folder / FILE
+    read = Reading()
     try:
-        # One at a time: drgn may take gigabytes, and a panic may be that of all cells.
-        async with paths.locked(paths.lock_file("drgn"), lambda: None):
-            with anyio.fail_after(_LIMIT):
+        with anyio.fail_after(_LIMIT):
+            # One at a time: drgn may take gigabytes, and a panic may be that of all cells.
+            async with paths.locked(paths.lock_file("drgn"), lambda: None):
                 argument = encode_exactly(known).decode()
                 read = await offload.call(_read, argument, str(made), returns=Reading)
         if not read.failure:
@@ -58,12 +63,12 @@ async def write(spec: CellSpec, core: Path, *, stays: bool) -> tuple[list[Stoppe
             return read.tasks, [f"what drgn reads in its memory is in {moved.parent.name}/{moved.name}"]
         failure = read.failure
     except TimeoutError:
-        failure = f"drgn took more than {_LIMIT:.0f} s"
+        failure = f"drgn took more than {_LIMIT:.0f} s, or was busy with others"
     except (OSError, QuizmatrixError) as error:
         failure = str(error)
     finally:
         made.unlink(missing_ok=True)
-    return [], [f"its memory was not read: {failure}"]
+    return read.tasks, [f"its memory was not read: {failure}"]
 
 
 def _what_lacks(spec: CellSpec, known: KeptMemory) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.stage import Stage
 from quizmatrix.run.consolelog import ConsoleLog
 from quizmatrix.run.conversation import Conversation
+from quizmatrix.run.memoryfile import MemoryFile
 from quizmatrix.run.qmp import Monitor, QmpError
-from quizmatrix.run.shared import Shared
 from quizmatrix.run.verdict import Evidence, Expiry
 
 # Seconds for QEMU to say where the CPUs are, and for the kernel to print that.
@@ -28,15 +29,16 @@ _CONSOLE_REST = 0.3
 class Inquiry:
     """Finds out what one guest is doing, with its console and a control channel of its QEMU."""
 
-    def __init__(self, spec: CellSpec, monitor: Monitor, console: ConsoleLog, shared: Shared) -> None:
-        """Asks nothing. shared: takes the guest's memory, if that is asked for or can be read."""
+    def __init__(self, spec: CellSpec, monitor: Monitor, console: ConsoleLog, memory: MemoryFile) -> None:
+        """Asks nothing. memory: taken if that is asked for, or can be read."""
         self._spec = spec
         self._monitor = monitor
         self._console = console
-        self._shared = shared
+        self._memory = memory
         self._expiry: Expiry | None = None
         # Where the CPUs of a guest were that did not answer.
         self._places: list[str] = []
+        self._is_silent = False
         # What its tasks were doing, by its memory.
         self._tasks: list[StoppedTask] = []
 
@@ -59,36 +61,53 @@ class Inquiry:
         self._expiry = expiry
         threads = [thread for said in talk.threads if (thread := hang.read_thread(said)) is not None]
         expiry.hang = hang.finding(threads, self._console.watch.lines)
-        if not talk.has_answered:
+        self._is_silent = not talk.has_answered
+        if self._is_silent:
             await self._look_at_cpus()
-        notes = [await self._take_memory(is_silent=not talk.has_answered)]
-        if self._places and self._spec.machine.answers_nmi:
+        note = await self._keep_or_take_memory()
+        if self._is_silent and self._spec.machine.answers_nmi:
             expiry.provoked = self._console.watch.lines
             with anyio.move_on_after(_LIMIT), suppress(QmpError):
                 await self._monitor.ask("inject-nmi")
                 await self._console.dying.wait()
         await self._wait_for_console()
-        return [note for note in notes if note]
+        return [note] if note else []
 
-    async def _take_memory(self, *, is_silent: bool) -> str:
-        stays = self._spec.keeps.memory
-        if not stays:
-            if not is_silent:
-                return ""
+    async def _keep_or_take_memory(self) -> str:
+        """Returns an error message or ""."""
+        if self._spec.keeps.memory:
+            return await self._memory.keep(self._monitor)
+        if self._is_silent:
             from quizmatrix.run import crashreport
 
-            if not crashreport.can_be_read(self._spec):
-                return ""
-        return await self._shared.take_memory(self._monitor, stays=stays)
+            if crashreport.can_be_read(self._spec):
+                await self._memory.take(self._monitor)
+        return ""
+
+    def hand_over_memory(self) -> list[str]:
+        """Put a memory that is kept into artifacts/, for `quizmatrix debug`; return notes.
+
+        No guest may write there any more.
+        """
+        notes = self._memory.hand_over()
+        if self._memory.kept is None:
+            return notes
+        from quizmatrix.run import crashreport
+
+        return notes + crashreport.note(self._spec, self._memory.kept)
 
     async def read_memory(self) -> list[str]:
-        """Have drgn read the guest's memory, if that was taken; return notes. The guest must have ended."""
-        if self._shared.core is None:
+        """Have drgn read the guest's memory, if there is one; return notes. The guest must have ended."""
+        if (unkept := self._memory.unkept) is not None:
+            core = Path(f"/proc/{os.getpid()}/fd/{unkept.fileno()}")
+        elif self._memory.kept is not None:
+            core = self._memory.kept
+        else:
             return []
         from quizmatrix.run import crashreport
 
-        stays = self._shared.core_stays
-        self._tasks, notes = await crashreport.write(self._spec, self._shared.core, stays=stays)
+        with unkept or nullcontext():
+            self._tasks, notes = await crashreport.write(self._spec, core)
         return notes
 
     async def _look_at_cpus(self) -> None:
@@ -114,10 +133,10 @@ class Inquiry:
         if expiry is None:
             return found
         own = [one for one in found if not expiry.has_provoked(one.line)]
-        if self._places:
+        if self._is_silent:
             from quizmatrix.run import hang
 
             printed = next((one for one in found if expiry.has_provoked(one.line)), None)
             lines = self._console.watch.lines
-            expiry.hang = hang.of_stopped_guest(self._tasks, self._places, printed, lines)
+            expiry.hang = hang.of_stopped_guest(self._tasks, self._places, printed, lines) or expiry.hang
         return own + ([expiry.hang] if expiry.hang else [])

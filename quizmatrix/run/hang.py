@@ -19,6 +19,7 @@ _KTHREADD = 2
 # The largest number of functions in a sentence, and of threads in one.
 _MAX_FUNCTIONS = 3
 _MAX_NAMED = 2
+_MAX_CPUS_NAMED = 4
 # The largest number of functions of a stack that are read (MAX_STACK_TRACE_DEPTH of fs/proc/base.c).
 _MAX_STACK = 64
 # The largest number of lines that are kept.
@@ -26,6 +27,11 @@ _MAX_LINES = 400
 
 # A function in a place of a CPU.
 _NAME = re.compile(r"([A-Za-z_][\w.]*)\+0x")
+
+# In these a CPU waits for another.
+_WAITS_FOR_CPU = re.compile(
+    r"(smp_call_\w+|csd_lock_\w+|\w*spin_(lock|acquire)\w*|\w*(read|write)_lock\w*|arch_\w+_lock\w*|multi_cpu_stop)$"
+)
 
 _STATES = {
     "R": "running",
@@ -79,7 +85,8 @@ class Thread(msgspec.Struct, frozen=True, kw_only=True):
         if self.state == "R" and names:
             return f"{self.name} runs in {_with_callers(names)}"
         if self.state == "R":
-            place = "user space" if self.user >= self.system else "the kernel"
+            in_user_space = not self.stack if self.stood_still else self.user >= self.system
+            place = "user space" if in_user_space else "the kernel"
             return f"{self.name} runs in {place}"
         if self.state in "SDI":
             return f"{self.name} waits" + (f" in {_with_callers(names)}" if names else "")
@@ -128,7 +135,7 @@ def finding(threads: list[Thread], line: int) -> Finding | None:
     names = ranked[0].functions or [ranked[0].name]
     return Finding(
         kind=FindingKind.HANG,
-        title=_sentences(ranked),
+        title="; ".join(one.sentence for one in _telling(ranked)),
         line=line,
         block=_lines(ranked)[:_MAX_LINES],
         functions=names,
@@ -144,17 +151,21 @@ def of_stopped_guest(
     tasks: from its memory. The rest: see `of_silent_guest`.
     """
     known = of_silent_guest(places, printed, line)
-    ranked = sorted(map(_thread_of, tasks), key=_rank)
+    ranked = sorted(map(_thread_of, tasks), key=_rank_of_stopped)
     if not ranked or not (names := ranked[0].functions):
         return known
     block = [*_lines(ranked)[:_MAX_LINES], *known.block]
-    if printed is not None and names[0] in known.functions[:1]:
+    told = functions(FindingKind.HANG, "", printed.block) if printed is not None else []
+    if printed is not None and told[:1] == names[:1]:
         # The kernel itself knows more callers than drgn, such as those in a module's initialisation.
         ranked[0] = msgspec.structs.replace(ranked[0], stack=printed.block)
-        names = known.functions
+        names = told
+    running = [one for one in ranked if one.stood_still]
+    waiting = [one for one in _telling(ranked) if not one.stood_still]
+    named = [*running[:_MAX_CPUS_NAMED], *waiting]
     return Finding(
         kind=FindingKind.HANG,
-        title=f"the guest does not answer: {_sentences(ranked)}",
+        title=f"the guest does not answer: {'; '.join(one.sentence for one in named)}",
         line=line,
         block=block,
         functions=names,
@@ -201,10 +212,6 @@ def _lines(ranked: list[Thread]) -> list[str]:
     return [text for one in ranked for text in (one.title, *(f"  {frame}" for frame in one.stack))]
 
 
-def _sentences(ranked: list[Thread]) -> str:
-    return "; ".join(one.sentence for one in _telling(ranked))
-
-
 def _with_callers(names: list[str]) -> str:
     """`NAME (called by NAME, NAME)`: the first of some functions, the innermost first."""
     inside, *callers = names[:_MAX_FUNCTIONS]
@@ -218,14 +225,22 @@ def _telling(ranked: list[Thread]) -> list[Thread]:
     return [ranked[0], *islice(others, _MAX_NAMED - 1)]
 
 
-def _rank(thread: Thread) -> tuple[bool, bool, int, float, int]:
-    """Sorts first what explains most: what stood still, then the command's threads.
+def _rank_of_stopped(thread: Thread) -> tuple[bool, bool, bool, bool, tuple[int, int, float, int]]:
+    """Sorts first what a CPU ran in the kernel, and of that what did not wait for another CPU.
 
-    Of these those that cannot be interrupted, then the busy. Of those that wait, the youngest: the others
-    wait for it.
+    Its CPU time tells nothing: a CPU with the interrupts off does not count it.
+    """
+    names = thread.functions
+    waits = bool(names) and _WAITS_FOR_CPU.match(names[0]) is not None
+    return not names, not thread.stood_still, waits, thread.state != "D", _rank(thread)
+
+
+def _rank(thread: Thread) -> tuple[int, int, float, int]:
+    """Sorts first what explains most: the command's threads, those that cannot be interrupted, then the busy.
+
+    Of those that wait, the youngest: the others wait for it.
     """
     return (
-        not thread.stood_still,
         thread.is_of_kernel,
         {"D": 0, "R": 1, "T": 2, "t": 2, "Z": 4}.get(thread.state, 3),
         -(thread.user + thread.system) if thread.state == "R" else 0.0,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import stat
 import time
 from functools import partial
 from pathlib import Path
 
 import anyio
-import msgspec
 
 from quizmatrix.core import process, untrusted
 from quizmatrix.core.concurrency import in_thread, task_group
@@ -18,11 +16,7 @@ from quizmatrix.core.errors import QuizmatrixError, host_error
 from quizmatrix.model.spec import CellSpec
 from quizmatrix.run import mapped
 from quizmatrix.run.cellfolder import artifacts_of
-from quizmatrix.run.qmp import Monitor, QmpError
-
-# The file with a guest's memory, for crash(8), and seconds for QEMU to write it.
-_CORE = "vmcore"
-_DUMP_LIMIT = 120.0
+from quizmatrix.run.hostdisk import FreeDisk, disk_of
 
 # Up to this many files are made safe without a new process.
 _FEW_FILES = 500
@@ -47,22 +41,6 @@ _MAX_FILES = 1_000_000
 # The files are counted only once the file system has this many more than at the start.
 _FILES_TRUSTED = 100_000
 
-# What must stay free on this host's disk: bytes, or the share of a small disk.
-_RESERVE = 256 << 20
-_RESERVE_SHARE = 0.05
-
-
-class _Disk(msgspec.Struct, frozen=True, kw_only=True):
-    """The file system of /shared. free: bytes. reserve: bytes that must stay free. files: number of files."""
-
-    free: int
-    reserve: int
-    files: int
-
-    @property
-    def is_short(self) -> bool:
-        return self.free < self.reserve
-
 
 def make_files_safe(folder: str, shown: int) -> tuple[list[str], int]:
     """Make the files of a guest's /shared safe; return the first `shown` changes and their total number.
@@ -76,9 +54,8 @@ def make_files_safe(folder: str, shown: int) -> tuple[list[str], int]:
 class Shared:
     """The /shared of one guest.
 
+    is_finished: whether its files are safe.
     excess: a sentence if it exceeded its limit. shortage: a sentence if it filled this host's disk.
-    core: once `finish` has made the files safe, the file with the guest's memory, if there is one.
-    core_stays: whether it is kept for the user, in artifacts/.
     """
 
     def __init__(self, spec: CellSpec, *, max_files: int = _MAX_FILES, trusted: int = _FILES_TRUSTED) -> None:
@@ -89,9 +66,7 @@ class Shared:
         self._max_files, self._trusted = max_files, trusted
         self.excess = ""
         self.shortage = ""
-        self.core: Path | None = None
-        self.core_stays = False
-        self._is_finished = False
+        self.is_finished = False
         self._spec = spec
         self._limit = spec.files.shared_limit << 20
         self._folder = Path(spec.files.folder)
@@ -102,11 +77,11 @@ class Shared:
 
         machine: the pid of its QEMU, if it runs. No event reports what QEMU writes, so the disk is polled.
         """
-        first = disk = self._disk()
+        first = disk = disk_of(self._artifacts)
         used, when, pause = 0, time.monotonic(), 0.0
         while True:
             await anyio.sleep(_LOOK_PAUSE)
-            now, past = self._disk(), time.monotonic() - when
+            now, past = disk_of(self._artifacts), time.monotonic() - when
             may_be = used + max(0, disk.free - now.free)
             has_many = now.files - first.files > self._trusted
             # Many files take long to measure, and the guest must not write much meanwhile.
@@ -124,7 +99,7 @@ class Shared:
             when = time.monotonic()
             pause = (when - started) * _PAUSE_SHARE
 
-    def _check_limits(self, used: int, before: int, disk: _Disk) -> None:
+    def _check_limits(self, used: int, before: int, disk: FreeDisk) -> None:
         if used > self._limit:
             self.excess = (
                 f"/shared grew to {used >> 20} MiB; its limit is {self._spec.files.shared_limit} MiB"
@@ -133,15 +108,6 @@ class Shared:
         elif disk.is_short and used > disk.reserve and (used > before or disk.free < disk.reserve // 8):
             left = f"this host had {disk.free >> 20} MiB of disk left"
             self.shortage = f"{left}, and /shared held {used >> 20} MiB"
-
-    def _disk(self) -> _Disk:
-        try:
-            facts = os.statvfs(self._artifacts)
-        except OSError:  # removed meanwhile; the cell ends for that anyway
-            return _Disk(free=1, reserve=0, files=0)
-        free, size = facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
-        reserve = min(_RESERVE, int(size * _RESERVE_SHARE))
-        return _Disk(free=free, reserve=reserve, files=facts.f_files - facts.f_ffree)
 
     def _hidden(self, machine: int | None) -> int:
         """Bytes of files that the guest has unlinked but still has open: du(1) does not find them."""
@@ -171,39 +137,6 @@ class Shared:
             pass
         return 0
 
-    async def take_memory(self, monitor: Monitor, *, stays: bool) -> str:
-        """Write the guest's memory to a file for a debugger; return an error message or "".
-
-        The file is beside artifacts/, to which the guest may still write. stays: whether `finish` moves it
-        there; otherwise `drop_memory` removes it.
-        """
-        self.core_stays = stays
-        core, is_whole = self._folder / _CORE, False
-        failed = "its memory could not be kept: "
-        try:
-            disk = self._disk()
-            if disk.free - disk.reserve < self._spec.machine.memory << 20:
-                return f"{failed}{self._folder} has no room for {self._spec.machine.memory} MiB"
-            file = os.fdopen(untrusted.create(core), "wb")
-        except OSError as error:
-            return f"{failed}{error}"
-        try:
-            with file, anyio.fail_after(_DUMP_LIMIT):
-                await monitor.open()
-                await monitor.dump_memory(file.fileno())
-                is_whole = True
-        except (QmpError, OSError) as error:  # a TimeoutError is one
-            return f"{failed}{error or 'it took too long'}"
-        finally:
-            if not is_whole:
-                core.unlink(missing_ok=True)
-        return ""
-
-    def drop_memory(self) -> None:
-        """Remove the file with the guest's memory if it is not to stay. Raises OSError."""
-        if not self.core_stays:
-            (self._folder / _CORE).unlink(missing_ok=True)
-
     async def finish(self) -> list[str]:
         """Make artifacts/ safe and complete; return notes for the user. The guest must have ended."""
         if not self._folder.is_dir():
@@ -212,7 +145,7 @@ class Shared:
 
     def mark_unsafe_unless_finished(self) -> list[str]:
         """If `finish` did not finish, rename artifacts/ so that nobody trusts its files; return a note."""
-        if self._is_finished:
+        if self.is_finished:
             return []
         unchecked = self._artifacts.with_name(f"{self._artifacts.name}.unchecked")
         try:
@@ -249,7 +182,7 @@ class Shared:
 
     async def _free_disk(self) -> list[str]:
         """If the disk is full, remove the files of /shared so that other guests can finish; return notes."""
-        if not self.shortage or not self._disk().is_short:
+        if not self.shortage or not disk_of(self._artifacts).is_short:
             return []
         failures = await untrusted.remove(self._artifacts)
         try:
@@ -259,15 +192,10 @@ class Shared:
         return failures or ["the content of /shared was removed, to give the other cells room"]
 
     async def _make_safe(self) -> list[str]:
-        core, notes = self._folder / _CORE, []
+        notes: list[str] = []
         try:
             changed, count = await self._look_through()
-            self._is_finished = True
-            if core.exists() and not self.core_stays:
-                self.core = core
-            elif core.exists():
-                self.core = untrusted.move_in(core, self._artifacts)
-                notes.append(f"its memory is in {self.core.parent.name}/{self.core.name}")
+            self.is_finished = True
         except OSError as error:
             changed, count = [str(host_error("check the files in its /shared", error))], 1
         notes += changed

@@ -1,8 +1,11 @@
 """The memory of a guest that died: what is found in it, and what is said where it cannot be read."""
 
+import os
 import struct
 from pathlib import Path
+from typing import cast
 
+import anyio
 import msgspec
 import pytest
 
@@ -10,6 +13,8 @@ from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.crash import dump, memory, prstatus
 from quizmatrix.crash.memory import KeptMemory
 from quizmatrix.run import crashreport
+from quizmatrix.run.memoryfile import MemoryFile
+from quizmatrix.run.qmp import Monitor, QmpError
 from quizmatrix.terminal import debugging
 from tests import made_spec, tiny_elf
 
@@ -98,7 +103,9 @@ def kept(tmp_path: Path) -> Path:
 @pytest.mark.anyio
 async def test_without_drgn_its_installation_is_told(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    told = await crashreport.write(made_spec.spec(kept.parents[1]), kept, stays=True)
+    spec = made_spec.spec(kept.parents[1])
+    assert crashreport.note(spec, kept) == []
+    told = await crashreport.write(spec, kept)
     assert told == ([], ["drgn can read it: `pip install 'quizmatrix[debug]'` installs drgn"])
     # For `quizmatrix debug`, which may find drgn later.
     known = msgspec.json.decode((kept.parents[1] / memory.FILE).read_bytes(), type=KeptMemory)
@@ -110,10 +117,8 @@ async def test_without_drgn_its_installation_is_told(kept: Path, monkeypatch: py
 async def test_without_symbols_the_command_that_fetches_them_is_told(kept: Path) -> None:
     spec = made_spec.spec(kept.parents[1])
     assert not crashreport.can_be_read(spec)
-    _, (note,) = await crashreport.write(spec, kept, stays=False)
+    _, (note,) = await crashreport.write(spec, kept)
     assert note == "drgn can read it: a kernel of the variant `debug` has the debug information that it needs"
-    # That is for `quizmatrix debug`, and what is not kept cannot be opened later.
-    assert not (kept.parents[1] / memory.FILE).exists()
     assert not (kept.parents[1] / crashreport.FILE).exists()
 
 
@@ -187,3 +192,54 @@ def test_the_notes_of_cpus_are_found(order: str, size: int, tmp_path: Path) -> N
 def test_a_file_without_notes_has_none(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "vmcore").write_bytes(content)
     assert prstatus.notes(tmp_path / "vmcore", is_little_endian=False) == []
+
+
+class OfQemu:
+    """In place of QEMU's control channel: it writes a memory, or fails."""
+
+    def __init__(self, failure: str = "") -> None:
+        self._failure = failure
+
+    async def open(self) -> None:
+        """Nothing to do."""
+
+    async def dump_memory(self, file: int) -> None:
+        os.write(file, b"memory")
+        if self._failure:
+            raise QmpError(self._failure)
+
+
+@pytest.mark.anyio
+async def test_a_memory_that_is_only_read_has_no_name(tmp_path: Path) -> None:
+    (tmp_path / "artifacts").mkdir()
+    taken = MemoryFile(made_spec.spec(tmp_path))
+    await taken.take(cast("Monitor", OfQemu()))
+    assert taken.unkept is not None
+    with taken.unkept as file:
+        # By this path drgn opens it in a process of its own.
+        done = await anyio.run_process(["cat", f"/proc/{os.getpid()}/fd/{file.fileno()}"])
+        assert done.stdout == b"memory"
+    assert taken.hand_over() == []
+    assert [path.name for path in tmp_path.iterdir()] == ["artifacts"]
+
+
+@pytest.mark.anyio
+async def test_a_memory_that_qemu_did_not_write_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "artifacts").mkdir()
+    taken = MemoryFile(made_spec.spec(tmp_path))
+    assert await taken.keep(cast("Monitor", OfQemu("no"))) == "its memory could not be kept: no"
+    # Nobody has asked for this one, so nobody is told.
+    await taken.take(cast("Monitor", OfQemu("no")))
+    assert taken.unkept is None
+    assert [path.name for path in tmp_path.iterdir()] == ["artifacts"]
+
+
+@pytest.mark.anyio
+async def test_a_memory_that_is_kept_takes_no_name_of_the_guests(tmp_path: Path) -> None:
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts/vmcore").symlink_to("/etc/passwd")
+    taken = MemoryFile(made_spec.spec(tmp_path))
+    assert await taken.keep(cast("Monitor", OfQemu())) == ""
+    assert taken.hand_over() == ["its memory is in artifacts/vmcore-1"]
+    assert taken.kept is not None
+    assert taken.kept.read_bytes() == b"memory"

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from quizmatrix.console.watch import ConsoleWatch
@@ -226,6 +227,41 @@ def test_a_stack_that_the_kernel_printed_itself_has_more_callers() -> None:
     # Where the NMI has reached another CPU, what ran is told.
     other = hang.of_stopped_guest([stopped(91, "R", "loop", is_on_cpu=True)], [], printed, 0)
     assert other.functions == ["loop"]
+
+
+def test_of_several_cpus_all_are_told_and_first_the_one_that_others_wait_for() -> None:
+    busy = msgspec.structs.replace(stopped(90, "R", is_on_cpu=True), user=9.0)
+    tasks = [
+        busy,
+        stopped(91, "R", "smp_call_function_many_cond", "flush_tlb", is_on_cpu=True),
+        stopped(92, "R", "spin", "start", is_on_cpu=True),
+        stopped(93, "D", "schedule", "wait_for_it"),
+    ]
+    found = hang.of_stopped_guest(tasks, ["CPU 0: 0x1", "CPU 1: 0x2", "CPU 2: 0x3"], None, 0)
+    assert found.title == (
+        "the guest does not answer: task92 runs in spin (called by start); task91 runs in "
+        "smp_call_function_many_cond (called by flush_tlb); task90 runs in user space; "
+        "task93 waits in wait_for_it"
+    )
+    assert found.functions == ["spin", "start"]
+
+
+def test_what_is_blocked_is_told_where_the_cpu_is_in_user_space() -> None:
+    tasks = [stopped(90, "R", is_on_cpu=True), stopped(93, "D", "schedule", "wait_for_it")]
+    found = hang.of_stopped_guest(tasks, ["CPU 0: take+0x12"], None, 0)
+    assert found.title == (
+        "the guest does not answer: task90 runs in user space; task93 waits in wait_for_it"
+    )
+
+
+def test_a_panic_that_printed_no_stack_replaces_none() -> None:
+    console = ConsoleWatch()
+    console.feed(b"[    9.0] Kernel panic - not syncing: NMI: Not continuing\n")
+    console.finish()
+    (printed,) = console.findings
+    task = stopped(91, "R", "take", is_on_cpu=True)
+    found = hang.of_stopped_guest([task], ["CPU 0: take+0x12"], printed, 0)
+    assert found.title == "the guest does not answer: task91 runs in take"
 
 
 @pytest.mark.parametrize("tasks", [[], [stopped(91, "R", is_on_cpu=True)]])

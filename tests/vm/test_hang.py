@@ -147,5 +147,6 @@ def test_a_module_that_hangs(hung: Hung) -> None:
         pattern = r"the guest does not answer(, and is|: modprobe runs) in spin \(called by "
         assert re.search(pattern, found[cell]["detail"])
         assert [finding["kind"] for finding in found[cell]["findings"]] == ["hang"]
-    # Its address is in the module, whose symbols the host does not have.
-    assert "the guest does not answer; CPU 0: 0x3ff" in found[CELLS[1]]["detail"]
+    # Its address is in the module, whose symbols the host does not have, unless it has the kernel's.
+    pattern = r"the guest does not answer(; CPU 0: 0x3ff|: modprobe runs in spin \()"
+    assert re.search(pattern, found[CELLS[1]]["detail"])

@@ -126,7 +126,8 @@ def _refer(module: Module, kernel: Kernel, built: Built, tell: Tell) -> None:
         name=module.mark,
         origin=str(module.path),
         layers=[str(built.layer)],
-        unstripped=str(module.copy(kernel) / module.below),
+        # What a dkms.conf makes, it strips itself.
+        unstripped="" if module.is_dkms else str(module.copy(kernel) / module.below),
     )
     buildlayer.write_reference(key, reference)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import drgn
 
-from quizmatrix.crash.topics.bounds import Listed, text_of
+from quizmatrix.crash.bounds import Listed, text_of
 
 _MOST_POOLS = 100
 

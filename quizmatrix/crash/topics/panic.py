@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import drgn
 
+from quizmatrix.crash.bounds import text_of
 from quizmatrix.crash.topics import stacks
-from quizmatrix.crash.topics.bounds import text_of
 
 
 def lines(program: drgn.Program) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import drgn
 from drgn.helpers.linux.slab import for_each_slab_cache, slab_cache_usage
 
-from quizmatrix.crash.topics.bounds import Listed, text_of
+from quizmatrix.crash.bounds import Listed, text_of
 
 _MOST_CACHES = 2000
 _SHOWN = 15

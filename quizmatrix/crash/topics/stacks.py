@@ -10,13 +10,16 @@ from drgn.helpers.linux.cpumask import for_each_online_cpu
 from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import cpu_curr, task_cpu, task_state_to_char
 
+from quizmatrix.crash.bounds import Listed, text_of
 from quizmatrix.crash.dump import REGISTERS
-from quizmatrix.crash.topics.bounds import Listed, text_of
 
 # The largest numbers of tasks, of those with the same stack that are named, and of characters of a value.
 _MOST_TASKS = 5000
 _MOST_NAMED = 8
 _LONGEST_VALUE = 100
+
+# In s390x' PSW (z/Architecture Principles of Operation, problem state).
+_PROBLEM_STATE = 1 << 48
 
 # Tasks in these states come first: blocked, and running.
 _FIRST = ("D", "R")
@@ -82,6 +85,17 @@ def trace_of(program: drgn.Program, task: drgn.Object) -> drgn.StackTrace:
         if cpu >= len(known) or cpu_curr(program, cpu) != task:
             raise
         return program.stack_trace(known[cpu])
+
+
+def is_in_user_space(program: drgn.Program, task: drgn.Object, trace: drgn.StackTrace) -> bool:
+    """Whether the CPU that ran a task was not in the kernel. trace: the task's."""
+    if program.platform.arch is drgn.Architecture.S390X:
+        # Its addresses do not tell: the kernel has an address space of its own.
+        known = program.cache.get(REGISTERS, [])
+        cpu = task_cpu(task)
+        return cpu < len(known) and bool(known[cpu].psw.mask.value_() & _PROBLEM_STATE)
+    bits = 64 if program.platform.flags & drgn.PlatformFlags.IS_64_BIT else 32
+    return len(trace) > 0 and not trace[0].pc >> (bits - 1)
 
 
 def _parameters(program: drgn.Program, frame: drgn.StackFrame) -> list[str]:
