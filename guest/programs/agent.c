@@ -75,12 +75,12 @@ static void begin_streams(void)
 /* Take bytes from the pipe, or pass on what was taken: whichever can be done now. */
 static void step(struct stream *stream)
 {
-    enum { TRY_AGAIN = -11 };
+    enum { FULL = -11 };
     long done;
     if (stream->sent < stream->size) {
         done = call(WRITE, stream->port, (long)(stream->bytes + stream->sent), stream->size - stream->sent, 0, 0);
         /* Where the host takes no more, there is nobody to tell. */
-        stream->sent = done > 0 ? stream->sent + done : done == TRY_AGAIN ? stream->sent : stream->size;
+        stream->sent = done > 0 ? stream->sent + done : done == FULL ? stream->sent : stream->size;
         return;
     }
     done = call(READ, stream->from, (long)stream->bytes, MOST_AT_ONCE, 0, 0);
@@ -103,6 +103,15 @@ static int has_ended(long wanted, int *status)
 }
 
 static void end_guest(void);
+
+/* A file to wait for (poll(2)). */
+struct polled { int file; short events, happened; };
+enum { CAN_READ = 1, CAN_WRITE = 4 };
+
+/* Of a person's session: the port, and what it reads and writes to (see terminal.h). */
+enum { SESSION_FILES = 2 + STREAMS };
+static void poll_session(struct polled *polled);
+static void step_session(const struct polled *polled);
 
 /* The processes of this program's own, of which the host need not hear. */
 enum { FEEDER, LEADER, EXPLAINER, OWN_PROCESSES };
@@ -197,24 +206,24 @@ static void listen(void)
  * streams have. Negative: there is no such process, as it could not be started. */
 static int pass_on(long wanted)
 {
-    enum { IN = 1, OUT = 4 };
-    enum { HOST = 1 + STREAMS, POLLED };
-    struct { int file; short events, happened; } polled[POLLED];
+    enum { HOST = 1 + STREAMS, SESSION, POLLED = SESSION + SESSION_FILES };
+    struct polled polled[POLLED];
     int status = CANNOT_START << 8;
     while (wanted >= 0) {
         int live = 0;
         polled[0].file = (int)signals;
-        polled[0].events = IN;
+        polled[0].events = CAN_READ;
         for (int i = 0; i < STREAMS; i++) {
             int is_full = streams[i].sent < streams[i].size;
             live += !streams[i].is_ended || is_full;
             polled[1 + i].file = is_full ? streams[i].port : streams[i].is_ended ? -1 : (int)streams[i].from;
-            polled[1 + i].events = is_full ? OUT : IN;
+            polled[1 + i].events = is_full ? CAN_WRITE : CAN_READ;
         }
         if (!wanted && !live)
             break;
         polled[HOST].file = is_deaf ? -1 : CONTROL;
-        polled[HOST].events = IN;
+        polled[HOST].events = CAN_READ;
+        poll_session(polled + SESSION);
         call(PPOLL, (long)polled, POLLED, 0, 0, 0);
         if (polled[0].happened) {
             struct { int signal; char more[124]; } got;
@@ -230,6 +239,7 @@ static int pass_on(long wanted)
                 step(&streams[i]);
         if (polled[HOST].happened)
             listen();
+        step_session(polled + SESSION);
     }
     return status;
 }
@@ -336,15 +346,15 @@ static long start_command(int has_stdin)
     return -1;
 }
 
-/* The device of the port on which the host sends what the command reads. */
-static char *stdin_port(void)
+/* The device of a port; waits until there is one of this name. */
+static char *port_named(const char *wanted)
 {
     for (;;) {
         unsigned long before = taken;
         char *names = names_in("/sys/class/virtio-ports", 1000), *name, *said;
         while ((name = next_line(&names))) {
             said = first_line(TEXT("/sys/class/virtio-ports/", name, "/name"));
-            if (said && is_same(said, "quizmatrix.stdin"))
+            if (said && is_same(said, wanted))
                 return TEXT("/dev/", name);
         }
         taken = before;
@@ -362,7 +372,7 @@ static long start_feeder(void)
     if (process != 0)
         return process;
     to = open_file(IO "in", WRITE_ONLY);
-    port = open_file(stdin_port(), READ_ONLY);
+    port = open_file(port_named("quizmatrix.stdin"), READ_ONLY);
     /* A read gives end of file until the host has opened its side and sent a first line; from then on it is the end. */
     while (byte != '\n')
         if (call(READ, port, (long)&byte, 1, 0, 0) <= 0)
@@ -441,15 +451,7 @@ static void tell_end(int status)
     tell_status("exited", code, signal);
 }
 
-/* The user asked for a terminal (`-S`, `shell`). */
-static void offer_terminal(void)
-{
-    static char *words[] = { BUSYBOX, "sh", "/run/quizmatrix/terminal", 0 };
-    int status = run_busybox(words, 0), signal = status & 0x7f;
-    return_shared();
-    write_text(CONTROL, TEXT("{\"event\":\"closed\",\"exit_code\":",
-                            of_number(signal ? 128 + signal : status >> 8 & 0xff), "}\n"));
-}
+#include "terminal.h"
 
 /* End the processes that the command left, as they keep the pipes open, and pass on what they have written. */
 static void end_streams(void)
@@ -487,8 +489,8 @@ static int run(int argc, char **argv)
         call(WAIT4, feeder, 0, 0, 0, 0);
     }
     tell_end(status);
-    if (exists(OWN "terminal"))
-        offer_terminal();
+    if (exists(OWN "session-words"))
+        run_session();
     end_streams();
     /* The host ends this VM. If the host's side of the port closes, the guest ends itself. */
     while (call(READ, CONTROL, (long)from_host, sizeof from_host, 0, 0) > 0)

@@ -245,6 +245,12 @@ __attribute__((used, noreturn)) void begin(long *stack)
 #define REQUEST(direction, letter, own, size) \
     ((unsigned long)(direction) << (NO_DATA ? 29 : 30) | (unsigned long)(size) << 16 | (letter) << 8 | (own))
 
+/* Of terminals (ioctl_tty(2)). */
+enum { READS = 2 };
+#define UNLOCK_TERMINAL REQUEST(WRITES, 'T', 0x31, 4)
+#define TERMINAL_NUMBER REQUEST(READS, 'T', 0x30, 4)
+#define SET_WINDOW (NO_DATA ? REQUEST(WRITES, 't', 103, 8) : 0x5414)
+
 /* fork(2), which newer architectures have as clone(2) alone. */
 static long new_process(void)
 {

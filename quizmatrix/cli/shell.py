@@ -29,7 +29,7 @@ def add_parser(commands: Commands[Parser]) -> None:
         help="open a terminal in one cell",
         usage="quizmatrix shell CELL [OPTION]... [-- COMMAND [ARG]...]",
         description="Boot CELL and open a terminal in it, or run COMMAND in that terminal. With --image "
-        "debian it is an SSH session, over a virtio port, not a network. The exit status is the session's.",
+        "debian, exec and cp reach the same guest meanwhile. The exit status is the session's.",
     )
     parser.add_argument("only", nargs=1, metavar="CELL", help="a cell like 6.1-s390x")
     group = parser.add_argument_group("which guest")

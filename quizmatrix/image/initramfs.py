@@ -18,7 +18,7 @@ from quizmatrix.model.arch import Arch
 
 _INITRAMFS = Store(what="initramfs", folder="initramfs", place="{}.cpio", record="{}.json")
 
-_SCRIPTS = ("fstab", "init2", "terminal")
+_SCRIPTS = ("fstab", "init2")
 # Without a C library; see guest/programs.
 _PROGRAMS = ("join", "agent")
 _FOLDERS = ("dev", "proc", "sys", "root")

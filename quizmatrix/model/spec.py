@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import msgspec
 
 from quizmatrix.core import json
@@ -97,24 +95,17 @@ class Bind(msgspec.Struct, frozen=True, kw_only=True):
     is_file: bool = False
 
 
-class TerminalKind(StrEnum):
-    """How the user's terminal is connected to a guest."""
-
-    SSH = "ssh"
-    CONSOLE = "console"
-
-
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """A terminal session after the command.
+    """A person's session after the command.
 
-    command: its words; empty for an interactive shell.
-    window: columns and rows. term: the terminal's type. A console cannot learn these in another way.
+    command: its words; empty for an interactive shell. term: the terminal's type; empty where there is none.
+    user: of the guest, instead of root. has_sshd: whether `exec` and `cp` can reach the guest, too.
     """
 
-    kind: TerminalKind
     command: list[str] = []
-    window: tuple[int, int] = (80, 24)
-    term: str = "vt220"
+    term: str = ""
+    user: str | None = None
+    has_sshd: bool = False
 
 
 class CommandLine(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from quizmatrix.model.spec import CellSpec, Share
 from quizmatrix.model.start import StartKind
 from quizmatrix.run import foreign, qemu, reproduce, runlayer, template, vm
 from quizmatrix.run.boot import Boot
-from quizmatrix.run.cellfolder import host_folder_of, run_layer_of
+from quizmatrix.run.cellfolder import host_folder_of
 from quizmatrix.run.observer import NOBODY, Observer
 from quizmatrix.run.start import COLD, Start, starting
 from quizmatrix.run.verdict import judge
@@ -133,8 +133,6 @@ def _write_files(spec: CellSpec, marker: str, observer: Observer) -> list[Share]
     try:
         shares = runlayer.write_run_layer(spec, marker)
         qemu.check(spec, shares)
-        if observer.terminal is not None:
-            observer.terminal.write(run_layer_of(Path(spec.files.folder)))
         reproduce.write_script(spec, shares)
         if spec.machine.debugger:
             from quizmatrix.run import debugger

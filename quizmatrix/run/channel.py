@@ -47,7 +47,6 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     exited: the command has ended; `message` is the program's architecture if it is not the guest's.
     task: what one of its threads is doing, as it was asked (quizmatrix/run/hang.py).
     explained: there are no more of these.
-    closed: the terminal session has ended.
     failed: init failed, for the reason in `message`.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 
 import anyio
 
@@ -19,9 +20,6 @@ from quizmatrix.run.start import Start
 from quizmatrix.run.stdin import Feed
 from quizmatrix.run.stopwatch import Stopwatch
 from quizmatrix.run.verdict import Evidence, Expiry
-
-# Seconds between the guest's message that a terminal session ended and the end of the session on the host.
-_SESSION_GRACE = 0.5
 
 # Seconds for a guest to answer once it was restored. That takes a tenth of a second; a busy host needs more.
 _ANSWER_LIMIT = 20.0
@@ -60,6 +58,7 @@ class Conversation:
         self._start = start
         self.stopwatch = Stopwatch()
         self._limits = spec.limits
+        self._folder = Path(spec.files.folder)
         self._packs = spec.keeps.counters
         self._ports = ports
         self._control = Control(ports["control"])
@@ -161,19 +160,15 @@ class Conversation:
         return False
 
     async def _serve_terminal(self, terminal: TerminalHost) -> None:
-        """Run the terminal session after the command; ends with the session or the guest."""
+        """Run the person's session after the command; ends with the session or the guest."""
         async with task_group() as group:
 
             async def listen() -> None:
-                message = await self._control.receive()
-                if message is not None:
-                    # The end of the session may still be on its way through the terminal's port.
-                    await anyio.sleep(_SESSION_GRACE)
-                    terminal.ended_with(message.exit_code or 0)
-                group.cancel_scope.cancel()
+                if await self._control.receive() is None:
+                    group.cancel_scope.cancel()
 
             group.start_soon(listen)
-            await terminal.serve(self._ports[qemu.TERMINAL])
+            await terminal.serve(self._ports[qemu.TERMINAL], self._ports.get(qemu.SSH), self._folder)
             group.cancel_scope.cancel()
 
     def _give_time_to_pack(self, message: Message) -> None:

@@ -13,16 +13,13 @@ from quizmatrix.run.channel import Port
 
 
 class TerminalHost(Protocol):
-    """The host's side of a terminal session."""
+    """The host's side of a person's session."""
 
-    def write(self, layer: Path) -> None:
-        """Write the session's files for the guest into its run layer; OSError if that fails."""
+    async def serve(self, port: Port, ssh: Port | None, folder: Path) -> None:
+        """Run the session over the guest's port until it ends.
 
-    async def serve(self, port: Port) -> None:
-        """Run the session over the guest's port until it ends."""
-
-    def ended_with(self, status: int) -> None:
-        """Called with the exit status of the session, as the guest reports it."""
+        ssh: the port of its SSH server, if it has one. folder: the cell's.
+        """
 
 
 class InputSource(Protocol):

@@ -12,7 +12,7 @@ from quizmatrix.core import filesystem
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.model import numa
 from quizmatrix.model.arch import Accelerator, DiskBus
-from quizmatrix.model.spec import CellSpec, Disk, Share, TerminalKind
+from quizmatrix.model.spec import CellSpec, Disk, Share
 from quizmatrix.run import bus, slots
 from quizmatrix.run.bus import Bus
 
@@ -21,8 +21,9 @@ PORTS = ("control", "stdout", "stderr")
 CHARDEVS = ("console", *PORTS)
 # An additional port if the command has a standard input.
 STDIN = "stdin"
-# An additional port for a terminal session.
+# Additional ports for a person's session, and for the guest's SSH server beside it.
 TERMINAL = "terminal"
+SSH = "ssh"
 # A chardev for QEMU's own control channel, to save and restore the guest.
 QMP = "qmp"
 # A second one, for a guest that hangs or has died. Nobody speaks there before, so QEMU reports nothing there.
@@ -30,7 +31,6 @@ MONITOR = "monitor"
 # The id of the memory, and the end of -machine's value that names it.
 _MEMORY = "memory"
 _BACKED = f",memory-backend={_MEMORY}"
-_TERMINAL_DEVICES = {TerminalKind.SSH: "virtserialport", TerminalKind.CONSOLE: "virtconsole"}
 
 # The path by which QEMU opens a file descriptor of -add-fd with set=1.
 PASSED_FILE = "/dev/fdset/1"
@@ -77,6 +77,7 @@ def ports_of(spec: CellSpec, *, with_qmp: bool = False) -> list[str]:
         STDIN,
         MONITOR,
         *([TERMINAL] if spec.command.session else []),
+        *([SSH] if spec.command.session and spec.command.session.has_sshd else []),
         *([QMP] if with_qmp else []),
     ]
 
@@ -121,11 +122,9 @@ def _extras(spec: CellSpec, chardevs: Mapping[str, str], places: Bus) -> list[st
     """The options for devices that only some guests have: stdin, terminal, disks, network, debugger."""
     transport = spec.machine.arch.facts.qemu.transport
     argv: list[str] = []
-    if STDIN in chardevs:
-        argv += ["-device", f"virtserialport,bus=ports.0,chardev={STDIN},name=quizmatrix.{STDIN}"]
-    if spec.command.session is not None and TERMINAL in chardevs:
-        device = _TERMINAL_DEVICES[spec.command.session.kind]
-        argv += ["-device", f"{device},bus=ports.0,chardev={TERMINAL},name=quizmatrix.{TERMINAL}"]
+    for name in (STDIN, TERMINAL, SSH):
+        if name in chardevs:
+            argv += ["-device", f"virtserialport,bus=ports.0,chardev={name},name=quizmatrix.{name}"]
     argv += _disks(spec, places)
     if spec.machine.network is not None:
         forwards = "".join(f",hostfwd={forward.option}" for forward in spec.machine.network.forwards)
@@ -204,7 +203,7 @@ def command_line(
     """The argv that boots `spec`.
 
     shares: all folders of the host that the guest sees.
-    chardevs: kind and options (`socket,fd=5`) of each chardev: of CHARDEVS, and of STDIN, TERMINAL and QMP
+    chardevs: kind and options (`socket,fd=5`) of each chardev: of CHARDEVS, and of STDIN, TERMINAL, SSH, QMP
     if the cell has them.
     passed_fd: the file descriptor that QEMU inherits and opens as PASSED_FILE.
     memory: where the guest's memory is, if it is to be saved or restored.

@@ -148,7 +148,18 @@ def session_script(session: Session) -> str:
     """The script that a terminal session runs."""
     words = shlex.join(guest_argv(session.command))
     shell = "[ -x /bin/bash ] && exec /bin/bash\nexec /bin/sh"
-    return f"{SESSION_START}\n{f'exec {words}' if session.command else shell}"
+    term = f"export TERM={shlex.quote(session.term)}\n" if session.term else ""
+    return f"{SESSION_START}\n{term}{f'exec {words}' if session.command else shell}"
+
+
+def _session_files(spec: CellSpec, session: Session) -> dict[str, str]:
+    files = {"session-environment": session_environment(spec), "session": session_script(session)}
+    words = [SHELL, "/.quizmatrix/session"]
+    if session.user is not None:
+        files["session-user"] = f'{user.become(session.user)}exec "$@"\n'
+        words = [BUSYBOX, "sh", "/.quizmatrix/session-user", *words]
+    files["session-words"] = _zero_ended(words)
+    return files
 
 
 def work_tree_of(folder: Path) -> str | None:
@@ -250,11 +261,7 @@ def _files(spec: CellSpec, marker: str) -> dict[str, str]:
             f"passed_{name}={shlex.quote(spec.command.environment[name])}" for name in spec.command.passed_on
         )
     if spec.command.session is not None:
-        columns, rows = spec.command.session.window
-        files["terminal"] = spec.command.session.kind
-        files["window"] = f"{rows} {columns} {spec.command.session.term}"
-        files["session-environment"] = session_environment(spec)
-        files["session"] = session_script(spec.command.session)
+        files |= _session_files(spec, spec.command.session)
     if any(_has_udev_rules(Path(folder)) for folder in _folders_of_the_user(spec)):
         files["udev-rules"] = "a layer has some"
     if spec.keeps.counters:

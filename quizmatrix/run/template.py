@@ -20,7 +20,7 @@ from quizmatrix.core.checksum import Checksum, checksum_of
 from quizmatrix.core.errors import DamagedError, UnpreparedError
 from quizmatrix.core.store import Store, key_of
 from quizmatrix.model.arch import Accelerator, DiskBus
-from quizmatrix.model.spec import BASE_DISK, CellSpec, Disk, Labels, Share, TerminalKind
+from quizmatrix.model.spec import BASE_DISK, CellSpec, Disk, Labels, Share
 from quizmatrix.run import qemu
 
 # Part of every key; has to be changed when a guest is saved or restored differently.
@@ -121,8 +121,6 @@ def why_not(spec: CellSpec) -> str:
         return f"a restored {machine.kernel.version or 'kernel'} may give the same random numbers again"
     if machine.numa > 1:
         return "its memory is in several NUMA nodes"
-    if spec.command.session is not None and spec.command.session.kind is TerminalKind.CONSOLE:
-        return "its terminal is a console"
     if buses := {disk.bus for disk in _own_disks(spec)} - {DiskBus.VIRTIO}:
         return f"QEMU cannot save disks on {', '.join(sorted(buses))}"
     return ""

@@ -23,6 +23,8 @@ from quizmatrix.terminal.tty import Terminal
 
 _SOCKET = "shell.sock"
 _LONGEST = 1 << 17
+# Seconds until the next try to accept a client, after a failure.
+_PAUSE = 0.1
 
 
 class Copy(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +107,19 @@ class ClientTerminal(Terminal):
         """Close the streams."""
         for stream in self.streams:
             os.close(stream)
+
+
+async def accept(listener: socket.socket) -> socket.socket:
+    """The next client."""
+    while True:
+        await anyio.wait_readable(listener)
+        try:
+            client, _ = listener.accept()
+        except OSError:  # it has gone again, or we have no descriptor left
+            await anyio.sleep(_PAUSE)
+            continue
+        client.setblocking(False)
+        return client
 
 
 async def receive(client: socket.socket) -> tuple[Request, tuple[int, int, int]] | None:

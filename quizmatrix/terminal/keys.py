@@ -1,20 +1,19 @@
-"""The key pairs of one guest for SSH.
-
-Made without asyncssh, whose import is slow and can wait until the guest starts.
-"""
+"""The key pairs of one guest for SSH."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import shlex
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-# The configuration of the guest's sshd(8), and its folder in the run layer.
-_FOLDER = ".quizmatrix/ssh"
+from quizmatrix.core import paths
+
+# In the guest: the folder of what is made here, and the configuration of sshd(8).
+_FOLDER = "/run/quizmatrix/ssh"
 _CONFIG = f"""\
-HostKey /{_FOLDER}/host_key
-AuthorizedKeysFile /{_FOLDER}/authorized_keys
+HostKey {_FOLDER}/host_key
+AuthorizedKeysFile {_FOLDER}/authorized_keys
 StrictModes no
 PermitRootLogin yes
 PasswordAuthentication no
@@ -47,16 +46,13 @@ class Keys:
     """
 
     def __init__(self) -> None:
-        """Makes new keys. On the host they are written into the guest's run layer and nowhere else."""
+        """Makes new keys. On the host they are written nowhere."""
         client, host = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
         self.client = _private(client)
         self.host = _public(host)
-        self._of_guest = ((_private(host), "host_key", 0o600), (_public(client), "authorized_keys", 0o644))
+        self._of_guest = [_CONFIG, _private(host).decode(), _public(client).decode()]
 
-    def write(self, layer: Path) -> None:
-        """Put what the guest needs into its run layer; OSError where the disk does not take it."""
-        folder = layer / _FOLDER
-        folder.mkdir(parents=True)
-        for data, name, mode in ((_CONFIG.encode(), "config", 0o644), *self._of_guest):
-            (folder / name).touch(mode)
-            (folder / name).write_bytes(data)
+    @property
+    def script(self) -> str:
+        """The shell script that starts the guest's SSH server. Raises OSError if its file cannot be read."""
+        return f"set -- {shlex.join(self._of_guest)}\n{(paths.data_dir('guest') / 'sshd').read_text()}"

@@ -1,144 +1,116 @@
-"""A person's terminal session in a guest: over SSH, or on a console where the image has no SSH server."""
+"""A person's session in a guest, over a port of its own; `exec` and `cp` reach the same guest over SSH."""
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
-from contextlib import suppress
+import socket
 from importlib import import_module
 from pathlib import Path
-from threading import Thread
 
-import anyio
-
-from quizmatrix.core.concurrency import task_group
-from quizmatrix.model.spec import Session, TerminalKind
+from quizmatrix.core.concurrency import in_thread, task_group
+from quizmatrix.core.errors import UnpreparedError
+from quizmatrix.model.spec import Session
 from quizmatrix.run.channel import Port
+from quizmatrix.terminal import attach
+from quizmatrix.terminal.attach import Reply
+from quizmatrix.terminal.frames import FrameKind, Frames
 from quizmatrix.terminal.tty import Terminal
 
 
-def _import_ssh() -> None:
-    with suppress(Exception):  # `serve` imports it, and tells
-        import_module("quizmatrix.terminal.ssh")
+class SessionHost:
+    """The host's side of a session.
 
-
-class SshHost:
-    """A session over SSH."""
+    status: its exit status, once it has ended; 128 + SIGHUP where the terminal went away, however the session
+    took that: a shell may still end with 0.
+    """
 
     def __init__(self, terminal: Terminal, user: str) -> None:
         """`user`: of the guest."""
-        from quizmatrix.terminal.keys import Keys
-
+        self.status: int | None = None
         self._terminal = terminal
         self._user = user
-        self._keys = Keys()
-        self._folder = Path()
-        self.status: int | None = None
 
-    def write(self, layer: Path) -> None:
-        """Put the guest's keys into its run layer. The guest starts next: meanwhile asyncssh is imported."""
-        with suppress(RuntimeError):  # this host has no more threads
-            Thread(target=_import_ssh, daemon=True).start()
-        self._keys.write(layer)
-        self._folder = layer.parent
+    async def serve(self, port: Port, ssh: Port | None, folder: Path) -> None:
+        """Run the session to its end. ssh: the port of its sshd, if it has one. folder: the cell's."""
+        frames = Frames(port)
+        async with task_group() as group:
 
-    async def serve(self, port: Port) -> None:
-        """Connect, and run the session to its end."""
-        from quizmatrix.terminal import ssh
+            async def send_typed() -> None:
+                async for data in self._terminal.typed():
+                    await frames.type(data)
+                await frames.end_typing()
+                if self._terminal.is_tty:
+                    # It is gone, and hang-ups are ignored (nohup(1)), or a signal would have ended us.
+                    self.status = 128 + signal.SIGHUP
+                    group.cancel_scope.cancel()
 
-        async with (
-            ssh.connected(port.host, self._keys, self._user) as connection,
-            task_group() as group,
-        ):
-            group.start_soon(ssh.serve_clients, connection, self._folder)
+            async def resize() -> None:
+                async for window in self._terminal.resized():
+                    await frames.resize(window)
+
+            await frames.resize(self._terminal.size())
+            if ssh is not None:
+                group.start_soon(self._serve_clients, frames, ssh, folder)
             with self._terminal.raw():
-                self.status = await ssh.session(
-                    connection, "exec /bin/sh /.quizmatrix/session", self._terminal
-                )
+                group.start_soon(resize)
+                group.start_soon(send_typed)
+                await self._show(frames)
             group.cancel_scope.cancel()
 
-    def ended_with(self, status: int) -> None:
-        """Nothing to do: sshd's exit status is not the session's."""
-
-
-# The guest sends this byte when the session has taken over the console. Input sent earlier would be lost.
-_TAKEN = b"\0"
-# The end of the input, for a terminal's line discipline (termios(3), VKILL and VEOF), and the seconds until
-# it is sent again: a shell with line editing reads one that arrives during a command as NUL.
-_END_OF_INPUT = b"\x15\x04"
-_AGAIN = 1.0
-
-
-class ConsoleHost:
-    """A session on a console, with the guest's line discipline. It cannot be told a new window size."""
-
-    def __init__(self, terminal: Terminal) -> None:
-        """Sends nothing until `serve`."""
-        self._terminal = terminal
-        self.status: int | None = None
-
-    def write(self, _layer: Path) -> None:
-        """Nothing to do: a console needs no keys."""
-
-    async def serve(self, port: Port) -> None:
-        """Pass keys and output on until the guest ends it."""
-
-        async def send_typed() -> None:
-            data = b"\n"
-            async for data in self._terminal.typed():
-                await port.send(data)
-            if self._terminal.is_tty:
-                # The terminal is gone, and hang-ups are ignored (nohup(1)), or a signal would have ended us.
-                self.status = 128 + signal.SIGHUP
-                group.cancel_scope.cancel()
+    async def _show(self, frames: Frames) -> None:
+        """Show what the guest writes, until it tells the status, or is gone."""
+        while (frame := await frames.receive()) is not None:
+            kind, data = frame
+            if kind is FrameKind.STATUS:
+                self.status = data[0] if data else 255
                 return
-            if not data.endswith(b"\n"):
-                # A shell with line editing takes the end of input on an empty line only.
-                await port.send(b"\n")
-            while True:
-                await port.send(_END_OF_INPUT)
-                await anyio.sleep(_AGAIN)
+            await self._terminal.show(1 if kind is FrameKind.OUTPUT else 2, data)
 
-        with self._terminal.raw():
-            async with task_group() as group:
-                data = await port.receive()
-                while data and _TAKEN not in data:
-                    data = await port.receive()
-                group.start_soon(send_typed)
-                data = data.partition(_TAKEN)[2] or await port.receive()
-                while data:
-                    await self._terminal.show(1, data)
-                    data = await port.receive()
-                group.cancel_scope.cancel()
+    async def _serve_clients(self, frames: Frames, port: Port, folder: Path) -> None:
+        """Serve `exec` and `cp`. The guest starts its SSH server when the first of them comes."""
+        with attach.listening(folder) as listener:
+            client = await attach.accept(listener)
+            # asyncssh takes a third of a second to be imported.
+            await in_thread(lambda: import_module("quizmatrix.terminal.ssh"))
+            from quizmatrix.terminal import ssh
+            from quizmatrix.terminal.keys import Keys
 
-    def ended_with(self, status: int) -> None:
-        """Keep the session's exit status, which the guest reported."""
-        self.status = status
+            keys = Keys()
+            await frames.run_beside(keys.script)
+            try:
+                async with ssh.connected(port.host, keys, self._user) as connection:
+                    await ssh.serve_clients(connection, listener, client)
+            except UnpreparedError as error:
+                await self._refuse_clients(listener, client, str(error))
+
+    async def _refuse_clients(self, listener: socket.socket, client: socket.socket, why: str) -> None:
+        while True:
+            with client:
+                if (received := await attach.receive(client)) is not None:
+                    for stream in received[1]:
+                        os.close(stream)
+                    attach.answer(client, Reply(status=255, problem=why))
+            client = await attach.accept(listener)
 
 
 class UserSession:
-    """A session that the user asked for (`shell`, `-S`), of the kind that the guest's image supports."""
+    """A session that the user asked for (`shell`, `-S`)."""
 
     def __init__(self, command: list[str], user: str | None) -> None:
         """command: its words; none: an interactive shell. user: of the guest, instead of root."""
         self.words = command
         self._user = user
-        self._host: SshHost | ConsoleHost | None = None
+        self._host: SessionHost | None = None
 
     @property
     def status(self) -> int | None:
         """How the session ended; None where there was none."""
         return self._host.status if self._host else None
 
-    def open(self, has_sshd: bool) -> tuple[Session, SshHost | ConsoleHost]:
+    def open(self, has_sshd: bool) -> tuple[Session, SessionHost]:
         """The session, and the object that runs it."""
         terminal = Terminal()
-        kind = TerminalKind.SSH if has_sshd else TerminalKind.CONSOLE
-        if kind is TerminalKind.CONSOLE:
-            print(
-                "quizmatrix: the image has no SSH server: this is a plain console, and keeps its size",
-                file=sys.stderr,
-            )
-        self._host = SshHost(terminal, self._user or "root") if has_sshd else ConsoleHost(terminal)
-        window = terminal.size() or (80, 24)
-        return Session(kind=kind, command=self.words, window=window, term=terminal.kind), self._host
+        self._host = SessionHost(terminal, self._user or "root")
+        term = terminal.kind if terminal.size() else ""
+        return Session(command=self.words, term=term, user=self._user, has_sshd=has_sshd), self._host

@@ -31,8 +31,6 @@ from quizmatrix.terminal.tty import Terminal
 _CONNECT_LIMIT = 120.0
 # Seconds for the connection to close.
 _CLOSE_LIMIT = 2.0
-# Seconds until the next try to accept a client, after a failure.
-_PAUSE = 0.1
 
 
 def _have_a_name() -> None:
@@ -144,19 +142,14 @@ def _exit_status(status: int | None) -> int:
     return status if status >= 0 else 128 - status
 
 
-async def serve_clients(connection: asyncssh.SSHClientConnection, folder: Path) -> None:
-    """Serve the clients of the cell in `folder`, each over an SSH channel of its own; never returns."""
-    with attach.listening(folder) as listener:
-        async with task_group() as group:
-            while True:
-                await anyio.wait_readable(listener)
-                try:
-                    client, _ = listener.accept()
-                except OSError:  # the client has gone again, or we have no descriptor left
-                    await anyio.sleep(_PAUSE)
-                    continue
-                client.setblocking(False)
-                group.start_soon(_serve, connection, client)
+async def serve_clients(
+    connection: asyncssh.SSHClientConnection, listener: socket.socket, client: socket.socket
+) -> None:
+    """Serve a client and those that come after it, each over an SSH channel of its own; never returns."""
+    async with task_group() as group:
+        while True:
+            group.start_soon(_serve, connection, client)
+            client = await attach.accept(listener)
 
 
 async def _serve(connection: asyncssh.SSHClientConnection, client: socket.socket) -> None:

@@ -3,8 +3,6 @@
 import os
 import re
 import shlex
-import socket
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from quizmatrix.run import bus, qemu, runlayer
 from quizmatrix.run.channel import ConsolePipe, Control, InvalidMessageError, Message, Output, Port
 from quizmatrix.run.reproduce import write_script
 from quizmatrix.run.verdict import Evidence, Expiry, HostEvidence, Rules, judge
-from quizmatrix.terminal.sessions import ConsoleHost
+from quizmatrix.terminal.sessions import SessionHost
 from quizmatrix.terminal.tty import Terminal
 from tests.made_spec import spec
 
@@ -312,49 +310,57 @@ def test_a_message_that_quotes_a_name_which_is_no_utf8() -> None:
     assert message.message == "no /mnt/\ufffd"
 
 
-def typed_to(guest: Callable[[Port], None]) -> bytes:
-    """What a terminal shows of a guest whose input comes from a pipe."""
+def frame(kind: bytes, data: bytes) -> bytes:
+    """As a guest's session sends it."""
+    return kind + len(data).to_bytes(2, "big") + data
 
-    async def play() -> bytes:
+
+def session_with(guest: Callable[[Port], None], folder: Path) -> tuple[int | None, bytes, bytes]:
+    """A session's status, and what it shows, of a guest whose input comes from a pipe."""
+
+    async def play() -> tuple[int | None, bytes, bytes]:
         read, write = os.pipe()
         os.write(write, b"typed")
         os.close(write)
-        shown, show = os.pipe()
+        (shown, show), (told, tell) = os.pipe(), os.pipe()
         port = Port()
+        host = SessionHost(Terminal((read, show, tell)), "root")
         async with anyio.create_task_group() as group:
             group.start_soon(anyio.to_thread.run_sync, guest, port)
-            await ConsoleHost(Terminal((read, show, show))).serve(port)
-        for end in (read, show):
+            await host.serve(port, None, folder)
+        for end in (read, show, tell):
             os.close(end)
         port.close()
-        with os.fdopen(shown, "rb") as all_of_it:
-            return all_of_it.read()
+        with os.fdopen(shown, "rb") as output, os.fdopen(told, "rb") as errors:
+            return host.status, output.read(), errors.read()
 
     return anyio.run(play)
 
 
-def test_what_comes_through_a_pipe_waits_for_the_session() -> None:
+def test_what_is_typed_and_said_in_a_session(tmp_path: Path) -> None:
     def guest(port: Port) -> None:
-        time.sleep(0.2)
-        with pytest.raises(BlockingIOError):
-            port.guest.recv(100, socket.MSG_DONTWAIT)
-        port.guest.sendall(b"lost in a console\0a prompt")
         got = b""
-        while b"\x04" not in got:
+        while not got.endswith(frame(b"i", b"")):
             got += port.guest.recv(100)
-        port.guest.sendall(got.replace(b"\n", b"|"))
-        port.close_guest()
+        # No terminal, what was typed, and the end of it.
+        assert got == frame(b"w", bytes(4)) + frame(b"i", b"typed") + frame(b"i", b"")
+        said = frame(b"o", b"out") + frame(b"e", b"\0\xff") + frame(b"o", b"put") + frame(b"x", b"\x07")
+        # However it arrives.
+        for at in range(len(said)):
+            port.guest.sendall(said[at : at + 1])
 
-    assert typed_to(guest) == b"a prompttyped|\x15\x04"
+    assert session_with(guest, tmp_path) == (7, b"output", b"\0\xff")
 
 
-def test_a_guest_that_dies_with_what_was_typed_unread() -> None:
+@pytest.mark.parametrize("last", [b"", b"o\xff", frame(b"?", b"what"), frame(b"x", b"")])
+def test_a_session_whose_guest_dies_or_lies(last: bytes, tmp_path: Path) -> None:
     def guest(port: Port) -> None:
-        port.guest.sendall(b"\0")
         port.guest.recv(1)
+        port.guest.sendall(frame(b"o", b"output") + last)
         port.close_guest()
 
-    assert typed_to(guest) == b""
+    expected = 255 if last.startswith(b"x") else None
+    assert session_with(guest, tmp_path) == (expected, b"output", b"")
 
 
 def test_a_console_holds_much_that_nobody_has_read() -> None:
