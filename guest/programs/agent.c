@@ -41,6 +41,8 @@ static struct stream streams[STREAMS] = { { .pipe = IO "out", .port = OUTPUT }, 
 
 /* Where signals to this process are read. */
 static long signals;
+/* The command's stdin: a pipe. */
+static int input[2];
 /* The programs that this one starts have what it got itself. */
 static char **environment;
 
@@ -89,6 +91,8 @@ static void step(struct stream *stream)
     stream->sent = 0;
 }
 
+static void note_end(long process);
+
 /* Collect processes that have ended. Whether `wanted` is among them; its status is put into `*status`. */
 static int has_ended(long wanted, int *status)
 {
@@ -98,7 +102,8 @@ static int has_ended(long wanted, int *status)
         if (process == wanted) {
             found = 1;
             *status = how;
-        }
+        } else
+            note_end(process);
     return found;
 }
 
@@ -202,44 +207,63 @@ static void listen(void)
         start_explaining();
 }
 
+static int is_full(const struct stream *stream)
+{
+    return stream->sent < stream->size;
+}
+
+enum { NOTHING, SOMETHING, ENDED };
+
+/* Wait until something happens, but at most so long (negative: for ever), and do what has to be done. Whether it was
+ * that the process `wanted` has ended; its status is put into `*status` then. */
+static int pass_some(long wanted, int *status, long milliseconds)
+{
+    enum { HOST = 1 + STREAMS, SESSION, POLLED = SESSION + SESSION_FILES };
+    struct { long seconds, nanoseconds; } time = { milliseconds / 1000, milliseconds % 1000 * 1000000 };
+    struct polled polled[POLLED];
+    long count;
+    polled[0].file = (int)signals;
+    polled[0].events = CAN_READ;
+    for (int i = 0; i < STREAMS; i++) {
+        int writes = is_full(&streams[i]);
+        polled[1 + i].file = writes ? streams[i].port : streams[i].is_ended ? -1 : (int)streams[i].from;
+        polled[1 + i].events = writes ? CAN_WRITE : CAN_READ;
+    }
+    polled[HOST].file = is_deaf ? -1 : CONTROL;
+    polled[HOST].events = CAN_READ;
+    poll_session(polled + SESSION);
+    count = call(PPOLL, (long)polled, POLLED, milliseconds < 0 ? 0 : (long)&time, 0, 0);
+    if (count <= 0)
+        return NOTHING;
+    if (polled[0].happened) {
+        struct { int signal; char more[124]; } got;
+        call(READ, signals, (long)&got, sizeof got, 0, 0);
+        /* Those that busybox's reboot(8), halt(8) and poweroff(8) send to PID 1. */
+        if (got.signal != CHILD_ENDED)
+            end_guest();
+        if (has_ended(wanted, status))
+            return ENDED;
+    }
+    for (int i = 0; i < STREAMS; i++)
+        if (polled[1 + i].happened)
+            step(&streams[i]);
+    if (polled[HOST].happened)
+        listen();
+    step_session(polled + SESSION);
+    return SOMETHING;
+}
+
 /* Pass output on until the process `wanted` has ended, and return its status (wait(2)); or, if it is 0, until all
  * streams have. Negative: there is no such process, as it could not be started. */
 static int pass_on(long wanted)
 {
-    enum { HOST = 1 + STREAMS, SESSION, POLLED = SESSION + SESSION_FILES };
-    struct polled polled[POLLED];
     int status = CANNOT_START << 8;
     while (wanted >= 0) {
         int live = 0;
-        polled[0].file = (int)signals;
-        polled[0].events = CAN_READ;
-        for (int i = 0; i < STREAMS; i++) {
-            int is_full = streams[i].sent < streams[i].size;
-            live += !streams[i].is_ended || is_full;
-            polled[1 + i].file = is_full ? streams[i].port : streams[i].is_ended ? -1 : (int)streams[i].from;
-            polled[1 + i].events = is_full ? CAN_WRITE : CAN_READ;
-        }
-        if (!wanted && !live)
-            break;
-        polled[HOST].file = is_deaf ? -1 : CONTROL;
-        polled[HOST].events = CAN_READ;
-        poll_session(polled + SESSION);
-        call(PPOLL, (long)polled, POLLED, 0, 0, 0);
-        if (polled[0].happened) {
-            struct { int signal; char more[124]; } got;
-            call(READ, signals, (long)&got, sizeof got, 0, 0);
-            /* Those that busybox's reboot(8), halt(8) and poweroff(8) send to PID 1. */
-            if (got.signal != CHILD_ENDED)
-                end_guest();
-            if (has_ended(wanted, &status))
-                return status;
-        }
         for (int i = 0; i < STREAMS; i++)
-            if (polled[1 + i].happened)
-                step(&streams[i]);
-        if (polled[HOST].happened)
-            listen();
-        step_session(polled + SESSION);
+            live += !streams[i].is_ended || is_full(&streams[i]);
+        if ((!wanted && !live) || pass_some(wanted, &status, -1) == ENDED)
+            break;
     }
     return status;
 }
@@ -320,6 +344,13 @@ static void end_like(long other)
     call(EXIT, status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff, 0, 0, 0, 0);
 }
 
+/* Close this process' ends of the command's stdin: the last one to write ends it. */
+static void close_input(int has_stdin)
+{
+    for (int i = 0; has_stdin && i < 2; i++)
+        call(CLOSE, input[i], 0, 0, 0, 0);
+}
+
 /* The command's parent leads its session and its process group, so that setsid(1) need not start a process of its own
  * in place of the command. It is also what a `kill -9 -1` of the command ends, which spares the command itself. */
 static long start_command(int has_stdin)
@@ -331,9 +362,14 @@ static long start_command(int has_stdin)
     call(SETSID, 0, 0, 0, 0, 0);
     put("/proc/self/oom_score_adj", "0\n", 0);
     process = new_process();
-    if (process != 0)
+    if (process != 0) {
+        close_input(has_stdin);
         end_like(process);
-    open_as(has_stdin ? IO "in" : "/dev/null", READ_ONLY, 0);
+    }
+    if (has_stdin)
+        call(DUP3, input[0], 0, 0, 0, 0);
+    else
+        open_as("/dev/null", READ_ONLY, 0);
     open_as(streams[0].pipe, WRITE_ONLY, 1);
     open_as(streams[1].pipe, WRITE_ONLY, 2);
     char **folder = texts_of(OWN "folder"), **words = texts_of(OWN "words");
@@ -346,20 +382,45 @@ static long start_command(int has_stdin)
     return -1;
 }
 
-/* The device of a port; waits until there is one of this name. */
-static char *port_named(const char *wanted)
+/* The device of a port; 0 where there is none of this name. */
+static char *port_of_name(const char *wanted)
+{
+    char *names = names_in("/sys/class/virtio-ports", 1000), *name, *said;
+    while ((name = next_line(&names))) {
+        said = first_line(TEXT("/sys/class/virtio-ports/", name, "/name"));
+        if (said && is_same(said, wanted))
+            return TEXT("/dev/", name);
+    }
+    return 0;
+}
+
+/* The device of the port on which the host sends what the command reads. */
+static char *stdin_port(void)
 {
     for (;;) {
         unsigned long before = taken;
-        char *names = names_in("/sys/class/virtio-ports", 1000), *name, *said;
-        while ((name = next_line(&names))) {
-            said = first_line(TEXT("/sys/class/virtio-ports/", name, "/name"));
-            if (said && is_same(said, wanted))
-                return TEXT("/dev/", name);
-        }
+        char *device = port_of_name("quizmatrix.stdin");
+        if (device)
+            return device;
         taken = before;
         rest(5);
     }
+}
+
+/* A new pipe, to read from (0) and to write to (1). No named one: who opens /dev/stdin anew would wait for a writer for
+ * ever, once all was written. Any user may open it anew. */
+static long make_pipe_ends(int *ends)
+{
+    long result = call(PIPE2, (long)ends, OWN_ALONE, 0, 0, 0);
+    if (result >= 0)
+        call(FCHMODAT, HERE, (long)TEXT("/proc/self/fd/", of_number(*ends)), 0666, 0, 0);
+    return result;
+}
+
+/* An end of a pipe opened anew, so that it can be not blocking and the other processes' is. */
+static long opened_anew(int end, long how)
+{
+    return open_file(TEXT("/proc/self/fd/", of_number(end)), how | NOT_BLOCKING | OWN_ALONE);
 }
 
 /* In a process of its own: pass the host's bytes to the command's stdin. It ends when the host's have ended, or when
@@ -371,8 +432,9 @@ static long start_feeder(void)
     long process = new_process(), port, to, got;
     if (process != 0)
         return process;
-    to = open_file(IO "in", WRITE_ONLY);
-    port = open_file(port_named("quizmatrix.stdin"), READ_ONLY);
+    call(CLOSE, input[0], 0, 0, 0, 0);
+    to = input[1];
+    port = open_file(stdin_port(), READ_ONLY);
     /* A read gives end of file until the host has opened its side and sent a first line; from then on it is the end. */
     while (byte != '\n')
         if (call(READ, port, (long)&byte, 1, 0, 0) <= 0)
@@ -479,11 +541,13 @@ static int run(int argc, char **argv)
     signals = call(SIGNALFD, -1, (long)&handled, sizeof handled, NOT_BLOCKING | OWN_ALONE, 0);
     begin_streams();
     if (has_stdin) {
-        make_pipe(IO "in");
+        make_pipe_ends(input);
         feeder = own[FEEDER] = start_feeder();
     }
     tell("started", "");
-    status = pass_on(own[LEADER] = start_command(has_stdin));
+    own[LEADER] = start_command(has_stdin);
+    close_input(has_stdin);
+    status = pass_on(own[LEADER]);
     if (feeder > 0) {
         call(KILL, feeder, KILLED, 0, 0, 0);
         call(WAIT4, feeder, 0, 0, 0, 0);

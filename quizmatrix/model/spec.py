@@ -98,11 +98,13 @@ class Bind(msgspec.Struct, frozen=True, kw_only=True):
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """A person's session after the command.
 
-    command: its words; empty for an interactive shell. term: the terminal's type; empty where there is none.
-    user: of the guest, instead of root. has_sshd: whether `exec` and `cp` can reach the guest, too.
+    command: its words; empty for an interactive shell. window, term: columns and rows of the terminal, and
+    its type; None and empty where there is none. user: of the guest, instead of root.
+    has_sshd: whether `exec` and `cp` can reach the guest, too.
     """
 
     command: list[str] = []
+    window: tuple[int, int] | None = None
     term: str = ""
     user: str | None = None
     has_sshd: bool = False

@@ -32,7 +32,7 @@ async def run_cell(spec: CellSpec, observer: Observer = NOBODY) -> CellResult:
     """
     started = time.monotonic()
     marker = os.urandom(16).hex()
-    shares = _write_files(spec, marker, observer)
+    shares = _write_files(spec, marker)
     with _tidied(Path(spec.files.folder)):
         if not spec.machine.kernel.has_9p:
             from quizmatrix.run import layerdisks
@@ -128,7 +128,7 @@ def _result_of(
     )
 
 
-def _write_files(spec: CellSpec, marker: str, observer: Observer) -> list[Share]:
+def _write_files(spec: CellSpec, marker: str) -> list[Share]:
     """Write the run layer and the scripts for the user; return the guest's shares."""
     try:
         shares = runlayer.write_run_layer(spec, marker)

@@ -104,6 +104,12 @@ class Port:
             except (BrokenPipeError, ConnectionResetError):
                 return
 
+    def drop_received(self) -> None:
+        """Drop what has been received and not read yet."""
+        with contextlib.suppress(OSError):
+            while self.host.recv(CHUNK):
+                pass
+
     def end(self) -> None:
         """Send no more: the guest reads all that was sent, then end of file."""
         with contextlib.suppress(OSError):  # QEMU is gone

@@ -21,6 +21,8 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The file with the values of variables that are passed on, in the run layer and so in the guest.
 PASSED_ON = ".quizmatrix/passed-on"
 
+# Of a session: runs what follows as its user.
+_BECOME_USER = (BUSYBOX, "sh", "/.quizmatrix/session-user")
 # The shell command that sets the environment of a terminal session.
 SESSION_START = ". /.quizmatrix/session-environment"
 
@@ -147,18 +149,29 @@ def _exports(environment: dict[str, str]) -> str:
 def session_script(session: Session) -> str:
     """The script that a terminal session runs."""
     words = shlex.join(guest_argv(session.command))
-    shell = "[ -x /bin/bash ] && exec /bin/bash\nexec /bin/sh"
+    shell = "[ -x /bin/bash ] && SHELL=/bin/bash exec /bin/bash\nexec /bin/sh"
     term = f"export TERM={shlex.quote(session.term)}\n" if session.term else ""
-    return f"{SESSION_START}\n{term}{f'exec {words}' if session.command else shell}"
+    return f"{term}{SESSION_START}\n{f'exec {words}' if session.command else shell}"
+
+
+def exec_line(command: list[str], user: str | None) -> str:
+    """What root's shell runs for an `exec` beside a session. user: who runs the command instead of root."""
+    line = f"{SESSION_START}; exec {shlex.join(guest_argv(command))}"
+    return line if user is None else f"exec {shlex.join([*_BECOME_USER, SHELL, '-c', line])}"
 
 
 def _session_files(spec: CellSpec, session: Session) -> dict[str, str]:
     files = {"session-environment": session_environment(spec), "session": session_script(session)}
     words = [SHELL, "/.quizmatrix/session"]
     if session.user is not None:
-        files["session-user"] = f'{user.become(session.user)}exec "$@"\n'
-        words = [BUSYBOX, "sh", "/.quizmatrix/session-user", *words]
+        # The terminal is root's so far.
+        own = '[ -t 0 ] && chown "$uid" "$(tty)"\n'
+        files["session-user"] = f'{user.become(session.user)}{own}exec "$@"\n'
+        words = [*_BECOME_USER, *words]
     files["session-words"] = _zero_ended(words)
+    if session.window is not None:
+        columns, rows = session.window
+        files["session-window"] = f"{rows} {columns}"
     return files
 
 
@@ -211,6 +224,7 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     layer, artifacts = run_layer_of(folder), artifacts_of(folder)
     own = layer / ".quizmatrix"
     own.mkdir(parents=True)
+    own.chmod(0o755)
     artifacts.mkdir()
     # The run layer is first: the guest knows its slot.
     shares = [Share(tag="run", path=str(layer)), *spec.files.layers]
@@ -226,16 +240,16 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     for variable, text in spec.command.tests.files.items():
         path = layer / testchoice.path_of(variable)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, text)
-        # The command may run as any user of the guest, whatever our umask is.
         path.parent.chmod(0o755)
-        path.chmod(0o644)
+        _write(path, text)
     return shares
 
 
 def _write(path: Path, text: str) -> None:
     # Words and paths need not be UTF-8; Python keeps such bytes as surrogates (PEP 383).
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    # The command may run as any user of the guest, whatever our umask is.
+    path.chmod(0o644)
 
 
 def _files(spec: CellSpec, marker: str) -> dict[str, str]:

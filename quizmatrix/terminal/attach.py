@@ -139,6 +139,15 @@ async def receive(client: socket.socket) -> tuple[Request, tuple[int, int, int]]
     return request, (first, second, third)
 
 
+async def refuse(client: socket.socket, why: str) -> None:
+    """Take a client's request, and send why nothing comes of it."""
+    with client:
+        if (received := await receive(client)) is not None:
+            for stream in received[1]:
+                os.close(stream)
+            answer(client, Reply(status=255, problem=why))
+
+
 def answer(client: socket.socket, reply: Reply) -> None:
     """Send a client how its request ended; nothing happens if it has gone."""
     try:

@@ -11,17 +11,20 @@ from quizmatrix.run.channel import Port
 
 # A letter, and the length of what follows.
 _HEAD = struct.Struct(">cH")
-_WINDOW = struct.Struct(">HH")
+_NUMBER, _TWO_NUMBERS = struct.Struct(">H"), struct.Struct(">HH")
 _LONGEST = (1 << 16) - 1
-# Of what is typed at once: a window's new size waits behind it.
-_PIECE = 1 << 12
+# Bytes that are typed at once, and those that the guest has room for.
+_PIECE, _ROOM = 1 << 12, 1 << 16
 
 
 class FrameKind(StrEnum):
-    """What a guest's frame holds."""
+    """What a guest's frame holds, or says."""
 
+    RUNNING = "t"
     OUTPUT = "o"
     ERRORS = "e"
+    TAKEN = "a"
+    BESIDE_ENDED = "b"
     STATUS = "x"
 
 
@@ -34,20 +37,33 @@ class Frames:
         self._rest = b""
         # Frames of several tasks must not mix.
         self._sending = anyio.Lock()
+        # What the guest has room for of what is typed, and whether that has changed.
+        self._room = _ROOM
+        self._has_taken = anyio.Event()
 
     async def type(self, data: bytes) -> None:
-        """Send what the person has typed."""
-        for start in range(0, len(data), _PIECE):
-            await self._send(b"i", data[start : start + _PIECE])
+        """Send what the person has typed, once the guest has room for it."""
+        while data:
+            while not self._room:
+                self._has_taken = anyio.Event()
+                await self._has_taken.wait()
+            piece = data[: min(_PIECE, self._room)]
+            self._room -= len(piece)
+            await self._send(b"i", piece)
+            data = data[len(piece) :]
 
     async def end_typing(self) -> None:
         """Tell that nothing more is typed."""
         await self._send(b"i", b"")
 
-    async def resize(self, window: tuple[int, int] | None) -> None:
-        """Tell the window's columns and rows; None where there is no terminal."""
-        columns, rows = window or (0, 0)
-        await self._send(b"w", _WINDOW.pack(min(rows, _LONGEST), min(columns, _LONGEST)))
+    async def resize(self, window: tuple[int, int]) -> None:
+        """Tell the window's columns and rows."""
+        columns, rows = window
+        await self._send(b"w", _TWO_NUMBERS.pack(min(rows, _LONGEST), min(columns, _LONGEST)))
+
+    async def close(self, kind: FrameKind) -> None:
+        """Tell that nobody reads the session's OUTPUT, or its ERRORS, any more."""
+        await self._send(b"c", b"\0" if kind is FrameKind.OUTPUT else b"\1")
 
     async def run_beside(self, script: str) -> None:
         """Have the guest run a shell script beside the session."""
@@ -64,12 +80,16 @@ class Frames:
             if not data:
                 return None
             self._rest += data
-        kind, end = self._rest[:1], _HEAD.size + self._size()
+        letter, end = self._rest[:1], _HEAD.size + self._size()
         content, self._rest = self._rest[_HEAD.size : end], self._rest[end:]
         try:
-            return FrameKind(kind.decode(errors="replace")), content
-        except ValueError:
+            kind = FrameKind(letter.decode(errors="replace"))
+            if kind is FrameKind.TAKEN:
+                self._room = min(_ROOM, self._room + _NUMBER.unpack(content)[0])
+                self._has_taken.set()
+        except (ValueError, struct.error):
             return None
+        return kind, content
 
     def _size(self) -> int:
         size: int = _HEAD.unpack_from(self._rest)[1]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
+
+import anyio
 
 from quizmatrix.core.concurrency import in_thread, task_group
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.model.spec import Session
 from quizmatrix.run.channel import Port
 from quizmatrix.terminal import attach
-from quizmatrix.terminal.attach import Reply
 from quizmatrix.terminal.frames import FrameKind, Frames
 from quizmatrix.terminal.tty import Terminal
+
+# Seconds for a guest to start a session.
+_START_LIMIT = 120.0
 
 
 class SessionHost:
@@ -25,38 +29,50 @@ class SessionHost:
     took that: a shell may still end with 0.
     """
 
-    def __init__(self, terminal: Terminal, user: str) -> None:
-        """`user`: of the guest."""
+    def __init__(self, terminal: Terminal, user: str | None) -> None:
+        """`user`: of the guest, instead of root."""
         self.status: int | None = None
         self._terminal = terminal
         self._user = user
+        # Whether the guest's SSH server has ended.
+        self._sshd_ended = anyio.Event()
 
     async def serve(self, port: Port, ssh: Port | None, folder: Path) -> None:
-        """Run the session to its end. ssh: the port of its sshd, if it has one. folder: the cell's."""
+        """Run the session to its end. ssh: the port of its sshd, if it has one. folder: the cell's.
+
+        Raises UnpreparedError where the guest starts none.
+        """
         frames = Frames(port)
+        first = None
+        # Until then the terminal is as it was, and Ctrl-C ends us.
+        with anyio.move_on_after(_START_LIMIT):
+            first = await frames.receive()
+        if first is None or first[0] is not FrameKind.RUNNING:
+            raise UnpreparedError(
+                "the guest started no session", cause="it was silent, or said something else"
+            )
+        has_terminal = first[1] == b"\1"
         async with task_group() as group:
-
-            async def send_typed() -> None:
-                async for data in self._terminal.typed():
-                    await frames.type(data)
-                await frames.end_typing()
-                if self._terminal.is_tty:
-                    # It is gone, and hang-ups are ignored (nohup(1)), or a signal would have ended us.
-                    self.status = 128 + signal.SIGHUP
-                    group.cancel_scope.cancel()
-
-            async def resize() -> None:
-                async for window in self._terminal.resized():
-                    await frames.resize(window)
-
-            await frames.resize(self._terminal.size())
             if ssh is not None:
                 group.start_soon(self._serve_clients, frames, ssh, folder)
-            with self._terminal.raw():
-                group.start_soon(resize)
-                group.start_soon(send_typed)
+            with self._terminal.raw() if has_terminal else nullcontext():
+                group.start_soon(self._send_windows, frames)
+                group.start_soon(self._send_typed, frames, group.cancel_scope)
                 await self._show(frames)
             group.cancel_scope.cancel()
+
+    async def _send_typed(self, frames: Frames, scope: anyio.CancelScope) -> None:
+        async for data in self._terminal.typed():
+            await frames.type(data)
+        if self._terminal.is_tty:
+            # It is gone, and hang-ups are ignored (nohup(1)), or a signal would have ended us.
+            self.status = 128 + signal.SIGHUP
+            scope.cancel()
+        await frames.end_typing()
+
+    async def _send_windows(self, frames: Frames) -> None:
+        async for window in self._terminal.resized():
+            await frames.resize(window)
 
     async def _show(self, frames: Frames) -> None:
         """Show what the guest writes, until it tells the status, or is gone."""
@@ -65,33 +81,54 @@ class SessionHost:
             if kind is FrameKind.STATUS:
                 self.status = data[0] if data else 255
                 return
-            await self._terminal.show(1 if kind is FrameKind.OUTPUT else 2, data)
+            if kind is FrameKind.BESIDE_ENDED:
+                self._sshd_ended.set()
+            elif kind in (FrameKind.OUTPUT, FrameKind.ERRORS):
+                is_shown = await self._terminal.show(1 if kind is FrameKind.OUTPUT else 2, data)
+                if not is_shown:
+                    # As in a pipeline whose reader has gone.
+                    await frames.close(kind)
 
     async def _serve_clients(self, frames: Frames, port: Port, folder: Path) -> None:
-        """Serve `exec` and `cp`. The guest starts its SSH server when the first of them comes."""
+        """Serve `exec` and `cp`. The guest starts its SSH server when one comes and none runs."""
         with attach.listening(folder) as listener:
-            client = await attach.accept(listener)
-            # asyncssh takes a third of a second to be imported.
-            await in_thread(lambda: import_module("quizmatrix.terminal.ssh"))
-            from quizmatrix.terminal import ssh
-            from quizmatrix.terminal.keys import Keys
+            while True:
+                client = await attach.accept(listener)
+                # asyncssh takes a third of a second to be imported.
+                await in_thread(lambda: import_module("quizmatrix.terminal.ssh"))
+                if why := await self._serve_over_ssh(frames, port, listener, client):
+                    await attach.refuse(client, why)
 
-            keys = Keys()
-            await frames.run_beside(keys.script)
-            try:
-                async with ssh.connected(port.host, keys, self._user) as connection:
-                    await ssh.serve_clients(connection, listener, client)
-            except UnpreparedError as error:
-                await self._refuse_clients(listener, client, str(error))
+    async def _serve_over_ssh(
+        self, frames: Frames, port: Port, listener: socket.socket, client: socket.socket
+    ) -> str:
+        """Serve a client and those after it, until the SSH server ends.
 
-    async def _refuse_clients(self, listener: socket.socket, client: socket.socket, why: str) -> None:
-        while True:
-            with client:
-                if (received := await attach.receive(client)) is not None:
-                    for stream in received[1]:
-                        os.close(stream)
-                    attach.answer(client, Reply(status=255, problem=why))
-            client = await attach.accept(listener)
+        Returns why there is none; empty where the client was served.
+        """
+        from quizmatrix.terminal import ssh
+        from quizmatrix.terminal.keys import Keys
+
+        keys = Keys()
+        self._sshd_ended = anyio.Event()
+        connection: ssh.Connection | None = None
+        port.drop_received()
+        await frames.run_beside(keys.script)
+        try:
+            async with task_group() as group:
+
+                async def notice_end() -> None:
+                    await self._sshd_ended.wait()
+                    if connection is not None:
+                        connection.abort()
+                    group.cancel_scope.cancel()
+
+                group.start_soon(notice_end)
+                async with ssh.connected(port.host, keys) as connection:
+                    await ssh.serve_clients(connection, listener, client, self._user)
+        except UnpreparedError as error:
+            return str(error)
+        return "" if connection is not None else "no connection to the guest's sshd: it has ended"
 
 
 class UserSession:
@@ -111,6 +148,8 @@ class UserSession:
     def open(self, has_sshd: bool) -> tuple[Session, SessionHost]:
         """The session, and the object that runs it."""
         terminal = Terminal()
-        self._host = SessionHost(terminal, self._user or "root")
-        term = terminal.kind if terminal.size() else ""
-        return Session(command=self.words, term=term, user=self._user, has_sshd=has_sshd), self._host
+        self._host = SessionHost(terminal, self._user)
+        window = terminal.size()
+        term = terminal.kind if window else ""
+        session = Session(command=self.words, window=window, term=term, user=self._user, has_sshd=has_sshd)
+        return session, self._host

@@ -16,16 +16,17 @@ from pathlib import Path
 import anyio
 import asyncssh
 
-from quizmatrix.core import process
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.core.text import clean_detail, clean_line
-from quizmatrix.run.runlayer import SESSION_START, guest_argv
+from quizmatrix.run.runlayer import exec_line
 from quizmatrix.terminal import attach
 from quizmatrix.terminal.attach import Copy, Reply
 from quizmatrix.terminal.fetch import Fetch
 from quizmatrix.terminal.keys import Keys
 from quizmatrix.terminal.tty import Terminal
+
+Connection = asyncssh.SSHClientConnection
 
 # Seconds for the connection to come up in a guest that is emulated and busy.
 _CONNECT_LIMIT = 120.0
@@ -46,10 +47,8 @@ def _have_a_name() -> None:
 
 
 @asynccontextmanager
-async def connected(
-    port: socket.socket, keys: Keys, user: str
-) -> AsyncIterator[asyncssh.SSHClientConnection]:
-    """A connection over `port` to the guest of these keys; UnpreparedError where it fails."""
+async def connected(port: socket.socket, keys: Keys) -> AsyncIterator[Connection]:
+    """root's connection over `port` to the guest of these keys; UnpreparedError where it fails."""
     _have_a_name()
     connection = None
     # A duplicate: asyncssh closes its socket, and the port belongs to the caller.
@@ -60,7 +59,7 @@ async def connected(
             connection = await asyncssh.connect(
                 "guest",  # a name for messages: a socket pair has no addresses
                 sock=own,
-                username=user,
+                username="root",
                 client_keys=[asyncssh.import_private_key(keys.client)],
                 known_hosts=([asyncssh.import_public_key(keys.host)], [], []),
                 config=None,
@@ -84,7 +83,7 @@ async def connected(
 
 
 async def session(
-    connection: asyncssh.SSHClientConnection,
+    connection: Connection,
     command: str | None,
     terminal: Terminal,
 ) -> int:
@@ -143,16 +142,19 @@ def _exit_status(status: int | None) -> int:
 
 
 async def serve_clients(
-    connection: asyncssh.SSHClientConnection, listener: socket.socket, client: socket.socket
+    connection: Connection, listener: socket.socket, client: socket.socket, user: str | None
 ) -> None:
-    """Serve a client and those that come after it, each over an SSH channel of its own; never returns."""
+    """Serve a client and those that come after it, each over an SSH channel of its own; never returns.
+
+    user: of the guest, who runs their commands instead of root.
+    """
     async with task_group() as group:
         while True:
-            group.start_soon(_serve, connection, client)
+            group.start_soon(_serve, connection, client, user)
             client = await attach.accept(listener)
 
 
-async def _serve(connection: asyncssh.SSHClientConnection, client: socket.socket) -> None:
+async def _serve(connection: Connection, client: socket.socket, user: str | None) -> None:
     with client:
         received = await attach.receive(client)
         if received is None:
@@ -163,8 +165,8 @@ async def _serve(connection: asyncssh.SSHClientConnection, client: socket.socket
             if request.copy is not None:
                 reply = await _copy_for(client, connection, request.copy)
             else:
-                words = process.printable(guest_argv(request.command))
-                reply = Reply(status=await session(connection, f"{SESSION_START}; exec {words}", terminal))
+                line = exec_line(request.command, user)
+                reply = Reply(status=await session(connection, line, terminal))
         except (OSError, asyncssh.Error) as error:
             reply = Reply(status=255, problem=str(error))
         finally:

@@ -76,8 +76,8 @@ class Terminal:
                 if size is not None:
                     yield size
 
-    async def show(self, stream: int, data: bytes) -> None:
-        """Write to stdout (1) or stderr (2)."""
+    async def show(self, stream: int, data: bytes) -> bool:
+        """Write to stdout (1) or stderr (2). Whether somebody reads it."""
         descriptor = self.streams[stream]
 
         def write_all() -> None:
@@ -86,5 +86,8 @@ class Terminal:
                 view = view[os.write(descriptor, view) :]
 
         # A closed terminal is noticed by the end of its input and by SIGHUP.
-        with contextlib.suppress(OSError):
+        try:
             await in_thread(write_all)
+        except OSError:
+            return False
+        return True

@@ -3,7 +3,10 @@
 import os
 import re
 import shlex
+import socket
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from quizmatrix.console.watch import ConsoleWatch, first_finding
+from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.model.arch import arch_names
 from quizmatrix.model.outcome import Outcome
@@ -315,35 +319,41 @@ def frame(kind: bytes, data: bytes) -> bytes:
     return kind + len(data).to_bytes(2, "big") + data
 
 
-def session_with(guest: Callable[[Port], None], folder: Path) -> tuple[int | None, bytes, bytes]:
+def session_with(
+    guest: Callable[[Port], None], folder: Path, typed: bytes = b"typed"
+) -> tuple[int | None, bytes, bytes]:
     """A session's status, and what it shows, of a guest whose input comes from a pipe."""
 
     async def play() -> tuple[int | None, bytes, bytes]:
-        read, write = os.pipe()
-        os.write(write, b"typed")
-        os.close(write)
+        (folder / "typed").write_bytes(typed)
+        read = os.open(folder / "typed", os.O_RDONLY)
         (shown, show), (told, tell) = os.pipe(), os.pipe()
-        port = Port()
-        host = SessionHost(Terminal((read, show, tell)), "root")
-        async with anyio.create_task_group() as group:
-            group.start_soon(anyio.to_thread.run_sync, guest, port)
-            await host.serve(port, None, folder)
-        for end in (read, show, tell):
-            os.close(end)
-        port.close()
+        with closing(Port()) as port:
+            host = SessionHost(Terminal((read, show, tell)), None)
+            try:
+                async with task_group() as group:
+                    group.start_soon(anyio.to_thread.run_sync, guest, port)
+                    await host.serve(port, None, folder)
+            finally:
+                for end in (read, show, tell):
+                    os.close(end)
         with os.fdopen(shown, "rb") as output, os.fdopen(told, "rb") as errors:
             return host.status, output.read(), errors.read()
 
     return anyio.run(play)
 
 
+# A session without a terminal runs.
+RUNNING = frame(b"t", b"\0")
+
+
 def test_what_is_typed_and_said_in_a_session(tmp_path: Path) -> None:
     def guest(port: Port) -> None:
+        port.guest.sendall(RUNNING)
         got = b""
         while not got.endswith(frame(b"i", b"")):
             got += port.guest.recv(100)
-        # No terminal, what was typed, and the end of it.
-        assert got == frame(b"w", bytes(4)) + frame(b"i", b"typed") + frame(b"i", b"")
+        assert got == frame(b"i", b"typed") + frame(b"i", b"")
         said = frame(b"o", b"out") + frame(b"e", b"\0\xff") + frame(b"o", b"put") + frame(b"x", b"\x07")
         # However it arrives.
         for at in range(len(said)):
@@ -352,15 +362,52 @@ def test_what_is_typed_and_said_in_a_session(tmp_path: Path) -> None:
     assert session_with(guest, tmp_path) == (7, b"output", b"\0\xff")
 
 
-@pytest.mark.parametrize("last", [b"", b"o\xff", frame(b"?", b"what"), frame(b"x", b"")])
+def test_no_more_is_typed_than_the_guest_has_room_for(tmp_path: Path) -> None:
+    room, typed = 1 << 16, os.urandom(200_000)
+
+    def read(port: Port, wanted: int) -> bytes:
+        """What was typed, until it is so much."""
+        got, rest = b"", b""
+        while len(got) < wanted:
+            rest += port.guest.recv(1 << 12)
+            while len(rest) >= 3 and len(rest) >= 3 + (size := int.from_bytes(rest[1:3], "big")):
+                assert rest[:1] == b"i"
+                got, rest = got + rest[3 : 3 + size], rest[3 + size :]
+        return got
+
+    def guest(port: Port) -> None:
+        port.guest.sendall(RUNNING)
+        got = read(port, room)
+        time.sleep(0.2)
+        with pytest.raises(BlockingIOError):
+            port.guest.recv(1, socket.MSG_DONTWAIT)
+        while len(got) < len(typed):
+            port.guest.sendall(frame(b"a", (50_000).to_bytes(2, "big")))
+            got += read(port, min(50_000, len(typed) - len(got)))
+        assert got == typed
+        port.guest.sendall(frame(b"x", b"\0"))
+
+    assert session_with(guest, tmp_path, typed) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("last", [b"", b"o\xff", frame(b"?", b"what"), frame(b"a", b"1"), frame(b"x", b"")])
 def test_a_session_whose_guest_dies_or_lies(last: bytes, tmp_path: Path) -> None:
     def guest(port: Port) -> None:
-        port.guest.recv(1)
-        port.guest.sendall(frame(b"o", b"output") + last)
+        port.guest.sendall(RUNNING + frame(b"o", b"output") + last)
         port.close_guest()
 
     expected = 255 if last.startswith(b"x") else None
     assert session_with(guest, tmp_path) == (expected, b"output", b"")
+
+
+@pytest.mark.parametrize("said", [b"", frame(b"o", b"output")])
+def test_a_guest_that_starts_no_session(said: bytes, tmp_path: Path) -> None:
+    def guest(port: Port) -> None:
+        port.guest.sendall(said)
+        port.close_guest()
+
+    with pytest.raises(UnpreparedError, match="the guest started no session"):
+        session_with(guest, tmp_path)
 
 
 def test_a_console_holds_much_that_nobody_has_read() -> None:

@@ -1,7 +1,6 @@
 """Debian base images and the terminal, with real guests of both byte orders."""
 
 import fcntl
-import hashlib
 import os
 import pty
 import select
@@ -287,18 +286,51 @@ def test_a_window_that_is_closed(handler: signal.Handlers, person: Callable[...,
 
 @pytest.mark.parametrize("image", [(), DEBIAN], ids=["small", "debian"])
 def test_a_command_without_a_terminal(image: tuple[str, ...], quizmatrix: Quizmatrix) -> None:
-    # What it leaves running is not waited for; more is typed than a pipe holds.
-    script = "yes >/dev/null & sha1sum; echo said >&2; exit 6"
-    typed = bytes(range(256)) * 1000
+    # What it leaves running is not waited for; more is typed, and said at its end, than a pipe holds.
+    script = "yes >/dev/null & cat /dev/stdin; echo said >&2; exit 6"
+    typed = bytes(range(256)) * 2000
     done = quizmatrix("shell", "6.1-x86_64", *image, "--", script, input=typed)
-    expected = f"{hashlib.sha1(typed, usedforsecurity=False).hexdigest()}  -\n".encode()
-    assert (done.returncode, done.stdout, done.stderr) == (6, expected, b"said\n")
+    assert (done.returncode, done.stdout, done.stderr) == (6, typed, b"said\n")
+    # Opened anew when all was typed.
+    done = quizmatrix("shell", "6.1-x86_64", *image, "--", "sleep 1; cat /dev/stdin", input=b"typed")
+    assert (done.returncode, done.stdout) == (0, b"typed")
 
 
 def test_a_session_of_another_user(quizmatrix: Quizmatrix) -> None:
-    words = ("--user", "nobody", "--", "id -un; echo $HOME; pwd")
-    done = quizmatrix("shell", "6.1-x86_64", *words)
-    assert done.stdout.decode().split()[:1] == ["nobody"], done.stderr
+    # Whatever is hidden from others on this host.
+    before = os.umask(0o077)
+    try:
+        words = ("--env", "TERM=vt100", "--", "id -u; echo $TERM; cd /; pwd")
+        done = quizmatrix("shell", "6.1-x86_64", "--user", "1234:1234", *words)
+    finally:
+        os.umask(before)
+    assert (done.returncode, done.stdout.decode().split()) == (0, ["1234", "vt100", "/"]), done.stderr
+
+
+def test_exec_goes_on_whatever_the_session_and_its_sshd_do(
+    person: Callable[..., Person], quizmatrix: Quizmatrix
+) -> None:
+    script = "stty raw -echo; echo ready; until [ -e /tmp/go ]; do sleep 0.2; done; exit 4"
+    one = person("shell", "6.1-x86_64", *DEBIAN, "--user", "nobody", "--", script)
+    one.wait_for("ready")
+    # More than a terminal holds, and nobody reads it.
+    for _ in range(40):
+        one.type("x" * 1000)
+    where = quizmatrix("exec", "latest/6.1-x86_64", "--", "id -un; stat -c %U /dev/pts/0")
+    assert where.stdout.decode().split() == ["nobody", "nobody"], where.stderr
+    # root's, so the session's user cannot.
+    assert quizmatrix("cp", __file__, "latest/6.1-x86_64:/root/file").returncode == 0
+    assert quizmatrix("exec", "latest/6.1-x86_64", "--", "touch /tmp/go").returncode == 0
+    assert one.leave() == 4
+    one = person("shell", "6.1-x86_64", *DEBIAN)
+    one.wait_for("# ")
+    assert quizmatrix("exec", "latest/6.1-x86_64", "--", "true").returncode == 0
+    one.type("pkill sshd; echo kil''led\r")
+    one.wait_for("killed")
+    done = quizmatrix("exec", "latest/6.1-x86_64", "--", "echo again")
+    assert done.stdout == b"again\n", done.stderr
+    one.type("exit 3\r")
+    assert one.leave() == 3
 
 
 def test_an_sshd_that_is_none(person: Callable[..., Person], quizmatrix: Quizmatrix, tmp_path: Path) -> None:
