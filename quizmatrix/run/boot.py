@@ -79,12 +79,15 @@ class Boot:
         self._inquiry = Inquiry(spec, self._monitor, self.console, self._memory)
         self.conversation = Conversation(spec, ends.ports, self._feed, observer, self.evidence, start)
 
-    async def run(self, shares: list[Share]) -> None:
-        """Boot the VM, run the command, and end the VM; `evidence` and `console` then have what happened."""
+    async def run(self, shares: list[Share], meanwhile: Callable[[], None]) -> None:
+        """Boot the VM, run the command, and end the VM; `evidence` and `console` then have what happened.
+
+        meanwhile: called once QEMU starts.
+        """
         self.conversation.reach(Stage.BOOTING)
         is_to_be_booted = False
         try:
-            await self._boot_and_talk(shares)
+            await self._boot_and_talk(shares, meanwhile)
             # A restored guest that did not answer has mounted nothing; the same files are for the next one.
             is_to_be_booted = bool(self.conversation.no_answer)
         finally:
@@ -160,10 +163,11 @@ class Boot:
             self.evidence.notes.append(f"its findings were not kept: {error}")
         return []
 
-    async def _boot_and_talk(self, shares: list[Share]) -> None:
+    async def _boot_and_talk(self, shares: list[Share], meanwhile: Callable[[], None]) -> None:
         async with task_group() as group:
             async with vm.running(self._spec, shares, self._ends, self._start.memory) as machine:
                 later.load()
+                meanwhile()
                 group.start_soon(self._guard, self.console.pump)
                 group.start_soon(self._guard, self._ends.log.pump)
                 for output in self._outputs:

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from quizmatrix.core.errors import host_error
@@ -15,7 +16,7 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec, Share
 from quizmatrix.model.start import StartKind
-from quizmatrix.run import foreign, qemu, reproduce, runlayer, template, vm
+from quizmatrix.run import foreign, qemu, runlayer, template, vm
 from quizmatrix.run.boot import Boot
 from quizmatrix.run.cellfolder import host_folder_of
 from quizmatrix.run.observer import NOBODY, Observer
@@ -83,7 +84,7 @@ async def _boot_warm_or_cold(
 async def _boot(spec: CellSpec, shares: list[Share], marker: str, observer: Observer, start: Start) -> Boot:
     with vm.host_ends(spec, with_qmp=start.memory is not None) as ends:
         boot = Boot(spec, ends, marker.encode(), observer, start)
-        await boot.run(shares)
+        await boot.run(shares, partial(_write_script, spec, shares))
         if not boot.conversation.no_answer:
             await boot.read_tests()
         elif words := ends.log.last_words:
@@ -100,6 +101,8 @@ def _result_of(
     start: StartKind,
 ) -> CellResult:
     """The result of a boot that has ended. found: its findings. program: one that could not run there."""
+    from quizmatrix.run import reproduce
+
     outcome, detail = judge(boot.evidence, boot.console.watch)
     ended, tests = boot.evidence.ended, boot.evidence.tests
     return CellResult(
@@ -129,11 +132,10 @@ def _result_of(
 
 
 def _write_files(spec: CellSpec, marker: str) -> list[Share]:
-    """Write the run layer and the scripts for the user; return the guest's shares."""
+    """Write the run layer, and for a debugger its script; return the guest's shares."""
     try:
         shares = runlayer.write_run_layer(spec, marker)
         qemu.check(spec, shares)
-        reproduce.write_script(spec, shares)
         if spec.machine.debugger:
             from quizmatrix.run import debugger
 
@@ -141,3 +143,13 @@ def _write_files(spec: CellSpec, marker: str) -> list[Share]:
     except OSError as error:
         raise host_error(f"write to {spec.files.folder}", error) from error
     return shares
+
+
+def _write_script(spec: CellSpec, shares: list[Share]) -> None:
+    """Write the script that repeats the cell by hand. That takes time, so QEMU starts meanwhile."""
+    from quizmatrix.run import reproduce
+
+    try:
+        reproduce.write_script(spec, shares)
+    except OSError as error:
+        raise host_error(f"write to {spec.files.folder}", error) from error
