@@ -69,8 +69,9 @@ def need_of(cell: Cell, accelerator: Accelerator, *, disks: int = 0) -> Need:
 class Admission:
     """Hands out the host's CPUs, memory and places to VMs, in the order in which they ask.
 
-    A VM that needs more than there is starts when no other VM runs. No VM starts while the host itself has
-    too little memory or disk free, also if other programs use it.
+    Those that go on with a cell's tests come before those of cells that have not begun. A VM that needs more
+    than there is starts when no other VM runs. No VM starts while the host itself has too little memory or
+    disk free, also if other programs use it.
     """
 
     def __init__(
@@ -92,32 +93,48 @@ class Admission:
         self._look = look
         self._patience = patience
         self._running = 0
-        self._order = anyio.Lock()
+        self._order, self._order_of_further = anyio.Lock(), anyio.Lock()
+        self._further = 0
         self._freed = anyio.Event()
 
-    async def enter(self, need: Need, tell: Callable[[str], None] = lambda _text: None) -> None:
-        """Wait until the VM may start, and reserve what it needs. tell: is called with what the host lacks.
+    async def enter(
+        self, need: Need, tell: Callable[[str], None] = lambda _text: None, *, is_further: bool = False
+    ) -> None:
+        """Wait until the VM may start, and reserve what it needs.
+
+        tell: is called with what the host lacks. is_further: whether it goes on with the tests of a cell.
 
         Raises HostError where the host lacks disk, or for long memory, and no VM of this run could free any.
         """
-        async with self._order:
-            told, waits_since = "", anyio.current_time()
-            while True:
-                short = self._shortage(need)
-                if not short and (self._fits(need) or not self._running):
-                    break
-                if self._running or not short:
-                    waits_since = anyio.current_time()
-                elif self._look().disk < need.disk or anyio.current_time() - waits_since > self._patience:
-                    raise HostError(f"this host has {short}", next_step=_NEXT_STEP)
-                if short and not told:
-                    told = short
-                    tell(f"waits: this host has {short}")
+        self._further += is_further
+        try:
+            async with self._order_of_further if is_further else self._order:
+                await self._wait_for_room(need, tell, is_further=is_further)
+                self._take(need, 1)
+        finally:
+            self._further -= is_further
+            if is_further:
+                self._freed.set()
+
+    async def _wait_for_room(self, need: Need, tell: Callable[[str], None], *, is_further: bool) -> None:
+        told, waits_since = "", anyio.current_time()
+        while True:
+            short = self._shortage(need)
+            is_its_turn = is_further or not self._further
+            if not short and is_its_turn and (self._fits(need) or not self._running):
+                return
+            if self._running or not short:
+                waits_since = anyio.current_time()
+            elif self._look().disk < need.disk or anyio.current_time() - waits_since > self._patience:
+                raise HostError(f"this host has {short}", next_step=_NEXT_STEP)
+            if short and not told:
+                told = short
+                tell(f"waits: this host has {short}")
+            if self._freed.is_set():
                 self._freed = anyio.Event()
-                # Other programs do not signal when they free memory or disk, so the host is checked again.
-                with anyio.move_on_after(_LOOK_AGAIN if short else None):
-                    await self._freed.wait()
-            self._take(need, 1)
+            # Other programs do not signal when they free memory or disk, so the host is checked again.
+            with anyio.move_on_after(_LOOK_AGAIN if short else None):
+                await self._freed.wait()
 
     def holds(self, need: Need) -> int:
         """How many VMs with this need may run at the same time, if no other runs; at least one."""

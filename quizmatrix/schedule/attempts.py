@@ -170,7 +170,7 @@ class Attempts:
         async def run_guest(name: str, choice: TestChoice, seconds: float) -> CellResult:
             need = self._need(task)
             self.reach(task, Stage.WAITING, attempt)
-            await self._admission.enter(need, lambda text: self._note(task.id, text))
+            await self._admission.enter(need, lambda text: self._note(task.id, text), is_further=True)
             try:
                 folder = self._directory.further_folder(task.folder, name)
                 own = await self._specify(task, prepared, None, folder, choice)

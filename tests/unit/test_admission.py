@@ -1,5 +1,6 @@
 """Which guests may start, and what is reported of a host that lacks memory or disk; without VMs."""
 
+from functools import partial
 from typing import Any
 
 import anyio
@@ -50,6 +51,36 @@ def test_admission_never_gives_more_than_there_is(wants: list[tuple[int, int]], 
     anyio.run(play)
     assert trouble == []
     assert order == needs
+
+
+@pytest.mark.parametrize("places", [1, 2])
+def test_what_goes_on_with_a_cell_comes_before_cells_that_have_not_begun(places: int) -> None:
+    need = Need(cpus=1, memory=128)
+    order: list[str] = []
+
+    async def use(
+        admission: Admission, name: str, all_wait: anyio.Event, *, is_further: bool = False
+    ) -> None:
+        await admission.enter(need, is_further=is_further)
+        order.append(name)
+        await all_wait.wait()
+        admission.leave(need)
+
+    async def play() -> None:
+        admission, all_wait = Admission(cpus=4, memory=4096, places=places), anyio.Event()
+        async with anyio.create_task_group() as group:
+            for number in range(places + 3):
+                group.start_soon(use, admission, f"cell {number}", all_wait)
+            await anyio.wait_all_tasks_blocked()
+            for number in range(2):
+                group.start_soon(partial(use, admission, f"further {number}", all_wait, is_further=True))
+            await anyio.wait_all_tasks_blocked()
+            all_wait.set()
+
+    anyio.run(play)
+    running = [f"cell {number}" for number in range(places)]
+    rest = [f"cell {number}" for number in range(places, places + 3)]
+    assert order == [*running, "further 0", "further 1", *rest]
 
 
 def test_what_a_guest_takes() -> None:
