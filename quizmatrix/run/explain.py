@@ -39,6 +39,8 @@ class Inquiry:
         # Where the CPUs of a guest were that did not answer.
         self._places: list[str] = []
         self._is_silent = False
+        # Whether QEMU has answered, of a silent guest: it may be what hangs.
+        self._qemu_answers = False
         # What its tasks were doing, by its memory.
         self._tasks: list[StoppedTask] = []
 
@@ -65,7 +67,7 @@ class Inquiry:
         if self._is_silent:
             await self._look_at_cpus()
         note = await self._keep_or_take_memory()
-        if self._is_silent and self._spec.machine.answers_nmi:
+        if self._qemu_answers and self._spec.machine.answers_nmi:
             expiry.provoked = self._console.watch.lines
             with anyio.move_on_after(_LIMIT), suppress(QmpError):
                 await self._monitor.ask("inject-nmi")
@@ -77,7 +79,7 @@ class Inquiry:
         """Returns an error message or ""."""
         if self._spec.keeps.memory:
             return await self._memory.keep(self._monitor)
-        if self._is_silent:
+        if self._qemu_answers:
             from quizmatrix.run import crashreport
 
             if crashreport.can_be_read(self._spec):
@@ -117,6 +119,7 @@ class Inquiry:
         with anyio.move_on_after(_LIMIT), suppress(QmpError):
             await self._monitor.open()
             counters = await registers.counters(self._monitor)
+            self._qemu_answers = True
             self._places = await in_thread(partial(registers.places, counters, kernel))
 
     async def _wait_for_console(self) -> None:

@@ -195,7 +195,7 @@ def of_silent_guest(places: list[str], printed: Finding | None, line: int) -> Fi
     """
     names = functions(FindingKind.HANG, "", printed.block) if printed is not None else []
     where = f", and is in {_with_callers(names)}" if names else ""
-    if not names or len(places) > 1:
+    if places and (not names or len(places) > 1):
         # The NMI reaches one CPU, and another may be the one that loops.
         where += f"; {'; '.join(places)}"
     return Finding(

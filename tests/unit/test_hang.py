@@ -270,6 +270,10 @@ def test_without_a_stack_the_places_of_the_cpus_are_told(tasks: list[StoppedTask
     assert hang.of_stopped_guest(tasks, places, None, 3) == hang.of_silent_guest(places, None, 3)
 
 
+def test_of_a_guest_whose_qemu_does_not_answer_either_that_is_all() -> None:
+    assert hang.of_stopped_guest([], [], None, 3).title == "the guest does not answer"
+
+
 async def answers(*lines: str) -> list[Any]:
     """What two commands get, of which the first is not waited for, if QEMU writes these lines."""
     port = Port()
