@@ -36,6 +36,9 @@ struct stream {
 
 enum { MOST_AT_ONCE = 1 << 15 }; /* what the driver of a port takes */
 
+/* The error of what would block. */
+enum { TRY_AGAIN = -11 };
+
 enum { STREAMS = 2 };
 static struct stream streams[STREAMS] = { { .pipe = IO "out", .port = OUTPUT }, { .pipe = IO "err", .port = ERRORS } };
 
@@ -74,15 +77,19 @@ static void begin_streams(void)
     }
 }
 
+static int is_full(const struct stream *stream)
+{
+    return stream->sent < stream->size;
+}
+
 /* Take bytes from the pipe, or pass on what was taken: whichever can be done now. */
 static void step(struct stream *stream)
 {
-    enum { FULL = -11 };
     long done;
-    if (stream->sent < stream->size) {
+    if (is_full(stream)) {
         done = call(WRITE, stream->port, (long)(stream->bytes + stream->sent), stream->size - stream->sent, 0, 0);
         /* Where the host takes no more, there is nobody to tell. */
-        stream->sent = done > 0 ? stream->sent + done : done == FULL ? stream->sent : stream->size;
+        stream->sent = done > 0 ? stream->sent + done : done == TRY_AGAIN ? stream->sent : stream->size;
         return;
     }
     done = call(READ, stream->from, (long)stream->bytes, MOST_AT_ONCE, 0, 0);
@@ -205,11 +212,6 @@ static void listen(void)
     said[got > 0 ? got : 0] = 0;
     if (place_of(said, "explain"))
         start_explaining();
-}
-
-static int is_full(const struct stream *stream)
-{
-    return stream->sent < stream->size;
 }
 
 enum { NOTHING, SOMETHING, ENDED };

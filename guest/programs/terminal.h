@@ -10,7 +10,7 @@
  * `x` and the session's exit status. */
 
 enum { FRAME_HEAD = 3, LONGEST_FRAME = 1 << 16, LONGEST_OUTPUT = 1 << 14, ROOM = 1 << 16, WINDOW = 4 };
-enum { TRY_AGAIN = -11, NO_CONTROL = 0400 };
+enum { NO_CONTROL = 0400 };
 /* What the session left running is listened to after its end, until it is silent for so many milliseconds, or has
  * written so many bytes, or so much else has happened. */
 enum { PAUSE = 100, MOST_LEFT = 1 << 23, MOST_STEPS = 1 << 14 };

@@ -38,12 +38,17 @@ class Elsewhere(StrEnum):
     NOT_COUNTED = "not counted"
 
 
-class PartlyReached(msgspec.Struct, frozen=True, kw_only=True):
-    """What some cells reach, and others that have its tree do not. cells: those that do."""
+class LineKind(msgspec.Struct, frozen=True, kw_only=True):
+    """Who reaches a line, and who has its tree and does not. cells: those that do."""
 
     cells: frozenset[str]
     others: frozenset[str]
     elsewhere: Elsewhere
+
+
+class PartlyReached(LineKind, frozen=True, kw_only=True):
+    """All lines of one kind."""
+
     stretches: list[Stretch]
 
     @property
@@ -102,7 +107,7 @@ def find(merged: Mapping[str, MergedLines], traces: Sequence[Trace]) -> list[Par
     heads: dict[str, set[int]] = defaultdict(set)
     for name, counted in (item for trace in traces for item in trace.files.items()):
         heads[name] |= counted.heads
-    stretches: dict[_Kind, list[Stretch]] = defaultdict(list)
+    stretches: dict[LineKind, list[Stretch]] = defaultdict(list)
     for files in _by_tree(merged).values():
         have = frozenset(cell for file in files for cells in merged[file].values() for cell in cells)
         for file in sorted(files):
@@ -117,22 +122,13 @@ def find(merged: Mapping[str, MergedLines], traces: Sequence[Trace]) -> list[Par
                         Stretch(file=file, first=numbers[0], last=numbers[-1], lines=len(numbers))
                     )
     found = [
-        PartlyReached(cells=kind.cells, others=kind.others, elsewhere=kind.elsewhere, stretches=these)
-        for kind, these in stretches.items()
+        PartlyReached(**msgspec.structs.asdict(kind), stretches=these) for kind, these in stretches.items()
     ]
     order = list(Elsewhere)
     return sorted(found, key=lambda one: (order.index(one.elsewhere), -one.lines, sorted(one.cells)))
 
 
-class _Kind(msgspec.Struct, frozen=True):
-    """Who reaches a line, who does not, and what it is in those."""
-
-    cells: frozenset[str]
-    others: frozenset[str]
-    elsewhere: Elsewhere
-
-
-def _kind(there: Mapping[str, bool], in_file: frozenset[str], have: frozenset[str]) -> _Kind | None:
+def _kind(there: Mapping[str, bool], in_file: frozenset[str], have: frozenset[str]) -> LineKind | None:
     """The kind of a line; None where all cells reach it, or none does.
 
     there: the cells with code there. in_file: those with counters of its file. have: those with its tree.
@@ -142,8 +138,10 @@ def _kind(there: Mapping[str, bool], in_file: frozenset[str], have: frozenset[st
     if not cells or not others:
         return None
     if any(cell in there for cell in others):
-        return _Kind(cells, others, Elsewhere.NOT_REACHED)
-    return _Kind(cells, others, Elsewhere.NOT_COMPILED if others & in_file else Elsewhere.NOT_COUNTED)
+        elsewhere = Elsewhere.NOT_REACHED
+    else:
+        elsewhere = Elsewhere.NOT_COMPILED if others & in_file else Elsewhere.NOT_COUNTED
+    return LineKind(cells=cells, others=others, elsewhere=elsewhere)
 
 
 def _by_tree(merged: Iterable[str]) -> dict[str, list[str]]:

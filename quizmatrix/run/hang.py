@@ -133,14 +133,8 @@ def finding(threads: list[Thread], line: int) -> Finding | None:
         return None
     # A thread that runs has no functions: then it counts whose thread it is.
     names = ranked[0].functions or [ranked[0].name]
-    return Finding(
-        kind=FindingKind.HANG,
-        title="; ".join(one.sentence for one in _telling(ranked)),
-        line=line,
-        block=_lines(ranked)[:_MAX_LINES],
-        functions=names,
-        fingerprint=fingerprint(FindingKind.HANG, "", names),
-    )
+    title = "; ".join(one.sentence for one in _telling(ranked))
+    return _hang(title, line, _lines(ranked)[:_MAX_LINES], names)
 
 
 def of_stopped_guest(
@@ -155,7 +149,7 @@ def of_stopped_guest(
     if not ranked or not (names := ranked[0].functions):
         return known
     block = [*_lines(ranked)[:_MAX_LINES], *known.block]
-    told = functions(FindingKind.HANG, "", printed.block) if printed is not None else []
+    told = _functions_in(printed)
     if printed is not None and told[:1] == names[:1]:
         # The kernel itself knows more callers than drgn, such as those in a module's initialisation.
         ranked[0] = msgspec.structs.replace(ranked[0], stack=printed.block)
@@ -163,14 +157,8 @@ def of_stopped_guest(
     running = [one for one in ranked if one.stood_still]
     waiting = [one for one in _telling(ranked) if not one.stood_still]
     named = [*running[:_MAX_CPUS_NAMED], *waiting]
-    return Finding(
-        kind=FindingKind.HANG,
-        title=f"the guest does not answer: {'; '.join(one.sentence for one in named)}",
-        line=line,
-        block=block,
-        functions=names,
-        fingerprint=fingerprint(FindingKind.HANG, "", names),
-    )
+    title = f"the guest does not answer: {'; '.join(one.sentence for one in named)}"
+    return _hang(title, line, block, names)
 
 
 def _thread_of(task: StoppedTask) -> Thread:
@@ -193,19 +181,32 @@ def of_silent_guest(places: list[str], printed: Finding | None, line: int) -> Fi
     places: of its CPUs (see registers.py). printed: what its kernel printed when it was made to panic.
     line: see `finding`.
     """
-    names = functions(FindingKind.HANG, "", printed.block) if printed is not None else []
+    names = _functions_in(printed)
     where = f", and is in {_with_callers(names)}" if names else ""
     if places and (not names or len(places) > 1):
         # The NMI reaches one CPU, and another may be the one that loops.
         where += f"; {'; '.join(places)}"
+    block = [*places, *(printed.block if printed else [])]
+    named = names or [name for place in places for name in _NAME.findall(place)]
+    return _hang(f"the guest does not answer{where}", line, block, named, names or ["no answer"])
+
+
+def _hang(
+    title: str, line: int, block: list[str], names: list[str], marks: list[str] | None = None
+) -> Finding:
+    """A finding of this kind. names: the functions that it is in. marks: of its fingerprint, if others."""
     return Finding(
         kind=FindingKind.HANG,
-        title=f"the guest does not answer{where}",
+        title=title,
         line=line,
-        block=[*places, *(printed.block if printed else [])],
-        functions=names or [name for place in places for name in _NAME.findall(place)],
-        fingerprint=fingerprint(FindingKind.HANG, "", names or ["no answer"]),
+        block=block,
+        functions=names,
+        fingerprint=fingerprint(FindingKind.HANG, "", names if marks is None else marks),
     )
+
+
+def _functions_in(printed: Finding | None) -> list[str]:
+    return functions(FindingKind.HANG, "", printed.block) if printed is not None else []
 
 
 def _lines(ranked: list[Thread]) -> list[str]:

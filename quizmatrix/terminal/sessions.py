@@ -112,6 +112,7 @@ class SessionHost:
         keys = Keys()
         self._sshd_ended = anyio.Event()
         connection: ssh.Connection | None = None
+        why = "no connection to the guest's sshd: it has ended"
         port.drop_received()
         await frames.run_beside(keys.script)
         try:
@@ -127,8 +128,8 @@ class SessionHost:
                 async with ssh.connected(port.host, keys) as connection:
                     await ssh.serve_clients(connection, listener, client, self._user)
         except UnpreparedError as error:
-            return str(error)
-        return "" if connection is not None else "no connection to the guest's sshd: it has ended"
+            why = str(error)
+        return "" if connection is not None else why
 
 
 class UserSession:
