@@ -59,11 +59,12 @@ _TITLES: tuple[tuple[FindingKind, str], ...] = (
     (FindingKind.WARNING, rf"WARNING: (?:CPU: \d|{_FILE} at |at {_FILE}).*"),
     (FindingKind.BUG, r"BUG: .*|BUG \S+ \((?:Not t|T)ainted.*"),
 )
-_ANY = re.compile("|".join(f"(?P<k{number}>{text})" for number, (_, text) in enumerate(_TITLES)))
+# Compiled by its first use, since that takes longer than it takes to import most modules.
+_ANY = "|".join(f"(?P<k{number}>{text})" for number, (_, text) in enumerate(_TITLES))
 _KINDS = {f"k{number}": kind for number, (kind, _) in enumerate(_TITLES)}
 
 # Panics that are only the consequence of an earlier finding.
-_CONSEQUENCE = re.compile(
+_CONSEQUENCE = (
     r"Kernel panic - not syncing: (?:\S+ )?(?:panic_on_\w+ set|Fatal exception|Oops|Unrecovered exception"
     r"|hung_task: blocked|softlockup: hung|\w+: hung tasks|Hard LOCKUP|RCU Stall).*"
 )
@@ -92,7 +93,8 @@ def without_time(line: str) -> str:
 def title_of(text: str) -> Title | None:
     """The title in a line without its time stamp; None if the line is no title."""
     text = text[:_LONGEST]
-    match = _ANY.match(text)
+    match = re.match(_ANY, text)
     if match is None or match.lastgroup is None:
         return None
-    return Title(kind=_KINDS[match.lastgroup], text=text, is_consequence=_CONSEQUENCE.match(text) is not None)
+    is_consequence = re.match(_CONSEQUENCE, text) is not None
+    return Title(kind=_KINDS[match.lastgroup], text=text, is_consequence=is_consequence)

@@ -17,7 +17,7 @@ _CONTROLS = re.compile(
 )
 
 # All of these in a text of several lines, except line feeds and the colours of `paint` and argparse.
-_IN_A_BLOCK = re.compile(rf"(\x1b\[[0-9;]*m)|{_ESCAPES.pattern}|(?![\n]){_CONTROLS.pattern}")
+_IN_A_BLOCK = rf"(\x1b\[[0-9;]*m)|{_ESCAPES.pattern}|(?![\n]){_CONTROLS.pattern}"
 
 _LONGEST_LINE = 200
 _TAIL_BYTES = 1 << 16
@@ -31,7 +31,7 @@ def clean_line(text: str, longest: int = _LONGEST_LINE) -> str:
 
 def clean_block(text: str) -> str:
     """A text of several lines without escape sequences and control characters; colours are kept."""
-    return _IN_A_BLOCK.sub(lambda match: match[1] or "", text)
+    return re.sub(_IN_A_BLOCK, lambda match: match[1] or "", text)
 
 
 def first_of(names: list[str], most: int = 3) -> str:

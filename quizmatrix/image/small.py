@@ -6,10 +6,12 @@ architecture only. The image is inside the initramfs, so a guest has its root as
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
+import msgspec
+
 from quizmatrix.core import cpio, paths
+from quizmatrix.core.checksum import Checksum, checksum_of
 from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError, host_error
 from quizmatrix.core.process import Tell
 from quizmatrix.core.store import Store, key_of
@@ -19,6 +21,7 @@ from quizmatrix.model.arch import Arch
 _RECIPE = "3"
 
 _SMALL = Store(what="base image", folder=IMAGES.folder, record="{}/key")
+_SHA256_DIGITS = 64
 
 
 _FOLDERS = {
@@ -140,9 +143,8 @@ async def obtain(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Ima
     Raises UnpreparedError where the packages cannot be fetched, HostError where this host lacks the tools.
     """
     key = _key(arch)
-    folder = _SMALL.path(key)
     if not refresh:
-        image = _load(folder)
+        image = _load(key)
         if image is not None:
             return image
     from quizmatrix.debian import host
@@ -150,7 +152,7 @@ async def obtain(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Ima
 
     obstacle = host.obstacle()
     found = own.programs(arch) if obstacle is not None else None
-    if refresh and obstacle is not None and (image := _load(folder)) is not None:
+    if refresh and obstacle is not None and (image := _load(key)) is not None:
         return image
     if offline and found is None:
         raise UnpreparedError(
@@ -159,7 +161,7 @@ async def obtain(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Ima
             next_step=f"Once, with a network: quizmatrix prepare -a {arch.name}",
         )
     async with _SMALL.locked(key, lambda: tell("waiting for another quizmatrix that fetches the base image")):
-        image = None if refresh else _load(folder)
+        image = None if refresh else _load(key)
         if image is not None:
             return image
         if found is not None:
@@ -169,7 +171,7 @@ async def obtain(arch: Arch, *, offline: bool, refresh: bool, tell: Tell) -> Ima
         from quizmatrix.image import programs
 
         try:
-            return _make(folder, found or await programs.fetch(arch, _SMALL.root, tell))
+            return _make(key, found or await programs.fetch(arch, _SMALL.root, tell))
         except OSError as error:
             raise host_error("store the base image", error) from error
 
@@ -179,16 +181,23 @@ def _key(arch: Arch) -> str:
     return f"small-{arch.name}-{key_of(made, 12)}"
 
 
-def _load(folder: Path) -> Image | None:
+def _load(key: str) -> Image | None:
     """The stored image; None where there is none, or it is damaged."""
+    archive = _archive(key)
     try:
-        key = (folder / "key").read_text()
-        data = (folder / "base.cpio").read_bytes()
-    except OSError:
+        stored = _SMALL.record_of(key).read_bytes()
+        if len(stored) == _SHA256_DIGITS:
+            # Before 2026-12 this alone was stored. No file has such an mtime, so the content is read.
+            checksum = Checksum(size=archive.stat().st_size, mtime_ns=-1, sha256=stored.decode())
+        else:
+            checksum = msgspec.json.decode(stored, type=Checksum)
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError):
         return None
-    if hashlib.sha256(data).hexdigest() != key:
-        return None
-    return Image(key=key, archive=folder / "base.cpio")
+    return Image(key=checksum.sha256, archive=archive) if checksum.matches(archive) else None
+
+
+def _archive(key: str) -> Path:
+    return _SMALL.path(key) / "base.cpio"
 
 
 def _cannot_be_made(arch: Arch, obstacle: HostError) -> HostError:
@@ -202,10 +211,10 @@ def _cannot_be_made(arch: Arch, obstacle: HostError) -> HostError:
 
 def is_stored(arch: Arch) -> bool:
     """Whether the cache has the image of an architecture."""
-    return _load(_SMALL.path(_key(arch))) is not None
+    return _load(_key(arch)) is not None
 
 
-def _make(folder: Path, programs: dict[str, bytes]) -> Image:
+def _make(key: str, programs: dict[str, bytes]) -> Image:
     parts = [cpio.directory("guest"), cpio.directory("layers"), cpio.directory("layers/base")]
     parts += [cpio.file(f"guest/{name}", data, 0o755) for name, data in programs.items()]
     base = "layers/base/"
@@ -213,11 +222,12 @@ def _make(folder: Path, programs: dict[str, bytes]) -> Image:
     parts += [cpio.symlink(base + name, target) for name, target in _LINKS.items()]
     parts += [cpio.file(base + name, text.encode()) for name, text in _FILES.items()]
     archive = b"".join(parts)
-    folder.mkdir(parents=True, exist_ok=True)
-    # The archive is written first: after a crash in between, the old key does not fit, and it is made again.
-    paths.write_atomic(folder / "base.cpio", archive)
-    paths.write_atomic(folder / "key", hashlib.sha256(archive).hexdigest().encode())
-    image = _load(folder)
+    path = _archive(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The archive is written first: after a crash in between, the old checksum does not fit.
+    paths.write_atomic(path, archive)
+    paths.write_atomic(_SMALL.record_of(key), msgspec.json.encode(checksum_of(path)))
+    image = _load(key)
     if image is None:
-        raise DamagedError(f"the base image in {folder} is not what was just written")
+        raise DamagedError(f"the base image in {path} is not what was just written")
     return image

@@ -19,6 +19,8 @@ from quizmatrix.model.kconfig import Wish
 SCHEMA = 1
 
 _RECORD = "kernel.json"
+# The checksums of its modules. There are thousands, and every run reads the record.
+_MODULES = "modules.json"
 
 KERNELS = Store(
     what="kernel",
@@ -51,8 +53,9 @@ class KernelRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The description of a stored kernel (its kernel.json).
 
     key: names the content that it was made from. version: the upstream version. release: what `uname -r`
-    prints. packages: where it came from, for a person. For a kernel that was built here: wishes: the
-    requested configuration; build: the folder it was built in; make: the arguments of make(1).
+    prints. packages: where it came from, for a person. files: the checksums of its files, but for its
+    modules. For a kernel that was built here: wishes: the requested configuration; build: the folder it was
+    built in; make: the arguments of make(1).
     """
 
     schema: int = SCHEMA
@@ -155,13 +158,24 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
 
         thoroughly: also check the modules. There are thousands, so by default only their index is checked.
         """
-        for name, checksum in self.record.files.items():
-            if not thoroughly and name.endswith(MODULE_NAMES):
+        files = self.record.files | (self._modules() if thoroughly else {})
+        for name, checksum in files.items():
+            # Kernels that were stored before 2026-12 have their modules in the record.
+            if name.endswith(MODULE_NAMES) and not thoroughly:
                 continue
             if not checksum.matches(self.folder / name, thoroughly=thoroughly):
                 raise DamagedError(
                     f"the cached kernel {self.record.release} is damaged: {self.folder / name}"
                 )
+
+    def _modules(self) -> dict[str, Checksum]:
+        if _MODULES not in self.record.files:
+            return {}
+        path = self.folder / _MODULES
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=dict[str, Checksum])
+        except (OSError, msgspec.MsgspecError) as error:
+            raise DamagedError(f"the cached kernel {self.record.release} is damaged: {path}") from error
 
 
 class KernelReference(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,7 +243,11 @@ def write_record(folder: Path, record: KernelRecord) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.is_symlink()
     }
-    complete = msgspec.structs.replace(record, files=files)
+    modules = {name: checksum for name, checksum in files.items() if name.endswith(MODULE_NAMES)}
+    (folder / _MODULES).write_bytes(msgspec.json.encode(modules))
+    others = {name: checksum for name, checksum in files.items() if name not in modules}
+    others[_MODULES] = checksum_of(folder / _MODULES)
+    complete = msgspec.structs.replace(record, files=others)
     (folder / _RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(complete)))
 
 

@@ -209,9 +209,10 @@ def machine_name(machine: Machine) -> str:
     return found[0] if found else f"machine {machine.machine}"
 
 
-def arch_names() -> list[str]:
+@cache
+def arch_names() -> tuple[str, ...]:
     """All architectures (the files in `arch/`), sorted."""
-    return sorted(path.stem for path in paths.data_dir("arch").glob("*.toml"))
+    return tuple(sorted(path.stem for path in paths.data_dir("arch").glob("*.toml")))
 
 
 @cache
@@ -236,11 +237,13 @@ def debian_variants() -> set[str]:
 
 def host_arch() -> Arch:
     """The architecture of this host; UsageError if it has no file in `arch/`."""
-    for name in arch_names():
+    machine = os.uname().machine
+    # That has its name nearly everywhere, so that the other files need not be read.
+    for name in sorted(arch_names(), key=lambda name: name != machine):
         if load_arch(name).is_native:
             return load_arch(name)
     raise UsageError(
-        f"this host is a {os.uname().machine}, for which there is no file in arch/",
+        f"this host is a {machine}, for which there is no file in arch/",
         next_step=f"Name architectures with -a: {', '.join(arch_names())}.",
     )
 

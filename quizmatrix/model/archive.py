@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -47,7 +48,18 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 def load_archive() -> Archive:
     """The shipped suites, with the keys that the user's `debian.toml` replaces; DataError if one is wrong."""
-    return tomlfile.load_over(_FILE, paths.config_dir() / "debian.toml", Archive)
+    own = paths.config_dir() / "debian.toml"
+    try:
+        now = own.stat()
+    except OSError:
+        return _read(own, None)
+    return _read(own, (now.st_mtime_ns, now.st_size))
+
+
+@lru_cache(maxsize=1)
+def _read(own: Path, _state: tuple[int, int] | None) -> Archive:
+    """Read both files. Every cell of a matrix asks for them, so they are read again only once they change."""
+    return tomlfile.load_over(_FILE, own, Archive)
 
 
 def is_carried(arch: Arch) -> bool:

@@ -244,7 +244,7 @@ def _make_cell(
     def first(key: Callable[[Limits], V | None]) -> V:
         return next(value for value in map(key, sources) if value is not None)
 
-    is_flavour = variant in debian_variants() and variant not in matrix.variant
+    is_flavour = variant is not None and variant not in matrix.variant and variant in debian_variants()
     if is_flavour and (facts.debian is None or variant not in facts.debian.variants):
         raise DataError(where, cause=f"Debian has no variant {variant} of its kernels for {arch}")
     ready_made = is_flavour or not (variant or matrix.config)

@@ -130,9 +130,9 @@ def facts_of(name: str, where: str) -> Facts:
 def providers() -> dict[str, list[str]]:
     """The names of the profiles that provide each command. A profile that cannot be read provides none."""
     found: dict[str, list[str]] = {}
-    for name in folders():
+    for name, folder in folders().items():
         with contextlib.suppress(DataError):
-            for command in facts_of(name, "the profiles").provides:
+            for command in tomlfile.load(folder / _FACTS, Facts).provides:
                 found.setdefault(command, []).append(name)
     return found
 

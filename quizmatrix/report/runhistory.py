@@ -44,6 +44,8 @@ class RunHistory:
 
     def test_seconds(self, request: RunRequest, tasks: list[Task]) -> slices.TestSeconds:
         """See slices.seconds_for."""
+        if not any(task.cell.shard for task in tasks):
+            return {}
         return self._try(lambda: slices.seconds_for(request, tasks, self._history), {})
 
     def mark_flaky(self, results: list[CellResult]) -> list[CellResult]:

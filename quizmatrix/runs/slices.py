@@ -26,7 +26,7 @@ TestSeconds = dict[str, dict[str, float]]
 
 
 def seconds_for(request: RunRequest, tasks: list[Task], history: History) -> TestSeconds:
-    """The times by which the slices among `tasks` are dealt; empty where there are none.
+    """The times by which the slices among `tasks` are dealt.
 
     A resumed run goes by its own, and --shard-like names a run. Where single slices are run again, it is the
     last run of the same command that had them; else the history knows how long tests took last. Raises
@@ -34,8 +34,6 @@ def seconds_for(request: RunRequest, tasks: list[Task], history: History) -> Tes
     """
     sliced = [task for task in tasks if task.cell.shard]
     arches = list(dict.fromkeys(task.cell.arch for task in sliced))
-    if not sliced:
-        return {}
     options = request.options
     if options.once.resume is not None:
         return load(directory.find_run(options.once.resume)) or {}

@@ -1,6 +1,7 @@
 """Kernels from source: fragments, their check, and a build of a toy tree."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from quizmatrix.cli import run_command
-from quizmatrix.core.errors import DataError, UnpreparedError, UsageError
+from quizmatrix.core.errors import DamagedError, DataError, UnpreparedError, UsageError
 from quizmatrix.core.version import KernelVersion
 from quizmatrix.kernel import artifact, source
 from quizmatrix.kernel.build import build, builds_dir
@@ -173,6 +174,29 @@ def test_a_kernel_that_only_a_full_reading_shows_damaged(tree: KernelTree) -> No
     mended = anyio.run(obtain)
     mended.check(thoroughly=True)
     assert b"_text" in (mended.folder / artifact.SYSTEM_MAP).read_bytes()
+
+
+def test_a_module_is_read_only_where_all_is_checked(tree: KernelTree) -> None:
+    made = artifact.load(make(tree))
+    assert made is not None
+    module = made.modules / "kernel/toy.ko"
+    module.parent.mkdir()
+    module.write_bytes(b"a module")
+    for name in ("kernel.json", "modules.json"):
+        (made.folder / name).unlink()
+    artifact.write_record(made.folder, made.record)
+    kernel = artifact.load(made.record.key)
+    assert kernel is not None
+    kernel.check(thoroughly=True)
+    # Every run reads the record.
+    assert not [name for name in kernel.record.files if name.endswith(".ko")]
+    module.write_bytes(b"damaged")
+    kernel.check()
+    with pytest.raises(DamagedError, match=re.escape(str(module))):
+        kernel.check(thoroughly=True)
+    (kernel.folder / "modules.json").write_bytes(b"{}")
+    with pytest.raises(DamagedError, match=r"modules\.json"):
+        kernel.check()
 
 
 def test_a_build_leaves_a_kernel(tree: KernelTree) -> None:

@@ -103,7 +103,10 @@ def test_its_images_are_found() -> None:
     assert image is not None
     assert (image.key, image.installed, image.disk.read_bytes()) == (IMAGE, {"fio": "3.33"}, b"hsqs toy")
     assert debian.current_keys() == {IMAGE}
-    assert small._load(IMAGES.root / SMALL) is not None
+    small_image = small._load(SMALL)
+    assert small_image is not None
+    small_image.archive.write_bytes(b"damaged")
+    assert small._load(SMALL) is None
     assert initramfs._is_whole(INITRAMFS)
     initramfs._INITRAMFS.path(INITRAMFS).write_bytes(b"damaged")
     assert not initramfs._is_whole(INITRAMFS)
