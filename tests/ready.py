@@ -9,12 +9,13 @@ from quizmatrix.image.artifact import Image
 from quizmatrix.kernel.artifact import Kernel, KernelRecord
 from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.cells import Cell
+from quizmatrix.model.job import CellJob
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec
-from quizmatrix.prepare.accelerator import Answer
 from quizmatrix.prepare.preparer import Policy, Preparer
 from quizmatrix.prepare.specify import Prepared
+from quizmatrix.run.accelerator import Answer
 
 
 class Ready(Preparer):
@@ -31,7 +32,7 @@ class Ready(Preparer):
         image = Image(key="i", archive=Path("/none"))
         return Prepared(kernel=self._kernel, image=image, initramfs=Path("/none"))
 
-    async def accelerator(self, cell: Cell, prepared: Prepared, asked: Accelerator | None) -> Answer:
+    async def accelerator_for(self, job: CellJob) -> Answer:
         return Answer(accelerator=Accelerator.TCG, why="a test")
 
 

@@ -28,6 +28,28 @@ def key_of(made_of: Iterable[str], digits: int = 16) -> str:
     return hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:digits]
 
 
+def name_of(path: Path) -> str:
+    """The name of a file or folder in the cache, which is the same on every host. Of any other, its path.
+
+    A folder of the cache may be a symlink to another disk.
+    """
+    cache = paths.cache_dir()
+    if path.is_relative_to(whole := cache.resolve()):
+        return str(path.relative_to(whole))
+    for entry in cache.iterdir() if cache.is_dir() else ():
+        if entry.is_symlink() and path.is_relative_to(real := entry.resolve()):
+            return str(entry.name / path.relative_to(real))
+    return str(path)
+
+
+def path_of(name: str) -> Path:
+    """The path of what `name_of` has named."""
+    first, _, rest = name.partition("/")
+    if not first:
+        return Path(name)
+    return (paths.cache_dir() / first).resolve() / rest
+
+
 class Store(msgspec.Struct, frozen=True, kw_only=True):
     """The artifacts of one kind. The kinds differ in nothing but this data.
 

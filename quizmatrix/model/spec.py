@@ -15,6 +15,9 @@ from quizmatrix.model.labels import TaskLabels
 from quizmatrix.model.start import StartKind
 from quizmatrix.model.testchoice import TestChoice
 
+# The prefix of the tags of layers that the user named: `user0`, `user1`, ...
+USER_LAYER = "user"
+
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
     """A host folder that the guest mounts.
@@ -29,6 +32,11 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     writable: bool = False
     security_model: str = "none"
+
+    @property
+    def is_users(self) -> bool:
+        """Whether it is a layer that the user named."""
+        return self.tag.startswith(USER_LAYER)
 
 
 # The serial number of the disk with the base layer (guest/init1).

@@ -13,7 +13,7 @@ from quizmatrix.core.errors import QuizmatrixError, host_error
 from quizmatrix.model.arch import load_arch
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.outcome import EXIT_NO_VERDICT, EXIT_OK
-from quizmatrix.model.task import Task
+from quizmatrix.model.task import trial_of
 from quizmatrix.prepare import compiling
 from quizmatrix.prepare.preparer import Policy, Preparer
 from quizmatrix.prepare.specify import Prepared, specify
@@ -68,5 +68,5 @@ async def _make_template(preparer: Preparer, cell: Cell, prepared: Prepared) -> 
     answer = await preparer.accelerator(cell, prepared, None)
     with paths.scratch(TEMPLATES.root, SCRATCH) as name:
         folder = Path(name)
-        task = Task(id=cell.id, cell=cell, command=["true"])
-        return await make_template(await specify(task, prepared, answer.accelerator, folder=folder))
+        spec = await specify(trial_of(cell), prepared, answer.accelerator, folder=folder)
+        return await make_template(spec)

@@ -23,9 +23,10 @@ from quizmatrix.model.archive import load_archive
 from quizmatrix.model.cells import cells_on_the_spot
 from quizmatrix.model.matrix import Limits, load_matrix, shipped_matrices
 from quizmatrix.model.outcome import EXIT_FAILED, EXIT_OK
-from quizmatrix.prepare import accelerator
+from quizmatrix.model.task import trial_of
 from quizmatrix.prepare.preparer import Policy, Preparer
-from quizmatrix.run import template
+from quizmatrix.prepare.specify import job_of
+from quizmatrix.run import accelerator, template
 from quizmatrix.run.emulator import is_one_thread, version_of
 
 # Programs that are always needed, and their Debian packages.
@@ -212,7 +213,7 @@ async def _try_kvm(arch: Arch) -> accelerator.Answer:
         except QuizmatrixError as error:
             failure = error
             continue
-        return await accelerator.try_kvm(cell, prepared)
+        return await accelerator.try_kvm(job_of(trial_of(cell), prepared))
     raise failure or QuizmatrixError("there is no kernel to try")
 
 

@@ -22,13 +22,14 @@ from quizmatrix.kernel.order import Order, options_of
 from quizmatrix.model import cells, numa, profile
 from quizmatrix.model.arch import Accelerator, Arch, load_arch
 from quizmatrix.model.cells import SMALL, Cell
+from quizmatrix.model.job import CellJob
 from quizmatrix.model.options import ConductOptions
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.spec import BuiltFrom
-from quizmatrix.model.task import Task
-from quizmatrix.prepare.accelerator import Answer, find_out, without_trial
-from quizmatrix.prepare.specify import GuestPlan, Prepared, specify
+from quizmatrix.model.task import Task, trial_of
+from quizmatrix.prepare.specify import GuestPlan, Prepared, job_of, specify
 from quizmatrix.prepare.worktree import tree_around
+from quizmatrix.run.accelerator import Answer, find_out, without_trial
 from quizmatrix.run.cell import run_cell
 from quizmatrix.run.cellfolder import artifacts_of
 from quizmatrix.run.observer import Observer
@@ -64,9 +65,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 class Preparer:
     """Prepares the cells of one run. An artifact that several cells share is made once."""
 
-    def __init__(
-        self, policy: Policy, find_out: Callable[[Cell, Prepared], Awaitable[Answer]] = find_out
-    ) -> None:
+    def __init__(self, policy: Policy, find_out: Callable[[CellJob], Awaitable[Answer]] = find_out) -> None:
         """find_out: finds the accelerator of a guest."""
         self._policy = policy
         self._uses = Uses()
@@ -182,15 +181,19 @@ class Preparer:
 
     async def accelerator(self, cell: Cell, prepared: Prepared, asked: Accelerator | None) -> Answer:
         """The accelerator for the guest of `cell`: `asked` (--accel), or the result of a trial boot."""
-        if asked is not None:
-            return Answer(accelerator=asked, why="asked for with --accel")
-        kernel = prepared.kernel.record.key
-        async with self._artifacts.lock(f"accelerator {cell.arch}"):
-            known = self._answers.get(cell.arch) or self._answers.get(kernel)
+        return await self.accelerator_for(job_of(trial_of(cell), prepared, accelerator=asked))
+
+    async def accelerator_for(self, job: CellJob) -> Answer:
+        """The accelerator for the guest of `job`: what the user asked for, or the result of a trial boot."""
+        if job.machine.accelerator is not None:
+            return Answer(accelerator=job.machine.accelerator, why="asked for with --accel")
+        arch, kernel = job.machine.arch, job.kernel.key
+        async with self._artifacts.lock(f"accelerator {arch}"):
+            known = self._answers.get(arch) or self._answers.get(kernel)
             if known is None:
-                known = await self._find_out(cell, prepared)
+                known = await self._find_out(job)
                 # If the trial of one kernel is inconclusive, another kernel gets its own trial.
-                self._answers[cell.arch if known.is_known else kernel] = known
+                self._answers[arch if known.is_known else kernel] = known
             return known
 
     def likely_accelerator(self, cell: Cell, asked: Accelerator | None) -> Accelerator:

@@ -1,38 +1,33 @@
-"""Makes a cell's specification from the cell, its artifacts and the options of the run."""
+"""Makes a cell's job from the cell, its artifacts and the options of the run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from quizmatrix.core.errors import UnpreparedError
+from quizmatrix.core.store import name_of
 from quizmatrix.core.version import series_of
 from quizmatrix.image.artifact import Image
 from quizmatrix.kernel import buildlayer
 from quizmatrix.kernel.artifact import Kernel
-from quizmatrix.model import profile, suites
-from quizmatrix.model.arch import Accelerator, load_arch
+from quizmatrix.model import suites
+from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.cells import Cell
-from quizmatrix.model.forward import with_free_port
-from quizmatrix.model.profile import Use
+from quizmatrix.model.job import CellJob, JobMachine
 from quizmatrix.model.spec import (
     BASE_DISK,
-    ActiveProfile,
+    USER_LAYER,
     Bind,
     BuiltFrom,
     CellSpec,
     CommandLine,
     Disk,
     GuestCommand,
-    GuestDebugger,
     GuestFiles,
     GuestKernel,
     GuestLimits,
-    GuestMachine,
-    GuestNetwork,
     Kept,
     Labels,
     Session,
@@ -43,14 +38,7 @@ from quizmatrix.model.start import StartKind
 from quizmatrix.model.task import Task
 from quizmatrix.model.testchoice import NOTHING_TOLD, TestChoice
 from quizmatrix.prepare.currentfolder import other_names
-from quizmatrix.run.cellfolder import host_folder_of
-from quizmatrix.run.emulator import is_one_thread
-
-if TYPE_CHECKING:
-    from quizmatrix.prepare.hosthalf import HostHalf
-
-# The time limit, in seconds, of a guest that waits for a debugger.
-_DEBUGGED = 86400.0
+from quizmatrix.run.place import specification
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,43 +84,25 @@ class GuestPlan(msgspec.Struct, frozen=True, kw_only=True):
 NOTHING_MORE = GuestPlan()
 
 
-class _Profiles(msgspec.Struct, frozen=True, kw_only=True):
-    """A cell's profiles after their host halves have run. user: the first one that a profile names."""
-
-    active: list[ActiveProfile]
-    disks: list[Disk]
-    network: GuestNetwork | None
-    debugger: GuestDebugger | None
-    user: str | None
-
-
-async def specify(
+def job_of(
     task: Task,
     prepared: Prepared,
-    accelerator: Accelerator,
-    *,
-    folder: Path,
     asked: GuestPlan = NOTHING_MORE,
-    disks: Sequence[Disk] = (),
+    *,
+    accelerator: Accelerator | None = None,
     tests: TestChoice = NOTHING_TOLD,
     session: Session | None = None,
     matrix: str | None = None,
     again: CommandLine | None = None,
-) -> CellSpec:
-    """The specification of one attempt at `task`. This runs the host halves of the cell's profiles.
+) -> CellJob:
+    """The job of `task`. accelerator: see JobMachine. tests: what the command is told about its tests.
 
-    folder: the cell's folder, which exists. disks: those that cells hand on. tests: what the command is told
-    about its tests.
-    Raises UnpreparedError if a profile cannot be set up, a suite is missing, or the kernel counts no lines.
+    Raises UnpreparedError if a suite is missing, or the kernel counts no lines.
     """
     cell = task.cell
     if asked.keeps.counters:
         _check_counting(prepared.kernel)
-    profiles = await _set_up(cell, folder)
-    machine = _machine(cell, prepared, accelerator, profiles, asked)
-    is_waiting = machine.debugger is not None and machine.debugger.waits
-    factor = machine.timeout_factor
-    return CellSpec(
+    return CellJob(
         labels=Labels(
             cell=cell.id,
             kernel=cell.kernel,
@@ -143,17 +113,35 @@ async def specify(
             again=again,
             built_from=prepared.built_from,
         ),
-        machine=machine,
-        files=_files(task, prepared, folder, [*disks, *profiles.disks], asked),
-        command=_command(task, profiles, asked, session, tests),
+        machine=_machine(cell, asked, accelerator),
+        kernel=_kernel(cell, prepared),
+        files=_files(task, prepared, asked),
+        command=_command(task, asked, session, tests),
+        profiles=cell.profiles,
         limits=GuestLimits(
-            timeout=factor * (_DEBUGGED if is_waiting else cell.timeout),
-            boot_timeout=factor * (_DEBUGGED if is_waiting else cell.boot_timeout),
+            timeout=cell.timeout,
+            boot_timeout=cell.boot_timeout,
             tolerance=cell.tolerance,
             known=list(cell.known),
         ),
         keeps=asked.keeps,
     )
+
+
+async def specify(
+    task: Task,
+    prepared: Prepared,
+    accelerator: Accelerator,
+    *,
+    folder: Path,
+    asked: GuestPlan = NOTHING_MORE,
+) -> CellSpec:
+    """The specification of `task` on this host. This runs the host halves of the cell's profiles.
+
+    folder: the cell's folder, which exists. Raises the errors of `job_of`, and UnpreparedError if a profile
+    cannot be set up.
+    """
+    return await specification(job_of(task, prepared, asked), accelerator, folder=folder)
 
 
 def _check_counting(kernel: Kernel) -> None:
@@ -167,72 +155,66 @@ def _check_counting(kernel: Kernel) -> None:
         )
 
 
-def _command(
-    task: Task, profiles: _Profiles, asked: GuestPlan, session: Session | None, tests: TestChoice
-) -> GuestCommand:
+def _command(task: Task, asked: GuestPlan, session: Session | None, tests: TestChoice) -> GuestCommand:
     shard = task.cell.shard
     return GuestCommand(
         words=task.command,
-        profiles=profiles.active,
         environment=asked.environment | (shard.environment if shard else {}),
         passed_on=asked.passed_on,
-        user=asked.user or profiles.user,
+        user=asked.user,
         stdin=asked.stdin,
         session=session,
         tests=tests,
     )
 
 
-def _machine(
-    cell: Cell, prepared: Prepared, accelerator: Accelerator, profiles: _Profiles, asked: GuestPlan
-) -> GuestMachine:
-    kernel, symbols = prepared.kernel, prepared.kernel.symbols
-    arch = load_arch(cell.arch)
-    return GuestMachine(
-        arch=arch,
-        accelerator=accelerator,
-        kernel=GuestKernel(
-            key=kernel.record.key,
-            version=kernel.record.version,
-            image=str(kernel.image),
-            initramfs=str(prepared.initramfs),
-            symbols=str(symbols) if symbols else None,
-            parameters=cell.append,
-            has_9p=kernel.has_9p,
-            layer_bus=kernel.layer_bus,
-        ),
+def _machine(cell: Cell, asked: GuestPlan, accelerator: Accelerator | None) -> JobMachine:
+    return JobMachine(
+        arch=cell.arch,
         memory=cell.memory,
         cpus=cell.cpus,
         numa=cell.numa,
-        network=profiles.network,
-        debugger=profiles.debugger,
         type=asked.machine,
         qemu_words=asked.qemu,
         start=asked.start,
-        one_thread=is_one_thread(arch, accelerator, cell.cpus),
+        accelerator=accelerator,
     )
 
 
-def _files(task: Task, prepared: Prepared, folder: Path, disks: list[Disk], asked: GuestPlan) -> GuestFiles:
+def _kernel(cell: Cell, prepared: Prepared) -> GuestKernel:
+    kernel, symbols = prepared.kernel, prepared.kernel.symbols
+    return GuestKernel(
+        key=kernel.record.key,
+        version=kernel.record.version,
+        image=name_of(kernel.image),
+        initramfs=name_of(prepared.initramfs),
+        symbols=name_of(symbols) if symbols else None,
+        parameters=cell.append,
+        has_9p=kernel.has_9p,
+        layer_bus=kernel.layer_bus,
+    )
+
+
+def _files(task: Task, prepared: Prepared, asked: GuestPlan) -> GuestFiles:
     base = prepared.image.disk
     bus = prepared.kernel.layer_bus
-    base_disk = [Disk(serial=BASE_DISK, path=str(base), writable=False, bus=bus)] if base else []
     return GuestFiles(
-        folder=str(folder),
+        folder="",
         base=task.cell.image,
         layers=_layers(prepared, asked.layers),
         work_tree=_work_tree(asked, task.command),
         binds=[*asked.binds, *_suites(task.cell)],
-        disks=[*base_disk, *disks],
+        disks=[Disk(serial=BASE_DISK, path=name_of(base), writable=False, bus=bus)] if base else [],
         shared_limit=task.cell.shared_limit,
     )
 
 
 def _layers(prepared: Prepared, users: list[Path]) -> list[Share]:
     """The layers between the base layer and the run layer: kernel modules, build results, the user's."""
-    shares = [Share(tag="kernel", path=str(prepared.kernel.layer))]
-    shares += [Share(tag=buildlayer.tag_of(layer), path=str(layer)) for layer in prepared.build_layers]
-    return shares + [Share(tag=f"user{number}", path=str(layer)) for number, layer in enumerate(users)]
+    shares = [Share(tag="kernel", path=name_of(prepared.kernel.layer))]
+    shares += [Share(tag=buildlayer.tag_of(layer), path=name_of(layer)) for layer in prepared.build_layers]
+    shares += [Share(tag=f"{USER_LAYER}{number}", path=str(layer)) for number, layer in enumerate(users)]
+    return shares
 
 
 def _suites(cell: Cell) -> list[Bind]:
@@ -257,40 +239,3 @@ def _work_tree(asked: GuestPlan, command: list[str]) -> WorkTree | None:
         return None
     links = other_names(asked.work_tree, command, asked.typed)
     return WorkTree(path=asked.work_tree, typed=asked.typed, links=links)
-
-
-async def _set_up(cell: Cell, folder: Path) -> _Profiles:
-    """Run the host halves of the cell's profiles. Raises UnpreparedError if one fails."""
-    uses = cell.profiles
-    facts = [profile.facts_of(use.name, cell.id) for use in uses]
-    halves: list[HostHalf] = []
-    if uses:
-        from quizmatrix.prepare import hosthalf
-
-        own = host_folder_of(folder)
-        halves = [
-            await hosthalf.set_up(use, cell=cell.id, arch=cell.arch, folder=own / use.name) for use in uses
-        ]
-    forwards = [with_free_port(forward) for use in uses for forward in profile.forwards_of(use, cell.id)]
-    waits = any(half.stopped for half in halves)
-    return _Profiles(
-        active=[_active(use, half) for use, half in zip(uses, halves, strict=True)],
-        disks=[Disk(**msgspec.structs.asdict(disk)) for half in halves for disk in half.disks],
-        network=GuestNetwork(forwards=forwards) if any(one.network for one in facts) else None,
-        debugger=GuestDebugger(waits=waits) if any(one.debugger for one in facts) else None,
-        user=next((half.user for half in halves if half.user), None),
-    )
-
-
-def _active(use: Use, half: HostHalf) -> ActiveProfile:
-    """The guest half of a profile, with what its host half added."""
-    folder = profile.folders()[use.name]
-    init, files = folder / "init", folder / "files"
-    return ActiveProfile(
-        name=use.name,
-        asked=use.asked,
-        environment=use.environment | half.environment,
-        init=init.read_text(encoding="utf-8") if init.is_file() else "",
-        files=str(files) if files.is_dir() else None,
-        texts=half.files,
-    )

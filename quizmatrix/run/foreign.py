@@ -76,7 +76,7 @@ def guest_check(spec: CellSpec) -> str:
     do nothing if binfmt_misc is mounted: then the kernel may be able to run it.
     """
     word = elf.program_word(spec.command.words)
-    are_theirs = any(layer.tag.startswith("user") for layer in spec.files.layers) or spec.files.binds
+    are_theirs = any(layer.is_users for layer in spec.files.layers) or spec.files.binds
     if word is None or not ("/" in word or are_theirs or any(one.files for one in spec.command.profiles)):
         return ""
     own = "|".join(sorted(machine.pattern for machine in runs_on(spec.machine.arch)))

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.stage import Stage
 from quizmatrix.run.channel import Port
 
@@ -37,9 +38,14 @@ class InputSource(Protocol):
         """Called when the guest reads no more input."""
 
 
+async def _nothing(_spec: CellSpec, _why: str) -> None:
+    pass
+
+
 class Observer(msgspec.Struct, frozen=True, kw_only=True):
     """Callbacks and streams for a running cell; all are optional.
 
+    specified: called before the guest starts, with its specification and why it has its accelerator.
     stage: called when the next stage begins.
     note: called with what a user may want to know.
     console: called with the console's last line when it has changed.
@@ -48,6 +54,7 @@ class Observer(msgspec.Struct, frozen=True, kw_only=True):
     terminal: runs the session that the specification asks for.
     """
 
+    specified: Callable[[CellSpec, str], Awaitable[None]] = _nothing
     stage: Callable[[Stage], None] = lambda _stage: None
     note: Callable[[str], None] = lambda _text: None
     console: Callable[[str], None] = lambda _line: None

@@ -217,7 +217,7 @@ def _again(spec: CellSpec) -> list[str]:
     again += ["--numa", str(spec.machine.numa)] if spec.machine.numa > 1 else []
     again += [f"--qemu={shlex.join(spec.machine.qemu_words)}"] if spec.machine.qemu_words else []
     for layer in spec.files.layers:
-        if layer.tag.startswith("user"):
+        if layer.is_users:
             again += ["--layer", layer.path]
     again += [] if spec.files.work_tree else ["--no-work-tree"]
     return again if spec.labels.task is not None else [*again, "--", *spec.command.words]

@@ -297,7 +297,7 @@ def _folders_of_the_user(spec: CellSpec) -> Iterator[str]:
     Those of modules that were built for a kernel (OpenZFS's) are about what they make when they are loaded.
     """
     layers = spec.files.layers
-    yield from (layer.path for layer in layers if layer.tag.startswith("user") or layer.tag == "hand")
+    yield from (layer.path for layer in layers if layer.is_users or layer.tag == "hand")
     yield from (profile.files for profile in spec.command.profiles if profile.files is not None)
 
 

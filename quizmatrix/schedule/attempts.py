@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -11,6 +12,7 @@ import msgspec
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.events import CellConsole, CellNote, CellReached, Event
+from quizmatrix.model.job import CellJob
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec, Session
@@ -18,8 +20,9 @@ from quizmatrix.model.stage import Stage
 from quizmatrix.model.task import Task
 from quizmatrix.model.testchoice import TestChoice
 from quizmatrix.prepare.preparer import Preparer
-from quizmatrix.prepare.specify import Prepared, specify
+from quizmatrix.prepare.specify import Prepared, job_of
 from quizmatrix.run import foreign
+from quizmatrix.run.job import RunCell, run_job
 from quizmatrix.run.observer import InputSource, Observer, TerminalHost
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.schedule.admission import Admission, Need, need_of
@@ -28,7 +31,6 @@ from quizmatrix.schedule.inputs import Inputs, folders_of
 from quizmatrix.schedule.plan import Plan
 
 PassOn = Callable[[bytes], Awaitable[None]]
-RunCell = Callable[[CellSpec, Observer], Awaitable[CellResult]]
 
 
 class Streams(msgspec.Struct, kw_only=True):
@@ -149,9 +151,8 @@ class Attempts:
         choice = TestChoice(
             seconds=self._plan.test_seconds.get(task.cell.arch, {}) if task.cell.shard else {}
         )
-        spec = await self._specify(task, prepared, session, folder, choice)
-        await self._inputs.look([path for path in folders_of(spec) if path not in self._folders()])
-        return spec, await self._run_cell(spec, self._observer(task, number, terminal))
+        job = self._job(task, prepared, choice, session)
+        return await self._run_job(task, job, folder, self._observer(task, number, terminal))
 
     def _need(self, task: Task) -> Need:
         accelerator = self._preparer.likely_accelerator(task.cell, self._plan.accelerator)
@@ -173,10 +174,13 @@ class Attempts:
             await self._admission.enter(need, lambda text: self._note(task.id, text), is_further=True)
             try:
                 folder = self._directory.further_folder(task.folder, name)
-                own = await self._specify(task, prepared, None, folder, choice)
-                limits = msgspec.structs.replace(own.limits, timeout=seconds)
-                own = msgspec.structs.replace(own, limits=limits)
-                return await self._run_cell(own, self._observer(task, attempt, None))
+                job = self._job(task, prepared, choice, None)
+                # The first guest's limit, and what is left of it, are already multiplied.
+                left = seconds / spec.machine.timeout_factor
+                limits = msgspec.structs.replace(job.limits, timeout=left)
+                job = msgspec.structs.replace(job, limits=limits)
+                observer = self._observer(task, attempt, None)
+                return (await self._run_job(task, job, folder, observer))[1]
             finally:
                 self._admission.leave(need)
 
@@ -196,40 +200,51 @@ class Attempts:
             self._note(task.id, f"its further guests are not counted: {error}")
             return first
 
-    async def _specify(
-        self, task: Task, prepared: Prepared, session: Session | None, folder: Path, choice: TestChoice
-    ) -> CellSpec:
+    def _job(self, task: Task, prepared: Prepared, choice: TestChoice, session: Session | None) -> CellJob:
         plan = self._plan
-        answer = await self._preparer.accelerator(task.cell, prepared, plan.accelerator)
-        text = f"{task.cell.arch}: {answer.accelerator}, {answer.why}"
-        if text not in self._told:
-            self._told.add(text)
-            self._note("", text)
-        spec = await specify(
+        return job_of(
             task,
             prepared,
-            answer.accelerator,
-            folder=folder,
-            asked=plan.guest,
-            disks=await self.disks.provide(task),
+            plan.guest,
+            accelerator=plan.accelerator,
             tests=choice,
             session=session,
             matrix=plan.matrix,
             again=plan.repeat(task) if plan.repeat else None,
         )
+
+    async def _run_job(
+        self, task: Task, job: CellJob, folder: Path, observer: Observer
+    ) -> tuple[CellSpec, CellResult]:
+        return await run_job(
+            job,
+            folder=folder,
+            disks=await self.disks.provide(task),
+            observer=observer,
+            find_out=self._preparer.accelerator_for,
+            run=self._run_cell,
+        )
+
+    async def _note_specification(self, task: Task, spec: CellSpec, why: str) -> None:
+        """Say what a user has to know before the guest starts, and record what its folders hold now."""
+        text = f"{spec.machine.arch.name}: {spec.machine.accelerator}, {why}"
+        if text not in self._told:
+            self._told.add(text)
+            self._note("", text)
         for forward in spec.machine.network.forwards if spec.machine.network else ():
             leads = f"{forward.address}:{forward.port} leads to port {forward.to} of "
             # With several cells the note is one of the whole run: a cell's next note would replace it.
-            alone = len(plan.tasks) == 1
+            alone = len(self._plan.tasks) == 1
             self._note(task.id if alone else "", leads + ("the guest" if alone else task.id))
         if spec.machine.debugger:
             from quizmatrix.run import debugger
 
-            self._note(task.id, f"for gdb: {folder}/{debugger.SCRIPT}")
-        return spec
+            self._note(task.id, f"for gdb: {spec.files.folder}/{debugger.SCRIPT}")
+        await self._inputs.look([path for path in folders_of(spec) if path not in self._folders()])
 
     def _observer(self, task: Task, attempt: int, terminal: TerminalHost | None) -> Observer:
         return Observer(
+            specified=partial(self._note_specification, task),
             stage=lambda stage: self.reach(task, stage, attempt),
             note=lambda text: self._note(task.id, text),
             console=lambda line: self._emit(CellConsole(cell=task.id, line=line)),

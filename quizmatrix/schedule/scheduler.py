@@ -20,10 +20,11 @@ from quizmatrix.model.stage import Stage
 from quizmatrix.model.task import Task
 from quizmatrix.prepare.preparer import Preparer
 from quizmatrix.run.cell import run_cell
+from quizmatrix.run.job import RunCell
 from quizmatrix.run.observer import InputSource
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.schedule.admission import Admission, host_admission
-from quizmatrix.schedule.attempts import Attempts, PassOn, RunCell, not_run
+from quizmatrix.schedule.attempts import Attempts, PassOn, not_run
 from quizmatrix.schedule.plan import Plan, longest_first
 
 

@@ -11,13 +11,15 @@ from quizmatrix.image.artifact import Image
 from quizmatrix.kernel.artifact import Kernel, KernelRecord
 from quizmatrix.model.arch import Accelerator, load_arch
 from quizmatrix.model.cells import Cell, expand
+from quizmatrix.model.job import CellJob
 from quizmatrix.model.matrix import Matrix
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, Timings
 from quizmatrix.model.spec import CellSpec
-from quizmatrix.prepare.accelerator import TRIAL_LIMIT, Answer, forget, recall, try_kvm
+from quizmatrix.model.task import trial_of
 from quizmatrix.prepare.preparer import Policy, Preparer
-from quizmatrix.prepare.specify import Prepared
+from quizmatrix.prepare.specify import Prepared, job_of
+from quizmatrix.run.accelerator import TRIAL_LIMIT, Answer, forget, recall, try_kvm
 from tests.ready import ended
 
 ARCH = load_arch("x86_64")
@@ -63,7 +65,7 @@ class Machine:
 
     def tried(self, kernel: str = "6.1") -> Answer:
         async def play() -> Answer:
-            return await try_kvm(cell_of(kernel), artifacts(kernel), self.boot)
+            return await try_kvm(job_of(trial_of(cell_of(kernel)), artifacts(kernel)), self.boot)
 
         answer = anyio.run(play)
         assert not self.boots
@@ -123,7 +125,7 @@ def test_another_kernel_of_the_run_is_tried_where_one_said_nothing() -> None:
         Answer(accelerator=KVM, why="it works"),
     ]
 
-    async def find_out(_: Cell, __: Prepared) -> Answer:
+    async def find_out(_: CellJob) -> Answer:
         return answers.pop(0)
 
     async def play() -> list[Accelerator]:

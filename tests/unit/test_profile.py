@@ -8,7 +8,7 @@ import pytest
 
 from quizmatrix.core.errors import DataError, UnpreparedError, UsageError
 from quizmatrix.model.profile import Use, check, check_packages, facts_of, folders, parse_profiles, resolve
-from quizmatrix.prepare.hosthalf import HostDisk, HostHalf, set_up
+from quizmatrix.run.hosthalf import HostDisk, HostHalf, set_up
 
 Make = Callable[..., Path]
 

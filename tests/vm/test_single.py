@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 from quizmatrix.model.arch import Accelerator
@@ -118,6 +119,29 @@ def test_a_specification_that_was_json(tmp_path: Path) -> None:
     again = (results / "reproduce.sh").read_bytes()
     assert b"\xc3\x28" in again
     assert os.fsencode(bound) in again
+
+
+def test_a_cells_job_can_be_run_by_hand(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    script = 'echo "$TOKEN"; cat; echo kept >/shared/kept; exit 3'
+    (tmp_path / "here/input").write_text("input\n")
+    options = ("--env", "TOKEN", "--stdin", "input", "--output", "run")
+    environment = {**os.environ, "TOKEN": "secret"}
+    first = quizmatrix(*only("6.1-x86_64", script, options=options), env=environment)
+    argv = [sys.executable, "-m", "quizmatrix.run", "run/6.1-x86_64/job.json", "again"]
+    again = subprocess.run(argv, cwd=tmp_path / "here", env=environment, capture_output=True, check=False)
+    assert (first.returncode, first.stdout) == (3, b"secret\ninput\n")
+    assert (again.returncode, again.stdout) == (3, first.stdout)
+    assert again.stderr.decode() == f"quizmatrix: failed, in {tmp_path}/here/again\n"
+    results = [tmp_path / "here/run/6.1-x86_64", tmp_path / "here/again"]
+    read = [msgspec.json.decode((place / "result.json").read_bytes(), type=CellResult) for place in results]
+    assert [(one.outcome, one.exit_code) for one in read] == [(Outcome.FAILED, 3)] * 2
+    for place in results:
+        assert (place / "artifacts/kept").read_text() == "kept\n"
+        assert not [
+            path
+            for path in place.rglob("*")
+            if path.is_file() and b"secret" in path.read_bytes() and path.name != "stdout"
+        ]
 
 
 def test_modules_load_and_layers_are_laid_over(quizmatrix: Quizmatrix, tmp_path: Path) -> None:

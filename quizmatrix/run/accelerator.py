@@ -17,13 +17,12 @@ import msgspec
 from quizmatrix.core import paths, process
 from quizmatrix.core.json import to_json
 from quizmatrix.model.arch import Accelerator, Arch, load_arch
-from quizmatrix.model.cells import Cell
+from quizmatrix.model.job import CellJob
 from quizmatrix.model.result import CellResult
-from quizmatrix.model.spec import CellSpec
+from quizmatrix.model.spec import CellSpec, GuestCommand, GuestFiles, GuestLimits
 from quizmatrix.model.start import StartKind
-from quizmatrix.model.task import Task
-from quizmatrix.prepare.specify import GuestPlan, Prepared, specify
 from quizmatrix.run.cell import run_cell
+from quizmatrix.run.place import specification
 
 KVM_DEVICE = Path("/dev/kvm")
 
@@ -82,32 +81,32 @@ def recall(arch: Arch) -> Answer | None:
     return answer if lasts and answer.host == _host(arch) else None
 
 
-async def find_out(cell: Cell, prepared: Prepared) -> Answer:
-    """The accelerator for guests like `cell`, from a trial boot if needed. Raises the errors of try_kvm."""
-    return without_trial(load_arch(cell.arch)) or await try_kvm(cell, prepared)
+async def find_out(job: CellJob) -> Answer:
+    """The accelerator for guests like that of `job`, from a trial boot if needed. Raises try_kvm's errors."""
+    return without_trial(load_arch(job.machine.arch)) or await try_kvm(job)
 
 
-async def try_kvm(cell: Cell, prepared: Prepared, boot: RunTrial = run_cell) -> Answer:
-    """Boot the kernel and image of `cell` under KVM, run `true`, and save whether that worked.
+async def try_kvm(job: CellJob, boot: RunTrial = run_cell) -> Answer:
+    """Boot the kernel and image of `job` under KVM, run `true`, and save whether that worked.
 
     If the guest does not come up, its kernel may be broken, or the host busy. So it is booted under
     emulation, and then under KVM once more with a longer limit; KVM is at fault only if the emulated guest
     came up and the second one did not. This takes at most half a minute on an idle host. Raises
     QuizmatrixError where no trial is possible.
     """
-    arch = load_arch(cell.arch)
+    arch = load_arch(job.machine.arch)
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="quizmatrix-") as folder:
-        trial = _Trial(cell, prepared, boot, Path(folder))
+        trial = _Trial(job, boot, Path(folder))
         first = await trial.boot(Accelerator.KVM, TRIAL_LIMIT)
         if _is_up(first):
             return _remember(arch, _kvm_works(first))
-        emulated = await trial.boot(Accelerator.TCG, cell.boot_timeout)
+        emulated = await trial.boot(Accelerator.TCG, job.limits.boot_timeout)
         if not _is_up(emulated):
             return Answer(
                 accelerator=Accelerator.TCG,
-                why=f"{cell.id} boots neither under KVM nor emulated, which tells nothing of KVM",
+                why=f"{job.labels.cell} boots neither under KVM nor emulated, which tells nothing of KVM",
                 detail=first.detail,
                 is_known=False,
             )
@@ -125,16 +124,11 @@ async def try_kvm(cell: Cell, prepared: Prepared, boot: RunTrial = run_cell) -> 
     )
 
 
-# A trial is a boot: what is restored from a template has shown that it works.
-_BOOTED = GuestPlan(start=StartKind.COLD)
-
-
 class _Trial:
-    """Boots a cell's guest for a trial, without the user's profiles and options."""
+    """Boots a job's guest for a trial, without the user's profiles and options."""
 
-    def __init__(self, cell: Cell, prepared: Prepared, boot: RunTrial, folder: Path) -> None:
-        self._cell = msgspec.structs.replace(cell, profiles=(), append="", numa=1, timeout=TRIAL_LIMIT)
-        self._prepared = prepared
+    def __init__(self, job: CellJob, boot: RunTrial, folder: Path) -> None:
+        self._job = _plain(job)
         self._boot = boot
         self._folder = folder
         self._number = 0
@@ -144,11 +138,24 @@ class _Trial:
         self._number += 1
         folder = self._folder / str(self._number)
         folder.mkdir()
-        cell = msgspec.structs.replace(self._cell, boot_timeout=limit)
-        task = Task(id=cell.id, cell=cell, command=["true"])
-        return await self._boot(
-            await specify(task, self._prepared, accelerator, folder=folder, asked=_BOOTED)
-        )
+        limits = GuestLimits(timeout=TRIAL_LIMIT, boot_timeout=limit)
+        job = msgspec.structs.replace(self._job, limits=limits)
+        return await self._boot(await specification(job, accelerator, folder=folder))
+
+
+def _plain(job: CellJob) -> CellJob:
+    """The job that runs `true` in the same guest, without anything that the user may have added to it."""
+    replace = msgspec.structs.replace
+    layers = [layer for layer in job.files.layers if not layer.is_users]
+    return CellJob(
+        labels=job.labels,
+        # A trial is a boot: what is restored from a template has shown that it works.
+        machine=replace(job.machine, numa=1, type=None, qemu_words=[], start=StartKind.COLD),
+        kernel=replace(job.kernel, parameters=""),
+        files=GuestFiles(folder="", base=job.files.base, layers=layers, disks=job.files.disks),
+        command=GuestCommand(words=["true"]),
+        limits=job.limits,
+    )
 
 
 def _is_up(result: CellResult) -> bool:

@@ -1,0 +1,70 @@
+"""CellJob: what one command is run from in one cell, before a host has said what it adds to that."""
+
+from __future__ import annotations
+
+import msgspec
+
+from quizmatrix.core import json
+from quizmatrix.core.errors import DamagedError
+from quizmatrix.model.arch import Accelerator
+from quizmatrix.model.profile import Use
+from quizmatrix.model.spec import GuestCommand, GuestFiles, GuestKernel, GuestLimits, Kept, Labels
+from quizmatrix.model.start import StartKind
+
+
+class JobMachine(msgspec.Struct, frozen=True, kw_only=True):
+    """The virtual machine that a job asks for.
+
+    arch: the architecture's name. accelerator: what the user asked for; None: what works where it runs. The
+    others are those of GuestMachine.
+    """
+
+    arch: str
+    memory: int
+    cpus: int
+    numa: int = 1
+    type: str | None = None
+    qemu_words: list[str] = []
+    start: StartKind | None = None
+    accelerator: Accelerator | None = None
+
+
+class CellJob(msgspec.Struct, frozen=True, kw_only=True):
+    """One command in one cell, and the artifacts that it is run from.
+
+    A path that is not absolute names an artifact in the store of whichever host runs the job. A place
+    (run/place.py) makes a CellSpec of it: there the folder, the disks of profiles, the accelerator and the
+    time limits under that are added.
+
+    files: without a folder. command: without its profiles, which are in `profiles`, in the order in which
+    they are set up. limits: on hardware.
+    """
+
+    labels: Labels
+    machine: JobMachine
+    kernel: GuestKernel
+    files: GuestFiles
+    command: GuestCommand
+    profiles: tuple[Use, ...] = ()
+    limits: GuestLimits
+    keeps: Kept = Kept()
+
+    @property
+    def artifacts(self) -> list[str]:
+        """The names of all artifacts that it is run from."""
+        kernel, files = self.kernel, self.files
+        named = [kernel.image, kernel.initramfs, *([kernel.symbols] if kernel.symbols else [])]
+        named += [layer.path for layer in files.layers] + [disk.path for disk in files.disks]
+        return [name for name in named if not name.startswith("/")]
+
+    def encode(self) -> bytes:
+        """JSON from which `decode` makes an equal job, even if words or paths are not UTF-8."""
+        return json.encode_exactly(self)
+
+    @staticmethod
+    def decode(data: bytes) -> CellJob:
+        """Read the output of `encode`. Raises DamagedError for anything else."""
+        try:
+            return json.decode_exactly(data, CellJob)
+        except ValueError as error:
+            raise DamagedError("a cell's job cannot be read", cause=str(error)) from error

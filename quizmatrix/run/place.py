@@ -1,0 +1,164 @@
+"""Makes a cell's specification from its job and from what this host adds to that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from quizmatrix.core import store
+from quizmatrix.core.errors import UnpreparedError
+from quizmatrix.model import profile
+from quizmatrix.model.arch import Accelerator, load_arch
+from quizmatrix.model.forward import with_free_port
+from quizmatrix.model.job import CellJob
+from quizmatrix.model.profile import Use
+from quizmatrix.model.spec import (
+    ActiveProfile,
+    CellSpec,
+    Disk,
+    GuestCommand,
+    GuestDebugger,
+    GuestFiles,
+    GuestKernel,
+    GuestLimits,
+    GuestMachine,
+    GuestNetwork,
+)
+from quizmatrix.run.cellfolder import host_folder_of
+from quizmatrix.run.emulator import is_one_thread
+
+if TYPE_CHECKING:
+    from quizmatrix.run.hosthalf import HostHalf
+
+# The time limit, in seconds, of a guest that waits for a debugger.
+_DEBUGGED = 86400.0
+
+
+class _Profiles(msgspec.Struct, frozen=True, kw_only=True):
+    """A cell's profiles after their host halves have run. user: the first one that a profile names."""
+
+    active: list[ActiveProfile]
+    disks: list[Disk]
+    network: GuestNetwork | None
+    debugger: GuestDebugger | None
+    user: str | None
+
+
+async def specification(
+    job: CellJob, accelerator: Accelerator, *, folder: Path, disks: Sequence[Disk] = ()
+) -> CellSpec:
+    """The specification of one attempt at a job, here. This runs the host halves of the cell's profiles.
+
+    folder: the cell's folder, which exists. disks: those that cells hand on.
+    Raises UnpreparedError if an artifact is not in the cache, or a profile cannot be set up.
+    """
+    for name in job.artifacts:
+        if not store.path_of(name).exists():
+            raise UnpreparedError(
+                f"the cache has no {name}",
+                cause=f"{job.labels.cell} is run from it",
+                next_step=f"Fetch or make it: quizmatrix prepare --only {job.labels.cell}",
+            )
+    profiles = await _set_up(job, folder)
+    machine = _machine(job, accelerator, profiles)
+    return CellSpec(
+        labels=job.labels,
+        machine=machine,
+        files=_files(job.files, folder, [*disks, *profiles.disks]),
+        command=_command(job.command, profiles),
+        limits=_limits(job.limits, machine),
+        keeps=job.keeps,
+    )
+
+
+def _here(name: str) -> str:
+    """The path of what a job names: on this host, or in its cache."""
+    return str(store.path_of(name))
+
+
+def _machine(job: CellJob, accelerator: Accelerator, profiles: _Profiles) -> GuestMachine:
+    asked = job.machine
+    arch = load_arch(asked.arch)
+    return GuestMachine(
+        arch=arch,
+        accelerator=accelerator,
+        kernel=_kernel(job.kernel),
+        memory=asked.memory,
+        cpus=asked.cpus,
+        numa=asked.numa,
+        network=profiles.network,
+        debugger=profiles.debugger,
+        type=asked.type,
+        qemu_words=asked.qemu_words,
+        start=asked.start,
+        one_thread=is_one_thread(arch, accelerator, asked.cpus),
+    )
+
+
+def _kernel(kernel: GuestKernel) -> GuestKernel:
+    symbols = _here(kernel.symbols) if kernel.symbols is not None else None
+    return msgspec.structs.replace(
+        kernel, image=_here(kernel.image), initramfs=_here(kernel.initramfs), symbols=symbols
+    )
+
+
+def _files(files: GuestFiles, folder: Path, disks: Sequence[Disk]) -> GuestFiles:
+    replace = msgspec.structs.replace
+    return replace(
+        files,
+        folder=str(folder),
+        layers=[replace(layer, path=_here(layer.path)) for layer in files.layers],
+        disks=[*(replace(disk, path=_here(disk.path)) for disk in files.disks), *disks],
+    )
+
+
+def _command(command: GuestCommand, profiles: _Profiles) -> GuestCommand:
+    return msgspec.structs.replace(command, profiles=profiles.active, user=command.user or profiles.user)
+
+
+def _limits(limits: GuestLimits, machine: GuestMachine) -> GuestLimits:
+    factor = machine.timeout_factor
+    is_waiting = machine.debugger is not None and machine.debugger.waits
+    return msgspec.structs.replace(
+        limits,
+        timeout=factor * (_DEBUGGED if is_waiting else limits.timeout),
+        boot_timeout=factor * (_DEBUGGED if is_waiting else limits.boot_timeout),
+    )
+
+
+async def _set_up(job: CellJob, folder: Path) -> _Profiles:
+    """Run the host halves of the cell's profiles. Raises UnpreparedError if one fails."""
+    uses, cell, arch = job.profiles, job.labels.cell, job.machine.arch
+    facts = [profile.facts_of(use.name, cell) for use in uses]
+    halves: list[HostHalf] = []
+    if uses:
+        from quizmatrix.run import hosthalf
+
+        own = host_folder_of(folder)
+        halves = [await hosthalf.set_up(use, cell=cell, arch=arch, folder=own / use.name) for use in uses]
+    forwards = [with_free_port(forward) for use in uses for forward in profile.forwards_of(use, cell)]
+    waits = any(half.stopped for half in halves)
+    return _Profiles(
+        active=[_active(use, half) for use, half in zip(uses, halves, strict=True)],
+        disks=[Disk(**msgspec.structs.asdict(disk)) for half in halves for disk in half.disks],
+        network=GuestNetwork(forwards=forwards) if any(one.network for one in facts) else None,
+        debugger=GuestDebugger(waits=waits) if any(one.debugger for one in facts) else None,
+        user=next((half.user for half in halves if half.user), None),
+    )
+
+
+def _active(use: Use, half: HostHalf) -> ActiveProfile:
+    """The guest half of a profile, with what its host half added."""
+    folder = profile.folders()[use.name]
+    init, files = folder / "init", folder / "files"
+    return ActiveProfile(
+        name=use.name,
+        asked=use.asked,
+        environment=use.environment | half.environment,
+        init=init.read_text(encoding="utf-8") if init.is_file() else "",
+        files=str(files) if files.is_dir() else None,
+        texts=half.files,
+    )
