@@ -37,6 +37,7 @@ _SECTIONS = {
         "Read by quizmatrix:": {
             "QUIZMATRIX_CACHE_DIR": "the cache, instead of `~/.cache/quizmatrix`",
             "QUIZMATRIX_TEMPLATES": "how large all templates may be, instead of `4G`",
+            "QUIZMATRIX_TRAVEL": "how large all may be that travels between hosts, instead of `20G`",
             "QUIZMATRIX_STATE_DIR": "runs and their history, instead of `~/.local/state/quizmatrix`",
             "QUIZMATRIX_CONFIG_DIR": "the user's settings, instead of `~/.config/quizmatrix`",
             "XDG_CACHE_HOME, XDG_STATE_HOME, XDG_CONFIG_HOME, XDG_DATA_HOME": "the same for all programs, "

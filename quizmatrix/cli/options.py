@@ -271,6 +271,15 @@ def add_conduct(parser: Parser) -> argparse._ArgumentGroup:
         help="split them by the same times of single tests as RUN, so into the same slices",
     )
     group.add_argument("-x", "--fail-fast", action="store_true", help="stop at the first failure")
+    group.add_argument(
+        "--on", metavar="ADDRESS", help="run them on other hosts: those of a dask scheduler, tls://HOST:8786"
+    )
+    group.add_argument("--certificates", metavar="DIR", help="with --on: those of this host")
+    group.add_argument(
+        "--whole-tree",
+        action="store_true",
+        help="with --on: send large files of the current folder, too, that git ignores",
+    )
     return group
 
 

@@ -37,6 +37,7 @@ _MODULES = {
     "doctor": "doctor",
     "runs": "runs",
     "nightly": "nightly",
+    "worker": "worker",
     "clean": "clean",
     "completion": "completion",
 }

@@ -33,6 +33,11 @@ class QuizmatrixError(Exception):
     def __str__(self) -> str:
         return ": ".join(part for part in (self.fact, self.cause) if part)
 
+    @property
+    def in_full(self) -> str:
+        """All of it on one line, as the explanation of an outcome."""
+        return f"{self}. {self.next_step}" if self.next_step else str(self)
+
     def render(self) -> str:
         """The lines to print on stderr, without a trailing newline."""
         lines = [str(self)]

@@ -14,6 +14,7 @@ from quizmatrix.core.concurrency import Watch
 from quizmatrix.core.errors import UsageError
 from quizmatrix.core.process import printable
 from quizmatrix.core.text import clean_line
+from quizmatrix.matrixrun import elsewhere
 from quizmatrix.matrixrun.runner import Runner
 from quizmatrix.model.matrix import Handoff
 from quizmatrix.model.options import ResultOptions, RunOptions, RunRequest, with_values
@@ -48,6 +49,7 @@ def run(request: RunRequest, read: ReadArguments, watch: Watch) -> int:
     choice = _choose(request, tasks)
     plan = make_plan(options, choice.tasks, session=session)
     outputs.check(options.results)
+    elsewhere.check(options, plan)
     if options.results.coverage is not None:
         from quizmatrix.coverage import report
 
@@ -72,7 +74,8 @@ def run(request: RunRequest, read: ReadArguments, watch: Watch) -> int:
     )
     run_directory = _open_directory(request, whole.handoff, choice)
     options, plan = _with_slices(options, plan, run_directory.folder)
-    source = command_stdin.own_source(request, is_single=choice.is_single)
+    is_here = options.conduct.on is None
+    source = command_stdin.own_source(request, is_single=choice.is_single and is_here)
     plan = command_stdin.with_stdin(options, plan, run_directory.folder, source)
     return Runner(request, plan, run_directory, history, choice, source, watch).run()
 

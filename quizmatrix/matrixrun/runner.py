@@ -14,9 +14,10 @@ from quizmatrix.core import process
 from quizmatrix.core.concurrency import Watch, task_group
 from quizmatrix.core.errors import HostError, QuizmatrixError
 from quizmatrix.core.passon import pass_on_to
+from quizmatrix.matrixrun import elsewhere
 from quizmatrix.model.events import CellNote
 from quizmatrix.model.options import RunRequest
-from quizmatrix.model.outcome import EXIT_BROKEN_PIPE, EXIT_NO_VERDICT
+from quizmatrix.model.outcome import EXIT_BROKEN_PIPE, EXIT_NO_VERDICT, Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.prepare import compiling, currentfolder
 from quizmatrix.prepare.preparer import Policy, Preparer
@@ -27,6 +28,8 @@ from quizmatrix.run import runlayer
 from quizmatrix.run.stdin import OwnSource
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.runs.rerun import Choice
+from quizmatrix.schedule.attempts import not_run
+from quizmatrix.schedule.places import JobPlace
 from quizmatrix.schedule.plan import Plan
 from quizmatrix.schedule.scheduler import Scheduler
 
@@ -108,8 +111,19 @@ class Runner:
 
     async def _conduct(self, shown: Progress) -> list[CellResult]:
         conduct = self._request.options.conduct
-        preparer = Preparer(Policy.asked(conduct))
-        scheduler = Scheduler(self._plan, self._directory, preparer, shown.see)
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                place = await stack.enter_async_context(
+                    elsewhere.place(self._request.options, self._plan, self._directory)
+                )
+            except QuizmatrixError as error:
+                return [not_run(task, Outcome.UNPREPARED, error.in_full) for task in self._plan.tasks]
+            return await self._schedule(Preparer(Policy.asked(conduct)), place, shown)
+
+    async def _schedule(
+        self, preparer: Preparer, place: JobPlace | None, shown: Progress
+    ) -> list[CellResult]:
+        scheduler = Scheduler(self._plan, self._directory, preparer, shown.see, place=place)
         if self._choice.is_single and self._is_local:
 
             def on_gone() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from quizmatrix.core import json
 from quizmatrix.core.errors import DamagedError
 from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.profile import Use
-from quizmatrix.model.spec import GuestCommand, GuestFiles, GuestKernel, GuestLimits, Kept, Labels
+from quizmatrix.model.spec import OWN_STDIN, GuestCommand, GuestFiles, GuestKernel, GuestLimits, Kept, Labels
 from quizmatrix.model.start import StartKind
 
 
@@ -56,6 +58,41 @@ class CellJob(msgspec.Struct, frozen=True, kw_only=True):
         named = [kernel.image, kernel.initramfs, *([kernel.symbols] if kernel.symbols else [])]
         named += [layer.path for layer in files.layers] + [disk.path for disk in files.disks]
         return [name for name in named if not name.startswith("/")]
+
+    @property
+    def sources(self) -> list[str]:
+        """The names of its artifacts and the paths of the user's files and folders: what has to travel.
+
+        Binds, and the kernel's symbols, which are as large as all else together, do not.
+        """
+        work_tree = self.files.work_tree
+        mine = [layer.path for layer in self.files.layers if layer.is_users]
+        mine += [work_tree.host_path] if work_tree else []
+        mine += [self.command.stdin] if self.command.stdin not in (None, OWN_STDIN) else []
+        artifacts = [name for name in self.artifacts if name != self.kernel.symbols]
+        return list(dict.fromkeys([*artifacts, *mine]))
+
+    def moved(self, places: Mapping[str, str]) -> CellJob:
+        """The job with other names for some of its sources."""
+        replace = msgspec.structs.replace
+        kernel, files, command = self.kernel, self.files, self.command
+        tree = files.work_tree
+        return replace(
+            self,
+            kernel=replace(
+                kernel,
+                image=places.get(kernel.image, kernel.image),
+                initramfs=places.get(kernel.initramfs, kernel.initramfs),
+                symbols=places.get(kernel.symbols) if kernel.symbols else None,
+            ),
+            files=replace(
+                files,
+                layers=[replace(one, path=places.get(one.path, one.path)) for one in files.layers],
+                disks=[replace(one, path=places.get(one.path, one.path)) for one in files.disks],
+                work_tree=replace(tree, place=places.get(tree.host_path, tree.place)) if tree else None,
+            ),
+            command=replace(command, stdin=places.get(command.stdin or "", command.stdin)),
+        )
 
     def encode(self) -> bytes:
         """JSON from which `decode` makes an equal job, even if words or paths are not UTF-8."""

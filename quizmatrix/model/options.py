@@ -101,7 +101,9 @@ class GuestOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class ConductOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the cells are run. jobs: VMs at the same time. max_time: a duration, for the whole run.
 
-    rerun_failed: how often tests that failed are run once more.
+    rerun_failed: how often tests that failed are run once more. on: where the hosts are that run them; None:
+    this one does. certificates: the folder of those that such hosts know this one by. whole_tree: they get
+    what git ignores in the current folder, too.
     """
 
     jobs: int | None = None
@@ -112,6 +114,9 @@ class ConductOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     build: bool = False
     offline: bool = False
     refresh: bool = False
+    on: str | None = None
+    certificates: str | None = None
+    whole_tree: bool = False
 
 
 class OnceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

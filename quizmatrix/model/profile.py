@@ -115,6 +115,11 @@ def folders() -> dict[str, Path]:
     return found
 
 
+def is_users(name: str) -> bool:
+    """Whether a profile is one of the user's own."""
+    return folders()[name].is_relative_to(paths.config_dir())
+
+
 def facts_of(name: str, where: str) -> Facts:
     """Read a profile's facts; DataError if there is no such profile. where: what names it, for the error."""
     known = folders()

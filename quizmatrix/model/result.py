@@ -38,6 +38,14 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     total: float | None = None
 
 
+class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The host that ran a cell: its name, the version of its QEMU, and its CPU."""
+
+    name: str
+    qemu: str = ""
+    cpu: str = ""
+
+
 class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"labels": "handoff"}):
     """The result of one cell: a field for each key of `cells` in results.json.
 
@@ -59,6 +67,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"labels": "h
     again: the command line that repeats the cell.
     start: how its guest started; None if none did.
     further: the folders, in the cell's own, of further guests that ran its tests (see schedule/further.py).
+    host: which one ran it, if it was another one (--on).
     """
 
     cell: str
@@ -89,6 +98,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"labels": "h
     again: CommandLine | None = None
     start: StartKind | None = None
     further: list[str] = []
+    host: HostFacts | None = None
     timings: Timings = Timings()
 
     @property

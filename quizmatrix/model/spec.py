@@ -226,13 +226,20 @@ class GuestMachine(msgspec.Struct, frozen=True, kw_only=True):
 class WorkTree(msgspec.Struct, frozen=True, kw_only=True):
     """The folder in which the command runs. The guest has it at the same path.
 
-    typed: its path in the user's shell (PWD), if that is another one.
-    links: other paths that lead into it, each with the target of the symbolic link that the guest gets.
+    place: where this host has it, if that is elsewhere. typed: its path in the user's shell (PWD), if that is
+    another one. links: other paths that lead into it, each with the target of the symbolic link that the
+    guest gets.
     """
 
     path: str
+    place: str = ""
     typed: str | None = None
     links: dict[str, str] = {}
+
+    @property
+    def host_path(self) -> str:
+        """Where this host has it."""
+        return self.place or self.path
 
 
 class GuestFiles(msgspec.Struct, frozen=True, kw_only=True):

@@ -132,7 +132,7 @@ def named_in_stderr(spec: CellSpec, folder: Path) -> tuple[str, str] | None:
     if work_tree is None:
         return None
     for name in elf.not_executable(_stderr(folder)):
-        path = elf.file_in_tree(name if "/" in name else f"./{name}", work_tree.path)
+        path = elf.file_in_tree(name if "/" in name else f"./{name}", work_tree.host_path)
         found = foreign_machine_of(path, spec.machine.arch) if path is not None else None
         if found is not None:
             return name, found
@@ -154,7 +154,7 @@ def missing_interpreter(spec: CellSpec, folder: Path) -> str | None:
     if work_tree is None:
         return None
     for name in elf.not_found(_stderr(folder)):
-        path = elf.file_in_tree(name, work_tree.path)
+        path = elf.file_in_tree(name, work_tree.host_path)
         if path is None or not os.access(path, os.X_OK):
             continue
         needed = elf.interpreter_of(path)

@@ -16,6 +16,7 @@ from quizmatrix.model.forward import with_free_port
 from quizmatrix.model.job import CellJob
 from quizmatrix.model.profile import Use
 from quizmatrix.model.spec import (
+    OWN_STDIN,
     ActiveProfile,
     CellSpec,
     Disk,
@@ -107,16 +108,23 @@ def _kernel(kernel: GuestKernel) -> GuestKernel:
 
 def _files(files: GuestFiles, folder: Path, disks: Sequence[Disk]) -> GuestFiles:
     replace = msgspec.structs.replace
+    tree = files.work_tree
+    if tree is not None and tree.place:
+        tree = replace(tree, place=_here(tree.place))
     return replace(
         files,
         folder=str(folder),
+        work_tree=tree,
         layers=[replace(layer, path=_here(layer.path)) for layer in files.layers],
         disks=[*(replace(disk, path=_here(disk.path)) for disk in files.disks), *disks],
     )
 
 
 def _command(command: GuestCommand, profiles: _Profiles) -> GuestCommand:
-    return msgspec.structs.replace(command, profiles=profiles.active, user=command.user or profiles.user)
+    given = command.stdin if command.stdin in (None, OWN_STDIN) else _here(command.stdin)
+    return msgspec.structs.replace(
+        command, profiles=profiles.active, user=command.user or profiles.user, stdin=given
+    )
 
 
 def _limits(limits: GuestLimits, machine: GuestMachine) -> GuestLimits:

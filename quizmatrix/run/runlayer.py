@@ -232,7 +232,7 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     shares.append(Share(tag="shared", path=str(artifacts), writable=True, security_model=model.value))
     shares += boundfile.shares_of(spec)
     if spec.files.work_tree is not None:
-        shares.append(Share(tag="work", path=spec.files.work_tree.path))
+        shares.append(Share(tag="work", path=spec.files.work_tree.host_path))
     for number, profile in enumerate(spec.command.profiles):
         _write_profile(profile, layer, own / "profiles" / f"{number:02}-{profile.name}")
     for name, text in {**_files(spec, marker), "slots": slots.lines_of(shares)}.items():

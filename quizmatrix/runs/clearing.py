@@ -33,6 +33,7 @@ CACHE_FOLDERS = (
     "sysroots",
     "templates",
     "toolchains",
+    "travel",
     "trees",
     "zfs",
 )

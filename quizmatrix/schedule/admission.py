@@ -21,7 +21,7 @@ from quizmatrix.run.emulator import is_one_thread
 # MiB that QEMU itself needs beside the guest's memory.
 _QEMU_MEMORY = 160
 # The share of the host's available memory that guests may use.
-_MEMORY_SHARE = 0.8
+MEMORY_SHARE = 0.8
 
 # MiB of free memory that suffice for the only guest: few guests use all of their memory.
 _LEAST_MEMORY = 256
@@ -180,7 +180,7 @@ def host_admission(jobs: int | None, folder: Path) -> Admission:
     """
     return Admission(
         cpus=process.usable_cpus() if jobs is None else _NO_LIMIT,
-        memory=int(available_memory() * _MEMORY_SHARE),
+        memory=int(available_memory() * MEMORY_SHARE),
         places=jobs if jobs is not None else _NO_LIMIT,
         look=lambda: _left(folder),
     )

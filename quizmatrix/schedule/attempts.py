@@ -22,12 +22,12 @@ from quizmatrix.model.testchoice import TestChoice
 from quizmatrix.prepare.preparer import Preparer
 from quizmatrix.prepare.specify import Prepared, job_of
 from quizmatrix.run import foreign
-from quizmatrix.run.job import RunCell, run_job
 from quizmatrix.run.observer import InputSource, Observer, TerminalHost
 from quizmatrix.runs.directory import RunDirectory
-from quizmatrix.schedule.admission import Admission, Need, need_of
+from quizmatrix.schedule.admission import Need, need_of
 from quizmatrix.schedule.handoff import HandedDisks
 from quizmatrix.schedule.inputs import Inputs, folders_of
+from quizmatrix.schedule.places import JobPlace
 from quizmatrix.schedule.plan import Plan
 
 PassOn = Callable[[bytes], Awaitable[None]]
@@ -59,10 +59,9 @@ class Attempts:
         directory: RunDirectory,
         preparer: Preparer,
         emit: Callable[[Event], None],
-        admission: Admission,
-        run_cell: RunCell,
+        place: JobPlace,
     ) -> None:
-        """emit: is called with every event. run_cell: runs a specification and returns its result."""
+        """emit: is called with every event. place: where the guests run."""
         self.streams = Streams()
         self.started: dict[str, float] = {}
         self.first: dict[str, CellResult] = {}
@@ -71,8 +70,7 @@ class Attempts:
         self._directory = directory
         self._preparer = preparer
         self._emit = emit
-        self._admission = admission
-        self._run_cell = run_cell
+        self._place = place
         self._inputs = Inputs(directory.folder)
         self._told: set[str] = set()
 
@@ -117,13 +115,9 @@ class Attempts:
         attempt, flaky = 1, ""
         while True:
             self.reach(task, Stage.WAITING, attempt)
-            need = self._need(task)
-            await self._admission.enter(need, lambda text: self._note(task.id, text))
-            self.started.setdefault(task.id, anyio.current_time())
-            try:
+            async with self._place.room(self._need(task), partial(self._note, task.id)):
+                self.started.setdefault(task.id, anyio.current_time())
                 spec, result = await self._attempt(task, prepared, attempt)
-            finally:
-                self._admission.leave(need)
             if result.outcome.is_verdict or attempt > self._plan.retries:
                 break
             is_last = self.streams.is_used_up
@@ -169,10 +163,9 @@ class Attempts:
         self.first[task.id] = first
 
         async def run_guest(name: str, choice: TestChoice, seconds: float) -> CellResult:
-            need = self._need(task)
             self.reach(task, Stage.WAITING, attempt)
-            await self._admission.enter(need, lambda text: self._note(task.id, text), is_further=True)
-            try:
+            tell = partial(self._note, task.id)
+            async with self._place.room(self._need(task), tell, is_further=True):
                 folder = self._directory.further_folder(task.folder, name)
                 job = self._job(task, prepared, choice, None)
                 # The first guest's limit, and what is left of it, are already multiplied.
@@ -181,8 +174,6 @@ class Attempts:
                 job = msgspec.structs.replace(job, limits=limits)
                 observer = self._observer(task, attempt, None)
                 return (await self._run_job(task, job, folder, observer))[1]
-            finally:
-                self._admission.leave(need)
 
         from quizmatrix.schedule.further import FurtherGuests
 
@@ -216,14 +207,7 @@ class Attempts:
     async def _run_job(
         self, task: Task, job: CellJob, folder: Path, observer: Observer
     ) -> tuple[CellSpec, CellResult]:
-        return await run_job(
-            job,
-            folder=folder,
-            disks=await self.disks.provide(task),
-            observer=observer,
-            find_out=self._preparer.accelerator_for,
-            run=self._run_cell,
-        )
+        return await self._place.run(job, folder, await self.disks.provide(task), observer)
 
     async def _note_specification(self, task: Task, spec: CellSpec, why: str) -> None:
         """Say what a user has to know before the guest starts, and record what its folders hold now."""

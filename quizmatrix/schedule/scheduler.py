@@ -25,6 +25,7 @@ from quizmatrix.run.observer import InputSource
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.schedule.admission import Admission, host_admission
 from quizmatrix.schedule.attempts import Attempts, PassOn, not_run
+from quizmatrix.schedule.places import Here, JobPlace
 from quizmatrix.schedule.plan import Plan, longest_first
 
 
@@ -39,13 +40,18 @@ class Scheduler:
         sink: Callable[[Event], None],
         admission: Admission | None = None,
         run_cell: RunCell = run_cell,
+        place: JobPlace | None = None,
     ) -> None:
-        """sink: is called with every event. run_cell: runs a specification and returns its result."""
+        """sink: is called with every event. place: where the guests run; by default here, as far as
+        `admission` lets them, by `run_cell`.
+        """
         self._plan = plan
         self._directory = directory
         self._sink = sink
-        admission = admission or host_admission(plan.jobs, directory.folder)
-        self._attempts = Attempts(plan, directory, preparer, self._emit, admission, run_cell)
+        if place is None:
+            admission = admission or host_admission(plan.jobs, directory.folder)
+            place = Here(admission, preparer.accelerator_for, run_cell)
+        self._attempts = Attempts(plan, directory, preparer, self._emit, place)
         self._scope = anyio.CancelScope()
         self._results: dict[str, CellResult] = {}
         self._ended = {task.id: anyio.Event() for task in plan.tasks}
@@ -112,9 +118,9 @@ class Scheduler:
             return self._attempts.known_before(task) or await self._run(task)
         except QuizmatrixError as error:
             # Something is missing on the host or in the archive, so the cell is untested.
-            return not_run(task, Outcome.UNPREPARED, _in_full(error))
+            return not_run(task, Outcome.UNPREPARED, error.in_full)
         except OSError as error:
-            return not_run(task, Outcome.LOST, _in_full(host_error(f"run {task.id}", error)))
+            return not_run(task, Outcome.LOST, host_error(f"run {task.id}", error).in_full)
         except Exception as error:
             # A bug must not stop the other cells, and must not be hidden.
             self._emit(CellNote(cell=task.id, text=traceback.format_exc()))
@@ -157,7 +163,3 @@ def _why_not_after(before: CellResult) -> str:
         return before.detail
     words = before.labels.words.not_passed if before.labels else f"{before.cell} has not passed"
     return f"{words}: {before.outcome}"
-
-
-def _in_full(error: QuizmatrixError) -> str:
-    return f"{error}. {error.next_step}" if error.next_step else str(error)

@@ -1,0 +1,1 @@
+"""Other hosts: cells are run on them by dask.distributed."""

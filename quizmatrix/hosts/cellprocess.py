@@ -1,0 +1,100 @@
+"""Runs one job in a process of its own, for a worker: `python -m quizmatrix.hosts.cellprocess FOLDER SOCKET`.
+
+FOLDER has the job as order.json. What happens is told on a socket, whose descriptor is given, a line of JSON
+each (messages.Told), and at last the answer (messages.Answered). A process of its own dies with the worker,
+however that ends, and takes its guest with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+
+from quizmatrix.core.concurrency import task_group
+from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.hosts.hostfacts import facts_for
+from quizmatrix.hosts.messages import Answered, CellOrder, Told, answered_with, decoded, encoded
+from quizmatrix.model.spec import CellSpec
+from quizmatrix.run.job import run_job
+from quizmatrix.run.observer import Observer
+
+ORDER, CELL = "order.json", "cell"
+
+# Seconds between two lines of the console that are told: only the last one is shown.
+_CONSOLE_PAUSE = 0.5
+
+TellWorker = Callable[[Told], None]
+
+
+def main(folder: Path, out: int) -> None:
+    """Run the job in `folder`, into a folder below it. out: the descriptor of the socket."""
+    order = decoded((folder / ORDER).read_bytes(), CellOrder)
+    os.set_inheritable(out, False)
+
+    def write(line: bytes) -> None:
+        rest = memoryview(line + b"\n")
+        while rest:
+            rest = rest[os.write(out, rest) :]
+
+    (folder / CELL).mkdir()
+    answer = anyio.run(_answer, order, folder / CELL, lambda told: write(encoded(told)))
+    if answer is not None:
+        write(encoded(answer))
+
+
+async def _answer(order: CellOrder, folder: Path, tell: TellWorker) -> Answered | None:
+    """Run the job; None where the worker stopped it."""
+    facts = facts_for(order.job.machine.arch)
+    answer = None
+    async with task_group() as group:
+        group.start_soon(_stop_on_signal, group.cancel_scope)
+        try:
+            spec, result = await run_job(order.job, folder=folder, observer=_observer(order, tell))
+            answer = Answered(host=facts, spec=spec, result=result)
+        except QuizmatrixError as error:
+            answer = answered_with(facts, error)
+        group.cancel_scope.cancel()
+    return answer
+
+
+async def _stop_on_signal(scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            scope.cancel()
+
+
+def _observer(order: CellOrder, tell: TellWorker) -> Observer:
+    last = 0.0
+
+    async def specified(spec: CellSpec, why: str) -> None:
+        tell(Told(specified=spec, why=why))
+
+    def console(line: str) -> None:
+        nonlocal last
+        if anyio.current_time() - last > _CONSOLE_PAUSE:
+            last = anyio.current_time()
+            tell(Told(console=line))
+
+    async def stdout(data: bytes) -> None:
+        tell(Told(stdout=data))
+
+    async def stderr(data: bytes) -> None:
+        tell(Told(stderr=data))
+
+    return Observer(
+        specified=specified,
+        stage=lambda stage: tell(Told(stage=stage)),
+        note=lambda text: tell(Told(note=text)),
+        console=console,
+        stdout=stdout if order.passes_on else None,
+        stderr=stderr if order.passes_on else None,
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,320 @@
+"""A run's cells on the hosts of a dask cluster: sends the jobs, and takes the results home."""
+
+from __future__ import annotations
+
+import contextlib
+import tarfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+import msgspec
+import zstandard
+from distributed import Client, KilledWorker
+
+from quizmatrix.core import paths, untrusted
+from quizmatrix.core.concurrency import in_thread, task_group
+from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError, host_error
+from quizmatrix.core.once import OncePerKey
+from quizmatrix.core.store import path_of
+from quizmatrix.core.text import first_of
+from quizmatrix.hosts import blobs, outgoing, worktree
+from quizmatrix.hosts.lenthost import CPUS, MEMORY, need_of_job, resource, run_order
+from quizmatrix.hosts.messages import Answered, CellOrder, Told, decoded, encoded
+from quizmatrix.hosts.security import Certificates, check_address
+from quizmatrix.hosts.serving import Home, Uploads
+from quizmatrix.model.job import CellJob
+from quizmatrix.model.result import CellResult
+from quizmatrix.model.spec import CellSpec, Disk
+from quizmatrix.run.observer import Observer
+from quizmatrix.schedule.admission import Need
+
+# Seconds to reach the scheduler.
+_CONNECT_LIMIT = 20.0
+# Seconds after which a worker that says nothing is given up; dask's own default is five minutes.
+WORKER_SILENCE = 20.0
+
+# How many jobs are sent for each that a host can run at a time.
+_AHEAD = 2
+# How many hosts are tried where one cannot do its part.
+_MOST_HOSTS = 3
+
+
+class Cluster:
+    """The hosts of one run."""
+
+    def __init__(
+        self, client: Any, home: str, uploads: Uploads, run: str, *, sends_whole_tree: bool = False
+    ) -> None:
+        """client: connected. home: the address of our server. run: the id of the run. sends_whole_tree: of
+        the current folder, what git ignores travels, too.
+        """
+        self._client = client
+        self._home = home
+        self._uploads = uploads
+        self._run = run
+        self._offers = OncePerKey()
+        self._heard: dict[str, Callable[[Told], None]] = {}
+        self._window = anyio.CapacityLimiter(1)
+        self._sends_whole_tree = sends_whole_tree
+        self._number = 0
+        client.subscribe_topic(self._topic, self._hear)
+
+    @property
+    def _topic(self) -> str:
+        return f"quizmatrix-{self._run}"
+
+    def _hear(self, event: tuple[float, Any]) -> None:
+        said = event[1]
+        if isinstance(said, dict) and (hear := self._heard.get(str(said.get("key")))):
+            hear(decoded(str(said.get("told")).encode(), Told))
+
+    @asynccontextmanager
+    async def room(
+        self, _need: Need, _tell: Callable[[str], None], *, is_further: bool = False
+    ) -> AsyncIterator[None]:
+        """See schedule.places.JobPlace. Each host admits by itself; more jobs than it runs are sent ahead.
+
+        Not all of them at once: those that wait here can go to a host that joins late.
+        """
+        slots = sum(worker["nthreads"] for worker in await _workers(self._client))
+        self._window.total_tokens = max(1, _AHEAD * slots)
+        if is_further:
+            yield
+            return
+        async with self._window:
+            yield
+
+    async def run(
+        self, job: CellJob, folder: Path, disks: Sequence[Disk], observer: Observer
+    ) -> tuple[CellSpec, CellResult]:
+        """See schedule.places.JobPlace: run a job on one of the hosts; its files come into `folder`.
+
+        Raises UnpreparedError where the host cannot set the job up, HostError where no host could run it.
+        """
+        if disks:
+            raise UnpreparedError("disks are not handed from host to host", next_step="Leave out --on.")
+        order = CellOrder(
+            job=job,
+            travels=await self._offer(job, observer),
+            home=self._home,
+            topic=self._topic,
+            passes_on=observer.stdout is not None,
+        )
+        failed: dict[str, Answered] = {}
+        while True:
+            answered = await self._attempt(order, folder, observer, failed)
+            if answered.spec is not None and answered.result is not None:
+                break
+            failed[answered.worker] = answered
+            if not answered.is_hosts_fault or len(failed) >= _MOST_HOSTS:
+                raise _failure(list(failed.values()))
+            observer.note(f"{answered.host.name}: {answered.error}: another host is tried")
+        files = msgspec.structs.replace(answered.spec.files, folder=str(folder))
+        spec = msgspec.structs.replace(answered.spec, files=files)
+        return spec, msgspec.structs.replace(answered.result, host=answered.host)
+
+    async def _attempt(
+        self, order: CellOrder, folder: Path, observer: Observer, failed: Mapping[str, Answered]
+    ) -> Answered:
+        """Send an order to a host that has not failed yet; what it sends home comes into `folder`."""
+        self._number += 1
+        key = f"{self._run.replace('-', '')}x{self._number}"
+        send, receive = anyio.create_memory_object_stream[Told](10_000)
+        self._heard[key] = partial(_put, send)
+        try:
+            with self._uploads.expected(key):
+                async with task_group() as group:
+                    group.start_soon(_observe, receive, observer)
+                    answered = await self._answer(key, order, failed)
+                    send.close()
+                if answered.result is not None:
+                    packed = self._uploads.path_of(key, answered.upload)
+                    if packed is None or not packed.exists():
+                        raise DamagedError(f"{answered.host.name} has sent no results")
+                    await in_thread(partial(_unpack, packed, folder))
+        finally:
+            del self._heard[key]
+        return answered
+
+    async def _answer(self, key: str, order: CellOrder, failed: Mapping[str, Answered]) -> Answered:
+        need = need_of_job(order.job)
+        others = None
+        if failed:
+            others = [worker["address"] for worker in await _workers(self._client)]
+            others = [address for address in others if address not in failed]
+            if not others:
+                raise _failure(list(failed.values()))
+        future = self._client.submit(
+            run_order,
+            key,
+            encoded(order),
+            key=key,
+            pure=False,
+            resources={CPUS: need.cpus, MEMORY: need.memory, resource(): 1},
+            workers=others,
+        )
+        try:
+            return decoded(await future, Answered)
+        except KilledWorker as error:
+            raise HostError(
+                f"{order.job.labels.cell} was lost on {error.allowed_failures + 1} hosts", cause=str(error)
+            ) from error
+        finally:
+            # Else dask would compute it again once its worker is gone.
+            future.release()
+
+    async def _offer(self, job: CellJob, observer: Observer) -> dict[str, str]:
+        """The listings of all that the job is run from. Each folder is read once in a run: as it was then."""
+        tree = job.files.work_tree
+        offered = {}
+        for source in job.sources:
+            make = partial(_offer, source)
+            if tree is not None and source == tree.host_path:
+                make = partial(self._offer_work_tree, source, observer)
+            offered[source] = await self._offers.get(source, make)
+        return offered
+
+    async def _offer_work_tree(self, source: str, observer: Observer) -> str:
+        stays = frozenset() if self._sends_whole_tree else await worktree.left_out(Path(source))
+        if stays:
+            observer.note(worktree.sentence(stays))
+        return await _offer(source, stays)
+
+
+async def _offer(source: str, stays: frozenset[str] = frozenset()) -> str:
+    return await in_thread(partial(outgoing.offer, path_of(source), stays.__contains__))
+
+
+def _failure(failed: list[Answered]) -> UnpreparedError:
+    """The error of a job that no host could run."""
+    return UnpreparedError(
+        "; ".join(f"{one.host.name}: {one.error}" for one in failed), next_step=failed[-1].next_step
+    )
+
+
+def _put(send: Any, told: Told) -> None:
+    with contextlib.suppress(anyio.WouldBlock):  # a console that prints faster than anybody reads
+        send.send_nowait(told)
+
+
+async def _observe(receive: Any, observer: Observer) -> None:
+    async for told in receive:
+        if told.specified is not None:
+            await observer.specified(told.specified, told.why)
+        elif told.stage is not None:
+            observer.stage(told.stage)
+        elif told.note is not None:
+            observer.note(told.note)
+        elif told.console is not None:
+            observer.console(told.console)
+        elif told.stdout is not None and observer.stdout is not None:
+            await observer.stdout(told.stdout)
+        elif told.stderr is not None and observer.stderr is not None:
+            await observer.stderr(told.stderr)
+
+
+def _unpack(packed: Path, folder: Path) -> None:
+    """Put a cell's files into its folder. Nothing is written outside of it, and nothing leads out of it."""
+    try:
+        with (
+            packed.open("rb") as raw,
+            zstandard.ZstdDecompressor().stream_reader(raw) as plain,
+            tarfile.open(fileobj=plain, mode="r|") as archive,
+        ):
+            archive.extractall(folder, filter="data")
+    except (tarfile.TarError, zstandard.ZstdError) as error:
+        raise DamagedError("the results of another host cannot be read", cause=str(error)) from error
+    except OSError as error:
+        raise host_error(f"write to {folder}", error) from error
+    untrusted.make_safe(folder)
+
+
+@asynccontextmanager
+async def connected(
+    address: str,
+    certificates: Certificates,
+    folder: Path,
+    run: str,
+    most: int,
+    *,
+    sends_whole_tree: bool = False,
+) -> AsyncIterator[Cluster]:
+    """The cluster of a scheduler, until the block ends; then no cell of the run is left on it.
+
+    folder: for what comes in. most: bytes of a cell's /shared. sends_whole_tree: see Cluster. Raises
+    UnpreparedError where the scheduler cannot be reached or has no worker, UsageError where the address is
+    wrong.
+    """
+    is_encrypted = check_address(address)
+    security = certificates.security() if is_encrypted else None
+    context = certificates.context(server=True) if is_encrypted else None
+    blobs.prepare()
+    connect: Any = Client  # dask's has no types
+    try:
+        client = await connect(
+            address, security=security, asynchronous=True, timeout=_CONNECT_LIMIT, set_as_default=False
+        )
+    except (OSError, TimeoutError) as error:
+        raise UnpreparedError(
+            f"the scheduler {address} cannot be reached",
+            cause=str(error),
+            next_step="Start it, for instance: dask scheduler (docs/hosts.md).",
+        ) from error
+    home = None
+    try:
+        await _check_workers(client, address)
+        with paths.scratch(folder, "incoming") as incoming_folder:
+            uploads = Uploads(Path(incoming_folder), most)
+            home = Home(uploads)
+            url = home.start(_own_address(client), context)
+            try:
+                yield Cluster(client, url, uploads, run, sends_whole_tree=sends_whole_tree)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await home.stop()
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(_CONNECT_LIMIT):
+            await client.close()
+
+
+async def _check_workers(client: Any, address: str) -> None:
+    if not await _workers(client):
+        known = await client.scheduler.identity(n_workers=-1)
+        others = [worker["host"] for worker in known["workers"].values()]
+        cause = f"{first_of(others)} have another version of quizmatrix, or none" if others else ""
+        raise UnpreparedError(
+            f"the scheduler {address} has no worker for this quizmatrix",
+            cause=cause,
+            next_step=f"On each host: quizmatrix worker {address}",
+        )
+    await client.run_on_scheduler(_shorten_silence, seconds=WORKER_SILENCE)
+
+
+async def _workers(client: Any) -> list[dict[str, Any]]:
+    """What dask knows of the hosts that were lent by this version of `quizmatrix worker`."""
+    known = await client.scheduler.identity(n_workers=-1)
+    found = known["workers"].items()
+    return [
+        {**worker, "address": address} for address, worker in found if worker["resources"].get(resource())
+    ]
+
+
+def _shorten_silence(seconds: float, dask_scheduler: Any = None) -> None:
+    """On the scheduler: give up a worker that says nothing for so long. It looks once in that time."""
+    if dask_scheduler.worker_ttl is None or dask_scheduler.worker_ttl > seconds:
+        dask_scheduler.worker_ttl = seconds
+        if (looks := dask_scheduler.periodic_callbacks.get("worker-ttl")) is not None:
+            looks.stop()
+            looks.callback_time = seconds / 4 * 1000
+            looks.start()
+
+
+def _own_address(client: Any) -> str:
+    """Our address, as the scheduler's host sees it."""
+    local = client.scheduler_comm.comm.local_address
+    return urlsplit(local).hostname or "127.0.0.1"

@@ -1,0 +1,89 @@
+"""The worker's side of the submitter's HTTP server: fetches blobs, and sends the folders of cells."""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import httpx
+
+from quizmatrix.core.errors import NotFetchedError
+
+# Seconds without a byte after which a connection is given up; how often it is tried again, and the pause.
+_SILENCE = 30.0
+_TRIES = 5
+_PAUSE = 2.0
+_CHUNK = 1 << 20
+
+_PARTIAL = 206
+_NOT_SATISFIABLE = 416
+
+
+class HomeClient:
+    """Talks to one submitter."""
+
+    def __init__(self, url: str, context: ssl.SSLContext | None) -> None:
+        """url: see serving.Home. context: for TLS."""
+        self._url = url
+        self._client = httpx.AsyncClient(verify=context or True, timeout=_SILENCE, trust_env=False)
+
+    async def fetch(self, digest: str, target: Path) -> None:
+        """Fetch a blob to a path; what is there already is its beginning. NotFetchedError if that fails."""
+        for attempt in range(_TRIES):
+            try:
+                await self._fetch(digest, target)
+                return
+            except httpx.HTTPError as error:
+                if attempt == _TRIES - 1:
+                    raise NotFetchedError(
+                        f"{digest[:12]} could not be fetched from the submitter", cause=_words(error)
+                    ) from error
+            await anyio.sleep(_PAUSE)
+
+    async def _fetch(self, digest: str, target: Path) -> None:
+        there = target.stat().st_size if target.exists() else 0
+        headers = {"Range": f"bytes={there}-"} if there else {}
+        async with self._client.stream("GET", f"{self._url}/blobs/{digest}", headers=headers) as answer:
+            if there and answer.status_code == _NOT_SATISFIABLE:
+                return  # all of it is there
+            answer.raise_for_status()
+            with target.open("ab" if answer.status_code == _PARTIAL else "wb") as file:
+                async for chunk in answer.aiter_bytes(_CHUNK):
+                    file.write(chunk)
+
+    async def send(self, path: Path, order: str) -> str:
+        """Send a file as an order's result; returns the upload's name. NotFetchedError if that fails."""
+        upload = secrets.token_hex(8)
+        for attempt in range(_TRIES):
+            try:
+                answer = await self._client.put(
+                    f"{self._url}/results/{order}/{upload}",
+                    content=_content_of(path),
+                    headers={"Content-Length": str(path.stat().st_size)},
+                )
+                answer.raise_for_status()
+                return upload
+            except httpx.HTTPError as error:
+                if attempt == _TRIES - 1:
+                    raise NotFetchedError(
+                        "the results could not be sent to the submitter", cause=_words(error)
+                    ) from error
+            await anyio.sleep(_PAUSE)
+        return upload
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+
+async def _content_of(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _words(error: httpx.HTTPError) -> str:
+    return str(error) or type(error).__name__

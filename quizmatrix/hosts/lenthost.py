@@ -1,0 +1,229 @@
+"""A host that is lent to others: runs the orders that dask hands to it, each in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import sys
+import tarfile
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import anyio
+import msgspec
+import zstandard
+from distributed import get_worker
+from distributed.diagnostics.plugin import WorkerPlugin
+
+import quizmatrix
+from quizmatrix.core import paths, process, untrusted, uses
+from quizmatrix.core.concurrency import in_thread, task_group
+from quizmatrix.core.errors import HostError, QuizmatrixError, host_error
+from quizmatrix.core.store import name_of
+from quizmatrix.hosts import blobs, cellprocess, incoming
+from quizmatrix.hosts.fetching import HomeClient
+from quizmatrix.hosts.hostfacts import facts_for
+from quizmatrix.hosts.messages import Answered, CellOrder, Told, answered_with, decoded, encoded
+from quizmatrix.hosts.version import version
+from quizmatrix.model.job import CellJob
+from quizmatrix.model.result import HostFacts
+from quizmatrix.schedule.admission import Admission, Need
+
+NAME = "quizmatrix"
+
+# The resources of dask by which workers are chosen: CPUs, and MiB.
+CPUS, MEMORY = "cpus", "memory"
+
+# How many blobs are fetched at a time.
+_FETCHES = 4
+# After so many orders in a row that failed because of the host, it takes no more.
+_MOST_FAILURES = 3
+# The longest line that a job's process tells, in bytes.
+_LONGEST_LINE = 1 << 26
+
+# States of dask in which nobody wants the result of a task that runs any more.
+_UNWANTED = frozenset({"released", "cancelled", "forgotten", "error"})
+
+
+TellSubmitter = Callable[[str, object], None]
+
+
+async def run_order(key: str, data: bytes) -> bytes:
+    """The task that dask runs on a worker. key: the task's. data: an CellOrder; returns an Answered."""
+    worker = get_worker()
+    host = worker.plugins[NAME]
+    if not isinstance(host, LentHost):
+        raise TypeError("this worker was not started by quizmatrix")
+    order = decoded(data, CellOrder)
+    answered = await host.answer(key, order, worker.log_event)
+    if host.is_set_aside:
+        await worker.set_resources(**{resource(): 0})
+    return encoded(msgspec.structs.replace(answered, worker=worker.address))
+
+
+def resource() -> str:
+    """The resource of dask that workers with this version of quizmatrix have."""
+    return f"quizmatrix {version()}"
+
+
+class LentHost(WorkerPlugin):
+    """What a worker has beside dask: the store, the admission, and the jobs that run.
+
+    is_set_aside: it takes no more orders, as it could not run the last ones.
+    """
+
+    name = NAME
+
+    def __init__(self, admission: Admission, context: ssl.SSLContext | None) -> None:
+        """context: for TLS connections to submitters."""
+        self.is_set_aside = False
+        self._admission = admission
+        self._context = context
+        self._fetches = anyio.CapacityLimiter(_FETCHES)
+        self._unwanted: dict[str, asyncio.Event] = {}
+        self._failures = 0
+
+    def transition(self, key: object, start: str, finish: str, **_more: object) -> None:
+        """Called by dask when a task changes its state. A running one that nobody wants is stopped."""
+        if start == "executing" and finish in _UNWANTED and (stop := self._unwanted.get(str(key))):
+            stop.set()
+
+    async def answer(self, key: str, order: CellOrder, log: TellSubmitter) -> Answered:
+        """Run an order. log: tells the submitter what happens, under a topic."""
+        facts = facts_for(order.job.machine.arch)
+        stop = self._unwanted[key] = asyncio.Event()
+        answered = Answered(host=facts, error="it was stopped")
+        try:
+            async with task_group() as group:
+
+                async def watch() -> None:
+                    await stop.wait()
+                    group.cancel_scope.cancel()
+
+                group.start_soon(watch)
+                answered = await self._try(key, order, facts, log)
+                group.cancel_scope.cancel()
+        finally:
+            del self._unwanted[key]
+        self._failures = self._failures + 1 if answered.is_hosts_fault else 0
+        if self._failures == _MOST_FAILURES:
+            self.is_set_aside = True
+            text = f"quizmatrix: takes no more cells, after {_MOST_FAILURES} that it could not run"
+            print(f"{text}: {answered.error}", file=sys.stderr, flush=True)
+        return answered
+
+    async def _try(self, key: str, order: CellOrder, facts: HostFacts, log: TellSubmitter) -> Answered:
+        try:
+            return await self._run(key, order, log)
+        except QuizmatrixError as error:
+            return answered_with(facts, error)
+        except OSError as error:
+            return answered_with(facts, host_error(f"run {order.job.labels.cell}", error))
+
+    async def _run(self, key: str, order: CellOrder, log: TellSubmitter) -> Answered:
+        held = uses.Uses()
+        home = HomeClient(order.home, self._context)
+        need = need_of_job(order.job)
+
+        def tell(told: Told) -> None:
+            log(order.topic, {"key": key, "told": encoded(told).decode()})
+
+        try:
+            here = await self._localized(order, home, held)
+            await self._admission.enter(need, lambda text: tell(Told(note=text)))
+            try:
+                return await self._run_process(key, order, here, home, tell)
+            finally:
+                self._admission.leave(need)
+        finally:
+            held.release()
+            with anyio.CancelScope(shield=True):
+                await home.close()
+            await in_thread(blobs.keep_to_budget)
+
+    async def _localized(self, order: CellOrder, home: HomeClient, held: uses.Uses) -> CellJob:
+        """The job, with this host's paths of all that has travelled, which is fetched."""
+        found: dict[str, str] = {}
+
+        async def fetch(name: str, digest: str) -> None:
+            async with self._fetches:
+                place = await incoming.folder_of(digest, home.fetch, held)
+            found[name] = name_of(place)
+
+        async with task_group() as group:
+            for name, digest in order.travels.items():
+                group.start_soon(fetch, name, digest)
+        return order.job.moved(found)
+
+    async def _run_process(
+        self, key: str, order: CellOrder, job: CellJob, home: HomeClient, tell: Callable[[Told], None]
+    ) -> Answered:
+        with paths.scratch(blobs.BLOBS.root.parent, "run") as name:
+            folder = Path(name)
+            local = msgspec.structs.replace(order, job=job, travels={})
+            (folder / cellprocess.ORDER).write_bytes(encoded(local))
+            try:
+                answered = await _listen(folder, tell)
+                if answered.result is None:
+                    return answered
+                packed = folder / "packed"
+                await in_thread(partial(_pack, folder / cellprocess.CELL, packed))
+                upload = await home.send(packed, key)
+                return msgspec.structs.replace(answered, upload=upload)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    # The guest may have left anything there.
+                    await untrusted.remove(folder / cellprocess.CELL)
+
+
+async def _listen(folder: Path, tell: Callable[[Told], None]) -> Answered:
+    """Run the job's process, and pass on what it tells; returns its answer."""
+    ours, its = socket.socketpair()
+    argv = [sys.executable, "-P", "-m", cellprocess.__name__, str(folder), str(its.fileno())]
+    environment = dict(os.environ) | {"PYTHONPATH": str(Path(quizmatrix.__file__).resolve().parents[1])}
+    answers: list[Answered] = []
+    said = bytearray()
+    reader, writer = await asyncio.open_connection(sock=ours, limit=_LONGEST_LINE)
+
+    async def read() -> None:
+        while line := await reader.readline():
+            if line.startswith(b'{"host":'):
+                answers.append(decoded(line, Answered))
+            else:
+                tell(decoded(line, Told))
+
+    try:
+        async with task_group() as group:
+            group.start_soon(read)
+            done = await process.run(
+                argv, env=environment, pass_fds=[its.fileno()], on_output=said.extend, limit=None
+            )
+            its.close()
+    finally:
+        its.close()
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+    if not answers:
+        words = said.decode(errors="replace").strip().rpartition("\n")[2]
+        raise HostError(f"the cell's process ended with {done.status}", cause=words)
+    return answers[0]
+
+
+def _pack(folder: Path, target: Path) -> None:
+    compressor = zstandard.ZstdCompressor(level=1)
+    with (
+        target.open("wb") as raw,
+        compressor.stream_writer(raw) as packed,
+        tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        archive.add(folder, ".")
+
+
+def need_of_job(job: CellJob) -> Need:
+    """What a job's guest needs of a host."""
+    return Need(cpus=job.machine.cpus, memory=job.machine.memory + 160)

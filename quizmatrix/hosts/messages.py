@@ -1,0 +1,83 @@
+"""What the submitter of a run and its workers tell each other, as JSON."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from quizmatrix.core import json
+from quizmatrix.core.errors import DamagedError, HostError, NotFetchedError, QuizmatrixError
+from quizmatrix.model.job import CellJob
+from quizmatrix.model.result import CellResult, HostFacts
+from quizmatrix.model.spec import CellSpec
+from quizmatrix.model.stage import Stage
+
+T = TypeVar("T")
+
+
+class CellOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """A job for a worker.
+
+    travels: by the name or the path of each file and folder that the
+    job is run from, the name of its listing. home: the address of the submitter's blobs and results, with the
+    secret of the run. topic: of the events. passes_on: whether the command's output is wanted as it comes.
+    """
+
+    job: CellJob
+    travels: dict[str, str]
+    home: str
+    topic: str
+    passes_on: bool = False
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """How an order ended: with a result, or with an error.
+
+    worker: its address, as dask has it. upload: the name under which it has sent the cell's folder home.
+    error, next_step: of a QuizmatrixError. is_hosts_fault: another host may do better.
+    """
+
+    host: HostFacts
+    worker: str = ""
+    spec: CellSpec | None = None
+    result: CellResult | None = None
+    upload: str = ""
+    error: str = ""
+    next_step: str = ""
+    is_hosts_fault: bool = False
+
+
+def answered_with(host: HostFacts, error: QuizmatrixError) -> Answered:
+    """The answer of a host where an error occurred."""
+    is_hosts_fault = isinstance(error, HostError | NotFetchedError)
+    return Answered(host=host, error=str(error), next_step=error.next_step, is_hosts_fault=is_hosts_fault)
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is told of a job while it runs: one of these. stdout, stderr: base64, as JSON has no bytes."""
+
+    specified: CellSpec | None = None
+    why: str = ""
+    stage: Stage | None = None
+    note: str | None = None
+    console: str | None = None
+    stdout: bytes | None = None
+    stderr: bytes | None = None
+
+
+def encoded(value: CellOrder | Answered | Told) -> bytes:
+    """JSON on one line from which `decoded` makes an equal value."""
+    return json.encode_exactly(value)
+
+
+def decoded(data: bytes, kind: type[T]) -> T:
+    """Read the output of `encoded`. Raises DamagedError for anything else."""
+    try:
+        return json.decode_exactly(data, kind)
+    except ValueError as error:
+        raise DamagedError(
+            f"what another host says is no {kind.__name__}",
+            cause=str(error),
+            next_step="Install the same quizmatrix on all hosts.",
+        ) from error

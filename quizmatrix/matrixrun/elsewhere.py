@@ -1,0 +1,76 @@
+"""Runs cells on other hosts (--on): what cannot leave this one, and the way there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from quizmatrix.core.errors import UnpreparedError, UsageError
+from quizmatrix.model import profile
+from quizmatrix.model.options import RunOptions
+from quizmatrix.model.spec import OWN_STDIN
+from quizmatrix.runs.directory import RunDirectory
+from quizmatrix.schedule.places import JobPlace
+from quizmatrix.schedule.plan import Plan
+
+
+def check(options: RunOptions, plan: Plan) -> None:
+    """Raise UsageError where a run with --on asks for what only this host has, or its address is wrong."""
+    address = options.conduct.on
+    if address is None:
+        return
+    from quizmatrix.hosts import security
+
+    security.check_address(address)
+    if found := _local(options, plan):
+        raise UsageError(
+            f"{found} with --on {address}", cause="that needs this host", next_step="Leave out one of them."
+        )
+
+
+def _local(options: RunOptions, plan: Plan) -> str:
+    """The first thing that only this host has; empty if there is none."""
+    if options.once.shell:
+        return "--shell"
+    if options.guest.bind:
+        return "--bind"
+    if options.guest.stdin == OWN_STDIN:
+        return "--stdin -"
+    for task in plan.tasks:
+        if task.disks is not None:
+            return "a matrix that hands disks on"
+        if task.cell.suites:
+            return f"a folder of {task.cell.suites[0][0]}"
+        for use in task.cell.profiles:
+            if profile.facts_of(use.name, task.id).debugger:
+                return f"-p {use.name}"
+            if dict(use.options).get("persist"):
+                return f"-p {use.name}:persist"
+            if profile.is_users(use.name):
+                return f"the profile {use.name}, which is your own,"
+    return ""
+
+
+@asynccontextmanager
+async def place(options: RunOptions, plan: Plan, directory: RunDirectory) -> AsyncIterator[JobPlace | None]:
+    """Where the cells run: None for this host. Raises UnpreparedError where no other host can be reached."""
+    conduct = options.conduct
+    if conduct.on is None:
+        yield None
+        return
+    from quizmatrix.hosts import security
+
+    try:
+        from quizmatrix.hosts.cluster import connected
+    except ImportError as error:
+        raise UnpreparedError(
+            "--on needs dask.distributed, which is not installed",
+            cause=str(error),
+            next_step="pip install 'quizmatrix[hosts]'",
+        ) from error
+    most = max((task.cell.shared_limit for task in plan.tasks), default=0) << 20
+    certificates = security.certificates(conduct.certificates)
+    folder, run = directory.folder, directory.results.run
+    whole = conduct.whole_tree
+    async with connected(conduct.on, certificates, folder, run, most, sends_whole_tree=whole) as cluster:
+        yield cluster

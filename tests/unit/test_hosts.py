@@ -1,0 +1,222 @@
+"""Other hosts, without any: addresses, certificates, what stays at home, and what is refused."""
+
+import ssl
+import stat
+import subprocess
+from pathlib import Path
+
+import anyio
+import pytest
+
+from quizmatrix.cli import run_command
+from quizmatrix.core.errors import DamagedError, HostError, NotFetchedError, UnpreparedError, UsageError
+from quizmatrix.hosts import security, worktree
+from quizmatrix.hosts.messages import Answered, CellOrder, Told, answered_with, decoded, encoded
+from quizmatrix.hosts.serving import Uploads
+from quizmatrix.model.result import HostFacts
+from quizmatrix.model.spec import OWN_STDIN, Share, WorkTree
+from tests.made_job import job
+from tests.made_spec import spec
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CACHE", "STATE", "CONFIG"):
+        monkeypatch.setenv(f"QUIZMATRIX_{name}_DIR", str(tmp_path / name.lower()))
+
+
+@pytest.mark.parametrize(
+    ("address", "is_encrypted"),
+    [
+        ("tls://boss:8786", True),
+        ("tls://[fe80::1]:8786", True),
+        ("tcp://127.0.0.1:8786", False),
+        ("tcp://localhost:8786", False),
+        ("tcp://[::1]:8786", False),
+    ],
+)
+def test_addresses(address: str, is_encrypted: bool) -> None:
+    assert security.check_address(address) is is_encrypted
+
+
+@pytest.mark.parametrize(
+    "address", ["boss", "boss:8786", "tls://boss", "tls://:8786", "http://boss:1", "tls://b:x"]
+)
+def test_what_is_no_address(address: str) -> None:
+    with pytest.raises(UsageError, match="no address of a dask scheduler"):
+        security.check_address(address)
+
+
+@pytest.mark.parametrize("host", ["boss", "10.0.0.1", "127.0.0.1.example.org", "[fe80::1]"])
+def test_an_unencrypted_scheduler_of_another_host_is_refused(
+    host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for argv in (
+        ["run", "--only", "6.1-x86_64", "--on", f"tcp://{host}:8786", "--", "true"],
+        ["worker", f"tcp://{host}:8786"],
+    ):
+        assert run_command(argv) == 125
+        said = capsys.readouterr().err
+        assert f"tcp://{host}:8786 is not encrypted" in said
+        assert f"tls://{host}:8786" in said
+
+
+def test_certificates_are_made_once_and_for_their_owner_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "config/certificates"
+    assert run_command(["worker", "--make-certificates"]) == 0
+    assert str(folder) in capsys.readouterr().out
+    names = {security.AUTHORITY, security.CERTIFICATE, security.KEY}
+    assert {path.name for path in folder.iterdir()} == names
+    for path in (folder, *folder.iterdir()):
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o077
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert run_command(["worker", "--make-certificates"]) == 125
+    assert "has authority.pem, host.pem, host.key already" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def shaken_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
+    """Let the two sides of a connection meet. Raises SSLError where one does not accept the other."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        server.wrap_bio(to_server, to_client, server_side=True),
+        client.wrap_bio(to_client, to_server, server_hostname="any"),
+    ]
+    for _ in range(10):
+        for side in sides:
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+    for side in sides:
+        side.do_handshake()
+
+
+def test_hosts_of_one_authority_know_each_other(tmp_path: Path) -> None:
+    for name in ("ours", "theirs"):
+        security.make_certificates(tmp_path / name)
+    ours, theirs = (security.certificates(str(tmp_path / name)) for name in ("ours", "theirs"))
+    shaken_hands(ours.context(server=True), ours.context())
+    for server, client in ((ours, theirs), (theirs, ours)):
+        with pytest.raises(ssl.SSLError, match="CERTIFICATE_VERIFY_FAILED"):
+            shaken_hands(server.context(server=True), client.context())
+    nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    nobody.check_hostname, nobody.verify_mode = False, ssl.CERT_NONE
+    with pytest.raises(ssl.SSLError):
+        shaken_hands(ours.context(server=True), nobody)
+
+
+def test_certificates_that_are_not_there_or_damaged(tmp_path: Path) -> None:
+    with pytest.raises(UnpreparedError, match=r"there is no authority\.pem, host\.pem, host\.key in"):
+        security.certificates(str(tmp_path / "none")).security()
+    security.make_certificates(tmp_path / "some")
+    (tmp_path / "some" / security.KEY).write_text("nonsense")
+    with pytest.raises(UnpreparedError, match="cannot be used"):
+        security.certificates(str(tmp_path / "some")).context()
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--bind", "/tmp:/mnt/x"], "--bind"),
+        (["--stdin", "-"], "--stdin -"),
+        (["-S"], "--shell"),
+        (["-p", "debug"], "-p debug"),
+        (["-p", "blockdev:persist=x"], "-p blockdev:persist"),
+        (["-p", "mine"], "the profile mine, which is your own,"),
+    ],
+)
+def test_what_only_this_host_has_is_refused(
+    options: list[str], what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config/profiles/mine").mkdir(parents=True)
+    (tmp_path / "config/profiles/mine/profile.toml").write_text('summary = "mine"\n')
+    argv = ["run", "--only", "6.1-x86_64", "--on", "tls://boss:8786", *options, "--", "true"]
+    assert run_command(argv) == 125
+    assert f"{what} with --on tls://boss:8786: that needs this host" in capsys.readouterr().err
+    # Nothing was begun.
+    assert not (tmp_path / "state/runs").exists()
+
+
+def test_disks_are_not_handed_from_host_to_host(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["run", "handoff", "--on", "tls://boss:8786"]) == 125
+    assert "a matrix that hands disks on with --on" in capsys.readouterr().err
+
+
+def test_large_files_that_git_ignores_stay_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worktree, "LIMIT", 1000)
+    folder = tmp_path / "tree"
+    folder.mkdir()
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    (folder / ".gitignore").write_text("*.ko\nbuild/\nodd*\n")
+    for name, size in {"a.ko": 10, "big.ko": 9000, "big.c": 9000, "build/x": 9000, "odd\nname": 9000}.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x" * size)
+    assert anyio.run(worktree.left_out, folder) == {"big.ko", "build", "odd\nname"}
+    assert anyio.run(worktree.left_out, tmp_path) == frozenset()
+    said = worktree.sentence(frozenset({"big.ko", "build", "odd\nname"}))
+    assert said.startswith("big.ko, build, odd name stay here")
+
+
+def test_what_travels_of_a_job_and_where_it_comes_from_there() -> None:
+    one = job(
+        layers=[Share(tag="kernel", path="kernels/key/layer"), Share(tag="user0", path="/mine")],
+        work_tree=WorkTree(path="/home/me/work"),
+        stdin="/home/me/input",
+        symbols="debug-information/key/vmlinux",
+    )
+    assert one.sources == [
+        "kernels/key/image",
+        "initramfs/i.cpio",
+        "kernels/key/layer",
+        "/mine",
+        "/home/me/work",
+        "/home/me/input",
+    ]
+    moved = one.moved({source: f"travel/trees/{number}" for number, source in enumerate(one.sources)})
+    assert (moved.kernel.image, moved.kernel.initramfs, moved.kernel.symbols) == (
+        "travel/trees/0",
+        "travel/trees/1",
+        None,
+    )
+    assert [layer.path for layer in moved.files.layers] == ["travel/trees/2", "travel/trees/3"]
+    assert moved.files.work_tree == WorkTree(path="/home/me/work", place="travel/trees/4")
+    assert moved.command.stdin == "travel/trees/5"
+    assert job(stdin=OWN_STDIN).moved({"-": "x"}).command.stdin in (OWN_STDIN, "x")
+    assert OWN_STDIN not in job(stdin=OWN_STDIN).sources
+
+
+HOST = HostFacts(name="zed")
+
+
+def test_what_hosts_tell_each_other_loses_nothing() -> None:
+    order = CellOrder(job=job(words=["\udcff"]), travels={"a\udcfe": "b"}, home="https://x", topic="t")
+    assert decoded(encoded(order), CellOrder) == order
+    answered = Answered(host=HOST, spec=spec(words=["\udcff"]), upload="u")
+    assert decoded(encoded(answered), Answered) == answered
+    told = Told(stdout=bytes(range(256)))
+    assert decoded(encoded(told), Told) == told
+    for data in (b"", b"[]", b"\xff", b'{"host": 1}'):
+        with pytest.raises(DamagedError, match="what another host says is no Answered"):
+            decoded(data, Answered)
+
+
+def test_only_what_a_host_lacks_is_tried_elsewhere() -> None:
+    assert answered_with(HOST, HostError("no disk")).is_hosts_fault
+    assert answered_with(HOST, NotFetchedError("no network")).is_hosts_fault
+    assert not answered_with(HOST, UnpreparedError("no such profile")).is_hosts_fault
+
+
+def test_a_result_that_nobody_expects_is_not_taken(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path, 1)
+    with uploads.expected("run1"):
+        path = uploads.path_of("run1", "abc")
+        assert path is not None
+        path.touch()
+        assert uploads.path_of("run2", "abc") is None
+        for name in ("", "../x", "a/b", ".", "a.b"):
+            assert uploads.path_of("run1", name) is None
+    assert uploads.path_of("run1", "abc") is None
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,217 @@
+"""Cells on other hosts: real workers, each with its own cache, over TLS."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quizmatrix.hosts.blobs import FOLDER
+from tests.vm.conftest import Quizmatrix
+from tests.vm.farm import Farm, wait_for
+
+CELL = "6.1-x86_64"
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    made = Farm(tmp_path_factory.mktemp("farm"))
+    yield made
+    made.stop()
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    """By cell, its result."""
+    read = json.loads((folder / "results.json").read_bytes())
+    return {cell["cell"]: cell for cell in read["cells"]}
+
+
+def test_a_cell_runs_there_as_it_runs_here(farm: Farm, quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    here, layer = tmp_path / "here", tmp_path / "layer"
+    (here / "with space").mkdir()
+    (here / "with space/tool.sh").write_text('#!/bin/sh\necho "tool: $1"\n')
+    (here / "with space/tool.sh").chmod(0o755)
+    (here / "link").symlink_to("with space")
+    (layer / "opt").mkdir(parents=True)
+    (layer / "opt/x").write_text("of the layer\n")
+    (here / "input").write_text("input\n")
+    script = (
+        'pwd; link/tool.sh "a  b"; cat /opt/x; cat; echo "$TOKEN"; uname -r; echo kept >/shared/kept;'
+        " echo err >&2; printf 'no newline'; exit 3"
+    )
+    options = ("--layer", str(layer), "--env", "TOKEN", "--stdin", "input", "--offline", "--output")
+    environment = {**os.environ, "TOKEN": "secret"}
+    seen = []
+    for name, on in (("local", ()), ("remote", farm.options)):
+        argv = ["run", "--only", CELL, *on, *options, name, "--", script]
+        done = quizmatrix(*argv, env=environment)
+        seen.append((done.returncode, done.stdout, done.stderr))
+        folder = here / name / CELL
+        assert (folder / "artifacts/kept").read_text() == "kept\n"
+        assert (folder / "stdout").read_bytes() == done.stdout
+        # Only the output has what was passed on.
+        having = {
+            path.name for path in folder.rglob("*") if path.is_file() and b"secret" in path.read_bytes()
+        }
+        assert having == {"stdout"}
+    assert seen[0] == seen[1]
+    assert seen[0][0] == 3
+    local, remote = (results_of(here / name)[CELL] for name in ("local", "remote"))
+    assert local["host"] is None
+    assert remote["host"]["name"] == os.uname().nodename
+    for key in ("release", "outcome", "exit_code", "accelerator"):
+        assert remote[key] == local[key]
+
+
+def test_a_second_run_sends_only_what_has_changed(farm: Farm, quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    work = tmp_path / "here/data"
+    work.write_bytes(os.urandom(3 << 20))
+    argv = [
+        "run",
+        "-k",
+        "6.1",
+        "-a",
+        "x86_64",
+        *farm.options,
+        "--offline",
+        "--",
+        "cksum data file | cut -c1-20",
+    ]
+    # Each host has got it once.
+    for _ in farm.hosts:
+        (tmp_path / "here/file").write_bytes(os.urandom(1000))
+        assert quizmatrix(*argv).returncode == 0
+    before = arrived(farm)
+    (tmp_path / "here/file").write_bytes(os.urandom(1000))
+    done = quizmatrix(*argv)
+    assert done.returncode == 0
+    assert arrived(farm) - before < 100_000
+
+
+def arrived(farm: Farm) -> int:
+    """The bytes of all that has come to the hosts."""
+    blobs = (host.cache / FOLDER / "blobs" for host in farm.hosts)
+    return sum(path.stat().st_size for folder in blobs for path in folder.glob("*"))
+
+
+def test_a_sweep_over_two_hosts(farm: Farm, quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    argv = ["run", "-k", "6.1", "-a", "x86_64,s390x", *farm.options, "--offline", "--output", "run", "--"]
+    done = quizmatrix(*argv, "uname -m; [ $(uname -m) = s390x ]")
+    assert done.returncode == 1
+    found = results_of(tmp_path / "here/run")
+    assert {name: (one["outcome"], one["exit_code"]) for name, one in found.items()} == {
+        "6.1-x86_64": ("failed", 1),
+        "6.1-s390x": ("passed", 0),
+    }
+    for arch in ("x86_64", "s390x"):
+        assert (tmp_path / f"here/run/6.1-{arch}/stdout").read_text() == f"{arch}\n"
+
+
+class Running:
+    """A run that waits in its guest until it is told to go on."""
+
+    def __init__(self, farm: Farm, tmp_path: Path, environment: dict[str, str]) -> None:
+        self._farm = farm
+        self.folder = tmp_path / "run"
+        argv = [sys.executable, "-m", "quizmatrix", "run", "--only", CELL, *farm.options, "--offline"]
+        argv += ["--output", str(self.folder), "--", "echo begun; sleep 15; echo over"]
+        (tmp_path / "work").mkdir()
+        self.process = subprocess.Popen(
+            argv,
+            env=environment,
+            cwd=tmp_path / "work",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"begun\n"
+
+    @property
+    def host(self) -> int:
+        """The number of the host that runs the guest."""
+        (found,) = (number for number, host in enumerate(self._farm.hosts) if host.guests)
+        return found
+
+    def ended(self) -> tuple[int, bytes]:
+        """Exit status and the rest of stdout, once it ends."""
+        rest, _ = self.process.communicate(timeout=120)
+        return self.process.returncode, rest
+
+
+@pytest.fixture
+def running(farm: Farm, tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[[], Running]]:
+    made: list[Running] = []
+
+    def run() -> Running:
+        made.append(Running(farm, tmp_path, environment))
+        return made[-1]
+
+    yield run
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.communicate()
+
+
+def test_a_worker_that_is_killed(farm: Farm, running: Callable[[], Running]) -> None:
+    run = running()
+    victim = farm.hosts[run.host]
+    victim.kill()
+    wait_for(lambda: not victim.guests)
+    # The other host begins anew; the command's output so far cannot be taken back.
+    status, rest = run.ended()
+    assert (status, rest) == (0, b"begun\nover\n")
+    (result,) = results_of(run.folder).values()
+    assert result["outcome"] == "passed"
+    assert (run.folder / CELL / "stdout").read_bytes() == b"begun\nover\n"
+    victim.start()
+
+
+def test_a_worker_that_says_nothing(farm: Farm, running: Callable[[], Running]) -> None:
+    run = running()
+    victim = farm.hosts[run.host]
+    victim.signal(signal.SIGSTOP)
+    try:
+        status, rest = run.ended()
+    finally:
+        victim.signal(signal.SIGCONT)
+    assert (status, rest) == (0, b"begun\nover\n")
+    # Its late result is dropped, and it does not come back by itself.
+    victim.process.wait(60)
+    assert not victim.guests
+    (result,) = results_of(run.folder).values()
+    assert result["outcome"] == "passed"
+    victim.start()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_submitter_that_ends(how: signal.Signals, farm: Farm, running: Callable[[], Running]) -> None:
+    run = running()
+    host = farm.hosts[run.host]
+    run.process.send_signal(how)
+    started = time.monotonic()
+    wait_for(lambda: not host.guests)
+    assert time.monotonic() - started < 10
+    status, _ = run.ended()
+    assert status == (130 if how is signal.SIGINT else -how)
+    wait_for(lambda: not list((host.cache / FOLDER).glob(".run.*")))
+
+
+def test_a_host_of_another_authority_is_not_let_in(
+    farm: Farm, tmp_path: Path, quizmatrix: Quizmatrix
+) -> None:
+    others = str(tmp_path / "others")
+    assert quizmatrix("worker", "--make-certificates", "--certificates", others).returncode == 0
+    done = quizmatrix("run", "--only", CELL, "--on", farm.address, "--certificates", others, "--", "true")
+    assert done.returncode == 125
+    assert f"the scheduler {farm.address} cannot be reached" in done.stderr.decode()
+    done = quizmatrix("run", "--only", CELL, "--on", farm.address.replace("tls", "tcp"), "--", "true")
+    assert done.returncode == 125
