@@ -272,7 +272,9 @@ def add_conduct(parser: Parser) -> argparse._ArgumentGroup:
     )
     group.add_argument("-x", "--fail-fast", action="store_true", help="stop at the first failure")
     group.add_argument(
-        "--on", metavar="ADDRESS", help="run them on other hosts: those of a dask scheduler, tls://HOST:8786"
+        "--on",
+        metavar="HOSTS",
+        help="run them on other hosts: ssh:HOST,... or a dask scheduler's, tls://HOST:8786",
     )
     group.add_argument("--certificates", metavar="DIR", help="with --on: those of this host")
     group.add_argument(

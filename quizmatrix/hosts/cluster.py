@@ -9,34 +9,26 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import msgspec
 import zstandard
-from distributed import Client, KilledWorker
+from distributed import KilledWorker
 
-from quizmatrix.core import paths, untrusted
+from quizmatrix.core import untrusted
 from quizmatrix.core.concurrency import in_thread, task_group
 from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError, host_error
 from quizmatrix.core.once import OncePerKey
 from quizmatrix.core.store import path_of
-from quizmatrix.core.text import first_of
-from quizmatrix.hosts import blobs, outgoing, worktree
+from quizmatrix.hosts import outgoing, worktree
 from quizmatrix.hosts.lenthost import CPUS, MEMORY, need_of_job, resource, run_order
 from quizmatrix.hosts.messages import Answered, CellOrder, Told, decoded, encoded
-from quizmatrix.hosts.security import Certificates, check_address
-from quizmatrix.hosts.serving import Home, Uploads
+from quizmatrix.hosts.serving import Uploads
 from quizmatrix.model.job import CellJob
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec, Disk
 from quizmatrix.run.observer import Observer
 from quizmatrix.schedule.admission import Need
-
-# Seconds to reach the scheduler.
-_CONNECT_LIMIT = 20.0
-# Seconds after which a worker that says nothing is given up; dask's own default is five minutes.
-WORKER_SILENCE = 20.0
 
 # How many jobs are sent for each that a host can run at a time.
 _AHEAD = 2
@@ -81,7 +73,7 @@ class Cluster:
 
         Not all of them at once: those that wait here can go to a host that joins late.
         """
-        slots = sum(worker["nthreads"] for worker in await _workers(self._client))
+        slots = sum(worker["nthreads"] for worker in await workers_of(self._client))
         self._window.total_tokens = max(1, _AHEAD * slots)
         if is_further:
             yield
@@ -145,7 +137,7 @@ class Cluster:
         need = need_of_job(order.job)
         others = None
         if failed:
-            others = [worker["address"] for worker in await _workers(self._client)]
+            others = [worker["address"] for worker in await workers_of(self._client)]
             others = [address for address in others if address not in failed]
             if not others:
                 raise _failure(list(failed.values()))
@@ -234,87 +226,10 @@ def _unpack(packed: Path, folder: Path) -> None:
     untrusted.make_safe(folder)
 
 
-@asynccontextmanager
-async def connected(
-    address: str,
-    certificates: Certificates,
-    folder: Path,
-    run: str,
-    most: int,
-    *,
-    sends_whole_tree: bool = False,
-) -> AsyncIterator[Cluster]:
-    """The cluster of a scheduler, until the block ends; then no cell of the run is left on it.
-
-    folder: for what comes in. most: bytes of a cell's /shared. sends_whole_tree: see Cluster. Raises
-    UnpreparedError where the scheduler cannot be reached or has no worker, UsageError where the address is
-    wrong.
-    """
-    is_encrypted = check_address(address)
-    security = certificates.security() if is_encrypted else None
-    context = certificates.context(server=True) if is_encrypted else None
-    blobs.prepare()
-    connect: Any = Client  # dask's has no types
-    try:
-        client = await connect(
-            address, security=security, asynchronous=True, timeout=_CONNECT_LIMIT, set_as_default=False
-        )
-    except (OSError, TimeoutError) as error:
-        raise UnpreparedError(
-            f"the scheduler {address} cannot be reached",
-            cause=str(error),
-            next_step="Start it, for instance: dask scheduler (docs/hosts.md).",
-        ) from error
-    home = None
-    try:
-        await _check_workers(client, address)
-        with paths.scratch(folder, "incoming") as incoming_folder:
-            uploads = Uploads(Path(incoming_folder), most)
-            home = Home(uploads)
-            url = home.start(_own_address(client), context)
-            try:
-                yield Cluster(client, url, uploads, run, sends_whole_tree=sends_whole_tree)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await home.stop()
-    finally:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(_CONNECT_LIMIT):
-            await client.close()
-
-
-async def _check_workers(client: Any, address: str) -> None:
-    if not await _workers(client):
-        known = await client.scheduler.identity(n_workers=-1)
-        others = [worker["host"] for worker in known["workers"].values()]
-        cause = f"{first_of(others)} have another version of quizmatrix, or none" if others else ""
-        raise UnpreparedError(
-            f"the scheduler {address} has no worker for this quizmatrix",
-            cause=cause,
-            next_step=f"On each host: quizmatrix worker {address}",
-        )
-    await client.run_on_scheduler(_shorten_silence, seconds=WORKER_SILENCE)
-
-
-async def _workers(client: Any) -> list[dict[str, Any]]:
+async def workers_of(client: Any) -> list[dict[str, Any]]:
     """What dask knows of the hosts that were lent by this version of `quizmatrix worker`."""
     known = await client.scheduler.identity(n_workers=-1)
     found = known["workers"].items()
     return [
         {**worker, "address": address} for address, worker in found if worker["resources"].get(resource())
     ]
-
-
-def _shorten_silence(seconds: float, dask_scheduler: Any = None) -> None:
-    """On the scheduler: give up a worker that says nothing for so long. It looks once in that time."""
-    if dask_scheduler.worker_ttl is None or dask_scheduler.worker_ttl > seconds:
-        dask_scheduler.worker_ttl = seconds
-        if (looks := dask_scheduler.periodic_callbacks.get("worker-ttl")) is not None:
-            looks.stop()
-            looks.callback_time = seconds / 4 * 1000
-            looks.start()
-
-
-def _own_address(client: Any) -> str:
-    """Our address, as the scheduler's host sees it."""
-    local = client.scheduler_comm.comm.local_address
-    return urlsplit(local).hostname or "127.0.0.1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -28,10 +29,17 @@ _ANY_NUMBER = 1 << 30
 
 
 class Lent(msgspec.Struct, frozen=True, kw_only=True):
-    """What of this host all guests may have. cpus; memory: MiB. None: what those of a local run may."""
+    """How this host is lent.
+
+    cpus; memory: MiB: what all guests may have; None: what those of a local run may. name: for the scheduler.
+    port: the worker listens there, on the loopback alone. ends_with_stdin: the worker does.
+    """
 
     cpus: int | None = None
     memory: int | None = None
+    name: str | None = None
+    port: int | None = None
+    ends_with_stdin: bool = False
 
 
 async def lend(address: str, certificates: Certificates, lent: Lent) -> None:
@@ -49,31 +57,37 @@ async def lend(address: str, certificates: Certificates, lent: Lent) -> None:
     cpus = lent.cpus or process.usable_cpus()
     memory = lent.memory or int(available_memory() * MEMORY_SHARE)
     with paths.scratch(blobs.BLOBS.root.parent, "worker") as scratch:
-        worker = await _connected(address, security, cpus, memory, scratch)
+        options: dict[str, Any] = {
+            "security": security,
+            "nthreads": cpus,
+            # Jobs are processes of their own: dask's limits of memory are not for them.
+            "memory_limit": 0,
+            "resources": {CPUS: cpus, MEMORY: memory, resource(): _ANY_NUMBER},
+            "local_directory": scratch,
+            "dashboard": False,
+            "death_timeout": _CONNECT_LIMIT,
+            "name": lent.name,
+        }
+        if lent.port is not None:
+            own = f"{address.partition('://')[0]}://127.0.0.1:{lent.port}"
+            options |= {"host": "127.0.0.1", "port": lent.port, "contact_address": own}
+        worker = await _connected(address, options)
         await worker.plugin_add(plugin=LentHost(host_admission(None, Path(scratch)), context))
         print(f"quizmatrix: lent to {address}: {cpus} CPUs, {memory} MiB", file=sys.stderr, flush=True)
         async with task_group() as group:
             group.start_soon(_close_on_signal, worker)
+            if lent.ends_with_stdin:
+                group.start_soon(_close_with_stdin, worker)
             await worker.finished()
             group.cancel_scope.cancel()
 
 
-async def _connected(address: str, security: Any, cpus: int, memory: int, scratch: str) -> Any:
+async def _connected(address: str, options: dict[str, Any]) -> Any:
     from distributed import Worker
 
-    # Jobs are processes of their own: dask's limits of memory are not for them.
     dask.config.set({"distributed.worker.daemon": False})
     logging.getLogger("distributed").setLevel(logging.ERROR)
-    worker = Worker(
-        address,
-        security=security,
-        nthreads=cpus,
-        memory_limit=0,
-        resources={CPUS: cpus, MEMORY: memory, resource(): _ANY_NUMBER},
-        local_directory=scratch,
-        dashboard=False,
-        death_timeout=_CONNECT_LIMIT,
-    )
+    worker = Worker(address, **options)
     try:
         return await worker
     except (OSError, TimeoutError, RuntimeError) as error:
@@ -82,6 +96,14 @@ async def _connected(address: str, security: Any, cpus: int, memory: int, scratc
             cause=str(error.__cause__ or error),
             next_step="Start it, for instance: dask scheduler",
         ) from error
+
+
+async def _close_with_stdin(worker: Any) -> None:
+    while True:
+        await anyio.wait_readable(sys.stdin.fileno())
+        if not os.read(sys.stdin.fileno(), 4096):
+            break
+    await worker.close(reason="its submitter is gone")
 
 
 async def _close_on_signal(worker: Any) -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import os
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +83,33 @@ class Certificates(msgspec.Struct, frozen=True, kw_only=True):
 def certificates(folder: str | None = None) -> Certificates:
     """Those in a folder, by default in that of the user's configuration."""
     return Certificates(folder=Path(folder).absolute() if folder else paths.config_dir() / FOLDER)
+
+
+@contextmanager
+def from_stdin() -> Iterator[Certificates]:
+    """Those that a submitter sends for one run, as a line of JSON on stdin; removed when the block ends.
+
+    Raises UnpreparedError where they are not there.
+    """
+    import tempfile
+
+    # Not a byte of what is behind it is read: the worker waits for the end of stdin.
+    line = bytearray()
+    while not line.endswith(b"\n") and (byte := os.read(0, 1)):
+        line += byte
+    with tempfile.TemporaryDirectory(prefix="quizmatrix-") as name:
+        folder = Path(name)
+        try:
+            texts = msgspec.json.decode(line, type=dict[str, str])
+            for one in (AUTHORITY, CERTIFICATE, KEY):
+                paths.write_atomic(folder / one, texts[one].encode(), mode=0o600)
+        except (msgspec.MsgspecError, KeyError) as error:
+            raise UnpreparedError(
+                "there are no certificates on stdin", next_step="`run --on ssh:HOST` sends them."
+            ) from error
+        except OSError as error:
+            raise host_error(f"write the certificates into {folder}", error) from error
+        yield Certificates(folder=folder)
 
 
 def check_address(address: str) -> bool:

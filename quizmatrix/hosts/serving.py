@@ -78,7 +78,7 @@ class Uploads:
 
 
 class Home:
-    """The server. url: its address for others, with a secret that only they know."""
+    """The server. port: its own, once it was started."""
 
     def __init__(self, uploads: Uploads) -> None:
         self._secret = secrets.token_urlsafe(24)
@@ -96,9 +96,9 @@ class Home:
         application = web.Application(routes, log_function=lambda _handler: None)
         self._server = httpserver.HTTPServer(application, ssl_options=context, max_buffer_size=1 << 26)
         self._server.add_sockets(sockets)
-        port = sockets[0].getsockname()[1]
+        self.port = sockets[0].getsockname()[1]
         host = f"[{address}]" if ":" in address else address
-        return f"http{'s' if context else ''}://{host}:{port}/{self._secret}"
+        return f"http{'s' if context else ''}://{host}:{self.port}/{self._secret}"
 
     async def stop(self) -> None:
         """Close all connections."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from quizmatrix.core.errors import UnpreparedError, UsageError
@@ -19,9 +19,9 @@ def check(options: RunOptions, plan: Plan) -> None:
     address = options.conduct.on
     if address is None:
         return
-    from quizmatrix.hosts import security
+    from quizmatrix.hosts import where
 
-    security.check_address(address)
+    where.parse(address)
     if found := _local(options, plan):
         raise UsageError(
             f"{found} with --on {address}", cause="that needs this host", next_step="Leave out one of them."
@@ -52,25 +52,33 @@ def _local(options: RunOptions, plan: Plan) -> str:
 
 
 @asynccontextmanager
-async def place(options: RunOptions, plan: Plan, directory: RunDirectory) -> AsyncIterator[JobPlace | None]:
-    """Where the cells run: None for this host. Raises UnpreparedError where no other host can be reached."""
+async def place(
+    options: RunOptions, plan: Plan, directory: RunDirectory, tell: Callable[[str], None]
+) -> AsyncIterator[JobPlace | None]:
+    """Where the cells run: None for this host. tell: is called with what a user should know.
+
+    Raises UnpreparedError where no other host can be had.
+    """
     conduct = options.conduct
     if conduct.on is None:
         yield None
         return
-    from quizmatrix.hosts import security
+    from quizmatrix.hosts import security, where
 
     try:
-        from quizmatrix.hosts.cluster import connected
+        from quizmatrix.hosts.connecting import Wishes, connected
     except ImportError as error:
         raise UnpreparedError(
             "--on needs dask.distributed, which is not installed",
             cause=str(error),
             next_step="pip install 'quizmatrix[hosts]'",
         ) from error
-    most = max((task.cell.shared_limit for task in plan.tasks), default=0) << 20
-    certificates = security.certificates(conduct.certificates)
-    folder, run = directory.folder, directory.results.run
-    whole = conduct.whole_tree
-    async with connected(conduct.on, certificates, folder, run, most, sends_whole_tree=whole) as cluster:
+    wishes = Wishes(
+        where=where.parse(conduct.on),
+        certificates=security.certificates(conduct.certificates),
+        most=max((task.cell.shared_limit for task in plan.tasks), default=0) << 20,
+        whole_tree=conduct.whole_tree,
+        tell=tell,
+    )
+    async with connected(wishes, directory.folder, directory.results.run) as cluster:
         yield cluster

@@ -114,7 +114,12 @@ class Runner:
         async with contextlib.AsyncExitStack() as stack:
             try:
                 place = await stack.enter_async_context(
-                    elsewhere.place(self._request.options, self._plan, self._directory)
+                    elsewhere.place(
+                        self._request.options,
+                        self._plan,
+                        self._directory,
+                        lambda text: self._note(shown, text),
+                    )
                 )
             except QuizmatrixError as error:
                 return [not_run(task, Outcome.UNPREPARED, error.in_full) for task in self._plan.tasks]

@@ -1,5 +1,6 @@
 """Other hosts, without any: addresses, certificates, what stays at home, and what is refused."""
 
+import re
 import ssl
 import stat
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 
 from quizmatrix.cli import run_command
 from quizmatrix.core.errors import DamagedError, HostError, NotFetchedError, UnpreparedError, UsageError
-from quizmatrix.hosts import security, worktree
+from quizmatrix.hosts import security, where, worktree
 from quizmatrix.hosts.messages import Answered, CellOrder, Told, answered_with, decoded, encoded
 from quizmatrix.hosts.serving import Uploads
 from quizmatrix.model.result import HostFacts
@@ -220,3 +221,25 @@ def test_a_result_that_nobody_expects_is_not_taken(tmp_path: Path) -> None:
             assert uploads.path_of("run1", name) is None
     assert uploads.path_of("run1", "abc") is None
     assert not list(tmp_path.iterdir())
+
+
+def test_hosts_of_ssh() -> None:
+    assert where.parse("ssh:big1,me@big2").hosts == ("big1", "me@big2")
+    assert where.parse("tls://boss:8786").address == "tls://boss:8786"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ssh:", "`` is no host"),
+        ("ssh:a,", "`` is no host"),
+        ("ssh:-oProxyCommand=x", "`-oProxyCommand=x` is no host"),
+        ("ssh:a;b", "`a;b` is no host"),
+        ("ssh:a b", "`a b` is no host"),
+        ("ssh:a,b,a", "names a host twice"),
+        ("slurm2:x", "no address of a dask scheduler"),
+    ],
+)
+def test_what_is_no_host_of_ssh(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        where.parse(text)

@@ -1,0 +1,140 @@
+"""Connects a run to its hosts: to a scheduler that is there, or to one of its own with hosts over ssh."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import anyio
+import msgspec
+from distributed import Client
+
+from quizmatrix.core import paths
+from quizmatrix.core.errors import UnpreparedError
+from quizmatrix.core.text import first_of
+from quizmatrix.hosts import blobs
+from quizmatrix.hosts.cluster import Cluster, workers_of
+from quizmatrix.hosts.security import Certificates, check_address
+from quizmatrix.hosts.serving import Home, Uploads
+from quizmatrix.hosts.where import HostsKind, Where
+
+if TYPE_CHECKING:
+    from quizmatrix.hosts.overssh import SshFarm
+
+# Seconds to reach the scheduler.
+_CONNECT_LIMIT = 20.0
+# Seconds after which a worker that says nothing is given up; dask's own default is five minutes.
+_WORKER_SILENCE = 20.0
+
+
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run wants of its hosts.
+
+    where: they are. certificates: by which those of a scheduler know this one. most: bytes of a cell's
+    /shared. whole_tree: see Cluster. tell: is called with what a user should know.
+    """
+
+    where: Where
+    certificates: Certificates
+    most: int
+    whole_tree: bool
+    tell: Callable[[str], None]
+
+
+@asynccontextmanager
+async def connected(wishes: Wishes, folder: Path, run: str) -> AsyncIterator[Cluster]:
+    """The hosts of a run, until the block ends; then no cell of the run is left on them.
+
+    folder: for what comes in. run: its id. Raises UnpreparedError where no host can be had.
+    """
+    blobs.prepare()
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    async with AsyncExitStack() as stack:
+        farm: SchedulerFarm | SshFarm = SchedulerFarm(wishes.where.address, wishes.certificates)
+        if wishes.where.kind is HostsKind.SSH:
+            from quizmatrix.hosts.overssh import ssh_farm
+
+            farm = await stack.enter_async_context(ssh_farm(wishes.where.hosts, folder))
+        client = await stack.enter_async_context(_client(farm))
+        incoming = stack.enter_context(paths.scratch(folder, "incoming"))
+        uploads = Uploads(Path(incoming), wishes.most)
+        home = Home(uploads)
+        is_encrypted = check_address(farm.address)
+        context = farm.certificates.context(server=True) if is_encrypted else None
+        url = home.start(_own_address(client), context)
+        stack.push_async_callback(_in_any_case, home.stop)
+        for failure in await farm.lend(client, home.port):
+            wishes.tell(failure)
+        await _check_workers(client, farm.address)
+        yield Cluster(client, url, uploads, run, sends_whole_tree=wishes.whole_tree)
+
+
+class SchedulerFarm:
+    """The hosts of a scheduler that is there."""
+
+    def __init__(self, address: str, certificates: Certificates) -> None:
+        self.address = address
+        self.certificates = certificates
+
+    async def lend(self, _client: Any, _home: int) -> list[str]:
+        """They were lent by their owners."""
+        return []
+
+
+@asynccontextmanager
+async def _client(farm: SchedulerFarm | SshFarm) -> AsyncIterator[Any]:
+    security = farm.certificates.security() if check_address(farm.address) else None
+    connect: Any = Client  # dask's has no types
+    try:
+        client = await connect(
+            farm.address, security=security, asynchronous=True, timeout=_CONNECT_LIMIT, set_as_default=False
+        )
+    except (OSError, TimeoutError) as error:
+        raise UnpreparedError(
+            f"the scheduler {farm.address} cannot be reached",
+            cause=str(error),
+            next_step="Start it, for instance: dask scheduler (docs/hosts.md).",
+        ) from error
+    try:
+        yield client
+    finally:
+        await _in_any_case(client.close)
+
+
+async def _in_any_case(end: Callable[[], Awaitable[None]]) -> None:
+    """End something, even if we were cancelled."""
+    with anyio.CancelScope(shield=True), anyio.move_on_after(_CONNECT_LIMIT):
+        await end()
+
+
+async def _check_workers(client: Any, address: str) -> None:
+    if not await workers_of(client):
+        known = await client.scheduler.identity(n_workers=-1)
+        others = [worker["host"] for worker in known["workers"].values()]
+        cause = f"{first_of(others)} have another version of quizmatrix, or none" if others else ""
+        raise UnpreparedError(
+            f"the scheduler {address} has no worker for this quizmatrix",
+            cause=cause,
+            next_step=f"On each host: quizmatrix worker {address}",
+        )
+    await client.run_on_scheduler(_shorten_silence, seconds=_WORKER_SILENCE)
+
+
+def _shorten_silence(seconds: float, dask_scheduler: Any = None) -> None:
+    """On the scheduler: give up a worker that says nothing for so long. It looks once in that time."""
+    if dask_scheduler.worker_ttl is None or dask_scheduler.worker_ttl > seconds:
+        dask_scheduler.worker_ttl = seconds
+        if (looks := dask_scheduler.periodic_callbacks.get("worker-ttl")) is not None:
+            looks.stop()
+            looks.callback_time = seconds / 4 * 1000
+            looks.start()
+
+
+def _own_address(client: Any) -> str:
+    """Our address, as the scheduler's host sees it."""
+    local = client.scheduler_comm.comm.local_address
+    return urlsplit(local).hostname or "127.0.0.1"
