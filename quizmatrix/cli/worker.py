@@ -30,7 +30,7 @@ def add_parser(commands: Commands[Parser]) -> None:
         help="those of this host (-: they come on stdin, with whose end it ends)",
     )
     parser.add_argument("--port", metavar="N", help="listen there, on the loopback alone: for a tunnel")
-    parser.add_argument("--name", metavar="NAME", help="its name for the scheduler")
+    parser.add_argument("--name", dest="own_name", metavar="NAME", help="its name for the scheduler")
     parser.add_argument(
         "--make-certificates",
         action="store_true",
@@ -59,7 +59,7 @@ def work(args: argparse.Namespace) -> int:
         raise missing_extra(error) from error
     of_run = args.certificates == "-"
     with security.from_stdin() if of_run else nullcontext(security.certificates(args.certificates)) as own:
-        lent = Lent(cpus=cpus, port=port, name=args.name, ends_with_stdin=of_run)
+        lent = Lent(cpus=cpus, port=port, name=args.own_name, ends_with_stdin=of_run)
         anyio.run(lend, args.address, own, lent)
     return EXIT_OK
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from quizmatrix.hosts.security import AUTHORITY, CERTIFICATE, KEY
@@ -109,13 +110,18 @@ class Farm:
         assert not left
 
 
-def wait_for(is_so: object, process: subprocess.Popen[bytes] | None = None, log: Path | None = None) -> None:
+def wait_for(
+    is_so: Callable[[], object], process: subprocess.Popen[bytes] | None = None, log: Path | None = None
+) -> None:
     """Wait until a function says so; AssertionError where it never does, or the process ends first."""
     ends = time.monotonic() + _LIMIT
-    while not is_so():  # type: ignore[operator]
-        said = log.read_text() if log is not None and log.exists() else ""
-        assert process is None or process.poll() is None, said
-        assert time.monotonic() < ends, said
+    while not is_so():
+        has_ended = process is not None and process.poll() is not None
+        if has_ended or time.monotonic() > ends:
+            if process is not None:
+                process.kill()
+                process.wait()
+            raise AssertionError(log.read_text() if log is not None else "it did not come to that")
         time.sleep(_PAUSE)
 
 
