@@ -274,7 +274,7 @@ def add_conduct(parser: Parser) -> argparse._ArgumentGroup:
     group.add_argument(
         "--on",
         metavar="HOSTS",
-        help="run them on other hosts: ssh:HOST,... or a dask scheduler's, tls://HOST:8786",
+        help="run them on other hosts: ssh:HOST,... or slurm or a dask scheduler's, tls://HOST:8786",
     )
     group.add_argument("--certificates", metavar="DIR", help="with --on: those of this host")
     group.add_argument(

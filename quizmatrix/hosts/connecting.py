@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import anyio
@@ -21,9 +21,6 @@ from quizmatrix.hosts.cluster import Cluster, workers_of
 from quizmatrix.hosts.security import Certificates, check_address
 from quizmatrix.hosts.serving import Home, Uploads
 from quizmatrix.hosts.where import HostsKind, Where
-
-if TYPE_CHECKING:
-    from quizmatrix.hosts.overssh import SshFarm
 
 # Seconds to reach the scheduler.
 _CONNECT_LIMIT = 20.0
@@ -54,11 +51,7 @@ async def connected(wishes: Wishes, folder: Path, run: str) -> AsyncIterator[Clu
     blobs.prepare()
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     async with AsyncExitStack() as stack:
-        farm: SchedulerFarm | SshFarm = SchedulerFarm(wishes.where.address, wishes.certificates)
-        if wishes.where.kind is HostsKind.SSH:
-            from quizmatrix.hosts.overssh import ssh_farm
-
-            farm = await stack.enter_async_context(ssh_farm(wishes.where.hosts, folder))
+        farm = await _farm(wishes, folder, stack)
         client = await stack.enter_async_context(_client(farm))
         incoming = stack.enter_context(paths.scratch(folder, "incoming"))
         uploads = Uploads(Path(incoming), wishes.most)
@@ -69,8 +62,37 @@ async def connected(wishes: Wishes, folder: Path, run: str) -> AsyncIterator[Clu
         stack.push_async_callback(_in_any_case, home.stop)
         for failure in await farm.lend(client, home.port):
             wishes.tell(failure)
-        await _check_workers(client, farm.address)
+        if not farm.is_patient:
+            await _check_workers(client, farm.address)
+        await client.run_on_scheduler(_shorten_silence, seconds=_WORKER_SILENCE)
         yield Cluster(client, url, uploads, run, sends_whole_tree=wishes.whole_tree)
+
+
+class Farm(Protocol):
+    """The hosts of a run, and its scheduler. is_patient: the run waits for hosts, however long."""
+
+    address: str
+    certificates: Certificates
+    is_patient: bool
+
+    async def lend(self, client: Any, home: int) -> list[str]:
+        """Start the workers; returns a sentence for each host that cannot be had.
+
+        client: of dask. home: the port of the submitter's HTTP server. Raises UnpreparedError.
+        """
+
+
+async def _farm(wishes: Wishes, folder: Path, stack: AsyncExitStack) -> Farm:
+    where = wishes.where
+    if where.kind is HostsKind.SSH:
+        from quizmatrix.hosts.overssh import ssh_farm
+
+        return await stack.enter_async_context(ssh_farm(where.hosts, folder))
+    if where.kind is HostsKind.BATCH:
+        from quizmatrix.hosts.batch import batch_farm
+
+        return await stack.enter_async_context(batch_farm(where.system, where.file, folder))
+    return SchedulerFarm(where.address, wishes.certificates)
 
 
 class SchedulerFarm:
@@ -79,6 +101,7 @@ class SchedulerFarm:
     def __init__(self, address: str, certificates: Certificates) -> None:
         self.address = address
         self.certificates = certificates
+        self.is_patient = False
 
     async def lend(self, _client: Any, _home: int) -> list[str]:
         """They were lent by their owners."""
@@ -86,7 +109,7 @@ class SchedulerFarm:
 
 
 @asynccontextmanager
-async def _client(farm: SchedulerFarm | SshFarm) -> AsyncIterator[Any]:
+async def _client(farm: Farm) -> AsyncIterator[Any]:
     security = farm.certificates.security() if check_address(farm.address) else None
     connect: Any = Client  # dask's has no types
     try:
@@ -121,7 +144,6 @@ async def _check_workers(client: Any, address: str) -> None:
             cause=cause,
             next_step=f"On each host: quizmatrix worker {address}",
         )
-    await client.run_on_scheduler(_shorten_silence, seconds=_WORKER_SILENCE)
 
 
 def _shorten_silence(seconds: float, dask_scheduler: Any = None) -> None:

@@ -47,6 +47,7 @@ class SshFarm:
         """hosts: as ssh takes them. folder: for what the workers print."""
         self.address = address
         self.certificates = certificates
+        self.is_patient = False
         self._hosts = hosts
         self._folder = folder
         self._processes: dict[str, Process] = {}

@@ -19,14 +19,30 @@ class HostsKind(StrEnum):
 
     SCHEDULER = "scheduler"
     SSH = "ssh"
+    BATCH = "batch"
+
+
+class BatchSystem(StrEnum):
+    """A batch system."""
+
+    SLURM = "slurm"
+    PBS = "pbs"
+    LSF = "lsf"
+    HTCONDOR = "htcondor"
+    SGE = "sge"
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True):
-    """The hosts of a run. address: of a scheduler that is there. hosts: those of `ssh:`."""
+    """The hosts of a run.
+
+    address: of a scheduler that is there. hosts: those of `ssh:`. system: of batch jobs; file: with options.
+    """
 
     kind: HostsKind
     address: str = ""
     hosts: tuple[str, ...] = ()
+    system: BatchSystem = BatchSystem.SLURM
+    file: str = ""
 
 
 def parse(text: str) -> Where:
@@ -44,5 +60,7 @@ def parse(text: str) -> Where:
                 f"--on {text} names a host twice", next_step="A host takes as many cells as it can."
             )
         return Where(kind=HostsKind.SSH, hosts=hosts)
+    if kind in {*BatchSystem}:
+        return Where(kind=HostsKind.BATCH, system=BatchSystem(kind), file=rest)
     check_address(text)
     return Where(kind=HostsKind.SCHEDULER, address=text)

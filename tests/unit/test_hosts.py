@@ -10,8 +10,15 @@ import anyio
 import pytest
 
 from quizmatrix.cli import run_command
-from quizmatrix.core.errors import DamagedError, HostError, NotFetchedError, UnpreparedError, UsageError
-from quizmatrix.hosts import security, where, worktree
+from quizmatrix.core.errors import (
+    DamagedError,
+    DataError,
+    HostError,
+    NotFetchedError,
+    UnpreparedError,
+    UsageError,
+)
+from quizmatrix.hosts import batch, security, where, worktree
 from quizmatrix.hosts.messages import Answered, CellOrder, Told, answered_with, decoded, encoded
 from quizmatrix.hosts.serving import Uploads
 from quizmatrix.model.result import HostFacts
@@ -243,3 +250,36 @@ def test_hosts_of_ssh() -> None:
 def test_what_is_no_host_of_ssh(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)):
         where.parse(text)
+
+
+def test_batch_systems(tmp_path: Path) -> None:
+    assert where.parse("slurm") == where.Where(kind=where.HostsKind.BATCH)
+    found = where.parse("pbs:my jobs.toml")
+    assert (found.system, found.file) == (where.BatchSystem.PBS, "my jobs.toml")
+    # Without a file, the user's own counts, or what is there by default.
+    assert batch.read_options(where.BatchSystem.SLURM, "") == batch.BatchFile()
+    own = tmp_path / "config/slurm.toml"
+    own.parent.mkdir()
+    own.write_text('jobs = 9\n[options]\nqueue = "short"\n')
+    assert batch.read_options(where.BatchSystem.SLURM, "") == batch.BatchFile(
+        jobs=9, options={"queue": "short"}
+    )
+    assert batch.read_options(where.BatchSystem.PBS, "") == batch.BatchFile()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("job = 1", "unknown key `job`"),
+        ('memory = "much"', "`memory`"),
+        ("[options]\ncores = 4", "`options.cores` cannot be set"),
+        ("[options]\nsecurity = false", "`options.security` cannot be set"),
+    ],
+)
+def test_a_wrong_file_of_batch_options(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "batch.toml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=re.escape(said)):
+        batch.read_options(where.BatchSystem.SLURM, str(path))
+    with pytest.raises(DataError, match="cannot read"):
+        batch.read_options(where.BatchSystem.SLURM, str(tmp_path / "none"))
