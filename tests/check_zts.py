@@ -40,6 +40,8 @@ CELLS = ("6.1-x86_64", "6.1-s390x")
 # Slices of each cell: some ten minutes each on two cores, so that a portion that ends loses little.
 SLICES = 40
 RUNFILE = "sanity.run"
+# pool_checkpoint/checkpoint_sm_scale takes more than the 4 GiB that the suite has by default.
+MEMORY = "8G"
 
 # Outcomes of slices that have to run again.
 _UNENDED = frozenset({Outcome.CANCELLED, Outcome.SKIPPED, Outcome.UNPREPARED, Outcome.LOST})
@@ -191,6 +193,7 @@ def run(folder: Path, options: argparse.Namespace, tree: Path, names: list[str])
     """Run these slices, into `folder`."""
     argv = [sys.executable, "-m", "quizmatrix", "run", "--max-time", options.max_time, "--build"]
     argv += ["--only", ",".join(names), "--shard", str(options.slices), "--rerun-failed", "1"]
+    argv += ["--memory", MEMORY]
     argv += ["--output", str(folder / "run"), "--", "zfs-tests.sh", *options.arguments]
     print(process.printable(argv), flush=True)
     # Without a history, slices are always dealt in the runfile's order.

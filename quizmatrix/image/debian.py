@@ -48,13 +48,15 @@ Guest = Callable[[Path, str, Callable[[bytes], Awaitable[None]]], Awaitable[Path
 class DebianImage(msgspec.Struct, frozen=True, kw_only=True):
     """A stored image (its image.json).
 
-    include: the packages and sets that the user asked for. installed: versions by package.
+    include: the packages and sets that the user asked for. expanded: the packages that these stood for then.
+    installed: versions by package.
     """
 
     key: str
     arch: str
     suite: str
     include: list[str]
+    expanded: list[str] = []
     installed: dict[str, str]
     checksum: Checksum = msgspec.field(name="seal")
 
@@ -135,12 +137,9 @@ def load(key: str) -> DebianImage | None:
 
 
 def lacks(image: DebianImage, include: Sequence[str]) -> list[str]:
-    """Those packages and sets of packages that the image does not have."""
-    return [
-        word
-        for word in include
-        if word not in image.include and not image.installed.keys() >= set(package_sets().get(word, [word]))
-    ]
+    """Those packages and sets of packages that the image does not have. A set may have grown since."""
+    there = {*image.expanded, *image.installed}
+    return [word for word in include if not there.issuperset(package_sets().get(word, [word]))]
 
 
 def current_keys() -> set[str]:
@@ -304,6 +303,7 @@ class _ImageBuild:
             arch=self._arch.name,
             suite=suite,
             include=include,
+            expanded=expand(include),
             installed={package.name: package.version for package in self._packages},
             checksum=checksum_of(disk),
         )

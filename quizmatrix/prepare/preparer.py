@@ -49,17 +49,21 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """How artifacts are fetched.
 
     offline: use only the cache. refresh: ask the sources again for the newest versions. thorough: check all
-    files in the cache.
+    files in the cache. boots_here: guests run on this host, which needs QEMU for them.
     """
 
     offline: bool = False
     refresh: bool = False
     thorough: bool = False
+    boots_here: bool = True
 
     @staticmethod
     def asked(conduct: ConductOptions, *, thorough: bool = False) -> Policy:
         """What the options ask for."""
-        return Policy(offline=conduct.offline, refresh=conduct.refresh, thorough=thorough)
+        boots_here = conduct.on is None
+        return Policy(
+            offline=conduct.offline, refresh=conduct.refresh, thorough=thorough, boots_here=boots_here
+        )
 
 
 class Preparer:
@@ -86,8 +90,8 @@ class Preparer:
         Raises HostError where QEMU or a tool is missing, UnpreparedError where an artifact cannot be made.
         """
         arch = load_arch(cell.arch)
-        qemu = arch.facts.qemu
-        process.require_program(qemu.binary, qemu.package)
+        if self._policy.boots_here:
+            process.require_program(arch.facts.qemu.binary, arch.facts.qemu.package)
         self._look_ahead(cell, arch)
         installed: dict[str, str] | None = None
         image = await self._small_image(arch, tell)

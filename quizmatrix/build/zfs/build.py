@@ -229,7 +229,8 @@ class _ZfsBuild:
             if shared:
                 own.write_bytes(answers.for_one_build(shared, varying))
             try:
-                await self._step(env={**varying, **precompiled.environment(part)}).run(argv)
+                asked = part.sysroot.programs if part.has_programs else precompiled.environment(part)
+                await self._step(env={**varying, **asked}).run(argv)
             finally:
                 shutil.rmtree(precompiled.headers_dir(part), ignore_errors=True)
         return own.read_bytes() if own.exists() else b""
@@ -242,6 +243,8 @@ class _ZfsBuild:
             for words in part.install:
                 await self._make([word.format(layer=made) for word in words])
             _merge_usr(made)
+            if part.has_programs:
+                _add_python_library(part.tree.path, made)
             self._check_unchanged(before)
             if built.runtime is not None:
                 with paths.new_dir(built.runtime) as libraries:
@@ -266,6 +269,14 @@ class _ZfsBuild:
             env={**environment_of(self._part), **env},
             pool=pool,
         )
+
+
+def _add_python_library(tree: Path, layer: Path) -> None:
+    """Put libzfs_core for Python into a layer; ./configure would ask this host's Python for cffi first."""
+    library = tree / "contrib/pyzfs/libzfs_core"
+    if library.is_dir():
+        ignored = shutil.ignore_patterns("__pycache__", "*.in")
+        shutil.copytree(library, layer / "usr/lib/python3/dist-packages/libzfs_core", ignore=ignored)
 
 
 def runtime_of(layer: Path) -> Path:

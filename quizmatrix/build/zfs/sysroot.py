@@ -15,7 +15,7 @@ from quizmatrix.build.zfs import libraries
 from quizmatrix.build.zfs.libraries import SYSROOTS
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.core.jobserver import JobServer
-from quizmatrix.core.process import Tell, require_program
+from quizmatrix.core.process import Tell, helper_path, require_program
 from quizmatrix.core.store import key_of
 from quizmatrix.debian import apt
 from quizmatrix.image import debian
@@ -27,8 +27,10 @@ _RECIPE = "1"
 
 PACKAGES = (
     *("libc6-dev", "libgcc-s1", "libblkid-dev", "uuid-dev", "libtirpc-dev", "libssl-dev"),
-    *("zlib1g-dev", "libattr1-dev", "libaio-dev"),
+    *("zlib1g-dev", "libattr1-dev", "libaio-dev", "libcurl4-openssl-dev"),
 )
+# Programs that stand before this host's while ./configure runs.
+_PROGRAMS = Path(__file__).with_name("programs")
 
 
 class Sysroot(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +47,13 @@ class Sysroot(msgspec.Struct, frozen=True, kw_only=True):
     linker: str = ""
     packages: list[Path]
     libraries: list[Path]
+
+    @property
+    def programs(self) -> dict[str, str]:
+        """More variables for `configure`, which asks programs of this host about libraries."""
+        headers = next(self.folder.glob("usr/include/*/curl/curlver.h"), self.folder / "none")
+        path = os.pathsep.join([str(_PROGRAMS), helper_path()])
+        return {"PATH": path, "CURL_VERSION_HEADER": str(headers)}
 
     @property
     def environment(self) -> dict[str, str]:
