@@ -11,7 +11,7 @@ from pathlib import Path
 
 from quizmatrix.core import folders, paths, units, uses
 from quizmatrix.core.checksum import sha256_of
-from quizmatrix.core.errors import DamagedError, UsageError
+from quizmatrix.core.errors import DamagedError, QuizmatrixError, UsageError
 from quizmatrix.core.store import Store
 
 # Everything below this folder of the cache can be read by the user alone: a work tree has what its owner's
@@ -95,7 +95,7 @@ def keep_to_budget() -> None:
     for _, size, path, store in sorted(found, key=lambda one: one[0], reverse=True):
         left -= size
         if left < 0:
-            with suppress(OSError), uses.unused(path) as nobody_uses_it:
+            with suppress(OSError, QuizmatrixError), uses.unused(path) as nobody_uses_it:
                 if nobody_uses_it:
                     store.discard(path)
 

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -24,6 +25,10 @@ from quizmatrix.run.job import run_job
 from quizmatrix.run.observer import Observer
 
 ORDER, CELL = "order.json", "cell"
+
+# Bytes of each of the command's streams that are told as they come. The rest comes with the results: dask
+# keeps what is told.
+_TOLD_AT_MOST = 16 << 20
 
 # Seconds between two lines of the console that are told: only the last one is shown.
 _CONSOLE_PAUSE = 0.5
@@ -80,19 +85,21 @@ def _observer(order: CellOrder, tell: TellWorker) -> Observer:
             last = anyio.current_time()
             tell(Told(console=line))
 
-    async def stdout(data: bytes) -> None:
-        tell(Told(stdout=data))
+    told = {"stdout": 0, "stderr": 0}
 
-    async def stderr(data: bytes) -> None:
-        tell(Told(stderr=data))
+    async def pass_on(name: str, data: bytes) -> None:
+        if told[name] < _TOLD_AT_MOST:
+            at = told[name]
+            tell(Told(stdout=data, at=at) if name == "stdout" else Told(stderr=data, at=at))
+        told[name] += len(data)
 
     return Observer(
         specified=specified,
         stage=lambda stage: tell(Told(stage=stage)),
         note=lambda text: tell(Told(note=text)),
         console=console,
-        stdout=stdout if order.passes_on else None,
-        stderr=stderr if order.passes_on else None,
+        stdout=partial(pass_on, "stdout") if order.passes_on else None,
+        stderr=partial(pass_on, "stderr") if order.passes_on else None,
     )
 
 

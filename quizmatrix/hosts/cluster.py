@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tarfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,17 +11,18 @@ from typing import Any
 
 import anyio
 import msgspec
-import zstandard
 from distributed import KilledWorker
+from distributed.client import ClosedClientError, FutureCancelledError
 
-from quizmatrix.core import untrusted
 from quizmatrix.core.concurrency import in_thread, task_group
-from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError, host_error
+from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError
 from quizmatrix.core.once import OncePerKey
 from quizmatrix.core.store import path_of
 from quizmatrix.hosts import outgoing, worktree
+from quizmatrix.hosts.heard import Heard
 from quizmatrix.hosts.lenthost import CPUS, MEMORY, need_of_job, resource, run_order
 from quizmatrix.hosts.messages import Answered, CellOrder, Told, decoded, encoded
+from quizmatrix.hosts.packing import unpack_cell
 from quizmatrix.hosts.serving import Uploads
 from quizmatrix.model.job import CellJob
 from quizmatrix.model.result import CellResult
@@ -35,15 +35,29 @@ _AHEAD = 2
 # How many hosts are tried where one cannot do its part.
 _MOST_HOSTS = 3
 
+# Seconds between two looks at which hosts there are, and after which an order without any is given up.
+_LOOK_PAUSE = 3.0
+_NO_HOST_LIMIT = 60.0
+
+# What dask raises when the scheduler has gone: the last one where the client has noticed that, too.
+_GONE = (FutureCancelledError, ClosedClientError, OSError, AttributeError)
+
 
 class Cluster:
     """The hosts of one run."""
 
     def __init__(
-        self, client: Any, home: str, uploads: Uploads, run: str, *, sends_whole_tree: bool = False
+        self,
+        client: Any,
+        home: str,
+        uploads: Uploads,
+        run: str,
+        *,
+        sends_whole_tree: bool = False,
+        is_patient: bool = False,
     ) -> None:
         """client: connected. home: the address of our server. run: the id of the run. sends_whole_tree: of
-        the current folder, what git ignores travels, too.
+        the current folder, what git ignores travels, too. is_patient: hosts may come in hours.
         """
         self._client = client
         self._home = home
@@ -53,11 +67,13 @@ class Cluster:
         self._heard: dict[str, Callable[[Told], None]] = {}
         self._window = anyio.CapacityLimiter(1)
         self._sends_whole_tree = sends_whole_tree
+        self._is_patient = is_patient
         self._number = 0
-        client.subscribe_topic(self._topic, self._hear)
+        client.subscribe_topic(self.topic, self._hear)
 
     @property
-    def _topic(self) -> str:
+    def topic(self) -> str:
+        """Under which dask keeps what the workers tell."""
         return f"quizmatrix-{self._run}"
 
     def _hear(self, event: tuple[float, Any]) -> None:
@@ -73,13 +89,19 @@ class Cluster:
 
         Not all of them at once: those that wait here can go to a host that joins late.
         """
-        slots = sum(worker["nthreads"] for worker in await workers_of(self._client))
-        self._window.total_tokens = max(1, _AHEAD * slots)
         if is_further:
             yield
             return
         async with self._window:
             yield
+
+    async def keep_window(self) -> None:
+        """Send as many jobs ahead as the hosts are for now; returns when it is cancelled."""
+        with contextlib.suppress(UnpreparedError):  # the cells find that out themselves
+            while True:
+                slots = sum(worker["nthreads"] for worker in await workers_of(self._client))
+                self._window.total_tokens = max(1, _AHEAD * slots)
+                await anyio.sleep(_LOOK_PAUSE)
 
     async def run(
         self, job: CellJob, folder: Path, disks: Sequence[Disk], observer: Observer
@@ -94,7 +116,7 @@ class Cluster:
             job=job,
             travels=await self._offer(job, observer),
             home=self._home,
-            topic=self._topic,
+            topic=self.topic,
             passes_on=observer.stdout is not None,
         )
         failed: dict[str, Answered] = {}
@@ -103,7 +125,7 @@ class Cluster:
             if answered.spec is not None and answered.result is not None:
                 break
             failed[answered.worker] = answered
-            if not answered.is_hosts_fault or len(failed) >= _MOST_HOSTS:
+            if not answered.may_work_elsewhere or len(failed) >= _MOST_HOSTS:
                 raise _failure(list(failed.values()))
             observer.note(f"{answered.host.name}: {answered.error}: another host is tried")
         files = msgspec.structs.replace(answered.spec.files, folder=str(folder))
@@ -116,49 +138,80 @@ class Cluster:
         """Send an order to a host that has not failed yet; what it sends home comes into `folder`."""
         self._number += 1
         key = f"{self._run.replace('-', '')}x{self._number}"
-        send, receive = anyio.create_memory_object_stream[Told](10_000)
-        self._heard[key] = partial(_put, send)
+        heard = Heard(observer)
+        self._heard[key] = heard.put
         try:
             with self._uploads.expected(key):
                 async with task_group() as group:
-                    group.start_soon(_observe, receive, observer)
+                    group.start_soon(heard.pass_on)
                     answered = await self._answer(key, order, failed)
-                    send.close()
+                    heard.close()
                 if answered.result is not None:
                     packed = self._uploads.path_of(key, answered.upload)
                     if packed is None or not packed.exists():
                         raise DamagedError(f"{answered.host.name} has sent no results")
-                    await in_thread(partial(_unpack, packed, folder))
+                    notes = await in_thread(partial(unpack_cell, packed, folder, self._uploads.most))
+                    for note in notes:
+                        observer.note(note)
+                    await heard.pass_on_rest(folder)
         finally:
             del self._heard[key]
         return answered
 
     async def _answer(self, key: str, order: CellOrder, failed: Mapping[str, Answered]) -> Answered:
-        need = need_of_job(order.job)
         others = None
+        hosts = await workers_of(self._client)
         if failed:
-            others = [worker["address"] for worker in await workers_of(self._client)]
-            others = [address for address in others if address not in failed]
+            others = [host["address"] for host in hosts if host["address"] not in failed]
             if not others:
                 raise _failure(list(failed.values()))
-        future = self._client.submit(
-            run_order,
-            key,
-            encoded(order),
-            key=key,
-            pure=False,
-            resources={CPUS: need.cpus, MEMORY: need.memory, resource(): 1},
-            workers=others,
-        )
+        future = self._submit(key, order, hosts, others)
         try:
-            return decoded(await future, Answered)
+            async with task_group() as group:
+                group.start_soon(self._watch_hosts, order, frozenset(failed))
+                answered = decoded(await future, Answered)
+                group.cancel_scope.cancel()
         except KilledWorker as error:
             raise HostError(
                 f"{order.job.labels.cell} was lost on {error.allowed_failures + 1} hosts", cause=str(error)
             ) from error
+        except _GONE as error:
+            raise _scheduler_is_gone() from error
         finally:
             # Else dask would compute it again once its worker is gone.
             future.release()
+        return answered
+
+    def _submit(
+        self, key: str, order: CellOrder, hosts: list[dict[str, Any]], others: list[str] | None
+    ) -> Any:
+        need = need_of_job(order.job)
+        # A guest that is larger than any host runs there alone, as it would here.
+        most = {
+            name: max((host["resources"][name] for host in hosts), default=asked)
+            for name, asked in ((CPUS, need.cpus), (MEMORY, need.memory))
+        }
+        resources = {CPUS: min(need.cpus, most[CPUS]), MEMORY: min(need.memory, most[MEMORY]), resource(): 1}
+        try:
+            return self._client.submit(
+                run_order, key, encoded(order), key=key, pure=False, resources=resources, workers=others
+            )
+        except _GONE as error:
+            raise _scheduler_is_gone() from error
+
+    async def _watch_hosts(self, order: CellOrder, failed: frozenset[str]) -> None:
+        """Raise UnpreparedError once there has been no host for an order for a while. Dask would wait on."""
+        since = anyio.current_time()
+        while True:
+            await anyio.sleep(_LOOK_PAUSE)
+            if {host["address"] for host in await workers_of(self._client)} - failed or self._is_patient:
+                since = anyio.current_time()
+            elif anyio.current_time() - since > _NO_HOST_LIMIT:
+                raise UnpreparedError(
+                    f"no host is left for {order.job.labels.cell}",
+                    cause="they have gone, or take no more cells",
+                    next_step="`quizmatrix run --resume` goes on once there is one.",
+                )
 
     async def _offer(self, job: CellJob, observer: Observer) -> dict[str, str]:
         """The listings of all that the job is run from. Each folder is read once in a run: as it was then."""
@@ -189,46 +242,19 @@ def _failure(failed: list[Answered]) -> UnpreparedError:
     )
 
 
-def _put(send: Any, told: Told) -> None:
-    with contextlib.suppress(anyio.WouldBlock):  # a console that prints faster than anybody reads
-        send.send_nowait(told)
-
-
-async def _observe(receive: Any, observer: Observer) -> None:
-    async for told in receive:
-        if told.specified is not None:
-            await observer.specified(told.specified, told.why)
-        elif told.stage is not None:
-            observer.stage(told.stage)
-        elif told.note is not None:
-            observer.note(told.note)
-        elif told.console is not None:
-            observer.console(told.console)
-        elif told.stdout is not None and observer.stdout is not None:
-            await observer.stdout(told.stdout)
-        elif told.stderr is not None and observer.stderr is not None:
-            await observer.stderr(told.stderr)
-
-
-def _unpack(packed: Path, folder: Path) -> None:
-    """Put a cell's files into its folder. Nothing is written outside of it, and nothing leads out of it."""
-    try:
-        with (
-            packed.open("rb") as raw,
-            zstandard.ZstdDecompressor().stream_reader(raw) as plain,
-            tarfile.open(fileobj=plain, mode="r|") as archive,
-        ):
-            archive.extractall(folder, filter="data")
-    except (tarfile.TarError, zstandard.ZstdError) as error:
-        raise DamagedError("the results of another host cannot be read", cause=str(error)) from error
-    except OSError as error:
-        raise host_error(f"write to {folder}", error) from error
-    untrusted.make_safe(folder)
+def _scheduler_is_gone() -> UnpreparedError:
+    return UnpreparedError("the scheduler is gone", next_step="`quizmatrix run --resume` goes on.")
 
 
 async def workers_of(client: Any) -> list[dict[str, Any]]:
-    """What dask knows of the hosts that were lent by this version of `quizmatrix worker`."""
-    known = await client.scheduler.identity(n_workers=-1)
+    """What dask knows of the hosts that were lent by this version of `quizmatrix worker`.
+
+    Raises UnpreparedError where the scheduler is gone.
+    """
+    try:
+        known = await client.scheduler.identity(n_workers=-1)
+    except _GONE as error:
+        raise _scheduler_is_gone() from error
     found = known["workers"].items()
     return [
         {**worker, "address": address} for address, worker in found if worker["resources"].get(resource())

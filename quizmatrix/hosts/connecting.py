@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -12,8 +14,10 @@ from urllib.parse import urlsplit
 import anyio
 import msgspec
 from distributed import Client
+from distributed.utils import get_ip
 
 from quizmatrix.core import paths
+from quizmatrix.core.concurrency import in_thread, task_group
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.core.text import first_of
 from quizmatrix.hosts import blobs
@@ -21,6 +25,8 @@ from quizmatrix.hosts.cluster import Cluster, workers_of
 from quizmatrix.hosts.security import Certificates, check_address
 from quizmatrix.hosts.serving import Home, Uploads
 from quizmatrix.hosts.where import HostsKind, Where
+
+LOOPBACK = "127.0.0.1"
 
 # Seconds to reach the scheduler.
 _CONNECT_LIMIT = 20.0
@@ -49,7 +55,8 @@ async def connected(wishes: Wishes, folder: Path, run: str) -> AsyncIterator[Clu
     folder: for what comes in. run: its id. Raises UnpreparedError where no host can be had.
     """
     blobs.prepare()
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in ("distributed", "tornado.application", "tornado.general"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     async with AsyncExitStack() as stack:
         farm = await _farm(wishes, folder, stack)
         client = await stack.enter_async_context(_client(farm))
@@ -58,14 +65,22 @@ async def connected(wishes: Wishes, folder: Path, run: str) -> AsyncIterator[Clu
         home = Home(uploads)
         is_encrypted = check_address(farm.address)
         context = farm.certificates.context(server=True) if is_encrypted else None
-        url = home.start(_own_address(client), context)
+        url = home.start(await _own_address(client), context)
         stack.push_async_callback(_in_any_case, home.stop)
         for failure in await farm.lend(client, home.port):
             wishes.tell(failure)
         if not farm.is_patient:
             await _check_workers(client, farm.address)
         await client.run_on_scheduler(_shorten_silence, seconds=_WORKER_SILENCE)
-        yield Cluster(client, url, uploads, run, sends_whole_tree=wishes.whole_tree)
+        cluster = Cluster(
+            client, url, uploads, run, sends_whole_tree=wishes.whole_tree, is_patient=farm.is_patient
+        )
+        stack.push_async_callback(_in_any_case, partial(_forget_topic, client, cluster.topic))
+        stack.push_async_callback(in_thread, blobs.keep_to_budget)
+        async with task_group() as group:
+            group.start_soon(cluster.keep_window)
+            yield cluster
+            group.cancel_scope.cancel()
 
 
 class Farm(Protocol):
@@ -156,7 +171,26 @@ def _shorten_silence(seconds: float, dask_scheduler: Any = None) -> None:
             looks.start()
 
 
-def _own_address(client: Any) -> str:
-    """Our address, as the scheduler's host sees it."""
-    local = client.scheduler_comm.comm.local_address
-    return urlsplit(local).hostname or "127.0.0.1"
+async def _forget_topic(client: Any, topic: str) -> None:
+    """Let the scheduler forget what was told of the run: it would keep that for ever."""
+    with suppress(Exception):  # it may be gone
+        await client.run_on_scheduler(_drop_topic, topic=topic)
+
+
+def _drop_topic(topic: str, dask_scheduler: Any = None) -> None:
+    dask_scheduler._broker._topics.pop(topic, None)
+
+
+async def _own_address(client: Any) -> str:
+    """Our address, as the workers see it."""
+    local = urlsplit(client.scheduler_comm.comm.local_address).hostname or LOOPBACK
+    others = [worker["host"] for worker in await workers_of(client)]
+    # The scheduler is on this host, and workers are on others.
+    if _is_loopback(local) and not all(map(_is_loopback, others)):
+        find: Any = get_ip  # dask's has no types
+        return str(find())
+    return local
+
+
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host.strip("[]")).is_loopback

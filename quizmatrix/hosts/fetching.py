@@ -20,6 +20,7 @@ _CHUNK = 1 << 20
 
 _PARTIAL = 206
 _NOT_SATISFIABLE = 416
+_NO_STORAGE = 507
 
 
 class HomeClient:
@@ -64,6 +65,8 @@ class HomeClient:
                     content=_content_of(path),
                     headers={"Content-Length": str(path.stat().st_size)},
                 )
+                if answer.status_code == _NO_STORAGE:
+                    raise NotFetchedError("the submitter could not store the results", cause=answer.text)
                 answer.raise_for_status()
                 return upload
             except httpx.HTTPError as error:

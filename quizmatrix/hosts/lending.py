@@ -50,6 +50,7 @@ async def lend(address: str, certificates: Certificates, lent: Lent) -> None:
     is_encrypted = check_address(address)
     security = certificates.security() if is_encrypted else None
     context = certificates.context() if is_encrypted else None
+    blobs.budget()
     try:
         blobs.prepare()
     except OSError as error:
@@ -68,11 +69,15 @@ async def lend(address: str, certificates: Certificates, lent: Lent) -> None:
             "death_timeout": _CONNECT_LIMIT,
             "name": lent.name,
         }
+        if not is_encrypted:
+            # Else dask listens on all interfaces, and whoever connects may run anything.
+            options["host"] = "[::1]" if "[" in address else "127.0.0.1"
         if lent.port is not None:
             own = f"{address.partition('://')[0]}://127.0.0.1:{lent.port}"
             options |= {"host": "127.0.0.1", "port": lent.port, "contact_address": own}
         worker = await _connected(address, options)
-        await worker.plugin_add(plugin=LentHost(host_admission(None, Path(scratch)), context))
+        admission = host_admission(None, Path(scratch), memory=lent.memory)
+        await worker.plugin_add(plugin=LentHost(admission, context))
         print(f"quizmatrix: lent to {address}: {cpus} CPUs, {memory} MiB", file=sys.stderr, flush=True)
         async with task_group() as group:
             group.start_soon(_close_on_signal, worker)

@@ -7,15 +7,12 @@ import os
 import socket
 import ssl
 import sys
-import tarfile
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import anyio
 import msgspec
-import zstandard
 from distributed import get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
@@ -28,6 +25,7 @@ from quizmatrix.hosts import blobs, cellprocess, incoming
 from quizmatrix.hosts.fetching import HomeClient
 from quizmatrix.hosts.hostfacts import facts_for
 from quizmatrix.hosts.messages import Answered, CellOrder, Told, answered_with, decoded, encoded
+from quizmatrix.hosts.packing import pack_cell
 from quizmatrix.hosts.version import version
 from quizmatrix.model.job import CellJob
 from quizmatrix.model.result import HostFacts
@@ -42,6 +40,8 @@ CPUS, MEMORY = "cpus", "memory"
 _FETCHES = 4
 # After so many orders in a row that failed because of the host, it takes no more.
 _MOST_FAILURES = 3
+# Seconds between two looks at the size of the store.
+_TIDY_PAUSE = 60.0
 # The longest line that a job's process tells, in bytes.
 _LONGEST_LINE = 1 << 26
 
@@ -61,7 +61,9 @@ async def run_order(key: str, data: bytes) -> bytes:
     order = decoded(data, CellOrder)
     answered = await host.answer(key, order, worker.log_event)
     if host.is_set_aside:
-        await worker.set_resources(**{resource(): 0})
+        # The scheduler alone is told: orders that are here already need the resource to be answered.
+        resources = {**worker.state.total_resources, resource(): 0}
+        await worker.scheduler.set_resources(resources=resources, worker=worker.contact_address)
     return encoded(msgspec.structs.replace(answered, worker=worker.address))
 
 
@@ -86,6 +88,7 @@ class LentHost(WorkerPlugin):
         self._fetches = anyio.CapacityLimiter(_FETCHES)
         self._unwanted: dict[str, asyncio.Event] = {}
         self._failures = 0
+        self._tidied = -_TIDY_PAUSE
 
     def transition(self, key: object, start: str, finish: str, **_more: object) -> None:
         """Called by dask when a task changes its state. A running one that nobody wants is stopped."""
@@ -95,6 +98,8 @@ class LentHost(WorkerPlugin):
     async def answer(self, key: str, order: CellOrder, log: TellSubmitter) -> Answered:
         """Run an order. log: tells the submitter what happens, under a topic."""
         facts = facts_for(order.job.machine.arch)
+        if self.is_set_aside:
+            return answered_with(facts, HostError("it takes no more cells"))
         stop = self._unwanted[key] = asyncio.Event()
         answered = Answered(host=facts, error="it was stopped")
         try:
@@ -143,6 +148,12 @@ class LentHost(WorkerPlugin):
             held.release()
             with anyio.CancelScope(shield=True):
                 await home.close()
+                await self._tidy()
+
+    async def _tidy(self) -> None:
+        """Keep the store to its budget, now and then: all of it is walked."""
+        if (now := anyio.current_time()) - self._tidied > _TIDY_PAUSE:
+            self._tidied = now
             await in_thread(blobs.keep_to_budget)
 
     async def _localized(self, order: CellOrder, home: HomeClient, held: uses.Uses) -> CellJob:
@@ -171,7 +182,7 @@ class LentHost(WorkerPlugin):
                 if answered.result is None:
                     return answered
                 packed = folder / "packed"
-                await in_thread(partial(_pack, folder / cellprocess.CELL, packed))
+                await pack_cell(folder / cellprocess.CELL, packed)
                 upload = await home.send(packed, key)
                 return msgspec.structs.replace(answered, upload=upload)
             finally:
@@ -212,16 +223,6 @@ async def _listen(folder: Path, tell: Callable[[Told], None]) -> Answered:
         words = said.decode(errors="replace").strip().rpartition("\n")[2]
         raise HostError(f"the cell's process ended with {done.status}", cause=words)
     return answers[0]
-
-
-def _pack(folder: Path, target: Path) -> None:
-    compressor = zstandard.ZstdCompressor(level=1)
-    with (
-        target.open("wb") as raw,
-        compressor.stream_writer(raw) as packed,
-        tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as archive,
-    ):
-        archive.add(folder, ".")
 
 
 def need_of_job(job: CellJob) -> Need:

@@ -35,7 +35,8 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     """How an order ended: with a result, or with an error.
 
     worker: its address, as dask has it. upload: the name under which it has sent the cell's folder home.
-    error, next_step: of a QuizmatrixError. is_hosts_fault: another host may do better.
+    error, next_step: of a QuizmatrixError. may_work_elsewhere: another host may do better. is_hosts_fault:
+    and this one will probably fail with the next order, too.
     """
 
     host: HostFacts
@@ -45,17 +46,29 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     upload: str = ""
     error: str = ""
     next_step: str = ""
+    may_work_elsewhere: bool = False
     is_hosts_fault: bool = False
 
 
 def answered_with(host: HostFacts, error: QuizmatrixError) -> Answered:
     """The answer of a host where an error occurred."""
-    is_hosts_fault = isinstance(error, HostError | NotFetchedError)
-    return Answered(host=host, error=str(error), next_step=error.next_step, is_hosts_fault=is_hosts_fault)
+    # What could not be fetched from the submitter may be the submitter's fault.
+    may_work = isinstance(error, HostError | NotFetchedError)
+    is_hosts_fault = isinstance(error, HostError)
+    return Answered(
+        host=host,
+        error=str(error),
+        next_step=error.next_step,
+        may_work_elsewhere=may_work,
+        is_hosts_fault=is_hosts_fault,
+    )
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is told of a job while it runs: one of these. stdout, stderr: base64, as JSON has no bytes."""
+    """What is told of a job while it runs: one of these.
+
+    stdout, stderr: base64, as JSON has no bytes; `at` is how many bytes of the stream came before.
+    """
 
     specified: CellSpec | None = None
     why: str = ""
@@ -64,6 +77,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     console: str | None = None
     stdout: bytes | None = None
     stderr: bytes | None = None
+    at: int = 0
 
 
 def encoded(value: CellOrder | Answered | Told) -> bytes:

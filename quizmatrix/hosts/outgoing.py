@@ -65,13 +65,13 @@ def _offer(folder: Path, left_out: Callable[[str], bool]) -> str:
     before = _load(place)
     for attempt in range(_TRIES):
         now = _State()
-        entries = entries_of(folder, _digest(before, now), left_out)
         try:
+            entries = entries_of(folder, _digest(before, now), left_out)
             now.packs = _packs(folder, entries, before)
             break
-        except (DamagedError, FileNotFoundError):
+        except (DamagedError, FileNotFoundError, NotADirectoryError):
             # Somebody edits or builds in it. What has changed is read again.
-            if attempt == _TRIES - 1:
+            if attempt == _TRIES - 1 or not folder.exists():
                 raise
     paths.write_atomic(place, json.encode_exactly(now), mode=0o600)
     listing = Listing(entries=entries, packs=[pack.digest for pack in now.packs])
@@ -104,6 +104,9 @@ def _packs(folder: Path, entries: list[TreeEntry], before: _State) -> list[_Pack
     """The packs that have all contents: earlier ones, and a new one where they lack some."""
     wanted = Listing(entries=entries).contents
     used = [pack for pack in before.packs if not wanted.keys().isdisjoint(pack.contents)]
+    for pack in used:
+        # Those that were used last are kept.
+        os.utime(blobs.BLOBS.path(pack.digest))
     there = {content for pack in used for content in pack.contents}
     bytes_there = sum(size for pack in used for size in pack.contents.values())
     if len(used) >= _MOST_PACKS or bytes_there > _MOST_WASTE * sum(wanted.values()) + _SMALL:

@@ -13,9 +13,10 @@ from typing import Any
 from tornado import httpserver, netutil, web
 
 from quizmatrix.hosts import blobs
+from quizmatrix.hosts.packing import BESIDE_SHARED
 
-# The largest result that is taken, in bytes, beside what a cell's /shared may have.
-_BESIDE_SHARED = 4 << 30
+# HTTP's "insufficient storage".
+_NO_STORAGE = 507
 
 
 class _Blob(web.StaticFileHandler):
@@ -43,12 +44,21 @@ class _Result(web.RequestHandler):
         self.request.connection.set_max_body_size(self._uploads.most)  # type: ignore[union-attr]
         self._file = path.open("wb")
 
+        self._error: OSError | None = None
+
     def data_received(self, chunk: bytes) -> None:
-        self._file.write(chunk)
+        try:
+            self._file.write(chunk)
+        except OSError as error:  # the rest comes all the same, and is dropped
+            self._error = error
 
     def put(self, *_names: str) -> None:
-        self._file.close()
-        self.set_status(201)
+        try:
+            self._file.close()
+        except OSError as error:
+            self._error = error
+        self.set_status(201 if self._error is None else _NO_STORAGE)
+        self.finish(self._error.strerror or "" if self._error else "")
 
 
 class Uploads:
@@ -57,7 +67,7 @@ class Uploads:
     def __init__(self, folder: Path, most: int) -> None:
         """folder: for the files. most: bytes of one."""
         self._folder = folder
-        self.most = most + _BESIDE_SHARED
+        self.most = most + BESIDE_SHARED
         self._expected: set[str] = set()
 
     @contextmanager

@@ -20,7 +20,7 @@ from quizmatrix.runs.rerun import Choice, ReadArguments, as_run, options_of
 _TAKEN_OVER = NAMES - NAMES_OF["once"] - {"output", "max_time", "quiet", "verbose"}
 
 # Outcomes of cells that were stopped or did not start, unless that is expected of them.
-_UNENDED = frozenset({Outcome.CANCELLED, Outcome.SKIPPED})
+_UNENDED = frozenset({Outcome.CANCELLED, Outcome.SKIPPED, Outcome.UNPREPARED})
 
 
 def with_its_command(request: RunRequest, read: ReadArguments) -> RunRequest:

@@ -172,15 +172,15 @@ _NEXT_STEP = (
 )
 
 
-def host_admission(jobs: int | None, folder: Path) -> Admission:
+def host_admission(jobs: int | None, folder: Path, *, memory: int | None = None) -> Admission:
     """The admission to this host: its usable CPUs, and most of its available memory.
 
     jobs: the number of VMs at a time (-j); then CPUs do not count. folder: where they write, to check free
-    disk.
+    disk. memory: MiB for all guests, instead of that.
     """
     return Admission(
         cpus=process.usable_cpus() if jobs is None else _NO_LIMIT,
-        memory=int(available_memory() * MEMORY_SHARE),
+        memory=memory or int(available_memory() * MEMORY_SHARE),
         places=jobs if jobs is not None else _NO_LIMIT,
         look=lambda: _left(folder),
     )

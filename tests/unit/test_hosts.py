@@ -1,13 +1,16 @@
 """Other hosts, without any: addresses, certificates, what stays at home, and what is refused."""
 
+import io
 import re
 import ssl
 import stat
 import subprocess
+import tarfile
 from pathlib import Path
 
 import anyio
 import pytest
+import zstandard
 
 from quizmatrix.cli import run_command
 from quizmatrix.core.errors import (
@@ -18,11 +21,15 @@ from quizmatrix.core.errors import (
     UnpreparedError,
     UsageError,
 )
-from quizmatrix.hosts import batch, security, where, worktree
+from quizmatrix.hosts import batch, lenthost, security, where, worktree
+from quizmatrix.hosts.heard import Heard
 from quizmatrix.hosts.messages import Answered, CellOrder, Told, answered_with, decoded, encoded
+from quizmatrix.hosts.packing import pack_cell, unpack_cell
 from quizmatrix.hosts.serving import Uploads
 from quizmatrix.model.result import HostFacts
 from quizmatrix.model.spec import OWN_STDIN, Share, WorkTree
+from quizmatrix.run.observer import Observer
+from quizmatrix.schedule.admission import Admission
 from tests.made_job import job
 from tests.made_spec import spec
 
@@ -212,9 +219,14 @@ def test_what_hosts_tell_each_other_loses_nothing() -> None:
 
 
 def test_only_what_a_host_lacks_is_tried_elsewhere() -> None:
-    assert answered_with(HOST, HostError("no disk")).is_hosts_fault
-    assert answered_with(HOST, NotFetchedError("no network")).is_hosts_fault
-    assert not answered_with(HOST, UnpreparedError("no such profile")).is_hosts_fault
+    lacks_disk = answered_with(HOST, HostError("no disk"))
+    assert lacks_disk.may_work_elsewhere
+    assert lacks_disk.is_hosts_fault
+    # What does not come from the submitter may be its own fault, and does not set hosts aside for others.
+    not_come = answered_with(HOST, NotFetchedError("no network"))
+    assert not_come.may_work_elsewhere
+    assert not not_come.is_hosts_fault
+    assert not answered_with(HOST, UnpreparedError("no such profile")).may_work_elsewhere
 
 
 def test_a_result_that_nobody_expects_is_not_taken(tmp_path: Path) -> None:
@@ -283,3 +295,112 @@ def test_a_wrong_file_of_batch_options(text: str, said: str, tmp_path: Path) -> 
         batch.read_options(where.BatchSystem.SLURM, str(path))
     with pytest.raises(DataError, match="cannot read"):
         batch.read_options(where.BatchSystem.SLURM, str(tmp_path / "none"))
+
+
+def packed(folder: Path) -> Path:
+    """The folder of a cell as a worker sends it."""
+    target = folder.with_name("packed")
+    anyio.run(pack_cell, folder, target)
+    return target
+
+
+def test_what_a_guest_left_arrives(tmp_path: Path) -> None:
+    shared = tmp_path / "cell/artifacts"
+    shared.mkdir(parents=True)
+    (shared / "secret").write_bytes(b"x")
+    (shared / "secret").chmod(0)
+    with (shared / "disk").open("wb") as file:
+        file.truncate(1 << 40)
+        file.seek(1 << 39)
+        file.write(b"in the middle")
+    (shared / "one").write_bytes(b"1")
+    (shared / "other").hardlink_to(shared / "one")
+    (shared / "link").symlink_to("one")
+    deep = shared
+    for _ in range(300):
+        deep = deep / "d"
+        deep.mkdir()
+    for number in range(2000):
+        (shared / f"{number}").touch()
+    sent = packed(tmp_path / "cell")
+    assert sent.stat().st_size < 1 << 20
+    (tmp_path / "home").mkdir()
+    assert unpack_cell(sent, tmp_path / "home", 1 << 20) == []
+    came = tmp_path / "home/artifacts"
+    assert (came / "secret").read_bytes() == b"x"
+    assert (came / "disk").stat().st_size == 1 << 40
+    assert (came / "disk").stat().st_blocks < 1000
+    with (came / "disk").open("rb") as file:
+        file.seek(1 << 39)
+        assert file.read(13) == b"in the middle"
+    assert (came / "other").read_bytes() == b"1"
+    assert (came / "link").readlink() == Path("one")
+    assert len(list(came.rglob("d"))) == 300
+    with pytest.raises(DamagedError, match="larger than they may be"):
+        unpack_cell(sent, tmp_path / "home", 3)
+
+
+def test_what_leads_out_is_left_out_alone(tmp_path: Path) -> None:
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as archive:
+        for name, target in (("y", "z/1/2/3"), ("a", "y/../../../../x"), ("b", "/etc/passwd"), ("../c", "x")):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            archive.addfile(link)
+        device = tarfile.TarInfo("device")
+        device.type = tarfile.CHRTYPE
+        archive.addfile(device)
+        kept = tarfile.TarInfo("kept")
+        kept.size = 4
+        archive.addfile(kept, io.BytesIO(b"kept"))
+    sent = tmp_path / "packed"
+    sent.write_bytes(zstandard.compress(plain.getvalue()))
+    home = tmp_path / "home"
+    home.mkdir()
+    (note,) = unpack_cell(sent, home, 1000)
+    assert "lead out of it" in note
+    assert (home / "kept").read_bytes() == b"kept"
+    assert not [path for path in home.rglob("*") if not path.resolve().is_relative_to(home)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "packed"]
+    sent.write_bytes(sent.read_bytes()[:-20])
+    with pytest.raises(DamagedError, match="cannot be read"):
+        unpack_cell(sent, home, 1000)
+
+
+def test_output_that_was_not_told_comes_with_the_results(tmp_path: Path) -> None:
+    (tmp_path / "stdout").write_bytes(b"0123456789")
+    (tmp_path / "stderr").write_bytes(b"err")
+    shown: list[bytes] = []
+
+    async def show(data: bytes) -> None:
+        shown.append(data)
+
+    async def play() -> None:
+        heard = Heard(Observer(stdout=show))
+        heard.put(Told(stdout=b"01", at=0))
+        # What was at 2 was dropped: what is behind it must not be shown before it.
+        heard.put(Told(stdout=b"45", at=4))
+        heard.put(Told(stderr=b"err", at=0))
+        heard.close()
+        await heard.pass_on()
+        await heard.pass_on_rest(tmp_path)
+
+    anyio.run(play)
+    assert shown == [b"01", b"23456789"]
+
+
+def test_a_host_that_is_set_aside_gives_back_what_it_has() -> None:
+    class Broken(lenthost.LentHost):
+        async def _run(self, *_arguments: object) -> Answered:
+            raise HostError("no QEMU")
+
+    host = Broken(Admission(cpus=1, memory=1, places=1), None)
+    order = CellOrder(job=job(), travels={}, home="https://x", topic="t")
+
+    async def play() -> list[Answered]:
+        return [await host.answer(str(number), order, lambda _topic, _said: None) for number in range(4)]
+
+    answers = anyio.run(play)
+    assert [answer.error for answer in answers] == ["no QEMU"] * 3 + ["it takes no more cells"]
+    assert host.is_set_aside
+    assert all(answer.may_work_elsewhere for answer in answers)

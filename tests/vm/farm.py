@@ -75,7 +75,7 @@ class Farm:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.address = f"tls://127.0.0.1:{port}"
-        self._scheduler = self._start_scheduler(port)
+        self.scheduler = self._start_scheduler(port)
         self.hosts = [Host(self, f"host{number}", cpus=one) for number, one in enumerate(cpus)]
 
     def _start_scheduler(self, port: int) -> subprocess.Popen[bytes]:
@@ -96,7 +96,7 @@ class Farm:
 
     def stop(self) -> None:
         """End all of it. No guest may be left."""
-        for process in (*(host.process for host in self.hosts), self._scheduler):
+        for process in (*(host.process for host in self.hosts), self.scheduler):
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
                 process.terminate()

@@ -1,7 +1,9 @@
 """Cells on other hosts: real workers, each with its own cache, over TLS."""
 
+import ipaddress
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -215,3 +217,66 @@ def test_a_host_of_another_authority_is_not_let_in(
     assert f"the scheduler {farm.address} cannot be reached" in done.stderr.decode()
     done = quizmatrix("run", "--only", CELL, "--on", farm.address.replace("tls", "tcp"), "--", "true")
     assert done.returncode == 125
+
+
+def test_a_scheduler_that_is_killed_ends_the_run_in_words(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    farm = Farm(tmp_path_factory.mktemp("doomed"), cpus=(1,))
+    try:
+        run = Running(farm, tmp_path, environment)
+        farm.scheduler.kill()
+        wait_for(lambda: not farm.hosts[0].guests)
+        with run.process:
+            _, said = run.process.communicate(timeout=120)
+        assert run.process.returncode == 125
+        assert b"unprepared: the scheduler is gone" in said
+        assert b"Traceback" not in said
+        # `run --resume` has it to do again.
+        (result,) = results_of(run.folder).values()
+        assert result["outcome"] == "unprepared"
+    finally:
+        farm.stop()
+
+
+def test_without_certificates_nothing_listens_but_on_the_loopback(tmp_path: Path) -> None:
+    log = tmp_path / "scheduler"
+    dask = str(Path(sys.executable).with_name("dask"))
+    argv = [
+        dask,
+        "scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--no-dashboard",
+        "--dashboard-address",
+        ":0",
+    ]
+    with log.open("w") as file:
+        scheduler = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+    started = [scheduler]
+    try:
+        wait_for(lambda: "Scheduler at" in log.read_text(), scheduler, log)
+        (address,) = re.findall(r"Scheduler at: +(tcp://\S+)", log.read_text())
+        said = tmp_path / "worker"
+        own = os.environ | {"QUIZMATRIX_CACHE_DIR": str(tmp_path / "cache")}
+        argv = [sys.executable, "-m", "quizmatrix", "worker", address]
+        with said.open("w") as file:
+            worker = subprocess.Popen(argv, env=own, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+        started.insert(0, worker)
+        wait_for(lambda: "lent to" in said.read_text(), worker, said)
+        listening = listeners(worker.pid)
+        assert listening
+        assert {ipaddress.ip_address(one).is_loopback for one in listening} == {True}
+    finally:
+        for one in started:
+            one.terminate()
+            one.wait(30)
+
+
+def listeners(pid: int) -> set[str]:
+    """The addresses at which a process listens for connections, as ss(8) has them."""
+    done = subprocess.run(["ss", "-Hltnp"], capture_output=True, check=True)
+    lines = [line.split() for line in done.stdout.decode().splitlines() if f"pid={pid}," in line]
+    return {words[3].rpartition(":")[0].strip("[]").replace("*", "::") for words in lines}
