@@ -20,9 +20,10 @@ from quizmatrix.core.once import OncePerKey
 from quizmatrix.core.store import path_of
 from quizmatrix.hosts import outgoing, worktree
 from quizmatrix.hosts.heard import Heard
-from quizmatrix.hosts.lenthost import CPUS, MEMORY, need_of_job, resource, run_order
+from quizmatrix.hosts.lenthost import run_order
 from quizmatrix.hosts.messages import Answered, CellOrder, Told, decoded, encoded
 from quizmatrix.hosts.packing import unpack_cell
+from quizmatrix.hosts.placing import resource, resources_for
 from quizmatrix.hosts.serving import Uploads
 from quizmatrix.model.job import CellJob
 from quizmatrix.model.result import CellResult
@@ -165,6 +166,7 @@ class Cluster:
             others = [host["address"] for host in hosts if host["address"] not in failed]
             if not others:
                 raise _failure(list(failed.values()))
+            hosts = [host for host in hosts if host["address"] in others]
         future = self._submit(key, order, hosts, others)
         try:
             async with task_group() as group:
@@ -185,13 +187,7 @@ class Cluster:
     def _submit(
         self, key: str, order: CellOrder, hosts: list[dict[str, Any]], others: list[str] | None
     ) -> Any:
-        need = need_of_job(order.job)
-        # A guest that is larger than any host runs there alone, as it would here.
-        most = {
-            name: max((host["resources"][name] for host in hosts), default=asked)
-            for name, asked in ((CPUS, need.cpus), (MEMORY, need.memory))
-        }
-        resources = {CPUS: min(need.cpus, most[CPUS]), MEMORY: min(need.memory, most[MEMORY]), resource(): 1}
+        resources = resources_for(order.job, [host["resources"] for host in hosts])
         try:
             return self._client.submit(
                 run_order, key, encoded(order), key=key, pure=False, resources=resources, workers=others

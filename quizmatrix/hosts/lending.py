@@ -18,14 +18,13 @@ from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import UnpreparedError, host_error
 from quizmatrix.core.memory import available_memory
 from quizmatrix.hosts import blobs
-from quizmatrix.hosts.lenthost import CPUS, MEMORY, LentHost, resource
+from quizmatrix.hosts.lenthost import LentHost
+from quizmatrix.hosts.placing import resources_of_this_host
 from quizmatrix.hosts.security import Certificates, check_address
 from quizmatrix.schedule.admission import MEMORY_SHARE, host_admission
 
 # Seconds to reach the scheduler.
 _CONNECT_LIMIT = 30
-# Of a resource that only says what a worker is.
-_ANY_NUMBER = 1 << 30
 
 
 class Lent(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +62,7 @@ async def lend(address: str, certificates: Certificates, lent: Lent) -> None:
             "nthreads": cpus,
             # Jobs are processes of their own: dask's limits of memory are not for them.
             "memory_limit": 0,
-            "resources": {CPUS: cpus, MEMORY: memory, resource(): _ANY_NUMBER},
+            "resources": resources_of_this_host(cpus, memory),
             "local_directory": scratch,
             "dashboard": False,
             "death_timeout": _CONNECT_LIMIT,

@@ -26,15 +26,13 @@ from quizmatrix.hosts.fetching import HomeClient
 from quizmatrix.hosts.hostfacts import facts_for
 from quizmatrix.hosts.messages import Answered, CellOrder, Told, answered_with, decoded, encoded
 from quizmatrix.hosts.packing import pack_cell
-from quizmatrix.hosts.version import version
+from quizmatrix.hosts.placing import native, need_of_job, resource
+from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.job import CellJob
 from quizmatrix.model.result import HostFacts
-from quizmatrix.schedule.admission import Admission, Need
+from quizmatrix.schedule.admission import Admission
 
 NAME = "quizmatrix"
-
-# The resources of dask by which workers are chosen: CPUs, and MiB.
-CPUS, MEMORY = "cpus", "memory"
 
 # How many blobs are fetched at a time.
 _FETCHES = 4
@@ -60,16 +58,15 @@ async def run_order(key: str, data: bytes) -> bytes:
         raise TypeError("this worker was not started by quizmatrix")
     order = decoded(data, CellOrder)
     answered = await host.answer(key, order, worker.log_event)
-    if host.is_set_aside:
-        # The scheduler alone is told: orders that are here already need the resource to be answered.
-        resources = {**worker.state.total_resources, resource(): 0}
+    gone = {resource()} if host.is_set_aside else set()
+    if answered.result is not None and answered.result.accelerator is Accelerator.TCG:
+        # If it had a KVM, that has run no guest.
+        gone.add(native(answered.result.arch))
+    if gone := gone.intersection(worker.state.total_resources):
+        # The scheduler alone is told: orders that are here already need the resources to be answered.
+        resources = {**worker.state.total_resources, **dict.fromkeys(gone, 0)}
         await worker.scheduler.set_resources(resources=resources, worker=worker.contact_address)
     return encoded(msgspec.structs.replace(answered, worker=worker.address))
-
-
-def resource() -> str:
-    """The resource of dask that workers with this version of quizmatrix have."""
-    return f"quizmatrix {version()}"
 
 
 class LentHost(WorkerPlugin):
@@ -223,8 +220,3 @@ async def _listen(folder: Path, tell: Callable[[Told], None]) -> Answered:
         words = said.decode(errors="replace").strip().rpartition("\n")[2]
         raise HostError(f"the cell's process ended with {done.status}", cause=words)
     return answers[0]
-
-
-def need_of_job(job: CellJob) -> Need:
-    """What a job's guest needs of a host."""
-    return Need(cpus=job.machine.cpus, memory=job.machine.memory + 160)

@@ -21,11 +21,12 @@ from quizmatrix.core.errors import (
     UnpreparedError,
     UsageError,
 )
-from quizmatrix.hosts import batch, lenthost, security, where, worktree
+from quizmatrix.hosts import batch, lenthost, placing, security, where, worktree
 from quizmatrix.hosts.heard import Heard
 from quizmatrix.hosts.messages import Answered, CellOrder, Told, answered_with, decoded, encoded
 from quizmatrix.hosts.packing import pack_cell, unpack_cell
 from quizmatrix.hosts.serving import Uploads
+from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.result import HostFacts
 from quizmatrix.model.spec import OWN_STDIN, Share, WorkTree
 from quizmatrix.run.observer import Observer
@@ -404,3 +405,32 @@ def test_a_host_that_is_set_aside_gives_back_what_it_has() -> None:
     assert [answer.error for answer in answers] == ["no QEMU"] * 3 + ["it takes no more cells"]
     assert host.is_set_aside
     assert all(answer.may_work_elsewhere for answer in answers)
+
+
+def host_with(**more: float) -> dict[str, float]:
+    """The resources of a host."""
+    return {placing.resource(): 9, placing.CPUS: 4, placing.MEMORY: 8000} | more
+
+
+def test_a_cell_goes_where_it_is_not_emulated() -> None:
+    one = job(arch="s390x", memory=1024, cpus=2)
+    emulating, fast = host_with(), host_with() | {placing.native("s390x"): 1}
+    plain = {placing.resource(): 1, placing.CPUS: 2, placing.MEMORY: 1184}
+    assert placing.resources_for(one, [emulating]) == plain
+    assert placing.resources_for(one, [emulating, fast]) == plain | {placing.native("s390x"): 1}
+    assert placing.resources_for(one, [fast | {placing.native("s390x"): 0}]) == plain
+    assert placing.resources_for(job(accelerator=Accelerator.TCG, memory=1024), [fast]) == plain
+
+
+def test_a_guest_that_is_larger_than_any_host_runs_there_alone() -> None:
+    one = job(memory=9000, cpus=8)
+    wanted = placing.resources_for(one, [host_with(cpus=2), host_with(memory=500)])
+    assert (wanted[placing.CPUS], wanted[placing.MEMORY]) == (4, 8000)
+    # Those of a batch system may all be still to come.
+    assert placing.resources_for(one, [])[placing.CPUS] == 8
+
+
+def test_what_this_host_says_of_itself() -> None:
+    found = placing.resources_of_this_host(3, 1000)
+    assert (found[placing.CPUS], found[placing.MEMORY]) == (3, 1000)
+    assert found[placing.resource()] > 0
