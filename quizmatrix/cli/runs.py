@@ -27,6 +27,7 @@ def add_parser(commands: Commands[Parser]) -> None:
     of_show.add_argument(
         "--tests", action="store_true", help="all tests, not only those that failed or differ"
     )
+    of_show.add_argument("--hosts", action="store_true", help="which host ran which cells, and how long")
     of_logs.add_argument("cell", nargs="?", metavar="CELL", help="one cell (default: all)")
     stream = of_logs.add_mutually_exclusive_group()
     stream.add_argument(
@@ -98,6 +99,8 @@ def show(args: argparse.Namespace) -> int:
         keptruns.show_cell(args.run, args.over)
     elif forms:
         keptruns.write_reports(args.run, options)
+    elif args.hosts:
+        keptruns.show_hosts(args.run)
     else:
         keptruns.show(args.run, every_test=args.tests)
     return 0

@@ -58,6 +58,15 @@ def _row(folder: Path, results: RunResults | None) -> list[str]:
     return [folder.name, started, status, totals, command[:60] + ("..." if len(command) > 60 else "")]
 
 
+def show_hosts(run: str) -> None:
+    """Print which host ran which cells of a run."""
+    from quizmatrix.report import hosttable
+
+    results = directory.load(directory.find_run(run))
+    print(f"run {results.run}: {grid.command_words(results)}\n")
+    print(hosttable.table(results.cells, results.seconds))
+
+
 def show(run: str, *, every_test: bool) -> None:
     """Print a run's report again. every_test: list all tests, not only those that failed or differ."""
     folder = directory.find_run(run)

@@ -27,8 +27,10 @@ from quizmatrix.hosts.messages import Answered, CellOrder, Told, answered_with, 
 from quizmatrix.hosts.packing import pack_cell, unpack_cell
 from quizmatrix.hosts.serving import Uploads
 from quizmatrix.model.arch import Accelerator
-from quizmatrix.model.result import HostFacts
+from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.result import CellResult, HostFacts, Timings
 from quizmatrix.model.spec import OWN_STDIN, Share, WorkTree
+from quizmatrix.report import hosttable
 from quizmatrix.run.observer import Observer
 from quizmatrix.schedule.admission import Admission
 from tests.made_job import job
@@ -434,3 +436,32 @@ def test_what_this_host_says_of_itself() -> None:
     found = placing.resources_of_this_host(3, 1000)
     assert (found[placing.CPUS], found[placing.MEMORY]) == (3, 1000)
     assert found[placing.resource()] > 0
+
+
+def test_which_host_ran_what() -> None:
+    def cell(name: str, host: HostFacts | None, total: float, accelerator: Accelerator | None) -> CellResult:
+        return CellResult(
+            cell=name,
+            kernel="6.1",
+            release=None,
+            arch="s390x",
+            variant=None,
+            accelerator=accelerator,
+            outcome=Outcome.PASSED,
+            host=host,
+            timings=Timings(total=total, prepare=1.0),
+        )
+
+    big = HostFacts(name="big\x1b[31m1", qemu="9.2", cpu="EPYC")
+    cells = [
+        cell("a", big, 11.0, Accelerator.KVM),
+        cell("b", big, 21.0, Accelerator.TCG),
+        cell("c", None, 6.0, Accelerator.TCG),
+        cell("d", None, 0.0, None),
+    ]
+    assert hosttable.rows(cells, 20.0) == [
+        ["big1", "EPYC", "9.2", "kvm, tcg", "2", "30.0s", "150%"],
+        ["this host", "", "", "tcg", "1", "5.00s", "25%"],
+    ]
+    assert hosttable.rows(cells, None)[0][-1] == ""
+    assert "of the run's" in hosttable.table(cells, 20.0)
