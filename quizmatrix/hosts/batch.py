@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import msgspec
 
-from quizmatrix.core import paths, process, tomlfile, units
-from quizmatrix.core.errors import DataError, UnpreparedError
+from quizmatrix.core import paths, process, units
+from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.hosts import batchworker
+from quizmatrix.hosts.batchfile import BatchFile, read_options
 from quizmatrix.hosts.security import Certificates, make_certificates
 from quizmatrix.hosts.where import BatchSystem
 
@@ -29,45 +29,6 @@ _SYSTEMS = {
 # Seconds to submit all jobs, and to end them.
 _SUBMIT_LIMIT = 300.0
 _END_LIMIT = 60.0
-
-# What the cluster decides by itself.
-_OURS = frozenset(
-    {"cores", "memory", "processes", "nanny", "protocol", "security", "worker_command", "asynchronous"}
-)
-
-
-class BatchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The jobs that are submitted.
-
-    jobs: how many. cpus, memory: of each. options: more arguments of dask-jobqueue's class.
-    """
-
-    jobs: int = 1
-    cpus: int = 2
-    memory: str = "4G"
-    options: dict[str, Any] = {}
-
-
-def read_options(system: BatchSystem, path: str) -> BatchFile:
-    """The file that --on names, else SYSTEM.toml in the user's configuration, if there is one.
-
-    Raises DataError where it is wrong or missing.
-    """
-    place = Path(path) if path else paths.config_dir() / f"{system}.toml"
-    if not path and not place.exists():
-        return BatchFile()
-    read = tomlfile.load(place, BatchFile)
-    if taken := _OURS.intersection(read.options):
-        raise DataError(
-            str(place),
-            cause=f"`options.{min(taken)}` cannot be set",
-            next_step="`jobs`, `cpus` and `memory` say how large they are.",
-        )
-    try:
-        units.parse_size(read.memory)
-    except ValueError as error:
-        raise DataError(str(place), cause=f"`memory`: {error}") from error
-    return read
 
 
 class BatchFarm:

@@ -15,13 +15,18 @@ from quizmatrix.schedule.plan import Plan
 
 
 def check(options: RunOptions, plan: Plan) -> None:
-    """Raise UsageError where a run with --on asks for what only this host has, or its address is wrong."""
+    """Raise UsageError where a run with --on asks for what only this host has, or its address is wrong.
+
+    Raises DataError where the file with the jobs of a batch system is wrong.
+    """
     address = options.conduct.on
     if address is None:
         return
-    from quizmatrix.hosts import where
+    from quizmatrix.hosts import batchfile, where
 
-    where.parse(address)
+    asked = where.parse(address)
+    if asked.kind is where.HostsKind.BATCH:
+        batchfile.read_options(asked.system, asked.file)
     if found := _local(options, plan):
         raise UsageError(
             f"{found} with --on {address}", cause="that needs this host", next_step="Leave out one of them."

@@ -21,7 +21,7 @@ from quizmatrix.core.errors import (
     UnpreparedError,
     UsageError,
 )
-from quizmatrix.hosts import batch, lenthost, placing, security, where, worktree
+from quizmatrix.hosts import batchfile, lenthost, placing, security, where, worktree
 from quizmatrix.hosts.heard import Heard
 from quizmatrix.hosts.messages import Answered, CellOrder, Told, answered_with, decoded, encoded
 from quizmatrix.hosts.packing import pack_cell, unpack_cell
@@ -272,14 +272,14 @@ def test_batch_systems(tmp_path: Path) -> None:
     found = where.parse("pbs:my jobs.toml")
     assert (found.system, found.file) == (where.BatchSystem.PBS, "my jobs.toml")
     # Without a file, the user's own counts, or what is there by default.
-    assert batch.read_options(where.BatchSystem.SLURM, "") == batch.BatchFile()
+    assert batchfile.read_options(where.BatchSystem.SLURM, "") == batchfile.BatchFile()
     own = tmp_path / "config/slurm.toml"
     own.parent.mkdir()
     own.write_text('jobs = 9\n[options]\nqueue = "short"\n')
-    assert batch.read_options(where.BatchSystem.SLURM, "") == batch.BatchFile(
+    assert batchfile.read_options(where.BatchSystem.SLURM, "") == batchfile.BatchFile(
         jobs=9, options={"queue": "short"}
     )
-    assert batch.read_options(where.BatchSystem.PBS, "") == batch.BatchFile()
+    assert batchfile.read_options(where.BatchSystem.PBS, "") == batchfile.BatchFile()
 
 
 @pytest.mark.parametrize(
@@ -295,9 +295,12 @@ def test_a_wrong_file_of_batch_options(text: str, said: str, tmp_path: Path) -> 
     path = tmp_path / "batch.toml"
     path.write_text(text)
     with pytest.raises(DataError, match=re.escape(said)):
-        batch.read_options(where.BatchSystem.SLURM, str(path))
+        batchfile.read_options(where.BatchSystem.SLURM, str(path))
     with pytest.raises(DataError, match="cannot read"):
-        batch.read_options(where.BatchSystem.SLURM, str(tmp_path / "none"))
+        batchfile.read_options(where.BatchSystem.SLURM, str(tmp_path / "none"))
+    # Before anything is begun.
+    assert run_command(["run", "--only", "6.1-x86_64", "--on", f"slurm:{path}", "--", "true"]) == 125
+    assert not (tmp_path / "state/runs").exists()
 
 
 def packed(folder: Path) -> Path:
