@@ -6,7 +6,7 @@ import argparse
 from contextlib import nullcontext
 
 from quizmatrix.cli.options import Commands, Parser, add_command, number
-from quizmatrix.core.errors import UnpreparedError, UsageError
+from quizmatrix.core.errors import UsageError
 from quizmatrix.model.outcome import EXIT_OK
 
 
@@ -40,7 +40,7 @@ def add_parser(commands: Commands[Parser]) -> None:
 
 def work(args: argparse.Namespace) -> int:
     """Lend this host, or make certificates; returns the exit status."""
-    from quizmatrix.hosts import security
+    from quizmatrix.hosts import security, where
 
     if args.make_certificates:
         folder = security.certificates(args.certificates).folder
@@ -56,18 +56,9 @@ def work(args: argparse.Namespace) -> int:
     try:
         from quizmatrix.hosts.lending import Lent, lend
     except ImportError as error:
-        raise missing_extra(error) from error
+        raise where.missing_extra(error) from error
     of_run = args.certificates == "-"
     with security.from_stdin() if of_run else nullcontext(security.certificates(args.certificates)) as own:
         lent = Lent(cpus=cpus, port=port, name=args.own_name, ends_with_stdin=of_run)
         anyio.run(lend, args.address, own, lent)
     return EXIT_OK
-
-
-def missing_extra(error: ImportError) -> UnpreparedError:
-    """The error where dask.distributed is not installed."""
-    return UnpreparedError(
-        "other hosts need dask.distributed, which is not installed",
-        cause=str(error),
-        next_step="pip install 'quizmatrix[hosts]'",
-    )

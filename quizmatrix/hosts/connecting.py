@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -22,11 +21,9 @@ from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.core.text import first_of
 from quizmatrix.hosts import blobs
 from quizmatrix.hosts.cluster import Cluster, workers_of
-from quizmatrix.hosts.security import Certificates, check_address
+from quizmatrix.hosts.security import LOOPBACK, Certificates, check_address, is_loopback
 from quizmatrix.hosts.serving import Home, Uploads
 from quizmatrix.hosts.where import HostsKind, Where
-
-LOOPBACK = "127.0.0.1"
 
 # Seconds to reach the scheduler.
 _CONNECT_LIMIT = 20.0
@@ -186,11 +183,7 @@ async def _own_address(client: Any) -> str:
     local = urlsplit(client.scheduler_comm.comm.local_address).hostname or LOOPBACK
     others = [worker["host"] for worker in await workers_of(client)]
     # The scheduler is on this host, and workers are on others.
-    if _is_loopback(local) and not all(map(_is_loopback, others)):
+    if is_loopback(local) and not all(map(is_loopback, others)):
         find: Any = get_ip  # dask's has no types
         return str(find())
     return local
-
-
-def _is_loopback(host: str) -> bool:
-    return ipaddress.ip_address(host.strip("[]")).is_loopback

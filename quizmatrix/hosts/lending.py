@@ -20,7 +20,7 @@ from quizmatrix.core.memory import available_memory
 from quizmatrix.hosts import blobs
 from quizmatrix.hosts.lenthost import LentHost
 from quizmatrix.hosts.placing import resources_of_this_host
-from quizmatrix.hosts.security import Certificates, check_address
+from quizmatrix.hosts.security import LOOPBACK, Certificates, check_address
 from quizmatrix.schedule.admission import MEMORY_SHARE, host_admission
 
 # Seconds to reach the scheduler.
@@ -70,10 +70,10 @@ async def lend(address: str, certificates: Certificates, lent: Lent) -> None:
         }
         if not is_encrypted:
             # Else dask listens on all interfaces, and whoever connects may run anything.
-            options["host"] = "[::1]" if "[" in address else "127.0.0.1"
+            options["host"] = "[::1]" if "[" in address else LOOPBACK
         if lent.port is not None:
-            own = f"{address.partition('://')[0]}://127.0.0.1:{lent.port}"
-            options |= {"host": "127.0.0.1", "port": lent.port, "contact_address": own}
+            own = f"{address.partition('://')[0]}://{LOOPBACK}:{lent.port}"
+            options |= {"host": LOOPBACK, "port": lent.port, "contact_address": own}
         worker = await _connected(address, options)
         admission = host_admission(None, Path(scratch), memory=lent.memory)
         await worker.plugin_add(plugin=LentHost(admission, context))

@@ -51,7 +51,7 @@ TellSubmitter = Callable[[str, object], None]
 
 
 async def run_order(key: str, data: bytes) -> bytes:
-    """The task that dask runs on a worker. key: the task's. data: an CellOrder; returns an Answered."""
+    """The task that dask runs on a worker. key: the task's. data: a CellOrder; returns an Answered."""
     worker = get_worker()
     host = worker.plugins[NAME]
     if not isinstance(host, LentHost):

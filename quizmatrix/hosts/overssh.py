@@ -22,9 +22,14 @@ from quizmatrix.core import json, paths, process
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.core.text import clean_line
-from quizmatrix.hosts.security import AUTHORITY, CERTIFICATE, KEY, Certificates, make_certificates
-
-LOOPBACK = "127.0.0.1"
+from quizmatrix.hosts.security import (
+    AUTHORITY,
+    CERTIFICATE,
+    KEY,
+    LOOPBACK,
+    Certificates,
+    make_certificates,
+)
 
 # Seconds for a host to be reached and its worker to join.
 _JOIN_LIMIT = 60.0

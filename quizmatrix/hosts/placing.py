@@ -9,7 +9,7 @@ from quizmatrix.hosts.version import version
 from quizmatrix.model.arch import Accelerator, host_arch
 from quizmatrix.model.job import CellJob
 from quizmatrix.run.accelerator import without_trial
-from quizmatrix.schedule.admission import Need
+from quizmatrix.schedule.admission import QEMU_MEMORY, Need
 
 # CPUs, and MiB of memory.
 CPUS, MEMORY = "cpus", "memory"
@@ -44,7 +44,7 @@ def resources_of_this_host(cpus: int, memory: int) -> dict[str, int]:
 
 def need_of_job(job: CellJob) -> Need:
     """What a job's guest needs of a host."""
-    return Need(cpus=job.machine.cpus, memory=job.machine.memory + 160)
+    return Need(cpus=job.machine.cpus, memory=job.machine.memory + QEMU_MEMORY)
 
 
 def resources_for(job: CellJob, hosts: Sequence[Mapping[str, float]]) -> dict[str, float]:

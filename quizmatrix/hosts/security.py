@@ -34,6 +34,7 @@ _LASTS = datetime.timedelta(days=730)
 _NAME = "quizmatrix"
 
 TLS, PLAIN = "tls", "tcp"
+LOOPBACK = "127.0.0.1"
 
 
 class Certificates(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +119,7 @@ def check_address(address: str) -> bool:
     host, _, port = rest.rpartition(":")
     if not divider or scheme not in (TLS, PLAIN) or not host or not port.isdigit():
         raise UsageError(f"{address} is no address of a dask scheduler", next_step="Write tls://HOST:8786.")
-    if scheme == PLAIN and not _is_loopback(host):
+    if scheme == PLAIN and not is_loopback(host):
         raise UsageError(
             f"{address} is not encrypted",
             cause="whoever reaches such a scheduler can run anything as its workers' users",
@@ -127,7 +128,8 @@ def check_address(address: str) -> bool:
     return scheme == TLS
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this one, by a name or an address that no other reaches."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

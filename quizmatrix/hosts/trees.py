@@ -21,6 +21,7 @@ import msgspec
 import zstandard
 
 from quizmatrix.core import json
+from quizmatrix.core.checksum import sha256_of
 from quizmatrix.core.errors import DamagedError
 
 # The name of a folder that is a single file.
@@ -81,8 +82,7 @@ Digest = Callable[[str, os.stat_result], str]
 
 def read_digest(path: str, _status: os.stat_result) -> str:
     """The SHA-256 of a file. Raises OSError."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(Path(path))
 
 
 def entries_of(

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from quizmatrix.core.errors import UsageError
+from quizmatrix.core.errors import UnpreparedError, UsageError
 from quizmatrix.hosts.security import check_address
 
 # A host as ssh(1) takes it: not an option, nor anything that a shell could read otherwise.
@@ -64,3 +64,12 @@ def parse(text: str) -> Where:
         return Where(kind=HostsKind.BATCH, system=BatchSystem(kind), file=rest)
     check_address(text)
     return Where(kind=HostsKind.SCHEDULER, address=text)
+
+
+def missing_extra(error: ImportError) -> UnpreparedError:
+    """The error where dask.distributed is not installed."""
+    return UnpreparedError(
+        "other hosts need dask.distributed, which is not installed",
+        cause=str(error),
+        next_step="pip install 'quizmatrix[hosts]'",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from quizmatrix.core.errors import UnpreparedError, UsageError
+from quizmatrix.core.errors import UsageError
 from quizmatrix.model import profile
 from quizmatrix.model.options import RunOptions
 from quizmatrix.model.spec import OWN_STDIN
@@ -73,11 +73,7 @@ async def place(
     try:
         from quizmatrix.hosts.connecting import Wishes, connected
     except ImportError as error:
-        raise UnpreparedError(
-            "--on needs dask.distributed, which is not installed",
-            cause=str(error),
-            next_step="pip install 'quizmatrix[hosts]'",
-        ) from error
+        raise where.missing_extra(error) from error
     wishes = Wishes(
         where=where.parse(conduct.on),
         certificates=security.certificates(conduct.certificates),

@@ -19,7 +19,7 @@ from quizmatrix.model.cells import Cell
 from quizmatrix.run.emulator import is_one_thread
 
 # MiB that QEMU itself needs beside the guest's memory.
-_QEMU_MEMORY = 160
+QEMU_MEMORY = 160
 # The share of the host's available memory that guests may use.
 MEMORY_SHARE = 0.8
 
@@ -61,7 +61,7 @@ def need_of(cell: Cell, accelerator: Accelerator, *, disks: int = 0) -> Need:
     threads = 1 if is_one_thread(load_arch(cell.arch), accelerator, cell.cpus) else cell.cpus
     return Need(
         cpus=threads * (threads_of_a_core() if accelerator is Accelerator.TCG else 1),
-        memory=cell.memory + _QEMU_MEMORY,
+        memory=cell.memory + QEMU_MEMORY,
         disk=LEAST_DISK + disks,
     )
 
@@ -151,7 +151,7 @@ class Admission:
     def _shortage(self, need: Need) -> str:
         """What the host has too little of now, as text; empty where it has enough."""
         left = self._look()
-        memory = need.memory if self._running else min(need.memory, _QEMU_MEMORY + _LEAST_MEMORY)
+        memory = need.memory if self._running else min(need.memory, QEMU_MEMORY + _LEAST_MEMORY)
         if left.memory < memory:
             within = " within the limit of its cgroup" if left.is_of_cgroup else ""
             return f"{left.memory} MiB of memory left{within}, and a guest needs {memory}"
