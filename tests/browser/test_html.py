@@ -319,3 +319,15 @@ CONTRASTS = """
   return Math.min(...[...looked].map(contrast));
 })()
 """
+
+
+def test_the_times_of_the_cells_are_drawn(page: Page, hostile: Path) -> None:
+    show(page, hostile)
+    assert shown(page, "#hosts-title") == ["When each cell ran"]
+    page.locator("#hosts-title").click()
+    bars = page.locator("#hosts-chart .bar")
+    expect(bars).to_have_count(9)
+    words = bars.evaluate_all("all => all.map(one => one.title)")
+    assert {text.partition(":")[0] for text in words} == set(shown(page, "details.cell strong"))
+    colours = bars.evaluate_all("all => all.map(one => getComputedStyle(one).backgroundColor)")
+    assert len(set(colours)) > 3

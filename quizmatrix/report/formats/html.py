@@ -30,6 +30,8 @@ from quizmatrix.report.common import common_sentence
 from quizmatrix.report.formats.excerpt import Excerpt, excerpt
 from quizmatrix.report.formats.source import ReportSource
 from quizmatrix.run.reproduce import command_of
+from quizmatrix.runs.spans import Span
+from quizmatrix.runs.spans import lanes as lanes_of
 
 # Limits for one log in bytes, before compression: for a cell that is not as expected, and for other cells.
 _BAD_LOG = 256 << 10
@@ -153,7 +155,27 @@ def _data(source: ReportSource, logs: dict[str, list[_Log]]) -> dict[str, Any]:
         ],
         "cells": [_cell(source, result, logs.get(result.cell, [])) for result in results.cells],
         "tests": _tests(source),
+        "chart": _chart(source),
     }
+
+
+def _chart(source: ReportSource) -> dict[str, Any]:
+    """When the cells ran, by host. There is none where fewer than two did."""
+    spans = source.spans if len(source.spans) > 1 else []
+    return {
+        "length": max([1.0, *(span.ended for span in spans)]),
+        "hosts": [
+            [clean_line(host) or "this host", [[_bar(span) for span in lane] for lane in lanes]]
+            for host, lanes in lanes_of(spans).items()
+        ],
+    }
+
+
+def _bar(span: Span) -> list[Any]:
+    words = f"{span.cell}: {format_seconds(span.ended - span.began)}, from {format_seconds(span.began)} on"
+    if not span.is_last:
+        words += "; it began anew"
+    return [span.cell, span.began, span.ended, span.is_last, words]
 
 
 def _cell(source: ReportSource, result: CellResult, logs: list[_Log]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import msgspec
@@ -9,17 +10,19 @@ import msgspec
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.stage import Stage
-from quizmatrix.runs import directory
+from quizmatrix.runs import directory, spans
 from quizmatrix.runs.replay import replay
+from quizmatrix.runs.spans import Span
 
 
 class ReportSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A run and the folder of its logs. unended, notes: see replay.Replay."""
+    """A run and the folder of its logs. unended, notes: see replay.Replay. spans: when its cells ran."""
 
     folder: Path
     results: RunResults
     unended: dict[str, Stage | None] = {}
     notes: list[str] = []
+    spans: list[Span] = []
 
     @property
     def cells(self) -> list[CellResult]:
@@ -45,4 +48,7 @@ def load(folder: Path) -> ReportSource:
         told = replay(folder / directory.EVENTS)
     except QuizmatrixError:
         return ReportSource(folder=folder, results=directory.load(folder))
-    return ReportSource(folder=folder, results=told.results, unended=told.unended, notes=told.notes)
+    found = ReportSource(folder=folder, results=told.results, unended=told.unended, notes=told.notes)
+    with contextlib.suppress(OSError):
+        found = msgspec.structs.replace(found, spans=spans.read(folder / directory.EVENTS))
+    return found

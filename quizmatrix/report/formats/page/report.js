@@ -176,6 +176,39 @@
     return [make("thead", "", head), body];
   }
 
+  // When each cell had a guest: a row of bars for each that a host ran at the same time.
+  function showHosts() {
+    const { hosts, length } = data.chart;
+    byId("hosts").hidden = !hosts.length;
+    if (!hosts.length) return;
+    byId("hosts-title").textContent = hosts.length > 1 ? `When each cell ran, on ${hosts.length} hosts` : "When each cell ran";
+    const table = make("table", "chart");
+    for (const [name, lanes] of hosts) {
+      lanes.forEach((lane, number) => {
+        const title = make("th", "", number ? "" : name);
+        title.scope = "row";
+        table.append(make("tr", "", title, make("td", "", bars(lane, length))));
+      });
+    }
+    byId("hosts-chart").append(table);
+  }
+
+  function bars(lane, length) {
+    const picture = make("div", "bars");
+    for (const [id, began, ended, isLast, words] of lane) {
+      const cell = cells.get(id);
+      const kind = isLast && cell ? `${cell.outcome}${cell.bad ? "" : " expected"}` : "lost";
+      const bar = make("button", `bar ${kind}`);
+      bar.type = "button";
+      bar.title = words;
+      bar.style.left = `${100 * began / length}%`;
+      bar.style.width = `max(3px, ${100 * (ended - began) / length}%)`;
+      if (cell) bar.addEventListener("click", () => goTo(cell));
+      picture.append(bar);
+    }
+    return picture;
+  }
+
   function showTests() {
     const { tests } = data;
     byId("tests").hidden = !tests.rows.length;
@@ -501,6 +534,7 @@
   showHead();
   showOutcomes();
   showGrid();
+  showHosts();
   showCells();
   listen();
   byId("page").hidden = false;
