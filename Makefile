@@ -3,7 +3,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo check check-all check-modules check-zts lint test bench bench-build bench-first bench-zfs bench-formats soak docs setup
+.PHONY: demo check check-all check-modules check-zts lint test bench bench-build bench-first bench-zfs bench-hosts bench-formats soak docs setup
 
 # Boots three kernels on two architectures and runs a command in each.
 demo: $(VENV)/.ready
@@ -46,10 +46,14 @@ bench-first: setup
 bench-formats: setup
 	$(PY) tests/bench_formats.py
 
+# What runs on other hosts cost, against local ones: some ten minutes.
+bench-hosts: setup
+	$(PY) -m tests.bench_hosts
+
 # The gate, real builds of kernels for every architecture, and Debian's modules: hours.
 check-all: check
 	$(VENV)/bin/pytest tests/builds
-	QUIZMATRIX_KILLS=100 $(VENV)/bin/pytest tests/vm/test_warm.py -k killed
+	QUIZMATRIX_KILLS=100 $(VENV)/bin/pytest tests/vm/test_warm.py tests/vm/test_hosts_kills.py -k killed
 	$(MAKE) check-modules
 
 # What Debian packages for DKMS, built and loaded, beside what dkms itself builds; writes docs/modules-of-debian.md.

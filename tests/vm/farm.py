@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from quizmatrix.hosts.blobs import FOLDER
 from quizmatrix.hosts.security import AUTHORITY, CERTIFICATE, KEY
 
 # Seconds for a process to be ready, and to end.
@@ -25,7 +26,7 @@ class Host:
     def __init__(self, farm: Farm, name: str, *, cpus: int) -> None:
         self._farm = farm
         self.folder = farm.folder / name
-        self.cache = self.folder / "cache"
+        self.cache = (farm.folder if farm.one_cache else self.folder) / "cache"
         self.log = self.folder / "log"
         self._cpus = cpus
         self.folder.mkdir()
@@ -38,7 +39,7 @@ class Host:
             "QUIZMATRIX_CACHE_DIR": str(self.cache),
             "QUIZMATRIX_STATE_DIR": str(self.folder / "state"),
         }
-        argv = [sys.executable, "-m", "quizmatrix", "worker", self._farm.address, "--cpus", str(self._cpus)]
+        argv = [sys.executable, *self._farm.worker, "worker", self._farm.address, "--cpus", str(self._cpus)]
         argv += ["--certificates", str(self._farm.certificates)]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -56,6 +57,11 @@ class Host:
         self.process.wait(_LIMIT)
 
     @property
+    def folders(self) -> list[Path]:
+        """The folders of its workers: one, unless another was killed."""
+        return list((self.cache / FOLDER).glob(".worker.*"))
+
+    @property
     def guests(self) -> int:
         """How many QEMU processes run from its cache."""
         return len(qemus_with(str(self.cache)))
@@ -64,9 +70,18 @@ class Host:
 class Farm:
     """A scheduler, and its workers."""
 
-    def __init__(self, folder: Path, *, cpus: tuple[int, ...] = (1, 1)) -> None:
-        """cpus: of each worker."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        cpus: tuple[int, ...] = (1, 1),
+        worker: Path | None = None,
+        one_cache: bool = False,
+    ) -> None:
+        """cpus: of each worker. worker: its program, in place of quizmatrix. one_cache: all share one."""
         self.folder = folder
+        self.worker = [str(worker)] if worker else ["-m", "quizmatrix"]
+        self.one_cache = one_cache
         self.environment = {name: value for name, value in os.environ.items() if name != "PWD"}
         self.certificates = folder / "certificates"
         argv = [sys.executable, "-m", "quizmatrix", "worker", "--make-certificates"]
