@@ -278,6 +278,11 @@ def add_conduct(parser: Parser) -> argparse._ArgumentGroup:
     )
     group.add_argument("--certificates", metavar="DIR", help="with --on: those of this host")
     group.add_argument(
+        "--store",
+        metavar="DIR",
+        help="with --on: a folder or a URL that all hosts reach, for what they run cells from",
+    )
+    group.add_argument(
         "--whole-tree",
         action="store_true",
         help="with --on: send large files of the current folder, too, that git ignores",

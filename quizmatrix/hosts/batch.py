@@ -14,7 +14,7 @@ from quizmatrix.core import paths, process, units
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.hosts import batchworker
 from quizmatrix.hosts.batchfile import BatchFile, read_options
-from quizmatrix.hosts.security import Certificates, make_certificates
+from quizmatrix.hosts.security import LOOPBACK, Certificates, make_certificates
 from quizmatrix.hosts.where import BatchSystem
 
 # Of each system: its class in dask-jobqueue, and the program that submits a job, with its Debian package.
@@ -78,7 +78,7 @@ async def batch_farm(system: BatchSystem, path: str, folder: Path) -> AsyncItera
                 security=certificates.security(),
                 worker_command=batchworker.__name__,
                 asynchronous=True,
-                scheduler_options={"dashboard": False, "dashboard_address": None},
+                scheduler_options={"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"},
                 **{"job_name": "quizmatrix", **wanted.options},
             )
             cluster = await made

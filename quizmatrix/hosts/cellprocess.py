@@ -18,6 +18,7 @@ import anyio
 
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.hosts.disks import made
 from quizmatrix.hosts.hostfacts import facts_for
 from quizmatrix.hosts.messages import Answered, CellOrder, Told, answered_with, decoded, encoded
 from quizmatrix.model.spec import CellSpec
@@ -59,7 +60,9 @@ async def _answer(order: CellOrder, folder: Path, tell: TellWorker) -> Answered 
     async with task_group() as group:
         group.start_soon(_stop_on_signal, group.cancel_scope)
         try:
-            spec, result = await run_job(order.job, folder=folder, observer=_observer(order, tell))
+            disks = await made(order.disks, folder)
+            observer = _observer(order, tell)
+            spec, result = await run_job(order.job, folder=folder, disks=disks, observer=observer)
             answer = Answered(host=facts, spec=spec, result=result)
         except QuizmatrixError as error:
             answer = answered_with(facts, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,20 +16,21 @@ from distributed import KilledWorker
 from distributed.client import ClosedClientError, FutureCancelledError
 
 from quizmatrix.core.concurrency import in_thread, task_group
-from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError
-from quizmatrix.core.once import OncePerKey
-from quizmatrix.core.store import path_of
-from quizmatrix.hosts import outgoing, worktree
+from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError, host_error
+from quizmatrix.core.text import clean_line
 from quizmatrix.hosts.heard import Heard
 from quizmatrix.hosts.lenthost import run_order
 from quizmatrix.hosts.messages import Answered, CellOrder, Told, decoded, encoded
 from quizmatrix.hosts.packing import unpack_cell
-from quizmatrix.hosts.placing import resource, resources_for
+from quizmatrix.hosts.placing import SHAPES, resource, resources_for, shape_of, warm_host
 from quizmatrix.hosts.serving import Uploads
+from quizmatrix.hosts.supply import Supply
 from quizmatrix.model.job import CellJob
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec, Disk
+from quizmatrix.run import reproduce
 from quizmatrix.run.observer import Observer
+from quizmatrix.run.place import at_home
 from quizmatrix.schedule.admission import Need
 
 # How many jobs are sent for each that a host can run at a time.
@@ -50,26 +52,23 @@ class Cluster:
     def __init__(
         self,
         client: Any,
-        home: str,
+        supply: Supply,
         uploads: Uploads,
         run: str,
         *,
-        sends_whole_tree: bool = False,
         is_patient: bool = False,
     ) -> None:
-        """client: connected. home: the address of our server. run: the id of the run. sends_whole_tree: of
-        the current folder, what git ignores travels, too. is_patient: hosts may come in hours.
-        """
+        """client: connected. run: the id of the run. is_patient: hosts may come in hours."""
         self._client = client
-        self._home = home
+        self._supply = supply
         self._uploads = uploads
         self._run = run
-        self._offers = OncePerKey()
         self._heard: dict[str, Callable[[Told], None]] = {}
         self._window = anyio.CapacityLimiter(1)
-        self._sends_whole_tree = sends_whole_tree
         self._is_patient = is_patient
         self._number = 0
+        self._submitting = anyio.Lock()
+        self._sent_there: dict[str, str] = {}
         client.subscribe_topic(self.topic, self._hear)
 
     @property
@@ -105,32 +104,39 @@ class Cluster:
                 await anyio.sleep(_LOOK_PAUSE)
 
     async def run(
-        self, job: CellJob, folder: Path, disks: Sequence[Disk], observer: Observer
+        self, job: CellJob, folder: Path, disks: Sequence[Disk], observer: Observer, *, hands_on: bool = False
     ) -> tuple[CellSpec, CellResult]:
         """See schedule.places.JobPlace: run a job on one of the hosts; its files come into `folder`.
 
         Raises UnpreparedError where the host cannot set the job up, HostError where no host could run it.
         """
-        if disks:
-            raise UnpreparedError("disks are not handed from host to host", next_step="Leave out --on.")
         order = CellOrder(
             job=job,
-            travels=await self._offer(job, observer),
-            home=self._home,
+            travels=await self._supply.of_job(job, observer.note),
+            home=self._supply.home,
+            store=self._supply.store,
             topic=self.topic,
             passes_on=observer.stdout is not None,
+            disks=await self._supply.of_disks(disks),
+            hands_on=hands_on,
         )
+        home = partial(at_home, job=job, folder=folder, disks=disks)
+
+        async def specified(spec: CellSpec, why: str) -> None:
+            await observer.specified(home(spec), why)
+
+        local = msgspec.structs.replace(observer, specified=specified)
         failed: dict[str, Answered] = {}
         while True:
-            answered = await self._attempt(order, folder, observer, failed)
+            answered = await self._attempt(order, folder, local, failed)
             if answered.spec is not None and answered.result is not None:
                 break
             failed[answered.worker] = answered
             if not answered.may_work_elsewhere or len(failed) >= _MOST_HOSTS:
                 raise _failure(list(failed.values()))
             observer.note(f"{answered.host.name}: {answered.error}: another host is tried")
-        files = msgspec.structs.replace(answered.spec.files, folder=str(folder))
-        spec = msgspec.structs.replace(answered.spec, files=files)
+        spec = home(answered.spec)
+        _write_reproduce(spec, answered.host.name)
         return spec, msgspec.structs.replace(answered.result, host=answered.host)
 
     async def _attempt(
@@ -167,7 +173,7 @@ class Cluster:
             if not others:
                 raise _failure(list(failed.values()))
             hosts = [host for host in hosts if host["address"] in others]
-        future = self._submit(key, order, hosts, others)
+        future = await self._submit(key, order, hosts, others)
         try:
             async with task_group() as group:
                 group.start_soon(self._watch_hosts, order, frozenset(failed))
@@ -182,18 +188,44 @@ class Cluster:
         finally:
             # Else dask would compute it again once its worker is gone.
             future.release()
+            self._sent_there.pop(key, None)
         return answered
 
-    def _submit(
+    async def _submit(
         self, key: str, order: CellOrder, hosts: list[dict[str, Any]], others: list[str] | None
     ) -> Any:
-        resources = resources_for(order.job, [host["resources"] for host in hosts])
+        wanted = resources_for(order.job, [host["resources"] for host in hosts])
         try:
-            return self._client.submit(
-                run_order, key, encoded(order), key=key, pure=False, resources=resources, workers=others
-            )
+            # One after the other, so that each sees where the one before it went.
+            async with self._submitting:
+                warm = None if others else await self._warm_host(order.job, hosts, wanted)
+                if warm is not None:
+                    self._sent_there[key] = warm
+                return self._client.submit(
+                    run_order,
+                    key,
+                    encoded(order),
+                    key=key,
+                    pure=False,
+                    resources=wanted,
+                    workers=others if warm is None else [warm],
+                    allow_other_workers=warm is not None,
+                )
         except _GONE as error:
             raise _scheduler_is_gone() from error
+
+    async def _warm_host(
+        self, job: CellJob, hosts: list[dict[str, Any]], wanted: Mapping[str, float]
+    ) -> str | None:
+        """A host that has a template for the job, and room for it now."""
+        shape = shape_of(job)
+        if not shape or not any(shape in host["metrics"].get(SHAPES, ()) for host in hosts):
+            return None
+        known = {address: len(keys) for address, keys in (await self._client.scheduler.processing()).items()}
+        # The scheduler may not know yet of those that were just sent.
+        sent = Counter(self._sent_there.values())
+        busy = {address: max(count, sent[address]) for address, count in known.items()}
+        return warm_host(shape, hosts, wanted, busy)
 
     async def _watch_hosts(self, order: CellOrder, failed: frozenset[str]) -> None:
         """Raise UnpreparedError once there has been no host for an order for a while. Dask would wait on."""
@@ -209,26 +241,13 @@ class Cluster:
                     next_step="`quizmatrix run --resume` goes on once there is one.",
                 )
 
-    async def _offer(self, job: CellJob, observer: Observer) -> dict[str, str]:
-        """The listings of all that the job is run from. Each folder is read once in a run: as it was then."""
-        tree = job.files.work_tree
-        offered = {}
-        for source in job.sources:
-            make = partial(_offer, source)
-            if tree is not None and source == tree.host_path:
-                make = partial(self._offer_work_tree, source, observer)
-            offered[source] = await self._offers.get(source, make)
-        return offered
 
-    async def _offer_work_tree(self, source: str, observer: Observer) -> str:
-        stays = frozenset() if self._sends_whole_tree else await worktree.left_out(Path(source))
-        if stays:
-            observer.note(worktree.sentence(stays))
-        return await _offer(source, stays)
-
-
-async def _offer(source: str, stays: frozenset[str] = frozenset()) -> str:
-    return await in_thread(partial(outgoing.offer, path_of(source), stays.__contains__))
+def _write_reproduce(spec: CellSpec, host: str) -> None:
+    """Replace the worker's reproduce.sh, which names files of that host."""
+    try:
+        reproduce.write_command(spec, f"It ran on another host, {clean_line(host)}.")
+    except OSError as error:
+        raise host_error(f"write to {spec.files.folder}", error) from error
 
 
 def _failure(failed: list[Answered]) -> UnpreparedError:

@@ -22,7 +22,9 @@ from quizmatrix.core.text import first_of
 from quizmatrix.hosts import blobs
 from quizmatrix.hosts.cluster import Cluster, workers_of
 from quizmatrix.hosts.security import LOOPBACK, Certificates, check_address, is_loopback
-from quizmatrix.hosts.serving import Home, Uploads
+from quizmatrix.hosts.serving import BlobServer, Uploads
+from quizmatrix.hosts.sharedstore import SharedStore
+from quizmatrix.hosts.supply import Supply
 from quizmatrix.hosts.where import HostsKind, Where
 
 # Seconds to reach the scheduler.
@@ -35,13 +37,15 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """What a run wants of its hosts.
 
     where: they are. certificates: by which those of a scheduler know this one. most: bytes of a cell's
-    /shared. whole_tree: see Cluster. tell: is called with what a user should know.
+    /shared. whole_tree: see Supply. store: where blobs are kept that all hosts reach; None: nowhere. tell:
+    is called with what a user should know.
     """
 
     where: Where
     certificates: Certificates
     most: int
     whole_tree: bool
+    store: SharedStore | None = None
     tell: Callable[[str], None]
 
 
@@ -59,7 +63,7 @@ async def connected(wishes: Wishes, folder: Path, run: str) -> AsyncIterator[Clu
         client = await stack.enter_async_context(_client(farm))
         incoming = stack.enter_context(paths.scratch(folder, "incoming"))
         uploads = Uploads(Path(incoming), wishes.most)
-        home = Home(uploads)
+        home = BlobServer(uploads)
         is_encrypted = check_address(farm.address)
         context = farm.certificates.context(server=True) if is_encrypted else None
         url = home.start(await _own_address(client), context)
@@ -70,7 +74,11 @@ async def connected(wishes: Wishes, folder: Path, run: str) -> AsyncIterator[Clu
             await _check_workers(client, farm.address)
         await client.run_on_scheduler(_shorten_silence, seconds=_WORKER_SILENCE)
         cluster = Cluster(
-            client, url, uploads, run, sends_whole_tree=wishes.whole_tree, is_patient=farm.is_patient
+            client,
+            Supply(url, wishes.tell, wishes.store, sends_whole_tree=wishes.whole_tree),
+            uploads,
+            run,
+            is_patient=farm.is_patient,
         )
         stack.push_async_callback(_in_any_case, partial(_forget_topic, client, cluster.topic))
         stack.push_async_callback(in_thread, blobs.keep_to_budget)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import secrets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
 import httpx
 
 from quizmatrix.core.errors import NotFetchedError
+from quizmatrix.hosts.serving import DIRECT, OWN_SERVER
 
 # Seconds without a byte after which a connection is given up; how often it is tried again, and the pause.
 _SILENCE = 30.0
+_CONNECT_LIMIT = 5.0
 _TRIES = 5
 _PAUSE = 2.0
 _CHUNK = 1 << 20
@@ -26,17 +29,32 @@ _NO_STORAGE = 507
 class HomeClient:
     """Talks to one submitter."""
 
-    def __init__(self, url: str, context: ssl.SSLContext | None) -> None:
-        """url: see serving.Home. context: for TLS."""
+    def __init__(self, url: str, context: ssl.SSLContext | None, own_server: str = "") -> None:
+        """url: see serving.BlobServer. context: for TLS. own_server: of this worker; empty if it has none."""
         self._url = url
-        self._client = httpx.AsyncClient(verify=context or True, timeout=_SILENCE, trust_env=False)
+        self._own_server = {OWN_SERVER: own_server} if own_server else {}
+        timeout = httpx.Timeout(_SILENCE, connect=_CONNECT_LIMIT)
+        self._client = httpx.AsyncClient(
+            verify=context or True, timeout=timeout, trust_env=False, headers=self._own_server
+        )
 
     async def fetch(self, digest: str, target: Path) -> None:
-        """Fetch a blob to a path; what is there already is its beginning. NotFetchedError if that fails."""
+        """Fetch a blob to a path; what is there already is its beginning. NotFetchedError if that fails.
+
+        It comes from the submitter, or from another worker that has it.
+        """
+        await self._try(digest, target, self._fetch)
+
+    async def fetch_directly(self, digest: str, target: Path) -> None:
+        """Like `fetch`, from the submitter alone."""
+        await self._try(digest, target, self._fetch_directly)
+
+    @staticmethod
+    async def _try(digest: str, target: Path, fetch: Callable[[str, Path], Awaitable[None]]) -> None:
         for attempt in range(_TRIES):
             try:
-                await self._fetch(digest, target)
-                return
+                await fetch(digest, target)
+                break
             except httpx.HTTPError as error:
                 if attempt == _TRIES - 1:
                     raise NotFetchedError(
@@ -44,16 +62,37 @@ class HomeClient:
                     ) from error
             await anyio.sleep(_PAUSE)
 
+    async def tell_has(self, digest: str) -> None:
+        """Tell the submitter that this worker has a blob: others may fetch it here."""
+        if self._own_server:
+            with suppress(httpx.HTTPError):
+                await self._client.put(f"{self._url}/has/{digest}")
+
     async def _fetch(self, digest: str, target: Path) -> None:
+        if other := await self._receive(f"{self._url}/blobs/{digest}", target):
+            try:
+                await self._receive(other, target)
+            except httpx.HTTPError:
+                # That host has gone, has dropped it, or no way leads there.
+                await self._fetch_directly(digest, target)
+
+    async def _fetch_directly(self, digest: str, target: Path) -> None:
+        await self._receive(f"{self._url}/blobs/{digest}?{DIRECT}=1", target)
+
+    async def _receive(self, url: str, target: Path) -> str:
+        """Receive a blob, behind what is there of it; or return the URL of another host that has it."""
         there = target.stat().st_size if target.exists() else 0
         headers = {"Range": f"bytes={there}-"} if there else {}
-        async with self._client.stream("GET", f"{self._url}/blobs/{digest}", headers=headers) as answer:
+        async with self._client.stream("GET", url, headers=headers) as answer:
+            if answer.has_redirect_location:
+                return answer.headers["Location"]
             if there and answer.status_code == _NOT_SATISFIABLE:
-                return  # all of it is there
+                return ""  # all of it is there
             answer.raise_for_status()
             with target.open("ab" if answer.status_code == _PARTIAL else "wb") as file:
                 async for chunk in answer.aiter_bytes(_CHUNK):
                     file.write(chunk)
+        return ""
 
     async def send(self, path: Path, order: str) -> str:
         """Send a file as an order's result; returns the upload's name. NotFetchedError if that fails."""

@@ -43,6 +43,8 @@ class Heard:
                     # Where the host before was lost, another one begins anew.
                     self._shown = dict.fromkeys(self._shown, 0)
                     await observer.specified(told.specified, told.why)
+                elif told.host is not None:
+                    observer.placed(told.host)
                 elif told.stage is not None:
                     observer.stage(told.stage)
                 elif told.note is not None:

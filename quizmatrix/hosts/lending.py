@@ -6,22 +6,29 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import dask
 import msgspec
 
-from quizmatrix.core import paths, process
+from quizmatrix.core import paths, process, untrusted
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import UnpreparedError, host_error
 from quizmatrix.core.memory import available_memory
 from quizmatrix.hosts import blobs
 from quizmatrix.hosts.lenthost import LentHost
 from quizmatrix.hosts.placing import resources_of_this_host
-from quizmatrix.hosts.security import LOOPBACK, Certificates, check_address
+from quizmatrix.hosts.security import LOOPBACK, PLAIN, Certificates, check_address
+from quizmatrix.hosts.serving import BlobServer
 from quizmatrix.schedule.admission import MEMORY_SHARE, host_admission
+
+# Of the name of a worker's folder, which lives as long as the worker.
+_FOLDER = "worker"
 
 # Seconds to reach the scheduler.
 _CONNECT_LIMIT = 30
@@ -56,27 +63,23 @@ async def lend(address: str, certificates: Certificates, lent: Lent) -> None:
         raise host_error("write the cache", error) from error
     cpus = lent.cpus or process.usable_cpus()
     memory = lent.memory or int(available_memory() * MEMORY_SHARE)
-    with paths.scratch(blobs.BLOBS.root.parent, "worker") as scratch:
-        options: dict[str, Any] = {
+    await _remove_left_behind()
+    with paths.scratch(blobs.BLOBS.root.parent, _FOLDER) as scratch, _locked(scratch):
+        options = {
             "security": security,
             "nthreads": cpus,
-            # Jobs are processes of their own: dask's limits of memory are not for them.
-            "memory_limit": 0,
             "resources": resources_of_this_host(cpus, memory),
             "local_directory": scratch,
-            "dashboard": False,
-            "death_timeout": _CONNECT_LIMIT,
             "name": lent.name,
         }
-        if not is_encrypted:
-            # Else dask listens on all interfaces, and whoever connects may run anything.
-            options["host"] = "[::1]" if "[" in address else LOOPBACK
-        if lent.port is not None:
-            own = f"{address.partition('://')[0]}://{LOOPBACK}:{lent.port}"
-            options |= {"host": LOOPBACK, "port": lent.port, "contact_address": own}
-        worker = await _connected(address, options)
+        worker = await _connected(address, options | _place_of(address, lent.port))
         admission = host_admission(None, Path(scratch), memory=lent.memory)
-        await worker.plugin_add(plugin=LentHost(admission, context))
+        server = BlobServer()
+        if lent.port is None:
+            # Other hosts reach this one; over ssh they do not.
+            server_context = certificates.context(server=True) if is_encrypted else None
+            server.start(urlsplit(worker.address).hostname or LOOPBACK, server_context)
+        await worker.plugin_add(plugin=LentHost(admission, Path(scratch), context, server.url))
         print(f"quizmatrix: lent to {address}: {cpus} CPUs, {memory} MiB", file=sys.stderr, flush=True)
         async with task_group() as group:
             group.start_soon(_close_on_signal, worker)
@@ -84,12 +87,50 @@ async def lend(address: str, certificates: Certificates, lent: Lent) -> None:
                 group.start_soon(_close_with_stdin, worker)
             await worker.finished()
             group.cancel_scope.cancel()
+        await server.stop()
+
+
+async def _remove_left_behind() -> None:
+    """Remove the folders of workers that were killed. Their guests may have left anything there."""
+    for folder in blobs.BLOBS.root.parent.glob(f".{_FOLDER}.*"):
+        with suppress(OSError), _locked(folder) as is_ours:
+            if is_ours:
+                await untrusted.remove(folder)
+
+
+@contextmanager
+def _locked(folder: Path | str) -> Iterator[bool]:
+    """Lock a folder until the block ends, unless another worker has done that."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield paths.take_lock(handle, patience=0)
+    finally:
+        os.close(handle)
+
+
+def _place_of(address: str, port: int | None) -> dict[str, Any]:
+    """Where the worker listens. address: of the scheduler. port: see Lent."""
+    scheme = address.partition("://")[0]
+    if port is not None:
+        return {"host": LOOPBACK, "port": port, "contact_address": f"{scheme}://{LOOPBACK}:{port}"}
+    if scheme == PLAIN:
+        # Else dask listens on all interfaces, and whoever connects may run anything.
+        return {"host": "[::1]" if "[" in address else LOOPBACK}
+    return {}
 
 
 async def _connected(address: str, options: dict[str, Any]) -> Any:
     from distributed import Worker
 
-    dask.config.set({"distributed.worker.daemon": False})
+    options |= {
+        # Jobs are processes of their own: dask's limits of memory are not for them.
+        "memory_limit": 0,
+        # Its pages, which ask for no certificate, are for nobody.
+        "dashboard": False,
+        "dashboard_address": f"{LOOPBACK}:0",
+        "death_timeout": _CONNECT_LIMIT,
+    }
+    dask.config.set({"distributed.worker.daemon": False, "distributed.worker.http.routes": []})
     logging.getLogger("distributed").setLevel(logging.ERROR)
     worker = Worker(address, **options)
     try:

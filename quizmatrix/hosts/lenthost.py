@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import msgspec
@@ -19,17 +20,19 @@ from distributed.diagnostics.plugin import WorkerPlugin
 import quizmatrix
 from quizmatrix.core import paths, process, untrusted, uses
 from quizmatrix.core.concurrency import in_thread, task_group
-from quizmatrix.core.errors import HostError, QuizmatrixError, host_error
+from quizmatrix.core.errors import HostError, QuizmatrixError, UsageError, host_error
 from quizmatrix.core.store import name_of
 from quizmatrix.hosts import blobs, cellprocess, incoming
+from quizmatrix.hosts.disks import placed
 from quizmatrix.hosts.fetching import HomeClient
 from quizmatrix.hosts.hostfacts import facts_for
 from quizmatrix.hosts.messages import Answered, CellOrder, Told, answered_with, decoded, encoded
 from quizmatrix.hosts.packing import pack_cell
-from quizmatrix.hosts.placing import native, need_of_job, resource
+from quizmatrix.hosts.placing import MOST_SHAPES, SHAPES, native, need_of_job, resource, shape_of
+from quizmatrix.hosts.sharedstore import SharedStore
 from quizmatrix.model.arch import Accelerator
-from quizmatrix.model.job import CellJob
 from quizmatrix.model.result import HostFacts
+from quizmatrix.run.cellfolder import handed_disks_of
 from quizmatrix.schedule.admission import Admission
 
 NAME = "quizmatrix"
@@ -77,15 +80,24 @@ class LentHost(WorkerPlugin):
 
     name = NAME
 
-    def __init__(self, admission: Admission, context: ssl.SSLContext | None) -> None:
-        """context: for TLS connections to submitters."""
+    def __init__(
+        self, admission: Admission, folder: Path, context: ssl.SSLContext | None, own_server: str = ""
+    ) -> None:
+        """folder: for the jobs' files. context: for TLS connections to submitters. own_server: its URL."""
         self.is_set_aside = False
         self._admission = admission
+        self._folder = folder
         self._context = context
+        self._own_server = own_server
+        self._shapes: dict[str, None] = {}
         self._fetches = anyio.CapacityLimiter(_FETCHES)
         self._unwanted: dict[str, asyncio.Event] = {}
         self._failures = 0
         self._tidied = -_TIDY_PAUSE
+
+    def setup(self, worker: Any) -> None:
+        """Called by dask: from now on, the scheduler is told which shapes this host has templates for."""
+        worker.metrics[SHAPES] = lambda _worker: list(self._shapes)
 
     def transition(self, key: object, start: str, finish: str, **_more: object) -> None:
         """Called by dask when a task changes its state. A running one that nobody wants is stopped."""
@@ -111,6 +123,15 @@ class LentHost(WorkerPlugin):
                 group.cancel_scope.cancel()
         finally:
             del self._unwanted[key]
+        if (
+            answered.result is not None
+            and answered.result.start is not None
+            and (shape := shape_of(order.job))
+        ):
+            self._shapes.pop(shape, None)
+            self._shapes[shape] = None
+            if len(self._shapes) > MOST_SHAPES:
+                del self._shapes[next(iter(self._shapes))]
         self._failures = self._failures + 1 if answered.is_hosts_fault else 0
         if self._failures == _MOST_FAILURES:
             self.is_set_aside = True
@@ -128,7 +149,7 @@ class LentHost(WorkerPlugin):
 
     async def _run(self, key: str, order: CellOrder, log: TellSubmitter) -> Answered:
         held = uses.Uses()
-        home = HomeClient(order.home, self._context)
+        home = HomeClient(order.home, self._context, self._own_server)
         need = need_of_job(order.job)
 
         def tell(told: Told) -> None:
@@ -137,8 +158,9 @@ class LentHost(WorkerPlugin):
         try:
             here = await self._localized(order, home, held)
             await self._admission.enter(need, lambda text: tell(Told(note=text)))
+            tell(Told(host=os.uname().nodename))
             try:
-                return await self._run_process(key, order, here, home, tell)
+                return await self._run_process(key, here, home, tell)
             finally:
                 self._admission.leave(need)
         finally:
@@ -153,33 +175,45 @@ class LentHost(WorkerPlugin):
             self._tidied = now
             await in_thread(blobs.keep_to_budget)
 
-    async def _localized(self, order: CellOrder, home: HomeClient, held: uses.Uses) -> CellJob:
-        """The job, with this host's paths of all that has travelled, which is fetched."""
+    async def _localized(self, order: CellOrder, home: HomeClient, held: uses.Uses) -> CellOrder:
+        """The order, with this host's paths of all that has travelled, which is fetched."""
         found: dict[str, str] = {}
+        fetches = [*self._shared(order.store), home.fetch, home.fetch_directly]
+        sources = incoming.Sources(fetches, home.tell_has)
 
-        async def fetch(name: str, digest: str) -> None:
+        async def fetch(digest: str) -> None:
             async with self._fetches:
-                place = await incoming.folder_of(digest, home.fetch, held)
-            found[name] = name_of(place)
+                place = await incoming.folder_of(digest, sources, held)
+            found[digest] = name_of(place)
 
+        wanted = [*order.travels.values(), *(disk.content for disk in order.disks if disk.content)]
         async with task_group() as group:
-            for name, digest in order.travels.items():
-                group.start_soon(fetch, name, digest)
-        return order.job.moved(found)
+            for digest in dict.fromkeys(wanted):
+                group.start_soon(fetch, digest)
+        job = order.job.moved({name: found[digest] for name, digest in order.travels.items()})
+        return msgspec.structs.replace(order, job=job, travels={}, disks=placed(order.disks, found))
+
+    @staticmethod
+    def _shared(url: str) -> list[incoming.FetchBlob]:
+        """Fetches from the store that all hosts reach. Where this one cannot, the submitter sends all."""
+        if url:
+            with suppress(UsageError):
+                return [SharedStore(url).fetch]
+        return []
 
     async def _run_process(
-        self, key: str, order: CellOrder, job: CellJob, home: HomeClient, tell: Callable[[Told], None]
+        self, key: str, order: CellOrder, home: HomeClient, tell: Callable[[Told], None]
     ) -> Answered:
-        with paths.scratch(blobs.BLOBS.root.parent, "run") as name:
+        with paths.scratch(self._folder, "run") as name:
             folder = Path(name)
-            local = msgspec.structs.replace(order, job=job, travels={})
-            (folder / cellprocess.ORDER).write_bytes(encoded(local))
+            (folder / cellprocess.ORDER).write_bytes(encoded(order))
             try:
                 answered = await _listen(folder, tell)
                 if answered.result is None:
                     return answered
                 packed = folder / "packed"
-                await pack_cell(folder / cellprocess.CELL, packed)
+                cell = folder / cellprocess.CELL
+                await pack_cell(cell, packed, left_out="" if order.hands_on else handed_disks_of(cell).name)
                 upload = await home.send(packed, key)
                 return msgspec.structs.replace(answered, upload=upload)
             finally:

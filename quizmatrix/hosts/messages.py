@@ -16,19 +16,37 @@ from quizmatrix.model.stage import Stage
 T = TypeVar("T")
 
 
+class SentDisk(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk that is handed from cell to cell.
+
+    serial: see spec.Disk. size: in bytes. content: the name of its listing; empty for a new disk. place: the
+    name of the file with the content on the worker's host, once it was fetched.
+    """
+
+    serial: str
+    size: int
+    content: str = ""
+    place: str = ""
+
+
 class CellOrder(msgspec.Struct, frozen=True, kw_only=True):
     """A job for a worker.
 
-    travels: by the name or the path of each file and folder that the
-    job is run from, the name of its listing. home: the address of the submitter's blobs and results, with the
-    secret of the run. topic: of the events. passes_on: whether the command's output is wanted as it comes.
+    travels: by the name or the path of each file and folder that the job is run from, the name of its
+    listing. home: the address of the submitter's blobs and results, with the secret of the run. store: the
+    URL of a store with blobs that all hosts reach; empty if there is none. topic: of the events. passes_on:
+    whether the command's output is wanted as it comes. disks: those that cells hand on. hands_on: they come
+    home with the results.
     """
 
     job: CellJob
     travels: dict[str, str]
     home: str
     topic: str
+    store: str = ""
     passes_on: bool = False
+    disks: list[SentDisk] = []
+    hands_on: bool = False
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +88,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stdout, stderr: base64, as JSON has no bytes; `at` is how many bytes of the stream came before.
     """
 
+    host: str | None = None
     specified: CellSpec | None = None
     why: str = ""
     stage: Stage | None = None

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.core import json, paths
-from quizmatrix.core.errors import DamagedError, host_error
+from quizmatrix.core.errors import DamagedError, HostError, host_error
 from quizmatrix.core.store import key_of
 from quizmatrix.hosts import blobs
-from quizmatrix.hosts.trees import Listing, TreeEntry, entries_of, read_digest, write_pack
+from quizmatrix.hosts.trees import Left, Listing, TreeEntry, entries_of, read_digest, write_pack
 
 # Folders with more packs, or with more bytes in packs than this multiple of their own, are packed anew.
 _MOST_PACKS = 16
@@ -46,36 +46,55 @@ class _State(msgspec.Struct, kw_only=True):
     packs: list[_Pack] = []
 
 
-def offer(folder: Path, left_out: Callable[[str], bool] = lambda _path: False) -> str:
+def offer(folder: Path, left: Left | None = None) -> str:
     """Make the blobs of a folder, or a file, as it is now; returns the name of its listing.
 
-    left_out: see trees.entries_of. Raises HostError where it cannot be read or written.
+    left: see trees.entries_of. Raises HostError where it cannot be read or written.
     """
     try:
         blobs.prepare()
-        return _offer(folder, left_out)
+        return _offer(folder, left or Left())
     except (OSError, DamagedError) as error:
-        fact = f"make a copy of {folder} for other hosts"
-        raise host_error(fact, error if isinstance(error, OSError) else OSError(str(error))) from error
+        raise _no_copy(folder, error) from error
 
 
-def _offer(folder: Path, left_out: Callable[[str], bool]) -> str:
+def offer_once(file: Path) -> str:
+    """Like `offer`, for a file that will not be offered again once its run is over."""
+    try:
+        blobs.prepare()
+        return _listing(file, _State(), Left())[0]
+    except (OSError, DamagedError) as error:
+        raise _no_copy(file, error) from error
+
+
+def _no_copy(path: Path, error: OSError | DamagedError) -> HostError:
+    caused = error if isinstance(error, OSError) else OSError(str(error))
+    return host_error(f"make a copy of {path} for other hosts", caused)
+
+
+def _offer(folder: Path, left: Left) -> str:
     place = blobs.BLOBS.root.parent / "states" / f"{key_of([str(folder)])}.json"
     place.parent.mkdir(exist_ok=True)
-    before = _load(place)
+    listing, now = _listing(folder, _load(place), left)
+    paths.write_atomic(place, json.encode_exactly(now), mode=0o600)
+    return listing
+
+
+def _listing(folder: Path, before: _State, left: Left) -> tuple[str, _State]:
+    """The name of the listing, whose packs are made, and what is now known of the folder."""
     for attempt in range(_TRIES):
         now = _State()
+        left.unreadable = []
         try:
-            entries = entries_of(folder, _digest(before, now), left_out)
+            entries = entries_of(folder, _digest(before, now), left)
             now.packs = _packs(folder, entries, before)
             break
         except (DamagedError, FileNotFoundError, NotADirectoryError):
             # Somebody edits or builds in it. What has changed is read again.
             if attempt == _TRIES - 1 or not folder.exists():
                 raise
-    paths.write_atomic(place, json.encode_exactly(now), mode=0o600)
     listing = Listing(entries=entries, packs=[pack.digest for pack in now.packs])
-    return blobs.keep_bytes(listing.encode())
+    return blobs.keep_bytes(listing.encode()), now
 
 
 def _load(place: Path) -> _State:

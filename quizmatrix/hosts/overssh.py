@@ -171,7 +171,7 @@ async def ssh_farm(hosts: tuple[str, ...], folder: Path) -> AsyncIterator[SshFar
             protocol="tls",
             security=certificates.security(),
             dashboard=False,
-            dashboard_address=None,
+            dashboard_address=f"{LOOPBACK}:0",
         ) as scheduler:
             farm = SshFarm(hosts, scheduler.address, certificates, Path(name))
             try:

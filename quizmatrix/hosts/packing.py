@@ -19,16 +19,17 @@ from quizmatrix.core.errors import DamagedError, HostError, host_error
 BESIDE_SHARED = 4 << 30
 
 
-async def pack_cell(folder: Path, target: Path) -> None:
+async def pack_cell(folder: Path, target: Path, left_out: str = "") -> None:
     """Write a cell's folder to a file. GNU tar knows holes in files, and reads trees of any depth.
 
-    Raises HostError where that fails.
+    left_out: the name of a folder in it that stays. Raises HostError where that fails.
     """
     plain = target.with_name(f"{target.name}.tar")
     # The guest may have taken its owner's right to read them.
     await process.run(["chmod", "-R", "u+rwX", "--", str(folder)], limit=None)
-    words = ["--sparse", "--format=posix", "--numeric-owner", "-C", str(folder), "-cf", str(plain), "."]
-    done = await process.run(["tar", *words], limit=None)
+    without = ["--anchored", f"--exclude=./{left_out}"] if left_out else []
+    words = ["--sparse", "--format=posix", "--numeric-owner", *without, "-C", str(folder)]
+    done = await process.run(["tar", *words, "-cf", str(plain), "."], limit=None)
     if done.status != 0:
         raise HostError("the results could not be packed", cause=done.last_words)
     await in_thread(partial(_compress, plain, target))

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
 
 from quizmatrix.core.errors import UsageError
+from quizmatrix.core.store import key_of
 from quizmatrix.hosts.version import version
 from quizmatrix.model.arch import Accelerator, host_arch
 from quizmatrix.model.job import CellJob
+from quizmatrix.model.start import StartKind
 from quizmatrix.run.accelerator import without_trial
 from quizmatrix.schedule.admission import QEMU_MEMORY, Need
 
 # CPUs, and MiB of memory.
 CPUS, MEMORY = "cpus", "memory"
+
+# The metric with the shapes that a host has run, and how many of the last ones it names.
+SHAPES = "quizmatrix shapes"
+MOST_SHAPES = 100
 
 # Of a resource that only says what a host is.
 _ANY_NUMBER = 1 << 30
@@ -45,6 +54,33 @@ def resources_of_this_host(cpus: int, memory: int) -> dict[str, int]:
 def need_of_job(job: CellJob) -> Need:
     """What a job's guest needs of a host."""
     return Need(cpus=job.machine.cpus, memory=job.machine.memory + QEMU_MEMORY)
+
+
+def shape_of(job: CellJob) -> str:
+    """A name of all that shapes a job's guest before it has started: guests of one shape share a template.
+
+    Empty where it may have none. It is not the template's own key, which a host finds for itself.
+    """
+    if job.machine.start is StartKind.COLD:
+        return ""
+    machine = msgspec.structs.replace(job.machine, start=None)
+    disks = [disk.path for disk in job.files.disks]
+    return key_of([repr(machine), job.kernel.key, job.kernel.initramfs, job.kernel.parameters, *disks])
+
+
+def warm_host(
+    shape: str, hosts: Sequence[Mapping[str, Any]], wanted: Mapping[str, float], busy: Mapping[str, int]
+) -> str | None:
+    """The address of a host that has run this shape, so that it has a template, and has room now.
+
+    hosts: as the scheduler describes them. wanted: the resources of the job. busy: how many jobs each has.
+    """
+    for host in hosts:
+        if shape in host["metrics"].get(SHAPES, ()):
+            room = min(host["resources"].get(name, 0) // (wanted[name] or 1) for name in (CPUS, MEMORY))
+            if all(host["resources"].get(name) for name in wanted) and busy.get(host["address"], 0) < room:
+                return str(host["address"])
+    return None
 
 
 def resources_for(job: CellJob, hosts: Sequence[Mapping[str, float]]) -> dict[str, float]:

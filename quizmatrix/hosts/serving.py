@@ -1,22 +1,36 @@
-"""The submitter's HTTP server: hands out blobs, and takes the folders of cells that have ended."""
+"""HTTP servers for blobs: the submitter's, which also takes the folders of cells that have ended, and a
+worker's, from which other workers fetch what it has.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import ssl
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 from tornado import httpserver, netutil, web
 
 from quizmatrix.hosts import blobs
 from quizmatrix.hosts.packing import BESIDE_SHARED
 
-# HTTP's "insufficient storage".
+# The header in which a worker names its own server, and the query that asks for the blob itself.
+OWN_SERVER = "X-Quizmatrix-Server"
+DIRECT = "direct"
+
+# To how many hosts the submitter sends one blob at a time, as long as no other host has it; and how many
+# seconds the next ones wait until one has.
+_AT_ONCE = 2
+_PATIENCE = 20.0
+
+# HTTP's "insufficient storage", and "look there, by the same method".
 _NO_STORAGE = 507
+_LOOK_THERE = 307
 
 
 class _Blob(web.StaticFileHandler):
@@ -28,6 +42,83 @@ class _Blob(web.StaticFileHandler):
 
     def set_default_headers(self) -> None:
         self.set_header("Content-Type", "application/octet-stream")
+
+
+class Spread:
+    """Who has which blob: those that want it, too, are sent there."""
+
+    def __init__(self) -> None:
+        self._holders: dict[str, list[str]] = {}
+        self._sending: Counter[str] = Counter()
+        self._news: dict[str, anyio.Event] = {}
+
+    async def holder_for(self, digest: str, asking: str) -> str:
+        """The server of another host that has a blob; empty if the submitter has to send it.
+
+        asking: the server of the host that wants it.
+        """
+        if self._sending[digest] >= _AT_ONCE:
+            with anyio.move_on_after(_PATIENCE):
+                while self._sending[digest] >= _AT_ONCE and not self._holders.get(digest):
+                    await self._news.setdefault(digest, anyio.Event()).wait()
+        holders = self._holders.get(digest, [])
+        found = next((one for one in holders if one != asking), "")
+        if found:
+            # The next one asks another.
+            holders.remove(found)
+            holders.append(found)
+        return found
+
+    @contextmanager
+    def sending(self, digest: str) -> Iterator[None]:
+        """Note that the submitter sends a blob until the block ends."""
+        self._sending[digest] += 1
+        try:
+            yield
+        finally:
+            self._sending[digest] -= 1
+            self._tell(digest)
+
+    def note(self, digest: str, holder: str) -> None:
+        """Note that a host has a blob now."""
+        holders = self._holders.setdefault(digest, [])
+        if holder not in holders:
+            holders.append(holder)
+        self._tell(digest)
+
+    def _tell(self, digest: str) -> None:
+        if (event := self._news.pop(digest, None)) is not None:
+            event.set()
+
+
+class _SpreadBlob(_Blob):
+    """A blob of the submitter's."""
+
+    def initialize(self, path: str, spread: Spread) -> None:  # type: ignore[override]
+        super().initialize(path)
+        self._spread = spread
+
+    async def get(self, path: str, include_body: bool = True) -> None:
+        asking = self.request.headers.get(OWN_SERVER, "")
+        is_direct = not asking or bool(self.get_query_argument(DIRECT, ""))
+        holder = "" if is_direct else await self._spread.holder_for(path, asking)
+        if holder:
+            self.redirect(f"{holder}/blobs/{path}", status=_LOOK_THERE)
+            return
+        with self._spread.sending(path):
+            await super().get(path, include_body)
+
+
+class _Has(web.RequestHandler):
+    """A worker says that it has a blob."""
+
+    def initialize(self, spread: Spread) -> None:
+        self._spread = spread
+
+    def put(self, digest: str) -> None:
+        if holder := self.request.headers.get(OWN_SERVER, ""):
+            self._spread.note(digest, holder)
+        self.set_status(204)
 
 
 @web.stream_request_body
@@ -87,28 +178,38 @@ class Uploads:
         return self._folder / f"{order}.{upload}" if order in self._expected and is_name else None
 
 
-class Home:
-    """The server. port: its own, once it was started."""
+class BlobServer:
+    """A server. url: with its secret; port: its own. Both once it was started."""
 
-    def __init__(self, uploads: Uploads) -> None:
+    def __init__(self, uploads: Uploads | None = None) -> None:
+        """uploads: what the submitter takes; None: it is a worker's."""
+        self.url = ""
+        self.port = 0
         self._secret = secrets.token_urlsafe(24)
         self._server: httpserver.HTTPServer | None = None
         self._uploads = uploads
-        self.port = 0
 
     def start(self, address: str, context: ssl.SSLContext | None) -> str:
         """Listen on a free port of this address; returns the URL. Raises OSError."""
-        routes: list[Any] = [
-            (rf"/{self._secret}/blobs/([0-9a-f]{{64}})", _Blob, {"path": str(blobs.BLOBS.root)}),
-            (rf"/{self._secret}/results/(\w+)/(\w+)", _Result, {"uploads": self._uploads}),
-        ]
         sockets = netutil.bind_sockets(0, address)
-        application = web.Application(routes, log_function=lambda _handler: None)
+        application = web.Application(self._routes(), log_function=lambda _handler: None)
         self._server = httpserver.HTTPServer(application, ssl_options=context, max_buffer_size=1 << 26)
         self._server.add_sockets(sockets)
         self.port = sockets[0].getsockname()[1]
         host = f"[{address}]" if ":" in address else address
-        return f"http{'s' if context else ''}://{host}:{self.port}/{self._secret}"
+        self.url = f"http{'s' if context else ''}://{host}:{self.port}/{self._secret}"
+        return self.url
+
+    def _routes(self) -> list[Any]:
+        name, files = r"([0-9a-f]{64})", {"path": str(blobs.BLOBS.root)}
+        if self._uploads is None:
+            return [(rf"/{self._secret}/blobs/{name}", _Blob, files)]
+        spread = Spread()
+        return [
+            (rf"/{self._secret}/blobs/{name}", _SpreadBlob, {**files, "spread": spread}),
+            (rf"/{self._secret}/has/{name}", _Has, {"spread": spread}),
+            (rf"/{self._secret}/results/(\w+)/(\w+)", _Result, {"uploads": self._uploads}),
+        ]
 
     async def stop(self) -> None:
         """Close all connections."""

@@ -85,34 +85,51 @@ def read_digest(path: str, _status: os.stat_result) -> str:
     return sha256_of(Path(path))
 
 
-def entries_of(
-    folder: Path, digest: Digest = read_digest, left_out: Callable[[str], bool] = lambda _path: False
-) -> list[TreeEntry]:
+class Left(msgspec.Struct, kw_only=True):
+    """What of a folder stays at home.
+
+    wanted: whether a path in it does, with what is below that. unreadable: paths that this user may not read.
+    """
+
+    wanted: Callable[[str], bool] = lambda _path: False
+    unreadable: list[str] = []
+
+
+def entries_of(folder: Path, digest: Digest = read_digest, left: Left | None = None) -> list[TreeEntry]:
     """What is in a folder, or the single file that it is; sockets, FIFOs and devices do not travel.
 
-    left_out: whether a path in it, with what is below that, stays at home. A file that vanishes meanwhile is
-    left out. Raises OSError where a file or a folder cannot be read.
+    left: what is left out; unreadable paths are added to it. A file that vanishes meanwhile is left out.
+    Raises OSError where the folder itself, or a single file, cannot be read.
     """
     top = str(folder)
     if not folder.is_dir():
         alone = _entry(top, ALONE, folder.stat(), digest)
         return [alone] if alone else []
-    return list(_walk(top, "", digest, left_out))
+    return list(_walk(top, digest, left or Left()))
 
 
-def _walk(top: str, below: str, digest: Digest, left_out: Callable[[str], bool]) -> Iterator[TreeEntry]:
-    todo = [below]
+def _walk(top: str, digest: Digest, left: Left) -> Iterator[TreeEntry]:
+    todo = [""]
     while todo:
         here = todo.pop()
-        with os.scandir(f"{top}/{here}" if here else top) as found:
-            sorted_entries = sorted(found, key=lambda one: one.name)
+        try:
+            with os.scandir(f"{top}/{here}" if here else top) as found:
+                sorted_entries = sorted(found, key=lambda one: one.name)
+        except PermissionError:
+            if not here:
+                raise
+            left.unreadable.append(here)
+            continue
         for one in sorted_entries:
             path = f"{here}/{one.name}" if here else one.name
-            if left_out(path):
+            if left.wanted(path):
                 continue
             try:
                 entry = _entry(f"{top}/{path}", path, one.stat(follow_symlinks=False), digest)
             except FileNotFoundError:
+                continue
+            except PermissionError:
+                left.unreadable.append(path)
                 continue
             if entry is None:
                 continue
@@ -233,7 +250,12 @@ def _write(content: object, entries: list[TreeEntry], folder: Path) -> None:
     with first.open("xb") as file:
         while data := content.read(_CHUNK):  # type: ignore[attr-defined]
             digest.update(data)
-            file.write(data)
+            if data.count(0) == len(data):
+                # Disks and images have large holes.
+                file.seek(len(data), os.SEEK_CUR)
+            else:
+                file.write(data)
+        file.truncate()
     if digest.hexdigest() != entries[0].content:
         raise DamagedError(f"a pack has another content for {entries[0].path!r} than its name says")
     for entry in entries[1:]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from quizmatrix.core import process
@@ -31,7 +32,21 @@ def _size(path: Path) -> int:
         return 0
 
 
-def sentence(paths: frozenset[str]) -> str:
+def sentence(paths: Collection[str]) -> str:
     """What a user has to know of that."""
+    limit = f"more than {LIMIT >> 20} MiB that git ignores: --whole-tree sends"
+    return f"{_stay(paths)}: {limit} {_it(paths)}"
+
+
+def unreadable_sentence(paths: Collection[str]) -> str:
+    """What a user has to know of paths that he may not read."""
+    return f"{_stay(paths)}: you may not read {_it(paths)}"
+
+
+def _stay(paths: Collection[str]) -> str:
     named = first_of([clean_line(path) for path in sorted(paths)])
-    return f"{named} stay here, as git ignores them and they are larger than {LIMIT >> 20} MiB: --whole-tree"
+    return f"{named} {'stays' if len(paths) == 1 else 'stay'} here"
+
+
+def _it(paths: Collection[str]) -> str:
+    return "it" if len(paths) == 1 else "them"

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from quizmatrix.core.errors import UsageError
 from quizmatrix.model import profile
 from quizmatrix.model.options import RunOptions
 from quizmatrix.model.spec import OWN_STDIN
+from quizmatrix.model.task import Task
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.schedule.places import JobPlace
 from quizmatrix.schedule.plan import Plan
+
+if TYPE_CHECKING:
+    from quizmatrix.hosts.sharedstore import SharedStore
 
 
 def check(options: RunOptions, plan: Plan) -> None:
@@ -27,10 +32,22 @@ def check(options: RunOptions, plan: Plan) -> None:
     asked = where.parse(address)
     if asked.kind is where.HostsKind.BATCH:
         batchfile.read_options(asked.system, asked.file)
+    if options.conduct.store is not None:
+        _shared_store(options.conduct.store)
     if found := _local(options, plan):
         raise UsageError(
             f"{found} with --on {address}", cause="that needs this host", next_step="Leave out one of them."
         )
+
+
+def _shared_store(text: str) -> SharedStore:
+    """What --store names. Raises UsageError where it cannot be."""
+    from quizmatrix.hosts import sharedstore, where
+
+    try:
+        return sharedstore.SharedStore(sharedstore.absolute(text))
+    except ImportError as error:
+        raise where.missing_extra(error) from error
 
 
 def _local(options: RunOptions, plan: Plan) -> str:
@@ -42,18 +59,20 @@ def _local(options: RunOptions, plan: Plan) -> str:
     if options.guest.stdin == OWN_STDIN:
         return "--stdin -"
     for task in plan.tasks:
-        if task.disks is not None:
-            return "a matrix that hands disks on"
-        if task.cell.suites:
-            return f"a folder of {task.cell.suites[0][0]}"
         for use in task.cell.profiles:
             if profile.facts_of(use.name, task.id).debugger:
                 return f"-p {use.name}"
             if dict(use.options).get("persist"):
                 return f"-p {use.name}:persist"
-            if profile.is_users(use.name):
-                return f"the profile {use.name}, which is your own,"
+            own = profile.own_without_host_half([use.name])
+            if profile.is_users(use.name) and not own:
+                return f"your profile {use.name}, which has a host half,"
     return ""
+
+
+def _size_of_disks(task: Task) -> int:
+    """Of the disks that it hands on, in MiB."""
+    return task.disks.count * task.disks.size if task.disks else 0
 
 
 @asynccontextmanager
@@ -77,8 +96,9 @@ async def place(
     wishes = Wishes(
         where=where.parse(conduct.on),
         certificates=security.certificates(conduct.certificates),
-        most=max((task.cell.shared_limit for task in plan.tasks), default=0) << 20,
+        most=max((task.cell.shared_limit + _size_of_disks(task) for task in plan.tasks), default=0) << 20,
         whole_tree=conduct.whole_tree,
+        store=_shared_store(conduct.store) if conduct.store is not None else None,
         tell=tell,
     )
     async with connected(wishes, directory.folder, directory.results.run) as cluster:

@@ -13,11 +13,12 @@ from quizmatrix.model.stage import Stage
 
 
 class CellReached(msgspec.Struct, frozen=True, kw_only=True, tag="stage", tag_field="event"):
-    """A cell reached a stage."""
+    """A cell reached a stage. host: the name of the other host that runs it."""
 
     cell: str
     stage: Stage
     attempt: int = 1
+    host: str = ""
 
 
 class CellNote(msgspec.Struct, frozen=True, kw_only=True, tag="note", tag_field="event"):

@@ -39,7 +39,8 @@ class CellJob(msgspec.Struct, frozen=True, kw_only=True):
     time limits under that are added.
 
     files: without a folder. command: without its profiles, which are in `profiles`, in the order in which
-    they are set up. limits: on hardware.
+    they are set up. own_profiles: the folders of those that are the user's and have no host half. limits: on
+    hardware.
     """
 
     labels: Labels
@@ -48,6 +49,7 @@ class CellJob(msgspec.Struct, frozen=True, kw_only=True):
     files: GuestFiles
     command: GuestCommand
     profiles: tuple[Use, ...] = ()
+    own_profiles: dict[str, str] = {}
     limits: GuestLimits
     keeps: Kept = Kept()
 
@@ -63,12 +65,15 @@ class CellJob(msgspec.Struct, frozen=True, kw_only=True):
     def sources(self) -> list[str]:
         """The names of its artifacts and the paths of the user's files and folders: what has to travel.
 
-        Binds, and the kernel's symbols, which are as large as all else together, do not.
+        Folders that the guest may write to, and the kernel's symbols, which are as large as all else
+        together, do not.
         """
         work_tree = self.files.work_tree
         mine = [layer.path for layer in self.files.layers if layer.is_users]
         mine += [work_tree.host_path] if work_tree else []
         mine += [self.command.stdin] if self.command.stdin not in (None, OWN_STDIN) else []
+        mine += [bind.path for bind in self.files.binds if not bind.writable]
+        mine += self.own_profiles.values()
         artifacts = [name for name in self.artifacts if name != self.kernel.symbols]
         return list(dict.fromkeys([*artifacts, *mine]))
 
@@ -89,9 +94,11 @@ class CellJob(msgspec.Struct, frozen=True, kw_only=True):
                 files,
                 layers=[replace(one, path=places.get(one.path, one.path)) for one in files.layers],
                 disks=[replace(one, path=places.get(one.path, one.path)) for one in files.disks],
+                binds=[replace(one, path=places.get(one.path, one.path)) for one in files.binds],
                 work_tree=replace(tree, place=places.get(tree.host_path, tree.place)) if tree else None,
             ),
             command=replace(command, stdin=places.get(command.stdin or "", command.stdin)),
+            own_profiles={name: places.get(path, path) for name, path in self.own_profiles.items()},
         )
 
     def encode(self) -> bytes:

@@ -103,7 +103,7 @@ class ConductOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     rerun_failed: how often tests that failed are run once more. on: where the hosts are that run them; None:
     this one does. certificates: the folder of those that such hosts know this one by. whole_tree: they get
-    what git ignores in the current folder, too.
+    what git ignores in the current folder, too. store: a folder or a URL with artifacts that all hosts reach.
     """
 
     jobs: int | None = None
@@ -117,6 +117,7 @@ class ConductOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     on: str | None = None
     certificates: str | None = None
     whole_tree: bool = False
+    store: str | None = None
 
 
 class OnceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -21,6 +21,8 @@ from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.model import forward, kconfig
 
 _FACTS = "profile.toml"
+# The program that is a profile's host half.
+HOST_HALF = "setup"
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,11 +119,35 @@ def folders() -> dict[str, Path]:
 
 def is_users(name: str) -> bool:
     """Whether a profile is one of the user's own."""
-    return folders()[name].is_relative_to(paths.config_dir())
+    return _is_own(folders()[name])
+
+
+def _is_own(folder: Path) -> bool:
+    return folder.is_relative_to(paths.config_dir())
+
+
+def own_without_host_half(names: Iterable[str]) -> dict[str, str]:
+    """The folders of those of these profiles that are the user's own and run nothing on the host."""
+    known = folders()
+    return {
+        name: str(known[name])
+        for name in names
+        if _is_own(known[name]) and not (known[name] / HOST_HALF).exists()
+    }
 
 
 def facts_of(name: str, where: str) -> Facts:
     """Read a profile's facts; DataError if there is no such profile. where: what names it, for the error."""
+    return facts_in(folder_of(name, where))
+
+
+def facts_in(folder: Path) -> Facts:
+    """Read the facts of the profile in a folder. Raises DataError."""
+    return tomlfile.load(folder / _FACTS, Facts)
+
+
+def folder_of(name: str, where: str) -> Path:
+    """A profile's folder; DataError if there is no such profile. where: what names it, for the error."""
     known = folders()
     if name not in known:
         raise DataError(
@@ -129,7 +155,7 @@ def facts_of(name: str, where: str) -> Facts:
             cause=f"unknown profile `{name}`",
             next_step=f"{did_you_mean(name, known)} Known: {', '.join(known)}.".lstrip(),
         )
-    return tomlfile.load(known[name] / _FACTS, Facts)
+    return known[name]
 
 
 def providers() -> dict[str, list[str]]:
@@ -137,7 +163,7 @@ def providers() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, folder in folders().items():
         with contextlib.suppress(DataError):
-            for command in tomlfile.load(folder / _FACTS, Facts).provides:
+            for command in facts_in(folder).provides:
                 found.setdefault(command, []).append(name)
     return found
 
@@ -294,9 +320,7 @@ def check_packages(use: Use, installed: Iterable[str] | None) -> None:
         )
 
 
-def forwards_of(use: Use, where: str) -> list[forward.Forward]:
-    """The port forwards in the options of a profile."""
-    options = facts_of(use.name, where).options
-    return [
-        one for key, text in use.options if options[key].type == "forwards" for one in forward.parse(text)
-    ]
+def forwards_of(use: Use, facts: Facts) -> list[forward.Forward]:
+    """The port forwards in the options of a profile, whose facts are given."""
+    forwarding = {key for key, option in facts.options.items() if option.type == "forwards"}
+    return [one for key, text in use.options if key in forwarding for one in forward.parse(text)]

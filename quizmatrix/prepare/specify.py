@@ -12,7 +12,7 @@ from quizmatrix.core.version import series_of
 from quizmatrix.image.artifact import Image
 from quizmatrix.kernel import buildlayer
 from quizmatrix.kernel.artifact import Kernel
-from quizmatrix.model import suites
+from quizmatrix.model import profile, suites
 from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.job import CellJob, JobMachine
@@ -118,6 +118,7 @@ def job_of(
         files=_files(task, prepared, asked),
         command=_command(task, asked, session, tests),
         profiles=cell.profiles,
+        own_profiles=profile.own_without_host_half(use.name for use in cell.profiles),
         limits=GuestLimits(
             timeout=cell.timeout,
             boot_timeout=cell.boot_timeout,

@@ -49,19 +49,24 @@ def _cell_of(event: Event) -> str:
 
 
 class CellState(msgspec.Struct, kw_only=True):
-    """The state of a cell. since: when its stage began, in monotonic seconds. line: the last console line."""
+    """The state of a cell.
+
+    since: when its stage began, in monotonic seconds. host: the other host that runs it. line: the last
+    console line.
+    """
 
     cell: str
     stage: Stage | None = None
     since: float = 0.0
     attempt: int = 1
+    host: str = ""
     line: str = ""
     result: CellResult | None = None
 
     def take(self, event: Event) -> None:
         """Update the state from an event of this cell."""
         if isinstance(event, CellReached):
-            self.stage, self.attempt = event.stage, event.attempt
+            self.stage, self.attempt, self.host = event.stage, event.attempt, event.host
             self.since = time.monotonic()
             self.line = ""
         elif isinstance(event, CellNote):
@@ -73,9 +78,10 @@ class CellState(msgspec.Struct, kw_only=True):
 
     @property
     def words(self) -> str:
-        """`running`, `booting, attempt 2`."""
+        """`running`, `booting on zed, attempt 2`."""
         stage = str(self.stage or "waiting")
-        return stage if self.attempt == 1 else f"{stage}, attempt {self.attempt}"
+        where = f"{stage} on {clean_line(self.host)}" if self.host else stage
+        return where if self.attempt == 1 else f"{where}, attempt {self.attempt}"
 
 
 class Screen:

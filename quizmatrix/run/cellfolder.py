@@ -18,3 +18,8 @@ def host_folder_of(folder: Path) -> Path:
 def artifacts_of(folder: Path) -> Path:
     """The guest's /shared."""
     return folder / "artifacts"
+
+
+def handed_disks_of(folder: Path) -> Path:
+    """The disks that are handed from cell to cell."""
+    return folder / "disks"

@@ -10,8 +10,8 @@ import msgspec
 
 from quizmatrix.core import paths, process
 from quizmatrix.core.errors import UnpreparedError
-from quizmatrix.model import profile
 from quizmatrix.model.arch import DiskBus
+from quizmatrix.model.profile import HOST_HALF, Use
 
 # The time limit of a host half, in seconds.
 _SETUP_LIMIT = 600.0
@@ -44,14 +44,14 @@ class HostHalf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     files: dict[str, str] = {}
 
 
-async def set_up(use: profile.Use, *, cell: str, arch: str, folder: Path) -> HostHalf:
+async def set_up(use: Use, place: Path, *, cell: str, arch: str, folder: Path) -> HostHalf:
     """Run the host half of a profile for one cell, if it has one.
 
-    folder: where it may write; it belongs to this cell and is removed after the guest. Raises
-    UnpreparedError, with the program's stderr, where it fails or prints something else; HostError where it
-    exceeds its time limit.
+    place: the profile's folder. folder: where it may write; it belongs to this cell and is removed after the
+    guest. Raises UnpreparedError, with the program's stderr, where it fails or prints something else;
+    HostError where it exceeds its time limit.
     """
-    program = profile.folders()[use.name] / "setup"
+    program = place / HOST_HALF
     if not program.is_file():
         return HostHalf()
     environment = {

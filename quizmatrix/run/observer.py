@@ -45,6 +45,7 @@ async def _nothing(_spec: CellSpec, _why: str) -> None:
 class Observer(msgspec.Struct, frozen=True, kw_only=True):
     """Callbacks and streams for a running cell; all are optional.
 
+    placed: called with the name of the other host that runs the cell.
     specified: called before the guest starts, with its specification and why it has its accelerator.
     stage: called when the next stage begins.
     note: called with what a user may want to know.
@@ -54,6 +55,7 @@ class Observer(msgspec.Struct, frozen=True, kw_only=True):
     terminal: runs the session that the specification asks for.
     """
 
+    placed: Callable[[str], None] = lambda _host: None
     specified: Callable[[CellSpec, str], Awaitable[None]] = _nothing
     stage: Callable[[Stage], None] = lambda _stage: None
     note: Callable[[str], None] = lambda _text: None

@@ -75,6 +75,30 @@ async def specification(
     )
 
 
+def at_home(spec: CellSpec, job: CellJob, *, folder: Path, disks: Sequence[Disk] = ()) -> CellSpec:
+    """What another host ran a job from, with this host's paths. Arguments: those of `specification`.
+
+    Disks that profiles made there are named as if they were in `folder`.
+    """
+    replace = msgspec.structs.replace
+    there, ours = spec.files, _files(job.files, folder, disks)
+    named = {disk.serial for disk in ours.disks}
+    made = [disk for disk in there.disks if disk.serial not in named]
+    moved = [replace(disk, path=disk.path.replace(there.folder, str(folder), 1)) for disk in made]
+    uses = {use.name: use for use in job.profiles}
+    active = [
+        replace(one, files=_files_of(_profile_folder(job, uses[one.name])))
+        for one in spec.command.profiles
+        if one.name in uses
+    ]
+    return replace(
+        spec,
+        machine=replace(spec.machine, kernel=_kernel(job.kernel)),
+        files=replace(ours, disks=[*ours.disks, *moved]),
+        command=replace(spec.command, profiles=active, stdin=_stdin(job.command)),
+    )
+
+
 def _here(name: str) -> str:
     """The path of what a job names: on this host, or in its cache."""
     return str(store.path_of(name))
@@ -116,15 +140,18 @@ def _files(files: GuestFiles, folder: Path, disks: Sequence[Disk]) -> GuestFiles
         folder=str(folder),
         work_tree=tree,
         layers=[replace(layer, path=_here(layer.path)) for layer in files.layers],
+        binds=[replace(bind, path=_here(bind.path)) for bind in files.binds],
         disks=[*(replace(disk, path=_here(disk.path)) for disk in files.disks), *disks],
     )
 
 
 def _command(command: GuestCommand, profiles: _Profiles) -> GuestCommand:
-    given = command.stdin if command.stdin in (None, OWN_STDIN) else _here(command.stdin)
-    return msgspec.structs.replace(
-        command, profiles=profiles.active, user=command.user or profiles.user, stdin=given
-    )
+    user = command.user or profiles.user
+    return msgspec.structs.replace(command, profiles=profiles.active, user=user, stdin=_stdin(command))
+
+
+def _stdin(command: GuestCommand) -> str | None:
+    return command.stdin if command.stdin in (None, OWN_STDIN) else _here(command.stdin)
 
 
 def _limits(limits: GuestLimits, machine: GuestMachine) -> GuestLimits:
@@ -140,17 +167,25 @@ def _limits(limits: GuestLimits, machine: GuestMachine) -> GuestLimits:
 async def _set_up(job: CellJob, folder: Path) -> _Profiles:
     """Run the host halves of the cell's profiles. Raises UnpreparedError if one fails."""
     uses, cell, arch = job.profiles, job.labels.cell, job.machine.arch
-    facts = [profile.facts_of(use.name, cell) for use in uses]
+    folders = [_profile_folder(job, use) for use in uses]
+    facts = [profile.facts_in(place) for place in folders]
     halves: list[HostHalf] = []
     if uses:
         from quizmatrix.run import hosthalf
 
         own = host_folder_of(folder)
-        halves = [await hosthalf.set_up(use, cell=cell, arch=arch, folder=own / use.name) for use in uses]
-    forwards = [with_free_port(forward) for use in uses for forward in profile.forwards_of(use, cell)]
+        halves = [
+            await hosthalf.set_up(use, place, cell=cell, arch=arch, folder=own / use.name)
+            for use, place in zip(uses, folders, strict=True)
+        ]
+    forwards = [
+        with_free_port(forward)
+        for use, its in zip(uses, facts, strict=True)
+        for forward in profile.forwards_of(use, its)
+    ]
     waits = any(half.stopped for half in halves)
     return _Profiles(
-        active=[_active(use, half) for use, half in zip(uses, halves, strict=True)],
+        active=[_active(*one) for one in zip(uses, folders, halves, strict=True)],
         disks=[Disk(**msgspec.structs.asdict(disk)) for half in halves for disk in half.disks],
         network=GuestNetwork(forwards=forwards) if any(one.network for one in facts) else None,
         debugger=GuestDebugger(waits=waits) if any(one.debugger for one in facts) else None,
@@ -158,15 +193,24 @@ async def _set_up(job: CellJob, folder: Path) -> _Profiles:
     )
 
 
-def _active(use: Use, half: HostHalf) -> ActiveProfile:
+def _profile_folder(job: CellJob, use: Use) -> Path:
+    own = job.own_profiles.get(use.name)
+    return profile.folder_of(use.name, job.labels.cell) if own is None else store.path_of(own)
+
+
+def _active(use: Use, folder: Path, half: HostHalf) -> ActiveProfile:
     """The guest half of a profile, with what its host half added."""
-    folder = profile.folders()[use.name]
-    init, files = folder / "init", folder / "files"
+    init = folder / "init"
     return ActiveProfile(
         name=use.name,
         asked=use.asked,
         environment=use.environment | half.environment,
         init=init.read_text(encoding="utf-8") if init.is_file() else "",
-        files=str(files) if files.is_dir() else None,
+        files=_files_of(folder),
         texts=half.files,
     )
+
+
+def _files_of(profile_folder: Path) -> str | None:
+    files = profile_folder / "files"
+    return str(files) if files.is_dir() else None

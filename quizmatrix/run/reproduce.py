@@ -44,15 +44,20 @@ feeder=$!
 }} 3>&1 | cat
 """
 
-_TEMPLATE_WITHOUT_9P = """\
+# Where the guest cannot be booted by hand from what is in the cache.
+_TEMPLATE_OF_COMMAND = """\
 #!/bin/sh
-# {what}, to run it again. Its kernel has no 9p, so its layers are disks, which are made for each run.
+# {what}, to run it again. {why}
 cd {cwd} && exec {again}
 """
+_NO_9P = "Its kernel has no 9p, so its layers are disks, which are made for each run."
 
 
 def write_script(spec: CellSpec, shares: list[Share]) -> None:
     """Write reproduce.sh into the cell's folder; OSError if it cannot be written."""
+    if not spec.machine.kernel.has_9p:
+        write_command(spec, _NO_9P)
+        return
     chardevs = {
         "console": "file,path=/dev/stderr,append=on",
         "control": "pipe,path=" + _CONTROL,
@@ -81,14 +86,24 @@ def write_script(spec: CellSpec, shares: list[Share]) -> None:
     for tag in files:
         lines = lines.replace(f"@{tag}@", f'"$dir"/{tag}')
     command = command_line_of(spec)
-    again = process.printable(command.argv)
-    text = (_TEMPLATE if spec.machine.kernel.has_9p else _TEMPLATE_WITHOUT_9P).format(
+    text = _TEMPLATE.format(
         what=_what(spec),
         disks=_disks(handed) + _files(files) + _passed_on(spec),
         cwd=shlex.quote(command.folder),
-        again=again.replace("\n", "\n#   ") if spec.machine.kernel.has_9p else again,
+        again=process.printable(command.argv).replace("\n", "\n#   "),
         argv=_stdin(spec) + lines,
     )
+    _write(spec, text)
+
+
+def write_command(spec: CellSpec, why: str) -> None:
+    """Write a reproduce.sh that has quizmatrix repeat the cell. why: a sentence. Raises OSError."""
+    command = command_line_of(spec)
+    cwd, again = shlex.quote(command.folder), process.printable(command.argv)
+    _write(spec, _TEMPLATE_OF_COMMAND.format(what=_what(spec), why=why, cwd=cwd, again=again))
+
+
+def _write(spec: CellSpec, text: str) -> None:
     path = Path(spec.files.folder) / "reproduce.sh"
     paths.write_atomic(path, text.encode(errors="surrogateescape"))
     path.chmod(0o755)

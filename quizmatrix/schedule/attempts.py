@@ -73,6 +73,7 @@ class Attempts:
         self._place = place
         self._inputs = Inputs(directory.folder)
         self._told: set[str] = set()
+        self._hosts: dict[str, str] = {}
 
     async def look_at_folders(self) -> None:
         """Record the state of the folders that all guests see; done while the first guests boot."""
@@ -207,7 +208,8 @@ class Attempts:
     async def _run_job(
         self, task: Task, job: CellJob, folder: Path, observer: Observer
     ) -> tuple[CellSpec, CellResult]:
-        return await self._place.run(job, folder, await self.disks.provide(task), observer)
+        disks, hands_on = await self.disks.provide(task), self.disks.are_read_later(task)
+        return await self._place.run(job, folder, disks, observer, hands_on=hands_on)
 
     async def _note_specification(self, task: Task, spec: CellSpec, why: str) -> None:
         """Say what a user has to know before the guest starts, and record what its folders hold now."""
@@ -229,6 +231,7 @@ class Attempts:
     def _observer(self, task: Task, attempt: int, terminal: TerminalHost | None) -> Observer:
         return Observer(
             specified=partial(self._note_specification, task),
+            placed=partial(self._hosts.__setitem__, task.id),
             stage=lambda stage: self.reach(task, stage, attempt),
             note=lambda text: self._note(task.id, text),
             console=lambda line: self._emit(CellConsole(cell=task.id, line=line)),
@@ -240,7 +243,10 @@ class Attempts:
 
     def reach(self, task: Task, stage: Stage, attempt: int) -> None:
         """Emit the event that a task has reached a stage."""
-        self._emit(CellReached(cell=task.id, stage=stage, attempt=attempt))
+        if stage is Stage.WAITING:
+            self._hosts.pop(task.id, None)
+        host = self._hosts.get(task.id, "")
+        self._emit(CellReached(cell=task.id, stage=stage, attempt=attempt, host=host))
 
     def _note(self, cell: str, text: str) -> None:
         self._emit(CellNote(cell=cell, text=text))

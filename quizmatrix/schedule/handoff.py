@@ -19,8 +19,7 @@ from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import HANDED_DISK, Disk
 from quizmatrix.model.task import Task
-
-_FOLDER = "disks"
+from quizmatrix.run.cellfolder import handed_disks_of
 
 # Outcomes of tasks after which the disks that they got need not be kept: the disks are not to blame.
 _SAYS_NOTHING = frozenset({Outcome.PASSED, Outcome.UNPREPARED, Outcome.CANCELLED, Outcome.SKIPPED})
@@ -46,8 +45,8 @@ class HandedDisks:
         if wanted is None:
             return []
         # The disks of an earlier attempt are removed.
-        for old in self._run.glob(f"{task.folder}.attempt-*/{_FOLDER}"):
-            await in_thread(partial(shutil.rmtree, old, ignore_errors=True))
+        for old in self._run.glob(f"{task.folder}.attempt-*"):
+            await in_thread(partial(shutil.rmtree, handed_disks_of(old), ignore_errors=True))
         folder = self._of(task.id)
         folder.mkdir()
         names = [f"{HANDED_DISK}{number}" for number in range(wanted.count)]
@@ -69,6 +68,10 @@ class HandedDisks:
             Disk(serial=name, path=str(folder / name), origin=origin)
             for name, origin in zip(names, given, strict=True)
         ]
+
+    def are_read_later(self, task: Task) -> bool:
+        """Whether other tasks wait for what this one's guest leaves on its disks."""
+        return bool(self._waited_for[task.id])
 
     def note_end(self, task: Task, result: CellResult) -> CellResult:
         """Note the end of a task. Returns its result; that of a failed task names the disks that are kept.
@@ -105,11 +108,11 @@ class HandedDisks:
         for task in self._tasks.values():
             if task.disks is not None:
                 self._remove(task.id)
-                for old in self._run.glob(f"{task.folder}.attempt-*/{_FOLDER}"):
-                    shutil.rmtree(old, ignore_errors=True)
+                for old in self._run.glob(f"{task.folder}.attempt-*"):
+                    shutil.rmtree(handed_disks_of(old), ignore_errors=True)
 
     def _of(self, task: str) -> Path:
-        return self._run / self._tasks[task].folder / _FOLDER
+        return handed_disks_of(self._run / self._tasks[task].folder)
 
     def _remove(self, task: str) -> None:
         if task not in self._kept:

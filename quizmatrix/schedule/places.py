@@ -24,9 +24,12 @@ class JobPlace(Protocol):
         """Room for one guest. Arguments and errors: those of Admission.enter."""
 
     async def run(
-        self, job: CellJob, folder: Path, disks: Sequence[Disk], observer: Observer
+        self, job: CellJob, folder: Path, disks: Sequence[Disk], observer: Observer, *, hands_on: bool = False
     ) -> tuple[CellSpec, CellResult]:
-        """Make one attempt at a job. Arguments and errors: those of run_job."""
+        """Make one attempt at a job. hands_on: other cells will read what the guest leaves on `disks`.
+
+        The other arguments, and errors: those of run_job.
+        """
 
 
 class Here:
@@ -50,9 +53,9 @@ class Here:
             self._admission.leave(need)
 
     async def run(
-        self, job: CellJob, folder: Path, disks: Sequence[Disk], observer: Observer
+        self, job: CellJob, folder: Path, disks: Sequence[Disk], observer: Observer, *, hands_on: bool = False
     ) -> tuple[CellSpec, CellResult]:
-        """See JobPlace."""
+        """See JobPlace. The disks are in the cell's folder, where readers find them in any case."""
         return await run_job(
             job,
             folder=folder,

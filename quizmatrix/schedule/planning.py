@@ -154,7 +154,7 @@ def _check_ports(conduct: ConductOptions, tasks: list[Task]) -> None:
         return
     for task in tasks:
         for use in task.cell.profiles:
-            for forward in profile.forwards_of(use, task.id):
+            for forward in profile.forwards_of(use, profile.facts_of(use.name, task.id)):
                 if forward.port:
                     raise UsageError(
                         f"{use.name}:forward={forward} for {len(tasks)} cells at a time",

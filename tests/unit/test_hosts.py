@@ -7,10 +7,12 @@ import stat
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 import zstandard
+from msgspec.structs import replace
 
 from quizmatrix.cli import run_command
 from quizmatrix.core.errors import (
@@ -30,6 +32,7 @@ from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, HostFacts, Timings
 from quizmatrix.model.spec import OWN_STDIN, Share, WorkTree
+from quizmatrix.model.start import StartKind
 from quizmatrix.report import hosttable
 from quizmatrix.run.observer import Observer
 from quizmatrix.schedule.admission import Admission
@@ -143,7 +146,7 @@ def test_certificates_that_are_not_there_or_damaged(tmp_path: Path) -> None:
         (["-S"], "--shell"),
         (["-p", "debug"], "-p debug"),
         (["-p", "blockdev:persist=x"], "-p blockdev:persist"),
-        (["-p", "mine"], "the profile mine, which is your own,"),
+        (["-p", "mine"], "your profile mine, which has a host half,"),
     ],
 )
 def test_what_only_this_host_has_is_refused(
@@ -151,16 +154,12 @@ def test_what_only_this_host_has_is_refused(
 ) -> None:
     (tmp_path / "config/profiles/mine").mkdir(parents=True)
     (tmp_path / "config/profiles/mine/profile.toml").write_text('summary = "mine"\n')
+    (tmp_path / "config/profiles/mine/setup").write_text("echo '{}'")
     argv = ["run", "--only", "6.1-x86_64", "--on", "tls://boss:8786", *options, "--", "true"]
     assert run_command(argv) == 125
     assert f"{what} with --on tls://boss:8786: that needs this host" in capsys.readouterr().err
     # Nothing was begun.
     assert not (tmp_path / "state/runs").exists()
-
-
-def test_disks_are_not_handed_from_host_to_host(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(["run", "handoff", "--on", "tls://boss:8786"]) == 125
-    assert "a matrix that hands disks on with --on" in capsys.readouterr().err
 
 
 def test_large_files_that_git_ignores_stay_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +174,7 @@ def test_large_files_that_git_ignores_stay_at_home(tmp_path: Path, monkeypatch: 
     assert anyio.run(worktree.left_out, folder) == {"big.ko", "build", "odd\nname"}
     assert anyio.run(worktree.left_out, tmp_path) == frozenset()
     said = worktree.sentence(frozenset({"big.ko", "build", "odd\nname"}))
-    assert said.startswith("big.ko, build, odd name stay here")
+    assert said.startswith("big.ko, build, odd name stay here: more than")
 
 
 def test_what_travels_of_a_job_and_where_it_comes_from_there() -> None:
@@ -395,12 +394,12 @@ def test_output_that_was_not_told_comes_with_the_results(tmp_path: Path) -> None
     assert shown == [b"01", b"23456789"]
 
 
-def test_a_host_that_is_set_aside_gives_back_what_it_has() -> None:
+def test_a_host_that_is_set_aside_gives_back_what_it_has(tmp_path: Path) -> None:
     class Broken(lenthost.LentHost):
         async def _run(self, *_arguments: object) -> Answered:
             raise HostError("no QEMU")
 
-    host = Broken(Admission(cpus=1, memory=1, places=1), None)
+    host = Broken(Admission(cpus=1, memory=1, places=1), tmp_path, None)
     order = CellOrder(job=job(), travels={}, home="https://x", topic="t")
 
     async def play() -> list[Answered]:
@@ -468,3 +467,35 @@ def test_which_host_ran_what() -> None:
     ]
     assert hosttable.rows(cells, None)[0][-1] == ""
     assert "of the run's" in hosttable.table(cells, 20.0)
+
+
+def test_a_cell_goes_where_its_template_is() -> None:
+    one, other = job(cpus=1), job(cpus=1, memory=4096)
+    shape = placing.shape_of(one)
+    assert shape != placing.shape_of(other)
+    cold = replace(one, machine=replace(one.machine, start=StartKind.COLD))
+    warm = replace(one, machine=replace(one.machine, start=StartKind.WARM))
+    assert (placing.shape_of(cold), placing.shape_of(warm)) == ("", shape)
+    hosts: list[dict[str, Any]] = [
+        {"address": "a", "resources": host_with(), "metrics": {}},
+        {"address": "b", "resources": host_with(cpus=2), "metrics": {placing.SHAPES: [shape]}},
+        {"address": "c", "resources": host_with(), "metrics": {placing.SHAPES: ["other", shape]}},
+    ]
+    wanted = placing.resources_for(one, [host["resources"] for host in hosts])
+    assert placing.warm_host(shape, hosts, wanted, {}) == "b"
+    # Two guests of one CPU are as many as it runs.
+    assert placing.warm_host(shape, hosts, wanted, {"b": 2, "c": 3}) == "c"
+    # Rather cold at once than warm later.
+    assert placing.warm_host(shape, hosts, wanted, {"b": 2, "c": 4}) is None
+    # A host that takes no more cells is not preferred.
+    aside = [{**hosts[1], "resources": host_with(**{placing.resource(): 0})}]
+    assert placing.warm_host(shape, aside, wanted, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "said"), [("nonsense://x", "Protocol not known"), ("simplecache::s3://x", "another URL")]
+)
+def test_a_store_that_cannot_be(url: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["run", "--only", "6.1-x86_64", "--on", "tls://boss:8786", "--store", url, "--", "true"]
+    assert run_command(argv) == 125
+    assert said in capsys.readouterr().err

@@ -52,6 +52,7 @@ VALUES: dict[str, Any] = {
     "on": "tls://boss:8786",
     "certificates": "keys",
     "whole_tree": True,
+    "store": "/srv/quizmatrix",
     "refresh": True,
     "last_failed": True,
     "failed_first": True,

@@ -152,7 +152,7 @@ def test_what_a_cell_lacks(make: Make) -> None:
 
 def run_setup(use: Use, folder: Path) -> HostHalf:
     async def main() -> HostHalf:
-        return await set_up(use, cell="6.1-s390x", arch="s390x", folder=folder)
+        return await set_up(use, folders()[use.name], cell="6.1-s390x", arch="s390x", folder=folder)
 
     return anyio.run(main)
 

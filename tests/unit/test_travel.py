@@ -16,8 +16,8 @@ from msgspec.structs import replace
 
 from quizmatrix.core import uses
 from quizmatrix.core.errors import DamagedError, HostError, UsageError
-from quizmatrix.hosts import blobs, incoming, outgoing
-from quizmatrix.hosts.trees import Listing, TreeEntry, entries_of, unpack, write_pack
+from quizmatrix.hosts import blobs, incoming, outgoing, worktree
+from quizmatrix.hosts.trees import Left, Listing, TreeEntry, entries_of, read_digest, unpack, write_pack
 
 Named = dict[str, bytes | str | None]
 
@@ -64,6 +64,7 @@ class Elsewhere:
     def __init__(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._from = blobs.BLOBS.root
         self.fetched: list[int] = []
+        self.told: list[str] = []
         monkeypatch.setenv("QUIZMATRIX_CACHE_DIR", str(cache.with_name("elsewhere")))
 
     async def fetch(self, digest: str, target: Path) -> None:
@@ -71,9 +72,13 @@ class Elsewhere:
         self.fetched.append(len(data))
         target.write_bytes(data)
 
+    async def _has(self, digest: str) -> None:
+        self.told.append(digest)
+
     def folder(self, digest: str, fetch: Callable[[str, Path], Awaitable[None]] | None = None) -> Path:
         async def make() -> Path:
-            return await incoming.folder_of(digest, fetch or self.fetch, uses.Uses())
+            sources = incoming.Sources([fetch or self.fetch], self._has)
+            return await incoming.folder_of(digest, sources, uses.Uses())
 
         return anyio.run(make)
 
@@ -149,7 +154,7 @@ def test_a_folder_that_changes_often_is_packed_anew(tmp_path: Path) -> None:
 
 def test_what_is_left_out_stays_at_home(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write(tmp_path / "folder", {"a": b"1", "big/x": b"2", "b/big/y": b"3"})
-    digest = outgoing.offer(folder, lambda path: path == "big")
+    digest = outgoing.offer(folder, Left(wanted=lambda path: path == "big"))
     assert sorted(seen(Elsewhere(cache, monkeypatch).folder(digest))) == ["a", "b", "b/big", "b/big/y"]
 
 
@@ -165,7 +170,7 @@ def test_a_file_that_is_written_meanwhile_is_read_again(
             (folder / "a").write_bytes(content)
         return False
 
-    digest = outgoing.offer(folder, edit)
+    digest = outgoing.offer(folder, Left(wanted=edit))
     assert (Elsewhere(cache, monkeypatch).folder(digest) / "a").read_bytes() == b"4" * 50
 
 
@@ -282,3 +287,30 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv(blobs.BUDGET_VARIABLE, "much")
     with pytest.raises(UsageError, match="QUIZMATRIX_TRAVEL=much"):
         blobs.keep_to_budget()
+
+
+def test_what_the_user_may_not_read_stays_here(tmp_path: Path) -> None:
+    folder = write(tmp_path / "folder", {"a": b"a", "of root/b": b"b", "z": b"z"})
+
+    def digest(path: str, status: os.stat_result) -> str:
+        # As the tests may run as root, who may read all.
+        if path.endswith("b"):
+            raise PermissionError(13, "Permission denied", path)
+        return read_digest(path, status)
+
+    left = Left()
+    assert [entry.path for entry in entries_of(folder, digest, left)] == ["a", "of root", "z"]
+    assert left.unreadable == ["of root/b"]
+    assert worktree.unreadable_sentence(left.unreadable) == "of root/b stays here: you may not read it"
+
+
+def test_holes_of_a_file_stay_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, made = tmp_path / "disk", tmp_path / "made"
+    with disk.open("wb") as file:
+        file.seek(40 << 20)
+        file.write(b"end")
+        file.truncate(64 << 20)
+    listing = Listing.decode(blobs.BLOBS.path(outgoing.offer_once(disk)).read_bytes())
+    unpack(listing, [blobs.BLOBS.path(pack) for pack in listing.packs], made)
+    assert made.read_bytes() == disk.read_bytes()
+    assert made.stat().st_blocks * 512 < 4 << 20

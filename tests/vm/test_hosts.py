@@ -17,6 +17,7 @@ import pytest
 from quizmatrix.hosts.blobs import FOLDER
 from tests.vm.conftest import Quizmatrix
 from tests.vm.farm import Farm, wait_for
+from tests.vm.test_handoff import READ, WRITE, Handed, matrix
 
 CELL = "6.1-x86_64"
 pytestmark = pytest.mark.timeout(240)
@@ -37,6 +38,11 @@ def results_of(folder: Path) -> dict[str, Any]:
 
 def test_a_cell_runs_there_as_it_runs_here(farm: Farm, quizmatrix: Quizmatrix, tmp_path: Path) -> None:
     here, layer = tmp_path / "here", tmp_path / "layer"
+    # A profile of the user's own, and a folder of a suite, which a profile runs.
+    own = tmp_path / "config/profiles/mine"
+    (own / "files/opt").mkdir(parents=True)
+    (own / "profile.toml").write_text('summary = "mine"\n')
+    (own / "files/opt/y").write_text("of the profile\n")
     (here / "with space").mkdir()
     (here / "with space/tool.sh").write_text('#!/bin/sh\necho "tool: $1"\n')
     (here / "with space/tool.sh").chmod(0o755)
@@ -45,17 +51,28 @@ def test_a_cell_runs_there_as_it_runs_here(farm: Farm, quizmatrix: Quizmatrix, t
     (layer / "opt/x").write_text("of the layer\n")
     (here / "input").write_text("input\n")
     script = (
-        'pwd; link/tool.sh "a  b"; cat /opt/x; cat; echo "$TOKEN"; uname -r; echo kept >/shared/kept;'
+        'pwd; link/tool.sh "a  b"; cat /opt/x /opt/y; cat; echo "$TOKEN"; uname -r; echo kept >/shared/kept;'
         " echo err >&2; printf 'no newline'; exit 3"
     )
-    options = ("--layer", str(layer), "--env", "TOKEN", "--stdin", "input", "--offline", "--output")
-    environment = {**os.environ, "TOKEN": "secret"}
+    options = (
+        "--layer",
+        str(layer),
+        "-p",
+        "mine",
+        "--env",
+        "TOKEN",
+        "--stdin",
+        "input",
+        "--offline",
+        "--output",
+    )
+    environment = {**os.environ, "TOKEN": "secret", "QUIZMATRIX_CONFIG_DIR": str(tmp_path / "config")}
     seen = []
     for name, on in (("local", ()), ("remote", farm.options)):
-        argv = ["run", "--only", CELL, *on, *options, name, "--", script]
+        argv = ["run", "--only", CELL, *on, *options, str(tmp_path / name), "--", script]
         done = quizmatrix(*argv, env=environment)
         seen.append((done.returncode, done.stdout, done.stderr))
-        folder = here / name / CELL
+        folder = tmp_path / name / CELL
         assert (folder / "artifacts/kept").read_text() == "kept\n"
         assert (folder / "stdout").read_bytes() == done.stdout
         # Only the output has what was passed on.
@@ -65,7 +82,12 @@ def test_a_cell_runs_there_as_it_runs_here(farm: Farm, quizmatrix: Quizmatrix, t
         assert having == {"stdout"}
     assert seen[0] == seen[1]
     assert seen[0][0] == 3
-    local, remote = (results_of(here / name)[CELL] for name in ("local", "remote"))
+    local, remote = (results_of(tmp_path / name)[CELL] for name in ("local", "remote"))
+    for folder in (tmp_path / name / CELL for name in ("local", "remote")):
+        assert f"--only {CELL}" in (folder / "reproduce.sh").read_text()
+    assert str(farm.folder) not in (tmp_path / "remote" / CELL / "reproduce.sh").read_text()
+    # Both ran from the same: a later run may take either for it.
+    assert local["inputs"] == remote["inputs"]
     assert local["host"] is None
     assert remote["host"]["name"] == os.uname().nodename
     for key in ("release", "outcome", "exit_code", "accelerator"):
@@ -114,6 +136,23 @@ def test_a_sweep_over_two_hosts(farm: Farm, quizmatrix: Quizmatrix, tmp_path: Pa
     }
     for arch in ("x86_64", "s390x"):
         assert (tmp_path / f"here/run/6.1-{arch}/stdout").read_text() == f"{arch}\n"
+
+
+def test_disks_go_from_host_to_host(farm: Farm, quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    keys = {"write": WRITE, "read": READ, "back": True}
+    argv = [str(matrix(tmp_path, **keys)), *farm.options, "--offline", "--output", str(tmp_path / "run")]
+    done = Handed(quizmatrix("run", *argv), tmp_path / "run")
+    x86, s390x = "6.1-x86_64", "6.1-s390x"
+    written = {x86: "passed", s390x: "passed"}
+    own = {f"{cell}..{cell}": "passed" for cell in written}
+    home = {f"{cell}..{cell}..{cell}": "passed" for cell in written}
+    crossed = {f"{x86}..{s390x}": "failed", f"{s390x}..{x86}": "failed"}
+    not_home = {f"{x86}..{s390x}..{x86}": "skipped", f"{s390x}..{x86}..{s390x}": "skipped"}
+    assert done.outcomes == written | own | home | crossed | not_home, done.said
+    assert done.stdout(f"{s390x}..{s390x}..{s390x}") == "back /dev/quizh0 /dev/quizh1: 0102\n"
+    # What was written on a host came home, and is kept where a reader failed.
+    assert done.disks == [f"{s390x}/disks", f"{x86}/disks"]
+    assert (done.folder / f"{s390x}/disks/quizh0").read_bytes()[:2] == b"\1\2"
 
 
 class Running:
@@ -168,6 +207,7 @@ def test_a_worker_that_is_killed(farm: Farm, running: Callable[[], Running]) -> 
     victim = farm.hosts[run.host]
     victim.kill()
     wait_for(lambda: not victim.guests)
+    (left,) = victim.folders
     # The other host begins anew; the command's output so far cannot be taken back.
     status, rest = run.ended()
     assert (status, rest) == (0, b"begun\nover\n")
@@ -175,6 +215,8 @@ def test_a_worker_that_is_killed(farm: Farm, running: Callable[[], Running]) -> 
     assert result["outcome"] == "passed"
     assert (run.folder / CELL / "stdout").read_bytes() == b"begun\nover\n"
     victim.start()
+    # What it could not remove when it was killed.
+    assert left not in victim.folders
 
 
 def test_a_worker_that_says_nothing(farm: Farm, running: Callable[[], Running]) -> None:
@@ -204,7 +246,7 @@ def test_a_submitter_that_ends(how: signal.Signals, farm: Farm, running: Callabl
     assert time.monotonic() - started < 10
     status, _ = run.ended()
     assert status == (130 if how is signal.SIGINT else -how)
-    wait_for(lambda: not list((host.cache / FOLDER).glob(".run.*")))
+    wait_for(lambda: not [path for folder in host.folders for path in folder.glob(".run.*")])
 
 
 def test_a_host_of_another_authority_is_not_let_in(
