@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ from quizmatrix.core.memory import available_memory
 from quizmatrix.hosts import blobs
 from quizmatrix.hosts.lenthost import LentHost
 from quizmatrix.hosts.placing import resources_of_this_host
-from quizmatrix.hosts.security import LOOPBACK, PLAIN, Certificates, check_address
+from quizmatrix.hosts.security import LOOPBACK, PLAIN, Certificates, check_address, is_loopback
 from quizmatrix.hosts.serving import BlobServer
 from quizmatrix.schedule.admission import MEMORY_SHARE, host_admission
 
@@ -79,7 +80,7 @@ async def lend(address: str, certificates: Certificates, lent: Lent) -> None:
             # Other hosts reach this one; over ssh they do not.
             server_context = certificates.context(server=True) if is_encrypted else None
             server.start(urlsplit(worker.address).hostname or LOOPBACK, server_context)
-        await worker.plugin_add(plugin=LentHost(admission, Path(scratch), context, server.url))
+        await worker.plugin_add(plugin=LentHost(cpus, admission, Path(scratch), context, server.url))
         print(f"quizmatrix: lent to {address}: {cpus} CPUs, {memory} MiB", file=sys.stderr, flush=True)
         async with task_group() as group:
             group.start_soon(_close_on_signal, worker)
@@ -116,7 +117,22 @@ def _place_of(address: str, port: int | None) -> dict[str, Any]:
     if scheme == PLAIN:
         # Else dask listens on all interfaces, and whoever connects may run anything.
         return {"host": "[::1]" if "[" in address else LOOPBACK}
-    return {}
+    own = _own_address_towards(address)
+    # On the scheduler's own host, others have to reach the worker, too.
+    return {} if not own or is_loopback(own) else {"host": f"[{own}]" if ":" in own else own}
+
+
+def _own_address_towards(address: str) -> str:
+    """This host's address on the way to the scheduler; empty if unknown. Dask takes that to the internet."""
+    there = urlsplit(address)
+    with suppress(OSError):
+        for family, kind, protocol, _, target in socket.getaddrinfo(
+            there.hostname, there.port, type=socket.SOCK_DGRAM
+        ):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.connect(target)
+                return str(probe.getsockname()[0])
+    return ""
 
 
 async def _connected(address: str, options: dict[str, Any]) -> Any:

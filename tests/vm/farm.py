@@ -1,35 +1,39 @@
-"""Hosts of a test: a dask scheduler and workers, each a process with its own cache, home and certificates."""
+"""Hosts of a test: a dask scheduler here, and workers, each in namespaces of its own.
+
+Where this user may not make any, they are processes beside each other, each with its own cache and home.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from quizmatrix.hosts.blobs import FOLDER
 from quizmatrix.hosts.security import AUTHORITY, CERTIFICATE, KEY
+from tests.vm.namespaces import Network, why_not
+from tests.vm.processes import LIMIT, children_of, is_running, program_of, qemus_with, wait_for
 
-# Seconds for a process to be ready, and to end.
-_LIMIT = 60.0
-_PAUSE = 0.1
+# Runs the worker, and stays when that has ended, so that a guest that it left would, too.
+_STAY = '"$@" & wait $!; cat >/dev/null'
 
 
 class Host:
     """One worker. It can be killed, stopped and started again."""
 
-    def __init__(self, farm: Farm, name: str, *, cpus: int) -> None:
-        self._farm = farm
+    def __init__(self, farm: Farm, name: str, *, cpus: int, size: str) -> None:
+        self.name = name
         self.folder = farm.folder / name
         self.cache = (farm.folder if farm.one_cache else self.folder) / "cache"
         self.log = self.folder / "log"
+        self._farm = farm
         self._cpus = cpus
-        self.folder.mkdir()
+        self._size = size
+        shutil.copytree(farm.certificates, self.folder / "certificates")
         self.start()
 
     def start(self) -> None:
@@ -39,22 +43,49 @@ class Host:
             "QUIZMATRIX_CACHE_DIR": str(self.cache),
             "QUIZMATRIX_STATE_DIR": str(self.folder / "state"),
         }
-        argv = [sys.executable, *self._farm.worker, "worker", self._farm.address, "--cpus", str(self._cpus)]
-        argv += ["--certificates", str(self._farm.certificates)]
+        worker = [sys.executable, *self._farm.worker, "worker", self._farm.address, "--cpus", str(self._cpus)]
+        worker += ["--certificates", str(self.folder / "certificates")]
+        network, inside = self._farm.network, []
+        if network is not None:
+            inside = network.inside(self.name, self.folder, self._farm.hidden, self._size)
+        argv = [*inside, "sh", "-c", _STAY, "sh", *worker]
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                argv, env=own, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder
+            self._shell = subprocess.Popen(
+                argv, env=own, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self.folder
             )
-        wait_for(lambda: "lent to" in self.log.read_text(), self.process, self.log)
+        wait_for(lambda: "lent to" in self.log.read_text(), self._shell, self.log)
+        self.pid = self._shell.pid
+        while program_of(self.pid) != sys.executable:
+            (self.pid,) = children_of(self.pid)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
-        self.process.send_signal(number)
+        os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Kill it, without a chance to tidy up."""
+        """Kill it, without a chance to tidy up. No guest of its may be left a moment later."""
         self.signal(signal.SIGKILL)
-        self.process.wait(_LIMIT)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until it has ended, and its guests have."""
+        wait_for(lambda: not is_running(self.pid) and not self.guests)
+        self._leave()
+
+    def stop(self) -> None:
+        """End it, if it has not ended."""
+        for number in (signal.SIGCONT, signal.SIGTERM):
+            with suppress(ProcessLookupError):
+                self.signal(number)
+        try:
+            self.wait()
+        finally:
+            self._shell.kill()
+
+    def _leave(self) -> None:
+        if self._shell.stdin is not None:
+            self._shell.stdin.close()
+        self._shell.wait(LIMIT)
 
     @property
     def folders(self) -> list[Path]:
@@ -68,41 +99,60 @@ class Host:
 
 
 class Farm:
-    """A scheduler, and its workers."""
+    """A scheduler, and its workers.
+
+    network: that of the hosts; None where they are on the loopback. hidden: the folder of which they see only
+    their own.
+    """
 
     def __init__(
         self,
         folder: Path,
         *,
         cpus: tuple[int, ...] = (1, 1),
+        sizes: tuple[str, ...] = (),
         worker: Path | None = None,
         one_cache: bool = False,
     ) -> None:
-        """cpus: of each worker. worker: its program, in place of quizmatrix. one_cache: all share one."""
+        """cpus: of each worker. sizes: of the file systems with their caches; none where they are this one's.
+
+        worker: its program, in place of quizmatrix. one_cache: all share one, and this host's network.
+        """
         self.folder = folder
+        self.hidden = folder.parent
         self.worker = [str(worker)] if worker else ["-m", "quizmatrix"]
         self.one_cache = one_cache
+        self.network = Network() if not one_cache and not why_not() else None
         self.environment = {name: value for name, value in os.environ.items() if name != "PWD"}
         self.certificates = folder / "certificates"
         argv = [sys.executable, "-m", "quizmatrix", "worker", "--make-certificates"]
         subprocess.run([*argv, "--certificates", str(self.certificates)], check=True, capture_output=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.address = f"tls://127.0.0.1:{port}"
-        self.scheduler = self._start_scheduler(port)
-        self.hosts = [Host(self, f"host{number}", cpus=one) for number, one in enumerate(cpus)]
+        self.scheduler = self._start_scheduler()
+        self.address = self._scheduler_address()
+        self.hosts: list[Host] = []
+        for number, one in enumerate(cpus):
+            name = f"host{number}"
+            if self.network is not None:
+                self.network.add(name)
+            self.hosts.append(Host(self, name, cpus=one, size=sizes[number] if sizes else ""))
 
-    def _start_scheduler(self, port: int) -> subprocess.Popen[bytes]:
-        log = self.folder / "scheduler"
-        argv = [str(Path(sys.executable).with_name("dask")), "scheduler", "--host", "127.0.0.1"]
-        argv += ["--protocol", "tls", "--port", str(port), "--no-dashboard", "--dashboard-address", ":0"]
+    def _start_scheduler(self) -> subprocess.Popen[bytes]:
+        own = self.network.address if self.network is not None else "127.0.0.1"
+        argv = [str(Path(sys.executable).with_name("dask")), "scheduler", "--host", own, "--port", "0"]
+        argv += ["--protocol", "tls", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
         for option, name in (("ca-file", AUTHORITY), ("cert", CERTIFICATE), ("key", KEY)):
             argv += [f"--tls-{option}", str(self.certificates / name)]
+        log = self.folder / "scheduler"
         with log.open("w") as file:
             started = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
         wait_for(lambda: "Scheduler at" in log.read_text(), started, log)
         return started
+
+    def _scheduler_address(self) -> str:
+        for line in (self.folder / "scheduler").read_text().splitlines():
+            if "Scheduler at" in line:
+                return line.split()[-1]
+        raise AssertionError("the scheduler has no address")
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -111,43 +161,15 @@ class Farm:
 
     def stop(self) -> None:
         """End all of it. No guest may be left."""
-        for process in (*(host.process for host in self.hosts), self.scheduler):
-            if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
-                process.terminate()
-                try:
-                    process.wait(_LIMIT)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait(_LIMIT)
+        try:
+            for host in self.hosts:
+                host.stop()
+        finally:
+            if self.scheduler.poll() is None:
+                self.scheduler.terminate()
+                self.scheduler.wait(LIMIT)
+            if self.network is not None:
+                self.network.close()
         left = qemus_with(str(self.folder))
         shutil.rmtree(self.folder, ignore_errors=True)
         assert not left
-
-
-def wait_for(
-    is_so: Callable[[], object], process: subprocess.Popen[bytes] | None = None, log: Path | None = None
-) -> None:
-    """Wait until a function says so; AssertionError where it never does, or the process ends first."""
-    ends = time.monotonic() + _LIMIT
-    while not is_so():
-        has_ended = process is not None and process.poll() is not None
-        if has_ended or time.monotonic() > ends:
-            if process is not None:
-                process.kill()
-                process.wait()
-            raise AssertionError(log.read_text() if log is not None else "it did not come to that")
-        time.sleep(_PAUSE)
-
-
-def qemus_with(text: str) -> list[int]:
-    """The processes of QEMU with this text in their command line."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (place / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if line.partition(b"\0")[0].rpartition(b"/")[2].startswith(b"qemu-system") and text.encode() in line:
-            found.append(int(place.name))
-    return found

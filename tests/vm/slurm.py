@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.vm.farm import wait_for
+from tests.vm.processes import wait_for
 
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "sinfo")
 

@@ -16,7 +16,9 @@ import pytest
 
 from quizmatrix.hosts.blobs import FOLDER
 from tests.vm.conftest import Quizmatrix
-from tests.vm.farm import Farm, wait_for
+from tests.vm.farm import Farm
+from tests.vm.namespaces import why_not
+from tests.vm.processes import wait_for
 from tests.vm.test_handoff import READ, WRITE, Handed, matrix
 
 CELL = "6.1-x86_64"
@@ -89,7 +91,7 @@ def test_a_cell_runs_there_as_it_runs_here(farm: Farm, quizmatrix: Quizmatrix, t
     # Both ran from the same: a later run may take either for it.
     assert local["inputs"] == remote["inputs"]
     assert local["host"] is None
-    assert remote["host"]["name"] == os.uname().nodename
+    assert remote["host"]["name"] in (host.name for host in farm.hosts if farm.network) or not farm.network
     for key in ("release", "outcome", "exit_code", "accelerator"):
         assert remote[key] == local[key]
 
@@ -206,7 +208,6 @@ def test_a_worker_that_is_killed(farm: Farm, running: Callable[[], Running]) -> 
     run = running()
     victim = farm.hosts[run.host]
     victim.kill()
-    wait_for(lambda: not victim.guests)
     (left,) = victim.folders
     # The other host begins anew; the command's output so far cannot be taken back.
     status, rest = run.ended()
@@ -229,10 +230,28 @@ def test_a_worker_that_says_nothing(farm: Farm, running: Callable[[], Running]) 
         victim.signal(signal.SIGCONT)
     assert (status, rest) == (0, b"begun\nover\n")
     # Its late result is dropped, and it does not come back by itself.
-    victim.process.wait(60)
-    assert not victim.guests
+    victim.wait()
     (result,) = results_of(run.folder).values()
     assert result["outcome"] == "passed"
+    victim.start()
+
+
+def test_a_worker_that_is_cut_from_the_network(farm: Farm, running: Callable[[], Running]) -> None:
+    if farm.network is None:
+        pytest.skip(why_not())
+    run = running()
+    victim = farm.hosts[run.host]
+    farm.network.cut(victim.name)
+    try:
+        status, rest = run.ended()
+    finally:
+        farm.network.mend(victim.name)
+    assert (status, rest) == (0, b"begun\nover\n")
+    assert (run.folder / CELL / "stdout").read_bytes() == b"begun\nover\n"
+    (result,) = results_of(run.folder).values()
+    assert result["outcome"] == "passed"
+    assert result["host"]["name"] != victim.name
+    victim.stop()
     victim.start()
 
 
@@ -277,6 +296,23 @@ def test_a_scheduler_that_is_killed_ends_the_run_in_words(
         # `run --resume` has it to do again.
         (result,) = results_of(run.folder).values()
         assert result["outcome"] == "unprepared"
+    finally:
+        farm.stop()
+
+
+def test_a_host_with_a_full_disk(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, quizmatrix: Quizmatrix
+) -> None:
+    farm = Farm(tmp_path_factory.mktemp("full"), sizes=("20M", ""))
+    try:
+        if farm.network is None:
+            pytest.skip(why_not())
+        argv = ["run", "--only", CELL, "--shard", "3", "--cpus", "1", *farm.options, "--offline"]
+        done = quizmatrix(*argv, "--output", str(tmp_path / "run"), "--", "true")
+        assert done.returncode == 0, done.stderr
+        assert b"host0: cannot store what comes from another host: No space left on device" in done.stderr
+        ran = [result["host"]["name"] for result in results_of(tmp_path / "run").values()]
+        assert ran == ["host1"] * 3
     finally:
         farm.stop()
 

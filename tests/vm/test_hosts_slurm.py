@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm.conftest import Quizmatrix
-from tests.vm.farm import qemus_with, wait_for
+from tests.vm.processes import qemus_with, wait_for
 from tests.vm.slurm import running_slurm, why_not
 
 CELL = "6.1-x86_64"

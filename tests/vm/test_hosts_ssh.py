@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.vm.conftest import Quizmatrix
-from tests.vm.farm import qemus_with, wait_for
 from tests.vm.namespaces import ssh_host, tidy, why_not
+from tests.vm.processes import qemus_with, wait_for
 
 CELL = "6.1-x86_64"
 
