@@ -30,7 +30,7 @@ from tabulate import tabulate
 from quizmatrix.hosts import placing
 from quizmatrix.hosts.blobs import FOLDER
 from quizmatrix.hosts.lenthost import LentHost, run_order
-from quizmatrix.hosts.messages import Answered, CellOrder, decoded, encoded
+from quizmatrix.hosts.messages import Answered, CellOrder, HostOrder, decoded, encoded
 from quizmatrix.model.result import HostFacts
 from quizmatrix.schedule.admission import Admission
 from tests.bench import QUIZMATRIX, row
@@ -186,9 +186,9 @@ def arrived(hosts: Farm) -> int:
 class StandIn(LentHost):
     """A host in this process, whose cells end at once."""
 
-    async def _run(self, _key: str, order: CellOrder, _log: object) -> Answered:
+    async def _run(self, _key: str, order: HostOrder, _log: object) -> Answered:
         await asyncio.sleep(0.1)
-        return Answered(host=HostFacts(name="stand-in"), error=f"{order.job.labels.cell} is over")
+        return Answered(host=HostFacts(name="stand-in"), error=f"{order.what} is over")
 
 
 async def in_process(workers: int, count: int) -> dict[str, float]:
@@ -204,7 +204,9 @@ async def in_process(workers: int, count: int) -> dict[str, float]:
                 scheduler.address, nthreads=1, resources=resources, memory_limit=0, dashboard=False
             )
             started.append(await worker)
-            await worker.plugin_add(plugin=StandIn(Admission(cpus=1, memory=4096, places=1), Path("/"), None))
+            await worker.plugin_add(
+                plugin=StandIn(1, Admission(cpus=1, memory=4096, places=1), Path("/"), None)
+            )
         each = (memory() - before) / workers
         connect: Any = Client
         async with connect(scheduler.address, asynchronous=True, set_as_default=False) as client:

@@ -66,7 +66,7 @@ def bring_up_to_date(
     seconds: the time limit; after it there are no errors.
     """
     tell = output.progress_printer(quiet=options.results.quiet)
-    preparer = Preparer(Policy.asked(options.conduct))
+    preparer = Preparer(Policy.asked(options.conduct, boots_here=options.hosts.on is None))
     errors: dict[str, QuizmatrixError] = {}
 
     async def main() -> None:

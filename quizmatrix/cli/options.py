@@ -278,6 +278,9 @@ def add_conduct(parser: Parser) -> argparse._ArgumentGroup:
     )
     group.add_argument("--certificates", metavar="DIR", help="with --on: those of this host")
     group.add_argument(
+        "--build-on", choices=["workers"], help="with --on: these build kernels whose sources they can fetch"
+    )
+    group.add_argument(
         "--store",
         metavar="DIR",
         help="with --on: a folder or a URL that all hosts reach, for what they run cells from",

@@ -1,6 +1,6 @@
-"""Runs one job in a process of its own, for a worker: `python -m quizmatrix.hosts.cellprocess FOLDER SOCKET`.
+"""Carries out one order in a process of its own: `python -m quizmatrix.hosts.cellprocess FOLDER SOCKET`.
 
-FOLDER has the job as order.json. What happens is told on a socket, whose descriptor is given, a line of JSON
+FOLDER has it as order.json. What happens is told on a socket, whose descriptor is given, a line of JSON
 each (messages.Told), and at last the answer (messages.Answered). A process of its own dies with the worker,
 however that ends, and takes its guest with it.
 """
@@ -16,11 +16,23 @@ from pathlib import Path
 
 import anyio
 
+from quizmatrix.core import uses
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.hosts.disks import made
 from quizmatrix.hosts.hostfacts import facts_for
-from quizmatrix.hosts.messages import Answered, CellOrder, Told, answered_with, decoded, encoded
+from quizmatrix.hosts.messages import (
+    Answered,
+    CellOrder,
+    HostOrder,
+    KernelOrder,
+    Told,
+    answered_with,
+    decoded_order,
+    encoded,
+)
+from quizmatrix.kernel.order import Order
+from quizmatrix.model.arch import load_arch
 from quizmatrix.model.spec import CellSpec
 from quizmatrix.run.job import run_job
 from quizmatrix.run.observer import Observer
@@ -38,8 +50,8 @@ TellWorker = Callable[[Told], None]
 
 
 def main(folder: Path, out: int) -> None:
-    """Run the job in `folder`, into a folder below it. out: the descriptor of the socket."""
-    order = decoded((folder / ORDER).read_bytes(), CellOrder)
+    """Carry out the order in `folder`, into a folder below it. out: the descriptor of the socket."""
+    order = decoded_order((folder / ORDER).read_bytes())
     os.set_inheritable(out, False)
 
     def write(line: bytes) -> None:
@@ -53,21 +65,36 @@ def main(folder: Path, out: int) -> None:
         write(encoded(answer))
 
 
-async def _answer(order: CellOrder, folder: Path, tell: TellWorker) -> Answered | None:
-    """Run the job; None where the worker stopped it."""
-    facts = facts_for(order.job.machine.arch)
+async def _answer(order: HostOrder, folder: Path, tell: TellWorker) -> Answered | None:
+    """Carry out the order; None where the worker stopped it."""
+    facts = facts_for(order.arch)
     answer = None
     async with task_group() as group:
         group.start_soon(_stop_on_signal, group.cancel_scope)
         try:
-            disks = await made(order.disks, folder)
-            observer = _observer(order, tell)
-            spec, result = await run_job(order.job, folder=folder, disks=disks, observer=observer)
-            answer = Answered(host=facts, spec=spec, result=result)
+            if isinstance(order, KernelOrder):
+                answer = Answered(host=facts, kernel=await _build(order, tell))
+            else:
+                disks = await made(order.disks, folder)
+                observer = _observer(order, tell)
+                spec, result = await run_job(order.job, folder=folder, disks=disks, observer=observer)
+                answer = Answered(host=facts, spec=spec, result=result)
         except QuizmatrixError as error:
             answer = answered_with(facts, error)
         group.cancel_scope.cancel()
     return answer
+
+
+async def _build(order: KernelOrder, tell: TellWorker) -> str:
+    """Build a kernel, unless the cache here has it; returns its key."""
+    from quizmatrix.kernel import source
+
+    def note(text: str) -> None:
+        tell(Told(note=text))
+
+    wanted = Order(arch=load_arch(order.arch), options=order.options, tell=note)
+    with uses.using_cache(note):
+        return (await source.obtain(order.kernel, wanted)).record.key
 
 
 async def _stop_on_signal(scope: anyio.CancelScope) -> None:

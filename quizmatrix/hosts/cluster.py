@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,15 @@ from distributed.client import ClosedClientError, FutureCancelledError
 from quizmatrix.core.concurrency import in_thread, task_group
 from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError, host_error
 from quizmatrix.core.text import clean_line
+from quizmatrix.hosts import builtthere
 from quizmatrix.hosts.heard import Heard
 from quizmatrix.hosts.lenthost import run_order
-from quizmatrix.hosts.messages import Answered, CellOrder, Told, decoded, encoded
+from quizmatrix.hosts.messages import Answered, CellOrder, HostOrder, KernelOrder, Told, decoded, encoded
 from quizmatrix.hosts.packing import unpack_cell
-from quizmatrix.hosts.placing import SHAPES, resource, resources_for, shape_of, warm_host
+from quizmatrix.hosts.placing import SHAPES, resource, resources_for, resources_for_build, shape_of, warm_host
 from quizmatrix.hosts.serving import Uploads
 from quizmatrix.hosts.supply import Supply
+from quizmatrix.kernel.order import Order
 from quizmatrix.model.job import CellJob
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec, Disk
@@ -41,6 +43,9 @@ _MOST_HOSTS = 3
 # Seconds between two looks at which hosts there are, and after which an order without any is given up.
 _LOOK_PAUSE = 3.0
 _NO_HOST_LIMIT = 60.0
+
+# Takes what a host has sent home for an order: the answer, the file, and what was heard meanwhile.
+Take = Callable[[Answered, Path, Heard], Awaitable[None]]
 
 # What dask raises when the scheduler has gone: the last one where the client has noticed that, too.
 _GONE = (FutureCancelledError, ClosedClientError, OSError, AttributeError)
@@ -125,24 +130,55 @@ class Cluster:
         async def specified(spec: CellSpec, why: str) -> None:
             await observer.specified(home(spec), why)
 
+        async def take(_answered: Answered, packed: Path, heard: Heard) -> None:
+            for note in await in_thread(partial(unpack_cell, packed, folder, self._uploads.most)):
+                observer.note(note)
+            await heard.pass_on_rest(folder)
+
         local = msgspec.structs.replace(observer, specified=specified)
-        failed: dict[str, Answered] = {}
-        while True:
-            answered = await self._attempt(order, folder, local, failed)
-            if answered.spec is not None and answered.result is not None:
-                break
-            failed[answered.worker] = answered
-            if not answered.may_work_elsewhere or len(failed) >= _MOST_HOSTS:
-                raise _failure(list(failed.values()))
-            observer.note(f"{answered.host.name}: {answered.error}: another host is tried")
+        answered = await self._carried_out(order, local, take)
+        if answered.spec is None or answered.result is None:
+            raise DamagedError(f"{answered.host.name} has answered something else")
         spec = home(answered.spec)
         _write_reproduce(spec, answered.host.name)
         return spec, msgspec.structs.replace(answered.result, host=answered.host)
 
+    async def build(self, kernel: str, asked: Order) -> str:
+        """Have a kernel built by one of the hosts, and store it here: see Order.elsewhere; returns its key.
+
+        Raises UnpreparedError where it cannot be built, HostError where no host could do it.
+        """
+        order = KernelOrder(
+            kernel=kernel,
+            arch=asked.arch.name,
+            options=asked.options,
+            home=self._supply.home,
+            topic=self.topic,
+        )
+
+        async def take(answered: Answered, packed: Path, _heard: Heard) -> None:
+            await builtthere.store(answered.kernel, packed, asked.tell)
+
+        answered = await self._carried_out(order, Observer(note=asked.tell), take)
+        asked.tell(f"built on {answered.host.name}")
+        return answered.kernel
+
+    async def _carried_out(self, order: HostOrder, observer: Observer, take: Take) -> Answered:
+        """Have an order carried out; where a host cannot do its part, another one is tried."""
+        failed: dict[str, Answered] = {}
+        while True:
+            answered = await self._attempt(order, take, observer, failed)
+            if answered.is_done:
+                return answered
+            failed[answered.worker] = answered
+            if not answered.may_work_elsewhere or len(failed) >= _MOST_HOSTS:
+                raise _failure(list(failed.values()))
+            observer.note(f"{answered.host.name}: {answered.error}: another host is tried")
+
     async def _attempt(
-        self, order: CellOrder, folder: Path, observer: Observer, failed: Mapping[str, Answered]
+        self, order: HostOrder, take: Take, observer: Observer, failed: Mapping[str, Answered]
     ) -> Answered:
-        """Send an order to a host that has not failed yet; what it sends home comes into `folder`."""
+        """Send an order to a host that has not failed yet. take: is called with what it sends home."""
         self._number += 1
         key = f"{self._run.replace('-', '')}x{self._number}"
         heard = Heard(observer)
@@ -153,19 +189,16 @@ class Cluster:
                     group.start_soon(heard.pass_on)
                     answered = await self._answer(key, order, failed)
                     heard.close()
-                if answered.result is not None:
+                if answered.is_done:
                     packed = self._uploads.path_of(key, answered.upload)
                     if packed is None or not packed.exists():
                         raise DamagedError(f"{answered.host.name} has sent no results")
-                    notes = await in_thread(partial(unpack_cell, packed, folder, self._uploads.most))
-                    for note in notes:
-                        observer.note(note)
-                    await heard.pass_on_rest(folder)
+                    await take(answered, packed, heard)
         finally:
             del self._heard[key]
         return answered
 
-    async def _answer(self, key: str, order: CellOrder, failed: Mapping[str, Answered]) -> Answered:
+    async def _answer(self, key: str, order: HostOrder, failed: Mapping[str, Answered]) -> Answered:
         others = None
         hosts = await workers_of(self._client)
         if failed:
@@ -181,7 +214,7 @@ class Cluster:
                 group.cancel_scope.cancel()
         except KilledWorker as error:
             raise HostError(
-                f"{order.job.labels.cell} was lost on {error.allowed_failures + 1} hosts", cause=str(error)
+                f"{order.what} was lost on {error.allowed_failures + 1} hosts", cause=str(error)
             ) from error
         except _GONE as error:
             raise _scheduler_is_gone() from error
@@ -192,13 +225,15 @@ class Cluster:
         return answered
 
     async def _submit(
-        self, key: str, order: CellOrder, hosts: list[dict[str, Any]], others: list[str] | None
+        self, key: str, order: HostOrder, hosts: list[dict[str, Any]], others: list[str] | None
     ) -> Any:
-        wanted = resources_for(order.job, [host["resources"] for host in hosts])
+        has = [host["resources"] for host in hosts]
+        job = order.job if isinstance(order, CellOrder) else None
+        wanted = resources_for_build(has) if job is None else resources_for(job, has)
         try:
             # One after the other, so that each sees where the one before it went.
             async with self._submitting:
-                warm = None if others else await self._warm_host(order.job, hosts, wanted)
+                warm = None if others or job is None else await self._warm_host(job, hosts, wanted)
                 if warm is not None:
                     self._sent_there[key] = warm
                 return self._client.submit(
@@ -227,7 +262,7 @@ class Cluster:
         busy = {address: max(count, sent[address]) for address, count in known.items()}
         return warm_host(shape, hosts, wanted, busy)
 
-    async def _watch_hosts(self, order: CellOrder, failed: frozenset[str]) -> None:
+    async def _watch_hosts(self, order: HostOrder, failed: frozenset[str]) -> None:
         """Raise UnpreparedError once there has been no host for an order for a while. Dask would wait on."""
         since = anyio.current_time()
         while True:
@@ -236,7 +271,7 @@ class Cluster:
                 since = anyio.current_time()
             elif anyio.current_time() - since > _NO_HOST_LIMIT:
                 raise UnpreparedError(
-                    f"no host is left for {order.job.labels.cell}",
+                    f"no host is left for {order.what}",
                     cause="they have gone, or take no more cells",
                     next_step="`quizmatrix run --resume` goes on once there is one.",
                 )

@@ -26,10 +26,28 @@ from quizmatrix.hosts import blobs, cellprocess, incoming
 from quizmatrix.hosts.disks import placed
 from quizmatrix.hosts.fetching import HomeClient
 from quizmatrix.hosts.hostfacts import facts_for
-from quizmatrix.hosts.messages import Answered, CellOrder, Told, answered_with, decoded, encoded
-from quizmatrix.hosts.packing import pack_cell
-from quizmatrix.hosts.placing import MOST_SHAPES, SHAPES, native, need_of_job, resource, shape_of
+from quizmatrix.hosts.messages import (
+    Answered,
+    CellOrder,
+    HostOrder,
+    Told,
+    answered_with,
+    decoded,
+    decoded_order,
+    encoded,
+)
+from quizmatrix.hosts.packing import pack_cell, pack_folder
+from quizmatrix.hosts.placing import (
+    MOST_SHAPES,
+    SHAPES,
+    native,
+    need_of_build,
+    need_of_job,
+    resource,
+    shape_of,
+)
 from quizmatrix.hosts.sharedstore import SharedStore
+from quizmatrix.kernel.artifact import KERNELS
 from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.result import HostFacts
 from quizmatrix.run.cellfolder import handed_disks_of
@@ -54,12 +72,12 @@ TellSubmitter = Callable[[str, object], None]
 
 
 async def run_order(key: str, data: bytes) -> bytes:
-    """The task that dask runs on a worker. key: the task's. data: a CellOrder; returns an Answered."""
+    """The task that dask runs on a worker. key: the task's. data: a HostOrder; returns an Answered."""
     worker = get_worker()
     host = worker.plugins[NAME]
     if not isinstance(host, LentHost):
         raise TypeError("this worker was not started by quizmatrix")
-    order = decoded(data, CellOrder)
+    order = decoded_order(data)
     answered = await host.answer(key, order, worker.log_event)
     gone = {resource()} if host.is_set_aside else set()
     if answered.result is not None and answered.result.accelerator is Accelerator.TCG:
@@ -81,10 +99,19 @@ class LentHost(WorkerPlugin):
     name = NAME
 
     def __init__(
-        self, admission: Admission, folder: Path, context: ssl.SSLContext | None, own_server: str = ""
+        self,
+        cpus: int,
+        admission: Admission,
+        folder: Path,
+        context: ssl.SSLContext | None,
+        own_server: str = "",
     ) -> None:
-        """folder: for the jobs' files. context: for TLS connections to submitters. own_server: its URL."""
+        """cpus: that are lent. folder: for the jobs' files. context: for TLS connections to submitters.
+
+        own_server: the URL of this worker's.
+        """
         self.is_set_aside = False
+        self._cpus = cpus
         self._admission = admission
         self._folder = folder
         self._context = context
@@ -104,9 +131,9 @@ class LentHost(WorkerPlugin):
         if start == "executing" and finish in _UNWANTED and (stop := self._unwanted.get(str(key))):
             stop.set()
 
-    async def answer(self, key: str, order: CellOrder, log: TellSubmitter) -> Answered:
-        """Run an order. log: tells the submitter what happens, under a topic."""
-        facts = facts_for(order.job.machine.arch)
+    async def answer(self, key: str, order: HostOrder, log: TellSubmitter) -> Answered:
+        """Carry out an order. log: tells the submitter what happens, under a topic."""
+        facts = facts_for(order.arch)
         if self.is_set_aside:
             return answered_with(facts, HostError("it takes no more cells"))
         stop = self._unwanted[key] = asyncio.Event()
@@ -123,15 +150,8 @@ class LentHost(WorkerPlugin):
                 group.cancel_scope.cancel()
         finally:
             del self._unwanted[key]
-        if (
-            answered.result is not None
-            and answered.result.start is not None
-            and (shape := shape_of(order.job))
-        ):
-            self._shapes.pop(shape, None)
-            self._shapes[shape] = None
-            if len(self._shapes) > MOST_SHAPES:
-                del self._shapes[next(iter(self._shapes))]
+        if isinstance(order, CellOrder) and answered.result is not None and answered.result.start is not None:
+            self._note_shape(shape_of(order.job))
         self._failures = self._failures + 1 if answered.is_hosts_fault else 0
         if self._failures == _MOST_FAILURES:
             self.is_set_aside = True
@@ -139,24 +159,31 @@ class LentHost(WorkerPlugin):
             print(f"{text}: {answered.error}", file=sys.stderr, flush=True)
         return answered
 
-    async def _try(self, key: str, order: CellOrder, facts: HostFacts, log: TellSubmitter) -> Answered:
+    def _note_shape(self, shape: str) -> None:
+        if shape:
+            self._shapes.pop(shape, None)
+            self._shapes[shape] = None
+            if len(self._shapes) > MOST_SHAPES:
+                del self._shapes[next(iter(self._shapes))]
+
+    async def _try(self, key: str, order: HostOrder, facts: HostFacts, log: TellSubmitter) -> Answered:
         try:
             return await self._run(key, order, log)
         except QuizmatrixError as error:
             return answered_with(facts, error)
         except OSError as error:
-            return answered_with(facts, host_error(f"run {order.job.labels.cell}", error))
+            return answered_with(facts, host_error(f"run {order.what}", error))
 
-    async def _run(self, key: str, order: CellOrder, log: TellSubmitter) -> Answered:
+    async def _run(self, key: str, order: HostOrder, log: TellSubmitter) -> Answered:
         held = uses.Uses()
         home = HomeClient(order.home, self._context, self._own_server)
-        need = need_of_job(order.job)
+        need = need_of_job(order.job) if isinstance(order, CellOrder) else need_of_build(self._cpus)
 
         def tell(told: Told) -> None:
             log(order.topic, {"key": key, "told": encoded(told).decode()})
 
         try:
-            here = await self._localized(order, home, held)
+            here = await self._localized(order, home, held) if isinstance(order, CellOrder) else order
             await self._admission.enter(need, lambda text: tell(Told(note=text)))
             tell(Told(host=os.uname().nodename))
             try:
@@ -202,18 +229,22 @@ class LentHost(WorkerPlugin):
         return []
 
     async def _run_process(
-        self, key: str, order: CellOrder, home: HomeClient, tell: Callable[[Told], None]
+        self, key: str, order: HostOrder, home: HomeClient, tell: Callable[[Told], None]
     ) -> Answered:
         with paths.scratch(self._folder, "run") as name:
             folder = Path(name)
             (folder / cellprocess.ORDER).write_bytes(encoded(order))
             try:
                 answered = await _listen(folder, tell)
-                if answered.result is None:
+                if not answered.is_done:
                     return answered
                 packed = folder / "packed"
                 cell = folder / cellprocess.CELL
-                await pack_cell(cell, packed, left_out="" if order.hands_on else handed_disks_of(cell).name)
+                if isinstance(order, CellOrder):
+                    left_out = "" if order.hands_on else handed_disks_of(cell).name
+                    await pack_cell(cell, packed, left_out)
+                else:
+                    await pack_folder(KERNELS.path(answered.kernel), packed)
                 upload = await home.send(packed, key)
                 return msgspec.structs.replace(answered, upload=upload)
             finally:

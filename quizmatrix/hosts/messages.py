@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
 from quizmatrix.core import json
 from quizmatrix.core.errors import DamagedError, HostError, NotFetchedError, QuizmatrixError
+from quizmatrix.kernel.order import KernelOptions
 from quizmatrix.model.job import CellJob
 from quizmatrix.model.result import CellResult, HostFacts
 from quizmatrix.model.spec import CellSpec
@@ -29,7 +30,7 @@ class SentDisk(msgspec.Struct, frozen=True, kw_only=True):
     place: str = ""
 
 
-class CellOrder(msgspec.Struct, frozen=True, kw_only=True):
+class CellOrder(msgspec.Struct, frozen=True, kw_only=True, tag="cell"):
     """A job for a worker.
 
     travels: by the name or the path of each file and folder that the job is run from, the name of its
@@ -48,11 +49,43 @@ class CellOrder(msgspec.Struct, frozen=True, kw_only=True):
     disks: list[SentDisk] = []
     hands_on: bool = False
 
+    @property
+    def what(self) -> str:
+        """What it is, for a message."""
+        return self.job.labels.cell
+
+    @property
+    def arch(self) -> str:
+        """The architecture of its guest."""
+        return self.job.machine.arch
+
+
+class KernelOrder(msgspec.Struct, frozen=True, kw_only=True, tag="kernel"):
+    """A kernel for a worker to build.
+
+    kernel: its name in full. arch: the architecture's name. home, topic: see CellOrder.
+    """
+
+    kernel: str
+    arch: str
+    options: KernelOptions
+    home: str
+    topic: str
+
+    @property
+    def what(self) -> str:
+        """What it is, for a message."""
+        return f"{self.kernel}-{self.arch}"
+
+
+HostOrder: TypeAlias = CellOrder | KernelOrder
+
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
     """How an order ended: with a result, or with an error.
 
-    worker: its address, as dask has it. upload: the name under which it has sent the cell's folder home.
+    worker: its address, as dask has it. kernel: the key of the one that was built. upload: the name under
+    which it has sent the folder of the cell, or of the kernel, home.
     error, next_step: of a QuizmatrixError. may_work_elsewhere: another host may do better. is_hosts_fault:
     and this one will probably fail with the next order, too.
     """
@@ -61,11 +94,17 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     worker: str = ""
     spec: CellSpec | None = None
     result: CellResult | None = None
+    kernel: str = ""
     upload: str = ""
     error: str = ""
     next_step: str = ""
     may_work_elsewhere: bool = False
     is_hosts_fault: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the order was carried out."""
+        return self.result is not None or bool(self.kernel)
 
 
 def answered_with(host: HostFacts, error: QuizmatrixError) -> Answered:
@@ -99,9 +138,15 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: int = 0
 
 
-def encoded(value: CellOrder | Answered | Told) -> bytes:
+def encoded(value: HostOrder | Answered | Told) -> bytes:
     """JSON on one line from which `decoded` makes an equal value."""
     return json.encode_exactly(value)
+
+
+def decoded_order(data: bytes) -> HostOrder:
+    """Read the output of `encoded` for an order. Raises DamagedError for anything else."""
+    order: HostOrder = decoded(data, HostOrder)  # type: ignore[arg-type]
+    return order
 
 
 def decoded(data: bytes, kind: type[T]) -> T:
@@ -110,7 +155,7 @@ def decoded(data: bytes, kind: type[T]) -> T:
         return json.decode_exactly(data, kind)
     except ValueError as error:
         raise DamagedError(
-            f"what another host says is no {kind.__name__}",
+            f"what another host says is no {getattr(kind, '__name__', 'order')}",
             cause=str(error),
             next_step="Install the same quizmatrix on all hosts.",
         ) from error

@@ -24,9 +24,14 @@ async def pack_cell(folder: Path, target: Path, left_out: str = "") -> None:
 
     left_out: the name of a folder in it that stays. Raises HostError where that fails.
     """
-    plain = target.with_name(f"{target.name}.tar")
     # The guest may have taken its owner's right to read them.
     await process.run(["chmod", "-R", "u+rwX", "--", str(folder)], limit=None)
+    await pack_folder(folder, target, left_out)
+
+
+async def pack_folder(folder: Path, target: Path, left_out: str = "") -> None:
+    """Like `pack_cell`, for what no guest had."""
+    plain = target.with_name(f"{target.name}.tar")
     without = ["--anchored", f"--exclude=./{left_out}"] if left_out else []
     words = ["--sparse", "--format=posix", "--numeric-owner", *without, "-C", str(folder)]
     done = await process.run(["tar", *words, "-cf", str(plain), "."], limit=None)
@@ -47,6 +52,19 @@ def unpack_cell(packed: Path, folder: Path, most: int) -> list[str]:
     most: bytes that the files may have. Raises DamagedError where it cannot be read, HostError where it
     cannot be written.
     """
+    left_out = _unpack(packed, folder, most)
+    untrusted.make_safe(folder)
+    return [f"{left_out} files in /shared lead out of it, and stayed on the other host"] if left_out else []
+
+
+def unpack_folder(packed: Path, folder: Path, most: int) -> None:
+    """Like `unpack_cell`, for what `pack_folder` has packed: all of it has to be there."""
+    if _unpack(packed, folder, most):
+        raise DamagedError("what another host has built leads out of its folder")
+
+
+def _unpack(packed: Path, folder: Path, most: int) -> int:
+    """Unpack; returns how many members were left out."""
     left_out = 0
     try:
         with (
@@ -57,7 +75,7 @@ def unpack_cell(packed: Path, folder: Path, most: int) -> list[str]:
             for member in archive:
                 most -= _size(member)
                 if most < 0:
-                    raise DamagedError("the results of another host are larger than they may be")
+                    raise DamagedError("what another host has sent is larger than it may be")
                 try:
                     archive.extract(member, folder, filter="data")
                 except (tarfile.FilterError, KeyError):
@@ -65,11 +83,10 @@ def unpack_cell(packed: Path, folder: Path, most: int) -> list[str]:
                 # It would keep all of them; a guest decides how many there are.
                 archive.members.clear()  # type: ignore[attr-defined]
     except (tarfile.TarError, zstandard.ZstdError, EOFError) as error:
-        raise DamagedError("the results of another host cannot be read", cause=str(error)) from error
+        raise DamagedError("what another host has sent cannot be read", cause=str(error)) from error
     except OSError as error:
         raise host_error(f"write to {folder}", error) from error
-    untrusted.make_safe(folder)
-    return [f"{left_out} files in /shared lead out of it, and stayed on the other host"] if left_out else []
+    return left_out
 
 
 def _size(member: tarfile.TarInfo) -> int:

@@ -23,6 +23,9 @@ CPUS, MEMORY = "cpus", "memory"
 SHAPES = "quizmatrix shapes"
 MOST_SHAPES = 100
 
+# MiB of memory for the build of a kernel.
+_BUILD_MEMORY = 2048
+
 # Of a resource that only says what a host is.
 _ANY_NUMBER = 1 << 30
 
@@ -54,6 +57,20 @@ def resources_of_this_host(cpus: int, memory: int) -> dict[str, int]:
 def need_of_job(job: CellJob) -> Need:
     """What a job's guest needs of a host."""
     return Need(cpus=job.machine.cpus, memory=job.machine.memory + QEMU_MEMORY)
+
+
+def need_of_build(cpus: int) -> Need:
+    """What the build of a kernel needs of a host with so many CPUs: all of them."""
+    return Need(cpus=cpus, memory=_BUILD_MEMORY)
+
+
+def resources_for_build(hosts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The resources that a host needs for the build of a kernel: any can, and each builds one at a time."""
+    wanted: dict[str, float] = {resource(): 1}
+    for name in (CPUS, MEMORY):
+        least = min((host.get(name, 0) for host in hosts if host.get(resource())), default=1)
+        wanted[name] = least if name == CPUS else min(least, _BUILD_MEMORY)
+    return wanted
 
 
 def shape_of(job: CellJob) -> str:

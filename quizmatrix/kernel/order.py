@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     process's CPUs. pool: takes the place of jobs. fetches: limits how many kernels are fetched or unpacked at
     a time, since they share one network and disk. needs_tree: modules are built against the kernel; it is
     built again if its build tree is gone. is_replacing: the cache has an earlier kernel, which stays if no
-    newer one can be fetched. is_offline: nothing may be fetched from a network.
+    newer one can be fetched. is_offline: nothing may be fetched from a network. elsewhere: builds a kernel,
+    whose name is given in full, on another host, stores it here, and returns its key.
     """
 
     arch: Arch
@@ -51,6 +53,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     needs_tree: bool = False
     is_replacing: bool = False
     is_offline: bool = False
+    elsewhere: Callable[[str, Order], Awaitable[str]] | None = None
 
     @property
     def fetching(self) -> AbstractAsyncContextManager[None]:

@@ -138,7 +138,7 @@ async def obtain(
         if kernel is not None:
             # Only the thorough check found the damage; without it, the fetch would take the kernel for good.
             artifact.KERNELS.remove(kernel.record.key)
-    if source.is_built:
+    if source.is_built and order.elsewhere is None:
         # Checked before the source, 140 MB, is fetched.
         from quizmatrix.kernel import build
 
@@ -200,7 +200,10 @@ async def _fetched(spec: KernelSpec, recipe: str, order: Order, *, refresh: bool
         with contextlib.suppress(DamagedError):
             earlier = artifact.find(reference, arch.name, recipe)
     try:
-        key = await source.fetch(spec.wanted, replace(order, is_replacing=earlier is not None))
+        if order.elsewhere is not None and source.is_built and not source.is_local(spec.wanted):
+            key = await order.elsewhere(spec.text, order)
+        else:
+            key = await source.fetch(spec.wanted, replace(order, is_replacing=earlier is not None))
     except NotInArchiveError as error:
         if earlier is None:
             raise

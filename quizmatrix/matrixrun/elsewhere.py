@@ -12,10 +12,10 @@ from quizmatrix.model.options import RunOptions
 from quizmatrix.model.spec import OWN_STDIN
 from quizmatrix.model.task import Task
 from quizmatrix.runs.directory import RunDirectory
-from quizmatrix.schedule.places import JobPlace
 from quizmatrix.schedule.plan import Plan
 
 if TYPE_CHECKING:
+    from quizmatrix.hosts.cluster import Cluster
     from quizmatrix.hosts.sharedstore import SharedStore
 
 
@@ -24,16 +24,21 @@ def check(options: RunOptions, plan: Plan) -> None:
 
     Raises DataError where the file with the jobs of a batch system is wrong.
     """
-    address = options.conduct.on
+    address = options.hosts.on
     if address is None:
+        if options.hosts.build_on is not None:
+            raise UsageError(
+                "--build-on workers needs --on",
+                next_step="--on says where they are; without it, leave it out.",
+            )
         return
     from quizmatrix.hosts import batchfile, where
 
     asked = where.parse(address)
     if asked.kind is where.HostsKind.BATCH:
         batchfile.read_options(asked.system, asked.file)
-    if options.conduct.store is not None:
-        _shared_store(options.conduct.store)
+    if options.hosts.store is not None:
+        _shared_store(options.hosts.store)
     if found := _local(options, plan):
         raise UsageError(
             f"{found} with --on {address}", cause="that needs this host", next_step="Leave out one of them."
@@ -78,13 +83,13 @@ def _size_of_disks(task: Task) -> int:
 @asynccontextmanager
 async def place(
     options: RunOptions, plan: Plan, directory: RunDirectory, tell: Callable[[str], None]
-) -> AsyncIterator[JobPlace | None]:
+) -> AsyncIterator[Cluster | None]:
     """Where the cells run: None for this host. tell: is called with what a user should know.
 
     Raises UnpreparedError where no other host can be had.
     """
-    conduct = options.conduct
-    if conduct.on is None:
+    hosts = options.hosts
+    if hosts.on is None:
         yield None
         return
     from quizmatrix.hosts import security, where
@@ -94,11 +99,11 @@ async def place(
     except ImportError as error:
         raise where.missing_extra(error) from error
     wishes = Wishes(
-        where=where.parse(conduct.on),
-        certificates=security.certificates(conduct.certificates),
+        where=where.parse(hosts.on),
+        certificates=security.certificates(hosts.certificates),
         most=max((task.cell.shared_limit + _size_of_disks(task) for task in plan.tasks), default=0) << 20,
-        whole_tree=conduct.whole_tree,
-        store=_shared_store(conduct.store) if conduct.store is not None else None,
+        whole_tree=hosts.whole_tree,
+        store=_shared_store(hosts.store) if hosts.store is not None else None,
         tell=tell,
     )
     async with connected(wishes, directory.folder, directory.results.run) as cluster:

@@ -74,7 +74,7 @@ def run(request: RunRequest, read: ReadArguments, watch: Watch) -> int:
     )
     run_directory = _open_directory(request, whole.handoff, choice)
     options, plan = _with_slices(options, plan, run_directory.folder)
-    is_here = options.conduct.on is None
+    is_here = options.hosts.on is None
     source = command_stdin.own_source(request, is_single=choice.is_single and is_here)
     plan = command_stdin.with_stdin(options, plan, run_directory.folder, source)
     return Runner(request, plan, run_directory, history, choice, source, watch).run()

@@ -123,7 +123,10 @@ class Runner:
                 )
             except QuizmatrixError as error:
                 return [not_run(task, Outcome.UNPREPARED, error.in_full) for task in self._plan.tasks]
-            return await self._schedule(Preparer(Policy.asked(conduct)), place, shown)
+            builds = place is not None and self._request.options.hosts.build_on is not None
+            policy = Policy.asked(conduct, boots_here=place is None)
+            preparer = Preparer(policy, elsewhere=place.build if place and builds else None)
+            return await self._schedule(preparer, place, shown)
 
     async def _schedule(
         self, preparer: Preparer, place: JobPlace | None, shown: Progress
@@ -156,7 +159,9 @@ class Runner:
         return results
 
     def _say_what_is_compiled(self, shown: Progress) -> None:
-        """Say what has to be compiled before all cells can boot, and about how long that takes."""
+        """Say what has to be compiled before all cells can boot, and about how long that takes here."""
+        if self._request.options.hosts.build_on is not None:
+            return
         cells = [task.cell for task in self._plan.tasks if not task.cell.skipped]
         work = compiling.for_guests(cells, offline=self._request.options.conduct.offline)
         self._note(shown, compiling.sentence(work, process.usable_cpus()))

@@ -101,9 +101,7 @@ class GuestOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class ConductOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the cells are run. jobs: VMs at the same time. max_time: a duration, for the whole run.
 
-    rerun_failed: how often tests that failed are run once more. on: where the hosts are that run them; None:
-    this one does. certificates: the folder of those that such hosts know this one by. whole_tree: they get
-    what git ignores in the current folder, too. store: a folder or a URL with artifacts that all hosts reach.
+    rerun_failed: how often tests that failed are run once more.
     """
 
     jobs: int | None = None
@@ -114,10 +112,21 @@ class ConductOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     build: bool = False
     offline: bool = False
     refresh: bool = False
+
+
+class HostOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Other hosts that run the cells. on: where they are; None: this host does.
+
+    certificates: the folder of those that they know this host by. whole_tree: they get what git ignores in
+    the current folder, too. store: a folder or a URL with artifacts that all hosts reach. build_on: where
+    kernels are built; None: here.
+    """
+
     on: str | None = None
     certificates: str | None = None
     whole_tree: bool = False
     store: str | None = None
+    build_on: Literal["workers"] | None = None
 
 
 class OnceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -170,6 +179,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     limits: LimitOptions = LimitOptions()
     guest: GuestOptions = GuestOptions()
     conduct: ConductOptions = ConductOptions()
+    hosts: HostOptions = HostOptions()
     once: OnceOptions = OnceOptions()
     results: ResultOptions = ResultOptions()
 

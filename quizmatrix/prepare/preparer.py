@@ -58,9 +58,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     boots_here: bool = True
 
     @staticmethod
-    def asked(conduct: ConductOptions, *, thorough: bool = False) -> Policy:
-        """What the options ask for."""
-        boots_here = conduct.on is None
+    def asked(conduct: ConductOptions, *, thorough: bool = False, boots_here: bool = True) -> Policy:
+        """What the options ask for. The others: see above."""
         return Policy(
             offline=conduct.offline, refresh=conduct.refresh, thorough=thorough, boots_here=boots_here
         )
@@ -69,13 +68,19 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 class Preparer:
     """Prepares the cells of one run. An artifact that several cells share is made once."""
 
-    def __init__(self, policy: Policy, find_out: Callable[[CellJob], Awaitable[Answer]] = find_out) -> None:
-        """find_out: finds the accelerator of a guest."""
+    def __init__(
+        self,
+        policy: Policy,
+        find_out: Callable[[CellJob], Awaitable[Answer]] = find_out,
+        elsewhere: Callable[[str, Order], Awaitable[str]] | None = None,
+    ) -> None:
+        """find_out: finds the accelerator of a guest. elsewhere: see Order."""
         self._policy = policy
         self._uses = Uses()
         self._artifacts = OncePerKey()
         self._answers: dict[str, Answer] = {}
         self._find_out = find_out
+        self._elsewhere = elsewhere
         self._tree = tree_around(Path.cwd())
         self._fetches = anyio.CapacityLimiter(_FETCHES)
 
@@ -162,6 +167,7 @@ class Preparer:
             pool=pool,
             fetches=self._fetches,
             needs_tree=pool is not None,
+            elsewhere=self._elsewhere if pool is None else None,
         )
 
         async def obtain() -> Kernel:

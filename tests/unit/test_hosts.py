@@ -341,7 +341,7 @@ def test_what_a_guest_left_arrives(tmp_path: Path) -> None:
     assert (came / "other").read_bytes() == b"1"
     assert (came / "link").readlink() == Path("one")
     assert len(list(came.rglob("d"))) == 300
-    with pytest.raises(DamagedError, match="larger than they may be"):
+    with pytest.raises(DamagedError, match="larger than it may be"):
         unpack_cell(sent, tmp_path / "home", 3)
 
 
@@ -399,7 +399,7 @@ def test_a_host_that_is_set_aside_gives_back_what_it_has(tmp_path: Path) -> None
         async def _run(self, *_arguments: object) -> Answered:
             raise HostError("no QEMU")
 
-    host = Broken(Admission(cpus=1, memory=1, places=1), tmp_path, None)
+    host = Broken(1, Admission(cpus=1, memory=1, places=1), tmp_path, None)
     order = CellOrder(job=job(), travels={}, home="https://x", topic="t")
 
     async def play() -> list[Answered]:

@@ -53,6 +53,7 @@ VALUES: dict[str, Any] = {
     "certificates": "keys",
     "whole_tree": True,
     "store": "/srv/quizmatrix",
+    "build_on": "workers",
     "refresh": True,
     "last_failed": True,
     "failed_first": True,

@@ -57,7 +57,7 @@ def build_cells(
     cpus: the number of compilers at a time. seconds: the time limit.
     """
     tell = output.progress_printer(quiet=options.results.quiet)
-    preparer = Preparer(Policy.asked(options.conduct))
+    preparer = Preparer(Policy.asked(options.conduct, boots_here=options.hosts.on is None))
 
     async def main() -> list[BuiltZfs]:
         with anyio.move_on_after(seconds):
