@@ -18,7 +18,7 @@ import anyio
 
 from quizmatrix.core import uses
 from quizmatrix.core.concurrency import task_group
-from quizmatrix.core.errors import QuizmatrixError
+from quizmatrix.core.errors import HostError, QuizmatrixError, UnpreparedError
 from quizmatrix.hosts.disks import made
 from quizmatrix.hosts.hostfacts import facts_for
 from quizmatrix.hosts.messages import (
@@ -86,15 +86,23 @@ async def _answer(order: HostOrder, folder: Path, tell: TellWorker) -> Answered 
 
 
 async def _build(order: KernelOrder, tell: TellWorker) -> str:
-    """Build a kernel, unless the cache here has it; returns its key."""
+    """Build a kernel, unless the cache here has it; returns its key.
+
+    The source is asked which kernel is meant: the submitter does not know, or wants that anew.
+    """
     from quizmatrix.kernel import source
 
     def note(text: str) -> None:
         tell(Told(note=text))
 
-    wanted = Order(arch=load_arch(order.arch), options=order.options, tell=note)
+    arch = load_arch(order.arch)
+    if not source.is_public(order.kernel):
+        raise UnpreparedError(f"{order.kernel} is not built for others")
+    if source.recipe_of(order.kernel, arch) != order.recipe:
+        raise HostError(f"it would build {order.kernel} in another way", cause="its configurations differ")
+    wanted = Order(arch=arch, options=order.options, tell=note, jobs=order.cpus)
     with uses.using_cache(note):
-        return (await source.obtain(order.kernel, wanted)).record.key
+        return (await source.obtain(order.kernel, wanted, refresh=True)).record.key
 
 
 async def _stop_on_signal(scope: anyio.CancelScope) -> None:

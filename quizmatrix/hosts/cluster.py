@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import msgspec
 from distributed import KilledWorker
-from distributed.client import ClosedClientError, FutureCancelledError
 
 from quizmatrix.core.concurrency import in_thread, task_group
 from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError, host_error
@@ -23,9 +22,18 @@ from quizmatrix.hosts.heard import Heard
 from quizmatrix.hosts.lenthost import run_order
 from quizmatrix.hosts.messages import Answered, CellOrder, HostOrder, KernelOrder, Told, decoded, encoded
 from quizmatrix.hosts.packing import unpack_cell
-from quizmatrix.hosts.placing import SHAPES, resource, resources_for, resources_for_build, shape_of, warm_host
+from quizmatrix.hosts.placing import (
+    SHAPES,
+    can_take,
+    resources_for,
+    resources_for_build,
+    shape_of,
+    warm_host,
+)
 from quizmatrix.hosts.serving import Uploads
 from quizmatrix.hosts.supply import Supply
+from quizmatrix.hosts.workers import GONE, scheduler_is_gone, workers_of
+from quizmatrix.kernel import source
 from quizmatrix.kernel.order import Order
 from quizmatrix.model.job import CellJob
 from quizmatrix.model.result import CellResult
@@ -47,8 +55,13 @@ _NO_HOST_LIMIT = 60.0
 # Takes what a host has sent home for an order: the answer, the file, and what was heard meanwhile.
 Take = Callable[[Answered, Path, Heard], Awaitable[None]]
 
-# What dask raises when the scheduler has gone: the last one where the client has noticed that, too.
-_GONE = (FutureCancelledError, ClosedClientError, OSError, AttributeError)
+
+class _Sent(NamedTuple):
+    """An order that was sent. wanted: resources of its host. allowed: the hosts; empty for all."""
+
+    future: Any
+    wanted: Mapping[str, float]
+    allowed: frozenset[str]
 
 
 class Cluster:
@@ -152,14 +165,18 @@ class Cluster:
             kernel=kernel,
             arch=asked.arch.name,
             options=asked.options,
+            recipe=source.recipe_of(kernel, asked.arch),
             home=self._supply.home,
             topic=self.topic,
         )
 
         async def take(answered: Answered, packed: Path, _heard: Heard) -> None:
-            await builtthere.store(answered.kernel, packed, asked.tell)
+            await builtthere.store(answered.kernel, packed, asked)
 
-        answered = await self._carried_out(order, Observer(note=asked.tell), take)
+        try:
+            answered = await self._carried_out(order, Observer(note=asked.tell), take)
+        except _NoHostCanError as error:
+            raise HostError(error.fact, next_step=error.next_step) from error
         asked.tell(f"built on {answered.host.name}")
         return answered.kernel
 
@@ -168,6 +185,8 @@ class Cluster:
         failed: dict[str, Answered] = {}
         while True:
             answered = await self._attempt(order, take, observer, failed)
+            if answered is None:
+                continue
             if answered.is_done:
                 return answered
             failed[answered.worker] = answered
@@ -177,8 +196,11 @@ class Cluster:
 
     async def _attempt(
         self, order: HostOrder, take: Take, observer: Observer, failed: Mapping[str, Answered]
-    ) -> Answered:
-        """Send an order to a host that has not failed yet. take: is called with what it sends home."""
+    ) -> Answered | None:
+        """Send an order to a host that has not failed yet. take: is called with what it sends home.
+
+        Returns None where the hosts that it could go to have gone: others may be there.
+        """
         self._number += 1
         key = f"{self._run.replace('-', '')}x{self._number}"
         heard = Heard(observer)
@@ -189,7 +211,7 @@ class Cluster:
                     group.start_soon(heard.pass_on)
                     answered = await self._answer(key, order, failed)
                     heard.close()
-                if answered.is_done:
+                if answered is not None and answered.is_done:
                     packed = self._uploads.path_of(key, answered.upload)
                     if packed is None or not packed.exists():
                         raise DamagedError(f"{answered.host.name} has sent no results")
@@ -198,56 +220,60 @@ class Cluster:
             del self._heard[key]
         return answered
 
-    async def _answer(self, key: str, order: HostOrder, failed: Mapping[str, Answered]) -> Answered:
-        others = None
-        hosts = await workers_of(self._client)
-        if failed:
-            others = [host["address"] for host in hosts if host["address"] not in failed]
-            if not others:
-                raise _failure(list(failed.values()))
-            hosts = [host for host in hosts if host["address"] in others]
-        future = await self._submit(key, order, hosts, others)
+    async def _answer(self, key: str, order: HostOrder, failed: Mapping[str, Answered]) -> Answered | None:
+        hosts = [host for host in await workers_of(self._client) if host["address"] not in failed]
+        if failed and not hosts:
+            raise _failure(list(failed.values()))
+        sent = await self._submit(key, order, hosts, only_these=bool(failed))
+        answered: Answered | None = None
         try:
             async with task_group() as group:
-                group.start_soon(self._watch_hosts, order, frozenset(failed))
-                answered = decoded(await future, Answered)
+
+                async def watch() -> None:
+                    await self._until_none_can(order, sent, frozenset(failed))
+                    group.cancel_scope.cancel()
+
+                group.start_soon(watch)
+                answered = decoded(await sent.future, Answered)
                 group.cancel_scope.cancel()
         except KilledWorker as error:
             raise HostError(
                 f"{order.what} was lost on {error.allowed_failures + 1} hosts", cause=str(error)
             ) from error
-        except _GONE as error:
-            raise _scheduler_is_gone() from error
+        except GONE as error:
+            raise scheduler_is_gone() from error
         finally:
             # Else dask would compute it again once its worker is gone.
-            future.release()
+            sent.future.release()
             self._sent_there.pop(key, None)
         return answered
 
     async def _submit(
-        self, key: str, order: HostOrder, hosts: list[dict[str, Any]], others: list[str] | None
-    ) -> Any:
+        self, key: str, order: HostOrder, hosts: list[dict[str, Any]], *, only_these: bool
+    ) -> _Sent:
         has = [host["resources"] for host in hosts]
         job = order.job if isinstance(order, CellOrder) else None
         wanted = resources_for_build(has) if job is None else resources_for(job, has)
+        allowed = frozenset(host["address"] for host in hosts) if only_these else frozenset()
         try:
             # One after the other, so that each sees where the one before it went.
             async with self._submitting:
-                warm = None if others or job is None else await self._warm_host(job, hosts, wanted)
+                warm = None if job is None else await self._warm_host(job, hosts, wanted)
                 if warm is not None:
                     self._sent_there[key] = warm
-                return self._client.submit(
+                    allowed = frozenset({warm})
+                future = self._client.submit(
                     run_order,
                     key,
                     encoded(order),
                     key=key,
                     pure=False,
                     resources=wanted,
-                    workers=others if warm is None else [warm],
-                    allow_other_workers=warm is not None,
+                    workers=list(allowed) or None,
                 )
-        except _GONE as error:
-            raise _scheduler_is_gone() from error
+        except GONE as error:
+            raise scheduler_is_gone() from error
+        return _Sent(future, wanted, allowed)
 
     async def _warm_host(
         self, job: CellJob, hosts: list[dict[str, Any]], wanted: Mapping[str, float]
@@ -262,14 +288,23 @@ class Cluster:
         busy = {address: max(count, sent[address]) for address, count in known.items()}
         return warm_host(shape, hosts, wanted, busy)
 
-    async def _watch_hosts(self, order: HostOrder, failed: frozenset[str]) -> None:
-        """Raise UnpreparedError once there has been no host for an order for a while. Dask would wait on."""
+    async def _until_none_can(self, order: HostOrder, sent: _Sent, failed: frozenset[str]) -> None:
+        """Return once no host that is there may take what was sent, though others are. Dask would wait on.
+
+        Raises UnpreparedError once there has been no host at all for a while.
+        """
         since = anyio.current_time()
         while True:
             await anyio.sleep(_LOOK_PAUSE)
-            if {host["address"] for host in await workers_of(self._client)} - failed or self._is_patient:
+            hosts = [host for host in await workers_of(self._client) if host["address"] not in failed]
+            if any(
+                can_take(host, sent.wanted) and host["address"] in (sent.allowed or {host["address"]})
+                for host in hosts
+            ):
                 since = anyio.current_time()
-            elif anyio.current_time() - since > _NO_HOST_LIMIT:
+            elif hosts:
+                return
+            elif anyio.current_time() - since > _NO_HOST_LIMIT and not self._is_patient:
                 raise UnpreparedError(
                     f"no host is left for {order.what}",
                     cause="they have gone, or take no more cells",
@@ -285,27 +320,11 @@ def _write_reproduce(spec: CellSpec, host: str) -> None:
         raise host_error(f"write to {spec.files.folder}", error) from error
 
 
+class _NoHostCanError(UnpreparedError):
+    """Each host that was tried lacks something."""
+
+
 def _failure(failed: list[Answered]) -> UnpreparedError:
-    """The error of a job that no host could run."""
-    return UnpreparedError(
-        "; ".join(f"{one.host.name}: {one.error}" for one in failed), next_step=failed[-1].next_step
-    )
-
-
-def _scheduler_is_gone() -> UnpreparedError:
-    return UnpreparedError("the scheduler is gone", next_step="`quizmatrix run --resume` goes on.")
-
-
-async def workers_of(client: Any) -> list[dict[str, Any]]:
-    """What dask knows of the hosts that were lent by this version of `quizmatrix worker`.
-
-    Raises UnpreparedError where the scheduler is gone.
-    """
-    try:
-        known = await client.scheduler.identity(n_workers=-1)
-    except _GONE as error:
-        raise _scheduler_is_gone() from error
-    found = known["workers"].items()
-    return [
-        {**worker, "address": address} for address, worker in found if worker["resources"].get(resource())
-    ]
+    """The error of an order that no host could carry out."""
+    kind = _NoHostCanError if failed[-1].may_work_elsewhere else UnpreparedError
+    return kind("; ".join(f"{one.host.name}: {one.error}" for one in failed), next_step=failed[-1].next_step)

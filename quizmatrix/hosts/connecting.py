@@ -20,12 +20,13 @@ from quizmatrix.core.concurrency import in_thread, task_group
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.core.text import first_of
 from quizmatrix.hosts import blobs
-from quizmatrix.hosts.cluster import Cluster, workers_of
+from quizmatrix.hosts.cluster import Cluster
 from quizmatrix.hosts.security import LOOPBACK, Certificates, check_address, is_loopback
 from quizmatrix.hosts.serving import BlobServer, Uploads
 from quizmatrix.hosts.sharedstore import SharedStore
 from quizmatrix.hosts.supply import Supply
 from quizmatrix.hosts.where import HostsKind, Where
+from quizmatrix.hosts.workers import workers_of
 
 # Seconds to reach the scheduler.
 _CONNECT_LIMIT = 20.0

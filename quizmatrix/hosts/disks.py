@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from quizmatrix.core import process
-from quizmatrix.core.errors import DamagedError, HostError
+from quizmatrix.core.errors import DamagedError, HostError, host_error
 from quizmatrix.core.store import path_of
 from quizmatrix.hosts.messages import SentDisk
 from quizmatrix.model.spec import HANDED_DISK, Disk
@@ -23,8 +23,11 @@ async def made(asked: Sequence[SentDisk], folder: Path) -> list[Disk]:
     if not asked:
         return []
     place = handed_disks_of(folder)
-    place.mkdir()
-    return [await _made(one, place) for one in asked]
+    try:
+        place.mkdir()
+        return [await _made(one, place) for one in asked]
+    except OSError as error:
+        raise host_error(f"write to {place}", error) from error
 
 
 async def _made(asked: SentDisk, place: Path) -> Disk:

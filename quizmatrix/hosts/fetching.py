@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlencode
 
 import anyio
 import httpx
@@ -33,6 +34,7 @@ class HomeClient:
         """url: see serving.BlobServer. context: for TLS. own_server: of this worker; empty if it has none."""
         self._url = url
         self._own_server = {OWN_SERVER: own_server} if own_server else {}
+        self._unreachable = ""
         timeout = httpx.Timeout(_SILENCE, connect=_CONNECT_LIMIT)
         self._client = httpx.AsyncClient(
             verify=context or True, timeout=timeout, trust_env=False, headers=self._own_server
@@ -69,15 +71,20 @@ class HomeClient:
                 await self._client.put(f"{self._url}/has/{digest}")
 
     async def _fetch(self, digest: str, target: Path) -> None:
-        if other := await self._receive(f"{self._url}/blobs/{digest}", target):
+        if self._unreachable:
+            await self._fetch_directly(digest, target)
+        elif other := await self._receive(f"{self._url}/blobs/{digest}", target):
             try:
-                await self._receive(other, target)
+                if await self._receive(other, target):
+                    raise httpx.RemoteProtocolError("another host does not send what it has")
             except httpx.HTTPError:
-                # That host has gone, has dropped it, or no way leads there.
+                # That host has gone, has dropped it, or no way leads there. Nor to others, perhaps.
+                self._unreachable = other.rpartition("/blobs/")[0]
                 await self._fetch_directly(digest, target)
 
     async def _fetch_directly(self, digest: str, target: Path) -> None:
-        await self._receive(f"{self._url}/blobs/{digest}?{DIRECT}=1", target)
+        query = urlencode({DIRECT: self._unreachable or "yes"})
+        await self._receive(f"{self._url}/blobs/{digest}?{query}", target)
 
     async def _receive(self, url: str, target: Path) -> str:
         """Receive a blob, behind what is there of it; or return the URL of another host that has it."""

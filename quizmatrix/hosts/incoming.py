@@ -11,7 +11,7 @@ import msgspec
 
 from quizmatrix.core import paths, uses
 from quizmatrix.core.concurrency import in_thread
-from quizmatrix.core.errors import DamagedError, QuizmatrixError, host_error
+from quizmatrix.core.errors import DamagedError, NotFetchedError, QuizmatrixError, host_error
 from quizmatrix.hosts import blobs
 from quizmatrix.hosts.trees import ALONE, Listing, unpack
 
@@ -82,6 +82,8 @@ async def _checked(digest: str, fetch: FetchBlob, part: Path) -> None:
     except DamagedError:
         part.unlink()
         raise
+    except FileNotFoundError as error:
+        raise NotFetchedError(f"{digest[:12]} has not come") from error
 
 
 def _make(listing: Listing, packs: list[Path], place: Path) -> None:

@@ -7,9 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,19 +15,16 @@ import anyio
 import dask
 import msgspec
 
-from quizmatrix.core import paths, process, untrusted
+from quizmatrix.core import process
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import UnpreparedError, host_error
 from quizmatrix.core.memory import available_memory
-from quizmatrix.hosts import blobs
+from quizmatrix.hosts import blobs, workerfolder
 from quizmatrix.hosts.lenthost import LentHost
 from quizmatrix.hosts.placing import resources_of_this_host
 from quizmatrix.hosts.security import LOOPBACK, PLAIN, Certificates, check_address, is_loopback
 from quizmatrix.hosts.serving import BlobServer
 from quizmatrix.schedule.admission import MEMORY_SHARE, host_admission
-
-# Of the name of a worker's folder, which lives as long as the worker.
-_FOLDER = "worker"
 
 # Seconds to reach the scheduler.
 _CONNECT_LIMIT = 30
@@ -58,29 +53,29 @@ async def lend(address: str, certificates: Certificates, lent: Lent) -> None:
     security = certificates.security() if is_encrypted else None
     context = certificates.context() if is_encrypted else None
     blobs.budget()
-    try:
-        blobs.prepare()
-    except OSError as error:
-        raise host_error("write the cache", error) from error
     cpus = lent.cpus or process.usable_cpus()
     memory = lent.memory or int(available_memory() * MEMORY_SHARE)
-    await _remove_left_behind()
-    with paths.scratch(blobs.BLOBS.root.parent, _FOLDER) as scratch, _locked(scratch):
+    with ExitStack() as stack:
+        try:
+            blobs.prepare()
+            scratch = await workerfolder.make(stack)
+        except OSError as error:
+            raise host_error("write the cache", error) from error
         options = {
             "security": security,
             "nthreads": cpus,
             "resources": resources_of_this_host(cpus, memory),
-            "local_directory": scratch,
+            "local_directory": str(scratch),
             "name": lent.name,
         }
         worker = await _connected(address, options | _place_of(address, lent.port))
-        admission = host_admission(None, Path(scratch), memory=lent.memory)
+        admission = host_admission(None, scratch, memory=lent.memory)
         server = BlobServer()
         if lent.port is None:
             # Other hosts reach this one; over ssh they do not.
             server_context = certificates.context(server=True) if is_encrypted else None
             server.start(urlsplit(worker.address).hostname or LOOPBACK, server_context)
-        await worker.plugin_add(plugin=LentHost(cpus, admission, Path(scratch), context, server.url))
+        await worker.plugin_add(plugin=LentHost(cpus, admission, scratch, context, server.url))
         print(f"quizmatrix: lent to {address}: {cpus} CPUs, {memory} MiB", file=sys.stderr, flush=True)
         async with task_group() as group:
             group.start_soon(_close_on_signal, worker)
@@ -89,24 +84,6 @@ async def lend(address: str, certificates: Certificates, lent: Lent) -> None:
             await worker.finished()
             group.cancel_scope.cancel()
         await server.stop()
-
-
-async def _remove_left_behind() -> None:
-    """Remove the folders of workers that were killed. Their guests may have left anything there."""
-    for folder in blobs.BLOBS.root.parent.glob(f".{_FOLDER}.*"):
-        with suppress(OSError), _locked(folder) as is_ours:
-            if is_ours:
-                await untrusted.remove(folder)
-
-
-@contextmanager
-def _locked(folder: Path | str) -> Iterator[bool]:
-    """Lock a folder until the block ends, unless another worker has done that."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield paths.take_lock(handle, patience=0)
-    finally:
-        os.close(handle)
 
 
 def _place_of(address: str, port: int | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 import quizmatrix
 from quizmatrix.core import paths, process, untrusted, uses
 from quizmatrix.core.concurrency import in_thread, task_group
-from quizmatrix.core.errors import HostError, QuizmatrixError, UsageError, host_error
+from quizmatrix.core.errors import HostError, QuizmatrixError, host_error
 from quizmatrix.core.store import name_of
 from quizmatrix.hosts import blobs, cellprocess, incoming
 from quizmatrix.hosts.disks import placed
@@ -46,7 +46,7 @@ from quizmatrix.hosts.placing import (
     resource,
     shape_of,
 )
-from quizmatrix.hosts.sharedstore import SharedStore
+from quizmatrix.hosts.sharedstore import SharedStores
 from quizmatrix.kernel.artifact import KERNELS
 from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.result import HostFacts
@@ -117,6 +117,7 @@ class LentHost(WorkerPlugin):
         self._context = context
         self._own_server = own_server
         self._shapes: dict[str, None] = {}
+        self._stores = SharedStores()
         self._fetches = anyio.CapacityLimiter(_FETCHES)
         self._unwanted: dict[str, asyncio.Event] = {}
         self._failures = 0
@@ -152,7 +153,9 @@ class LentHost(WorkerPlugin):
             del self._unwanted[key]
         if isinstance(order, CellOrder) and answered.result is not None and answered.result.start is not None:
             self._note_shape(shape_of(order.job))
-        self._failures = self._failures + 1 if answered.is_hosts_fault else 0
+        if isinstance(order, CellOrder):
+            # A host without compilers runs guests all the same.
+            self._failures = self._failures + 1 if answered.is_hosts_fault else 0
         if self._failures == _MOST_FAILURES:
             self.is_set_aside = True
             text = f"quizmatrix: takes no more cells, after {_MOST_FAILURES} that it could not run"
@@ -183,7 +186,10 @@ class LentHost(WorkerPlugin):
             log(order.topic, {"key": key, "told": encoded(told).decode()})
 
         try:
-            here = await self._localized(order, home, held) if isinstance(order, CellOrder) else order
+            if isinstance(order, CellOrder):
+                here: HostOrder = await self._localized(order, home, held)
+            else:
+                here = msgspec.structs.replace(order, cpus=self._cpus)
             await self._admission.enter(need, lambda text: tell(Told(note=text)))
             tell(Told(host=os.uname().nodename))
             try:
@@ -205,7 +211,7 @@ class LentHost(WorkerPlugin):
     async def _localized(self, order: CellOrder, home: HomeClient, held: uses.Uses) -> CellOrder:
         """The order, with this host's paths of all that has travelled, which is fetched."""
         found: dict[str, str] = {}
-        fetches = [*self._shared(order.store), home.fetch, home.fetch_directly]
+        fetches = [*(await self._stores.fetches(order.store)), home.fetch, home.fetch_directly]
         sources = incoming.Sources(fetches, home.tell_has)
 
         async def fetch(digest: str) -> None:
@@ -219,14 +225,6 @@ class LentHost(WorkerPlugin):
                 group.start_soon(fetch, digest)
         job = order.job.moved({name: found[digest] for name, digest in order.travels.items()})
         return msgspec.structs.replace(order, job=job, travels={}, disks=placed(order.disks, found))
-
-    @staticmethod
-    def _shared(url: str) -> list[incoming.FetchBlob]:
-        """Fetches from the store that all hosts reach. Where this one cannot, the submitter sends all."""
-        if url:
-            with suppress(UsageError):
-                return [SharedStore(url).fetch]
-        return []
 
     async def _run_process(
         self, key: str, order: HostOrder, home: HomeClient, tell: Callable[[Told], None]

@@ -63,14 +63,17 @@ class CellOrder(msgspec.Struct, frozen=True, kw_only=True, tag="cell"):
 class KernelOrder(msgspec.Struct, frozen=True, kw_only=True, tag="kernel"):
     """A kernel for a worker to build.
 
-    kernel: its name in full. arch: the architecture's name. home, topic: see CellOrder.
+    kernel: its name in full. arch: the architecture's name. recipe: what it is made by, as the submitter has
+    it. home, topic: see CellOrder. cpus: as many compilers run at a time; the worker says.
     """
 
     kernel: str
     arch: str
     options: KernelOptions
+    recipe: str
     home: str
     topic: str
+    cpus: int | None = None
 
     @property
     def what(self) -> str:

@@ -85,6 +85,11 @@ def shape_of(job: CellJob) -> str:
     return key_of([repr(machine), job.kernel.key, job.kernel.initramfs, job.kernel.parameters, *disks])
 
 
+def can_take(host: Mapping[str, Any], wanted: Mapping[str, float]) -> bool:
+    """Whether a host, as the scheduler describes it, has these resources, be they in use or not."""
+    return all(host["resources"].get(name, 0) >= amount for name, amount in wanted.items())
+
+
 def warm_host(
     shape: str, hosts: Sequence[Mapping[str, Any]], wanted: Mapping[str, float], busy: Mapping[str, int]
 ) -> str | None:
@@ -95,7 +100,7 @@ def warm_host(
     for host in hosts:
         if shape in host["metrics"].get(SHAPES, ()):
             room = min(host["resources"].get(name, 0) // (wanted[name] or 1) for name in (CPUS, MEMORY))
-            if all(host["resources"].get(name) for name in wanted) and busy.get(host["address"], 0) < room:
+            if can_take(host, wanted) and busy.get(host["address"], 0) < room:
                 return str(host["address"])
     return None
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from tornado import httpserver, netutil, web
 from quizmatrix.hosts import blobs
 from quizmatrix.hosts.packing import BESIDE_SHARED
 
-# The header in which a worker names its own server, and the query that asks for the blob itself.
+# The header in which a worker names its own server; and the query that asks for the blob itself, which may
+# name a server that was asked in vain.
 OWN_SERVER = "X-Quizmatrix-Server"
 DIRECT = "direct"
 
@@ -27,6 +27,8 @@ DIRECT = "direct"
 # seconds the next ones wait until one has.
 _AT_ONCE = 2
 _PATIENCE = 20.0
+# Seconds that a host has to check what it got.
+_CHECKING = 5.0
 
 # HTTP's "insufficient storage", and "look there, by the same method".
 _NO_STORAGE = 507
@@ -49,7 +51,8 @@ class Spread:
 
     def __init__(self) -> None:
         self._holders: dict[str, list[str]] = {}
-        self._sending: Counter[str] = Counter()
+        # To whom a blob is sent now, or was, and who has not said yet that it has it.
+        self._getting: dict[str, set[str]] = {}
         self._news: dict[str, anyio.Event] = {}
 
     async def holder_for(self, digest: str, asking: str) -> str:
@@ -57,10 +60,9 @@ class Spread:
 
         asking: the server of the host that wants it.
         """
-        if self._sending[digest] >= _AT_ONCE:
-            with anyio.move_on_after(_PATIENCE):
-                while self._sending[digest] >= _AT_ONCE and not self._holders.get(digest):
-                    await self._news.setdefault(digest, anyio.Event()).wait()
+        with anyio.move_on_after(_PATIENCE):
+            while not self._holders.get(digest) and len(self._getting.get(digest, ())) >= _AT_ONCE:
+                await self._news.setdefault(digest, anyio.Event()).wait()
         holders = self._holders.get(digest, [])
         found = next((one for one in holders if one != asking), "")
         if found:
@@ -70,23 +72,29 @@ class Spread:
         return found
 
     @contextmanager
-    def sending(self, digest: str) -> Iterator[None]:
+    def sending(self, digest: str, to: str) -> Iterator[None]:
         """Note that the submitter sends a blob until the block ends."""
-        self._sending[digest] += 1
+        self._getting.setdefault(digest, set()).add(to)
         try:
             yield
         finally:
-            self._sending[digest] -= 1
-            self._tell(digest)
+            # It is checked there, or the connection broke.
+            asyncio.get_running_loop().call_later(_CHECKING, self._got, digest, to)
 
     def note(self, digest: str, holder: str) -> None:
         """Note that a host has a blob now."""
         holders = self._holders.setdefault(digest, [])
         if holder not in holders:
             holders.append(holder)
-        self._tell(digest)
+        self._got(digest, holder)
 
-    def _tell(self, digest: str) -> None:
+    def forget(self, digest: str, holder: str) -> None:
+        """Note that a host could not be reached, or has dropped a blob."""
+        with suppress(ValueError):
+            self._holders.get(digest, []).remove(holder)
+
+    def _got(self, digest: str, to: str) -> None:
+        self._getting.get(digest, set()).discard(to)
         if (event := self._news.pop(digest, None)) is not None:
             event.set()
 
@@ -100,12 +108,13 @@ class _SpreadBlob(_Blob):
 
     async def get(self, path: str, include_body: bool = True) -> None:
         asking = self.request.headers.get(OWN_SERVER, "")
-        is_direct = not asking or bool(self.get_query_argument(DIRECT, ""))
-        holder = "" if is_direct else await self._spread.holder_for(path, asking)
+        unreachable = self.get_query_argument(DIRECT, "")
+        self._spread.forget(path, unreachable)
+        holder = "" if unreachable or not asking else await self._spread.holder_for(path, asking)
         if holder:
             self.redirect(f"{holder}/blobs/{path}", status=_LOOK_THERE)
             return
-        with self._spread.sending(path):
+        with self._spread.sending(path, asking):
             await super().get(path, include_body)
 
 

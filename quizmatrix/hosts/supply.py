@@ -71,7 +71,8 @@ class Supply:
         return await self._stored(offered)
 
     async def _offer_disk(self, origin: str) -> str:
-        return await self._stored(await in_thread(partial(outgoing.offer_once, Path(origin))))
+        # Not into the store, where it would stay.
+        return await in_thread(partial(outgoing.offer_once, Path(origin)))
 
     async def _stored(self, listing: str) -> str:
         """The listing, after it and its packs were put into the shared store."""

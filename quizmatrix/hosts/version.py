@@ -8,14 +8,18 @@ from importlib import metadata
 from pathlib import Path
 
 import quizmatrix
+from quizmatrix.core import paths
 
 
 @functools.cache
 def version() -> str:
-    """The version, with a hash of the package's files: between releases, hosts may differ, too."""
-    top = Path(quizmatrix.__file__).parent
+    """The version, with a hash of all that ships: between releases, hosts may differ, too."""
     digest = hashlib.sha256()
-    for path in sorted(top.rglob("*.py")):
-        digest.update(f"{path.relative_to(top)}\0".encode())
-        digest.update(path.read_bytes())
+    tops = {Path(quizmatrix.__file__).parent: "*.py"}
+    tops |= {paths.data_dir(name): "*" for name in ("arch", "guest", "kernel-configs")}
+    for top, names in tops.items():
+        for path in sorted(top.rglob(names)):
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(f"{path.relative_to(top)}\0".encode())
+                digest.update(path.read_bytes())
     return f"{metadata.version('quizmatrix')}+{digest.hexdigest()[:8]}"

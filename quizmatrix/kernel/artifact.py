@@ -18,14 +18,14 @@ from quizmatrix.model.kconfig import Wish
 
 SCHEMA = 1
 
-_RECORD = "kernel.json"
+RECORD = "kernel.json"
 # The checksums of its modules. There are thousands, and every run reads the record.
 _MODULES = "modules.json"
 
 KERNELS = Store(
     what="kernel",
     folder="kernels",
-    record=f"{{}}/{_RECORD}",
+    record=f"{{}}/{RECORD}",
     reference="refs/{}.json",
     lock="kernel-{}",
 )
@@ -248,7 +248,7 @@ def write_record(folder: Path, record: KernelRecord) -> None:
     others = {name: checksum for name, checksum in files.items() if name not in modules}
     others[_MODULES] = checksum_of(folder / _MODULES)
     complete = msgspec.structs.replace(record, files=others)
-    (folder / _RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(complete)))
+    (folder / RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(complete)))
 
 
 def write_reference(spec: str, arch: str, recipe: str, key: str) -> None:

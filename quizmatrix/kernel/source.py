@@ -8,7 +8,7 @@ import importlib
 import msgspec
 from msgspec.structs import replace
 
-from quizmatrix.core.errors import DamagedError, NotInArchiveError, UnpreparedError, UsageError
+from quizmatrix.core.errors import DamagedError, HostError, NotInArchiveError, UnpreparedError, UsageError
 from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.kernel import artifact
 from quizmatrix.kernel.artifact import Kernel
@@ -90,6 +90,19 @@ def find(text: str, arch: Arch, options: KernelOptions = DEFAULT) -> Kernel | No
     spec = parse_spec(text)
     recipe = source_named(spec.source).recipe(spec.wanted, arch)
     return artifact.find(_reference(spec, options), arch.name, recipe)
+
+
+def is_public(text: str) -> bool:
+    """Whether the kernel `text` is built from a source that every host can fetch."""
+    spec = parse_spec(text)
+    source = source_named(spec.source)
+    return source.is_built and not source.is_local(spec.wanted)
+
+
+def recipe_of(text: str, arch: Arch) -> str:
+    """What the kernel `text` is made by on this host: see KernelSource.recipe."""
+    spec = parse_spec(text)
+    return source_named(spec.source).recipe(spec.wanted, arch)
 
 
 def was_built(text: str, arch: Arch, options: KernelOptions = DEFAULT) -> bool:
@@ -192,6 +205,16 @@ async def _has_tree(kernel: Kernel, source: KernelSource, order: Order, *, offli
     return True
 
 
+async def _made(spec: KernelSpec, order: Order) -> str:
+    """Fetch or build the kernel, here or elsewhere; returns its key."""
+    if order.elsewhere is not None and is_public(spec.text):
+        try:
+            return await order.elsewhere(spec.text, order)
+        except HostError as error:
+            order.tell(f"{error}; building it here")
+    return await source_named(spec.source).fetch(spec.wanted, order)
+
+
 async def _fetched(spec: KernelSpec, recipe: str, order: Order, *, refresh: bool, thorough: bool) -> Kernel:
     """Fetch or build the kernel. On a refresh, the earlier kernel is kept if the source cannot be reached."""
     source, reference, arch = source_named(spec.source), _reference(spec, order.options), order.arch
@@ -200,10 +223,7 @@ async def _fetched(spec: KernelSpec, recipe: str, order: Order, *, refresh: bool
         with contextlib.suppress(DamagedError):
             earlier = artifact.find(reference, arch.name, recipe)
     try:
-        if order.elsewhere is not None and source.is_built and not source.is_local(spec.wanted):
-            key = await order.elsewhere(spec.text, order)
-        else:
-            key = await source.fetch(spec.wanted, replace(order, is_replacing=earlier is not None))
+        key = await _made(spec, replace(order, is_replacing=earlier is not None))
     except NotInArchiveError as error:
         if earlier is None:
             raise

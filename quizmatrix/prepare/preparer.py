@@ -167,7 +167,7 @@ class Preparer:
             pool=pool,
             fetches=self._fetches,
             needs_tree=pool is not None,
-            elsewhere=self._elsewhere if pool is None else None,
+            elsewhere=self._elsewhere if pool is None and not _needs_modules(cell) else None,
         )
 
         async def obtain() -> Kernel:
@@ -284,3 +284,8 @@ class Preparer:
             return artifacts_of(folder)
 
         return run_script
+
+
+def _needs_modules(cell: Cell) -> bool:
+    """Whether modules are built for the cell's kernel, which is then built here, too: they fit no other."""
+    return any(profile.facts_of(use.name, cell.id).modules for use in cell.profiles)

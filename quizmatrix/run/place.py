@@ -93,6 +93,7 @@ def at_home(spec: CellSpec, job: CellJob, *, folder: Path, disks: Sequence[Disk]
     ]
     return replace(
         spec,
+        labels=job.labels,
         machine=replace(spec.machine, kernel=_kernel(job.kernel)),
         files=replace(ours, disks=[*ours.disks, *moved]),
         command=replace(spec.command, profiles=active, stdin=_stdin(job.command)),
@@ -175,7 +176,10 @@ async def _set_up(job: CellJob, folder: Path) -> _Profiles:
 
         own = host_folder_of(folder)
         halves = [
-            await hosthalf.set_up(use, place, cell=cell, arch=arch, folder=own / use.name)
+            # Of what has travelled, nothing runs outside of the guest.
+            hosthalf.HostHalf()
+            if use.name in job.own_profiles
+            else await hosthalf.set_up(use, place, cell=cell, arch=arch, folder=own / use.name)
             for use, place in zip(uses, folders, strict=True)
         ]
     forwards = [

@@ -43,7 +43,8 @@ def read(path: Path) -> list[Span]:
 def _spans(lines: Iterable[bytes]) -> list[Span]:
     events, times = msgspec.json.Decoder(EventLine), msgspec.json.Decoder(_Timed)
     found: list[Span] = []
-    going_on: dict[str, tuple[str, float]] = {}
+    # Of each cell: the host, when it began there, and which attempt it was.
+    going_on: dict[str, tuple[str, float, int]] = {}
     run_began: float | None = None
 
     def end(cell: str, now: float, *, is_last: bool) -> None:
@@ -62,9 +63,10 @@ def _spans(lines: Iterable[bytes]) -> list[Span]:
                 is_running = event.stage not in (Stage.WAITING, Stage.PREPARING)
                 before = going_on.get(event.cell)
                 if before is not None and (not is_running or before[0] != event.host):
-                    end(event.cell, now, is_last=False)
+                    # Its tests that failed may run once more; of a new attempt, nothing stays.
+                    end(event.cell, now, is_last=not is_running and before[2] == event.attempt)
                 if is_running:
-                    going_on.setdefault(event.cell, (event.host, now))
+                    going_on.setdefault(event.cell, (event.host, now, event.attempt))
     return found
 
 

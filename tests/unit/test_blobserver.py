@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from quizmatrix.core import uses
 from quizmatrix.core.errors import NotFetchedError, UsageError
-from quizmatrix.hosts import blobs, fetching, incoming, outgoing, security
+from quizmatrix.hosts import blobs, fetching, incoming, outgoing, security, serving
 from quizmatrix.hosts.fetching import HomeClient
 from quizmatrix.hosts.security import LOOPBACK, Certificates
 from quizmatrix.hosts.serving import BlobServer, Uploads
@@ -126,7 +128,16 @@ def test_a_worker_that_has_dropped_it_or_gone(play: Play) -> None:
     play(scene)
 
 
-def test_many_that_ask_at_once(play: Play) -> None:
+def test_many_that_ask_at_once(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: Counter[str] = Counter()
+    get = serving._Blob.get
+
+    async def counted(handler: Any, path: str, include_body: bool = True) -> None:
+        sent[Path(handler.root).parts[-3]] += 1
+        await get(handler, path, include_body)
+
+    monkeypatch.setattr(serving._Blob, "get", counted)
+
     async def scene(hosts: Hosts) -> None:
         content = hosts.blob.read_bytes()
         workers = [hosts.worker(f"host{number}") for number in range(6)]
@@ -139,6 +150,9 @@ def test_many_that_ask_at_once(play: Play) -> None:
             for client, place in workers:
                 group.start_soon(fetch, client, place)
         assert all(place.read_bytes() == content for _, place in workers)
+        # The submitter has not sent it to all.
+        assert sum(sent.values()) == 6
+        assert 1 <= sent["submitter"] < 6
         for client, _ in workers:
             await client.close()
 
@@ -160,6 +174,7 @@ def test_what_another_worker_has_damaged_comes_from_the_submitter(
             sources = incoming.Sources([client.fetch, client.fetch_directly], client.tell_has)
             made = await incoming.folder_of(digest, sources, uses.Uses())
             assert (made / "a").read_bytes() == (tmp_path / "source/a").read_bytes()
+            assert client._unreachable == ""
             for blob in blobs.BLOBS.root.glob("*"):
                 blob.write_bytes(blob.read_bytes()[:-1] + b"x")
         for client in clients:

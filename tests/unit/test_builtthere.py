@@ -6,16 +6,18 @@ from pathlib import Path
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
-from quizmatrix.core.errors import DamagedError
+from quizmatrix.core.errors import DamagedError, HostError, UnpreparedError
 from quizmatrix.hosts import builtthere
 from quizmatrix.hosts.packing import pack_folder
-from quizmatrix.kernel import artifact, source
+from quizmatrix.kernel import artifact, debiansource, source
 from quizmatrix.kernel.artifact import KernelRecord
 from quizmatrix.kernel.order import Order
 from quizmatrix.model.arch import load_arch
 
 KEY = "6.1.9-s390x-abc"
+ORDER = Order(arch=load_arch("s390x"), tell=lambda _said: None)
 
 
 @pytest.fixture(autouse=True)
@@ -42,49 +44,81 @@ def packed_kernel(folder: Path, key: str = KEY) -> Path:
 
 def test_a_kernel_arrives_whole(tmp_path: Path) -> None:
     packed = packed_kernel(tmp_path)
-    said: list[str] = []
-    anyio.run(builtthere.store, KEY, packed, said.append)
+    anyio.run(builtthere.store, KEY, packed, ORDER)
     kernel = artifact.load(KEY)
     assert kernel is not None
     kernel.check(thoroughly=True)
     assert (kernel.layer / "lib/modules/6.1.9/a.ko").read_text() == "module"
     # It is there: the next one is not unpacked.
     packed.write_bytes(b"")
-    anyio.run(builtthere.store, KEY, packed, said.append)
+    anyio.run(builtthere.store, KEY, packed, ORDER)
 
 
 def test_what_is_no_kernel_is_not_stored(tmp_path: Path) -> None:
     packed = packed_kernel(tmp_path)
-    for key in ("../x", ".x", "a/b", ""):
+    for key in ("../x", ".x", "6/b", "", "refs"):
         with pytest.raises(DamagedError, match="another host has built a kernel"):
-            anyio.run(builtthere.store, key, packed, print)
+            anyio.run(builtthere.store, key, packed, ORDER)
     packed.write_bytes(packed.read_bytes()[:-30])
     with pytest.raises(DamagedError, match="cannot be read"):
-        anyio.run(builtthere.store, KEY, packed, print)
+        anyio.run(builtthere.store, KEY, packed, ORDER)
     assert artifact.KERNELS.stored() == []
 
 
-@pytest.mark.parametrize(
-    ("kernel", "is_asked_for"), [("debian-source:6.1", True), ("kernel.org:6.1.9", True), ("path:/x", False)]
-)
-def test_which_kernels_are_built_elsewhere(kernel: str, is_asked_for: bool, tmp_path: Path) -> None:
-    asked: list[str] = []
+def test_a_kernel_of_another_name_is_not_stored(tmp_path: Path) -> None:
+    packed = packed_kernel(tmp_path, "6.2-other")
+    with pytest.raises(DamagedError, match=r"has built 6\.2-other for s390x, not 6\.1\.9"):
+        anyio.run(builtthere.store, KEY, packed, ORDER)
+    assert artifact.KERNELS.stored() == []
+
+
+def test_a_kernel_that_is_built_elsewhere_is_known_here(tmp_path: Path) -> None:
     packed = packed_kernel(tmp_path)
+    asked: list[str] = []
 
     async def elsewhere(name: str, order: Order) -> str:
         asked.append(f"{name} for {order.arch.name}")
-        await builtthere.store(KEY, packed, order.tell)
+        await builtthere.store(KEY, packed, order)
         return KEY
 
-    order = Order(arch=load_arch("s390x"), tell=print, elsewhere=elsewhere)
-    if not is_asked_for:
-        with pytest.raises(Exception, match="/x"):
-            anyio.run(source.obtain, kernel, order)
-        assert asked == []
-        return
-    found = anyio.run(source.obtain, kernel, order)
-    assert asked == [f"{kernel} for s390x"]
-    assert found.record.key == KEY
-    # From now on it is known here by its name.
-    assert anyio.run(source.obtain, kernel, order).record.key == KEY
-    assert len(asked) == 1
+    order = replace(ORDER, elsewhere=elsewhere)
+    for _ in range(2):
+        assert anyio.run(source.obtain, "debian-source:6.1", order).record.key == KEY
+    assert asked == ["debian-source:6.1 for s390x"]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "is_public"),
+    [
+        ("debian-source:6.1", True),
+        ("kernel.org:6.1.9", True),
+        ("6.1", False),
+        ("git:https://x/linux#v6.1", True),
+    ],
+)
+def test_which_kernels_other_hosts_can_build(kernel: str, is_public: bool) -> None:
+    assert source.is_public(kernel) is is_public
+
+
+def test_a_tree_of_ones_own_is_built_here(tmp_path: Path) -> None:
+    tree = tmp_path / "linux"
+    tree.mkdir()
+    (tree / "Makefile").write_text("VERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 9\nEXTRAVERSION =\n")
+    (tree / "Kconfig").write_text("")
+    assert not source.is_public(f"path:{tree}")
+
+
+def test_where_no_host_can_it_is_built_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    async def elsewhere(_name: str, _order: Order) -> str:
+        raise HostError("zed: there is no s390x-linux-gnu-gcc")
+
+    async def fetch(_wanted: str, _order: Order) -> str:
+        raise UnpreparedError("it came here")
+
+    monkeypatch.setattr(debiansource, "SOURCE", replace(debiansource.SOURCE, fetch=fetch))
+    order = replace(ORDER, elsewhere=elsewhere, tell=said.append)
+    with pytest.raises(UnpreparedError, match="it came here"):
+        anyio.run(source.obtain, "debian-source:6.1", order)
+    assert said == ["zed: there is no s390x-linux-gnu-gcc; building it here"]

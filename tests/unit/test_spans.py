@@ -37,12 +37,19 @@ def test_the_times_of_cells(tmp_path: Path) -> None:
         (7, reached("c-x", "booting", "one")),
         (9, {"event": "finished", "result": result("a-x")}),
         (10, {"event": "finished", "result": result("c-x")}),
+        # Its tests that failed run once more, in another guest.
+        (20, reached("e-x", "running")),
+        (22, reached("e-x", "waiting")),
+        (23, reached("e-x", "booting")),
+        (24, {"event": "finished", "result": result("e-x")}),
         # It was never booted.
-        (11, {"event": "finished", "result": result("d-x")}),
+        (25, {"event": "finished", "result": result("d-x")}),
     )
-    b, a, a_again, c = spans.read(path)
+    b, a, a_again, c, e, e_again = spans.read(path)
     assert b == Span(cell="b-x", host="one", began=3, ended=5)
     assert a == Span(cell="a-x", host="one", began=2, ended=6, is_last=False)
     assert a_again == Span(cell="a-x", host="two", began=6, ended=9)
     assert c == Span(cell="c-x", host="one", began=7, ended=10)
+    assert e == Span(cell="e-x", host="", began=20, ended=22)
+    assert e_again == Span(cell="e-x", host="", began=23, ended=24)
     assert spans.lanes([b, a, a_again, c]) == {"one": [[a, c], [b]], "two": [[a_again]]}

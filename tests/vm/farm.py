@@ -90,7 +90,7 @@ class Host:
     @property
     def folders(self) -> list[Path]:
         """The folders of its workers: one, unless another was killed."""
-        return list((self.cache / FOLDER).glob(".worker.*"))
+        return list((self.cache / FOLDER).glob(".worker-*"))
 
     @property
     def guests(self) -> int:

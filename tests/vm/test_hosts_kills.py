@@ -78,6 +78,8 @@ def check(output: Path) -> None:
     ended = Counter(event["result"]["cell"] for event in events if event["event"] == "finished")
     assert set(ended.values()) == {1}
     assert ended.keys() == cells.keys()
+    # Few are unlucky four times.
+    assert sum(cell["outcome"] == "passed" for cell in cells.values()) > CELLS * 0.7
     for number in range(1, CELLS + 1):
         cell = cells[f"{CELL}@{number}of{CELLS}"]
         if cell["outcome"] == "passed":
