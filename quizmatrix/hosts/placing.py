@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
+from quizmatrix.core import process
 from quizmatrix.core.errors import UsageError
 from quizmatrix.core.store import key_of
 from quizmatrix.hosts.version import version
-from quizmatrix.model.arch import Accelerator, host_arch
+from quizmatrix.model.arch import Accelerator, arch_names, host_arch, load_arch
 from quizmatrix.model.job import CellJob
 from quizmatrix.model.start import StartKind
 from quizmatrix.run.accelerator import without_trial
@@ -40,9 +41,17 @@ def native(arch: str) -> str:
     return f"native {arch}"
 
 
+def emulator(arch: str) -> str:
+    """The resource of hosts that have QEMU for an architecture."""
+    return f"qemu {arch}"
+
+
 def resources_of_this_host(cpus: int, memory: int) -> dict[str, int]:
     """What this host says of itself. cpus; memory: MiB."""
     found = {CPUS: cpus, MEMORY: memory, resource(): _ANY_NUMBER}
+    for name in arch_names():
+        if process.find_program(load_arch(name).facts.qemu.binary) is not None:
+            found[emulator(name)] = _ANY_NUMBER
     try:
         arch = host_arch()
     except UsageError:  # there is no file for it in arch/
@@ -108,11 +117,16 @@ def warm_host(
 def resources_for(job: CellJob, hosts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The resources that a host needs for a job. hosts: the resources of each.
 
-    A host where the guest is not emulated is preferred to all others. A guest that is larger than any host
+    A host where the guest is not emulated is preferred to all others. Without QEMU for the guest on any, each
+    says what is missing. A guest that is larger than any host
     runs there alone, as it would on a host of its own.
     """
     need = need_of_job(job)
     wanted: dict[str, float] = {resource(): 1}
+    has_qemu = emulator(job.machine.arch)
+    if with_it := [host for host in hosts if host.get(has_qemu)]:
+        hosts = with_it
+        wanted[has_qemu] = 1
     if job.machine.accelerator is not Accelerator.TCG:
         own = native(job.machine.arch)
         fast = [host for host in hosts if host.get(own)]

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import ssl
 import stat
 import subprocess
@@ -28,7 +29,7 @@ from quizmatrix.hosts.heard import Heard
 from quizmatrix.hosts.messages import Answered, CellOrder, Told, answered_with, decoded, encoded
 from quizmatrix.hosts.packing import pack_cell, unpack_cell
 from quizmatrix.hosts.serving import Uploads
-from quizmatrix.model.arch import Accelerator
+from quizmatrix.model.arch import Accelerator, arch_names, load_arch
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, HostFacts, Timings
 from quizmatrix.model.spec import OWN_STDIN, Share, WorkTree
@@ -426,6 +427,14 @@ def test_a_cell_goes_where_it_is_not_emulated() -> None:
     assert placing.resources_for(job(accelerator=Accelerator.TCG, memory=1024), [fast]) == plain
 
 
+def test_a_cell_goes_where_there_is_qemu_for_it() -> None:
+    one = job(arch="s390x")
+    without, with_it = host_with(), host_with() | {placing.emulator("s390x"): 1}
+    assert placing.resources_for(one, [without, with_it])[placing.emulator("s390x")] == 1
+    # Where none has it, one of them says what to install.
+    assert placing.emulator("s390x") not in placing.resources_for(one, [without])
+
+
 def test_a_guest_that_is_larger_than_any_host_runs_there_alone() -> None:
     one = job(memory=9000, cpus=8)
     wanted = placing.resources_for(one, [host_with(cpus=2), host_with(memory=500)])
@@ -438,6 +447,8 @@ def test_what_this_host_says_of_itself() -> None:
     found = placing.resources_of_this_host(3, 1000)
     assert (found[placing.CPUS], found[placing.MEMORY]) == (3, 1000)
     assert found[placing.resource()] > 0
+    has_qemu = {name for name in arch_names() if shutil.which(load_arch(name).facts.qemu.binary)}
+    assert {name for name in arch_names() if placing.emulator(name) in found} == has_qemu != set()
 
 
 def test_which_host_ran_what() -> None:
