@@ -104,8 +104,8 @@ def many_jobs() -> list[list[str]]:
     """The submitter's own cost, over hosts whose guests are stand-ins."""
     with farm(*[1] * HOSTS, worker=STAND_IN, one_cache=True) as hosts:
         # The artifacts travel.
-        few = run("true", *hosts.options, "--shard", "8", "--cpus", "1", "--memory", "64M")
-        many = run("true", *hosts.options, "--shard", str(JOBS), "--cpus", "1", "--memory", "64M")
+        few = run("true", *hosts.options, "--shard", "8", "--cpus", "1", "--memory", "128M")
+        many = run("true", *hosts.options, "--shard", str(JOBS), "--cpus", "1", "--memory", "128M")
     cpu = 1000 * (many.cpu - few.cpu) / (JOBS - 8)
     what = f"{JOBS} jobs over {HOSTS} workers"
     alone, most = f"8 jobs: {few.cpu:.1f} s, {few.memory:.0f} MiB", f"at most {MOST_MEMORY:.0f} MiB"

@@ -6,6 +6,7 @@ process uses it (core/uses.py).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -47,7 +48,13 @@ def path_of(name: str) -> Path:
     first, _, rest = name.partition("/")
     if not first:
         return Path(name)
-    return (paths.cache_dir() / first).resolve() / rest
+    return _resolved(str(paths.cache_dir()), first) / rest
+
+
+@functools.cache
+def _resolved(cache: str, folder: str) -> Path:
+    # Each cell asks for some ten names; a folder of the cache moves to no other disk meanwhile.
+    return (Path(cache) / folder).resolve()
 
 
 class Store(msgspec.Struct, frozen=True, kw_only=True):

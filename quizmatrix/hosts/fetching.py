@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,8 @@ _CONNECT_LIMIT = 5.0
 _TRIES = 5
 _PAUSE = 2.0
 _CHUNK = 1 << 20
+# How many clients stay that nobody uses.
+_KEPT = 2
 
 _PARTIAL = 206
 _NOT_SATISFIABLE = 416
@@ -126,6 +129,33 @@ class HomeClient:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+
+class HomeClients:
+    """The clients of a worker: one for each submitter, whose connections serve one order after the other."""
+
+    def __init__(self, context: ssl.SSLContext | None, own_server: str) -> None:
+        """See HomeClient."""
+        self._context = context
+        self._own_server = own_server
+        self._clients: dict[str, HomeClient] = {}
+        self._users: Counter[str] = Counter()
+
+    def enter(self, url: str) -> HomeClient:
+        """The client for a submitter, until `leave`."""
+        client = self._clients.pop(url, None) or HomeClient(url, self._context, self._own_server)
+        # The one that was used last stands last.
+        self._clients[url] = client
+        self._users[url] += 1
+        return client
+
+    async def leave(self, url: str) -> None:
+        """A use has ended. Clients that nobody uses are closed, but for the last few."""
+        self._users[url] -= 1
+        unused = [one for one in self._clients if not self._users[one]]
+        for one in unused[:-_KEPT]:
+            del self._users[one]
+            await self._clients.pop(one).close()
 
 
 async def _content_of(path: Path) -> AsyncIterator[bytes]:

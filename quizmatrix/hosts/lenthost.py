@@ -24,7 +24,7 @@ from quizmatrix.core.errors import HostError, QuizmatrixError, host_error
 from quizmatrix.core.store import name_of
 from quizmatrix.hosts import blobs, cellprocess, incoming
 from quizmatrix.hosts.disks import placed
-from quizmatrix.hosts.fetching import HomeClient
+from quizmatrix.hosts.fetching import HomeClient, HomeClients
 from quizmatrix.hosts.hostfacts import facts_for
 from quizmatrix.hosts.messages import (
     Answered,
@@ -114,8 +114,7 @@ class LentHost(WorkerPlugin):
         self._cpus = cpus
         self._admission = admission
         self._folder = folder
-        self._context = context
-        self._own_server = own_server
+        self._homes = HomeClients(context, own_server)
         self._shapes: dict[str, None] = {}
         self._stores = SharedStores()
         self._fetches = anyio.CapacityLimiter(_FETCHES)
@@ -147,7 +146,7 @@ class LentHost(WorkerPlugin):
                     group.cancel_scope.cancel()
 
                 group.start_soon(watch)
-                answered = await self._try(key, order, facts, log)
+                answered = msgspec.structs.replace(await self._try(key, order, facts, log), host=facts)
                 group.cancel_scope.cancel()
         finally:
             del self._unwanted[key]
@@ -179,7 +178,7 @@ class LentHost(WorkerPlugin):
 
     async def _run(self, key: str, order: HostOrder, log: TellSubmitter) -> Answered:
         held = uses.Uses()
-        home = HomeClient(order.home, self._context, self._own_server)
+        home = self._homes.enter(order.home)
         need = need_of_job(order.job) if isinstance(order, CellOrder) else need_of_build(self._cpus)
 
         def tell(told: Told) -> None:
@@ -199,7 +198,7 @@ class LentHost(WorkerPlugin):
         finally:
             held.release()
             with anyio.CancelScope(shield=True):
-                await home.close()
+                await self._homes.leave(order.home)
                 await self._tidy()
 
     async def _tidy(self) -> None:

@@ -15,7 +15,7 @@ import pytest
 from quizmatrix.core import uses
 from quizmatrix.core.errors import NotFetchedError, UsageError
 from quizmatrix.hosts import blobs, fetching, incoming, outgoing, security, serving
-from quizmatrix.hosts.fetching import HomeClient
+from quizmatrix.hosts.fetching import HomeClient, HomeClients
 from quizmatrix.hosts.security import LOOPBACK, Certificates
 from quizmatrix.hosts.serving import BlobServer, Uploads
 from quizmatrix.hosts.sharedstore import SharedStore, absolute
@@ -219,3 +219,20 @@ def test_stores_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         anyio.run(SharedStore(str(tmp_path / "file")).put, [blobs.keep_bytes(b"x")])
     assert absolute("s3://x/y") == "s3://x/y"
     assert absolute("rel") == str(Path("rel").absolute())
+
+
+def test_one_client_serves_many_orders() -> None:
+    async def main() -> None:
+        clients = HomeClients(None, "")
+        first = clients.enter("http://first/")
+        assert clients.enter("http://first/") is first
+        await clients.leave("http://first/")
+        await clients.leave("http://first/")
+        assert clients.enter("http://first/") is first
+        for number in range(4):
+            clients.enter(f"http://{number}/")
+            await clients.leave(f"http://{number}/")
+        # It is in use, the last ones may be used again, and the others are closed.
+        assert sorted(clients._clients) == ["http://2/", "http://3/", "http://first/"]
+
+    anyio.run(main)
