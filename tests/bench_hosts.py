@@ -27,7 +27,7 @@ import msgspec
 from distributed import Client, Scheduler, Worker
 from tabulate import tabulate
 
-from quizmatrix.hosts import placing
+from quizmatrix.hosts import engine, placing
 from quizmatrix.hosts.blobs import FOLDER
 from quizmatrix.hosts.lenthost import LentHost, run_order
 from quizmatrix.hosts.messages import Answered, CellOrder, HostOrder, decoded, encoded
@@ -247,7 +247,7 @@ def memory() -> float:
 
 def many_workers() -> list[list[str]]:
     """Where dask's scheduler ends."""
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    engine.configure(logging.CRITICAL)
     rows = []
     for workers in (WORKERS_WANTED // 10, WORKERS_WANTED):
         found = asyncio.run(in_process(workers, MANY))

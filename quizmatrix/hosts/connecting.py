@@ -19,7 +19,7 @@ from quizmatrix.core import paths
 from quizmatrix.core.concurrency import in_thread, task_group
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.core.text import first_of
-from quizmatrix.hosts import blobs
+from quizmatrix.hosts import blobs, engine
 from quizmatrix.hosts.cluster import Cluster
 from quizmatrix.hosts.security import LOOPBACK, Certificates, check_address, is_loopback
 from quizmatrix.hosts.serving import BlobServer, Uploads
@@ -57,8 +57,7 @@ async def connected(wishes: Wishes, folder: Path, run: str) -> AsyncIterator[Clu
     folder: for what comes in. run: its id. Raises UnpreparedError where no host can be had.
     """
     blobs.prepare()
-    for name in ("distributed", "tornado.application", "tornado.general"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    engine.configure(logging.CRITICAL)
     async with AsyncExitStack() as stack:
         farm = await _farm(wishes, folder, stack)
         client = await stack.enter_async_context(_client(farm))

@@ -12,14 +12,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
-import dask
 import msgspec
 
 from quizmatrix.core import process
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import UnpreparedError, host_error
 from quizmatrix.core.memory import available_memory
-from quizmatrix.hosts import blobs, workerfolder
+from quizmatrix.hosts import blobs, engine, workerfolder
 from quizmatrix.hosts.lenthost import LentHost
 from quizmatrix.hosts.placing import resources_of_this_host
 from quizmatrix.hosts.security import LOOPBACK, PLAIN, Certificates, check_address, is_loopback
@@ -118,13 +117,11 @@ async def _connected(address: str, options: dict[str, Any]) -> Any:
     options |= {
         # Jobs are processes of their own: dask's limits of memory are not for them.
         "memory_limit": 0,
-        # Its pages, which ask for no certificate, are for nobody.
         "dashboard": False,
         "dashboard_address": f"{LOOPBACK}:0",
         "death_timeout": _CONNECT_LIMIT,
     }
-    dask.config.set({"distributed.worker.daemon": False, "distributed.worker.http.routes": []})
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    engine.configure(logging.ERROR)
     worker = Worker(address, **options)
     try:
         return await worker
