@@ -130,11 +130,15 @@ class Farm:
         self.scheduler = self._start_scheduler()
         self.address = self._scheduler_address()
         self.hosts: list[Host] = []
-        for number, one in enumerate(cpus):
-            name = f"host{number}"
-            if self.network is not None:
-                self.network.add(name)
-            self.hosts.append(Host(self, name, cpus=one, size=sizes[number] if sizes else ""))
+        try:
+            for number, one in enumerate(cpus):
+                name = f"host{number}"
+                if self.network is not None:
+                    self.network.add(name)
+                self.hosts.append(Host(self, name, cpus=one, size=sizes[number] if sizes else ""))
+        except BaseException:
+            self.stop()
+            raise
 
     def _start_scheduler(self) -> subprocess.Popen[bytes]:
         own = self.network.address if self.network is not None else "127.0.0.1"
