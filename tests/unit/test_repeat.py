@@ -120,7 +120,8 @@ OPTIONS: dict[str, list[str]] = {
 def test_every_option_is_kept_or_left_out_knowingly() -> None:
     known = {action.option_strings[-1] for action in parse(["run"]).parser._actions if action.option_strings}
     # Options that concern one run only; and the selection, which the cell's id replaces.
-    names = NAMES_OF["conduct"] | NAMES_OF["once"] | NAMES_OF["results"] | {"help", "only", "skip"}
+    names = {name for part in ("conduct", "hosts", "once", "results") for name in NAMES_OF[part]}
+    names |= {"help", "only", "skip"}
     left_out = {f"--{name.replace('_', '-')}" for name in names}
     assert known - left_out == set(OPTIONS)
 
