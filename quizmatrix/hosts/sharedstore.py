@@ -48,7 +48,7 @@ class SharedStore:
         except Exception as error:  # each of its kinds has errors of its own
             raise UsageError(f"--store {url}", cause=_words(error)) from error
         self._files, self._top = found
-        if not _SCHEME.match(url):
+        if self._is_local:
             with suppress(OSError):
                 # A work tree has what its owner's umask hid. Whoever wants to share it makes the folder.
                 Path(url).mkdir(mode=0o700)
