@@ -8,11 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.core import process
-from quizmatrix.core.errors import DamagedError, HostError, host_error
+from quizmatrix.core.errors import DamagedError, host_error
 from quizmatrix.core.store import path_of
 from quizmatrix.hosts.messages import SentDisk
 from quizmatrix.model.spec import HANDED_DISK, Disk
+from quizmatrix.run import handeddisks
 from quizmatrix.run.cellfolder import handed_disks_of
 
 _SERIAL = re.compile(rf"{HANDED_DISK}\d+", re.ASCII)
@@ -35,13 +35,9 @@ async def _made(asked: SentDisk, place: Path) -> Disk:
         raise DamagedError(f"an order names a disk {asked.serial!r}")
     path = place / asked.serial
     if not asked.content:
-        with path.open("wb") as file:
-            file.truncate(asked.size)
-        return Disk(serial=asked.serial, path=str(path))
-    argv = ["cp", "--reflink=auto", "--sparse=always", "--", str(path_of(asked.place)), str(path)]
-    done = await process.run(argv)
-    if done.status != 0:
-        raise HostError(f"cannot copy a disk to {path}", cause=done.last_words)
+        handeddisks.make_empty(path, asked.size)
+    else:
+        await handeddisks.copy([str(path_of(asked.place))], path, fact=f"cannot copy a disk to {path}")
     return Disk(serial=asked.serial, path=str(path))
 
 

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.core import process
 from quizmatrix.core.concurrency import in_thread
-from quizmatrix.core.errors import HostError
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import HANDED_DISK, Disk
 from quizmatrix.model.task import Task
+from quizmatrix.run import handeddisks
 from quizmatrix.run.cellfolder import handed_disks_of
 
 # Outcomes of tasks after which the disks that they got need not be kept: the disks are not to blame.
@@ -52,18 +51,15 @@ class HandedDisks:
         names = [f"{HANDED_DISK}{number}" for number in range(wanted.count)]
         if wanted.copy_of is None:
             for name in names:
-                with (folder / name).open("wb") as file:
-                    file.truncate(wanted.size << 20)
+                handeddisks.make_empty(folder / name, wanted.size << 20)
             return [Disk(serial=name, path=str(folder / name)) for name in names]
         given = [str(self._of(wanted.copy_of) / name) for name in names]
-        argv = ["cp", "--reflink=auto", "--sparse=always", "--", *given, str(folder)]
-        done = await process.run(argv)
-        if done.status != 0:
-            raise HostError(
-                f"cannot copy the disks of {wanted.copy_of}",
-                cause=done.last_words,
-                next_step="`quizmatrix clean` gives disk space back; --output puts the run elsewhere.",
-            )
+        await handeddisks.copy(
+            given,
+            folder,
+            fact=f"cannot copy the disks of {wanted.copy_of}",
+            next_step="`quizmatrix clean` gives disk space back; --output puts the run elsewhere.",
+        )
         return [
             Disk(serial=name, path=str(folder / name), origin=origin)
             for name, origin in zip(names, given, strict=True)
