@@ -9,6 +9,8 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -44,6 +46,7 @@ _ERRORS_KEPT = 1 << 20
 
 # Our children must die with us, even if we get SIGKILL. setpriv(1) asks the kernel to send them SIGKILL when
 # the parent dies (prctl(2), PR_SET_PDEATHSIG). If the parent died before that, $PPID is another process.
+_PR_SET_PDEATHSIG = 1
 _PARENT_CHECK = '[ "$PPID" = "$0" ] || exit 111; exec "$@"'
 
 
@@ -103,6 +106,34 @@ def tied_to_parent(argv: Sequence[str]) -> list[str]:
     """`argv`, wrapped so that the process dies when this one does, however this one ends."""
     setpriv = require_program("setpriv", "util-linux")
     return [setpriv, "--pdeathsig", "KILL", "sh", "-c", _PARENT_CHECK, str(os.getpid()), *argv]
+
+
+def fork(work: Callable[[], None], say_into: Path) -> int:
+    """Do this work in a copy of this process, which must have one thread; returns the copy's pid.
+
+    It has a session of its own, dies when this process does, and ends with 0, or with 1 where the work raised
+    something. say_into: the file for its stdout and stderr.
+    """
+    import ctypes  # slow to import
+
+    parent, prctl = os.getpid(), ctypes.CDLL(None).prctl
+    if pid := os.fork():
+        return pid
+    status = 1
+    try:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == parent:
+            os.setsid()
+            file = os.open(say_into, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(file, stream.fileno())
+            work()
+            status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
 
 
 async def start(

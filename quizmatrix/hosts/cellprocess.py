@@ -1,15 +1,14 @@
-"""Carries out one order in a process of its own: `python -m quizmatrix.hosts.cellprocess FOLDER SOCKET`.
+"""Carries out one order in a process of its own, which forkserver forks.
 
-FOLDER has it as order.json. What happens is told on a socket, whose descriptor is given, a line of JSON
-each (messages.Told), and at last the answer (messages.Answered). A process of its own dies with the worker,
-however that ends, and takes its guest with it.
+What happens is told on a socket, a line of JSON each (messages.Told), and at last the answer
+(messages.Answered). A process of its own dies with the worker, however that ends, and takes its guest with
+it.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -50,7 +49,7 @@ TellWorker = Callable[[Told], None]
 
 
 def main(folder: Path, out: int) -> None:
-    """Carry out the order in `folder`, into a folder below it. out: the descriptor of the socket."""
+    """Carry out the order in `folder`, a file, into a folder beside it. out: the socket's descriptor."""
     order = decoded_order((folder / ORDER).read_bytes())
     os.set_inheritable(out, False)
 
@@ -140,7 +139,3 @@ def _observer(order: CellOrder, tell: TellWorker) -> Observer:
         stdout=partial(pass_on, "stdout") if order.passes_on else None,
         stderr=partial(pass_on, "stderr") if order.passes_on else None,
     )
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

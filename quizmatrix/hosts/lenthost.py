@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import ssl
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,15 @@ import msgspec
 from distributed import get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
-import quizmatrix
-from quizmatrix.core import paths, process, untrusted, uses
+from quizmatrix.core import paths, untrusted, uses
 from quizmatrix.core.concurrency import in_thread, task_group
 from quizmatrix.core.errors import HostError, QuizmatrixError, host_error
 from quizmatrix.core.store import name_of
 from quizmatrix.hosts import blobs, cellprocess, incoming
 from quizmatrix.hosts.disks import placed
 from quizmatrix.hosts.fetching import HomeClient, HomeClients
+from quizmatrix.hosts.forked import ForkServer
+from quizmatrix.hosts.forkserver import SAID
 from quizmatrix.hosts.hostfacts import facts_for
 from quizmatrix.hosts.messages import (
     Answered,
@@ -61,8 +60,6 @@ _FETCHES = 4
 _MOST_FAILURES = 3
 # Seconds between two looks at the size of the store.
 _TIDY_PAUSE = 60.0
-# The longest line that a job's process tells, in bytes.
-_LONGEST_LINE = 1 << 26
 
 # States of dask in which nobody wants the result of a task that runs any more.
 _UNWANTED = frozenset({"released", "cancelled", "forgotten", "error"})
@@ -103,6 +100,7 @@ class LentHost(WorkerPlugin):
         cpus: int,
         admission: Admission,
         folder: Path,
+        processes: ForkServer,
         context: ssl.SSLContext | None,
         own_server: str = "",
     ) -> None:
@@ -114,6 +112,7 @@ class LentHost(WorkerPlugin):
         self._cpus = cpus
         self._admission = admission
         self._folder = folder
+        self._processes = processes
         self._homes = HomeClients(context, own_server)
         self._shapes: dict[str, None] = {}
         self._stores = SharedStores()
@@ -232,7 +231,7 @@ class LentHost(WorkerPlugin):
             folder = Path(name)
             (folder / cellprocess.ORDER).write_bytes(encoded(order))
             try:
-                answered = await _listen(folder, tell)
+                answered = await _listen(self._processes, folder, tell)
                 if not answered.is_done:
                     return answered
                 packed = folder / "packed"
@@ -250,35 +249,18 @@ class LentHost(WorkerPlugin):
                     await untrusted.remove(folder / cellprocess.CELL)
 
 
-async def _listen(folder: Path, tell: Callable[[Told], None]) -> Answered:
-    """Run the job's process, and pass on what it tells; returns its answer."""
-    ours, its = socket.socketpair()
-    argv = [sys.executable, "-P", "-m", cellprocess.__name__, str(folder), str(its.fileno())]
-    environment = dict(os.environ) | {"PYTHONPATH": str(Path(quizmatrix.__file__).resolve().parents[1])}
+async def _listen(processes: ForkServer, folder: Path, tell: Callable[[Told], None]) -> Answered:
+    """Run the order's process, and pass on what it tells; returns its answer."""
     answers: list[Answered] = []
-    said = bytearray()
-    reader, writer = await asyncio.open_connection(sock=ours, limit=_LONGEST_LINE)
 
-    async def read() -> None:
-        while line := await reader.readline():
-            if line.startswith(b'{"host":'):
-                answers.append(decoded(line, Answered))
-            else:
-                tell(decoded(line, Told))
+    def take(line: bytes) -> None:
+        if line.startswith(b'{"host":'):
+            answers.append(decoded(line, Answered))
+        else:
+            tell(decoded(line, Told))
 
-    try:
-        async with task_group() as group:
-            group.start_soon(read)
-            done = await process.run(
-                argv, env=environment, pass_fds=[its.fileno()], on_output=said.extend, limit=None
-            )
-            its.close()
-    finally:
-        its.close()
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
+    status = await processes.run(folder, take)
     if not answers:
-        words = said.decode(errors="replace").strip().rpartition("\n")[2]
-        raise HostError(f"the cell's process ended with {done.status}", cause=words)
+        said = (folder / SAID).read_text(errors="replace")
+        raise HostError(f"the cell's process ended with {status}", cause=said.strip().rpartition("\n")[2])
     return answers[0]
