@@ -1,4 +1,4 @@
-"""Failures of single tests that are known: what a matrix says of them, and what came of that."""
+"""Failures of single tests that are known: what a matrix or a profile says of them, and what came of that."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import msgspec
 class KnownFailure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Tests that are known to fail, and why. test, kernel, arch, variant: globs.
 
-    Without `variant` it applies to cells with and without a variant.
+    Without `variant` it applies to cells with and without a variant. profile: the name of the one that knows
+    it, if it is not the matrix.
     """
 
     test: str
@@ -18,6 +19,7 @@ class KnownFailure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     arch: str = "*"
     variant: str | None = None
     why: str
+    profile: str = ""
 
     def __post_init__(self) -> None:
         """Raises ValueError, "`KEY`: ...", if a value is empty."""

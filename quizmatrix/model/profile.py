@@ -19,6 +19,7 @@ from quizmatrix.core import paths, tomlfile, units
 from quizmatrix.core.errors import DataError, UnpreparedError, UsageError
 from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.model import forward, kconfig
+from quizmatrix.model.known import KnownFailure
 
 _FACTS = "profile.toml"
 # The program that is a profile's host half.
@@ -71,6 +72,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     debugger: whether QEMU waits for connections of a debugger.
     options: by name.
     provides: commands that guests have by it. provided: what else a cell gets for such a command.
+    known: failures of their tests that are no news.
     """
 
     summary: str
@@ -86,6 +88,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     options: dict[str, Option] = {}
     provides: list[str] = []
     provided: Provided = Provided()
+    known: list[KnownFailure] = []
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
@@ -318,6 +321,14 @@ def check_packages(use: Use, installed: Iterable[str] | None) -> None:
             if installed is None
             else "quizmatrix image build --include " + ",".join(missing),
         )
+
+
+def known_by(use: Use, *, kernel: str, arch: str, variant: str | None) -> list[KnownFailure]:
+    """The failures of tests that a profile knows, for a cell."""
+    known = facts_of(use.name, "the cell").known
+    return [
+        msgspec.structs.replace(one, profile=use.name) for one in known if one.is_for(kernel, arch, variant)
+    ]
 
 
 def forwards_of(use: Use, facts: Facts) -> list[forward.Forward]:

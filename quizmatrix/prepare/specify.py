@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ from quizmatrix.model import profile, suites
 from quizmatrix.model.arch import Accelerator
 from quizmatrix.model.cells import Cell
 from quizmatrix.model.job import CellJob, JobMachine
+from quizmatrix.model.known import KnownFailure
 from quizmatrix.model.spec import (
     BASE_DISK,
     USER_LAYER,
@@ -123,10 +125,19 @@ def job_of(
             timeout=cell.timeout,
             boot_timeout=cell.boot_timeout,
             tolerance=cell.tolerance,
-            known=list(cell.known),
+            known=_known(cell),
         ),
         keeps=asked.keeps,
     )
+
+
+def _known(cell: Cell) -> list[KnownFailure]:
+    """The tests that are known to fail: what the matrix says of one comes before what profiles say."""
+    said = (
+        profile.known_by(use, kernel=cell.kernel, arch=cell.arch, variant=cell.variant)
+        for use in cell.profiles
+    )
+    return [*chain.from_iterable(said), *cell.known]
 
 
 async def specify(

@@ -1,4 +1,4 @@
-"""Tells failures that are known from news: by a suite's own lists, and by the globs of a matrix."""
+"""Tells failures that are known from news: by a suite's own lists, and by globs of matrices and profiles."""
 
 from __future__ import annotations
 
@@ -58,11 +58,12 @@ def unexpected_skips(runner: RunnerReader) -> set[str]:
     return {name for name in runner.tests if listed_name(name) in found}
 
 
-def apply_matrix(
+def apply_known(
     tests: Mapping[str, Subtest], known: Sequence[KnownFailure], skips: Set[str] = frozenset()
 ) -> tuple[dict[str, Subtest], list[KnownUse]]:
-    """The tests, with the failures that the matrix knows as such, and what each of its globs has met.
+    """The tests, with the failures that are known as such, and what the globs have met.
 
+    A profile's globs are for all commands that it provides: those that met nothing are left out.
     skips: tests whose being skipped counts like a failure, see `unexpected_skips`.
     """
     patterns = [(one, re.compile(translate(one.test))) for one in known]
@@ -82,4 +83,6 @@ def apply_matrix(
             elif name in skips:
                 judged[name] = msgspec.structs.replace(test, known=one.why)
     uses = zip(known, ran, failed, strict=True)
-    return judged, [KnownUse(test=one.test, ran=fits, failed=bad) for one, fits, bad in uses]
+    return judged, [
+        KnownUse(test=one.test, ran=fits, failed=bad) for one, fits, bad in uses if fits or not one.profile
+    ]

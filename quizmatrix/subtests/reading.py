@@ -23,7 +23,7 @@ from quizmatrix.model.known import KnownFailure
 from quizmatrix.model.subtest import MAX_NAMED, Subtest, SubtestOutcome
 from quizmatrix.subtests import running
 from quizmatrix.subtests.kernellog import KernelTests, SeenLines
-from quizmatrix.subtests.known import apply_matrix, apply_suite, unexpected_skips
+from quizmatrix.subtests.known import apply_known, apply_suite, unexpected_skips
 from quizmatrix.subtests.lines import OutputLines, console_lines, text_of
 from quizmatrix.subtests.openzfs import RunnerReader, without_mark
 from quizmatrix.subtests.openzfslists import SuiteLists, read_lists
@@ -45,7 +45,7 @@ MAX_LINES = 2_000_000
 class CellOutput(msgspec.Struct, frozen=True, kw_only=True):
     """A cell's output, and what is known of its tests.
 
-    folder: the cell's folder. is_whole, console_is_whole: see `read`. known: of the matrix. layers: folders
+    folder: the cell's folder. is_whole, console_is_whole: see `read`. known: see GuestLimits. layers: folders
     that are laid over each other in the guest, the lowest first; a suite there may have lists of its own.
     live: the file about the test that was running (see running.LIVE), where the guest died or was stopped.
     """
@@ -240,7 +240,7 @@ class _Reading:
         of_suites = [of_runner if suite is runner else suite.tests for suite in suites]
         lists = [own.tests, *(tests.values() for tests in of_suites), *(tap.tests for tap in taps[1:])]
         skips = unexpected_skips(runner)
-        named, uses = apply_matrix(_joined_by_name(lists, unnamed, self._max_named), known, skips)
+        named, uses = apply_known(_joined_by_name(lists, unnamed, self._max_named), known, skips)
         own_is_known = own.is_known or bool(suites)
         has_own = bool(own.tests or own.unnamed or any(suite.tests or suite.unnamed for suite in suites))
         return Subtests(

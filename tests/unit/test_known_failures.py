@@ -15,6 +15,7 @@ from quizmatrix.model.cells import cells_on_the_spot, expand
 from quizmatrix.model.known import KnownFailure, KnownUse
 from quizmatrix.model.matrix import Limits, load_matrix
 from quizmatrix.model.outcome import Outcome
+from quizmatrix.model.profile import known_by, resolve
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.report import grid
@@ -209,6 +210,24 @@ def test_a_skip_that_the_suite_does_not_expect_is_named() -> None:
     both = line("casenorm/mixed_none_lookup_ci", "FAIL") + text
     assert judged(read(both), 1)[0] is Outcome.FAILED
     assert judged(read(both, known=known), 1)[0] is Outcome.PASSED
+
+
+def test_a_profile_knows_failures_of_what_it_provides() -> None:
+    (use,) = [one for one in resolve(["ztest"], {}, "-p") if one.name == "ztest"]
+    assert known_by(use, kernel="6.1", arch="x86_64", variant=None) == []
+    known = tuple(known_by(use, kernel="6.1", arch="s390x", variant=None))
+    dedup = "functional/rsend/recv_dedup"
+    assert {one.profile for one in known if one.test == dedup} == {"ztest"}
+    found = read(line("rsend/recv_dedup", "FAIL") + line("rsend/rsend_001_pos", "PASS") + END, known=known)
+    assert judged(found, 1) == (Outcome.PASSED, "tests: 1 passed, 1 failed as expected")
+    # Nothing is said of what did not run.
+    assert found.known == [KnownUse(test=dedup, ran=1, failed=1)]
+    assert read(line("rsend/recv_dedup", "PASS") + END, known=known).known == [
+        KnownUse(test=dedup, ran=1, failed=0)
+    ]
+    # The matrix has the last word.
+    mine = KnownFailure(test=dedup, why="mine")
+    assert read(line("rsend/recv_dedup", "FAIL") + END, known=(*known, mine)).tests[0].known == "mine"
 
 
 @pytest.mark.parametrize(
