@@ -24,6 +24,7 @@ from quizmatrix.core import paths, process
 from quizmatrix.core.json import to_json
 from quizmatrix.core.text import clean_line, first_of
 from quizmatrix.core.units import format_seconds
+from quizmatrix.model import profile
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, RunResults
 from quizmatrix.model.subtest import SubtestOutcome
@@ -108,11 +109,13 @@ class Tally(msgspec.Struct, kw_only=True):
     """What the slices of one architecture have shown.
 
     total: how many tests there are; 0 where no slice has ended. seconds: of the guests' commands, together.
+    known: those that failed as the profile says today; when they ran it may not have said so.
     """
 
     total: int = 0
     counts: Counter[SubtestOutcome] = msgspec.field(default_factory=Counter)
     failed: list[str] = []
+    known: list[str] = []
     flaky: int = 0
     crashes: list[str] = []
     seconds: float = 0.0
@@ -128,13 +131,27 @@ class Tally(msgspec.Struct, kw_only=True):
         self.seconds += part.seconds
         if part.outcome not in (Outcome.PASSED, Outcome.FAILED):
             self.crashes.append(f"{name}: {part.outcome}: {part.detail}")
-        self.failed += [f"{test} ({outcome})" for test, outcome in part.tests.items() if outcome.is_bad]
-        self.counts.update(outcome for test, outcome in part.tests.items() if _is_test(test))
+        known = known_failures(name.partition("@")[0])
+        judged = {
+            test: SubtestOutcome.FAILED_AS_EXPECTED if outcome.is_bad and test in known else outcome
+            for test, outcome in part.tests.items()
+        }
+        self.failed += [f"{test} ({outcome})" for test, outcome in judged.items() if outcome.is_bad]
+        self.known += [test for test in judged if test in known and part.tests[test].is_bad]
+        self.counts.update(outcome for test, outcome in judged.items() if _is_test(test))
         self.flaky += sum(map(_is_test, part.flaky))
 
 
 def _is_test(name: str) -> bool:
     return Path(name).name.partition(" ")[0] not in _AROUND
+
+
+def known_failures(cell: str) -> set[str]:
+    """The tests that the suite's profile knows to fail in a cell."""
+    kernel, _, arch = cell.partition("-")
+    uses = profile.resolve(["ztest"], {}, "-p")
+    known = (one for use in uses for one in profile.known_by(use, kernel=kernel, arch=arch, variant=None))
+    return {one.test for one in known}
 
 
 def tallies(record: Record, cells: list[str]) -> dict[str, Tally]:
@@ -167,6 +184,7 @@ def table(found: dict[str, Tally], about: str) -> str:
         for cell, one in found.items()
         for what, names in (
             ("failed or killed", one.failed),
+            ("failed as expected", one.known),
             ("slices without an end", one.crashes),
         )
         if names

@@ -90,6 +90,14 @@ def test_it_is_done_where_all_tests_ran_as_expected(tmp_path: Path) -> None:
     assert check_zts.status_of(check_zts.tallies(record_of(tmp_path, [one]), CELLS[1:])) == 0
 
 
+def test_what_the_profile_knows_today_failed_as_expected(tmp_path: Path) -> None:
+    failed = dict.fromkeys(("functional/rsend/recv_dedup", "a/b", "a/c", "a/d"), FAILED)
+    slices = [a_slice(tmp_path, f"{cell}@1of1", "failed", failed) for cell in CELLS]
+    here, there = check_zts.tallies(record_of(tmp_path, slices), CELLS).values()
+    assert (len(here.failed), here.known) == (4, [])
+    assert (len(there.failed), there.known) == (3, ["functional/rsend/recv_dedup"])
+
+
 def test_its_part_of_the_page_is_written_anew(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(check_zts.PAGE.read_text())
