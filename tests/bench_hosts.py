@@ -29,7 +29,7 @@ from tabulate import tabulate
 
 from quizmatrix.hosts import engine, placing
 from quizmatrix.hosts.blobs import FOLDER
-from quizmatrix.hosts.forked import ForkServer
+from quizmatrix.hosts.forker import Forker
 from quizmatrix.hosts.lenthost import LentHost, run_order
 from quizmatrix.hosts.messages import Answered, CellOrder, HostOrder, decoded, encoded
 from quizmatrix.model.result import HostFacts
@@ -206,7 +206,7 @@ async def in_process(workers: int, count: int) -> dict[str, float]:
             )
             started.append(await worker)
             await worker.plugin_add(
-                plugin=StandIn(1, Admission(cpus=1, memory=4096, places=1), Path("/"), ForkServer(), None)
+                plugin=StandIn(1, Admission(cpus=1, memory=4096, places=1), Path("/"), Forker(), None)
             )
         each = (memory() - before) / workers
         connect: Any = Client

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from quizmatrix.cli import main
 from quizmatrix.hosts import cellprocess, lenthost
-from quizmatrix.hosts.forked import ForkServer
+from quizmatrix.hosts.forker import Forker
 from quizmatrix.hosts.hostfacts import facts_for
 from quizmatrix.hosts.messages import Answered, CellOrder, Told, decoded
 from quizmatrix.model.arch import Accelerator
@@ -25,7 +25,7 @@ from quizmatrix.run.place import specification
 from tests.ready import ended
 
 
-async def stand_in(processes: ForkServer, folder: Path, tell: Callable[[Told], None]) -> Answered:
+async def stand_in(processes: Forker, folder: Path, tell: Callable[[Told], None]) -> Answered:
     """The answer to an order, in place of a process with a guest."""
     order = decoded((folder / cellprocess.ORDER).read_bytes(), CellOrder)
     cell = folder / cellprocess.CELL

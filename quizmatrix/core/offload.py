@@ -33,9 +33,8 @@ async def call(function: Callable[..., R], *arguments: str | bool | int, returns
     import json  # unlike msgspec's, it takes paths that are not UTF-8
 
     name = f"{function.__module__}:{function.__qualname__}"
-    argv = [sys.executable, "-P", "-m", "quizmatrix.core.offload", name, json.dumps(arguments)]
-    place = str(Path(quizmatrix.__file__).resolve().parents[1])
-    done = await process.run(argv, env={"PYTHONPATH": place})
+    argv, environment = own_module("quizmatrix.core.offload")
+    done = await process.run([*argv, name, json.dumps(arguments)], env=environment)
     if done.status == _FAILED:
         number, text, path = msgspec.json.decode(done.output, type=tuple[int, str, str | None])
         raise OSError(number, text, path)
@@ -43,6 +42,12 @@ async def call(function: Callable[..., R], *arguments: str | bool | int, returns
         raise HostError(f"a helper process ended with status {done.status}", cause=done.last_words)
     result: R = msgspec.json.decode(done.output, type=returns)
     return result
+
+
+def own_module(name: str) -> tuple[list[str], dict[str, str]]:
+    """The words that run a module of this package as a program, and the variables for that."""
+    place = str(Path(quizmatrix.__file__).resolve().parents[1])
+    return [sys.executable, "-P", "-m", name], {"PYTHONPATH": place}
 
 
 def main(name: str, arguments: str) -> int:

@@ -9,11 +9,9 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import anyio
 import msgspec
@@ -46,8 +44,22 @@ _ERRORS_KEPT = 1 << 20
 
 # Our children must die with us, even if we get SIGKILL. setpriv(1) asks the kernel to send them SIGKILL when
 # the parent dies (prctl(2), PR_SET_PDEATHSIG). If the parent died before that, $PPID is another process.
-_PR_SET_PDEATHSIG = 1
 _PARENT_CHECK = '[ "$PPID" = "$0" ] || exit 111; exec "$@"'
+
+
+class Child(Protocol):
+    """A process that this one has started. returncode: see Completed.status; None until it has ended."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    @property
+    def returncode(self) -> int | None:
+        """See above."""
+
+    async def wait(self) -> int:
+        """Wait until it has ended; its returncode."""
 
 
 class NotEndedError(HostError):
@@ -108,34 +120,6 @@ def tied_to_parent(argv: Sequence[str]) -> list[str]:
     return [setpriv, "--pdeathsig", "KILL", "sh", "-c", _PARENT_CHECK, str(os.getpid()), *argv]
 
 
-def fork(work: Callable[[], None], say_into: Path) -> int:
-    """Do this work in a copy of this process, which must have one thread; returns the copy's pid.
-
-    It has a session of its own, dies when this process does, and ends with 0, or with 1 where the work raised
-    something. say_into: the file for its stdout and stderr.
-    """
-    import ctypes  # slow to import
-
-    parent, prctl = os.getpid(), ctypes.CDLL(None).prctl
-    if pid := os.fork():
-        return pid
-    status = 1
-    try:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == parent:
-            os.setsid()
-            file = os.open(say_into, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            for stream in (sys.stdout, sys.stderr):
-                os.dup2(file, stream.fileno())
-            work()
-            status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(status)
-
-
 async def start(
     argv: Sequence[str],
     *,
@@ -174,12 +158,17 @@ async def _open(
             return await anyio.open_process(tied_to_parent(argv), stdin=stdin, **options)
         raise HostError(f"cannot start {argv[0]}", cause="it took too long")
     except OSError as error:
-        next_step = "`ulimit -u` shows how many processes you may have; -j 1 takes fewer."
-        raise HostError(
-            f"cannot start {argv[0]}",
-            cause=error.strerror or str(error),
-            next_step=next_step if error.errno == errno.EAGAIN else "",
-        ) from error
+        raise cannot_start(argv[0], error) from error
+
+
+def cannot_start(what: str, error: OSError) -> HostError:
+    """The error for a process that could not be started."""
+    next_step = "`ulimit -u` shows how many processes you may have; -j 1 takes fewer."
+    return HostError(
+        f"cannot start {what}",
+        cause=error.strerror or str(error),
+        next_step=next_step if error.errno == errno.EAGAIN else "",
+    )
 
 
 def run_blocking(
@@ -325,7 +314,7 @@ async def _end(process: Process) -> None:
         await process.aclose()
 
 
-async def kill(process: Process) -> bool:
+async def kill(process: Child) -> bool:
     """Kill a child and its children; False if it has not died within KILL_GRACE seconds."""
     if process.returncode is None:
         signal_group(process, signal.SIGKILL)
@@ -334,7 +323,7 @@ async def kill(process: Process) -> bool:
     return process.returncode is not None
 
 
-def signal_group(process: Process, number: signal.Signals) -> None:
+def signal_group(process: Child, number: signal.Signals) -> None:
     """Send a signal to a child's process group, unless the child has ended."""
     with contextlib.suppress(ChildProcessError, ProcessLookupError):
         # After a child is reaped, its pid may belong to another process. waitid shows that it has not been

@@ -49,8 +49,9 @@ TellWorker = Callable[[Told], None]
 
 
 def main(folder: Path, out: int) -> None:
-    """Carry out the order in `folder`, a file, into a folder beside it. out: the socket's descriptor."""
+    """Carry out the order in the file of `folder`, into a folder of it. out: the socket's descriptor."""
     order = decoded_order((folder / ORDER).read_bytes())
+    # It was received, which leaves it to programs that are started here, such as QEMU.
     os.set_inheritable(out, False)
 
     def write(line: bytes) -> None:

@@ -17,7 +17,7 @@ def configure(level: int) -> None:
             # Jobs are processes of their own. It would look at the stacks of ours a hundred times a second.
             "distributed.worker.profile.enabled": False,
             "distributed.admin.system-monitor.interval": "5s",
-            # It would look fifty times a second, in each worker, whether it comes late.
+            # Each worker looks so often whether its event loop is late, by default fifty times a second.
             "distributed.admin.tick.interval": "500ms",
         }
     )

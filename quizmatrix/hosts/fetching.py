@@ -134,16 +134,16 @@ class HomeClient:
 class HomeClients:
     """The clients of a worker: one for each submitter, whose connections serve one order after the other."""
 
-    def __init__(self, context: ssl.SSLContext | None, own_server: str) -> None:
-        """See HomeClient."""
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        """context: see HomeClient, and for `own_server`, which may be set later."""
+        self.own_server = ""
         self._context = context
-        self._own_server = own_server
         self._clients: dict[str, HomeClient] = {}
         self._users: Counter[str] = Counter()
 
     def enter(self, url: str) -> HomeClient:
         """The client for a submitter, until `leave`."""
-        client = self._clients.pop(url, None) or HomeClient(url, self._context, self._own_server)
+        client = self._clients.pop(url, None) or HomeClient(url, self._context, self.own_server)
         # The one that was used last stands last.
         self._clients[url] = client
         self._users[url] += 1

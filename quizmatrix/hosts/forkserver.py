@@ -1,15 +1,18 @@
-"""Forks the process of each order off one that has imported all that it needs: `... forkserver SOCKET`.
+"""Forks the process of each order off one that has imported most of what it needs.
 
-A worker starts it, and it dies with the worker; the processes that it forks die with it, and their guests
-with them. To start Python and to import would take longer than all that a cell's process then does.
+A worker starts it, as `... forkserver SOCKET`, and it dies with the worker; the processes that it forks die
+with it, and their guests with them. To start Python and to import takes more CPU time than all else that a
+cell's process does.
 
-SOCKET is a descriptor of a SOCK_SEQPACKET. A message with the path of an order's folder and a descriptor for
-what is told (see cellprocess) is answered with the pid of a new process; a message with such a pid with the
-exit status of the process that has ended, or with nothing but a space while it has not.
+SOCKET is a descriptor of a SOCK_SEQPACKET. Each question has a number, which the answer repeats. A question
+with the path of an order's folder, and a descriptor for what is told (see cellprocess), is answered with the
+pid of a new process, or with an error of the kernel as a negative number. One with such a pid is answered
+with the exit status of the process, or with nothing while it has not ended.
 """
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import os
@@ -20,21 +23,24 @@ from pathlib import Path
 
 import anyio
 
-from quizmatrix.core import process
+from quizmatrix.core import forking
 from quizmatrix.hosts import cellprocess
 
 # In an order's folder: what its process writes to stdout and stderr, which is the reason why it died.
 SAID = "said"
 
-# The longest message, in bytes: a path.
-_LONGEST = 4096
+# The longest question, in bytes: a path and a number.
+_LONGEST = 8192
 
-# What a cell imports only once it needs it.
+# Of what a cell imports only once it needs it, what every cell needs.
 _IMPORTED_LATE = ("quizmatrix.run.reproduce", "quizmatrix.subtests.reading")
 
 
 def main(control: socket.socket) -> None:
     """Fork processes, until the worker closes the socket."""
+    # Who ends all processes of a worker at once leaves it to the worker's cells to end their guests.
+    for number in forking.ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     for name in _IMPORTED_LATE:
         importlib.import_module(name)
     # It, too, imports the most of itself when it is first used.
@@ -45,31 +51,31 @@ def main(control: socket.socket) -> None:
         data, passed, _, _ = socket.recv_fds(control, _LONGEST, 1)
         if not data:
             return
+        question, _, asked = data.partition(b" ")
         if passed:
-            pid = _fork(Path(os.fsdecode(data)), passed[0], control)
-            os.close(passed[0])
-            control.send(str(pid).encode())
+            with os.fdopen(passed[0], "wb", buffering=0) as out:
+                answer = _fork(Path(os.fsdecode(asked)), out.fileno(), control)
         else:
-            control.send(_status_of(int(data)))
+            answer = _status_of(int(asked))
+        control.send(b"%s %s" % (question, answer))
 
 
-def _fork(folder: Path, out: int, control: socket.socket) -> int:
+def _fork(folder: Path, out: int, control: socket.socket) -> bytes:
     """Carry out the order in `folder` in a new process; returns its pid."""
 
     def carry_out() -> None:
         control.close()
         cellprocess.main(folder, out)
 
-    return process.fork(carry_out, folder / SAID)
+    try:
+        return str(forking.fork(carry_out, folder / SAID)).encode()
+    except OSError as error:
+        return str(-(error.errno or errno.EIO)).encode()
 
 
 def _status_of(pid: int) -> bytes:
-    try:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        # It was forked by a server before this one, and died with it.
-        return str(-signal.SIGKILL).encode()
-    return str(os.waitstatus_to_exitcode(status)).encode() if ended else b" "
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return str(os.waitstatus_to_exitcode(status)).encode() if ended else b""
 
 
 if __name__ == "__main__":

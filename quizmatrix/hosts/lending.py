@@ -19,7 +19,7 @@ from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import UnpreparedError, host_error
 from quizmatrix.core.memory import available_memory
 from quizmatrix.hosts import blobs, engine, workerfolder
-from quizmatrix.hosts.forked import ForkServer
+from quizmatrix.hosts.forker import Forker
 from quizmatrix.hosts.lenthost import LentHost
 from quizmatrix.hosts.placing import resources_of_this_host
 from quizmatrix.hosts.security import LOOPBACK, PLAIN, Certificates, check_address, is_loopback
@@ -68,25 +68,27 @@ async def lend(address: str, certificates: Certificates, lent: Lent) -> None:
             "local_directory": str(scratch),
             "name": lent.name,
         }
-        worker = await _connected(address, options | _place_of(address, lent.port))
-        admission = host_admission(None, scratch, memory=lent.memory)
-        processes, server = ForkServer(), BlobServer()
-        await processes.start()
-        if lent.port is None:
-            # Other hosts reach this one; over ssh they do not.
-            server_context = certificates.context(server=True) if is_encrypted else None
-            server.start(urlsplit(worker.address).hostname or LOOPBACK, server_context)
-        host = LentHost(cpus, admission, scratch, processes, context, server.url)
-        await worker.plugin_add(plugin=host)
-        print(f"quizmatrix: lent to {address}: {cpus} CPUs, {memory} MiB", file=sys.stderr, flush=True)
-        async with task_group() as group:
-            group.start_soon(_close_on_signal, worker)
-            if lent.ends_with_stdin:
-                group.start_soon(_close_with_stdin, worker)
-            await worker.finished()
-            group.cancel_scope.cancel()
-        await processes.stop()
-        await server.stop()
+        processes, server = Forker(), BlobServer()
+        host = LentHost(cpus, host_admission(None, scratch, memory=lent.memory), scratch, processes, context)
+        try:
+            await processes.start()
+            # It is set up before the scheduler knows of this worker, and sends orders.
+            worker = await _connected(address, options | _place_of(address, lent.port) | {"plugins": [host]})
+            if lent.port is None:
+                # Other hosts reach this one; over ssh they do not.
+                server_context = certificates.context(server=True) if is_encrypted else None
+                server.start(urlsplit(worker.address).hostname or LOOPBACK, server_context)
+                host.serves_at(server.url)
+            print(f"quizmatrix: lent to {address}: {cpus} CPUs, {memory} MiB", file=sys.stderr, flush=True)
+            async with task_group() as group:
+                group.start_soon(_close_on_signal, worker)
+                if lent.ends_with_stdin:
+                    group.start_soon(_close_with_stdin, worker)
+                await worker.finished()
+                group.cancel_scope.cancel()
+        finally:
+            await processes.stop()
+            await server.stop()
 
 
 def _place_of(address: str, port: int | None) -> dict[str, Any]:

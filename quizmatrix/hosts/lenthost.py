@@ -7,6 +7,7 @@ import os
 import ssl
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from quizmatrix.core.store import name_of
 from quizmatrix.hosts import blobs, cellprocess, incoming
 from quizmatrix.hosts.disks import placed
 from quizmatrix.hosts.fetching import HomeClient, HomeClients
-from quizmatrix.hosts.forked import ForkServer
+from quizmatrix.hosts.forker import Forker
 from quizmatrix.hosts.forkserver import SAID
 from quizmatrix.hosts.hostfacts import facts_for
 from quizmatrix.hosts.messages import (
@@ -100,26 +101,26 @@ class LentHost(WorkerPlugin):
         cpus: int,
         admission: Admission,
         folder: Path,
-        processes: ForkServer,
+        processes: Forker,
         context: ssl.SSLContext | None,
-        own_server: str = "",
     ) -> None:
-        """cpus: that are lent. folder: for the jobs' files. context: for TLS connections to submitters.
-
-        own_server: the URL of this worker's.
-        """
+        """cpus: that are lent. folder: for the jobs' files. context: for TLS connections to submitters."""
         self.is_set_aside = False
         self._cpus = cpus
         self._admission = admission
         self._folder = folder
         self._processes = processes
-        self._homes = HomeClients(context, own_server)
+        self._homes = HomeClients(context)
         self._shapes: dict[str, None] = {}
         self._stores = SharedStores()
         self._fetches = anyio.CapacityLimiter(_FETCHES)
         self._unwanted: dict[str, asyncio.Event] = {}
         self._failures = 0
         self._tidied = -_TIDY_PAUSE
+
+    def serves_at(self, url: str) -> None:
+        """Tell submitters from now on that other hosts can fetch from this one, at `url`."""
+        self._homes.own_server = url
 
     def setup(self, worker: Any) -> None:
         """Called by dask: from now on, the scheduler is told which shapes this host has templates for."""
@@ -249,7 +250,7 @@ class LentHost(WorkerPlugin):
                     await untrusted.remove(folder / cellprocess.CELL)
 
 
-async def _listen(processes: ForkServer, folder: Path, tell: Callable[[Told], None]) -> Answered:
+async def _listen(processes: Forker, folder: Path, tell: Callable[[Told], None]) -> Answered:
     """Run the order's process, and pass on what it tells; returns its answer."""
     answers: list[Answered] = []
 
@@ -261,6 +262,8 @@ async def _listen(processes: ForkServer, folder: Path, tell: Callable[[Told], No
 
     status = await processes.run(folder, take)
     if not answers:
-        said = (folder / SAID).read_text(errors="replace")
+        said = ""
+        with suppress(FileNotFoundError):  # it died at once
+            said = (folder / SAID).read_text(errors="replace")
         raise HostError(f"the cell's process ended with {status}", cause=said.strip().rpartition("\n")[2])
     return answers[0]

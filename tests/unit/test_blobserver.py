@@ -223,7 +223,7 @@ def test_stores_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_one_client_serves_many_orders() -> None:
     async def main() -> None:
-        clients = HomeClients(None, "")
+        clients = HomeClients(None)
         first = clients.enter("http://first/")
         assert clients.enter("http://first/") is first
         await clients.leave("http://first/")

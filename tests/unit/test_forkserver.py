@@ -1,7 +1,10 @@
 """Processes of orders, forked off a server: real ones."""
 
+import asyncio
+import errno
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -10,15 +13,16 @@ import pytest
 
 from quizmatrix.core.concurrency import task_group
 from quizmatrix.core.errors import HostError
+from quizmatrix.hosts import forkserver
 from quizmatrix.hosts.cellprocess import ORDER
-from quizmatrix.hosts.forked import ForkServer
+from quizmatrix.hosts.forker import Forker
 from quizmatrix.hosts.forkserver import SAID
 from tests.vm.processes import children_of, is_running, wait_for
 
 
-def play(scene: Callable[[ForkServer], Awaitable[None]]) -> None:
+def play(scene: Callable[[Forker], Awaitable[None]]) -> None:
     async def with_server() -> None:
-        processes = ForkServer()
+        processes = Forker()
         try:
             await scene(processes)
         finally:
@@ -27,7 +31,7 @@ def play(scene: Callable[[ForkServer], Awaitable[None]]) -> None:
     anyio.run(with_server)
 
 
-async def run(processes: ForkServer, folder: Path) -> int:
+async def run(processes: Forker, folder: Path) -> int:
     return await processes.run(folder, lambda line: pytest.fail(f"it told {line!r}"))
 
 
@@ -64,7 +68,7 @@ def unending(tmp_path: Path) -> Path:
 
 
 def test_a_process_that_fails_says_why_in_its_folder(broken: Path) -> None:
-    async def scene(processes: ForkServer) -> None:
+    async def scene(processes: Forker) -> None:
         await processes.start()
         assert [await run(processes, broken) for _ in range(3)] == [1, 1, 1]
 
@@ -74,7 +78,7 @@ def test_a_process_that_fails_says_why_in_its_folder(broken: Path) -> None:
 
 
 def test_processes_run_side_by_side_and_one_that_is_not_wanted_is_ended(broken: Path, unending: Path) -> None:
-    async def scene(processes: ForkServer) -> None:
+    async def scene(processes: Forker) -> None:
         async with task_group() as group:
             group.start_soon(run, processes, unending)
             _, pid = await forked()
@@ -91,7 +95,7 @@ def test_processes_run_side_by_side_and_one_that_is_not_wanted_is_ended(broken: 
 
 
 def test_one_that_dies_has_the_status_of_its_signal(unending: Path) -> None:
-    async def scene(processes: ForkServer) -> None:
+    async def scene(processes: Forker) -> None:
         async def check() -> None:
             assert await run(processes, unending) == -signal.SIGSEGV
 
@@ -106,7 +110,7 @@ def test_one_that_dies_has_the_status_of_its_signal(unending: Path) -> None:
 def test_what_a_killed_server_has_forked_dies_and_the_next_order_gets_another(
     broken: Path, unending: Path
 ) -> None:
-    async def scene(processes: ForkServer) -> None:
+    async def scene(processes: Forker) -> None:
         async def check() -> None:
             assert await run(processes, unending) == -signal.SIGKILL
 
@@ -124,15 +128,95 @@ def test_what_a_killed_server_has_forked_dies_and_the_next_order_gets_another(
 def test_a_server_that_does_not_answer_is_an_error_and_the_next_order_gets_another(
     broken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scene(processes: ForkServer) -> None:
+    async def scene(processes: Forker) -> None:
         await processes.start()
         (server,) = servers()
         os.kill(server, signal.SIGSTOP)
-        monkeypatch.setattr("quizmatrix.hosts.forked._ANSWER_LIMIT", 0.5)
+        monkeypatch.setattr("quizmatrix.hosts.forker._ANSWER_LIMIT", 0.5)
         with pytest.raises(HostError, match="does not answer"):
             await run(processes, broken)
         monkeypatch.undo()
         assert not is_running(server)
         assert await run(processes, broken) == 1
+
+    play(scene)
+
+
+def test_one_that_does_not_end_is_killed(unending: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(processes: Forker) -> None:
+        async with task_group() as group:
+            group.start_soon(run, processes, unending)
+            _, pid = await forked()
+            # A stopped process acts on SIGKILL alone.
+            os.kill(pid, signal.SIGSTOP)
+            monkeypatch.setattr("quizmatrix.core.process.TERM_GRACE", 0.2)
+            group.cancel_scope.cancel()
+        assert not is_running(pid)
+
+    play(scene)
+
+
+def test_an_answer_that_nobody_waits_for_is_not_taken_for_another(broken: Path, unending: Path) -> None:
+    async def scene(processes: Forker) -> None:
+        await run(processes, broken)
+        (server,) = servers()
+        os.kill(server, signal.SIGSTOP)
+        # As dask does it: no scope of anyio shields from that.
+        first = asyncio.create_task(run(processes, unending))
+        await anyio.sleep(0.2)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        os.kill(server, signal.SIGCONT)
+        assert [await run(processes, broken) for _ in range(3)] == [1, 1, 1]
+        assert servers() == [server]
+
+    play(scene)
+
+
+def test_a_server_that_ends_ends_for_good(broken: Path) -> None:
+    async def scene(processes: Forker) -> None:
+        await processes.start()
+        async with task_group() as group:
+            group.start_soon(processes.stop)
+            group.start_soon(processes.stop)
+        with pytest.raises(HostError, match="the worker is ending"):
+            await run(processes, broken)
+        assert not servers()
+
+    play(scene)
+
+
+def test_signals_to_all_processes_of_a_worker_leave_the_server_to_the_worker(broken: Path) -> None:
+    async def scene(processes: Forker) -> None:
+        await run(processes, broken)
+        (server,) = servers()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(server, number)
+        assert await run(processes, broken) == 1
+        assert servers() == [server]
+
+    play(scene)
+
+
+def test_a_fork_that_fails_is_an_error_of_that_order(
+    broken: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EAGAIN, "no more processes")
+
+    monkeypatch.setattr("quizmatrix.core.forking.fork", refuse)
+    ours, its = socket.socketpair()
+    with ours, its:
+        answer = forkserver._fork(tmp_path, its.fileno(), ours)
+
+    async def refused(*_: object) -> str:
+        return answer.decode()
+
+    async def scene(processes: Forker) -> None:
+        monkeypatch.setattr(processes, "_ask", refused)
+        with pytest.raises(HostError, match="Resource temporarily unavailable") as caught:
+            await run(processes, broken)
+        assert "ulimit -u" in caught.value.next_step
 
     play(scene)

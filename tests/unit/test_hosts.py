@@ -25,7 +25,7 @@ from quizmatrix.core.errors import (
     UsageError,
 )
 from quizmatrix.hosts import batchfile, lenthost, placing, security, where, worktree
-from quizmatrix.hosts.forked import ForkServer
+from quizmatrix.hosts.forker import Forker
 from quizmatrix.hosts.heard import Heard
 from quizmatrix.hosts.messages import Answered, CellOrder, Told, answered_with, decoded, encoded
 from quizmatrix.hosts.packing import pack_cell, unpack_cell
@@ -401,7 +401,7 @@ def test_a_host_that_is_set_aside_gives_back_what_it_has(tmp_path: Path) -> None
         async def _run(self, *_arguments: object) -> Answered:
             raise HostError("no QEMU")
 
-    host = Broken(1, Admission(cpus=1, memory=1, places=1), tmp_path, ForkServer(), None)
+    host = Broken(1, Admission(cpus=1, memory=1, places=1), tmp_path, Forker(), None)
     order = CellOrder(job=job(), travels={}, home="https://x", topic="t")
 
     async def play() -> list[Answered]:

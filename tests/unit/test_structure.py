@@ -36,7 +36,7 @@ def test_house_rules(path: Path) -> None:
             assert node.module not in ("subprocess", "sys"), "the checks here would not see its names"
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.exit", "os._exit"):
             # What it forks must not return into the code of its parent.
-            assert name.startswith("cli/") or name == "core/process.py"
+            assert name.startswith("cli/") or name == "core/forking.py"
         if isinstance(node, ast.Attribute) and node.attr in ("create_task_group", "run_sync"):
             assert name == "core/concurrency.py", (
                 "an error would leave it wrapped, or nobody would stop waiting"
