@@ -2,7 +2,7 @@
 
 It takes hours. Each call runs slices that have not ended yet, for --max-time, and adds what they showed to
 docs/openzfs-tests.json, which goes into git: the next call may be on another machine. The exit status is 0
-where all tests have run and none failed that OpenZFS does not expect to, 1 where one did, and 75 where there
+where all tests have run and none failed but as expected, 1 where one did, and 75 where there
 is more to run.
 """
 
@@ -25,11 +25,13 @@ from quizmatrix.core.json import to_json
 from quizmatrix.core.text import clean_line, first_of
 from quizmatrix.core.units import format_seconds
 from quizmatrix.model import profile
+from quizmatrix.model.cellid import parse_cell_id
 from quizmatrix.model.outcome import Outcome
 from quizmatrix.model.result import CellResult, RunResults
-from quizmatrix.model.subtest import SubtestOutcome
+from quizmatrix.model.subtest import Subtest, SubtestOutcome
 from quizmatrix.runs import directory
 from quizmatrix.subtests import reading
+from quizmatrix.subtests.known import apply_known
 from tests import openzfs
 
 PAGE = Path(__file__).parents[1] / "docs/openzfs.md"
@@ -109,7 +111,7 @@ class Tally(msgspec.Struct, kw_only=True):
     """What the slices of one architecture have shown.
 
     total: how many tests there are; 0 where no slice has ended. seconds: of the guests' commands, together.
-    known: those that failed as the profile says today; when they ran it may not have said so.
+    known: those that failed as expected, today: when they ran the profile may not have known them.
     """
 
     total: int = 0
@@ -131,13 +133,11 @@ class Tally(msgspec.Struct, kw_only=True):
         self.seconds += part.seconds
         if part.outcome not in (Outcome.PASSED, Outcome.FAILED):
             self.crashes.append(f"{name}: {part.outcome}: {part.detail}")
-        known = known_failures(name.partition("@")[0])
-        judged = {
-            test: SubtestOutcome.FAILED_AS_EXPECTED if outcome.is_bad and test in known else outcome
-            for test, outcome in part.tests.items()
-        }
+        judged = judged_today(name.partition("@")[0], part.tests)
         self.failed += [f"{test} ({outcome})" for test, outcome in judged.items() if outcome.is_bad]
-        self.known += [test for test in judged if test in known and part.tests[test].is_bad]
+        self.known += [
+            test for test, outcome in judged.items() if outcome is SubtestOutcome.FAILED_AS_EXPECTED
+        ]
         self.counts.update(outcome for test, outcome in judged.items() if _is_test(test))
         self.flaky += sum(map(_is_test, part.flaky))
 
@@ -146,12 +146,13 @@ def _is_test(name: str) -> bool:
     return Path(name).name.partition(" ")[0] not in _AROUND
 
 
-def known_failures(cell: str) -> set[str]:
-    """The tests that the suite's profile knows to fail in a cell."""
-    kernel, _, arch = cell.partition("-")
+def judged_today(cell: str, tests: dict[str, SubtestOutcome]) -> dict[str, SubtestOutcome]:
+    """The outcomes of a cell's tests, with the failures that the suite's profile knows as such."""
+    kernel, arch, variant = parse_cell_id(cell) or (cell, "", None)
     uses = profile.resolve(["ztest"], {}, "-p")
-    known = (one for use in uses for one in profile.known_by(use, kernel=kernel, arch=arch, variant=None))
-    return {one.test for one in known}
+    known = [one for use in uses for one in profile.known_by(use.name) if one.is_for(kernel, arch, variant)]
+    named = {name: Subtest(name=name, outcome=outcome) for name, outcome in tests.items()}
+    return {name: test.outcome for name, test in apply_known(named, known)[0].items()}
 
 
 def tallies(record: Record, cells: list[str]) -> dict[str, Tally]:

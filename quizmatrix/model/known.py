@@ -10,8 +10,7 @@ import msgspec
 class KnownFailure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Tests that are known to fail, and why. test, kernel, arch, variant: globs.
 
-    Without `variant` it applies to cells with and without a variant. profile: the name of the one that knows
-    it, if it is not the matrix.
+    Without `variant` it applies to cells with and without a variant.
     """
 
     test: str
@@ -19,7 +18,6 @@ class KnownFailure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     arch: str = "*"
     variant: str | None = None
     why: str
-    profile: str = ""
 
     def __post_init__(self) -> None:
         """Raises ValueError, "`KEY`: ...", if a value is empty."""

@@ -8,6 +8,7 @@ environment and prints one JSON object), `init` (the guest half: a script for sh
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from quizmatrix.core import paths, tomlfile, units
 from quizmatrix.core.errors import DataError, UnpreparedError, UsageError
 from quizmatrix.core.nearest import did_you_mean
 from quizmatrix.model import forward, kconfig
+from quizmatrix.model.arch import NATIVE
 from quizmatrix.model.known import KnownFailure
 
 _FACTS = "profile.toml"
@@ -72,7 +74,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     debugger: whether QEMU waits for connections of a debugger.
     options: by name.
     provides: commands that guests have by it. provided: what else a cell gets for such a command.
-    known: failures of their tests that are no news.
+    known: failures of their tests that are no news. Their `arch` is a name, and not `native`.
     """
 
     summary: str
@@ -89,6 +91,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     provides: list[str] = []
     provided: Provided = Provided()
     known: list[KnownFailure] = []
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, "`KEY`: ...", if a value is wrong."""
+        if any(one.arch == NATIVE for one in self.known):
+            raise ValueError(f"`known`: no architecture is `{NATIVE}` here")
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
@@ -323,12 +330,10 @@ def check_packages(use: Use, installed: Iterable[str] | None) -> None:
         )
 
 
-def known_by(use: Use, *, kernel: str, arch: str, variant: str | None) -> list[KnownFailure]:
-    """The failures of tests that a profile knows, for a cell."""
-    known = facts_of(use.name, "the cell").known
-    return [
-        msgspec.structs.replace(one, profile=use.name) for one in known if one.is_for(kernel, arch, variant)
-    ]
+@functools.cache
+def known_by(name: str) -> list[KnownFailure]:
+    """The failures of tests that a profile knows. They are read once: a run may have a thousand cells."""
+    return facts_of(name, "the cell").known
 
 
 def forwards_of(use: Use, facts: Facts) -> list[forward.Forward]:

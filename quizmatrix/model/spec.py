@@ -294,13 +294,15 @@ class GuestLimits(msgspec.Struct, frozen=True, kw_only=True):
     timeout: of the command. boot_timeout: until the command starts. Both in seconds, already multiplied by
     the accelerator's factor.
     tolerance: how findings are treated.
-    known: tests that are known to fail in this cell.
+    known: tests that the matrix knows to fail in this cell. known_quietly: that profiles know; of those that
+    did not run nothing is said. Where both know one, the matrix counts.
     """
 
     timeout: float
     boot_timeout: float
     tolerance: Tolerance = Tolerance()
     known: list[KnownFailure] = []
+    known_quietly: list[KnownFailure] = []
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):

@@ -125,19 +125,16 @@ def job_of(
             timeout=cell.timeout,
             boot_timeout=cell.boot_timeout,
             tolerance=cell.tolerance,
-            known=_known(cell),
+            known=list(cell.known),
+            known_quietly=_known_to_profiles(cell),
         ),
         keeps=asked.keeps,
     )
 
 
-def _known(cell: Cell) -> list[KnownFailure]:
-    """The tests that are known to fail: what the matrix says of one comes before what profiles say."""
-    said = (
-        profile.known_by(use, kernel=cell.kernel, arch=cell.arch, variant=cell.variant)
-        for use in cell.profiles
-    )
-    return [*chain.from_iterable(said), *cell.known]
+def _known_to_profiles(cell: Cell) -> list[KnownFailure]:
+    known = chain.from_iterable(profile.known_by(use.name) for use in cell.profiles)
+    return [one for one in known if one.is_for(cell.kernel, cell.arch, cell.variant)]
 
 
 async def specify(

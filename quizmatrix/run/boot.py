@@ -20,6 +20,7 @@ from quizmatrix.run.cellfolder import artifacts_of, host_folder_of
 from quizmatrix.run.channel import Output
 from quizmatrix.run.consolelog import ConsoleLog
 from quizmatrix.run.conversation import Conversation
+from quizmatrix.run.ends import QMP
 from quizmatrix.run.explain import Inquiry
 from quizmatrix.run.hostwatch import HostWatch
 from quizmatrix.run.memoryfile import MemoryFile
@@ -136,6 +137,7 @@ class Boot:
                     is_whole=is_whole,
                     console_is_whole=not self.console.was_cut,
                     known=self._spec.limits.known,
+                    known_quietly=self._spec.limits.known_quietly,
                     layers=[share.path for share in self._spec.files.layers],
                     live=None if self.evidence.ended else str(artifacts_of(self._folder) / running.LIVE),
                 )
@@ -249,7 +251,7 @@ class Boot:
         else:
             try:
                 with anyio.fail_after(_SAVE_LIMIT):
-                    await saving.save(self._ends.ports[qemu.QMP], machine, self.console.printed)
+                    await saving.save(self._ends.ports[QMP], machine, self.console.printed)
             except (QmpError, OSError) as error:
                 saving.error = str(error) or "it took too long"
                 if await machine.wait_for_status() is None and not self.console.dying.is_set():

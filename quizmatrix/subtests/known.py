@@ -59,15 +59,20 @@ def unexpected_skips(runner: RunnerReader) -> set[str]:
 
 
 def apply_known(
-    tests: Mapping[str, Subtest], known: Sequence[KnownFailure], skips: Set[str] = frozenset()
+    tests: Mapping[str, Subtest],
+    known: Sequence[KnownFailure],
+    skips: Set[str] = frozenset(),
+    quietly: Sequence[KnownFailure] = (),
 ) -> tuple[dict[str, Subtest], list[KnownUse]]:
     """The tests, with the failures that are known as such, and what the globs have met.
 
-    A profile's globs are for all commands that it provides: those that met nothing are left out.
-    skips: tests whose being skipped counts like a failure, see `unexpected_skips`.
+    known, quietly: see GuestLimits. skips: tests whose being skipped counts like a failure, see
+    `unexpected_skips`.
     """
-    patterns = [(one, re.compile(translate(one.test))) for one in known]
-    ran, failed = [0] * len(known), [0] * len(known)
+    # Of several that fit a test, the last one counts.
+    everything = [*quietly, *known]
+    patterns = [(one, re.compile(translate(one.test))) for one in everything]
+    ran, failed = [0] * len(everything), [0] * len(everything)
     judged = dict(tests)
     for name, test in tests.items():
         if test.outcome is SubtestOutcome.SKIPPED and name not in skips:
@@ -82,7 +87,8 @@ def apply_known(
                 judged[name] = _expected(test, one.why)
             elif name in skips:
                 judged[name] = msgspec.structs.replace(test, known=one.why)
-    uses = zip(known, ran, failed, strict=True)
-    return judged, [
-        KnownUse(test=one.test, ran=fits, failed=bad) for one, fits, bad in uses if fits or not one.profile
+    uses = [
+        KnownUse(test=one.test, ran=fits, failed=bad)
+        for one, fits, bad in zip(everything, ran, failed, strict=True)
     ]
+    return judged, [use for index, use in enumerate(uses) if use.ran or index >= len(quietly)]

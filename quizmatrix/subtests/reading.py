@@ -45,15 +45,17 @@ MAX_LINES = 2_000_000
 class CellOutput(msgspec.Struct, frozen=True, kw_only=True):
     """A cell's output, and what is known of its tests.
 
-    folder: the cell's folder. is_whole, console_is_whole: see `read`. known: see GuestLimits. layers: folders
-    that are laid over each other in the guest, the lowest first; a suite there may have lists of its own.
-    live: the file about the test that was running (see running.LIVE), where the guest died or was stopped.
+    folder: the cell's folder. is_whole, console_is_whole: see `read`. known, known_quietly: see GuestLimits.
+    layers: folders that are laid over each other in the guest, the lowest first; a suite there may have lists
+    of its own. live: the file about the test that was running (see running.LIVE), where the guest died or was
+    stopped.
     """
 
     folder: str
     is_whole: bool = True
     console_is_whole: bool = True
     known: list[KnownFailure] = []
+    known_quietly: list[KnownFailure] = []
     layers: list[str] = []
     live: str | None = None
 
@@ -87,6 +89,7 @@ def keep(given: str) -> SubtestSummary:
         is_whole=cell.is_whole,
         console_is_whole=cell.console_is_whole,
         known=cell.known,
+        known_quietly=cell.known_quietly,
         layers=cell.layers,
     )
     if found.tests:
@@ -108,12 +111,13 @@ def read(
     is_whole: bool = True,
     console_is_whole: bool = True,
     known: Sequence[KnownFailure] = (),
+    known_quietly: Sequence[KnownFailure] = (),
     layers: Sequence[str] = (),
 ) -> Subtests:
     """The results in files that a guest wrote; empty if the files do not exist.
 
     is_whole, console_is_whole: whether the file is complete. In an incomplete file, announced tests that are
-    missing do not count as not run. known, layers: see CellOutput. Raises OSError if a file cannot be read.
+    missing do not count as not run. The others: see CellOutput. Raises OSError if a file cannot be read.
     """
     with ExitStack() as stack:
 
@@ -128,6 +132,7 @@ def read(
             is_whole=is_whole,
             console_is_whole=console_is_whole,
             known=known,
+            known_quietly=known_quietly,
             lists_of=partial(read_lists, layers),
         )
 
@@ -139,6 +144,7 @@ def parse(
     is_whole: bool = True,
     console_is_whole: bool = True,
     known: Sequence[KnownFailure] = (),
+    known_quietly: Sequence[KnownFailure] = (),
     lists_of: Callable[[], SuiteLists] = SuiteLists,
     max_lines: int = MAX_LINES,
     max_named: int = MAX_NAMED,
@@ -153,7 +159,7 @@ def parse(
     if console is not None:
         reading.take_console(console, is_whole=console_is_whole)
     reading.take_output(output, is_whole=is_whole)
-    return reading.results(known, lists_of)
+    return reading.results(known, known_quietly, lists_of)
 
 
 def load(folder: Path) -> list[Subtest]:
@@ -229,8 +235,13 @@ class _Reading:
         readers: list[TapReader | SuiteReader] = [self._own, self._printed.tap, *self._suites]
         self._has_unread |= has_unread and any(reader.is_known for reader in readers)
 
-    def results(self, known: Sequence[KnownFailure], lists_of: Callable[[], SuiteLists]) -> Subtests:
-        """The joined results; tests of the same name are one test. known, lists_of: see `parse`."""
+    def results(
+        self,
+        known: Sequence[KnownFailure],
+        known_quietly: Sequence[KnownFailure],
+        lists_of: Callable[[], SuiteLists],
+    ) -> Subtests:
+        """The joined results; tests of the same name are one test. The arguments: see `parse`."""
         own, runner, kernels = self._own, self._runner, [self._printed.tap, self._said.tap]
         taps = [own, *(tap for tap in kernels if tap.is_known)]
         suites = [suite for suite in self._suites if suite.is_known]
@@ -240,7 +251,8 @@ class _Reading:
         of_suites = [of_runner if suite is runner else suite.tests for suite in suites]
         lists = [own.tests, *(tests.values() for tests in of_suites), *(tap.tests for tap in taps[1:])]
         skips = unexpected_skips(runner)
-        named, uses = apply_known(_joined_by_name(lists, unnamed, self._max_named), known, skips)
+        joined = _joined_by_name(lists, unnamed, self._max_named)
+        named, uses = apply_known(joined, known, skips, known_quietly)
         own_is_known = own.is_known or bool(suites)
         has_own = bool(own.tests or own.unnamed or any(suite.tests or suite.unnamed for suite in suites))
         return Subtests(

@@ -96,6 +96,11 @@ def test_what_the_profile_knows_today_failed_as_expected(tmp_path: Path) -> None
     here, there = check_zts.tallies(record_of(tmp_path, slices), CELLS).values()
     assert (len(here.failed), here.known) == (4, [])
     assert (len(there.failed), there.known) == (3, ["functional/rsend/recv_dedup"])
+    # As those that it knew already when they ran.
+    (tmp_path / "later").mkdir()
+    told = dict.fromkeys(("functional/rsend/recv_dedup",), SubtestOutcome.FAILED_AS_EXPECTED)
+    later = record_of(tmp_path / "later", [a_slice(tmp_path / "later", "6.1-s390x@1of1", "passed", told)])
+    assert check_zts.tallies(later, CELLS)["6.1-s390x"].known == ["functional/rsend/recv_dedup"]
 
 
 def test_its_part_of_the_page_is_written_anew(tmp_path: Path) -> None:
