@@ -13,10 +13,10 @@ import anyio
 import msgspec
 from tabulate import tabulate
 
-from quizmatrix.core.concurrency import task_group
 from quizmatrix.model.spec import CellSpec, Share
-from quizmatrix.run import qemu, runlayer, vm
+from quizmatrix.run import runlayer, vm
 from quizmatrix.run.channel import Control
+from quizmatrix.run.ends import CONTROL, QMP
 from quizmatrix.run.start import starting
 from tests.bench import (
     DEBIAN,
@@ -74,18 +74,14 @@ def restored_by_hand(spec: CellSpec) -> None:
 
 
 async def _restore(spec: CellSpec, shares: list[Share]) -> None:
-    with vm.host_ends(spec, with_qmp=True) as ends:
-        async with (
-            starting(spec, shares) as start,
-            task_group() as group,
-            vm.running(spec, shares, ends, start.memory),
-        ):
-            await start.restore(ends.ports[qemu.QMP])
-            control = Control(ends.ports["control"])
-            await control.send(start.message())
-            while (message := await control.receive()) is not None and message.event != "exited":
-                pass
-            group.cancel_scope.cancel()
+    async with starting(spec, shares) as start:
+        with vm.host_ends(spec, shares, start.memory) as ends:
+            async with vm.running(spec, shares, ends, start.memory):
+                await start.restore(ends.ports[QMP], ends.ports[CONTROL])
+                control = Control(ends.ports[CONTROL])
+                await control.send(start.message())
+                while (message := await control.receive()) is not None and message.event != "exited":
+                    pass
 
 
 def makespan(matrix: str) -> list[str]:

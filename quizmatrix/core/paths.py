@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fcntl
 import functools
-import hashlib
 import os
 import re
 import shutil
@@ -15,7 +14,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-import anyio
 import platformdirs
 
 from quizmatrix.core.errors import FOLDERS, HostError, host_error
@@ -111,6 +109,8 @@ def no_home(next_step: str) -> HostError:
 
 def cache_name(folder: Path) -> str:
     """A name for one of the user's folders in the cache, unique by its path. No spaces, for make(1)."""
+    import hashlib  # slow to import
+
     name = re.sub(r"[^\w.+-]", "_", folder.name, flags=re.ASCII)
     return f"{name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
 
@@ -256,6 +256,8 @@ async def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Asyn
     The lock is polled: a blocking flock would need a thread that cancellation cannot end.
     Raises HostError if the lock file cannot be created.
     """
+    import anyio  # slow to import, and QEMU's head start needs our folders
+
     told = False
     while True:
         try:

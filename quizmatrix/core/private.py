@@ -14,7 +14,7 @@ FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
 
 # Our entries in the state directory; the directory may have other files of the user.
-_IN_STATE = ("runs", "nightly", "disks", "history.*")
+_IN_STATE = ("runs", "nightly", "disks", "guesses", "history.*")
 
 
 def folder(path: Path) -> Path:

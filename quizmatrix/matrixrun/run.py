@@ -25,6 +25,7 @@ from quizmatrix.prepare.selection import Selection
 from quizmatrix.report import outputs
 from quizmatrix.report.progress import tell
 from quizmatrix.report.runhistory import RunHistory, open_history
+from quizmatrix.run import headstart
 from quizmatrix.runs import directory, rerun, slices
 from quizmatrix.runs.directory import RunDirectory
 from quizmatrix.runs.rerun import Choice, ReadArguments
@@ -47,6 +48,8 @@ def run(request: RunRequest, read: ReadArguments, watch: Watch) -> int:
     whole, tasks = selection.selected_tasks(options, request.command)
     session = _session(options, len(tasks)) if options.once.shell else None
     choice = _choose(request, tasks)
+    if not choice.is_single:
+        headstart.end()
     plan = make_plan(options, choice.tasks, session=session)
     outputs.check(options.results)
     elsewhere.check(options, plan)

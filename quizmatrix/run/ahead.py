@@ -12,6 +12,7 @@ from quizmatrix.model.spec import CellSpec, Share
 from quizmatrix.run import qemu, vm
 from quizmatrix.run.channel import Control, InvalidMessageError
 from quizmatrix.run.consolelog import ConsoleLog
+from quizmatrix.run.ends import CONTROL, QMP
 from quizmatrix.run.qmp import QmpError
 from quizmatrix.run.start import Saving, starting
 
@@ -34,17 +35,18 @@ async def make_template(spec: CellSpec) -> str:
 
 async def _save(spec: CellSpec, shares: list[Share], saving: Saving) -> None:
     folder = Path(spec.files.folder)
-    with vm.host_ends(spec, with_qmp=True) as ends:
+    memory = qemu.Memory()
+    with vm.host_ends(spec, shares, memory) as ends:
         console = ConsoleLog(ends.console, folder / "console.log", lambda _line: None)
         async with task_group() as group:
-            async with vm.running(spec, shares, ends, qemu.Memory()) as machine:
+            async with vm.running(spec, shares, ends, memory) as machine:
                 group.start_soon(console.pump)
                 group.start_soon(ends.log.pump)
                 with anyio.move_on_after(spec.limits.boot_timeout):
                     try:
-                        message = await Control(ends.ports["control"]).receive()
+                        message = await Control(ends.ports[CONTROL]).receive()
                         if message is not None and message.event == "booted":
-                            await saving.save(ends.ports[qemu.QMP], machine, console.printed)
+                            await saving.save(ends.ports[QMP], machine, console.printed)
                     except (QmpError, OSError, InvalidMessageError) as error:
                         saving.error = str(error)
             if machine.outlived_kill:

@@ -82,7 +82,8 @@ async def _boot_warm_or_cold(
 
 
 async def _boot(spec: CellSpec, shares: list[Share], marker: str, observer: Observer, start: Start) -> Boot:
-    with vm.host_ends(spec, with_qmp=start.memory is not None) as ends:
+    with vm.host_ends(spec, shares, start.memory) as ends:
+        start.ahead = ends.ahead
         boot = Boot(spec, ends, marker.encode(), observer, start)
         await boot.run(shares, partial(_write_script, spec, shares))
         if not boot.conversation.no_answer:

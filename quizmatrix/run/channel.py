@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -16,11 +15,9 @@ import anyio.lowlevel
 import msgspec
 
 from quizmatrix.core import pipes
+from quizmatrix.run.ends import Pair, console_pipe, port_pair
 
 CHUNK = 1 << 18
-
-# Bytes that a console's pipe can hold; a serial port drops bytes when the pipe is full.
-_CONSOLE_ROOM = 1 << 18
 
 # Bytes of one output stream that are kept in its file, so that a command that writes without end does not
 # fill the disk. Output that is passed on to the user's stdout has no limit.
@@ -76,10 +73,12 @@ async def write_all(file: FileIO, data: bytes) -> None:
 class Port:
     """The host's end of a socket pair; QEMU inherits the other end as a file descriptor."""
 
-    def __init__(self) -> None:
-        """Both ends exist before QEMU starts: nobody waits for a connection, and no path is needed."""
-        self.host, self.guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.host.setblocking(False)
+    def __init__(self, pair: Pair | None = None) -> None:
+        """Both ends exist before QEMU starts: nobody waits for a connection, and no path is needed.
+
+        pair: the ends; by default new ones.
+        """
+        self.host, self.guest = pair or port_pair()
 
     async def receive(self) -> bytes:
         """The next bytes; empty once QEMU is gone."""
@@ -132,14 +131,10 @@ class ConsolePipe:
     hundred one-byte writes, while a pipe packs them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pair: tuple[int, int] | None = None) -> None:
         """Both ends exist before QEMU starts, as for a Port."""
-        self._reader, self.guest = os.pipe()
-        os.set_blocking(self._reader, False)
-        # The kernel may refuse more than the default size to a user who has many pipes.
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(self.guest, fcntl.F_SETPIPE_SZ, _CONSOLE_ROOM)
-        self._guest_is_open = True
+        self._reader, self.guest = pair or console_pipe()
+        self._guest_is_open = self.guest >= 0
 
     async def receive(self) -> bytes:
         """The next bytes; empty once QEMU is gone."""

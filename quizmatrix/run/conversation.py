@@ -14,6 +14,7 @@ from quizmatrix.model.spec import CellSpec
 from quizmatrix.model.stage import Stage
 from quizmatrix.run import qemu
 from quizmatrix.run.channel import Control, InvalidMessageError, Message, Port
+from quizmatrix.run.ends import CONTROL, QMP
 from quizmatrix.run.observer import Observer, TerminalHost
 from quizmatrix.run.qmp import QmpError
 from quizmatrix.run.start import Start
@@ -61,7 +62,7 @@ class Conversation:
         self._folder = Path(spec.files.folder)
         self._packs = spec.keeps.counters
         self._ports = ports
-        self._control = Control(ports["control"])
+        self._control = Control(ports[CONTROL])
         self._feed = feed
         self._observer = observer
         self._evidence = evidence
@@ -147,7 +148,7 @@ class Conversation:
         self.no_answer = "it ended"
         with anyio.move_on_after(_ANSWER_LIMIT) as limit:
             try:
-                await self._start.restore(self._ports[qemu.QMP])
+                await self._start.restore(self._ports[QMP], self._ports[CONTROL])
                 await self._control.send(self._start.message())
                 if await self._expect("renewed"):
                     self.no_answer = ""

@@ -15,18 +15,18 @@ from quizmatrix.model.arch import Accelerator, DiskBus
 from quizmatrix.model.spec import CellSpec, Disk, Share
 from quizmatrix.run import bus, slots
 from quizmatrix.run.bus import Bus
+from quizmatrix.run.ends import CONSOLE, CONTROL, QMP
 
 # The guest's virtio-serial ports. With the console, these are the chardevs of every guest.
-PORTS = ("control", "stdout", "stderr")
-CHARDEVS = ("console", *PORTS)
+PORTS = (CONTROL, "stdout", "stderr")
+CHARDEVS = (CONSOLE, *PORTS)
 # An additional port if the command has a standard input.
 STDIN = "stdin"
 # Additional ports for a person's session, and for the guest's SSH server beside it.
 TERMINAL = "terminal"
 SSH = "ssh"
-# A chardev for QEMU's own control channel, to save and restore the guest.
-QMP = "qmp"
-# A second one, for a guest that hangs or has died. Nobody speaks there before, so QEMU reports nothing there.
+# A chardev for QEMU's control channel, beside QMP, by which guests are saved and restored: for one that hangs
+# or has died. Nobody speaks there before, so QEMU reports nothing there.
 MONITOR = "monitor"
 # The id of the memory, and the end of -machine's value that names it.
 _MEMORY = "memory"
@@ -80,6 +80,13 @@ def ports_of(spec: CellSpec, *, with_qmp: bool = False) -> list[str]:
         *([SSH] if spec.command.session and spec.command.session.has_sshd else []),
         *([QMP] if with_qmp else []),
     ]
+
+
+def chardevs_of(ports: Mapping[str, int | str]) -> dict[str, str]:
+    """The chardevs of a guest that is connected to us. ports: the descriptor of each."""
+    chardevs = {name: f"socket,fd={descriptor}" for name, descriptor in ports.items()}
+    # append: QEMU would truncate the file, which fails for a pipe.
+    return chardevs | {CONSOLE: f"file,path={PASSED_FILE},append=on"}
 
 
 def option_value(text: str) -> str:
@@ -197,7 +204,7 @@ def command_line(
     shares: list[Share],
     chardevs: Mapping[str, str],
     *,
-    passed_fd: int | None = None,
+    passed_fd: int | str | None = None,
     memory: Memory | None = None,
 ) -> list[str]:
     """The argv that boots `spec`.

@@ -10,19 +10,14 @@ from typing import Any
 import anyio
 import msgspec
 
+from quizmatrix.run import restoring
 from quizmatrix.run.channel import Port
 
 # Compressed first; not all machines support it.
 _FORMATS: tuple[dict[str, str], ...] = ({"format": "kdump-zlib"}, {})
 
-# QEMU's name for a file descriptor that it is given.
-_FILE = "file"
-
 # Seconds between two looks at QEMU's state.
 _PAUSE = 0.002
-
-# Memory that QEMU shares with a file is not part of what it saves (QEMU document system/vm-templating.rst).
-_CAPABILITIES = ("events", "x-ignore-shared")
 
 
 class QmpError(Exception):
@@ -58,7 +53,7 @@ class Monitor:
         for chosen in _FORMATS:
             try:
                 await self._hand_over(file)
-                await self.ask("dump-guest-memory", paging=False, protocol=f"fd:{_FILE}", **chosen)
+                await self.ask("dump-guest-memory", paging=False, protocol=f"fd:{restoring.FILE}", **chosen)
             except QmpError as error:
                 failure = error
             else:
@@ -82,21 +77,13 @@ class Monitor:
 
     async def save(self, file: int) -> None:
         """Write the state of the stopped guest's devices to an open file. QmpError if a device has none."""
-        await self._migrate("migrate", file)
-
-    async def restore(self, file: int) -> None:
-        """Take the devices' state from an open file, as a QEMU that was started with `-incoming defer`."""
-        await self._migrate("migrate-incoming", file)
-
-    async def _migrate(self, command: str, file: int) -> None:
-        capabilities = [{"capability": name, "state": True} for name in _CAPABILITIES]
-        await self.ask("migrate-set-capabilities", capabilities=capabilities)
+        await self.ask("migrate-set-capabilities", **restoring.CAPABLE)
         await self._hand_over(file)
-        await self.ask(command, uri=f"fd:{_FILE}")
+        await self.ask("migrate", uri=f"fd:{restoring.FILE}")
         while (status := await self._event("MIGRATION")).get("status") != "completed":
             if status.get("status") in ("failed", "cancelled"):
                 said = await self.ask("query-migrate")
-                raise QmpError(said.get("error-desc", f"{command} {status['status']}"))
+                raise QmpError(said.get("error-desc", f"migrate {status['status']}"))
 
     async def _event(self, name: str) -> dict[str, Any]:
         """The data of the next event of this name."""
@@ -118,7 +105,7 @@ class Monitor:
 
     async def _hand_over(self, file: int) -> None:
         """Send QEMU a duplicate of a file descriptor (QMP command getfd; unix(7), SCM_RIGHTS)."""
-        socket.send_fds(self._port.host, [self._line("getfd", {"fdname": _FILE})], [file])
+        socket.send_fds(self._port.host, [self._line("getfd", {"fdname": restoring.FILE})], [file])
         await self._answer("getfd")
 
     async def ask(self, command: str, **arguments: object) -> Any:
@@ -129,8 +116,7 @@ class Monitor:
     def _line(self, command: str, arguments: Mapping[str, object]) -> bytes:
         """The next command, with its number."""
         self._asked += 1
-        asked = {"execute": command, "id": self._asked, **({"arguments": arguments} if arguments else {})}
-        return msgspec.json.encode(asked) + b"\n"
+        return restoring.line(self._asked, command, arguments)
 
     async def _answer(self, command: str) -> Any:
         while True:

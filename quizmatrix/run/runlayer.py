@@ -12,7 +12,7 @@ from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.model import testchoice, user
 from quizmatrix.model.spec import ActiveProfile, Bind, CellSpec, Session, Share
 from quizmatrix.model.user import BUSYBOX, SHELL
-from quizmatrix.run import boundfile, foreign, mapped, slots
+from quizmatrix.run import boundfile, foreign, headstart, mapped, slots
 from quizmatrix.run.cellfolder import artifacts_of, run_layer_of
 
 _OPERATORS = frozenset({"&&", "||", "|"})
@@ -222,10 +222,10 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
         _check_binds(spec)
     folder = Path(spec.files.folder)
     layer, artifacts = run_layer_of(folder), artifacts_of(folder)
+    headstart.make_folders(spec.labels.cell, folder)
     own = layer / ".quizmatrix"
-    own.mkdir(parents=True)
+    own.mkdir()
     own.chmod(0o755)
-    artifacts.mkdir()
     # The run layer is first: the guest knows its slot.
     shares = [Share(tag="run", path=str(layer)), *spec.files.layers]
     model = mapped.prepare(artifacts) if spec.machine.kernel.has_9p else mapped.Model.NONE

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -19,12 +17,12 @@ from quizmatrix.model.spec import CellSpec, Share
 from quizmatrix.model.start import StartKind
 from quizmatrix.run import qemu, template
 from quizmatrix.run.channel import Port
+from quizmatrix.run.headstart import HeadStart
 from quizmatrix.run.qmp import Monitor, QmpError
+from quizmatrix.run.restoring import renewal, restore
 from quizmatrix.run.template import TEMPLATES, Template
 from quizmatrix.run.vm import VM
 
-# Bytes of a guest's new seed.
-_SEED = 32
 # Seconds that a booted guest has to come to rest, and between two looks.
 _REST_LIMIT = 0.5
 _REST_PAUSE = 0.002
@@ -35,6 +33,7 @@ class Start:
 
     template: what it is restored from; None: it is booted. saving: makes a template of it on the way, if one
     is to be made. note: for the user, why the guest is not saved or restored; empty if it is.
+    ahead: what has restored the guest, if it had a head start.
     """
 
     def __init__(
@@ -44,6 +43,7 @@ class Start:
         self.template = template
         self.saving = saving
         self.note = note
+        self.ahead: HeadStart | None = None
 
     @property
     def kind(self) -> StartKind:
@@ -64,28 +64,32 @@ class Start:
 
     @property
     def renews(self) -> bool:
-        """Whether the guest has to get its own clock and randomness: it has what a template has."""
-        return self.template is not None or (self.saving is not None and self.saving.was_stopped)
+        """Whether the guest, which was saved on the way, has to get its own clock and randomness."""
+        return self.saving is not None and self.saving.was_stopped
 
     def message(self) -> bytes:
-        """The line that lets the guest start. It is sent at once, as the time is in it."""
+        """The line that lets the guest start. It is sent at once, as the time may be in it."""
         if not self.renews:
             return b'{"op":"start"}\n'
-        seconds, nanoseconds = divmod(time.time_ns(), 10**9)
-        renew = f"{seconds} {nanoseconds} {secrets.token_hex(_SEED)}"
-        return f'{{"op":"start","renew":"{renew}"}}\n'.encode()
+        return f'{{"op":"start",{renewal()}}}\n'.encode()
 
-    async def restore(self, port: Port) -> None:
-        """Restore the guest, which then runs. Raises QmpError or OSError if that fails. port: QMP."""
+    async def restore(self, monitor: Port, control: Port) -> None:
+        """Restore the guest, which then runs, and says that it is renewed. Raises QmpError if that fails.
+
+        monitor: QMP, which is closed then. control: the guest's port.
+        """
         if self.template is None:
             return
-        monitor = Monitor(port)
-        await monitor.open()
-        with self.template.state_file.open("rb") as file:
-            await monitor.restore(file.fileno())
-        await monitor.go_on()
+        if self.ahead is None:
+            error = await in_thread(partial(restore, monitor.host, control.host, self.template.state_file))
+        elif self.ahead.is_restoring:
+            error = await in_thread(self.ahead.wait)
+        else:
+            error = self.ahead.wait()
+        if error:
+            raise QmpError(error)
         # QEMU would keep for ever what it reports and nobody reads.
-        port.close()
+        monitor.close()
 
 
 COLD = Start()

@@ -10,13 +10,14 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import msgspec
-from anyio.abc import Process
 
 from quizmatrix.core import process
 from quizmatrix.core.errors import host_error
 from quizmatrix.model.spec import CellSpec, Share
-from quizmatrix.run import qemu
+from quizmatrix.run import guessing, qemu
 from quizmatrix.run.channel import CHUNK, ConsolePipe, Port, write_all
+from quizmatrix.run.ends import log_pipe, make_ends
+from quizmatrix.run.headstart import HeadStart
 
 # Seconds for QEMU to end by itself once its guest is gone.
 END_GRACE = 5.0
@@ -30,15 +31,13 @@ _LAST_WORDS = 500
 class Log:
     """QEMU's own output: the beginning is written to a file, the end is kept in memory."""
 
-    def __init__(self, path: Path) -> None:
-        """Creates a pipe; QEMU inherits its writing end."""
+    def __init__(self, path: Path, pair: tuple[int, int] | None = None) -> None:
+        """QEMU inherits the writing end of a pipe. pair: its ends; by default those of a new one."""
         self.received = 0
         self._path = path
         self._end = b""
         self._kept = 0
-        self._reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        # Blocking for QEMU, so that it waits for us and loses no output.
-        os.set_blocking(self.writer, True)
+        self._reader, self.writer = pair or log_pipe()
 
     async def pump(self) -> None:
         """Read until QEMU ends. OSError if the file cannot be written."""
@@ -88,7 +87,7 @@ class Log:
 class VM:
     """A running QEMU."""
 
-    def __init__(self, child: Process, memory: int) -> None:
+    def __init__(self, child: process.Child, memory: int) -> None:
         """Made by `running`. memory: see there."""
         self._child = child
         # The file that the guest's memory is in, if it is to be saved; otherwise negative.
@@ -117,23 +116,34 @@ class VM:
 
 
 class HostEnds(msgspec.Struct, frozen=True, kw_only=True):
-    """The host's ends of what a QEMU is connected to. ports: by name."""
+    """The host's ends of what a QEMU is connected to. ports: by name.
+
+    ahead: the QEMU's head start, if it had one.
+    """
 
     console: ConsolePipe
     ports: dict[str, Port]
     log: Log
+    ahead: HeadStart | None = None
 
 
 @contextmanager
-def host_ends(spec: CellSpec, *, with_qmp: bool) -> Iterator[HostEnds]:
-    """The ends for the QEMU of `spec`, which are closed when the block ends. with_qmp: see qemu.ports_of."""
+def host_ends(spec: CellSpec, shares: list[Share], memory: qemu.Memory | None) -> Iterator[HostEnds]:
+    """The ends for the QEMU of `spec`, which are closed when the block ends. memory: see qemu.command_line.
+
+    The QEMU itself, if it had a head start, is killed then.
+    """
+    names = qemu.ports_of(spec, with_qmp=memory is not None)
+    ahead = guessing.take(spec, shares, memory)
+    ends = ahead.ends if ahead is not None else make_ends(names)
     with ExitStack() as stack:
+        if ahead is not None:
+            stack.callback(ahead.child.kill)
         yield HostEnds(
-            console=stack.enter_context(closing(ConsolePipe())),
-            ports={
-                name: stack.enter_context(closing(Port())) for name in qemu.ports_of(spec, with_qmp=with_qmp)
-            },
-            log=stack.enter_context(closing(Log(Path(spec.files.folder) / "qemu.log"))),
+            console=stack.enter_context(closing(ConsolePipe(ends.console))),
+            ports={name: stack.enter_context(closing(Port(ends.ports[name]))) for name in names},
+            log=stack.enter_context(closing(Log(Path(spec.files.folder) / "qemu.log", ends.log))),
+            ahead=ahead,
         )
 
 
@@ -151,28 +161,39 @@ async def running(
     memory: see qemu.command_line. Raises HostError if QEMU cannot be started.
     """
     require_qemu(spec)
-    console, ports, log = ends.console, ends.ports, ends.log
-    chardevs = {name: f"socket,fd={port.guest.fileno()}" for name, port in ports.items()}
-    # append: QEMU would truncate the file, which fails for a pipe.
-    chardevs["console"] = f"file,path={qemu.PASSED_FILE},append=on"
-    passed = [console.guest, *(port.guest.fileno() for port in ports.values())]
     with ExitStack() as stack:
         file = -1
         if memory is not None and memory.template is None:
             file = stack.enter_context(_new_memory(spec.machine.memory))
-            passed.append(file)
             memory = qemu.Memory(passed_fd=file)
-        argv = qemu.command_line(spec, shares, chardevs, passed_fd=console.guest, memory=memory)
-        vm = VM(await process.start(argv, pass_fds=passed, output=log.writer), file)
+        if ends.ahead is not None:
+            vm = VM(ends.ahead.child, file)
+        else:
+            vm = VM(await _started(spec, shares, ends, memory), file)
         try:
-            log.close_writer()
-            console.close_guest()
-            for port in ports.values():
+            ends.log.close_writer()
+            ends.console.close_guest()
+            for port in ends.ports.values():
                 port.close_guest()
             yield vm
         finally:
             with anyio.CancelScope(shield=True):
                 await vm.kill()
+
+
+async def _started(
+    spec: CellSpec, shares: list[Share], ends: HostEnds, memory: qemu.Memory | None
+) -> process.Child:
+    """Start QEMU; where that restores a guest, the next run may do so before it is asked to."""
+    ports = {name: port.guest.fileno() for name, port in ends.ports.items()}
+    passed = [ends.console.guest, *ports.values()]
+    if memory is not None and memory.template is None:
+        passed.append(memory.passed_fd)
+    chardevs = qemu.chardevs_of(ports)
+    argv = qemu.command_line(spec, shares, chardevs, passed_fd=ends.console.guest, memory=memory)
+    child = await process.start(argv, pass_fds=passed, output=ends.log.writer)
+    guessing.keep(spec, shares, memory)
+    return child
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Protocol
 from quizmatrix.model.job import CellJob
 from quizmatrix.model.result import CellResult
 from quizmatrix.model.spec import CellSpec, Disk
+from quizmatrix.run import headstart
 from quizmatrix.run.job import FindOut, RunCell, run_job
 from quizmatrix.run.observer import Observer
 from quizmatrix.schedule.admission import Admission, Need
@@ -46,7 +47,13 @@ class Here:
         self, need: Need, tell: Callable[[str], None], *, is_further: bool = False
     ) -> AsyncIterator[None]:
         """See JobPlace."""
-        await self._admission.enter(need, tell, is_further=is_further)
+
+        def waits(why: str) -> None:
+            # That may take hours, and a QEMU that nobody has asked for yet takes memory.
+            headstart.drop()
+            tell(why)
+
+        await self._admission.enter(need, waits, is_further=is_further)
         try:
             yield
         finally:

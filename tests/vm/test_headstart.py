@@ -1,0 +1,120 @@
+"""The second run of a command line finds its guest restored already."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vm.conftest import Quizmatrix
+from tests.vm.processes import qemus_with, wait_for
+
+CELL = "6.1-x86_64"
+# The guest's clock, a number that no other guest has, and the hash of the host's file that it reads.
+COMMAND = "date +%s; cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id; cat file; exit 3"
+
+
+class Repeated:
+    """One command line, in one folder."""
+
+    def __init__(self, quizmatrix: Quizmatrix, home: Path) -> None:
+        self._quizmatrix = quizmatrix
+        self.state = home / "state"
+        self.here = home / "here"
+        (self.here / "file").write_text("of the host\n")
+        self.words = ["run", "--only", CELL, "--", COMMAND]
+
+    def run(self) -> list[str]:
+        """What the guest said, which ended as it has to."""
+        done = self._quizmatrix(*self.words)
+        assert done.returncode == 3, done.stderr.decode()
+        said = done.stdout.decode().splitlines()
+        assert said[3] == "of the host"
+        assert abs(int(said[0]) - time.time()) < 60
+        return said
+
+    @property
+    def start(self) -> str:
+        """How the last guest started."""
+        (cell,) = json.loads((self.state / "runs/latest/results.json").read_bytes())["cells"]
+        return str(cell["start"])
+
+    @property
+    def guess(self) -> Path:
+        """The file with what to begin with. A run that takes what was begun does not write it."""
+        (place,) = (self.state / "guesses").glob("*.json")
+        return place
+
+    def change_guess(self, **keys: Any) -> None:
+        guess = json.loads(self.guess.read_bytes())
+        self.guess.write_text(json.dumps(guess | keys))
+
+    @property
+    def left(self) -> list[object]:
+        """What no run may leave."""
+        return [*qemus_with(str(self.state)), *(self.state / "guesses").glob(".begun*")]
+
+
+@pytest.fixture
+def repeated(quizmatrix: Quizmatrix, tmp_path: Path) -> Repeated:
+    """One whose guest was restored once, which kept a guess."""
+    made = Repeated(quizmatrix, tmp_path)
+    made.run()
+    made.run()
+    assert made.start == "warm"
+    return made
+
+
+def test_a_guest_that_was_begun_is_like_any_other(repeated: Repeated) -> None:
+    kept = repeated.guess.stat().st_mtime_ns
+    said = [repeated.run() for _ in range(3)]
+    assert repeated.guess.stat().st_mtime_ns == kept
+    assert repeated.start == "warm"
+    for line in (1, 2):
+        assert len({lines[line] for lines in said}) == 3
+    # What it was begun with is the run's now.
+    assert (repeated.state / f"runs/latest/{CELL}/artifacts").is_dir()
+    assert not repeated.left
+
+
+def test_a_wrong_guess_is_no_harm(repeated: Repeated, tmp_path: Path) -> None:
+    argv = json.loads(repeated.guess.read_bytes())["argv"]
+    empty = tmp_path / "empty"
+    empty.touch()
+    for wrong in (
+        {"argv": [word.replace(f"-name\0{CELL}", "x") for word in argv] + ["-name", "another"]},
+        {"argv": ["/bin/false"]},
+        {"cell": "6.1-s390x"},
+        {"memory": str(tmp_path / "gone")},
+        # QEMU ends at once.
+        {"state": str(empty)},
+    ):
+        repeated.change_guess(**wrong)
+        repeated.run()
+        assert repeated.start == "warm"
+        assert not repeated.left
+        assert json.loads(repeated.guess.read_bytes())["argv"] == argv
+
+
+def test_a_killed_run_leaves_no_guest(repeated: Repeated, environment: dict[str, str]) -> None:
+    ways = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+    for number in range(12):
+        argv = [sys.executable, "-m", "quizmatrix", *repeated.words]
+        started = subprocess.Popen(
+            argv,
+            cwd=repeated.here,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(number / 15)
+        started.send_signal(ways[number % len(ways)])
+        started.wait()
+        wait_for(lambda: not qemus_with(str(repeated.state)))
+    repeated.run()
+    assert repeated.start == "warm"
