@@ -10,13 +10,18 @@ import sys
 from quizmatrix.core import streams
 from quizmatrix.core.errors import QuizmatrixError, ReaderGoneError, host_error
 from quizmatrix.model.outcome import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_NO_VERDICT
-from quizmatrix.run import headstart
+
+# Commands whose guests may be begun before all else is imported.
+_RUN_GUESTS = ("run", "shell")
 
 
 def main() -> None:
     """Run the program and exit."""
     _open_closed_streams()
-    headstart.begin(sys.argv[1:])
+    if sys.argv[1:2] and sys.argv[1] in _RUN_GUESTS:
+        from quizmatrix.run import headstart
+
+        headstart.begin(sys.argv[1:])
     streams.install()
     for number in (signal.SIGTERM, signal.SIGHUP):
         # Handled like Ctrl-C, so that incomplete files are removed.
@@ -30,7 +35,8 @@ def main() -> None:
         status = status or EXIT_BROKEN_PIPE
     with contextlib.suppress(OSError, ReaderGoneError):
         sys.stderr.flush()
-    headstart.end()
+    if (begun := sys.modules.get("quizmatrix.run.headstart")) is not None:
+        begun.end()
     # Not sys.exit(): that tears down all modules, which takes a fiftieth of a second, and waits for threads,
     # even for one that writes to a pipe that nobody reads.
     os._exit(status)

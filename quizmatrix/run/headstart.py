@@ -25,9 +25,6 @@ from quizmatrix.run import restoring
 from quizmatrix.run.cellfolder import artifacts_of, run_layer_of
 from quizmatrix.run.ends import CONTROL, QMP, make_ends
 
-# Commands that run guests.
-_COMMANDS = ("run", "shell")
-
 # In the state directory. It has one file for each command line, of which the latest are kept.
 _FOLDER = "guesses"
 _MOST = 100
@@ -175,8 +172,6 @@ def begin(argv: Sequence[str]) -> None:
     Nothing that goes wrong is an error here: the run itself will find it.
     """
     global _place, _begun
-    if not argv or argv[0] not in _COMMANDS:
-        return
     # RuntimeError: this host starts no more threads.
     with suppress(OSError, ValueError, RuntimeError, QuizmatrixError):
         _place = paths.state_dir() / _FOLDER / f"{_name_of(argv)}.json"

@@ -153,7 +153,6 @@ def test_what_nobody_takes_ends_with_the_run(guess: Guess, tmp_path: Path) -> No
         (("run", "--only", "6.1-x86_64", "-v", "--", "true"), False),
         (("run", "--only", "6.1-x86_64"), False),
         (("shell", "--only", "6.1-x86_64", "--", "true"), False),
-        (("cells", "--only", "6.1-x86_64", "--", "true"), False),
         ((), False),
     ],
 )
