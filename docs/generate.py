@@ -76,7 +76,7 @@ _SECTIONS = {
             "for each cell `CELL/stdout`, `stderr`, `console.log`, `result.json`, `reproduce.sh` and "
             "`artifacts/`; `latest` is a link to the newest",
             "~/.local/state/quizmatrix/history.sqlite": "what is known of earlier runs",
-            "~/.local/state/quizmatrix/guesses/": "what runs [begin with](warm.md#a-head-start)",
+            "~/.local/state/quizmatrix/guesses/": "QEMU's command lines, with which later runs begin",
             "~/.cache/quizmatrix/": "kernels, images and builds; `quizmatrix clean` empties it",
             "~/.config/quizmatrix/debian.toml": "what replaces keys of Debian's archive: mirrors, keyring",
             "~/.config/quizmatrix/kernel.org.toml": "the same for kernel.org",

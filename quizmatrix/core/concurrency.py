@@ -69,14 +69,16 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     return found
 
 
-async def in_thread(work: Callable[[], R], *, is_awaited: bool = False) -> R:
+async def in_thread(work: Callable[[], R], *, is_awaited: bool = False, is_alone: bool = False) -> R:
     """Call `work` in a thread and return its result.
 
     is_awaited: whether a cancellation waits until `work` has ended, which would else go on to write.
+    is_alone: `work` mostly waits, and does not have to wait for others before.
     Raises HostError if the host refuses a new thread.
     """
+    limiter = anyio.CapacityLimiter(1) if is_alone else None
     try:
-        return await anyio.to_thread.run_sync(work, abandon_on_cancel=not is_awaited)
+        return await anyio.to_thread.run_sync(work, abandon_on_cancel=not is_awaited, limiter=limiter)
     except RuntimeError as error:
         if "new thread" not in str(error):
             raise

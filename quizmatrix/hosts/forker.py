@@ -52,6 +52,8 @@ class Forker:
         self._server: _Server | None = None
         self._asking = anyio.Lock()
         self._asked = 0
+        # Questions for a process whose answers nobody waits for any more.
+        self._given_up: set[bytes] = set()
         self._is_stopped = False
 
     async def start(self) -> None:
@@ -90,7 +92,11 @@ class Forker:
         async with self._asking:
             with anyio.CancelScope(shield=True):
                 server = await self._running()
-                answer = await self._ask(server, os.fsencode(folder), [out.fileno()])
+                try:
+                    answer = await self._ask(server, os.fsencode(folder), [out.fileno()])
+                except BaseException:
+                    self._given_up.add(str(self._asked).encode())
+                    raise
         if answer is None:
             raise HostError("cannot start a process for an order", cause="what forks them does not answer")
         pid = int(answer)
@@ -134,6 +140,9 @@ class Forker:
                     return answer.decode()
                 if not of:
                     break
+                if of in self._given_up and int(answer) > 0:
+                    # dask cancels where a shield does not help. The server reaps it at its end.
+                    _send(int(answer), signal.SIGKILL)
         if server is self._server:
             await self._drop()
         return None

@@ -70,6 +70,9 @@ async def _boot_warm_or_cold(
         if start.note:
             observer.note(f"cold: {start.note}")
         boot = await _boot(spec, shares, marker, observer, start)
+        if boot.conversation.no_answer and boot.conversation.had_head_start:
+            # That may have been the reason, and the template is intact.
+            boot = await _boot(spec, shares, marker, observer, start)
         why = boot.conversation.no_answer
         if start.saving is not None and start.saving.error:
             observer.note(f"it is not kept as a template: {start.saving.error}")
@@ -83,7 +86,8 @@ async def _boot_warm_or_cold(
 
 async def _boot(spec: CellSpec, shares: list[Share], marker: str, observer: Observer, start: Start) -> Boot:
     with vm.host_ends(spec, shares, start.memory) as ends:
-        start.ahead = ends.ahead
+        if ends.ahead is not None:
+            start = Start(start.template, ahead=ends.ahead)
         boot = Boot(spec, ends, marker.encode(), observer, start)
         await boot.run(shares, partial(_write_script, spec, shares))
         if not boot.conversation.no_answer:

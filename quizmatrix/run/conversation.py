@@ -70,6 +70,11 @@ class Conversation:
         self._of_command: anyio.CancelScope | None = None
         self._packing: Message | None = None
 
+    @property
+    def had_head_start(self) -> bool:
+        """Whether its QEMU was started on a guess."""
+        return self._start.ahead is not None
+
     def reach(self, stage: Stage) -> None:
         """Record that a stage begins now, and tell the observer."""
         self.stopwatch.reach(stage)

@@ -18,18 +18,23 @@ _KNOWN_FOLDERS = re.compile(f"{FOLDER_MARK}/(?:layer|artifacts)(?:,|$)")
 def take(spec: CellSpec, shares: list[Share], memory: qemu.Memory | None) -> HeadStart | None:
     """The QEMU that was started ahead, if it is one for this guest; else it is killed."""
     begun = headstart.for_cell(spec.labels.cell)
-    if begun is None:
+    if begun is None or memory is None or memory.template is None:
+        headstart.drop()
         return None
-    headstart.take()
-    if memory is None or memory.template is None:
-        begun.drop()
+    headstart.release()
+    if not begun.take(_marked(spec, shares, memory), memory.template, Path(spec.files.folder)):
         return None
-    return begun if begun.take(_marked(spec, shares, memory), memory.template) else None
+    headstart.keep(None)
+    return begun
 
 
 def keep(spec: CellSpec, shares: list[Share], memory: qemu.Memory | None) -> None:
-    """Keep what was started for this guest as the guess for the next run."""
+    """Keep what was started for this guest as the guess for the next run, if it may be begun ahead."""
     if memory is None or memory.template is None:
+        return
+    # It would hold what the run itself looks at before: a port of the host, a disk.
+    has_forwards = spec.machine.network is not None and spec.machine.network.forwards
+    if has_forwards or any(disk.writable for disk in spec.files.disks):
         return
     argv = _marked(spec, shares, memory)
     whole = "\n".join(argv)
@@ -37,6 +42,7 @@ def keep(spec: CellSpec, shares: list[Share], memory: qemu.Memory | None) -> Non
     if spec.files.folder in whole or not is_known:
         # It has more in its folder than a head start makes there.
         return
+    own = Path(spec.files.folder)
     headstart.keep(
         Guess(
             cell=spec.labels.cell,
@@ -45,6 +51,7 @@ def keep(spec: CellSpec, shares: list[Share], memory: qemu.Memory | None) -> Non
             ports=qemu.ports_of(spec, with_qmp=True),
             memory=memory.template,
             state=str(Path(memory.template).with_name(template.STATE)),
+            folders=[share.path for share in shares if own not in Path(share.path).parents],
         )
     )
 

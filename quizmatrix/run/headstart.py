@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import threading
 import time
 import zlib
@@ -19,28 +20,32 @@ from pathlib import Path
 
 import msgspec
 
-from quizmatrix.core import paths, private, spawn
+from quizmatrix.core import json, paths, private, spawn
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.run import restoring
 from quizmatrix.run.cellfolder import artifacts_of, run_layer_of
 from quizmatrix.run.ends import CONTROL, QMP, make_ends
 
-# In the state directory. It has one file for each command line, of which the latest are kept.
+# In the state directory. It has one file for each command line, of which those that were used last are kept.
 _FOLDER = "guesses"
 _MOST = 100
 # Beside them: folders of guests that have none of their own yet. Seconds after which one is nobody's.
 _BEGUN = ".begun-"
 _LEFT_BEHIND = 3600.0
 
-# Seconds for a killed QEMU to die; one that hangs in the kernel does not.
-_KILL_LIMIT = 1.0
+# Seconds that a guest waits for the run to be ready for it: it takes memory that nobody has asked for yet,
+# and has the time and the folders of its beginning.
+_PATIENCE = 30.0
+# Seconds that the run waits for QEMU to have opened its folders. By then it has.
+_OPEN_LIMIT = 1.0
 
 
 class Guess(msgspec.Struct, frozen=True, kw_only=True):
     """How a QEMU was started that restores a guest. cell: whose.
 
     argv: its command line, with marks in place of descriptors and of the cell's folder. before: what stands
-    before that: these words, and our pid. ports: their names. memory, state: the template's files.
+    before that: these words, and our pid. ports: their names. memory, state: the template's files. folders:
+    of the host, which the guest sees, but for those in the cell's folder.
     """
 
     cell: str
@@ -49,6 +54,7 @@ class Guess(msgspec.Struct, frozen=True, kw_only=True):
     ports: list[str]
     memory: str
     state: str
+    folders: list[str]
 
 
 def mark(name: str) -> str:
@@ -63,23 +69,28 @@ class HeadStart:
     """A QEMU that was started on a guess. ends: what it is connected to. child: its process."""
 
     def __init__(self, guess: Guess, folder: Path) -> None:
-        """Starts it. folder: a new one for what will be in the cell's. Raises OSError."""
+        """Starts it. folder: a new one for what will be in the cell's.
+
+        Raises OSError, LookupError where the guess lacks a port, RuntimeError where there is no new thread.
+        """
         self._guess = guess
         self._folder = folder
+        self._given: Path | None = None
         self._error = ""
+        self._has_opened, self._is_restored, self._is_over = (threading.Event() for _ in range(3))
         with ExitStack() as undo:
             folder.mkdir(mode=0o700)
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
-            for of in (run_layer_of, artifacts_of):
-                of(folder).mkdir()
-            self._memory = _identity(guess.memory)
+            _make_folders(folder)
+            self._files = _identities(guess)
             self.ends = make_ends(guess.ports)
             undo.callback(self._close_ends)
+            self._monitor, self._control = (self.ends.ports[name][0] for name in (QMP, CONTROL))
             self.child = self._spawn()
             self.ends = self.ends.given()
-            self._restoring = threading.Thread(target=self._restore, daemon=True)
             undo.callback(self._kill)
-            self._restoring.start()
+            self._attendant = threading.Thread(target=self._attend, daemon=True)
+            self._attendant.start()
             self._undo = undo.pop_all()
 
     def _spawn(self) -> spawn.Spawned:
@@ -95,59 +106,67 @@ class HeadStart:
         self.ends.close()
 
     def _kill(self) -> None:
+        self._is_over.set()
         self.child.kill()
-        if self._restoring.is_alive():
-            # It ends when QEMU has.
-            self._restoring.join(_KILL_LIMIT)
 
-    def _restore(self) -> None:
-        monitor, control = (self.ends.ports[name][0] for name in (QMP, CONTROL))
-        self._error = restoring.restore(monitor, control, Path(self._guess.state))
+    def _attend(self) -> None:
+        """In a thread, as QEMU has to be waited for: restore the guest, and let it wait."""
+        state = Path(self._guess.state)
+        self._error = restoring.restore(self._monitor, self._control, state, self._has_opened.set)
+        self._has_opened.set()
+        self._is_restored.set()
+        if not self._is_over.wait(_PATIENCE):
+            self.child.kill()
 
     def is_for(self, cell: str) -> bool:
         """Whether it is for a cell of this name."""
         return self._guess.cell == cell
 
     def give_folders(self, folder: Path) -> bool:
-        """Move the folders that QEMU has open to the cell's folder; False if they cannot be moved."""
-        try:
-            for of in (run_layer_of, artifacts_of):
-                of(self._folder).rename(of(folder))
-        except OSError:  # it is on another disk
+        """Move the folders that QEMU has open to the cell's folder; False if that cannot be."""
+        if not self._has_opened.wait(_OPEN_LIMIT):
             return False
-        return True
+        with suppress(OSError):  # it is on another disk
+            for of in _FOLDERS:
+                of(self._folder).rename(of(folder))
+            self._given = folder
+        return self._given == folder
 
-    def take(self, argv: Sequence[str], template: str) -> bool:
-        """Whether it has this command line, with marks, and the memory of this template; else it is killed.
+    def take(self, argv: Sequence[str], memory: str, folder: Path) -> bool:
+        """Whether it is the QEMU of this command line, with marks; else it is killed.
 
-        The ends and the child are then the caller's.
+        memory: the template's file. folder: the cell's. The ends and the child are then the caller's.
         """
+        self._is_over.set()
         self.child.look()
-        if (
-            list(argv) != self._guess.argv
-            or template != self._guess.memory
-            or not self._is_same(template)
-            or self.child.returncode is not None
-        ):
+        is_it = (
+            list(argv) == self._guess.argv
+            and memory == self._guess.memory
+            and self._given == folder
+            and self._sees_the_same()
+            and self.child.returncode is None
+            and not self._error
+        )
+        if not is_it:
             self.drop()
             return False
         self._undo.pop_all()
         shutil.rmtree(self._folder, ignore_errors=True)
         return True
 
-    def _is_same(self, template: str) -> bool:
+    def _sees_the_same(self) -> bool:
         with suppress(OSError):
-            return _identity(template) == self._memory
+            return _identities(self._guess) == self._files
         return False
 
     @property
     def is_restoring(self) -> bool:
         """Whether `wait` would wait."""
-        return self._restoring.is_alive()
+        return not self._is_restored.is_set()
 
     def wait(self) -> str:
         """Wait until the guest is restored; why it is not, or an empty text."""
-        self._restoring.join()
+        self._is_restored.wait()
         return self._error
 
     def drop(self) -> None:
@@ -155,10 +174,29 @@ class HeadStart:
         self._undo.close()
 
 
+# The folders of a cell that QEMU opens.
+_FOLDERS = (run_layer_of, artifacts_of)
+
+
+def _make_folders(folder: Path) -> None:
+    for of in _FOLDERS:
+        of(folder).mkdir(exist_ok=True)
+
+
 def _filled(word: str, marks: Mapping[str, str]) -> str:
     for what, text in marks.items():
         word = word.replace(what, text)
     return word
+
+
+def _identities(guess: Guess) -> list[tuple[int, ...]]:
+    """What changes when the guess means other files: a template that is made anew has the same names.
+
+    Raises OSError.
+    """
+    memory = Path(guess.memory).stat()
+    found = [path.stat() for path in map(Path, guess.folders)]
+    return [(memory.st_dev, memory.st_ino, memory.st_mtime_ns), *((one.st_dev, one.st_ino) for one in found)]
 
 
 # Where the guess for the command line of this process is, and what was started on it.
@@ -172,19 +210,27 @@ def begin(argv: Sequence[str]) -> None:
     Nothing that goes wrong is an error here: the run itself will find it.
     """
     global _place, _begun
-    # RuntimeError: this host starts no more threads.
-    with suppress(OSError, ValueError, RuntimeError, QuizmatrixError):
+    with suppress(OSError, ValueError, LookupError, RuntimeError, QuizmatrixError):
         _place = paths.state_dir() / _FOLDER / f"{_name_of(argv)}.json"
-        guess = msgspec.json.decode(_place.read_bytes(), type=Guess)
-        _begun = HeadStart(guess, _place.with_name(f"{_BEGUN}{os.getpid()}-{time.time_ns()}"))
+        if _is_ours(_place.parent) and _is_ours(_place):
+            guess = json.decode_exactly(_place.read_bytes(), Guess)
+            _begun = HeadStart(guess, _place.with_name(f"{_BEGUN}{os.getpid()}-{time.time_ns()}"))
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether nobody else could have written it: it has programs that are run. Raises OSError."""
+    found = path.lstat()
+    is_link = stat.S_ISLNK(found.st_mode)
+    return not is_link and found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
 
 def make_folders(cell: str, folder: Path) -> None:
     """Make the run layer and the artifacts of a cell in its folder. Raises OSError."""
-    begun = for_cell(cell)
-    if begun is None or not begun.give_folders(folder):
-        for of in (run_layer_of, artifacts_of):
-            of(folder).mkdir()
+    if for_cell(cell) is None:
+        _make_folders(folder)
+    elif not _begun or not _begun.give_folders(folder):
+        drop()
+        _make_folders(folder)
 
 
 def for_cell(cell: str) -> HeadStart | None:
@@ -192,7 +238,7 @@ def for_cell(cell: str) -> HeadStart | None:
     return _begun if _begun is not None and _begun.is_for(cell) else None
 
 
-def take() -> None:
+def release() -> None:
     """Leave what was begun to the caller, who takes or drops it."""
     global _begun
     _begun = None
@@ -213,12 +259,18 @@ def end() -> None:
     _place = None
 
 
-def keep(guess: Guess) -> None:
-    """Keep a guess for the next run of this command line. Not being able to is no error."""
+def keep(guess: Guess | None) -> None:
+    """Keep a guess for the next run of this command line. None: the last one was right.
+
+    Not being able to is no error.
+    """
     if _place is None:
         return
-    with suppress(OSError, QuizmatrixError):
-        private.write(private.folder(_place.parent) / _place.name, msgspec.json.encode(guess))
+    with suppress(OSError, ValueError, QuizmatrixError):
+        if guess is None:
+            os.utime(_place)
+        else:
+            private.write(private.folder(_place.parent) / _place.name, json.encode_exactly(guess))
         _tidy(_place.parent)
 
 
@@ -236,9 +288,3 @@ def _name_of(argv: Sequence[str]) -> str:
     end = argv.index("--") + 2 if "--" in argv else len(argv)
     text = "\0".join([str(Path.cwd()), *argv[:end]])
     return f"{zlib.crc32(text.encode(errors='surrogateescape')):08x}"
-
-
-def _identity(path: str) -> str:
-    """Which file it is: a template that is made anew has others of the same names. Raises OSError."""
-    now = Path(path).stat()
-    return f"{now.st_dev} {now.st_ino} {now.st_mtime_ns}"

@@ -9,7 +9,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -37,21 +37,30 @@ _READ = 1 << 16
 
 
 def line(number: int, command: str, arguments: Mapping[str, object]) -> bytes:
-    """A command of QMP."""
+    """A command of QMP. number: of the command, which QEMU's answer repeats."""
     asked = {"execute": command, "id": number, **({"arguments": arguments} if arguments else {})}
     return msgspec.json.encode(asked) + b"\n"
 
 
 def renewal() -> str:
-    """What a guest with a template's clock and randomness gets of its own. It is sent at once."""
+    """What a guest with a template's clock and randomness gets of its own: a member of a JSON object.
+
+    It is sent at once, as the time is in it.
+    """
     seconds, nanoseconds = divmod(time.time_ns(), 10**9)
     return f'"renew":"{seconds} {nanoseconds} {os.urandom(_SEED).hex()}"'
 
 
-def restore(monitor: socket.socket, control: socket.socket, state: Path) -> str:
+def restore(
+    monitor: socket.socket,
+    control: socket.socket,
+    state: Path,
+    on_ready: Callable[[], None] = lambda: None,
+) -> str:
     """Restore the guest of a new QEMU, and let it renew itself; why that failed, or an empty text.
 
-    monitor: QMP, on which nothing was said. control: the guest's port. state: of its devices. The guest then
+    monitor: QMP, on which nothing was said. control: the guest's port. state: of its devices. on_ready: is
+    called once QEMU has all its devices, and so has opened the folders of its command line. The guest then
     says that it is renewed, and waits for its start.
     """
     said = _said(monitor)
@@ -59,6 +68,10 @@ def restore(monitor: socket.socket, control: socket.socket, state: Path) -> str:
         monitor.sendall(_lines(1, _FIRST))
         with state.open("rb") as file:
             socket.send_fds(monitor, [_lines(1 + len(_FIRST), _WITH_STATE)], [file.fileno()])
+        # It answers from its main loop, which comes after all devices.
+        while "return" not in next(said):
+            pass
+        on_ready()
         while (status := _status_in(next(said))) != "completed":
             if status in ("failed", "cancelled"):
                 return f"the guest was not restored: {status}"
@@ -85,8 +98,10 @@ def _lines(first: int, asked: Sequence[_Asked]) -> bytes:
 def _said(monitor: socket.socket) -> Iterator[dict[str, Any]]:
     """What QEMU says, without an end."""
     rest = b""
+    poll = select.poll()
+    poll.register(monitor, select.POLLIN)
     while True:
-        if not select.select([monitor], [], [], _SILENCE_LIMIT)[0]:
+        if not poll.poll(1000 * _SILENCE_LIMIT):
             raise _FailedError("QEMU does not answer")
         data = monitor.recv(_READ)
         if not data:

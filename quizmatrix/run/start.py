@@ -37,13 +37,17 @@ class Start:
     """
 
     def __init__(
-        self, template: Template | None = None, saving: Saving | None = None, note: str = ""
+        self,
+        template: Template | None = None,
+        saving: Saving | None = None,
+        note: str = "",
+        ahead: HeadStart | None = None,
     ) -> None:
         """By default, a guest that is only booted."""
         self.template = template
         self.saving = saving
         self.note = note
-        self.ahead: HeadStart | None = None
+        self.ahead = ahead
 
     @property
     def kind(self) -> StartKind:
@@ -81,9 +85,10 @@ class Start:
         if self.template is None:
             return
         if self.ahead is None:
-            error = await in_thread(partial(restore, monitor.host, control.host, self.template.state_file))
+            work = partial(restore, monitor.host, control.host, self.template.state_file)
+            error = await in_thread(work, is_alone=True)
         elif self.ahead.is_restoring:
-            error = await in_thread(self.ahead.wait)
+            error = await in_thread(self.ahead.wait, is_alone=True)
         else:
             error = self.ahead.wait()
         if error:

@@ -21,7 +21,7 @@ from quizmatrix.core.errors import DamagedError, UnpreparedError
 from quizmatrix.core.store import Store, key_of
 from quizmatrix.model.arch import Accelerator, DiskBus
 from quizmatrix.model.spec import BASE_DISK, CellSpec, Disk, Labels, Share
-from quizmatrix.run import qemu
+from quizmatrix.run import ends, qemu
 
 # Part of every key; has to be changed when a guest is saved or restored differently.
 _RECIPE = "2"
@@ -142,7 +142,7 @@ def _renews(version: str) -> bool:
 
 def key_for(spec: CellSpec, shares: list[Share]) -> str:
     """The key of the template for a guest: a hash of all that its machine is made of, and of nothing else."""
-    chardevs = dict.fromkeys(["console", *qemu.ports_of(spec, with_qmp=True)], "socket")
+    chardevs = dict.fromkeys([ends.CONSOLE, *qemu.ports_of(spec, with_qmp=True)], "socket")
     # What is in a slot is the host's affair; the guest sees the slots.
     neutral = [Share(tag="", path="")] * len(shares)
     argv = qemu.command_line(_without_run(spec), neutral, chardevs)

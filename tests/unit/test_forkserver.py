@@ -170,6 +170,8 @@ def test_an_answer_that_nobody_waits_for_is_not_taken_for_another(broken: Path, 
         os.kill(server, signal.SIGCONT)
         assert [await run(processes, broken) for _ in range(3)] == [1, 1, 1]
         assert servers() == [server]
+        # What was forked for nobody does not run on.
+        assert not any(map(is_running, children_of(server)))
 
     play(scene)
 

@@ -1,9 +1,11 @@
 """What was started on a guess is taken if it is the right one, and leaves nothing behind if it is not."""
 
+import errno
 import os
 import re
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -11,7 +13,7 @@ import pytest
 
 from quizmatrix.core import process
 from quizmatrix.run import headstart
-from quizmatrix.run.headstart import FOLDER_MARK, Guess, mark
+from quizmatrix.run.headstart import FOLDER_MARK, Guess, HeadStart, mark
 from tests.vm.processes import children_of, is_running, wait_for
 
 ARGV = ("run", "--only", "6.1-x86_64", "--", "true")
@@ -31,6 +33,7 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 def guess(tmp_path: Path) -> Guess:
     for name in ("memory", "state"):
         (tmp_path / name).write_text(name)
+    (tmp_path / "seen").mkdir()
     return Guess(
         cell="6.1-x86_64",
         before=process.tied_to_parent([])[:-1],
@@ -38,6 +41,7 @@ def guess(tmp_path: Path) -> Guess:
         ports=["control", "qmp"],
         memory=str(tmp_path / "memory"),
         state=str(tmp_path / "state"),
+        folders=[str(tmp_path / "seen")],
     )
 
 
@@ -58,19 +62,37 @@ def begun_folders() -> list[Path]:
     return [path for path in folder().iterdir() if path.is_dir()]
 
 
-def test_the_right_guess_is_taken(guess: Guess, tmp_path: Path) -> None:
+def begin(guess: Guess, place: Path) -> HeadStart:
+    """What is begun on a guess, which was given the folder of a cell at `place`."""
     kept(guess)
     headstart.begin(ARGV)
     begun = headstart.for_cell("6.1-x86_64")
     assert begun is not None
-    assert headstart.for_cell("6.1-s390x") is None
+    place.mkdir()
+    headstart.make_folders("6.1-x86_64", place)
+    headstart.release()
+    return begun
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody answers here, so nobody is waited for."""
+    monkeypatch.setattr("quizmatrix.run.restoring.restore", restored)
+
+
+def restored(
+    monitor: socket.socket, control: socket.socket, state: Path, on_ready: Callable[[], None]
+) -> str:
+    on_ready()
+    return ""
+
+
+def test_the_right_guess_is_taken(guess: Guess, tmp_path: Path) -> None:
+    begun = begin(guess, tmp_path / "cell")
+    assert not begun.is_for("6.1-s390x")
     (before,) = begun_folders()
-    cell = tmp_path / "cell"
-    cell.mkdir()
-    headstart.make_folders("6.1-x86_64", cell)
-    assert sorted(path.name for path in cell.iterdir()) == ["artifacts", "layer"]
-    headstart.take()
-    assert begun.take(WORDS, guess.memory)
+    assert sorted(path.name for path in (tmp_path / "cell").iterdir()) == ["artifacts", "layer"]
+    assert begun.take(WORDS, guess.memory, tmp_path / "cell")
     assert begun_folders() == []
     # It had the folder's first name, and an end of a port.
     told = b""
@@ -81,54 +103,148 @@ def test_the_right_guess_is_taken(guess: Guess, tmp_path: Path) -> None:
             time.sleep(0.01)
     assert told.split()[0] == f"path={before}/layer".encode()
     assert re.fullmatch(rb"fd=\d+", told.split()[1])
+    assert begun.wait() == ""
     # Whoever took it keeps it when the rest ends.
     headstart.end()
     assert is_running(begun.child.pid)
     begun.child.kill()
-    wait_for(lambda: not is_running(begun.child.pid))
+    assert not is_running(begun.child.pid)
     begun.ends.close()
 
 
-def changed_argv(guess: Guess) -> tuple[list[str], str]:
-    return [*guess.argv, "-snapshot"], guess.memory
+def same(_guess: Guess, _place: Path) -> None:
+    """Changes nothing."""
 
 
-def changed_template(guess: Guess) -> tuple[list[str], str]:
+def made_anew(guess: Guess, _place: Path) -> None:
     Path(guess.memory).unlink()
-    Path(guess.memory).write_text("made anew")
-    return guess.argv, guess.memory
+    Path(guess.memory).write_text("memory")
 
 
-def removed_template(guess: Guess) -> tuple[list[str], str]:
+def removed(guess: Guess, _place: Path) -> None:
     Path(guess.memory).unlink()
-    return guess.argv, guess.memory
 
 
-def other_template(guess: Guess) -> tuple[list[str], str]:
-    return guess.argv, guess.state
+def other_folder(guess: Guess, _place: Path) -> None:
+    Path(guess.folders[0]).rename(f"{guess.folders[0]}.old")
+    Path(guess.folders[0]).mkdir()
 
 
-@pytest.mark.parametrize("change", [changed_argv, changed_template, removed_template, other_template])
-def test_a_wrong_guess_is_killed(change: object, guess: Guess) -> None:
+@pytest.mark.parametrize(
+    ("more", "memory", "cell", "change"),
+    [
+        (["-snapshot"], "memory", "cell", same),
+        ([], "state", "cell", same),
+        ([], "memory", "other", same),
+        ([], "memory", "cell", made_anew),
+        ([], "memory", "cell", removed),
+        ([], "memory", "cell", other_folder),
+    ],
+)
+def test_a_wrong_guess_is_killed(
+    more: list[str],
+    memory: str,
+    cell: str,
+    change: Callable[[Guess, Path], None],
+    guess: Guess,
+    tmp_path: Path,
+) -> None:
+    begun = begin(guess, tmp_path / "cell")
+    change(guess, tmp_path)
+    assert not begun.take([*WORDS, *more], str(tmp_path / memory), tmp_path / cell)
+    assert not is_running(begun.child.pid)
+    assert begun_folders() == []
+
+
+def test_what_has_ended_is_not_taken(guess: Guess, tmp_path: Path) -> None:
+    begun = begin(msgspec.structs.replace(guess, argv=["false"]), tmp_path / "cell")
+    wait_for(lambda: not is_running(begun.child.pid))
+    assert not begun.take(["false"], guess.memory, tmp_path / "cell")
+
+
+def test_nor_is_what_was_not_restored(guess: Guess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quizmatrix.run.restoring.restore", lambda *_: "QEMU does not like it")
+    begun = begin(guess, tmp_path / "cell")
+    assert begun.wait() == "QEMU does not like it"
+    assert not begun.take(WORDS, guess.memory, tmp_path / "cell")
+
+
+def test_it_does_not_wait_for_hours(guess: Guess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(headstart, "_PATIENCE", 0.1)
+    begun = begin(guess, tmp_path / "cell")
+    wait_for(lambda: not is_running(begun.child.pid))
+    assert not begun.take(WORDS, guess.memory, tmp_path / "cell")
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_folders_that_cannot_be_moved_are_made(
+    moved: int, guess: Guess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the results are on another disk."""
     kept(guess)
     headstart.begin(ARGV)
     begun = headstart.for_cell("6.1-x86_64")
     assert begun is not None
-    headstart.take()
-    assert callable(change)
-    assert not begun.take(*change(guess))
-    wait_for(lambda: not is_running(begun.child.pid))
-    assert begun_folders() == []
+    rename, left = Path.rename, moved
+
+    def refuse(path: Path, to: Path) -> Path:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.EXDEV, "another disk")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    cell = tmp_path / "cell"
+    cell.mkdir()
+    headstart.make_folders("6.1-x86_64", cell)
+    assert sorted(path.name for path in cell.iterdir()) == ["artifacts", "layer"]
+    assert not is_running(begun.child.pid)
+    assert headstart.for_cell("6.1-x86_64") is None
 
 
-def test_what_has_ended_is_not_taken(guess: Guess) -> None:
-    kept(msgspec.structs.replace(guess, argv=["false"]))
+def test_names_of_any_bytes(guess: Guess, tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    Path(odd).mkdir()
+    argv = [*WORDS, f"path={odd},readonly=on"]
+    begun = begin(msgspec.structs.replace(guess, argv=argv, folders=[odd]), tmp_path / "cell")
+    assert begun.take(argv, guess.memory, tmp_path / "cell")
+    begun.child.kill()
+    begun.ends.close()
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "link"])
+def test_what_another_user_could_have_written_is_not_begun(what: str, guess: Guess, tmp_path: Path) -> None:
+    place = kept(guess)
+    if what == "file":
+        place.chmod(0o666)
+    elif what == "folder":
+        place.parent.chmod(0o777)
+    else:
+        place.rename(tmp_path / "elsewhere")
+        place.symlink_to(tmp_path / "elsewhere")
     headstart.begin(ARGV)
-    begun = headstart.for_cell("6.1-x86_64")
-    assert begun is not None
-    wait_for(lambda: not is_running(begun.child.pid))
-    assert not begun.take(["false"], guess.memory)
-    assert begun.wait()
+    assert headstart.for_cell("6.1-x86_64") is None
+
+
+def test_it_inherits_what_it_is_given_and_nothing_else(guess: Guess, tmp_path: Path) -> None:
+    with (tmp_path / "secret").open("w") as secret:
+        os.set_inheritable(secret.fileno(), True)
+        argv = ["sh", "-c", "ls -l /proc/self/fd; exec sleep 3600"]
+        begun = begin(msgspec.structs.replace(guess, argv=argv), tmp_path / "cell")
+        assert begun.take(argv, guess.memory, tmp_path / "cell")
+    said = b""
+    while said.count(b"\n") < 7:
+        try:
+            said += os.read(begun.ends.log[0], 4096)
+        except BlockingIOError:
+            time.sleep(0.01)
+    begun.child.kill()
+    begun.ends.close()
+    assert b"secret" not in said
+    # The two ports and the console; ls's own is the folder's.
+    assert said.count(b"socket:") == 2
+    assert said.count(b"pipe:") == 3
 
 
 def test_what_nobody_takes_ends_with_the_run(guess: Guess, tmp_path: Path) -> None:
