@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,8 +14,9 @@ import anyio
 import msgspec
 from tabulate import tabulate
 
+from quizmatrix.core import paths
 from quizmatrix.model.spec import CellSpec, Share
-from quizmatrix.run import runlayer, vm
+from quizmatrix.run import headstart, runlayer, vm
 from quizmatrix.run.channel import Control
 from quizmatrix.run.ends import CONTROL, QMP
 from quizmatrix.run.start import starting
@@ -63,6 +65,18 @@ def against_cold(cell: str) -> list[list[str]]:
         ),
         row(f"{what}, wall time", f"{warm:.2f} s", "-", "-", f"at most {most} s", warm <= most),
     ]
+
+
+def with_head_start(cell: str) -> list[str]:
+    """One row: a run that repeats an earlier one's options, and one whose options are new here."""
+
+    def new() -> None:
+        shutil.rmtree(paths.state_dir() / headstart.FOLDER, ignore_errors=True)
+        run_in(cell, "--warm")
+
+    again, first = interleaved(lambda: run_in(cell, "--warm"), new)
+    what = f"`true` in {cell}, warm, options as before"
+    return row(what, f"{again:.2f} s", f"new options {first:.2f} s", f"{again - first:+.2f} s", "-", True)
 
 
 def restored_by_hand(spec: CellSpec) -> None:
@@ -166,6 +180,7 @@ def measure() -> list[list[str]]:
     rows = [line for cell in TARGETS for line in against_cold(cell)]
     for cell in ("6.1-x86_64", "6.1-s390x"):
         rows.append(against_bare_qemu(cell, 0.15, "--warm", restored_by_hand))
+        rows.append(with_head_start(cell))
     # They leave the template.
     run_in("6.1-x86_64", *DEBIAN)
     subprocess.run(shell_words("6.1-x86_64"), check=True, stdin=subprocess.DEVNULL)

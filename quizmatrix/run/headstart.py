@@ -27,7 +27,7 @@ from quizmatrix.run.cellfolder import artifacts_of, run_layer_of
 from quizmatrix.run.ends import CONTROL, QMP, make_ends
 
 # In the state directory. It has one file for each command line, of which those that were used last are kept.
-_FOLDER = "guesses"
+FOLDER = "guesses"
 _MOST = 100
 # Beside them: folders of guests that have none of their own yet. Seconds after which one is nobody's.
 _BEGUN = ".begun-"
@@ -211,7 +211,7 @@ def begin(argv: Sequence[str]) -> None:
     """
     global _place, _begun
     with suppress(OSError, ValueError, LookupError, RuntimeError, QuizmatrixError):
-        _place = paths.state_dir() / _FOLDER / f"{_name_of(argv)}.json"
+        _place = paths.state_dir() / FOLDER / f"{_name_of(argv)}.json"
         if _is_ours(_place.parent) and _is_ours(_place):
             guess = json.decode_exactly(_place.read_bytes(), Guess)
             _begun = HeadStart(guess, _place.with_name(f"{_BEGUN}{os.getpid()}-{time.time_ns()}"))
