@@ -48,25 +48,34 @@ _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=d
 _SECTOR = 512
 
 
+# The class of QEMU's for a guest's memory in a file, and its property with which it opens that for reading
+# alone (from 8.2 on).
+MEMORY_FILE, READ_ONLY = "memory-backend-file", "rom"
+
+
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """The memory of a guest that is saved as a template, or restored from one.
 
     template: the file of a template's memory, of which the guest gets a copy of each page that it writes to;
-    None for a guest that is booted, and saved then.
+    None for a guest that is booted, and saved then. is_read_only: QEMU opens that file for reading alone.
     passed_fd: for such a guest, the descriptor of the file that its memory is in, which QEMU inherits.
     """
 
     template: str | None = None
+    is_read_only: bool = False
     passed_fd: int = -1
 
     def options(self, size: int) -> list[str]:
         """QEMU's options for it. size: MiB."""
-        common = f"memory-backend-file,id={_MEMORY},size={size}M"
+        common = f"{MEMORY_FILE},id={_MEMORY},size={size}M"
         if self.template is None:
             # QEMU leaves memory out of what it saves only if it is shared with a file that has a name: from
             # 8.1 on a memory-backend-memfd is saved whole.
             return ["-object", f"{common},share=on,mem-path=/proc/self/fd/{self.passed_fd}"]
         file = f"{common},share=off,mem-path={option_value(self.template)}"
+        if self.is_read_only:
+            # The file, that is; the guest's memory is no ROM (QEMU document system/vm-templating.rst).
+            file += ",readonly=on,rom=off"
         return ["-object", file, "-incoming", "defer"]
 
 

@@ -60,6 +60,11 @@ class Monitor:
                 return
         raise failure or QmpError("it was not asked")
 
+    async def has_property(self, kind: str, name: str) -> bool:
+        """Whether objects of a kind have a property of this name. QmpError if QEMU fails."""
+        listed = await self.ask("qom-list-properties", typename=kind)
+        return any(one["name"] == name for one in listed)
+
     async def cpu_threads(self) -> list[int]:
         """The ids of the threads that run the guest's CPUs. QmpError if QEMU fails."""
         return [cpu["thread-id"] for cpu in await self.ask("query-cpus-fast")]

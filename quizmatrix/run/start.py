@@ -58,7 +58,8 @@ class Start:
     def memory(self) -> qemu.Memory | None:
         """The guest's memory, for QEMU's command line."""
         if self.template is not None:
-            return qemu.Memory(template=str(self.template.memory_file))
+            file, is_read_only = str(self.template.memory_file), self.template.is_read_only
+            return qemu.Memory(template=file, is_read_only=is_read_only)
         return qemu.Memory() if self.saving is not None else None
 
     @property
@@ -118,6 +119,7 @@ class Saving:
         self._rest = rest
         self._done = done
         self._console = 0
+        self._is_read_only = False
 
     async def save(self, port: Port, machine: VM, printed: Callable[[], Awaitable[int]]) -> None:
         """Save the guest, which is stopped for it, and let it go on. port: QMP, which is closed then.
@@ -127,6 +129,7 @@ class Saving:
         """
         monitor = Monitor(port)
         await monitor.open()
+        self._is_read_only = await monitor.has_property(qemu.MEMORY_FILE, qemu.READ_ONLY)
         if await _is_idle(machine.pid, await monitor.cpu_threads(), self._rest):
             await monitor.stop()
             self.was_stopped = True
@@ -176,7 +179,7 @@ class Saving:
     def _complete(self, console: Path) -> None:
         with console.open("rb") as source:
             (self._folder / template.CONSOLE).write_bytes(source.read(self._console))
-        template.complete(self._folder, self._key)
+        template.complete(self._folder, self._key, is_read_only=self._is_read_only)
         if template.drop(self._key):
             self._folder.rename(TEMPLATES.path(self._key))
             template.keep_to_budget()

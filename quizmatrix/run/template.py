@@ -66,7 +66,7 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     """A stored template (its template.json).
 
     made: when, in seconds since 1970. boot: during which boot of the host; a file that was written before a
-    power failure may have holes.
+    power failure may have holes. is_read_only: see qemu.Memory.
     """
 
     key: str
@@ -75,6 +75,7 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     memory: Checksum
     state: Checksum
     console: Checksum
+    is_read_only: bool = False
 
     @property
     def folder(self) -> Path:
@@ -188,7 +189,7 @@ def find(key: str, *, thoroughly: bool = False) -> Template | None:
     return found
 
 
-def complete(folder: Path, key: str) -> None:
+def complete(folder: Path, key: str, *, is_read_only: bool = False) -> None:
     """Write the record of a template whose files are in `folder`. Raises OSError."""
     sums = {name: checksum_of(folder / name, sparse.digest_of) for name in (MEMORY, STATE, CONSOLE)}
     record = Template(
@@ -198,6 +199,7 @@ def complete(folder: Path, key: str) -> None:
         memory=sums[MEMORY],
         state=sums[STATE],
         console=sums[CONSOLE],
+        is_read_only=is_read_only,
     )
     (folder / TEMPLATES.record_of(key).name).write_bytes(msgspec.json.encode(record))
 

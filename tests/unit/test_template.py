@@ -7,7 +7,7 @@ import pytest
 
 from quizmatrix.core import sparse
 from quizmatrix.core.uses import Uses
-from quizmatrix.run import template
+from quizmatrix.run import qemu, template
 from quizmatrix.run.template import TEMPLATES
 from tests import made_spec
 
@@ -103,3 +103,11 @@ def test_what_a_file_system_says_of_holes_does_not_matter(tmp_path: Path) -> Non
             file.write(b"\x01")
     assert holes.stat().st_blocks < full.stat().st_blocks
     assert sparse.digest_of(full) == sparse.digest_of(holes)
+
+
+def test_a_qemu_that_can_opens_the_memory_for_reading_alone() -> None:
+    options = qemu.Memory(template="/a,b/memory").options(64)
+    assert options[1] == "memory-backend-file,id=memory,size=64M,share=off,mem-path=/a,,b/memory"
+    # The file is read-only, and the guest's memory is not.
+    read_only = qemu.Memory(template="/a,b/memory", is_read_only=True).options(64)
+    assert read_only == [options[0], f"{options[1]},readonly=on,rom=off", *options[2:]]
