@@ -180,6 +180,18 @@ def scratch(folder: Path, name: str) -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.", ignore_cleanup_errors=True)
 
 
+# Seconds after which what a killed process may have left belongs to nobody.
+_LEFT_BEHIND = 3600.0
+
+
+def remove_left_behind(found: Iterable[Path]) -> None:
+    """Remove those of these folders that processes which were killed have left, as far as that can be."""
+    for path in found:
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < time.time() - _LEFT_BEHIND:
+                shutil.rmtree(path, ignore_errors=True)
+
+
 def lock_file(name: str) -> Path:
     """The path of a lock file in the cache."""
     return cache_dir() / "locks" / f"{name}.lock"

@@ -29,9 +29,8 @@ from quizmatrix.run.ends import CONTROL, QMP, make_ends
 # In the state directory. It has one file for each command line, of which those that were used last are kept.
 FOLDER = "guesses"
 _MOST = 100
-# Beside them: folders of guests that have none of their own yet. Seconds after which one is nobody's.
+# Beside them: folders of guests that have none of their own yet.
 _BEGUN = ".begun-"
-_LEFT_BEHIND = 3600.0
 
 # Seconds that a guest waits for the run to be ready for it: it takes memory that nobody has asked for yet,
 # and has the time and the folders of its beginning.
@@ -278,9 +277,7 @@ def _tidy(folder: Path) -> None:
     """Remove the oldest guesses, and what killed processes have left."""
     for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-_MOST]:
         path.unlink(missing_ok=True)
-    for path in folder.glob(f"{_BEGUN}*"):
-        if path.stat().st_mtime < time.time() - _LEFT_BEHIND:
-            shutil.rmtree(path, ignore_errors=True)
+    paths.remove_left_behind(folder.glob(f"{_BEGUN}*"))
 
 
 def _name_of(argv: Sequence[str]) -> str:

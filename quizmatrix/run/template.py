@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from quizmatrix.core import process, sparse, units, uses
+from quizmatrix.core import paths, process, sparse, units, uses
 from quizmatrix.core.checksum import Checksum, checksum_of
 from quizmatrix.core.errors import DamagedError, UnpreparedError
 from quizmatrix.core.store import Store, key_of
@@ -38,9 +37,8 @@ _TAKEN_OVER = {(5, 10): 119}
 BUDGET_VARIABLE = "QUIZMATRIX_TEMPLATES"
 _BUDGET = 4 << 30
 
-# The folders of templates that are being made, and seconds after which none is.
+# The folders of templates that are being made.
 SCRATCH = "save"
-_LEFT_BEHIND = 3600.0
 
 # Of the files of a template: the memory, the devices' state, and what the guest had printed.
 MEMORY, STATE, CONSOLE = "memory", "state", "console.log"
@@ -249,11 +247,7 @@ def keep_to_budget() -> None:
         left -= size
         if left < 0:
             drop(folder.name)
-    # What killed processes have left.
-    for path in [*TEMPLATES.root.glob(f".{SCRATCH}.*"), *TEMPLATES.root.glob(".*.removed")]:
-        with suppress(OSError):
-            if path.stat().st_mtime < time.time() - _LEFT_BEHIND:
-                shutil.rmtree(path, ignore_errors=True)
+    paths.remove_left_behind([*TEMPLATES.root.glob(f".{SCRATCH}.*"), *TEMPLATES.root.glob(".*.removed")])
 
 
 def _own_disks(spec: CellSpec) -> list[Disk]:

@@ -35,6 +35,10 @@ async def run(processes: Forker, folder: Path) -> int:
     return await processes.run(folder, lambda line: pytest.fail(f"it told {line!r}"))
 
 
+async def ends_with(processes: Forker, folder: Path, status: int) -> None:
+    assert await run(processes, folder) == status
+
+
 def servers() -> list[int]:
     return [pid for pid in children_of(os.getpid()) if is_running(pid)]
 
@@ -96,11 +100,8 @@ def test_processes_run_side_by_side_and_one_that_is_not_wanted_is_ended(broken: 
 
 def test_one_that_dies_has_the_status_of_its_signal(unending: Path) -> None:
     async def scene(processes: Forker) -> None:
-        async def check() -> None:
-            assert await run(processes, unending) == -signal.SIGSEGV
-
         async with task_group() as group:
-            group.start_soon(check)
+            group.start_soon(ends_with, processes, unending, -signal.SIGSEGV)
             _, pid = await forked()
             os.kill(pid, signal.SIGSEGV)
 
@@ -111,11 +112,8 @@ def test_what_a_killed_server_has_forked_dies_and_the_next_order_gets_another(
     broken: Path, unending: Path
 ) -> None:
     async def scene(processes: Forker) -> None:
-        async def check() -> None:
-            assert await run(processes, unending) == -signal.SIGKILL
-
         async with task_group() as group:
-            group.start_soon(check)
+            group.start_soon(ends_with, processes, unending, -signal.SIGKILL)
             server, pid = await forked()
             os.kill(server, signal.SIGKILL)
             await anyio.to_thread.run_sync(wait_for, lambda: not is_running(pid))

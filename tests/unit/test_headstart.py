@@ -62,12 +62,18 @@ def begun_folders() -> list[Path]:
     return [path for path in folder().iterdir() if path.is_dir()]
 
 
-def begin(guess: Guess, place: Path) -> HeadStart:
-    """What is begun on a guess, which was given the folder of a cell at `place`."""
+def started(guess: Guess) -> HeadStart:
+    """What a run begins with where the last one has kept the guess."""
     kept(guess)
     headstart.begin(ARGV)
     begun = headstart.for_cell("6.1-x86_64")
     assert begun is not None
+    return begun
+
+
+def begin(guess: Guess, place: Path) -> HeadStart:
+    """What is begun on a guess, which was given the folder of a cell at `place`."""
+    begun = started(guess)
     place.mkdir()
     headstart.make_folders("6.1-x86_64", place)
     headstart.release()
@@ -181,10 +187,7 @@ def test_folders_that_cannot_be_moved_are_made(
     moved: int, guess: Guess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where the results are on another disk."""
-    kept(guess)
-    headstart.begin(ARGV)
-    begun = headstart.for_cell("6.1-x86_64")
-    assert begun is not None
+    begun = started(guess)
     rename, left = Path.rename, moved
 
     def refuse(path: Path, to: Path) -> Path:
@@ -248,10 +251,7 @@ def test_it_inherits_what_it_is_given_and_nothing_else(guess: Guess, tmp_path: P
 
 
 def test_what_nobody_takes_ends_with_the_run(guess: Guess, tmp_path: Path) -> None:
-    kept(guess)
-    headstart.begin(ARGV)
-    begun = headstart.for_cell("6.1-x86_64")
-    assert begun is not None
+    begun = started(guess)
     headstart.end()
     wait_for(lambda: not is_running(begun.child.pid))
     assert begun_folders() == []
