@@ -17,7 +17,7 @@ from quizmatrix.hosts import forkserver
 from quizmatrix.hosts.cellprocess import ORDER
 from quizmatrix.hosts.forker import Forker
 from quizmatrix.hosts.forkserver import SAID
-from tests.vm.processes import children_of, is_running, wait_for
+from tests.vm.processes import children_of, is_running, running_children, wait_for
 
 
 def play(scene: Callable[[Forker], Awaitable[None]]) -> None:
@@ -40,7 +40,7 @@ async def ends_with(processes: Forker, folder: Path, status: int) -> None:
 
 
 def servers() -> list[int]:
-    return [pid for pid in children_of(os.getpid()) if is_running(pid)]
+    return running_children(forkserver.__name__)
 
 
 async def forked() -> tuple[int, int]:

@@ -306,7 +306,7 @@ def test_a_guess_of_what_is_gone_is_none(what: str, guess: Guess) -> None:
     headstart.begin(ARGV)
     assert headstart.for_cell("6.1-x86_64") is None
     assert begun_folders() == []
-    assert children_of(os.getpid()) == before
+    assert not {*children_of(os.getpid())} - {*before}
 
 
 def test_the_latest_guesses_are_kept_and_nothing_of_killed_processes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -44,6 +45,22 @@ def children_of(pid: int) -> list[int]:
     """The processes that a process has started, and not yet awaited."""
     try:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def running_children(word: str) -> list[int]:
+    """Our own children that run and have this word in their command line.
+
+    A whole session of tests has others, too: what is built for later tests is a child of this process.
+    """
+    return [pid for pid in children_of(os.getpid()) if is_running(pid) and word in words_of(pid)]
+
+
+def words_of(pid: int) -> list[str]:
+    """A process's command line; none where there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
         return []
 
