@@ -39,12 +39,13 @@ NEEDS: dict[str, str] = {
     "test_built": "ppc64",
     "test_clock": "ppc64",
     "test_hang": "ppc64",
+    "test_injected": "ppc64",
     "test_warm": "ppc64",
     "test_zfs": "zfs",
     "test_zfs_bisect": "zfs",
     "test_zfs_trees": "zfs",
 }
-# It needs none of that, but a host on which nobody else makes templates.
+# It needs a host on which nobody else makes templates.
 LAST = "test_injected"
 
 
