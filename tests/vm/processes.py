@@ -67,7 +67,7 @@ def words_of(pid: int) -> list[str]:
 
 def program_of(pid: int) -> str:
     """The first word of a process's command line."""
-    return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode()
+    return words_of(pid)[0]
 
 
 def is_running(pid: int) -> bool:
