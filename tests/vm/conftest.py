@@ -55,9 +55,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def artifacts() -> None:
     """The kernels and images, fetched where this user's cache lacks them."""
     for arch in ARCHES:
-        subprocess.run(
-            [sys.executable, "-m", "quizmatrix", "prepare", "--only", f"{KERNEL}-{arch}"], check=True
-        )
+        prepare(f"{KERNEL}-{arch}")
+
+
+@pytest.fixture(scope="module")
+def prepared(request: pytest.FixtureRequest) -> None:
+    """The kernel and base image of the module's CELL, built where this user's cache lacks them."""
+    prepare(request.module.CELL)
+
+
+def prepare(cell: str) -> None:
+    """Prepare a cell in this user's cache."""
+    subprocess.run([sys.executable, "-m", "quizmatrix", "prepare", "--only", cell], check=True)
 
 
 @pytest.fixture

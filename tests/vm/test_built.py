@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from tests.vm.conftest import Quizmatrix
 
 CELL = "debian-source:6.12-ppc64"
+pytestmark = pytest.mark.usefixtures("prepared")
 
 MODULE = """
 #include <linux/module.h>
@@ -24,12 +24,6 @@ MODULE_LICENSE("GPL");
 
 # Seconds; two cores need about seven minutes for the kernel.
 LIMIT = 3000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def built() -> None:
-    """The kernel and its base image, built where this user's cache lacks them."""
-    subprocess.run([sys.executable, "-m", "quizmatrix", "prepare", "--only", CELL], check=True)
 
 
 @pytest.mark.timeout(LIMIT)

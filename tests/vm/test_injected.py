@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import anyio
@@ -32,15 +31,10 @@ from tests.injection import Injector
 
 # Of what the gate has built by then, the guest that boots fastest: it boots a hundred times.
 CELL = "debian-source:6.12-ppc64"
+pytestmark = pytest.mark.usefixtures("prepared")
 # No other test has such a guest.
 SHAPE = "quiz.shape=injected"
 COMMAND = "echo out; echo err >&2; echo kept >/shared/kept"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def built() -> None:
-    """The kernel and its base image, built where this user's cache lacks them."""
-    subprocess.run([sys.executable, "-m", "quizmatrix", "prepare", "--only", CELL], check=True)
 
 
 def qemus() -> list[str]:

@@ -1,8 +1,6 @@
 """Test results that a kernel prints: KTAP of a user's module, from the console and from dmesg."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ CELL = "debian-source:6.1-x86_64"
 # Seconds; two cores need about four minutes for the kernel.
 LIMIT = 3000
 
-pytestmark = pytest.mark.timeout(LIMIT)
+pytestmark = [pytest.mark.timeout(LIMIT), pytest.mark.usefixtures("prepared")]
 
 # Output like KUnit's for a suite, with the module's name before the lines at the top level.
 KTAP = """
@@ -43,12 +41,6 @@ module_init(frob);
 module_exit(unfrob);
 MODULE_LICENSE("GPL");
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def built() -> None:
-    """The kernel and its base image, built where this user's cache lacks them."""
-    subprocess.run([sys.executable, "-m", "quizmatrix", "prepare", "--only", CELL], check=True)
 
 
 # Tests printed by printk of any kernel, and kselftest's output beside it.

@@ -1,7 +1,5 @@
 """Modules of the user's, in guests of a big-endian kernel that was built here."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,13 +29,7 @@ MODULE_LICENSE("GPL");
 # Seconds; two cores need about seven minutes for the kernel.
 LIMIT = 3000
 
-pytestmark = pytest.mark.timeout(LIMIT)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def built() -> None:
-    """The kernel and its base image, built where this user's cache lacks them."""
-    subprocess.run([sys.executable, "-m", "quizmatrix", "prepare", "--only", CELL], check=True)
+pytestmark = [pytest.mark.timeout(LIMIT), pytest.mark.usefixtures("prepared")]
 
 
 @pytest.fixture

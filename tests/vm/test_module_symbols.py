@@ -1,7 +1,6 @@
 """A module that needs symbols of another: one command builds both, one modprobe loads both."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ CELL = "debian-source:6.1-x86_64"
 # Seconds; two cores need about four minutes for the kernel.
 LIMIT = 3000
 
-pytestmark = pytest.mark.timeout(LIMIT)
+pytestmark = [pytest.mark.timeout(LIMIT), pytest.mark.usefixtures("prepared")]
 
 BASE = """
 #include <linux/module.h>
@@ -41,12 +40,6 @@ module_init(ask);
 module_exit(bye);
 MODULE_LICENSE("GPL");
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def built() -> None:
-    """The kernel and its base image, built where this user's cache lacks them."""
-    subprocess.run([sys.executable, "-m", "quizmatrix", "prepare", "--only", CELL], check=True)
 
 
 def test_a_module_uses_a_symbol_and_a_header_of_another(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
