@@ -247,8 +247,19 @@ class _KernelBuild:
 
     async def _compile(self) -> None:
         """Build the image and the modules."""
-        self._tell(f"building {self._tree.origin} for {self._arch.name}: {self._log}")
-        await self._run(*self._make, self._arch.facts.build.target, "modules")
+        what = f"building {self._tree.origin} for {self._arch.name}"
+        self._tell(f"{what}: {self._log}")
+        objects = 0
+        spoke = anyio.current_time()
+
+        def count_objects(data: bytes) -> None:
+            nonlocal objects, spoke
+            objects += data.count(b"  CC ")
+            if anyio.current_time() - spoke > _PROGRESS:
+                spoke = anyio.current_time()
+                self._tell(f"{what}: {objects} objects")
+
+        await self._run(*self._make, self._arch.facts.build.target, "modules", on_output=count_objects)
 
     async def _collect(self, wishes: list[kconfig.Wish]) -> None:
         """Store what was built in the cache."""
@@ -290,18 +301,11 @@ class _KernelBuild:
         else:
             shutil.copyfile(image, target)
 
-    async def _run(self, *argv: str) -> None:
-        """Run a build step. Its output goes to the log, and its first error into the exception."""
-        objects = 0
-        spoke = anyio.current_time()
+    async def _run(self, *argv: str, on_output: Callable[[bytes], None] = lambda _data: None) -> None:
+        """Run a build step. Its output goes to the log, and its first error into the exception.
 
-        def count_objects(data: bytes) -> None:
-            nonlocal objects, spoke
-            objects += data.count(b"  CC ")
-            if anyio.current_time() - spoke > _PROGRESS:
-                spoke = anyio.current_time()
-                self._tell(f"building {self._tree.origin} for {self._arch.name}: {objects} objects")
-
+        on_output: called with each piece of the output.
+        """
         step = BuildStep(
             fact=f"{self._tree.origin} could not be built for {self._arch.name}",
             # merge_config.sh writes to the current folder, which must not be the source.
@@ -309,7 +313,7 @@ class _KernelBuild:
             log=self._log,
             env=_ENVIRONMENT,
             pool=self._pool,
-            on_output=count_objects,
+            on_output=on_output,
             advice=_ADVICE,
         )
         await step.run(argv)
