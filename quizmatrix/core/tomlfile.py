@@ -79,6 +79,7 @@ def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: s
     path, struct = _with_real_keys(path, raw, msgspec.inspect.type_info(kind))
     keys = [part for part in path if isinstance(part, str)]
     unknown = re.search(r"unknown field `(.*)`", message)
+    missing = re.search(r"missing required field `(.*)`", message)
     # An error raised by a struct's __post_init__ begins with the key, in backquotes: `KEY` or `TABLE.KEY`.
     own = re.match(r"`([\w.-]+)`: (.*)", message)
     next_step = ""
@@ -87,6 +88,10 @@ def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: s
         message = f"unknown key `{key}`"
         next_step = did_you_mean(key, _keys_of(struct)) or f"Known: {', '.join(_keys_of(struct))}."
         path.append(key)
+    elif missing:
+        message = f"the key `{missing.group(1)}` is missing"
+        required = [field.encode_name for field in getattr(struct, "fields", ()) if field.required]
+        next_step = f"Needed: {', '.join(required)}."
     elif own:
         path += own.group(1).split(".")
         keys.append(own.group(1))

@@ -231,6 +231,8 @@ def selected(options: RunOptions, provision: Provision | None = None) -> Selecti
     if asked.matrix is None:
         there = {cell.id for cell in listed}
         listed += cells_on_the_spot([text for text in only if text not in there], limits, matrix, beneath)
+    if not listed:
+        raise UsageError(f"{path} has no cells", next_step="Give it `kernels` and `arches`, or `include`.")
     ids = [cell.id for cell in listed]
     for option, patterns, among in (
         ("--only", only, ids),
@@ -243,7 +245,7 @@ def selected(options: RunOptions, provision: Provision | None = None) -> Selecti
     if not chosen:
         raise UsageError(
             "no cell is left to run",
-            cause=f"{path} has {', '.join(cell.id for cell in listed) or 'none'}",
+            cause=f"{path} has {', '.join(cell.id for cell in listed)}",
             next_step="Loosen --only, --skip, -k or -a.",
         )
     check_folders([cell.id for cell in chosen], str(path))

@@ -64,6 +64,13 @@ def test_a_cell_is_made_once_and_other_options_still_choose() -> None:
         chosen("-k", "4.19", "--only", "6.1-x86_64")
 
 
+def test_a_matrix_without_cells(tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text('kernels = ["6.1"]\n')
+    for options in ((), ("-k", "6.1"), ("-a", "s390x")):
+        with pytest.raises(UsageError, match="has no cells"):
+            chosen(str(tmp_path / "m.toml"), *options)
+
+
 def test_options_may_stand_between_a_run_and_its_cell() -> None:
     args = parse(["runs", "logs", "latest", "--console", "6.1-s390x"])
     assert (args.run, args.cell, args.stream) == ("latest", "6.1-s390x", "console.log")

@@ -167,6 +167,8 @@ def test_expectations(tmp_path: Path) -> None:
             "include.arch",
             "",
         ),
+        (BASE + 'include = [{ kernel = "6.12" }]\n', "line 3", "`arch` is missing", "Needed: kernel, arch."),
+        (BASE + 'known = [{ test = "a" }]\n', "line 3", "`why` is missing", "Needed: test, why."),
         ("x = " + "[" * 3000, "is not TOML", "recursion", ""),
         (BASE + 'cpus = "two"\n', "line 3", "`cpus`: expected `int`, got `str`", ""),
         (BASE + "cpus = 0\n", "line 3", "`cpus`: has to be 1 to 255", ""),
