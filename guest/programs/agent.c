@@ -534,7 +534,7 @@ static int run(int argc, char **argv)
     static char from_host[256];
     unsigned long long handled = bit(TERMINATED) | bit(USER_1) | bit(USER_2) | bit(CHILD_ENDED);
     long feeder = 0;
-    int has_stdin = exists(OWN "stdin"), status;
+    int has_stdin, status;
 
     environment = argv + argc + 1;
     /* When the guest runs out of memory, the kernel shall kill another process than this one. */
@@ -542,6 +542,10 @@ static int run(int argc, char **argv)
     set_blocked(handled | bit(BROKEN_PIPE));
     signals = call(SIGNALFD, -1, (long)&handled, sizeof handled, NOT_BLOCKING | OWN_ALONE, 0);
     begin_streams();
+    /* The layers were joined ahead: the host may not have written yet what belongs to the command. */
+    if (argc > 1)
+        wait_for_start();
+    has_stdin = exists(OWN "stdin");
     if (has_stdin) {
         make_pipe_ends(input);
         feeder = own[FEEDER] = start_feeder();

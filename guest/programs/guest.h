@@ -26,6 +26,44 @@ static void tell(const char *event, const char *words)
     write_text(CONTROL, TEXT("{\"event\":\"", event, "\",\"message\":\"", plain(words), "\"}\n"));
 }
 
+/* Wait until the host has opened its side of the control port. Until then a read gives end of file. */
+static void wait_for_host(void)
+{
+    enum { READABLE = 1, HUNG_UP = 16, PORT_PAUSE = 5 };
+    for (;;) {
+        struct { int file; short wanted, got; } port = { CONTROL, READABLE, 0 };
+        struct { long seconds, nanoseconds; } now = { 0, 0 };
+        if (call(PPOLL, (long)&port, 1, (long)&now, 0, 0) < 0 || !(port.got & HUNG_UP))
+            return;
+        rest(PORT_PAUSE);
+    }
+}
+
+/* Wait for the host's line, without a timer of ours that would ring meanwhile. */
+static char *host_line(void)
+{
+    enum { MOST = 4096 };
+    char *line = take(MOST);
+    long size = 0;
+    while (size < MOST - 1 && (!size || line[size - 1] != '\n')) {
+        long got = call(READ, CONTROL, (long)(line + size), MOST - 1 - size, 0, 0);
+        if (got <= 0)
+            wait_for_host();
+        size += got > 0 ? got : 0;
+        line[size] = 0;
+    }
+    return line;
+}
+
+#define START "\"start\""
+
+/* Wait until the host says that the command may start. */
+static void wait_for_start(void)
+{
+    while (!place_of(host_line(), START))
+        ;
+}
+
 /* End the guest: QEMU ends in place of a restart (-no-reboot). Not every machine can power off. */
 static void restart(void)
 {

@@ -137,35 +137,6 @@ static void wake_timers(void)
     call(SET_AFFINITY, 0, sizeof all, (long)all, 0, 0);
 }
 
-/* Wait until the host has opened its side of the control port. Until then a read gives end of file. */
-static void wait_for_host(void)
-{
-    enum { READABLE = 1, HUNG_UP = 16, PORT_PAUSE = 5 };
-    for (;;) {
-        struct { int file; short wanted, got; } port = { CONTROL, READABLE, 0 };
-        struct { long seconds, nanoseconds; } now = { 0, 0 };
-        if (call(PPOLL, (long)&port, 1, (long)&now, 0, 0) < 0 || !(port.got & HUNG_UP))
-            return;
-        rest(PORT_PAUSE);
-    }
-}
-
-/* Wait for the host's line, without a timer of ours that would ring meanwhile. */
-static char *host_line(void)
-{
-    enum { MOST = 4096 };
-    char *line = take(MOST);
-    long size = 0;
-    while (size < MOST - 1 && (!size || line[size - 1] != '\n')) {
-        long got = call(READ, CONTROL, (long)(line + size), MOST - 1 - size, 0, 0);
-        if (got <= 0)
-            wait_for_host();
-        size += got > 0 ? got : 0;
-        line[size] = 0;
-    }
-    return line;
-}
-
 static void renew(char *line)
 {
     static const char key[] = "\"renew\":\"";
@@ -721,6 +692,23 @@ static int is_ready(int bound)
     return !bound && exists("/run/quizmatrix/settled") && !exists("/.quizmatrix/udev-rules") && is_started(udevd);
 }
 
+/* Wait until the layers may be joined: whether the command may start then, too. A host that restores a guest renews it
+ * first, and may do that, and have the layers joined, before it knows what the command is. Lines may come together. */
+static int is_to_start(void)
+{
+    char *line = host_line();
+    int joins = place_of(line, "\"join\"") != 0, starts = place_of(line, START) != 0;
+    renew(line);
+    if (!joins && !starts) {
+        line = host_line();
+        joins = place_of(line, "\"join\"") != 0;
+        starts = place_of(line, START) != 0;
+    }
+    if (!joins && !starts)
+        fail("the host sent something else than start");
+    return starts;
+}
+
 static int run(int argc, char **argv)
 {
     static const char *const environment[] = {
@@ -728,20 +716,14 @@ static int run(int argc, char **argv)
     };
     static const char *const more[] = { "/run/quizmatrix/busybox", "sh", "/run/quizmatrix/init2", 0 };
     static const char *const agent[] = { "/run/quizmatrix/agent", 0 };
+    static const char *const waiting_agent[] = { "/run/quizmatrix/agent", "wait", 0 };
     const char *const *next = more;
-    char *line;
     int starts;
 
     set_up_machine();
     wait_for_host();
     tell("booted", "");
-    /* A host that restores a guest renews it first, and may do that before it knows what the guest is to do. The next
-     * line may come with that. */
-    line = host_line();
-    starts = place_of(line, "\"start\"") != 0;
-    renew(line);
-    if (!starts && !place_of(host_line(), "\"start\""))
-        fail("the host sent something else than start");
+    starts = is_to_start();
     for (int i = 1; i < argc; i++)
         put("/sys/bus/virtio/drivers/virtio_blk/bind", argv[i], 0);
     has_no_9p = exists("/guest/no-9p");
@@ -754,7 +736,9 @@ static int run(int argc, char **argv)
     set_up_run();
     if (is_ready(argc - 1)) {
         tell("step", "command");
-        next = agent;
+        next = starts ? agent : waiting_agent;
+    } else if (!starts) {
+        wait_for_start();
     }
     call(EXECVE, (long)*next, (long)next, (long)environment, 0, 0);
     fail(TEXT("no ", *next));

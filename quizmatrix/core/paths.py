@@ -8,7 +8,6 @@ import fcntl
 import functools
 import os
 import re
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
@@ -166,7 +165,7 @@ def new_dir(final: Path) -> Iterator[Path]:
                 raise
     finally:
         if made.exists():
-            shutil.rmtree(made, ignore_errors=True)
+            remove_tree(made)
 
 
 def scratch(folder: Path, name: str) -> tempfile.TemporaryDirectory[str]:
@@ -180,6 +179,13 @@ def scratch(folder: Path, name: str) -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.", ignore_cleanup_errors=True)
 
 
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it, as far as that can be."""
+    import shutil  # slow to import, as it imports what compresses
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 # Seconds after which what a killed process may have left belongs to nobody.
 _LEFT_BEHIND = 3600.0
 
@@ -189,7 +195,7 @@ def remove_left_behind(found: Iterable[Path]) -> None:
     for path in found:
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < time.time() - _LEFT_BEHIND:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path)
 
 
 def lock_file(name: str) -> Path:

@@ -10,8 +10,7 @@ import os
 import socket
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
-
-import msgspec
+from typing import NamedTuple
 
 # Bytes that a console's pipe can hold; a serial port drops bytes when the pipe is full.
 _CONSOLE_ROOM = 1 << 18
@@ -22,7 +21,7 @@ CONSOLE, CONTROL, QMP = "console", "control", "qmp"
 Pair = tuple[socket.socket, socket.socket]
 
 
-class Ends(msgspec.Struct, frozen=True, kw_only=True):
+class Ends(NamedTuple):
     """The ends of each, ours and QEMU's; -1: a pipe's that was closed. ports: by name."""
 
     console: tuple[int, int]

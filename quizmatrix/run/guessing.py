@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quizmatrix.core import process
 from quizmatrix.model.spec import CellSpec, Share
-from quizmatrix.run import headstart, qemu, template
+from quizmatrix.run import headstart, joining, qemu, template
 from quizmatrix.run.ends import CONSOLE
 from quizmatrix.run.headstart import FOLDER_MARK, Guess, HeadStart, mark
 
@@ -51,6 +51,7 @@ def keep(spec: CellSpec, shares: list[Share], memory: qemu.Memory | None) -> Non
             ports=qemu.ports_of(spec, with_qmp=True),
             memory=memory.template,
             state=str(Path(memory.template).with_name(template.STATE)),
+            joined=joining.ahead(spec, joining.files(spec, shares)),
             folders=[share.path for share in shares if own not in Path(share.path).parents],
         )
     )

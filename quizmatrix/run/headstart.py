@@ -1,29 +1,34 @@
 """A head start: QEMU starts, and restores the guest, while Python still imports what a run needs.
 
 That is a guess: the command line that QEMU had last time, when the same options were typed in the same
-folder. Only guests of templates are started so. They wait until they are told to start (run/start.py), and
-by then it is known which QEMU is wanted. If it is another one, the one of the guess is killed. This module
-comes before all else, so it imports little.
+folder, and the layers that its guest joined then. Only guests of templates are started so. They wait until
+they are told to start (run/start.py), and by then it is known which QEMU is wanted. If it is another one, the
+one of the guess is killed. This module comes before all else, so it imports little: the import of msgspec
+alone takes half the time that QEMU needs to start.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import stat
+import sys
 import threading
 import time
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import NamedTuple
 
-import msgspec
-
-from quizmatrix.core import json, paths, private, spawn
+from quizmatrix.core import paths, private, spawn
 from quizmatrix.core.errors import QuizmatrixError
 from quizmatrix.run import restoring
-from quizmatrix.run.cellfolder import artifacts_of, run_layer_of
+from quizmatrix.run.cellfolder import (
+    artifacts_of,
+    make_own_files,
+    run_layer_of,
+)
 from quizmatrix.run.ends import CONTROL, QMP, make_ends
 
 # In the state directory. It has one file for each command line, of which those that were used last are kept.
@@ -35,16 +40,20 @@ _BEGUN = ".begun-"
 # Seconds that a guest waits for the run to be ready for it: it takes memory that nobody has asked for yet,
 # and has the time and the folders of its beginning.
 _PATIENCE = 30.0
+# Seconds after which Python lets another thread run. By default they are so many that the one which restores
+# the guest would wait as long for each of QEMU's answers as QEMU itself takes for it: imports never wait.
+_SWITCH = 0.0005
 # Seconds that the run waits for QEMU to have opened its folders. By then it has.
 _OPEN_LIMIT = 1.0
 
 
-class Guess(msgspec.Struct, frozen=True, kw_only=True):
+class Guess(NamedTuple):
     """How a QEMU was started that restores a guest. cell: whose.
 
     argv: its command line, with marks in place of descriptors and of the cell's folder. before: what stands
     before that: these words, and our pid. ports: their names. memory, state: the template's files. folders:
-    of the host, which the guest sees, but for those in the cell's folder.
+    of the host, which the guest sees, but for those in the cell's folder. joined: the files of the run layer
+    that say what a guest joins, texts by name; without any, it waits before that.
     """
 
     cell: str
@@ -54,6 +63,7 @@ class Guess(msgspec.Struct, frozen=True, kw_only=True):
     memory: str
     state: str
     folders: list[str]
+    joined: dict[str, str]
 
 
 def mark(name: str) -> str:
@@ -79,8 +89,10 @@ class HeadStart:
         self._has_opened, self._is_restored, self._is_over = (threading.Event() for _ in range(3))
         with ExitStack() as undo:
             folder.mkdir(mode=0o700)
-            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+            undo.callback(paths.remove_tree, folder)
             _make_folders(folder)
+            if guess.joined:
+                make_own_files(folder, guess.joined)
             self._files = _identities(guess)
             self.ends = make_ends(guess.ports)
             undo.callback(self._close_ends)
@@ -111,7 +123,10 @@ class HeadStart:
     def _attend(self) -> None:
         """In a thread, as QEMU has to be waited for: restore the guest, and let it wait."""
         state = Path(self._guess.state)
-        self._error = restoring.restore(self._monitor, self._control, state, self._has_opened.set)
+        joins = bool(self._guess.joined)
+        self._error = restoring.restore(
+            self._monitor, self._control, state, self._has_opened.set, joins=joins
+        )
         self._has_opened.set()
         self._is_restored.set()
         if not self._is_over.wait(_PATIENCE):
@@ -120,6 +135,11 @@ class HeadStart:
     def is_for(self, cell: str) -> bool:
         """Whether it is for a cell of this name."""
         return self._guess.cell == cell
+
+    @property
+    def joined(self) -> dict[str, str]:
+        """The files of the run layer that the guest has read, and that say what it joins: texts by name."""
+        return self._guess.joined
 
     def give_folders(self, folder: Path) -> bool:
         """Move the folders that QEMU has open to the cell's folder; False if that cannot be."""
@@ -150,7 +170,7 @@ class HeadStart:
             self.drop()
             return False
         self._undo.pop_all()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        paths.remove_tree(self._folder)
         return True
 
     def _sees_the_same(self) -> bool:
@@ -209,10 +229,12 @@ def begin(argv: Sequence[str]) -> None:
     Nothing that goes wrong is an error here: the run itself will find it.
     """
     global _place, _begun
-    with suppress(OSError, ValueError, LookupError, RuntimeError, QuizmatrixError):
+    # TypeError: what was kept is no guess.
+    with suppress(OSError, ValueError, LookupError, RuntimeError, TypeError, QuizmatrixError):
         _place = paths.state_dir() / FOLDER / f"{_name_of(argv)}.json"
         if _is_ours(_place.parent) and _is_ours(_place):
-            guess = json.decode_exactly(_place.read_bytes(), Guess)
+            guess = Guess(**json.loads(_place.read_bytes()))
+            sys.setswitchinterval(_SWITCH)
             _begun = HeadStart(guess, _place.with_name(f"{_BEGUN}{os.getpid()}-{time.time_ns()}"))
 
 
@@ -230,6 +252,19 @@ def make_folders(cell: str, folder: Path) -> None:
     elif not _begun or not _begun.give_folders(folder):
         drop()
         _make_folders(folder)
+
+
+def joins(cell: str, texts: Mapping[str, str]) -> bool:
+    """Whether the guest that was begun for a cell joins by these files; one that joins by others is killed.
+
+    texts: by name. The files are there then.
+    """
+    begun = for_cell(cell)
+    if begun is None or not begun.joined:
+        return False
+    if begun.joined != texts:
+        drop()
+    return begun.joined == texts
 
 
 def for_cell(cell: str) -> HeadStart | None:
@@ -269,7 +304,8 @@ def keep(guess: Guess | None) -> None:
         if guess is None:
             os.utime(_place)
         else:
-            private.write(private.folder(_place.parent) / _place.name, json.encode_exactly(guess))
+            text = json.dumps(guess._asdict())
+            private.write(private.folder(_place.parent) / _place.name, text.encode())
         _tidy(_place.parent)
 
 

@@ -1,10 +1,11 @@
-"""Restores a guest from a template, and lets it renew itself. Imports little, as headstart does.
+"""Restores a guest from a template, and lets it renew itself. Imports little, as headstart does: no msgspec.
 
 Waits for QEMU, so it is called in a thread. QMP is QEMU document interop/qmp-spec.rst.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import socket
@@ -12,8 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
-
-import msgspec
 
 # QEMU's name for a file descriptor that it is given.
 FILE = "file"
@@ -28,6 +27,8 @@ _FIRST: tuple[_Asked, ...] = (("qmp_capabilities", {}), ("migrate-set-capabiliti
 # These come with the descriptor of the devices' state.
 _WITH_STATE: tuple[_Asked, ...] = (("getfd", {"fdname": FILE}), ("migrate-incoming", {"uri": f"fd:{FILE}"}))
 
+_JOIN = b'{"op":"join"}\n'
+
 # Bytes of a guest's new seed.
 _SEED = 32
 
@@ -39,7 +40,7 @@ _READ = 1 << 16
 def line(number: int, command: str, arguments: Mapping[str, object]) -> bytes:
     """A command of QMP. number: of the command, which QEMU's answer repeats."""
     asked = {"execute": command, "id": number, **({"arguments": arguments} if arguments else {})}
-    return msgspec.json.encode(asked) + b"\n"
+    return json.dumps(asked).encode() + b"\n"
 
 
 def renewal() -> str:
@@ -56,12 +57,14 @@ def restore(
     control: socket.socket,
     state: Path,
     on_ready: Callable[[], None] = lambda: None,
+    *,
+    joins: bool = False,
 ) -> str:
     """Restore the guest of a new QEMU, and let it renew itself; why that failed, or an empty text.
 
     monitor: QMP, on which nothing was said. control: the guest's port. state: of its devices. on_ready: is
-    called once QEMU has all its devices, and so has opened the folders of its command line. The guest then
-    says that it is renewed, and waits for its start.
+    called once QEMU has all its devices, and so has opened the folders of its command line. joins: whether
+    the guest is to join its layers at once. The guest then says that it is renewed, and waits for its start.
     """
     said = _said(monitor)
     try:
@@ -77,7 +80,7 @@ def restore(
                 return f"the guest was not restored: {status}"
         last = 1 + len(_FIRST) + len(_WITH_STATE)
         monitor.sendall(_lines(last, [("cont", {})]))
-        control.sendall(f'{{"op":"renew",{renewal()}}}\n'.encode())
+        control.sendall(f'{{"op":"renew",{renewal()}}}\n'.encode() + (_JOIN if joins else b""))
         # Else QEMU may take the end of the connection for that of the commands.
         while next(said).get("id") != last:
             pass
@@ -107,7 +110,7 @@ def _said(monitor: socket.socket) -> Iterator[dict[str, Any]]:
         if not data:
             raise _FailedError("QEMU has ended")
         *lines, rest = (rest + data).split(b"\n")
-        for said in map(msgspec.json.decode, lines):
+        for said in map(json.loads, lines):
             if "error" in said:
                 raise _FailedError(said["error"].get("desc", "QEMU answered with an error"))
             yield said

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from quizmatrix.core import paths, skeleton
 from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.model import testchoice, user
-from quizmatrix.model.spec import ActiveProfile, Bind, CellSpec, Session, Share
+from quizmatrix.model.spec import ActiveProfile, CellSpec, Session, Share
 from quizmatrix.model.user import BUSYBOX, SHELL
-from quizmatrix.run import boundfile, foreign, headstart, mapped, slots
-from quizmatrix.run.cellfolder import artifacts_of, run_layer_of
+from quizmatrix.run import boundfile, foreign, headstart, joining, mapped
+from quizmatrix.run.cellfolder import (
+    artifacts_of,
+    make_own_files,
+    own_files_of,
+    run_layer_of,
+    write_for_guest,
+)
 
 _OPERATORS = frozenset({"&&", "||", "|"})
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -223,9 +229,6 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     folder = Path(spec.files.folder)
     layer, artifacts = run_layer_of(folder), artifacts_of(folder)
     headstart.make_folders(spec.labels.cell, folder)
-    own = layer / ".quizmatrix"
-    own.mkdir()
-    own.chmod(0o755)
     # The run layer is first: the guest knows its slot.
     shares = [Share(tag="run", path=str(layer)), *spec.files.layers]
     model = mapped.prepare(artifacts) if spec.machine.kernel.has_9p else mapped.Model.NONE
@@ -233,37 +236,30 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     shares += boundfile.shares_of(spec)
     if spec.files.work_tree is not None:
         shares.append(Share(tag="work", path=spec.files.work_tree.host_path))
+    own = own_files_of(folder)
+    files = joining.files(spec, shares)
+    # A guest that had a head start reads those while we write the others.
+    if not headstart.joins(spec.labels.cell, joining.ahead(spec, files)):
+        shutil.rmtree(own, ignore_errors=True)
+        make_own_files(folder, files)
     for number, profile in enumerate(spec.command.profiles):
         _write_profile(profile, layer, own / "profiles" / f"{number:02}-{profile.name}")
-    for name, text in {**_files(spec, marker), "slots": slots.lines_of(shares)}.items():
-        _write(own / name, text + "\n")
+    for name, text in _files(spec, marker).items():
+        write_for_guest(own / name, text + "\n")
     for variable, text in spec.command.tests.files.items():
         path = layer / testchoice.path_of(variable)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.parent.chmod(0o755)
-        _write(path, text)
+        write_for_guest(path, text)
     return shares
 
 
-def _write(path: Path, text: str) -> None:
-    # Words and paths need not be UTF-8; Python keeps such bytes as surrogates (PEP 383).
-    path.write_text(text, encoding="utf-8", errors="surrogateescape")
-    # The command may run as any user of the guest, whatever our umask is.
-    path.chmod(0o644)
-
-
 def _files(spec: CellSpec, marker: str) -> dict[str, str]:
-    """The files in the guest's /.quizmatrix, which its scripts read: texts by name."""
+    """The other files in the guest's /.quizmatrix: texts by name."""
     files = {
-        # A prompt shows a host name only up to the first dot.
-        "hostname": spec.labels.cell.replace(".", "_"),
         "folder": _zero_ended([_start_of(spec)]),
         "environment": _zero_ended(f"{name}={value}" for name, value in command_environment(spec).items()),
         "end-marker": marker,
-        "layers": "\n".join(share.tag for share in spec.files.layers),
-        "usr-folders": _usr_folders(spec.files.layers),
-        "disks": "\n".join(f"{disk.serial} {disk.bus}" for disk in spec.files.disks if disk.writable),
-        "binds": "\n".join(_line_of(number, bind) for number, bind in enumerate(spec.files.binds)),
     }
     words = guest_argv(spec.command.words)
     if before := before_script(spec):
@@ -276,49 +272,13 @@ def _files(spec: CellSpec, marker: str) -> dict[str, str]:
         )
     if spec.command.session is not None:
         files |= _session_files(spec, spec.command.session)
-    if any(_has_udev_rules(Path(folder)) for folder in _folders_of_the_user(spec)):
-        files["udev-rules"] = "a layer has some"
     if spec.keeps.counters:
         files["counters"] = (paths.data_dir("guest") / "counters").read_text(encoding="utf-8")
     if spec.files.handed_disks:
         files["sync"] = "what the command wrote is for another guest"
     if spec.command.stdin is not None:
         files["stdin"] = "the command has one"
-    if spec.files.work_tree is not None:
-        files["work-tree"] = spec.files.work_tree.path
-        if links := spec.files.work_tree.links:
-            files["names"] = "\n".join(f"{name}\n{place}" for name, place in links.items())
     return files
-
-
-def _folders_of_the_user(spec: CellSpec) -> Iterator[str]:
-    """Folders whose udev rules may be about any device.
-
-    Those of modules that were built for a kernel (OpenZFS's) are about what they make when they are loaded.
-    """
-    layers = spec.files.layers
-    yield from (layer.path for layer in layers if layer.is_users or layer.tag == "hand")
-    yield from (profile.files for profile in spec.command.profiles if profile.files is not None)
-
-
-def _has_udev_rules(folder: Path) -> bool:
-    places = ("etc", "lib", "usr/lib", "usr/local/lib")
-    return any((folder / place / "udev/rules.d").is_dir() for place in places)
-
-
-def _line_of(number: int, bind: Bind) -> str:
-    mode, kind = "rw" if bind.writable else "ro", "file" if bind.is_file else "folder"
-    return f"bind{number} {mode} {kind} {bind.guest}"
-
-
-def _usr_folders(layers: list[Share]) -> str:
-    """A line for each merged folder (bin, lib, ...) with the layers that have it at the top: `lib user0`."""
-    lines = []
-    for name in skeleton.MERGED:
-        folders = {share.tag: Path(share.path) / name for share in layers}
-        tags = [tag for tag, folder in folders.items() if folder.is_dir() and not folder.is_symlink()]
-        lines += [" ".join([name, *tags])] if tags else []
-    return "\n".join(lines)
 
 
 def _write_profile(profile: ActiveProfile, layer: Path, own: Path) -> None:
@@ -328,10 +288,10 @@ def _write_profile(profile: ActiveProfile, layer: Path, own: Path) -> None:
     for name, text in profile.texts.items():
         path = layer / skeleton.guest_path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, text)
-    _write(own / "environment", _exports(profile.environment))
+        write_for_guest(path, text)
+    write_for_guest(own / "environment", _exports(profile.environment))
     if profile.init:
-        _write(own / "init", profile.init)
+        write_for_guest(own / "init", profile.init)
 
 
 def _copy_files(files: Path, layer: Path) -> None:

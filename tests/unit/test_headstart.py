@@ -7,8 +7,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import msgspec
 import pytest
 
 from quizmatrix.core import process
@@ -42,6 +42,7 @@ def guess(tmp_path: Path) -> Guess:
         memory=str(tmp_path / "memory"),
         state=str(tmp_path / "state"),
         folders=[str(tmp_path / "seen")],
+        joined={},
     )
 
 
@@ -87,7 +88,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def restored(
-    monitor: socket.socket, control: socket.socket, state: Path, on_ready: Callable[[], None]
+    monitor: socket.socket,
+    control: socket.socket,
+    state: Path,
+    on_ready: Callable[[], None],
+    *,
+    joins: bool,
 ) -> str:
     on_ready()
     return ""
@@ -116,6 +122,38 @@ def test_the_right_guess_is_taken(guess: Guess, tmp_path: Path) -> None:
     begun.child.kill()
     assert not is_running(begun.child.pid)
     begun.ends.close()
+
+
+def test_the_guest_joins_its_layers_meanwhile(guess: Guess, tmp_path: Path) -> None:
+    joined = {"hostname": "a", "layers": "modules\nuser0"}
+    begun = begin(guess._replace(joined=joined), tmp_path / "cell")
+    own = tmp_path / "cell/layer/.quizmatrix"
+    texts = {path.name: path.read_text() for path in own.iterdir()}
+    assert texts == {"hostname": "a\n", "layers": "modules\nuser0\n"}
+    # Any user of the guest may read them.
+    assert {path.stat().st_mode & 0o777 for path in [own, *own.iterdir()]} == {0o755, 0o644}
+    begun.drop()
+
+
+@pytest.mark.parametrize(
+    ("begun", "now", "is_joined", "lives"),
+    [
+        ({"layers": "modules"}, {"layers": "modules"}, True, True),
+        ({"layers": "modules"}, {"layers": "user0"}, False, False),
+        ({"layers": "modules"}, {"layers": "modules", "names": "a\nb"}, False, False),
+        # It may not join ahead of this run.
+        ({"layers": "modules"}, {}, False, False),
+        ({}, {"layers": "modules"}, False, True),
+        ({}, {}, False, True),
+    ],
+)
+def test_a_guest_that_joins_by_other_files_is_killed(
+    begun: dict[str, str], now: dict[str, str], is_joined: bool, lives: bool, guess: Guess
+) -> None:
+    child = started(guess._replace(joined=begun)).child
+    assert not headstart.joins("6.1-s390x", now)
+    assert headstart.joins("6.1-x86_64", now) == is_joined
+    assert is_running(child.pid) == lives
 
 
 def same(_guess: Guess, _place: Path) -> None:
@@ -163,13 +201,13 @@ def test_a_wrong_guess_is_killed(
 
 
 def test_what_has_ended_is_not_taken(guess: Guess, tmp_path: Path) -> None:
-    begun = begin(msgspec.structs.replace(guess, argv=["false"]), tmp_path / "cell")
+    begun = begin(guess._replace(argv=["false"]), tmp_path / "cell")
     wait_for(lambda: not is_running(begun.child.pid))
     assert not begun.take(["false"], guess.memory, tmp_path / "cell")
 
 
 def test_nor_is_what_was_not_restored(guess: Guess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quizmatrix.run.restoring.restore", lambda *_: "QEMU does not like it")
+    monkeypatch.setattr("quizmatrix.run.restoring.restore", lambda *_, **__: "QEMU does not like it")
     begun = begin(guess, tmp_path / "cell")
     assert begun.wait() == "QEMU does not like it"
     assert not begun.take(WORDS, guess.memory, tmp_path / "cell")
@@ -210,7 +248,7 @@ def test_names_of_any_bytes(guess: Guess, tmp_path: Path) -> None:
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
     Path(odd).mkdir()
     argv = [*WORDS, f"path={odd},readonly=on"]
-    begun = begin(msgspec.structs.replace(guess, argv=argv, folders=[odd]), tmp_path / "cell")
+    begun = begin(guess._replace(argv=argv, folders=[odd]), tmp_path / "cell")
     assert begun.take(argv, guess.memory, tmp_path / "cell")
     begun.child.kill()
     begun.ends.close()
@@ -234,7 +272,7 @@ def test_it_inherits_what_it_is_given_and_nothing_else(guess: Guess, tmp_path: P
     with (tmp_path / "secret").open("w") as secret:
         os.set_inheritable(secret.fileno(), True)
         argv = ["sh", "-c", "ls -l /proc/self/fd; exec sleep 3600"]
-        begun = begin(msgspec.structs.replace(guess, argv=argv), tmp_path / "cell")
+        begun = begin(guess._replace(argv=argv), tmp_path / "cell")
         assert begun.take(argv, guess.memory, tmp_path / "cell")
     said = b""
     while said.count(b"\n") < 7:
@@ -300,8 +338,8 @@ def test_a_damaged_guess_is_none(text: str, guess: Guess) -> None:
 
 @pytest.mark.parametrize("what", ["memory", "before"])
 def test_a_guess_of_what_is_gone_is_none(what: str, guess: Guess) -> None:
-    gone: dict[str, object] = {"memory": "/no/template"} if what == "memory" else {"before": ["/no/setpriv"]}
-    kept(msgspec.structs.replace(guess, **gone))
+    gone: dict[str, Any] = {"memory": "/no/template"} if what == "memory" else {"before": ["/no/setpriv"]}
+    kept(guess._replace(**gone))
     before = children_of(os.getpid())
     headstart.begin(ARGV)
     assert headstart.for_cell("6.1-x86_64") is None
