@@ -231,6 +231,23 @@ def test_what_is_built_is_reused(kind: str, tree: ZfsTree, kernel: Kernel) -> No
     assert (lines(part, "configured"), len(lines(part, "compiled"))) == (["configured"], 1)
 
 
+def test_libraries_are_found_where_each_has_its_own_makefile(tree: ZfsTree) -> None:
+    """As up to OpenZFS 2.1: programs are linked to libraries that need others of the same build."""
+    part = userland(tree)
+    assert part.make == [[f"LDFLAGS=-Wl,-rpath-link,{part.folder}/.libs"]]
+    for name in ("libuutil", "libzfs"):
+        (tree.path / "lib" / name).mkdir(parents=True)
+        (tree.path / "lib" / name / "Makefile.am").touch()
+    (tree.path / "lib/Makefile.am").write_text("# one makefile for all\n")
+    assert userland(tree) == part
+    (tree.path / "lib/Makefile.am").write_text("SUBDIRS = libuutil libzfs\n")
+    folders = ":".join(
+        f"{part.folder}/{name}" for name in (".libs", "lib/libuutil/.libs", "lib/libzfs/.libs")
+    )
+    (words,) = userland(tree).make
+    assert words == [f"LDFLAGS=-Wl,-rpath-link,{folders}"]
+
+
 def test_what_was_never_built_is_said_to_take_long(tree: ZfsTree, toy: Path) -> None:
     def work() -> list[tuple[str, float]]:
         return [(one.what, one.seconds) for one in due.work_of(tree, ZfsOptions(), [cell])]

@@ -86,22 +86,65 @@ def test_a_guest_that_was_begun_is_like_any_other(repeated: Repeated) -> None:
 
 
 def test_a_wrong_guess_is_no_harm(repeated: Repeated, tmp_path: Path) -> None:
-    argv = json.loads(repeated.guess.read_bytes())["argv"]
+    right = json.loads(repeated.guess.read_bytes())
+    argv, joined = right["argv"], right["joined"]
     empty = tmp_path / "empty"
     empty.touch()
-    for wrong in (
+    wrong_ones: list[dict[str, object]] = [
         {"argv": [*argv, "-name", "another"]},
         {"argv": ["/bin/false"]},
         {"cell": "6.1-s390x"},
         {"memory": str(tmp_path / "gone")},
         # QEMU ends at once.
         {"state": str(empty)},
-    ):
+        # Its guest joins other layers than the run has, or cannot join them at all.
+        {"joined": joined | {"hostname": "another\n", "names": "/etc/hello\n/tmp"}},
+        {"joined": joined | {"layers": "nothing"}},
+        {"joined": {}},
+    ]
+    for wrong in wrong_ones:
         repeated.change_guess(**wrong)
         repeated.run()
         assert repeated.start == "warm"
         assert not repeated.left
         assert json.loads(repeated.guess.read_bytes())["argv"] == argv
+
+
+def test_what_changes_in_layers_between_two_runs_is_seen(quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    layer, here = tmp_path / "mine", tmp_path / "here"
+    (layer / "etc").mkdir(parents=True)
+    words = ["run", "--only", CELL, "--layer", str(layer), "--", "cat /etc/mine /lib/mine file; hostname"]
+    for number in range(5):
+        (layer / "etc/mine").write_text(f"etc {number}\n")
+        (here / "file").write_text(f"file {number}\n")
+        if number == 3:
+            # Now it has to be joined otherwise.
+            (layer / "lib").mkdir()
+            (layer / "lib/mine").write_text("lib\n")
+        said = quizmatrix(*words).stdout.decode().splitlines()
+        assert said == [f"etc {number}", *["lib"] * (number > 2), f"file {number}", CELL.replace(".", "_")]
+
+
+@pytest.mark.parametrize(
+    ("options", "command", "said"),
+    [
+        (("--stdin", "file"), "cat; exit 3", b"of a file\n"),
+        (("--bind", "{here}:/mnt/rw"), "cat /mnt/rw/file; echo new >/mnt/rw/new; exit 3", b"of a file\n"),
+        (("--bind", "{here}:/mnt/ro:ro"), "cat /mnt/ro/file; exit 3", b"of a file\n"),
+        (("-p", "memdev"), "[ -b /dev/quizm0 ] && exit 3", b""),
+        (("--user", "nobody"), "id -un; exit 3", b"nobody\n"),
+        (("--cpus", "2"), "nproc; exit 3", b"2\n"),
+    ],
+)
+def test_runs_of_any_options_repeat(
+    options: tuple[str, ...], command: str, said: bytes, quizmatrix: Quizmatrix, tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    (here / "file").write_text("of a file\n")
+    words = [option.format(here=here) for option in options]
+    for _ in range(3):
+        done = quizmatrix("run", "--only", CELL, *words, "--", command)
+        assert (done.stdout, done.returncode) == (said, 3), done.stderr.decode()
 
 
 def test_ports_of_the_host_are_free_for_the_next_run(quizmatrix: Quizmatrix) -> None:

@@ -74,8 +74,8 @@ def test_nothing_secret_is_common(
     boot_ids = [lines[1] for lines in said]
     assert len(set(boot_ids)) == 4
     for lines in zip(*said, strict=True):
-        # The vDSO has few places on s390x: two guests in some hundreds have the same by chance.
-        assert len(set(lines)) >= (3 if lines[0].startswith("vdso") else 4), lines
+        # The vDSO has few places on s390x, and a heap 8192: two guests have the same by chance now and then.
+        assert len(set(lines)) >= (3 if lines[0].startswith(("vdso", "heap")) else 4), lines
 
 
 def test_a_restored_guest_is_like_a_booted_one(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -70,7 +72,8 @@ def userland_part(tree: ZfsTree, arch: Arch, sysroot: Sysroot, options: ZfsOptio
     suite = f"-{sysroot.suite}" if sysroot.suite else ""
     name = f"userland-{arch.name}{suite}"
     # With a sysroot, the linker does not find this build's own shared libraries without -rpath-link (ld(1)).
-    flags = f"{sysroot.linker} -Wl,-rpath-link,{tree.work / name / '.libs'}".strip()
+    libraries = ":".join(map(str, _own_libraries(tree, tree.work / name)))
+    flags = f"{sysroot.linker} -Wl,-rpath-link,{libraries}".strip()
     return ZfsPart(
         name=name,
         tree=tree,
@@ -87,6 +90,15 @@ def userland_part(tree: ZfsTree, arch: Arch, sysroot: Sysroot, options: ZfsOptio
         make=[[f"LDFLAGS={flags}"]],
         install=[[f"LDFLAGS={flags}", "DESTDIR={layer}", "install"]],
     )
+
+
+def _own_libraries(tree: ZfsTree, folder: Path) -> Iterator[Path]:
+    """Where a build in `folder` has its shared libraries: up to OpenZFS 2.1, each where its makefile is."""
+    yield folder / ".libs"
+    with suppress(OSError):
+        if "SUBDIRS" in (tree.path / "lib/Makefile.am").read_text(encoding="utf-8", errors="replace"):
+            for makefile in sorted(tree.path.glob("lib/*/Makefile.am")):
+                yield folder / "lib" / makefile.parent.name / ".libs"
 
 
 def modules_part(tree: ZfsTree, arch: Arch, kernel: Kernel, sysroot: Sysroot, options: ZfsOptions) -> ZfsPart:
