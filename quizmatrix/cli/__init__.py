@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 
-from quizmatrix.core import streams
 from quizmatrix.core.errors import QuizmatrixError, ReaderGoneError, host_error
 from quizmatrix.model.outcome import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_NO_VERDICT
 
@@ -30,6 +29,9 @@ def main() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
     _begin(sys.argv[1:])
+    # The head start need not wait for this import.
+    from quizmatrix.core import streams
+
     streams.install()
     status = run_command(sys.argv[1:])
     try:
