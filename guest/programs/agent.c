@@ -2,6 +2,8 @@
  * says how it ended, and ends what the command left running. The command cannot kill it, not even with `kill -9 -1`;
  * and it reaps orphans.
  *
+ * `agent wait`: the host has not said yet that the command may start.
+ *
  * In /.quizmatrix are, each ended by a zero byte: the `words` of the command, its `environment`, and the `folder` that
  * it is run in (quizmatrix/run/runlayer.py).
  *

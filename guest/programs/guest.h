@@ -4,6 +4,10 @@
  * next two. */
 enum { CONTROL = 3, OUTPUT = 4, ERRORS = 5 };
 
+/* What the host's lines have: the layers may be joined; and the command may start, too. */
+#define JOIN "\"join\""
+#define START "\"start\""
+
 static void rest(long milliseconds)
 {
     struct { long seconds, nanoseconds; } time = { milliseconds / 1000, milliseconds % 1000 * 1000000 };
@@ -54,8 +58,6 @@ static char *host_line(void)
     }
     return line;
 }
-
-#define START "\"start\""
 
 /* Wait until the host says that the command may start. */
 static void wait_for_start(void)

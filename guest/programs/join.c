@@ -1,6 +1,7 @@
 /* join [DEVICE]...: PID 1 in the initramfs, in place of init1, once that has found all that does not depend on the
- * run. It sets the machine up, says that the guest has booted, and waits for the host's message to start; here a guest
- * is saved, and restored. Then it joins the layers into one root, changes to that, and becomes `init2` or `agent`.
+ * run. It sets the machine up, says that the guest has booted, and waits for the host's message to join or to start;
+ * here a guest is saved, and restored. Then it joins the layers into one root, changes to that, and becomes `init2` or
+ * `agent`. It waits for the message to start before, or the agent does.
  *
  * DEVICE: a virtio disk whose driver has not looked at it yet. File descriptor 3 is the control port.
  *
@@ -696,16 +697,16 @@ static int is_ready(int bound)
  * first, and may do that, and have the layers joined, before it knows what the command is. Lines may come together. */
 static int is_to_start(void)
 {
-    char *line = host_line();
-    int joins = place_of(line, "\"join\"") != 0, starts = place_of(line, START) != 0;
-    renew(line);
-    if (!joins && !starts) {
-        line = host_line();
-        joins = place_of(line, "\"join\"") != 0;
+    int renews = 1, joins = 0, starts = 0;
+    while (!joins && !starts) {
+        char *line = host_line();
+        joins = place_of(line, JOIN) != 0;
         starts = place_of(line, START) != 0;
+        if (!renews && !joins && !starts)
+            fail("the host sent something else than join or start");
+        renew(line);
+        renews = 0;
     }
-    if (!joins && !starts)
-        fail("the host sent something else than start");
     return starts;
 }
 

@@ -90,7 +90,8 @@ def _explain(text: str, raw: dict[str, Any], kind: type[Any], name: str, said: s
         path.append(key)
     elif missing:
         message = f"the key `{missing.group(1)}` is missing"
-        required = [field.encode_name for field in getattr(struct, "fields", ()) if field.required]
+        fields = getattr(_without_optional(struct), "fields", ())
+        required = [field.encode_name for field in fields if field.required]
         next_step = f"Needed: {', '.join(required)}."
     elif own:
         path += own.group(1).split(".")

@@ -232,7 +232,10 @@ def selected(options: RunOptions, provision: Provision | None = None) -> Selecti
         there = {cell.id for cell in listed}
         listed += cells_on_the_spot([text for text in only if text not in there], limits, matrix, beneath)
     if not listed:
-        raise UsageError(f"{path} has no cells", next_step="Give it `kernels` and `arches`, or `include`.")
+        raise UsageError(
+            f"{path} has no cells",
+            next_step="It needs `kernels` and `arches`, or `include`, and what `exclude` leaves of them.",
+        )
     ids = [cell.id for cell in listed]
     for option, patterns, among in (
         ("--only", only, ids),

@@ -89,7 +89,7 @@ class Boot:
         is_to_be_booted = False
         try:
             await self._boot_and_talk(shares, meanwhile)
-            # A restored guest that did not answer has mounted nothing; the same files are for the next one.
+            # A restored guest that did not answer has begun no command; the same files are for the next.
             is_to_be_booted = bool(self.conversation.no_answer)
         finally:
             if not is_to_be_booted:

@@ -105,6 +105,9 @@ class Conversation:
                 return
             self.reach(Stage.JOINING)
             if not await self._expect("started"):
+                if self._start.joined_ahead:
+                    # By files that were only guessed, and before the run itself has looked at them.
+                    self.no_answer = self._evidence.init_failed or "QEMU ended"
                 return
         if limit.cancelled_caught:
             self._evidence.expired = Expiry(limit=self._limits.boot_timeout)

@@ -23,12 +23,8 @@ from typing import NamedTuple
 
 from quizmatrix.core import paths, private, spawn
 from quizmatrix.core.errors import QuizmatrixError
-from quizmatrix.run import restoring
-from quizmatrix.run.cellfolder import (
-    artifacts_of,
-    make_own_files,
-    run_layer_of,
-)
+from quizmatrix.run import mappedroot, restoring
+from quizmatrix.run.cellfolder import artifacts_of, make_own_files, own_files_of, run_layer_of
 from quizmatrix.run.ends import CONTROL, QMP, make_ends
 
 # In the state directory. It has one file for each command line, of which those that were used last are kept.
@@ -75,14 +71,14 @@ FOLDER_MARK = mark("folder")
 
 
 class HeadStart:
-    """A QEMU that was started on a guess. ends: what it is connected to. child: its process."""
+    """A QEMU that was started on a guess. guess: that. ends: what it is connected to. child: its process."""
 
     def __init__(self, guess: Guess, folder: Path) -> None:
         """Starts it. folder: a new one for what will be in the cell's.
 
         Raises OSError, LookupError where the guess lacks a port, RuntimeError where there is no new thread.
         """
-        self._guess = guess
+        self.guess = guess
         self._folder = folder
         self._given: Path | None = None
         self._error = ""
@@ -93,6 +89,7 @@ class HeadStart:
             _make_folders(folder)
             if guess.joined:
                 make_own_files(folder, guess.joined)
+                mappedroot.prepare(artifacts_of(folder))
             self._files = _identities(guess)
             self.ends = make_ends(guess.ports)
             undo.callback(self._close_ends)
@@ -109,8 +106,8 @@ class HeadStart:
         # QEMU's options have commas doubled.
         marks = {FOLDER_MARK: str(self._folder).replace(",", ",,")}
         marks |= {mark(name): str(descriptor) for name, descriptor in passed.items()}
-        argv = [*self._guess.before, str(os.getpid())]
-        argv += [_filled(word, marks) for word in self._guess.argv]
+        argv = [*self.guess.before, str(os.getpid())]
+        argv += [_filled(word, marks) for word in self.guess.argv]
         return spawn.spawn(argv, pass_fds=list(passed.values()), output=self.ends.log[1])
 
     def _close_ends(self) -> None:
@@ -122,11 +119,13 @@ class HeadStart:
 
     def _attend(self) -> None:
         """In a thread, as QEMU has to be waited for: restore the guest, and let it wait."""
-        state = Path(self._guess.state)
-        joins = bool(self._guess.joined)
+        state = Path(self.guess.state)
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH)
         self._error = restoring.restore(
-            self._monitor, self._control, state, self._has_opened.set, joins=joins
+            self._monitor, self._control, state, self._has_opened.set, joins=bool(self.guess.joined)
         )
+        sys.setswitchinterval(usual)
         self._has_opened.set()
         self._is_restored.set()
         if not self._is_over.wait(_PATIENCE):
@@ -134,12 +133,7 @@ class HeadStart:
 
     def is_for(self, cell: str) -> bool:
         """Whether it is for a cell of this name."""
-        return self._guess.cell == cell
-
-    @property
-    def joined(self) -> dict[str, str]:
-        """The files of the run layer that the guest has read, and that say what it joins: texts by name."""
-        return self._guess.joined
+        return self.guess.cell == cell
 
     def give_folders(self, folder: Path) -> bool:
         """Move the folders that QEMU has open to the cell's folder; False if that cannot be."""
@@ -159,8 +153,8 @@ class HeadStart:
         self._is_over.set()
         self.child.look()
         is_it = (
-            list(argv) == self._guess.argv
-            and memory == self._guess.memory
+            list(argv) == self.guess.argv
+            and memory == self.guess.memory
             and self._given == folder
             and self._sees_the_same()
             and self.child.returncode is None
@@ -175,7 +169,7 @@ class HeadStart:
 
     def _sees_the_same(self) -> bool:
         with suppress(OSError):
-            return _identities(self._guess) == self._files
+            return _identities(self.guess) == self._files
         return False
 
     @property
@@ -229,13 +223,29 @@ def begin(argv: Sequence[str]) -> None:
     Nothing that goes wrong is an error here: the run itself will find it.
     """
     global _place, _begun
-    # TypeError: what was kept is no guess.
-    with suppress(OSError, ValueError, LookupError, RuntimeError, TypeError, QuizmatrixError):
+    with suppress(OSError, ValueError, LookupError, RuntimeError, QuizmatrixError):
         _place = paths.state_dir() / FOLDER / f"{_name_of(argv)}.json"
         if _is_ours(_place.parent) and _is_ours(_place):
-            guess = Guess(**json.loads(_place.read_bytes()))
-            sys.setswitchinterval(_SWITCH)
+            guess = _read(_place.read_bytes())
             _begun = HeadStart(guess, _place.with_name(f"{_BEGUN}{os.getpid()}-{time.time_ns()}"))
+
+
+def _read(data: bytes) -> Guess:
+    """What `keep` has written. Raises ValueError for anything else."""
+    try:
+        found = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("too deep") from error
+    pattern = Guess(cell="", before=[""], argv=[""], ports=[""], memory="", state="", folders=[""], joined={})
+    try:
+        guess = Guess(**found)
+    except TypeError as error:
+        raise ValueError("other keys") from error
+    for value, like in zip(guess, pattern, strict=True):
+        texts = [*value, *value.values()] if isinstance(value, dict) else value
+        if type(value) is not type(like) or not all(isinstance(text, str) for text in texts):
+            raise ValueError("other types")
+    return guess
 
 
 def _is_ours(path: Path) -> bool:
@@ -254,17 +264,19 @@ def make_folders(cell: str, folder: Path) -> None:
         _make_folders(folder)
 
 
-def joins(cell: str, texts: Mapping[str, str]) -> bool:
-    """Whether the guest that was begun for a cell joins by these files; one that joins by others is killed.
+def make_own_files_for(cell: str, folder: Path, texts: Mapping[str, str], ahead: Mapping[str, str]) -> None:
+    """Make the files of a cell's run layer that say what its guest joins. Raises OSError.
 
-    texts: by name. The files are there then.
+    texts, ahead: of all, and of those by which it may have joined ahead of its run. A guest that was begun,
+    and that joins by others, is killed; one that joins by these reads them now, so they are left alone.
     """
     begun = for_cell(cell)
-    if begun is None or not begun.joined:
-        return False
-    if begun.joined != texts:
+    if begun is not None and begun.guess.joined:
+        if begun.guess.joined == ahead:
+            return
         drop()
-    return begun.joined == texts
+        paths.remove_tree(own_files_of(folder))
+    make_own_files(folder, texts)
 
 
 def for_cell(cell: str) -> HeadStart | None:

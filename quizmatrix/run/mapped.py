@@ -13,50 +13,20 @@ import os
 import re
 import shutil
 import stat
-from enum import StrEnum
 from pathlib import Path
 
 from quizmatrix.core import untrusted
 from quizmatrix.core.text import clean_line
+from quizmatrix.run.mappedroot import ATTRIBUTE, BESIDE_ROOT
 
 # Without extended attributes, QEMU (hw/9pfs/9p-local.c) keeps one metadata file per file, in a folder that
 # the guest does not see.
 _BESIDE = ".virtfs_metadata"
-_BESIDE_ROOT = ".virtfs_metadata_root"
 _BESIDE_MODE = re.compile(rb"^virtfs\.mode=(\d+)$", re.MULTILINE)
-# With extended attributes: 32-bit values, little-endian.
-_ATTRIBUTE = "user.virtfs."
-_ATTRIBUTE_MODE = "user.virtfs.mode"
+_ATTRIBUTE_MODE = f"{ATTRIBUTE}mode"
 
 # The largest length of a symlink's target (limits.h, PATH_MAX).
 _LONGEST_TARGET = 4096
-
-# A directory that everybody may write to.
-_ROOT_MODE = stat.S_IFDIR | 0o777
-
-
-class Model(StrEnum):
-    """A value of QEMU's option security_model."""
-
-    NONE = "none"
-    XATTR = "mapped-xattr"
-    FILE = "mapped-file"
-
-
-def prepare(folder: Path) -> Model:
-    """Make `folder` appear to the guest as owned by root and writable for everybody; return the model.
-
-    The model is mapped-file if the file system has no extended attributes.
-    """
-    facts = {"uid": 0, "gid": 0, "mode": _ROOT_MODE}
-    try:
-        for name, value in facts.items():
-            os.setxattr(folder, f"{_ATTRIBUTE}{name}", value.to_bytes(4, "little"))
-    except OSError:
-        lines = (f"virtfs.{name}={value}\n" for name, value in facts.items())
-        (folder / _BESIDE_ROOT).write_text("".join(lines))
-        return Model.FILE
-    return Model.XATTR
 
 
 def unmap(root: Path) -> list[str]:
@@ -80,7 +50,7 @@ def _unmap_folder(root: str, folder: str, changed: list[str]) -> list[str]:
     """Convert the files in one folder; return its subfolders."""
     below = []
     with os.scandir(folder) as entries:
-        found = [entry for entry in entries if entry.name not in (_BESIDE, _BESIDE_ROOT)]
+        found = [entry for entry in entries if entry.name not in (_BESIDE, BESIDE_ROOT)]
     beside = Path(folder, _BESIDE)
     has_beside = beside.is_dir() and not beside.is_symlink()
     for entry in found:
@@ -102,7 +72,7 @@ def _unmap_folder(root: str, folder: str, changed: list[str]) -> list[str]:
     if has_beside:
         shutil.rmtree(beside, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
-        Path(folder, _BESIDE_ROOT).unlink()
+        Path(folder, BESIDE_ROOT).unlink()
     return below
 
 
@@ -137,5 +107,5 @@ def _mode_of(path: str, beside: Path | None) -> int | None:
 def _forget_attributes(path: str) -> None:
     with contextlib.suppress(OSError):
         for name in os.listxattr(path, follow_symlinks=False):
-            if name.startswith(_ATTRIBUTE):
+            if name.startswith(ATTRIBUTE):
                 os.removexattr(path, name, follow_symlinks=False)

@@ -12,10 +12,9 @@ from quizmatrix.core.errors import UnpreparedError
 from quizmatrix.model import testchoice, user
 from quizmatrix.model.spec import ActiveProfile, CellSpec, Session, Share
 from quizmatrix.model.user import BUSYBOX, SHELL
-from quizmatrix.run import boundfile, foreign, headstart, joining, mapped
+from quizmatrix.run import boundfile, foreign, headstart, joinfiles, mappedroot
 from quizmatrix.run.cellfolder import (
     artifacts_of,
-    make_own_files,
     own_files_of,
     run_layer_of,
     write_for_guest,
@@ -231,17 +230,14 @@ def write_run_layer(spec: CellSpec, marker: str) -> list[Share]:
     headstart.make_folders(spec.labels.cell, folder)
     # The run layer is first: the guest knows its slot.
     shares = [Share(tag="run", path=str(layer)), *spec.files.layers]
-    model = mapped.prepare(artifacts) if spec.machine.kernel.has_9p else mapped.Model.NONE
+    model = mappedroot.prepare(artifacts) if spec.machine.kernel.has_9p else mappedroot.Model.NONE
     shares.append(Share(tag="shared", path=str(artifacts), writable=True, security_model=model.value))
     shares += boundfile.shares_of(spec)
     if spec.files.work_tree is not None:
         shares.append(Share(tag="work", path=spec.files.work_tree.host_path))
     own = own_files_of(folder)
-    files = joining.files(spec, shares)
-    # A guest that had a head start reads those while we write the others.
-    if not headstart.joins(spec.labels.cell, joining.ahead(spec, files)):
-        shutil.rmtree(own, ignore_errors=True)
-        make_own_files(folder, files)
+    files = joinfiles.files(spec, shares)
+    headstart.make_own_files_for(spec.labels.cell, folder, files, joinfiles.ahead(spec, files))
     for number, profile in enumerate(spec.command.profiles):
         _write_profile(profile, layer, own / "profiles" / f"{number:02}-{profile.name}")
     for name, text in _files(spec, marker).items():

@@ -50,6 +50,11 @@ class Start:
         self.ahead = ahead
 
     @property
+    def joined_ahead(self) -> bool:
+        """Whether the guest was told to join its layers before the run was ready for it."""
+        return self.ahead is not None and bool(self.ahead.guess.joined)
+
+    @property
     def kind(self) -> StartKind:
         """Whether the guest is booted or restored."""
         return StartKind.COLD if self.template is None else StartKind.WARM

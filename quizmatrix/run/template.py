@@ -1,6 +1,6 @@
 """Templates: booted guests that were saved, so that later runs restore them in place of booting.
 
-A template is a guest at the point where it waits for `start` (guest/init1). Nothing of a run is in it. Its
+A template is a guest at the point where it waits for its host (guest/init1). Nothing of a run is in it. Its
 memory is a file that any number of guests map at the same time, each with its own copy of what it writes to.
 """
 

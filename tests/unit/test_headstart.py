@@ -1,6 +1,7 @@
 """What was started on a guess is taken if it is the right one, and leaves nothing behind if it is not."""
 
 import errno
+import json
 import os
 import re
 import socket
@@ -136,24 +137,36 @@ def test_the_guest_joins_its_layers_meanwhile(guess: Guess, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("begun", "now", "is_joined", "lives"),
+    ("begun", "now", "lives"),
     [
-        ({"layers": "modules"}, {"layers": "modules"}, True, True),
-        ({"layers": "modules"}, {"layers": "user0"}, False, False),
-        ({"layers": "modules"}, {"layers": "modules", "names": "a\nb"}, False, False),
+        ({"layers": "modules"}, {"layers": "modules"}, True),
+        ({"layers": "modules"}, {"layers": "user0"}, False),
+        ({"layers": "modules"}, {"layers": "modules", "names": "a\nb"}, False),
         # It may not join ahead of this run.
-        ({"layers": "modules"}, {}, False, False),
-        ({}, {"layers": "modules"}, False, True),
-        ({}, {}, False, True),
+        ({"layers": "modules"}, {}, False),
+        ({}, {"layers": "modules"}, True),
+        ({}, {}, True),
     ],
 )
 def test_a_guest_that_joins_by_other_files_is_killed(
-    begun: dict[str, str], now: dict[str, str], is_joined: bool, lives: bool, guess: Guess
+    begun: dict[str, str], now: dict[str, str], lives: bool, guess: Guess, tmp_path: Path
 ) -> None:
     child = started(guess._replace(joined=begun)).child
-    assert not headstart.joins("6.1-s390x", now)
-    assert headstart.joins("6.1-x86_64", now) == is_joined
+    cell, own = tmp_path / "cell", tmp_path / "cell/layer/.quizmatrix"
+    cell.mkdir()
+    headstart.make_folders("6.1-x86_64", cell)
+    before = {path.name: path.stat() for path in own.iterdir()} if begun else {}
+    texts = {"layers": "modules", "binds": ""} | now
+    headstart.make_own_files_for("6.1-x86_64", cell, texts, now)
     assert is_running(child.pid) == lives
+    after = {path.name: path.stat() for path in own.iterdir()}
+    if lives and begun:
+        # A guest may be reading them.
+        assert after == before
+    else:
+        assert {path.name: path.read_text() for path in own.iterdir()} == {
+            name: f"{text}\n" for name, text in texts.items()
+        }
 
 
 def same(_guess: Guess, _place: Path) -> None:
@@ -324,13 +337,25 @@ def test_nor_is_it_for_another_folder(guess: Guess, tmp_path: Path, monkeypatch:
     assert headstart.for_cell("6.1-x86_64") is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"cell": "6.1-x86_64"}', "\0"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"cell": "6.1-x86_64"}', "\0", "[" * 5000])
 def test_a_damaged_guess_is_none(text: str, guess: Guess) -> None:
+    none_begins_with(text, guess)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"joined": [1]}, {"joined": {"a": 1}}, {"argv": [1]}, {"state": 1}, {"folders": None}, {"more": ""}],
+)
+def test_nor_is_one_of_other_types(keys: dict[str, object], guess: Guess) -> None:
+    none_begins_with(json.dumps(guess._asdict() | keys), guess)
+
+
+def none_begins_with(text: str, guess: Guess) -> None:
+    """Nothing is begun on a file with this text, and the next run replaces it."""
     kept(guess).write_text(text)
     headstart.begin(ARGV)
     assert headstart.for_cell("6.1-x86_64") is None
     assert begun_folders() == []
-    # The next one replaces it.
     headstart.keep(guess)
     headstart.begin(ARGV)
     assert headstart.for_cell("6.1-x86_64") is not None

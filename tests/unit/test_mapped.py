@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from quizmatrix.run import mapped
-from quizmatrix.run.mapped import Model
+from quizmatrix.run.mappedroot import Model, prepare
 
 FILES = {
     "file": stat.S_IFREG | 0o640,
@@ -40,7 +40,7 @@ def as_qemu_leaves_it(root: Path, model: Model) -> None:
 def test_files_become_what_they_were_to_the_guest(model: Model, tmp_path: Path) -> None:
     root = tmp_path / "artifacts"
     root.mkdir()
-    if mapped.prepare(root) is not Model.XATTR:
+    if prepare(root) is not Model.XATTR:
         pytest.skip("no extended attributes on this file system")
     (root / ".virtfs_metadata_root").write_text("virtfs.mode=16895\n")
     as_qemu_leaves_it(root, model)

@@ -168,6 +168,7 @@ def test_expectations(tmp_path: Path) -> None:
             "",
         ),
         (BASE + 'include = [{ kernel = "6.12" }]\n', "line 3", "`arch` is missing", "Needed: kernel, arch."),
+        (BASE + "[handoff]\n", "line 3", "`write` is missing", "Needed: write"),
         (BASE + 'known = [{ test = "a" }]\n', "line 3", "`why` is missing", "Needed: test, why."),
         ("x = " + "[" * 3000, "is not TOML", "recursion", ""),
         (BASE + 'cpus = "two"\n', "line 3", "`cpus`: expected `int`, got `str`", ""),

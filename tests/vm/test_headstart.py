@@ -121,23 +121,37 @@ def test_what_changes_in_layers_between_two_runs_is_seen(quizmatrix: Quizmatrix,
             # Now it has to be joined otherwise.
             (layer / "lib").mkdir()
             (layer / "lib/mine").write_text("lib\n")
+        kept = guess_in(tmp_path)
         said = quizmatrix(*words).stdout.decode().splitlines()
+        # The first run may boot; from then on each takes what was begun, but where it has to join otherwise.
+        assert number in (0, 1, 3) or (kept["joined"] and guess_in(tmp_path) == kept)
         assert said == [f"etc {number}", *["lib"] * (number > 2), f"file {number}", CELL.replace(".", "_")]
 
 
+def guess_in(home: Path) -> dict[str, Any]:
+    """The guess of the only command line that was run in this state; empty if there is none."""
+    places = list((home / "state/guesses").glob("*.json"))
+    return json.loads(places[0].read_bytes()) if places else {}
+
+
 @pytest.mark.parametrize(
-    ("options", "command", "said"),
+    ("options", "command", "said", "joins"),
     [
-        (("--stdin", "file"), "cat; exit 3", b"of a file\n"),
-        (("--bind", "{here}:/mnt/rw"), "cat /mnt/rw/file; echo new >/mnt/rw/new; exit 3", b"of a file\n"),
-        (("--bind", "{here}:/mnt/ro:ro"), "cat /mnt/ro/file; exit 3", b"of a file\n"),
-        (("-p", "memdev"), "[ -b /dev/quizm0 ] && exit 3", b""),
-        (("--user", "nobody"), "id -un; exit 3", b"nobody\n"),
-        (("--cpus", "2"), "nproc; exit 3", b"2\n"),
+        (("--stdin", "file"), "cat; exit 3", b"of a file\n", True),
+        (("--bind", "{here}:/mnt/rw"), "cat /mnt/rw/file; echo >/mnt/rw/new; exit 3", b"of a file\n", False),
+        (("--bind", "{here}:/mnt/ro:ro"), "cat /mnt/ro/file; exit 3", b"of a file\n", True),
+        (("-p", "memdev"), "[ -b /dev/quizm0 ] && exit 3", b"", False),
+        (("--user", "nobody"), "echo x >/shared/x; mkdir /shared/d; id -un; exit 3", b"nobody\n", True),
+        (("--cpus", "2"), "nproc; exit 3", b"2\n", True),
     ],
 )
 def test_runs_of_any_options_repeat(
-    options: tuple[str, ...], command: str, said: bytes, quizmatrix: Quizmatrix, tmp_path: Path
+    options: tuple[str, ...],
+    command: str,
+    said: bytes,
+    joins: bool,
+    quizmatrix: Quizmatrix,
+    tmp_path: Path,
 ) -> None:
     here = tmp_path / "here"
     (here / "file").write_text("of a file\n")
@@ -145,6 +159,7 @@ def test_runs_of_any_options_repeat(
     for _ in range(3):
         done = quizmatrix("run", "--only", CELL, *words, "--", command)
         assert (done.stdout, done.returncode) == (said, 3), done.stderr.decode()
+    assert bool(guess_in(tmp_path)["joined"]) == joins
 
 
 def test_ports_of_the_host_are_free_for_the_next_run(quizmatrix: Quizmatrix) -> None:

@@ -1,4 +1,4 @@
-"""The files of the run layer that say what a guest joins; guest/programs/join.c reads them, and no others."""
+"""The files of the run layer that say what a guest joins: guest/programs/join.c reads them."""
 
 from __future__ import annotations
 
@@ -33,11 +33,10 @@ def files(spec: CellSpec, shares: list[Share]) -> dict[str, str]:
 def ahead(spec: CellSpec, found: dict[str, str]) -> dict[str, str]:
     """Those by which a guest may join before its run is ready for it: all that were found, or none.
 
-    It may not where it could write to a folder of the host meanwhile, or where the run writes more to the
-    run layer than files of these names and new ones beside them: a guest keeps what it once did not find.
+    It may not where it could write to a folder of the user's meanwhile, or where the run writes more to the
+    run layer than these files and others beside them: a guest keeps what it once did not find.
     """
-    disks, binds = spec.files.disks, spec.files.binds
-    writes = any(disk.writable for disk in disks) or any(bind.writable for bind in binds)
+    writes = any(bind.writable for bind in spec.files.binds)
     has_more = bool(spec.command.profiles or spec.command.tests.files)
     return {} if writes or has_more else found
 
