@@ -61,6 +61,20 @@ def test_udev_keeps_what_happens_while_it_starts(sweep: Callable[..., Sweep]) ->
     assert all("udev" not in cell["timings"]["steps"] for cell in done.cells.values())
 
 
+@pytest.mark.parametrize("has_rules", [False, True])
+def test_udev_in_a_guest_with_a_head_start(has_rules: bool, quizmatrix: Quizmatrix, tmp_path: Path) -> None:
+    """It starts beside a waiting agent; where a layer has rules, it settles once the run is ready."""
+    rules = tmp_path / "mine" / ("etc/udev/rules.d" if has_rules else "etc/other")
+    rules.mkdir(parents=True)
+    name = "by-quizmatrix" if has_rules else "by-nobody"
+    (rules / "99-mine.rules").write_text(f'SUBSYSTEM=="block", KERNEL=="vd*", SYMLINK+="{name}"\n')
+    script = f"udevadm settle; [ -e /dev/{name} ] && echo linked; modprobe null_blk && ls /dev/nullb0"
+    words = ["run", "--only", f"{KERNEL}-x86_64", *DEBIAN, "--layer", str(tmp_path / "mine"), "--", script]
+    for _ in range(3):
+        said = quizmatrix(*words).stdout.decode().split()
+        assert said == [*["linked"] * has_rules, "/dev/nullb0"]
+
+
 def test_what_the_kernel_and_programs_ask_for_is_there(sweep: Callable[..., Sweep]) -> None:
     done = sweep(ROOT + TMPFILE, options=(*DEBIAN, "--no-work-tree"))
     assert [cell["outcome"] for cell in done.cells.values()] == ["passed", "passed"], done.report
