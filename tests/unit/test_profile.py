@@ -6,6 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from quizmatrix.core import paths
 from quizmatrix.core.errors import DataError, UnpreparedError, UsageError
 from quizmatrix.model.profile import Use, check, check_packages, facts_of, folders, parse_profiles, resolve
 from quizmatrix.run.hosthalf import HostDisk, HostHalf, set_up
@@ -29,7 +30,9 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     return write
 
 
-@pytest.mark.parametrize("name", folders())
+@pytest.mark.parametrize(
+    "name", sorted(path.name for path in (paths.data_dir("guest") / "profiles").iterdir())
+)
 def test_what_ships_is_whole(name: str) -> None:
     facts = facts_of(name, "test")
     (use,) = (use for use in resolve([name], {}, "test") if use.name == name)
