@@ -18,7 +18,7 @@ _KNOWN_FOLDERS = re.compile(f"{FOLDER_MARK}/(?:layer|artifacts)(?:,|$)")
 def take(spec: CellSpec, shares: list[Share], memory: qemu.Memory | None) -> HeadStart | None:
     """The QEMU that was started ahead, if it is one for this guest; else it is killed."""
     begun = headstart.for_cell(spec.labels.cell)
-    guess = _guess(spec, shares, memory)
+    guess = _guess(spec, shares, memory) if begun is not None else None
     if begun is None or guess is None:
         headstart.drop()
         return None
@@ -31,7 +31,8 @@ def take(spec: CellSpec, shares: list[Share], memory: qemu.Memory | None) -> Hea
 
 def keep(spec: CellSpec, shares: list[Share], memory: qemu.Memory | None) -> None:
     """Keep what was started for this guest as the guess for the next run, if it may be begun ahead."""
-    guess = _guess(spec, shares, memory)
+    # The cells of a sweep keep none.
+    guess = _guess(spec, shares, memory) if headstart.keeps_guesses() else None
     if guess is not None:
         headstart.keep(guess)
 

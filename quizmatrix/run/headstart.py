@@ -231,14 +231,10 @@ def begin(argv: Sequence[str]) -> None:
 
 
 def _read(data: bytes) -> Guess:
-    """What `keep` has written. Raises ValueError for anything else."""
-    try:
-        found = json.loads(data)
-    except RecursionError as error:
-        raise ValueError("too deep") from error
+    """What `keep` has written. Raises ValueError, or RecursionError, for anything else."""
     pattern = Guess(cell="", before=[""], argv=[""], ports=[""], memory="", state="", folders=[""], joined={})
     try:
-        guess = Guess(**found)
+        guess = Guess(**json.loads(data))
     except TypeError as error:
         raise ValueError("other keys") from error
     for value, like in zip(guess, pattern, strict=True):
@@ -303,6 +299,11 @@ def end() -> None:
     global _place
     drop()
     _place = None
+
+
+def keeps_guesses() -> bool:
+    """Whether `keep` keeps anything: a run of several cells has no guess."""
+    return _place is not None
 
 
 def keep(guess: Guess | None) -> None:

@@ -13,12 +13,7 @@ from quizmatrix.model import testchoice, user
 from quizmatrix.model.spec import ActiveProfile, CellSpec, Session, Share
 from quizmatrix.model.user import BUSYBOX, SHELL
 from quizmatrix.run import boundfile, foreign, headstart, joinfiles, mappedroot
-from quizmatrix.run.cellfolder import (
-    artifacts_of,
-    own_files_of,
-    run_layer_of,
-    write_for_guest,
-)
+from quizmatrix.run.cellfolder import artifacts_of, own_files_of, run_layer_of, write_for_guest
 
 _OPERATORS = frozenset({"&&", "||", "|"})
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
